@@ -1,0 +1,98 @@
+"""What an anonymizer is: a small, hashable description that opens into a function on batches."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.conditions.base import Condition
+from cldmray.faces.records import Pictures
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one call of an anonymizer receives.
+
+    Attributes:
+        sample_ids: N identifiers.
+        images: RGB, uint8, shape (N, height, width, 3).
+        seeds: one random seed a picture, int64, shape (N,), all >= 0.
+        conditions: maps by control name, each shaped like ``images``.
+    """
+
+    sample_ids: Sequence[str]
+    images: Pictures
+    seeds: npt.NDArray[np.int64]
+    conditions: Mapping[str, Pictures] = field(default_factory=dict)
+
+
+Redraw = Callable[[Batch], Pictures]
+"""Anonymizes a batch; picture i of the result belongs to sample i and depends on sample i and its
+seed only, never on its neighbours in the batch."""
+
+
+class Anonymizer(ABC):
+    """Redraws each picture by itself.
+
+    Subclasses are frozen dataclasses whose fields are their settings. ``open`` runs once in every
+    actor and is the place to load weights.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The setting's name in tables: ``copy``, ``blur``, ``cldm-canny-1.0``, ..."""
+
+    @property
+    def conditions(self) -> Mapping[str, Condition]:
+        """Extractors of the maps that ``open``'s function wants, by control name."""
+        return {}
+
+    @property
+    def resources(self) -> Mapping[str, float]:
+        """Resources of one actor beside its CPU share, for example ``{"GPU": 0.5}``."""
+        return {}
+
+    def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which samples this anonymizer has a picture for; all of them unless overridden."""
+        return np.ones(len(sample_ids), bool)
+
+    @abstractmethod
+    def open(self) -> Redraw:
+        """Load what is needed and return the function that anonymizes batches."""
+
+
+class GroupAnonymizer(ABC):
+    """Replaces groups of pictures by one surrogate each (k-same and its kin).
+
+    The engine computes ``features`` for every picture, asks ``plan`` for the groups, gathers each
+    group's pictures and hands them to ``merge``; every member is published as the surrogate.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The setting's name in tables."""
+
+    @abstractmethod
+    def features(self, images: Pictures) -> npt.NDArray[np.float32]:
+        """Similarity features of a batch: float32, shape (N, d)."""
+
+    @abstractmethod
+    def plan(
+        self,
+        sample_ids: Sequence[str],
+        identities: Sequence[str],
+        features: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.int64]:
+        """Group number of every sample, shape (N,); the same for any order of the samples.
+
+        Raises:
+            BadInputError: the method's promise cannot be kept for these samples.
+        """
+
+    @abstractmethod
+    def merge(self, images: Pictures) -> Pictures:
+        """Surrogate (height, width, 3) of one group's pictures (n, height, width, 3)."""

@@ -1,0 +1,265 @@
+"""A small conditioned latent diffusion model of our own, in diffusers' format.
+
+The parts are the standard ones (AutoencoderKL, UNet2DConditionModel, ControlNetModel, CLIP text
+encoder and tokenizer, DDIM), only narrower, so that ``StableDiffusionControlNetPipeline`` opens
+the saved folder like any Stable Diffusion (Rombach et al. 2022; Zhang, Rao and Agrawala 2023).
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+PROMPT = "a photo of a face"
+
+
+@dataclass(frozen=True)
+class CldmArchitecture:
+    """Widths of the small model; pictures are ``size`` pixels, latents ``size / 8``."""
+
+    size: int = 64
+    latent_channels: int = 16
+    autoencoder_channels: tuple[int, ...] = (16, 48, 96, 96)
+    unet_channels: tuple[int, ...] = (96, 160)
+    condition_channels: tuple[int, ...] = (8, 16, 32, 96)
+    text_width: int = 64
+    text_length: int = 16
+
+
+def build_autoencoder(arch: CldmArchitecture) -> AutoencoderKL:
+    """Untrained autoencoder: pictures in -1..1 (3, size, size) to latents (channels, size / 8)."""
+    levels = len(arch.autoencoder_channels)
+    return AutoencoderKL(
+        sample_size=arch.size,
+        block_out_channels=arch.autoencoder_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1,
+        latent_channels=arch.latent_channels,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+
+
+def build_unet(arch: CldmArchitecture) -> UNet2DConditionModel:
+    """Untrained denoiser of the latents, predicting v (Salimans and Ho 2022)."""
+    unet = UNet2DConditionModel(
+        sample_size=arch.size // 8,
+        in_channels=arch.latent_channels,
+        out_channels=arch.latent_channels,
+        block_out_channels=arch.unet_channels,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=arch.text_width,
+        attention_head_dim=2,
+        norm_num_groups=16,
+    )
+    unet.set_attn_processor(AttnProcessor())
+    return unet
+
+
+def build_controlnet(unet: UNet2DConditionModel, arch: CldmArchitecture) -> ControlNetModel:
+    """A ControlNet for joint training from scratch.
+
+    diffusers zero-initialises it twice (the last convolution of the condition embedding and every
+    output convolution), which leaves no gradient to the condition when the UNet is untrained too;
+    both get a small random start instead.
+    """
+    controlnet = ControlNetModel.from_unet(
+        unet, conditioning_embedding_out_channels=arch.condition_channels
+    )
+    nn.init.kaiming_normal_(controlnet.controlnet_cond_embedding.conv_out.weight)
+    for convolution in [*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block]:
+        nn.init.normal_(convolution.weight, std=0.3 / convolution.weight.shape[1] ** 0.5)
+    controlnet.set_attn_processor(AttnProcessor())
+    return controlnet
+
+
+def build_scheduler() -> DDIMScheduler:
+    """v-prediction with zero terminal SNR and trailing steps (Lin et al. 2024)."""
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+
+
+def build_tokenizer(arch: CldmArchitecture) -> CLIPTokenizer:
+    """A byte-level CLIP tokenizer without merges: any text, one token a byte."""
+    bytes_alphabet = _byte_alphabet()
+    tokens = [*bytes_alphabet, *(symbol + "</w>" for symbol in bytes_alphabet)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary, merges = Path(folder, "vocab.json"), Path(folder, "merges.txt")
+        vocabulary.write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+        merges.write_text("#version: 0.2\n")
+        return CLIPTokenizer(str(vocabulary), str(merges), model_max_length=arch.text_length)
+
+
+def build_text_encoder(arch: CldmArchitecture, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A one-layer CLIP text encoder; it stays at its random start, prompts are only labels."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=arch.text_width,
+        intermediate_size=2 * arch.text_width,
+        projection_dim=arch.text_width,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=arch.text_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config).eval()
+
+
+@torch.no_grad()
+def encode_prompt(prompt: str, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> Tensor:
+    """Embedding of a prompt, shape (1, text_length, text_width), as the pipelines compute it."""
+    tokens = tokenizer(
+        prompt,
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    return text_encoder(tokens.input_ids)[0]
+
+
+@torch.no_grad()
+def normalise_latents(autoencoder: AutoencoderKL, latents: Tensor) -> None:
+    """Make each latent channel zero-mean and unit-variance, exactly, by changing weights only.
+
+    The shift and scale fold into the two 1x1 convolutions beside the latent, so that the standard
+    pipelines need to know nothing of it.
+
+    Args:
+        autoencoder: changed in place.
+        latents: posterior means of training pictures, shape (N, channels, h, w).
+    """
+    mean = latents.mean((0, 2, 3))
+    std = latents.std((0, 2, 3))
+    channels = mean.numel()
+    quant, post = autoencoder.quant_conv, autoencoder.post_quant_conv
+    quant.bias[:channels] = (quant.bias[:channels] - mean) / std
+    quant.weight[:channels] /= std[:, None, None, None]
+    quant.bias[channels:] -= 2 * std.log()
+    post.bias += (post.weight[:, :, 0, 0] * mean).sum(1)
+    post.weight *= std[None, :, None, None]
+
+
+class Reconstruction(nn.Module):
+    """Encode, sample the posterior, decode: one module, so that one wrapper trains it."""
+
+    def __init__(self, autoencoder: AutoencoderKL) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, pictures: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstructions (N, 3, size, size) in -1..1 and the mean KL divergence to N(0, 1).
+
+        Args:
+            pictures: in -1..1, shape (N, 3, size, size).
+            noise: standard normal, shape of the latents.
+        """
+        posterior = self.autoencoder.encode(pictures).latent_dist
+        output = self.autoencoder.decode(posterior.mean + posterior.std * noise).sample
+        mean, var = posterior.mean.float(), posterior.var.float()
+        divergence = 0.5 * (mean**2 + var - 1 - posterior.logvar.float()).mean()
+        return output, divergence
+
+
+class ConditionedDenoiser(nn.Module):
+    """UNet and ControlNet as one module, so that one wrapper trains both.
+
+    Args (of ``forward``):
+        noisy: latents, shape (N, channels, h, w).
+        timesteps: int64, shape (N,).
+        prompt: embedding, shape (1, length, width).
+        condition: maps in 0..1, shape (N, 3, size, size).
+        keep: 1.0 where the condition is used and 0.0 where it is dropped, shape (N,).
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, controlnet: ControlNetModel) -> None:
+        super().__init__()
+        self.unet = unet
+        self.controlnet = controlnet
+
+    def forward(
+        self, noisy: Tensor, timesteps: Tensor, prompt: Tensor, condition: Tensor, keep: Tensor
+    ) -> Tensor:
+        text = prompt.expand(len(noisy), -1, -1)
+        down, middle = self.controlnet(
+            noisy, timesteps, encoder_hidden_states=text, controlnet_cond=condition,
+            return_dict=False,
+        )  # fmt: skip
+        mask = keep.view(-1, 1, 1, 1)
+        output: Tensor = self.unet(
+            noisy,
+            timesteps,
+            encoder_hidden_states=text,
+            down_block_additional_residuals=[residual * mask for residual in down],
+            mid_block_additional_residual=middle * mask,
+        ).sample
+        return output
+
+
+def autoencoder_loss(reconstruction: Tensor, pictures: Tensor) -> Tensor:
+    """L1 at three scales plus L1 of the image gradients; both arguments in -1..1 (N, 3, h, w)."""
+    loss = (reconstruction - pictures).abs().mean()
+    for factor in (2, 4):
+        pooled = [nn.functional.avg_pool2d(x, factor) for x in (reconstruction, pictures)]
+        loss = loss + 0.5 * (pooled[0] - pooled[1]).abs().mean()
+    for axis in (-1, -2):
+        slopes = [torch.diff(x, dim=axis) for x in (reconstruction, pictures)]
+        loss = loss + (slopes[0] - slopes[1]).abs().mean()
+    return loss
+
+
+def save_controlnet_pipeline(folder: Path, parts: dict[str, Any]) -> None:
+    """Save trained parts as fp16 safetensors in the folder layout of a ControlNet pipeline.
+
+    Args:
+        folder: gets ``model_index.json``, ``vae/``, ``unet/``, ``scheduler/``, ``tokenizer/``,
+            ``text_encoder/`` and one ``controlnet-<name>/`` for every name.
+        parts: ``vae``, ``unet``, ``scheduler``, ``tokenizer``, ``text_encoder`` and
+            ``controlnets`` (name to model).
+    """
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline(
+        vae=parts["vae"],
+        unet=parts["unet"],
+        scheduler=parts["scheduler"],
+        tokenizer=parts["tokenizer"],
+        text_encoder=parts["text_encoder"],
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    for name, controlnet in parts["controlnets"].items():
+        controlnet.to(torch.float16).save_pretrained(
+            folder / f"controlnet-{name}", safe_serialization=True
+        )
+
+
+def _byte_alphabet() -> list[str]:
+    """GPT-2's printable stand-ins for the 256 bytes (Radford et al. 2019)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    extra = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(extra)) for byte in range(256)]

@@ -1,0 +1,185 @@
+"""k-same: the baseline that promises k-anonymity by construction."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.anonymizers.base import GroupAnonymizer
+from cldmray.anonymizers.labels import check_label
+from cldmray.errors import BadInputError
+from cldmray.faces.records import Pictures
+
+
+@dataclass(frozen=True)
+class KSame(GroupAnonymizer):
+    """Publishes, for each group of at least k photos of different people, their mean face.
+
+    Source: Newton, Sweeney, Malin, "Preserving Privacy by De-identifying Face Images", IEEE TKDE
+    2005 (k-same-pixel). Every published picture stems from at least k people alike, so that nobody
+    who sees it can name its person with a probability above 1/k. Their promise is for one photo a
+    person; here somebody's several photos fall into different groups, and each group keeps
+    the promise by itself.
+
+    Attributes:
+        k: people that share a published face, >= 2.
+        thumbnail: side in pixels of the grey thumbnail by which alike faces are found, 1..16. Its
+            squared distances are whole numbers below 2**24 that float32 holds exactly, hence the
+            same groups on every machine.
+        label: name in tables; None: ``k_same``.
+    """
+
+    k: int = 10
+    thumbnail: int = 16
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.k < 2:
+            raise ValueError(f"k must be at least 2, not {self.k}")
+        if not 1 <= self.thumbnail <= 16:
+            raise ValueError(f"thumbnail must be 1 to 16, not {self.thumbnail}")
+        check_label(self.label)
+
+    @property
+    def name(self) -> str:
+        return self.label or "k_same"
+
+    def features(self, images: Pictures) -> npt.NDArray[np.float32]:
+        """Grey thumbnails in whole grey levels 0..255, shape (N, thumbnail**2)."""
+        side = self.thumbnail
+        found = np.empty((len(images), side * side), np.float32)
+        for position, image in enumerate(images):
+            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            found[position] = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA).ravel()
+        return found
+
+    def plan(
+        self,
+        sample_ids: Sequence[str],
+        identities: Sequence[str],
+        features: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.int64]:
+        """Partition N photos into N // k groups of at least k photos of different people.
+
+        Greedy: a group grows around a photo of the person with most photos left; people who could
+        not be placed later come first, then the nearest faces of other people. The fewer than k
+        photos left over join the nearest groups that lack their person.
+
+        Args:
+            sample_ids: N different identifiers.
+            identities: N people.
+            features: float32, shape (N, d).
+
+        Returns:
+            Group numbers 0 .. N // k - 1, int64, shape (N,), the same for any order of the samples.
+
+        Raises:
+            BadInputError: fewer than k people, a person with more photos than there are groups,
+                or a sample twice.
+        """
+        self._check(sample_ids, identities)
+        order = np.argsort(np.asarray(sample_ids, dtype=object), kind="stable")
+        people = np.unique(np.asarray(identities, dtype=object)[order], return_inverse=True)[1]
+        grouped = _partition(people, np.ascontiguousarray(features[order], np.float32), self.k)
+        groups = np.empty(len(order), np.int64)
+        groups[order] = grouped
+        return groups
+
+    def merge(self, images: Pictures) -> Pictures:
+        """Mean of a group's n >= k pictures, rounded half up, shape (height, width, 3).
+
+        Raises:
+            ValueError: fewer than k pictures.
+        """
+        count = len(images)
+        if count < self.k:
+            raise ValueError(f"images of a group must be at least k={self.k}, not {count}")
+        total = images.sum(axis=0, dtype=np.int64)
+        mean: Pictures = ((2 * total + count) // (2 * count)).astype(np.uint8)
+        return mean
+
+    def _check(self, sample_ids: Sequence[str], identities: Sequence[str]) -> None:
+        if len(set(sample_ids)) != len(sample_ids):
+            twice = Counter(sample_ids).most_common(1)[0][0]
+            raise BadInputError(f"{self.name}: sample {twice} is there more than once")
+        counts = Counter(identities)
+        if len(counts) < self.k:
+            raise BadInputError(f"{self.name}: k={self.k} needs as many people, not {len(counts)}")
+        groups = len(identities) // self.k
+        most = max(counts.values())
+        if most > groups:
+            person = min(name for name, count in counts.items() if count == most)
+            raise BadInputError(
+                f"{self.name}: {person!r} has {most} photos, but {len(identities)} photos make "
+                f"{groups} groups of k={self.k}, each with one photo of a person at most; "
+                "lower k or drop photos of this person"
+            )
+
+
+def _partition(
+    people: npt.NDArray[np.intp], features: npt.NDArray[np.float32], k: int
+) -> npt.NDArray[np.int64]:
+    """Group numbers of samples that are sorted by id; ``people`` are codes 0, 1, ...
+
+    With c photos left of a person and g groups to come, the sum of min(c, g) over people is at
+    least k * g, so that the next group finds k people. That group lowers the sum by k, and by one
+    more for each person with c >= g whom it leaves out; it takes those first, and no more of them
+    are left out than the sum exceeds k * g.
+    """
+    total = len(people) // k
+    groups = np.full(len(people), -1, np.int64)
+    counts = np.bincount(people)
+    rows = np.arange(len(people))
+    left = features
+    norms = np.einsum("nd,nd->n", left, left)
+    for group in range(total):
+        seed = int(np.argmax(counts[people[rows]]))
+        order = np.argsort(norms - 2 * (left @ left[seed]), kind="stable")
+        pressing = counts >= total - group
+        pressed = pressing[people[rows[order]]]
+        queue = np.concatenate([[seed], order[pressed], order[~pressed]])
+        chosen = _first_of_each(people[rows[queue]], k)
+        members = queue[chosen]
+        groups[rows[members]] = group
+        counts[people[rows[members]]] -= 1
+        keep = np.ones(len(rows), bool)
+        keep[members] = False
+        rows, left, norms = rows[keep], left[keep], norms[keep]
+    _place_leftovers(groups, people, features, total)
+    return groups
+
+
+def _first_of_each(people: npt.NDArray[np.intp], k: int) -> list[int]:
+    """Positions of the first photo of each of the first k people in a queue."""
+    seen: set[int] = set()
+    chosen: list[int] = []
+    for position, person in enumerate(people.tolist()):
+        if person not in seen:
+            seen.add(person)
+            chosen.append(position)
+            if len(chosen) == k:
+                break
+    return chosen
+
+
+def _place_leftovers(
+    groups: npt.NDArray[np.int64],
+    people: npt.NDArray[np.intp],
+    features: npt.NDArray[np.float32],
+    total: int,
+) -> None:
+    """Put each ungrouped photo into the group with the nearest mean that lacks its person."""
+    leftovers = np.flatnonzero(groups < 0)
+    if not len(leftovers):
+        return
+    sums = np.zeros((total, features.shape[1]))
+    placed = groups >= 0
+    np.add.at(sums, groups[placed], features[placed])
+    means = sums / np.bincount(groups[placed], minlength=total)[:, None]
+    for row in leftovers:
+        distances = np.square(means - features[row]).sum(axis=1)
+        distances[groups[(people == people[row]) & (groups >= 0)]] = np.inf
+        groups[row] = int(np.argmin(distances))

@@ -1,0 +1,16 @@
+"""Names that an anonymizer's setting may carry in tables, paths and run names."""
+
+import re
+
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
+
+
+def check_label(label: str | None) -> None:
+    """Check a name given by the user; None stands for the default one.
+
+    Raises:
+        ValueError: it has other characters than letters, digits and ``. _ + -``, does not begin
+            with a letter or digit, or is longer than 80.
+    """
+    if label is not None and not LABEL.fullmatch(label):
+        raise ValueError(f"label may hold letters, digits and . _ + - only, not {label!r}")

@@ -1,0 +1,30 @@
+"""The call that every condition extractor answers."""
+
+from abc import ABC, abstractmethod
+
+from cldmray.faces.records import Pictures
+
+
+class Condition(ABC):
+    """Maps pictures to the maps that steer a conditioned diffusion model.
+
+    Subclasses are frozen dataclasses whose fields are their settings, so that a condition can be
+    written in YAML, hashed and sent to any worker; heavy weights load on the first call.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name in tables: ``canny``, ``soft_edge``, ``depth``, ..."""
+
+    @abstractmethod
+    def __call__(self, images: Pictures) -> Pictures:
+        """Condition maps of a batch.
+
+        Args:
+            images: RGB, uint8, shape (N, height, width, 3).
+
+        Returns:
+            Maps, uint8, shape (N, height, width, 3), same size as the input; grey maps repeat
+            their one channel, as diffusers' ControlNet pipelines expect.
+        """

@@ -1,0 +1,211 @@
+"""The detectors of the package controlnet-aux (HED, MiDaS, OpenPose, ...) as conditions.
+
+The package is imported on the first call and only there: it is optional, slow to import, and of
+several gigabytes with its dependencies.
+"""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import types
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from cldmray.conditions.base import Condition
+from cldmray.errors import ConfigError, MissingDependencyError
+from cldmray.faces.records import Pictures
+
+PACKAGE = "controlnet_aux"
+ANNOTATORS = "lllyasviel/Annotators"
+
+
+class Detector(NamedTuple):
+    """Where a detector's class and its public weights are; ``repo`` None means no weights."""
+
+    module: str
+    cls: str
+    repo: str | None = ANNOTATORS
+    weights: str | None = None
+    subfolder: str | None = None
+
+
+DETECTORS = {
+    "anyline": Detector(
+        "anyline", "AnylineDetector", "TheMistoAI/MistoLine", "MTEED.pth", "Anyline"
+    ),
+    "canny": Detector("canny", "CannyDetector", None),
+    "dwpose": Detector("dwpose", "DWposeDetector", None),
+    "hed": Detector("hed", "HEDdetector"),
+    "leres": Detector("leres", "LeresDetector"),
+    "lineart": Detector("lineart", "LineartDetector"),
+    "lineart_anime": Detector("lineart_anime", "LineartAnimeDetector"),
+    "lineart_standard": Detector("lineart_standard", "LineartStandardDetector", None),
+    "mediapipe_face": Detector("mediapipe_face", "MediapipeFaceDetector", None),
+    "midas": Detector("midas", "MidasDetector"),
+    "mlsd": Detector("mlsd", "MLSDdetector"),
+    "normalbae": Detector("normalbae", "NormalBaeDetector"),
+    "openpose": Detector("open_pose", "OpenposeDetector"),
+    "pidi": Detector("pidi", "PidiNetDetector"),
+    "shuffle": Detector("shuffle", "ContentShuffleDetector", None),
+    "teed": Detector("teed", "TEEDdetector", "fal-ai/teed", "5_model.pth"),
+    "zoe": Detector("zoe", "ZoeDetector"),
+}
+
+
+@dataclass(frozen=True)
+class ControlNetAux(Condition):
+    """A detector of controlnet-aux, loaded once in each process that calls it.
+
+    The published weights are ``.pth`` files; they are read by torch's weights-only reader, which
+    runs no code of theirs.
+
+    Attributes:
+        detector: a key of ``DETECTORS``: ``canny``, ``hed``, ``midas``, ``openpose``, ...
+        repo: hub id or folder of the weights; None: the detector's usual one.
+        weights: file name within ``repo``; None: the detector's usual one.
+        device: torch device of the network, ``cpu`` or ``cuda``; detectors without a network
+            ignore it.
+        resolution: shorter side in pixels at which the detector looks, a multiple of 64. Public
+            ControlNets were trained on maps made at 512.
+        options: further arguments of the detector's call, for example ``{"coarse": true}``.
+        label: name in tables; None: the detector's.
+    """
+
+    detector: str
+    repo: str | None = None
+    weights: str | None = None
+    device: str = "cpu"
+    resolution: int = 512
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.detector not in DETECTORS:
+            known = ", ".join(DETECTORS)
+            raise ValueError(f"detector must be one of {known}; not {self.detector!r}")
+        if self.resolution < 64 or self.resolution % 64:
+            raise ValueError(f"resolution must be a multiple of 64, not {self.resolution}")
+        if self.repo is not None and DETECTORS[self.detector].repo is None:
+            raise ValueError(f"repo must be null: detector {self.detector!r} takes no weights here")
+        object.__setattr__(self, "options", dict(self.options))
+
+    @property
+    def name(self) -> str:
+        return self.label or self.detector
+
+    def __call__(self, images: Pictures) -> Pictures:
+        """Maps of a batch, resized back to the pictures' size.
+
+        Raises:
+            MissingDependencyError: controlnet-aux or something it needs is absent or broken.
+            ConfigError: the weights cannot be had.
+        """
+        detect = _load(self.detector, self.repo, self.weights, self.device)
+        arguments = {"detect_resolution": self.resolution, "output_type": "np", **self.options}
+        if "image_resolution" in inspect.signature(type(detect).__call__).parameters:
+            arguments.setdefault("image_resolution", self.resolution)
+        maps = np.empty_like(images)
+        for position, image in enumerate(images):
+            with _numpy_random_from(image):
+                found = np.asarray(detect(image.copy(), **arguments))
+            maps[position] = _fitted(found, image.shape[0], image.shape[1])
+        return maps
+
+
+def _fitted(found: Any, height: int, width: int) -> Any:
+    """A detector's map (h, w) or (h, w, 1 or 3) as uint8 of shape (height, width, 3 or 1)."""
+    picture = np.clip(found, 0, 255).astype(np.uint8)
+    if picture.shape[:2] != (height, width):
+        shrinks = picture.shape[0] > height
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        picture = cv2.resize(picture, (width, height), interpolation=how)
+    return picture if picture.ndim == 3 else picture[..., None]
+
+
+@contextmanager
+def _numpy_random_from(image: Pictures) -> Iterator[None]:
+    """Seed NumPy's global generator by the picture: ``shuffle`` draws its noise from there."""
+    state = np.random.get_state()
+    np.random.seed(zlib.crc32(image.tobytes()))
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+@functools.cache
+def _load(detector: str, repo: str | None, weights: str | None, device: str) -> Any:
+    entry = DETECTORS[detector]
+    cls = getattr(_module(entry.module, detector), entry.cls)
+    with _weights_only():
+        if entry.repo is None:
+            loaded = cls()
+        else:
+            source = repo or entry.repo
+            places = {"filename": weights or entry.weights}
+            if repo is None and entry.subfolder is not None:
+                places["subfolder"] = entry.subfolder
+            try:
+                loaded = cls.from_pretrained(source, **places)
+            except OSError as error:
+                raise ConfigError(
+                    f"repo: no weights of controlnet-aux's {detector!r} in {source!r} ({error}); "
+                    "without a hub give the folder that holds the file"
+                ) from error
+    return loaded.to(device) if hasattr(loaded, "to") else loaded
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Make every ``torch.load`` of the block refuse pickled code, whatever its caller asks for."""
+    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
+        else:
+            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+
+
+def _module(module: str, detector: str) -> types.ModuleType:
+    """Import one detector's module, past a package whose ``__init__`` needs more than it does."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.submodule_search_locations is None:
+        raise MissingDependencyError(
+            f"detector {detector!r} needs controlnet-aux: pip install 'cldmray[controlnet]'"
+        )
+    with suppress(Exception):
+        return importlib.import_module(f"{PACKAGE}.{module}")
+    bare = types.ModuleType(PACKAGE)
+    bare.__path__ = list(spec.submodule_search_locations)
+    bare.__spec__ = spec
+    sys.modules[PACKAGE] = bare
+    try:
+        return importlib.import_module(f"{PACKAGE}.{module}")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"detector {detector!r} of controlnet-aux needs {error.name or error}: "
+            "pip install 'cldmray[controlnet]'"
+        ) from error
+    except Exception as error:
+        if "torchvision" in str(error):
+            cure = (
+                "the installed torchvision was built for another torch; install the pair that "
+                "belongs together: pip install 'torch===2.13.0' torchvision==0.28.0"
+            )
+        else:
+            cure = "install the versions it wants: pip install 'cldmray[controlnet]'"
+        raise MissingDependencyError(
+            f"detector {detector!r} of controlnet-aux cannot be imported ({error}): {cure}"
+        ) from error

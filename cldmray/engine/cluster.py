@@ -1,0 +1,95 @@
+"""Joining or starting Ray, and sizing work to what the cluster has."""
+
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.data import DataContext
+
+from cldmray.errors import ConfigError
+
+QUIET_OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How the audit uses the cluster.
+
+    Attributes:
+        address: None joins the cluster of ``ray job submit`` (``RAY_ADDRESS``) or starts a local
+            one; ``local`` always starts one; otherwise an address to join.
+        cpus: logical CPUs of a local cluster; None takes the machine's.
+        actors: size of each actor pool (anonymizers, embedders).
+        cpus_per_actor: logical CPUs of one pool actor; below 1 so that data tasks always find room.
+        gpus_per_actor: GPUs of one pool actor; 0 runs on the CPU.
+        threads: torch threads of one actor on the CPU.
+        batch_size: pictures that an actor redraws or embeds at once.
+        block_rows: pictures in one block of the stream and in one Parquet file at most.
+        train_workers: data-parallel workers of every training.
+        gpus_per_train_worker: 0 trains on the CPU.
+        object_store_mb: object store of a local cluster.
+        dashboard: whether a local cluster serves Ray's dashboard on 127.0.0.1.
+        progress: whether stages draw progress bars.
+    """
+
+    address: str | None = None
+    cpus: int | None = None
+    actors: int = 2
+    cpus_per_actor: float = 0.5
+    gpus_per_actor: float = 0.0
+    threads: int = 1
+    batch_size: int = 64
+    block_rows: int = 256
+    train_workers: int = 2
+    gpus_per_train_worker: float = 0.0
+    object_store_mb: int = 1024
+    dashboard: bool = False
+    progress: bool = True
+    env: dict[str, str] = field(default_factory=lambda: dict(QUIET_OPENMP))
+
+    def __post_init__(self) -> None:
+        for key in ("actors", "threads", "batch_size", "block_rows", "train_workers"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
+        for key in ("cpus_per_actor", "gpus_per_actor", "gpus_per_train_worker"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
+        if self.object_store_mb < 80:
+            raise ValueError(f"object_store_mb: must be at least 80, got {self.object_store_mb}")
+
+
+def connect(config: EngineConfig) -> dict[str, Any]:
+    """Join the cluster that the job runs in, or start a local one.
+
+    Returns:
+        The cluster's resources, for example ``{"CPU": 2.0, "GPU": 1.0}``.
+
+    Raises:
+        ConfigError: actor pools ask for more than the cluster could ever give.
+    """
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    if not ray.is_initialized():
+        runtime_env = {"env_vars": config.env}
+        options: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False}
+        if address == "local":
+            options.update(
+                num_cpus=config.cpus or os.cpu_count(),
+                object_store_memory=config.object_store_mb * 2**20,
+                include_dashboard=config.dashboard,
+                dashboard_host="127.0.0.1",
+            )
+        ray.init(address=address, logging_level=logging.ERROR, **options)
+    context = DataContext.get_current()
+    context.enable_progress_bars = config.progress
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    resources = dict(ray.cluster_resources())
+    wanted_gpus = config.gpus_per_actor * config.actors
+    if wanted_gpus > 0 and resources.get("GPU", 0.0) == 0.0 and address == "local":
+        raise ConfigError(
+            f"engine.gpus_per_actor: {config.gpus_per_actor} GPUs are asked for an actor, but this "
+            "machine offers none to Ray; set it to 0 to run on the CPU"
+        )
+    return resources

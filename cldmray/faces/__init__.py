@@ -1,0 +1,34 @@
+"""Sources of face photographs, and the split of the people.
+
+:func:`cldmray.faces.decode.decode` turns their files into pictures."""
+
+from cldmray.faces.celeba import CelebaFaces
+from cldmray.faces.decode import BadPicture
+from cldmray.faces.drawn import DrawnFaces
+from cldmray.faces.folder import FolderFaces
+from cldmray.faces.lfw import LfwFaces
+from cldmray.faces.parquet import ParquetFaces
+from cldmray.faces.source import FaceSource, sample_names
+from cldmray.faces.splits import (
+    SplitConfig,
+    assert_disjoint,
+    assign,
+    celeba_partition,
+    split_listing,
+)
+
+__all__ = [
+    "BadPicture",
+    "CelebaFaces",
+    "DrawnFaces",
+    "FaceSource",
+    "FolderFaces",
+    "LfwFaces",
+    "ParquetFaces",
+    "SplitConfig",
+    "assert_disjoint",
+    "assign",
+    "celeba_partition",
+    "sample_names",
+    "split_listing",
+]

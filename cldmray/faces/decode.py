@@ -1,0 +1,172 @@
+"""From the bytes of any picture file to one square RGB array, or a reason why not."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from cldmray.errors import CldmrayError
+from cldmray.faces.records import Pictures
+
+MAX_FILE_BYTES = 1 << 28
+MAX_PIXELS = 50_000_000
+
+Image.init()
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
+    if name in Image.OPEN
+)
+"""Formats that are tried, whatever the extension says; none of them runs another program."""
+
+MAGIC = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n",
+    b"GIF8",
+    b"RIFF",
+    b"II*\0",
+    b"MM\0*",
+    b"BM",
+    b"\0\0\0\x0cjP",
+)
+
+ORIENTATION_TAG = 0x0112
+ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+CANNOT_OPEN = "cannot be opened"
+EMPTY = "empty file"
+TOO_LARGE = "file too large"
+NOT_AN_IMAGE = "not an image"
+TOO_MANY_PIXELS = "too many pixels (decompression bomb)"
+TRUNCATED = "truncated"
+UNREADABLE = "unreadable"
+SMALLER_THAN_CROP = "smaller than the crop"
+
+
+class BadPicture(CldmrayError):
+    """A file that yields no picture; ``reason`` is short and the same for the same fault."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decode(
+    content: bytes | None,
+    crop: Sequence[int] | None,
+    size: int,
+    max_pixels: int = MAX_PIXELS,
+) -> Pictures:
+    """One upright, square RGB picture from an encoded file.
+
+    EXIF orientation is applied before the crop, transparency is laid on white, 16-bit grey is
+    scaled to 8 bits and of an animation the first frame counts. A file that ends early is
+    rejected, never half-decoded. The result depends on the arguments alone.
+
+    Args:
+        content: the file's bytes; None for a file that could not be opened.
+        crop: left, top, right, bottom in pixels of the upright photo; None for the largest
+            central square.
+        size: side of the output in pixels; resized with Pillow's antialiased Lanczos filter.
+        max_pixels: photos with more pixels are rejected before they are decoded.
+
+    Returns:
+        uint8 array, shape (size, size, 3), RGB, values 0..255.
+
+    Raises:
+        BadPicture: with the reason.
+    """
+    if content is None:
+        raise BadPicture(CANNOT_OPEN)
+    if not content:
+        raise BadPicture(EMPTY)
+    if len(content) > MAX_FILE_BYTES:
+        raise BadPicture(TOO_LARGE)
+    image = _open(content)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadPicture(TOO_MANY_PIXELS)
+    if crop is None:
+        image.draft(None, (3 * size, 3 * size))
+    try:
+        image.load()
+        upright = _rgb(_turned(image))
+    except Exception as error:
+        raise BadPicture(_load_reason(error)) from error
+    if image.format == "PNG" and b"IEND" not in content:
+        raise BadPicture(TRUNCATED)
+    box = _central_square(upright.size) if crop is None else tuple(crop)
+    left, top, right, bottom = box
+    if right > upright.width or bottom > upright.height:
+        raise BadPicture(SMALLER_THAN_CROP)
+    square = upright.crop((left, top, right, bottom))
+    return np.array(square.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _open(content: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadPicture(TOO_MANY_PIXELS) from error
+    except UnidentifiedImageError as error:
+        known = content.startswith(MAGIC)
+        raise BadPicture(UNREADABLE if known else NOT_AN_IMAGE) from error
+    except Exception as error:
+        raise BadPicture(_load_reason(error)) from error
+
+
+def _load_reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return TOO_MANY_PIXELS
+    text = str(error).lower()
+    early_end = isinstance(error, EOFError) or "truncat" in text or "broken data stream" in text
+    return TRUNCATED if early_end else UNREADABLE
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ORIENTATION_TAG)
+    except Exception:
+        return image
+    turn = ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, layer).convert("RGB")
+
+
+def _eight_bits(grey: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """Grey of 16 or 32 bits or floats as 8 bits; the full range of the values is kept.
+
+    White is 65535 for whole numbers and 1, 255 or 65535 for floats, whichever first holds the
+    picture; beyond these it is the brightest value.
+    """
+    values = np.nan_to_num(np.asarray(grey, np.float64), posinf=0.0)
+    brightest = float(values.max())
+    limits = (1.0, 255.0, 65535.0) if grey.dtype.kind == "f" else (65535.0,)
+    white = next((limit for limit in limits if brightest <= limit), brightest)
+    return np.rint(np.clip(values / white, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _central_square(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    width, height = size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side

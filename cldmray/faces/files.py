@@ -1,0 +1,136 @@
+"""Files under a root on any file system: listed with odd names and all, read without failing."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+import pyarrow as pa
+from pyarrow import fs
+
+from cldmray import storage
+from cldmray.errors import BadInputError
+from cldmray.faces.decode import MAX_FILE_BYTES
+
+ESCAPE = "bytes:"
+REMOTE_READERS = 16
+
+
+class FoundFile(NamedTuple):
+    """A file under a root.
+
+    Attributes:
+        location: path from the root, with ``/``; names that are not UTF-8 are escaped.
+        label: the same as readable text.
+        version: size in bytes and modification time in nanoseconds.
+    """
+
+    location: str
+    label: str
+    version: str
+
+
+def open_root(root: str) -> tuple[fs.FileSystem, str]:
+    """File system and path of a root.
+
+    Raises:
+        BadInputError: the root is empty or no path or URI that can be opened.
+    """
+    if not root:
+        raise BadInputError("faces.root: is empty; give a path or URI")
+    try:
+        return storage.resolve(root)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadInputError(f"faces.root: cannot open {root}: {error}") from error
+
+
+def list_folder(root: str, expected: str) -> list[FoundFile]:
+    """All files below a folder, however deep, sorted by location; hidden ones are left out.
+
+    Args:
+        root: local path or URI.
+        expected: what the folder should hold, for the message.
+
+    Raises:
+        BadInputError: the folder is missing or cannot be listed.
+    """
+    filesystem, base = open_root(root)
+    try:
+        if filesystem.get_file_info(base).type != fs.FileType.Directory:
+            raise BadInputError(f"faces.root: no such folder: {root}; expected {expected}")
+        if isinstance(filesystem, fs.LocalFileSystem):
+            found = list(_walk(base, "", frozenset()))
+        else:
+            start = len(base.rstrip("/")) + 1
+            found = [
+                FoundFile(info.path[start:], info.path[start:], version(info))
+                for info in storage.list_files(root)
+                if not any(part.startswith(".") for part in info.path[start:].split("/"))
+            ]
+    except OSError as error:
+        raise BadInputError(f"faces.root: cannot list {root}: {error}") from error
+    return sorted(found)
+
+
+def version(info: fs.FileInfo) -> str:
+    """Version of a file: its size and modification time."""
+    return f"{info.size}-{info.mtime_ns}"
+
+
+def read_files(root: str, locations: Sequence[str]) -> list[bytes | None]:
+    """Content of files under a root; None where one cannot be opened.
+
+    At most ``decode.MAX_FILE_BYTES + 1`` bytes of a file are read.
+    """
+    filesystem, base = open_root(root)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return [_read_local(base, location) for location in locations]
+
+    def read_remote(location: str) -> bytes | None:
+        try:
+            with filesystem.open_input_stream(f"{base}/{location}") as stream:
+                return bytes(stream.read(MAX_FILE_BYTES + 1))
+        except (OSError, pa.ArrowException):
+            return None
+
+    with ThreadPoolExecutor(REMOTE_READERS) as pool:
+        return list(pool.map(read_remote, locations))
+
+
+def _walk(base: str, below: str, ancestors: frozenset[tuple[int, int]]) -> Iterator[FoundFile]:
+    """Files under ``base/below``; links are followed, but never round in a circle."""
+    status = os.stat(os.path.join(base, below))
+    here = (status.st_dev, status.st_ino)
+    if here in ancestors:
+        return
+    with os.scandir(os.path.join(base, below)) as entries:
+        for entry in entries:
+            path = f"{below}{entry.name}"
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _walk(base, f"{path}/", ancestors | {here})
+            elif entry.is_file():
+                details = entry.stat()
+                yield _found(path, f"{details.st_size}-{details.st_mtime_ns}")
+            elif entry.is_symlink():
+                yield _found(path, "broken link")
+
+
+def _found(path: str, file_version: str) -> FoundFile:
+    raw = os.fsencode(path)
+    label = raw.decode("utf-8", "backslashreplace")
+    plain = label == path and not path.startswith(ESCAPE)
+    return FoundFile(path if plain else ESCAPE + quote(raw), label, file_version)
+
+
+def _read_local(base: str, location: str) -> bytes | None:
+    raw = os.fsencode(location)
+    if location.startswith(ESCAPE):
+        raw = unquote_to_bytes(location.removeprefix(ESCAPE))
+    try:
+        with open(os.path.join(os.fsencode(base), raw), "rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError:
+        return None

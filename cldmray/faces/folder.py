@@ -1,0 +1,66 @@
+"""Photographs in a folder with one sub-folder a person."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from cldmray.errors import BadInputError
+from cldmray.faces.files import list_folder, read_files
+from cldmray.faces.source import (
+    FaceSource,
+    Sample,
+    check_common,
+    checked_crop,
+    listing_table,
+    sample_names,
+)
+
+LAYOUT = "one sub-folder a person, each with that person's photos"
+
+
+@dataclass(frozen=True)
+class FolderFaces(FaceSource):
+    """``root/<identity>/<photo>``; the sub-folder's name is the identity.
+
+    Every file that is not hidden is listed, whatever its extension; photos in deeper folders
+    belong to the first one; files directly in the root are left out.
+
+    Attributes:
+        root: local path, ``s3://`` or ``gs://`` URI.
+        name, crop, size: see :class:`FaceSource`.
+    """
+
+    root: str
+    name: str = "folder"
+    crop: list[int] | None = None
+    size: int = 64
+
+    def __post_init__(self) -> None:
+        check_common(self.name, self.size)
+        object.__setattr__(self, "crop", checked_crop(self.crop))
+
+    def listing(self) -> pa.Table:
+        return listing_table(self.name, folder_samples(self.root))
+
+    def read(self, locations: Sequence[str]) -> list[bytes | None]:
+        return read_files(self.root, locations)
+
+
+def folder_samples(root: str) -> list[Sample]:
+    """Samples of a folder with one sub-folder a person.
+
+    Raises:
+        BadInputError: the folder is missing or has no photo in a sub-folder.
+    """
+    files = [file for file in list_folder(root, LAYOUT) if "/" in file.label]
+    if not files:
+        raise BadInputError(f"faces.root: no photos in sub-folders of {root}; expected {LAYOUT}")
+    photos = []
+    for file in files:
+        identity, _, photo = file.label.partition("/")
+        photos.append((identity, photo))
+    return [
+        Sample(identity, name, file.location, file.version)
+        for (identity, _), name, file in zip(photos, sample_names(photos), files, strict=True)
+    ]

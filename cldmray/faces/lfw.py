@@ -1,0 +1,69 @@
+"""Labeled Faces in the Wild (Huang, Ramesh, Berg, Learned-Miller, 2007)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from cldmray.errors import BadInputError
+from cldmray.faces.files import read_files
+from cldmray.faces.folder import folder_samples
+from cldmray.faces.source import FaceSource, check_common, checked_crop, listing_table
+
+MOST_PHOTOS_OF_ONE_PERSON = 530
+
+
+@dataclass(frozen=True)
+class LfwFaces(FaceSource):
+    """LFW's aligned photos, 250x250 pixels, ``root/<Person_Name>/<Person_Name>_0001.jpg``.
+
+    Attributes:
+        root: local path or URI of that layout; None fetches the funneled version (about 230 MB)
+            with scikit-learn into its data home, once a machine.
+        name, size: see :class:`FaceSource`.
+        crop: the default is the 128x128 pixels that hold the face of the deepfunneled version.
+    """
+
+    root: str | None = None
+    name: str = "lfw"
+    crop: list[int] | None = field(default_factory=lambda: [61, 56, 189, 184])
+    size: int = 64
+
+    def __post_init__(self) -> None:
+        check_common(self.name, self.size)
+        object.__setattr__(self, "crop", checked_crop(self.crop))
+
+    def listing(self) -> pa.Table:
+        """See :meth:`FaceSource.listing`.
+
+        Raises:
+            BadInputError: the root has another layout, or LFW cannot be fetched.
+        """
+        return listing_table(self.name, folder_samples(self._folder()))
+
+    def read(self, locations: Sequence[str]) -> list[bytes | None]:
+        return read_files(self._folder(), locations)
+
+    def _folder(self) -> str:
+        return fetched_lfw() if self.root is None else self.root
+
+
+def fetched_lfw() -> str:
+    """Folder of the funneled LFW in scikit-learn's data home, fetched if it is not there.
+
+    Raises:
+        BadInputError: it is not there and cannot be fetched.
+    """
+    from sklearn.datasets import fetch_lfw_people, get_data_home
+
+    folder = Path(get_data_home()) / "lfw_home" / "lfw_funneled"
+    if not folder.is_dir():
+        try:
+            fetch_lfw_people(min_faces_per_person=MOST_PHOTOS_OF_ONE_PERSON)
+        except (OSError, ValueError) as error:
+            raise BadInputError(
+                f"faces.root: LFW could not be fetched into {folder.parent} ({error}); "
+                "give faces.root the path of a folder in LFW's layout"
+            ) from error
+    return str(folder)

@@ -1,0 +1,166 @@
+"""Photographs in Parquet files: one row a photo."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from posixpath import basename, dirname, splitext
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from cldmray.errors import BadInputError
+from cldmray.faces.files import FoundFile, list_folder, open_root, version
+from cldmray.faces.source import (
+    FaceSource,
+    Sample,
+    check_common,
+    checked_crop,
+    listing_table,
+    sample_names,
+)
+
+IDENTITY, IMAGE, NAME = "identity", "image", "name"
+BYTES = "bytes"
+LAYOUT = "Parquet files with the columns identity and image (encoded bytes)"
+
+
+@dataclass(frozen=True)
+class ParquetFaces(FaceSource):
+    """One Parquet file, or all ``*.parquet`` files below a folder.
+
+    Columns: ``identity`` (text or whole numbers), ``image`` (encoded bytes, or a struct with a
+    field ``bytes`` as Hugging Face writes it) and, if there is one, ``name`` (the photo's file
+    name); without it a photo is named after its file and row.
+
+    Attributes:
+        root: local path or URI of the file or folder.
+        name, crop, size: see :class:`FaceSource`.
+    """
+
+    root: str
+    name: str = "parquet"
+    crop: list[int] | None = None
+    size: int = 64
+
+    def __post_init__(self) -> None:
+        check_common(self.name, self.size)
+        object.__setattr__(self, "crop", checked_crop(self.crop))
+
+    def listing(self) -> pa.Table:
+        """See :meth:`FaceSource.listing`; a location is ``file#row``, a version the file's.
+
+        Raises:
+            BadInputError: no Parquet file, a missing column or an empty identity.
+        """
+        filesystem, folder, files = self._files()
+        photos: list[tuple[str, str]] = []
+        origins: list[tuple[str, str]] = []
+        for file in files:
+            for row, photo in enumerate(_photos(filesystem, folder, file.location)):
+                photos.append(photo)
+                origins.append((f"{file.location}#{row}", file.version))
+        if not photos:
+            raise BadInputError(f"faces.root: {self.root} has no rows; expected {LAYOUT}")
+        return listing_table(
+            self.name,
+            (
+                Sample(identity, name, location, file_version)
+                for (identity, _), name, (location, file_version) in zip(
+                    photos, sample_names(photos), origins, strict=True
+                )
+            ),
+        )
+
+    def read(self, locations: Sequence[str]) -> list[bytes | None]:
+        """See :meth:`FaceSource.read`; each row group that holds a wanted row is read once."""
+        filesystem, folder, _ = self._base()
+        wanted: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for place, location in enumerate(locations):
+            file, _, number = location.rpartition("#")
+            wanted[file][int(number)].append(place)
+        contents: list[bytes | None] = [None] * len(locations)
+        for file, places in wanted.items():
+            for row, content in _images(filesystem, f"{folder}/{file}", sorted(places)).items():
+                for place in places[row]:
+                    contents[place] = content
+        return contents
+
+    def _base(self) -> tuple[fs.FileSystem, str, fs.FileInfo]:
+        """File system, folder to which locations are relative, and what the root is."""
+        filesystem, path = open_root(self.root)
+        info = filesystem.get_file_info(path)
+        return filesystem, dirname(path) if info.is_file else path, info
+
+    def _files(self) -> tuple[fs.FileSystem, str, list[FoundFile]]:
+        filesystem, folder, info = self._base()
+        if info.is_file:
+            file = basename(info.path)
+            return filesystem, folder, [FoundFile(file, file, version(info))]
+        files = [file for file in list_folder(self.root, LAYOUT) if file.label.endswith(".parquet")]
+        if not files:
+            raise BadInputError(f"faces.root: no *.parquet file in {self.root}; expected {LAYOUT}")
+        return filesystem, folder, files
+
+
+def _photos(filesystem: fs.FileSystem, folder: str, file: str) -> list[tuple[str, str]]:
+    """Identity and photo name of each row."""
+    path = f"{folder}/{file}"
+    try:
+        with pq.ParquetFile(path, filesystem=filesystem) as table:
+            schema = table.schema_arrow
+            missing = {IDENTITY, IMAGE} - set(schema.names)
+            if missing or not _holds_bytes(schema.field(IMAGE).type):
+                fault = (
+                    f"lacks {', '.join(sorted(missing))}" if missing else "has no bytes in image"
+                )
+                raise BadInputError(f"faces.root: {path} {fault}; expected {LAYOUT}")
+            named = NAME in schema.names
+            rows = table.read([IDENTITY, NAME] if named else [IDENTITY])
+        identities = rows[IDENTITY].cast(pa.string()).to_pylist()
+        stem = splitext(file)[0]
+        names = (
+            rows[NAME].cast(pa.string()).to_pylist()
+            if named
+            else [f"{stem}/{row}" for row in range(len(identities))]
+        )
+    except (OSError, pa.ArrowException) as error:
+        raise BadInputError(f"faces.root: cannot read {path}: {error}") from error
+    for row, (identity, name) in enumerate(zip(identities, names, strict=True)):
+        if not identity or not name:
+            raise BadInputError(f"faces.root: {path}: row {row} has an empty identity or name")
+    return [
+        (identity, name.removeprefix(f"{identity}/"))
+        for identity, name in zip(identities, names, strict=True)
+    ]
+
+
+def _images(filesystem: fs.FileSystem, path: str, rows: Sequence[int]) -> dict[int, bytes | None]:
+    """Image bytes of rows (ascending) of one file; rows that cannot be read are left out."""
+    found: dict[int, bytes | None] = {}
+    try:
+        with pq.ParquetFile(path, filesystem=filesystem) as table:
+            counts = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
+            starts = [0, *accumulate(counts)]
+            groups: dict[int, list[int]] = defaultdict(list)
+            for row in rows:
+                if 0 <= row < starts[-1]:
+                    groups[bisect_right(starts, row) - 1].append(row)
+            for group, members in groups.items():
+                column = table.read_row_group(group, columns=[IMAGE])[IMAGE]
+                if pa.types.is_struct(column.type):
+                    column = pc.struct_field(column, BYTES)
+                chosen = column.take(pa.array([row - starts[group] for row in members]))
+                found.update(zip(members, chosen.to_pylist(), strict=True))
+    except (OSError, pa.ArrowException, KeyError):
+        return found
+    return found
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return BYTES in kind.names and _holds_bytes(kind.field(BYTES).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

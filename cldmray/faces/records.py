@@ -1,0 +1,111 @@
+"""The Arrow records that stages exchange (DESIGN section 8) and the picture codec."""
+
+import io
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+Pictures = npt.NDArray[np.uint8]
+"""RGB pictures, shape (N, height, width, 3), values 0..255."""
+
+BACKGROUND = "background"
+ATTACKER = "attacker"
+ATTACKER_VALIDATION = "attacker_validation"
+EVALUATION = "evaluation"
+SPLITS = (BACKGROUND, ATTACKER, ATTACKER_VALIDATION, EVALUATION)
+
+LISTING = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("identity", pa.string(), nullable=False),
+        pa.field("location", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+    ]
+)
+"""What a source offers: ``location`` is understood by the source's ``read``; ``version``
+(size and modification time, or a content hash) changes whenever the content does."""
+
+FACES = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("identity", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),
+    ]
+)
+
+ANONYMIZED = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("identity", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("anonymizer", pa.string(), nullable=False),
+        pa.field("draw", pa.int32(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),
+    ]
+)
+
+REJECTED = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("identity", pa.string(), nullable=False),
+        pa.field("location", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+RESULTS = pa.schema(
+    [
+        pa.field("anonymizer", pa.string(), nullable=False),
+        pa.field("attacker", pa.string(), nullable=False),
+        pa.field("protocol", pa.string(), nullable=False),
+        pa.field("gallery", pa.string(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("ci_low", pa.float64(), nullable=False),
+        pa.field("ci_high", pa.float64(), nullable=False),
+        pa.field("n_probes", pa.int64(), nullable=False),
+        pa.field("n_identities", pa.int64(), nullable=False),
+        pa.field("gallery_size", pa.int64(), nullable=False),
+        pa.field("chance", pa.float64(), nullable=False),
+    ]
+)
+
+
+def embeddings_schema(dimensions: int) -> pa.Schema:
+    """Schema of the embeddings table for vectors of ``dimensions`` float32 of unit norm."""
+    return pa.schema(
+        [
+            pa.field("sample_id", pa.string(), nullable=False),
+            pa.field("identity", pa.string(), nullable=False),
+            pa.field("view", pa.string(), nullable=False),
+            pa.field("embedding", pa.list_(pa.float32(), dimensions), nullable=False),
+        ]
+    )
+
+
+def encode_picture(picture: Pictures) -> bytes:
+    """One RGB picture (height, width, 3) as PNG: lossless, so that reruns are identical."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def encode_pictures(pictures: Pictures) -> pa.Array:
+    """Pictures (N, height, width, 3) as a binary column of PNG files."""
+    return pa.array([encode_picture(picture) for picture in pictures], pa.binary())
+
+
+def decode_picture(content: bytes) -> Pictures:
+    """A PNG written by :func:`encode_picture` as an array (height, width, 3)."""
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def decode_pictures(column: Iterable[bytes]) -> Pictures:
+    """A binary column as one array (N, height, width, 3); all pictures share one size."""
+    pictures = [decode_picture(bytes(content)) for content in column]
+    return np.stack(pictures) if pictures else np.zeros((0, 0, 0, 3), np.uint8)

@@ -1,0 +1,128 @@
+"""What every source of faces offers: a listing of its samples and their encoded bytes."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from posixpath import splitext
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from cldmray import hashing
+from cldmray.errors import BadInputError
+from cldmray.faces.records import LISTING
+
+
+class FaceSource(ABC):
+    """Photographs of people, wherever they are kept.
+
+    Subclasses are frozen dataclasses whose fields are their settings, so that a source can be
+    written in YAML, hashed and sent to any worker.
+
+    Attributes:
+        name: enters every sample id; two sources in one audit need two names.
+        crop: left, top, right, bottom in pixels of the upright photo, a square; None takes the
+            largest central square of each photo.
+        size: side of the square output picture in pixels.
+    """
+
+    name: str
+    crop: list[int] | None
+    size: int
+
+    @abstractmethod
+    def listing(self) -> pa.Table:
+        """All samples, schema ``records.LISTING``, sorted by ``sample_id``, which is unique.
+
+        The ids depend on the source's name, the identity and the photo's name only: neither the
+        root nor the file's extension counts, so a folder of anonymized copies yields the same.
+
+        Raises:
+            BadInputError: the root is missing, empty or laid out in another way.
+        """
+
+    @abstractmethod
+    def read(self, locations: Sequence[str]) -> list[bytes | None]:
+        """Encoded file content of each location; None where it cannot be opened (any more)."""
+
+
+class Sample(NamedTuple):
+    """One photograph before it has an id; ``name`` is ``identity/photo``."""
+
+    identity: str
+    name: str
+    location: str
+    version: str
+
+
+def listing_table(source: str, samples: Iterable[Sample]) -> pa.Table:
+    """The listing of a source's samples, sorted by sample id.
+
+    Raises:
+        BadInputError: two samples share one name; the message gives both locations.
+    """
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        key = hashing.sample_id(source, sample.name)
+        if key in found:
+            raise BadInputError(
+                f"source {source!r}: {found[key].location} and {sample.location} "
+                f"have the same sample name {sample.name!r}"
+            )
+        found[key] = sample
+    ids = sorted(found)
+    rows = [found[key] for key in ids]
+    columns = [
+        ids,
+        [row.identity for row in rows],
+        [row.location for row in rows],
+        [row.version for row in rows],
+    ]
+    return pa.Table.from_arrays(
+        [pa.array(column, pa.string()) for column in columns], schema=LISTING
+    )
+
+
+def sample_names(photos: Sequence[tuple[str, str]]) -> list[str]:
+    """Names ``identity/stem`` of (identity, file name) pairs, in their order.
+
+    Where two photos of one identity would share a name, all of these keep their extension.
+    """
+    full = [f"{identity}/{photo}" for identity, photo in photos]
+    names = [splitext(name)[0] for name in full]
+    while True:
+        counts = Counter(names)
+        clashes = [i for i, name in enumerate(names) if counts[name] > 1 and name != full[i]]
+        if not clashes:
+            return names
+        for i in clashes:
+            names[i] = full[i]
+
+
+def checked_crop(crop: Sequence[int] | None) -> list[int] | None:
+    """The crop as a plain list.
+
+    Raises:
+        ValueError: it is not a square (left, top, right, bottom) of pixels from 0 on.
+    """
+    if crop is None:
+        return None
+    if len(crop) != 4 or not all(isinstance(edge, int) for edge in crop):
+        raise ValueError(f"crop: expected four whole numbers left, top, right, bottom, got {crop}")
+    box = list(crop)
+    left, top, right, bottom = box
+    if not (0 <= left < right and 0 <= top < bottom and right - left == bottom - top):
+        raise ValueError(f"crop: left, top, right, bottom must span a square from 0 on, got {box}")
+    return box
+
+
+def check_common(name: str, size: int) -> None:
+    """Check the settings that all sources have.
+
+    Raises:
+        ValueError: the name is empty or the size is not in 8..2048.
+    """
+    if not name:
+        raise ValueError("name: must not be empty")
+    if not 8 <= size <= 2048:
+        raise ValueError(f"size: must be in 8..2048 pixels, got {size}")

@@ -1,0 +1,219 @@
+"""Who trains the anonymizer, who trains the attacker, and who is attacked."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from posixpath import basename
+
+import pyarrow as pa
+
+from cldmray.errors import BadInputError
+from cldmray.faces.records import (
+    ATTACKER,
+    ATTACKER_VALIDATION,
+    BACKGROUND,
+    EVALUATION,
+    SPLITS,
+)
+from cldmray.faces.tables import read_lines, read_pairs
+from cldmray.hashing import unit_hash
+
+LISTED = (BACKGROUND, ATTACKER, EVALUATION)
+CELEBA_SPLITS = {"0": BACKGROUND, "1": ATTACKER, "2": EVALUATION}
+
+
+@dataclass
+class SplitConfig:
+    """How identities are divided; every choice is a hash of the seed and the identity.
+
+    Attributes:
+        seed: another seed divides the people in another way.
+        evaluation, attacker, background: files with one identity a line (local path or URI)
+            that fix the split of that name.
+        celeba_partition: CelebA's ``list_eval_partition.txt``; its train, valid and test people
+            become background, attacker and evaluation. It excludes the three lists.
+        evaluation_people: how many people are evaluated where no list says who.
+        min_photos: photos that a person needs to be evaluated.
+        background_share: share in 0..1 of people with fewer photos who are background.
+        validation_share: share in 0..1 of the attacker's people who validate the attacker.
+    """
+
+    seed: int = 0
+    evaluation: str | None = None
+    attacker: str | None = None
+    background: str | None = None
+    celeba_partition: str | None = None
+    evaluation_people: int = 100
+    min_photos: int = 5
+    background_share: float = 0.6
+    validation_share: float = 0.15
+
+    def __post_init__(self) -> None:
+        if self.evaluation_people < 1:
+            raise ValueError(f"evaluation_people: must be at least 1, got {self.evaluation_people}")
+        if self.min_photos < 2:
+            raise ValueError(f"min_photos: must be at least 2, got {self.min_photos}")
+        for key in ("background_share", "validation_share"):
+            if not 0.0 <= getattr(self, key) <= 1.0:
+                raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
+        if self.celeba_partition and any(self._list_files().values()):
+            raise ValueError(
+                "celeba_partition: cannot be combined with lists of evaluation, attacker or "
+                "background people"
+            )
+
+    def lists(self) -> dict[str, str]:
+        """List files that are given, by the split that they fix."""
+        return {split: uri for split, uri in self._list_files().items() if uri}
+
+    def _list_files(self) -> dict[str, str | None]:
+        return {BACKGROUND: self.background, ATTACKER: self.attacker, EVALUATION: self.evaluation}
+
+
+def split_listing(listing: pa.Table, config: SplitConfig) -> dict[str, str]:
+    """Split of each identity of a source's listing (schema ``records.LISTING``).
+
+    Raises:
+        BadInputError: see :func:`assign` and :func:`celeba_partition`.
+    """
+    identities: list[str] = listing["identity"].to_pylist()
+    partition = None
+    if config.celeba_partition:
+        locations: list[str] = listing["location"].to_pylist()
+        partition = celeba_partition(config.celeba_partition, locations, identities)
+    return assign(Counter(identities), config, partition)
+
+
+def assign(
+    identities: Mapping[str, int],
+    config: SplitConfig,
+    partition: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Split of each identity, one of ``records.SPLITS``; whoever is left out has no entry.
+
+    Without lists, of the people with ``min_photos`` photos those ``evaluation_people`` with the
+    smallest hash are evaluated and the others go to the attacker; of the people with fewer
+    photos ``background_share`` goes to the background and the rest to the attacker. A person
+    added later moves nobody between background and attacker.
+
+    A list fixes its split to exactly the people it names. The others follow the rule over the
+    splits that have no list, and are left out where no such split takes them: where all three
+    are listed, or where only evaluation is not and they are not chosen for it.
+
+    Args:
+        identities: photos of each identity.
+        config: the rule and the lists.
+        partition: split (background, attacker or evaluation) of each identity, as
+            :func:`celeba_partition` gives it; it replaces the rule and the lists.
+
+    Raises:
+        BadInputError: too few people for the evaluation, or a list that is empty, names
+            somebody without photos or somebody who is in another list.
+    """
+    if partition is not None:
+        missing = sorted(set(identities) - set(partition))
+        if missing:
+            raise BadInputError(f"celeba_partition: identity {missing[0]!r} is in no partition")
+        splits = {identity: partition[identity] for identity in identities}
+    else:
+        splits = _read_lists(identities, config)
+        splits.update(_by_rule(identities, config, taken=splits))
+    for identity, split in splits.items():
+        chance = unit_hash("validation", config.seed, identity)
+        if split == ATTACKER and chance < config.validation_share:
+            splits[identity] = ATTACKER_VALIDATION
+    return splits
+
+
+def celeba_partition(
+    uri: str, locations: Sequence[str], identities: Sequence[str]
+) -> dict[str, str]:
+    """Split of each identity by CelebA's partition of the photos.
+
+    Args:
+        uri: ``list_eval_partition.txt``, lines ``000001.jpg 0``; 0 is train (background),
+            1 valid (attacker), 2 test (evaluation).
+        locations: of the listed photos; only the file's name counts.
+        identities: of the same photos.
+
+    Raises:
+        BadInputError: a photo has no partition, or an identity has photos in two.
+    """
+    partition = read_pairs(uri, "celeba_partition", "lines such as '000001.jpg 0'")
+    splits: dict[str, str] = {}
+    for location, identity in zip(locations, identities, strict=True):
+        photo = basename(location)
+        split = CELEBA_SPLITS.get(partition.get(photo, ""))
+        if split is None:
+            raise BadInputError(f"celeba_partition: {uri} gives {photo} none of 0, 1, 2")
+        if splits.setdefault(identity, split) != split:
+            raise BadInputError(
+                f"celeba_partition: {uri} puts photos of identity {identity!r} into "
+                f"{splits[identity]} and {split}"
+            )
+    return splits
+
+
+def assert_disjoint(pairs: Iterable[tuple[str, str]]) -> None:
+    """Check that no identity stands in two splits.
+
+    Args:
+        pairs: identity and split, as from the columns of a table; repeated pairs are fine.
+
+    Raises:
+        BadInputError: an identity has two splits, or a split is none of ``records.SPLITS``.
+    """
+    seen: dict[str, str] = {}
+    for identity, split in pairs:
+        if split not in SPLITS:
+            raise BadInputError(f"identity {identity!r} has the unknown split {split!r}")
+        if seen.setdefault(identity, split) != split:
+            raise BadInputError(
+                f"identity {identity!r} is in two splits: {seen[identity]} and {split}"
+            )
+
+
+def _read_lists(identities: Mapping[str, int], config: SplitConfig) -> dict[str, str]:
+    splits: dict[str, str] = {}
+    lists = config.lists()
+    for split, uri in lists.items():
+        for identity in read_lines(uri, split, "one identity a line"):
+            if identity not in identities:
+                raise BadInputError(f"{split}: {uri} names {identity!r}, who has no photos")
+            if splits.setdefault(identity, split) != split:
+                other = lists[splits[identity]]
+                raise BadInputError(f"{split}: {uri} and {other} both name {identity!r}")
+    return splits
+
+
+def _by_rule(
+    identities: Mapping[str, int], config: SplitConfig, taken: Mapping[str, str]
+) -> dict[str, str]:
+    """Splits of the people that no list names."""
+    free = [split for split in LISTED if split not in config.lists()]
+    others = sorted(set(identities) - set(taken))
+    eligible = [person for person in others if identities[person] >= config.min_photos]
+    chosen: set[str] = set()
+    if EVALUATION in free:
+        if len(eligible) < config.evaluation_people:
+            raise BadInputError(
+                f"{len(eligible)} people have at least {config.min_photos} photos, but "
+                f"{config.evaluation_people} are to be evaluated: lower evaluation_people or "
+                "min_photos, or add photos"
+            )
+        ranked = sorted(
+            eligible, key=lambda person: (unit_hash("evaluation", config.seed, person), person)
+        )
+        chosen = set(ranked[: config.evaluation_people])
+    splits = dict.fromkeys(sorted(chosen), EVALUATION)
+    for person in others:
+        if person in chosen:
+            continue
+        few = identities[person] < config.min_photos
+        share = unit_hash("background", config.seed, person)
+        wanted = BACKGROUND if few and share < config.background_share else ATTACKER
+        if wanted in free:
+            splits[person] = wanted
+        elif BACKGROUND in free or ATTACKER in free:
+            splits[person] = BACKGROUND if BACKGROUND in free else ATTACKER
+    return splits

@@ -1,0 +1,59 @@
+"""Stable hashes: sample ids, split ranks, per-picture seeds, configuration fingerprints.
+
+Everything here depends on the given values alone, never on the process, the order of the
+data or Python's randomised ``hash``.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+SEPARATOR = b"\x1f"
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 of the parts' text, joined so that ("ab", "c") differs from ("a", "bc").
+
+    Returns:
+        64 hexadecimal characters.
+    """
+    joined = SEPARATOR.join(str(part).encode("utf-8", "surrogateescape") for part in parts)
+    return hashlib.sha256(joined).hexdigest()
+
+
+def sample_id(source: str, name: str) -> str:
+    """Identifier of a sample: 16 hexadecimal characters from the source's name and its own."""
+    return digest("sample", source, name)[:16]
+
+
+def unit_hash(*parts: object) -> float:
+    """A number in [0, 1) that is uniform over the parts; used to rank and split identities."""
+    return int(digest(*parts)[:13], 16) / 16**13
+
+
+def picture_seed(sample: str, draw: int, audit_seed: int) -> int:
+    """Random seed of one anonymized picture, in [0, 2**63).
+
+    It depends on the sample, the draw and the audit's seed only, so that order, batch size,
+    number of workers and restarts change no picture (DESIGN section 8).
+    """
+    return int(digest("picture", sample, draw, audit_seed)[:16], 16) >> 1
+
+
+def fingerprint(value: Any) -> str:
+    """Fingerprint of a JSON-like value (mappings, sequences, scalars): 16 hexadecimal characters.
+
+    Mappings are compared without regard to key order; other objects by their ``str``.
+    """
+    text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint_rows(rows: Iterable[str]) -> str:
+    """Order-free fingerprint of many row texts: 16 hexadecimal characters."""
+    total = hashlib.sha256()
+    for row in sorted(rows):
+        total.update(row.encode("utf-8", "surrogateescape"))
+        total.update(SEPARATOR)
+    return total.hexdigest()[:16]

@@ -1,0 +1,131 @@
+"""Closed-set identification: how often the true person is among the k best candidates.
+
+A probe's outcome is two counts over the gallery's *non-mated* identities: ``better``, those
+that score above the true identity, and ``ties``, those that score exactly as it does. Ties are
+resolved in expectation over a random order, so that an encoder that has collapsed to a constant
+scores chance instead of 100 %.
+
+Source: ISO/IEC 19795-1:2021 (identification rank, CMC).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.errors import BadInputError
+
+Counts = npt.NDArray[np.integer]
+"""One count of identities per probe, shape (P,), values >= 0."""
+
+Floats = npt.NDArray[np.float64]
+
+
+def _check(better: Counts, ties: Counts) -> tuple[Counts, Counts]:
+    better, ties = np.asarray(better), np.asarray(ties)
+    for name, counts in (("better", better), ("ties", ties)):
+        if not np.issubdtype(counts.dtype, np.integer):
+            raise BadInputError(f"{name} must hold whole numbers, not {counts.dtype}")
+        if counts.ndim != 1 or counts.size == 0:
+            raise BadInputError(f"{name} must have shape (P,) with P >= 1, not {counts.shape}")
+        if counts.min() < 0:
+            raise BadInputError(f"{name} must not be negative")
+    if better.shape != ties.shape:
+        raise BadInputError(f"better {better.shape} and ties {ties.shape} differ in shape")
+    return better, ties
+
+
+def success_at_rank(better: Counts, ties: Counts, k: int) -> Floats:
+    """Probability that the true identity is among the ``k`` best, ties broken at random.
+
+    The true identity takes each of the ranks ``better + 1 ... better + ties + 1`` with equal
+    probability, hence ``clip((k - better) / (ties + 1), 0, 1)``.
+
+    Args:
+        better: non-mated identities that score above the true one, shape (P,).
+        ties: non-mated identities that score exactly as the true one, shape (P,).
+        k: rank, >= 1.
+
+    Returns:
+        Shape (P,), values in [0, 1].
+
+    Raises:
+        BadInputError: the counts are no non-negative whole numbers of one shape (P,), or k < 1.
+    """
+    better, ties = _check(better, ties)
+    if k < 1:
+        raise BadInputError(f"rank k must be at least 1, not {k}")
+    return np.clip((k - better.astype(np.float64)) / (ties + 1.0), 0.0, 1.0)
+
+
+def cmc(better: Counts, ties: Counts, ranks: Sequence[int]) -> Floats:
+    """Cumulative match characteristic: the rank-k identification rate at each of ``ranks``.
+
+    Args:
+        better, ties: see :func:`success_at_rank`, shape (P,).
+        ranks: ranks k >= 1.
+
+    Returns:
+        Shape (len(ranks),), share of probes in [0, 1].
+
+    Raises:
+        BadInputError: see :func:`success_at_rank`.
+    """
+    return np.array([success_at_rank(better, ties, k).mean() for k in ranks], np.float64)
+
+
+def reciprocal_rank(better: Counts, ties: Counts) -> Floats:
+    """Expected 1 / rank of the true identity, ties broken at random.
+
+    With H(n) = 1 + 1/2 + ... + 1/n it is (H(better + ties + 1) - H(better)) / (ties + 1).
+
+    Args:
+        better, ties: see :func:`success_at_rank`, shape (P,).
+
+    Returns:
+        Shape (P,), values in (0, 1].
+
+    Raises:
+        BadInputError: see :func:`success_at_rank`.
+    """
+    better, ties = _check(better, ties)
+    last = better + ties + 1
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, int(last.max()) + 1))])
+    expected: Floats = (harmonic[last] - harmonic[better]) / (ties + 1.0)
+    return expected
+
+
+def mean_reciprocal_rank(better: Counts, ties: Counts) -> float:
+    """Mean over probes of :func:`reciprocal_rank`, in (0, 1]."""
+    return float(reciprocal_rank(better, ties).mean())
+
+
+def anonymity_set_size(better: Counts, ties: Counts) -> Floats:
+    """Expected rank of the true identity: how many candidates an attacker must consider.
+
+    Args:
+        better, ties: see :func:`success_at_rank`, shape (P,).
+
+    Returns:
+        ``better + 1 + ties / 2``, shape (P,), in identities, from 1 to the gallery's size.
+
+    Raises:
+        BadInputError: see :func:`success_at_rank`.
+    """
+    better, ties = _check(better, ties)
+    return better + 1.0 + ties / 2.0
+
+
+def chance(k: int, gallery_size: int) -> float:
+    """Rank-k identification rate of guessing, ``min(1, k / gallery_size)``.
+
+    Args:
+        k: rank, >= 1.
+        gallery_size: number of candidate identities, >= 1.
+
+    Raises:
+        BadInputError: either is below 1.
+    """
+    if k < 1 or gallery_size < 1:
+        raise BadInputError(f"k = {k} and gallery_size = {gallery_size} must be at least 1")
+    return min(1.0, k / gallery_size)

@@ -1,0 +1,1 @@
+"""A finished audit as files: results tables, figures, one HTML page, a terminal summary."""

@@ -1,0 +1,84 @@
+"""The report as one self-contained HTML page: no network, no scripts, opens from a disk."""
+
+import base64
+import json
+from typing import Any
+
+import jinja2
+
+from cldmray import storage
+from cldmray.report import words
+from cldmray.report.figures import cmc_figure, risk_figure
+from cldmray.report.model import Report
+from cldmray.report.pictures import picture_grid
+from cldmray.report.results import sorted_results
+
+HEADLINE_MEASURE = "rank_1"
+MOST_REJECTED_SHOWN = 500
+
+
+def report_figures(report: Report) -> dict[str, bytes]:
+    """The report's figures as PNG files by name: ``risk``, ``cmc``, ``pictures``.
+
+    A figure that has nothing to show is left out.
+    """
+    figures = {}
+    if report.risks:
+        figures["risk"] = risk_figure(report.ranked_risks)
+    if curves := report.strongest_curves():
+        figures["cmc"] = cmc_figure(curves)
+    if len(report.grid.originals):
+        figures["pictures"] = picture_grid(report.grid)
+    return figures
+
+
+def render_html(report: Report, figures: dict[str, bytes] | None = None) -> str:
+    """The page as text. Everything that comes from data is escaped.
+
+    Args:
+        report: the finished audit.
+        figures: as :func:`report_figures` returns them; drawn here if absent.
+
+    Raises:
+        BadInputError: the results or pictures are malformed.
+    """
+    drawn = report_figures(report) if figures is None else figures
+    rows = sorted_results(report.results).to_pylist()
+    rejected = report.rejected.to_pylist()
+    return _template().render(
+        report=report,
+        machine=json.dumps(report.verdict.machine, indent=2, ensure_ascii=False, sort_keys=True),
+        figures={name: base64.b64encode(png).decode() for name, png in drawn.items()},
+        headline=[row for row in rows if row["measure"] == HEADLINE_MEASURE],
+        others=[row for row in rows if row["measure"] != HEADLINE_MEASURE],
+        reasons=_count_reasons(rejected),
+        rejected=rejected[:MOST_REJECTED_SHOWN],
+        n_rejected=len(rejected),
+        n_audited=report.n_listed - len(rejected),
+        levels=words.levels(report.risks),
+        settings=words.flatten(report.settings),
+        words=words,
+    )
+
+
+def write_html(report: Report, uri: str, figures: dict[str, bytes] | None = None) -> None:
+    """Write :func:`render_html` to a file, local or remote."""
+    storage.write_bytes(uri, render_html(report, figures).encode())
+
+
+def _count_reasons(rejected: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    counts: dict[str, int] = {}
+    for row in rejected:
+        counts[row["reason"]] = counts.get(row["reason"], 0) + 1
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cldmray.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("template.html.j2")

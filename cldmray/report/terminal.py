@@ -1,0 +1,82 @@
+"""The outcome in a terminal or a log file, at most 100 columns wide."""
+
+import sys
+from typing import TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cldmray.report.model import Report, Severity
+from cldmray.report.words import (
+    FINDING_LABELS,
+    SEVERITY_LABELS,
+    gallery_name,
+    levels,
+    protocol_name,
+)
+
+WIDTH = 100
+STYLES: dict[Severity, str] = {
+    "leak": "bold red",
+    "inconclusive": "bold yellow",
+    "no_leak_found": "bold green",
+    "neutral": "bold",
+}
+
+
+def verdict_table(report: Report) -> Table:
+    """One row per anonymizer, highest risk first: its strongest attack and what follows."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("anonymizer", overflow="fold", max_width=24)
+    table.add_column("strongest\nattacker", overflow="fold", max_width=14)
+    table.add_column("protocol,\ngallery", overflow="fold", max_width=16)
+    table.add_column(Text(f"rank-1 %\n[{levels(report.risks)}]"), justify="right", no_wrap=True)
+    table.add_column("chance\n%", justify="right", no_wrap=True)
+    table.add_column("largest\nk not\nrejected", justify="right", no_wrap=True)
+    table.add_column("finding", max_width=12)
+    for risk in report.ranked_risks:
+        rate = f"{100 * risk.risk:.1f} [{100 * risk.low:.1f}, {100 * risk.high:.1f}]"
+        table.add_row(
+            Text(risk.anonymizer),
+            Text(risk.attacker),
+            Text(f"{protocol_name(risk.protocol)}, {gallery_name(risk.gallery)}"),
+            Text(rate),
+            Text(f"{100 * risk.chance:.3g}"),
+            Text(str(risk.largest_k)),
+            Text(FINDING_LABELS[risk.finding], style=STYLES[risk.finding]),
+        )
+    return table
+
+
+def print_report(report: Report, file: TextIO | None = None) -> None:
+    """Print the table of risks, notes, rejected files and the verdict.
+
+    Args:
+        report: the finished audit.
+        file: where to, standard output by default. Colours are used only if it is a terminal;
+            anything else gets plain text, ``WIDTH`` columns wide.
+    """
+    target = sys.stdout if file is None else file
+    terminal = target.isatty()
+    console = Console(
+        file=target,
+        force_terminal=terminal,
+        no_color=None if terminal else True,
+        highlight=False,
+        soft_wrap=False,
+    )
+    console.width = min(console.width, WIDTH) if terminal else WIDTH
+    console.print(verdict_table(report))
+    for risk in report.ranked_risks:
+        if risk.note:
+            console.print(Text(f"Note on {risk.anonymizer}: {risk.note}"))
+    for note in report.notes:
+        console.print(Text(f"Note: {note}"))
+    if report.rejected.num_rows:
+        count = f"{report.rejected.num_rows} of {report.n_listed}"
+        console.print(Text(f"{count} files were rejected; the report lists them with reasons."))
+    severity = report.verdict.severity
+    console.print()
+    console.print(Text(f"{SEVERITY_LABELS[severity]}: {report.verdict.sentence}", STYLES[severity]))

@@ -1,0 +1,120 @@
+"""Numbers and record values in plain words."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cldmray.report.model import AnonymizerRisk, Finding, Severity
+
+SEVERITY_LABELS: dict[Severity, str] = {
+    "leak": "Identity leaks",
+    "inconclusive": "Inconclusive",
+    "no_leak_found": "No leak found",
+    "neutral": "Verdict",
+}
+
+FINDING_LABELS: dict[Finding, str] = {
+    "leak": "Above guessing",
+    "inconclusive": "Inconclusive",
+    "no_leak_found": "Not above guessing",
+}
+
+PROTOCOLS = {"full_ref": "Full-Ref", "few_ref": "Few-Ref", "single_ref": "Single-Ref"}
+
+MASK = "[masked]"
+SECRET_KEY = re.compile(
+    r"password|passwd|secret|credential|(api|access|private)[_-]?key|(^|[_-])token$", re.IGNORECASE
+)
+USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def percent(rate: float) -> str:
+    """A rate in [0, 1] as a percentage: one decimal, two below 1 %."""
+    return f"{100 * rate:.2f} %" if 0 < rate < 0.01 else f"{100 * rate:.1f} %"
+
+
+def number(value: float) -> str:
+    """A measure with four significant digits."""
+    return f"{value:.4g}"
+
+
+def levels(risks: Sequence[AnonymizerRisk]) -> str:
+    """The confidence levels in use, usually one: ``95 %``."""
+    return " / ".join(f"{100 * level:g} %" for level in sorted({risk.level for risk in risks}))
+
+
+def protocol_name(protocol: str) -> str:
+    """``full_ref`` as ``Full-Ref``; an unknown protocol as it is."""
+    return PROTOCOLS.get(protocol, protocol)
+
+
+def gallery_name(gallery: str) -> str:
+    """``source_excluded`` as ``source excluded``."""
+    return gallery.replace("_", " ")
+
+
+def out_of(*rates: float) -> list[str]:
+    """Rates in [0, 1] as counts of one round number: ``["12 of 100", "1 of 100"]``.
+
+    The number is the smallest of 100, 1,000 and 10,000 for which no rate strictly between 0 and
+    1 rounds to none or all.
+    """
+    totals = [100, 1000, 10_000]
+    between = [rate for rate in rates if 0 < rate < 1]
+    fits = (t for t in totals if all(0 < round(rate * t) < t for rate in between))
+    total = next(fits, totals[-1])
+    return [f"{round(rate * total):,} of {total:,}" for rate in rates]
+
+
+def risk_in_words(risk: AnonymizerRisk) -> str:
+    """How often the strongest attack names the person, beside guessing."""
+    named, guessed = out_of(risk.risk, risk.chance)
+    return f"Named correctly in {named} photos; guessing would be {guessed}."
+
+
+def k_in_words(risk: AnonymizerRisk) -> str:
+    """What the strongest attack says about claims of k-anonymity."""
+    if risk.largest_k >= risk.gallery_size:
+        return f"No claim of k-anonymity up to the gallery's {risk.largest_k} people is rejected."
+    if risk.largest_k == 1:
+        return "Every claim of k-anonymity is rejected, even k = 2."
+    return f"Claims of k-anonymity above k = {risk.largest_k} are rejected."
+
+
+def duration(seconds: float) -> str:
+    """A duration: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``1 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted key, text) pairs, secrets masked.
+
+    Masked are values under keys that look secret (password, token, api_key, ...) and the user
+    part of URLs.
+
+    Args:
+        settings: mappings and sequences down to scalars.
+        prefix: key of ``settings`` itself within its parent.
+
+    Returns:
+        Pairs in the order of ``settings``.
+    """
+    pairs: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if SECRET_KEY.search(str(key)):
+            pairs.append((name, MASK))
+        elif isinstance(value, Mapping) and value:
+            pairs.extend(flatten(value, name))
+        elif isinstance(value, Sequence) and not isinstance(value, str | bytes) and value:
+            pairs.extend(flatten({str(i): item for i, item in enumerate(value)}, name))
+        else:
+            pairs.append((name, USER_INFO.sub(f"{MASK}@", str(value))))
+    return pairs

@@ -1,0 +1,96 @@
+"""Files anywhere: one small layer over ``pyarrow.fs`` for local paths, ``s3://`` and ``gs://``.
+
+Writes are atomic on a local disk (written beside the target, then renamed) and on object
+stores (an object appears whole or not at all).
+"""
+
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from cldmray.errors import BadInputError
+
+
+def resolve(uri: str) -> tuple[fs.FileSystem, str]:
+    """File system and path of a URI or local path (relative and ``~`` paths are made absolute)."""
+    if "://" in uri:
+        filesystem, path = fs.FileSystem.from_uri(uri)
+        return filesystem, path
+    return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+
+
+def join(root: str, *parts: str) -> str:
+    """Join parts to a URI or path with ``/``."""
+    return "/".join([root.rstrip("/"), *parts])
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there."""
+    filesystem, path = resolve(uri)
+    return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+
+def make_folder(uri: str) -> None:
+    """Create a folder and its parents where the file system has folders."""
+    filesystem, path = resolve(uri)
+    filesystem.create_dir(path, recursive=True)
+
+
+def list_files(uri: str, recursive: bool = True) -> list[fs.FileInfo]:
+    """All files under a folder, sorted by path.
+
+    Raises:
+        BadInputError: the folder does not exist.
+    """
+    filesystem, path = resolve(uri)
+    if filesystem.get_file_info(path).type != fs.FileType.Directory:
+        raise BadInputError(f"no such folder: {uri}")
+    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=recursive))
+    return sorted((info for info in infos if info.is_file), key=lambda info: info.path)
+
+
+def read_bytes(uri: str) -> bytes:
+    """Content of a file.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+    """
+    filesystem, path = resolve(uri)
+    with filesystem.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a file atomically, creating its folder."""
+    filesystem, path = resolve(uri)
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    parent = path.rsplit("/", 1)[0]
+    filesystem.create_dir(parent, recursive=True)
+    target = f"{path}.{uuid.uuid4().hex}.partial" if local else path
+    with filesystem.open_output_stream(target) as stream:
+        stream.write(content)
+    if local:
+        filesystem.move(target, path)
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """Write one Parquet file atomically."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(uri, sink.getvalue().to_pybytes())
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Read one Parquet file.
+
+    Raises:
+        BadInputError: the file is absent or not Parquet; the message names it.
+    """
+    filesystem, path = resolve(uri)
+    try:
+        return pq.read_table(path, columns=columns, filesystem=filesystem)
+    except (FileNotFoundError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        raise BadInputError(f"cannot read the Parquet table {uri}: {error}") from error

@@ -1,0 +1,83 @@
+"""How settings, metrics and tags are called and written in MLflow, the same in every run."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from cldmray.errors import BadInputError
+from cldmray.tracking.redact import redact, redact_text
+
+LONGEST_VALUE = 500
+LONGEST_KEY = 250
+FORBIDDEN_IN_KEY = re.compile(r"[^\w\-. ]", re.ASCII)
+COUNTS = ("n_probes", "n_identities", "gallery_size")
+
+
+def metric_name(protocol: str, gallery: str, measure: str) -> str:
+    """Name of a metric: ``full_ref/source_excluded/rank_1``."""
+    return f"{protocol}/{gallery}/{measure}"
+
+
+def result_metrics(results: pa.Table) -> dict[str, float]:
+    """Metrics of one anonymizer under one attacker.
+
+    Args:
+        results: rows of ``records.RESULTS``.
+
+    Returns:
+        For each row ``name``, ``name_ci_low``, ``name_ci_high`` and ``name_chance``, and for each
+        protocol and gallery ``n_probes``, ``n_identities`` and ``gallery_size``.
+
+    Raises:
+        BadInputError: a measure is there twice, as with rows of several attackers.
+    """
+    metrics: dict[str, float] = {}
+    for row in results.to_pylist():
+        protocol, gallery = row["protocol"], row["gallery"]
+        name = metric_name(protocol, gallery, row["measure"])
+        if name in metrics:
+            raise BadInputError(f"results: {name} is there more than once for one run")
+        metrics[name] = row["value"]
+        for part in ("ci_low", "ci_high", "chance"):
+            metrics[f"{name}_{part}"] = row[part]
+        for count in COUNTS:
+            metrics[metric_name(protocol, gallery, count)] = float(row[count])
+    return metrics
+
+
+def flat_params(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Nested settings as one text per dotted key, without secrets.
+
+    Lists become JSON; values longer than 500 characters are cut and end with their hash, so that
+    two different ones still differ.
+    """
+    flat: dict[str, str] = {}
+    _flatten(redact(settings), "", flat)
+    return flat
+
+
+def clean_key(key: str) -> str:
+    """A key with the characters and the length that MLflow accepts, and without secrets."""
+    return shortened(FORBIDDEN_IN_KEY.sub("_", redact_text(key)), LONGEST_KEY)
+
+
+def shortened(text: str, longest: int = LONGEST_VALUE) -> str:
+    """Text of at most ``longest`` characters; a longer one is cut and ends with its hash."""
+    if len(text) <= longest:
+        return text
+    ending = f"...{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+    return text[: longest - len(ending)] + ending
+
+
+def _flatten(value: Any, key: str, flat: dict[str, str]) -> None:
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            _flatten(item, f"{key}.{name}" if key else str(name), flat)
+    if not key or (isinstance(value, Mapping) and value):
+        return
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    flat[clean_key(key)] = shortened(text)

@@ -1,0 +1,111 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from cldmray.anonymizers.base import Batch
+from cldmray.anonymizers.pictures import Pictures
+from cldmray.errors import BadInputError
+from cldmray.faces.folder import FolderFaces
+from cldmray.hashing import sample_id
+
+STEMS = ["ann/1", "ann/2", "bob/1"]
+
+
+def save(path: Path, level: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (32, 32), (level, level, level)).save(path)
+
+
+@pytest.fixture
+def originals(tmp_path: Path) -> FolderFaces:
+    for stem in STEMS:
+        save(tmp_path / "originals" / f"{stem}.bmp", 0)
+    return FolderFaces(str(tmp_path / "originals"), name="mine", size=16)
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """Pictures of the first two samples, with another extension, at levels 10 and 20."""
+    for position, stem in enumerate(STEMS[:2]):
+        save(tmp_path / "published" / f"{stem}.png", 10 * (position + 1))
+    return tmp_path / "published"
+
+
+def batch(ids: list[str]) -> Batch:
+    return Batch(ids, np.zeros((len(ids), 16, 16, 3), np.uint8), np.zeros(len(ids), np.int64))
+
+
+def test_pictures_are_found_by_the_originals_ids(originals: FolderFaces, published: Path) -> None:
+    ids = [sample_id("mine", stem) for stem in STEMS]
+    assert set(originals.listing()["sample_id"].to_pylist()) == set(ids)
+    pictures = Pictures(str(published), source="mine", size=16)
+    assert pictures.select(ids).tolist() == [True, True, False]
+    redrawn = pictures.open()(batch([ids[1], ids[0]]))
+    assert redrawn.shape == (2, 16, 16, 3)
+    assert redrawn[:, 8, 8, 0].tolist() == [20, 10]
+    assert pictures.name == "pictures"
+
+
+def test_another_source_name_matches_nothing(published: Path) -> None:
+    pictures = Pictures(str(published), source="other", size=16)
+    assert not pictures.select([sample_id("mine", stem) for stem in STEMS]).any()
+
+
+def test_the_crop_is_applied(published: Path) -> None:
+    half = np.zeros((32, 32, 3), np.uint8)
+    half[:16, :16] = 200
+    Image.fromarray(half).save(published / "ann" / "1.png")
+    pictures = Pictures(str(published), source="mine", crop=[0, 0, 16, 16], size=16)
+    assert (pictures.open()(batch([sample_id("mine", "ann/1")])) == 200).all()
+
+
+def test_the_folder_is_listed_once(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listings = []
+    listing = FolderFaces.listing
+
+    def counted(folder: FolderFaces) -> pa.Table:
+        listings.append(folder)
+        return listing(folder)
+
+    monkeypatch.setattr(FolderFaces, "listing", counted)
+    pictures = Pictures(str(published), source="mine", size=16)
+    ids = [sample_id("mine", stem) for stem in STEMS[:2]]
+    redraw = pictures.open()
+    for _ in range(3):
+        pictures.select(ids)
+        redraw(batch(ids))
+    pickle.loads(pickle.dumps(pictures)).open()(batch(ids))
+    assert len(listings) == 1
+    assert pictures == Pictures(str(published), source="mine", size=16)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "empty file"), (b"no picture at all", "not an image")]
+)
+def test_a_bad_file_is_named(published: Path, content: bytes, reason: str) -> None:
+    (published / "ann" / "2.png").write_bytes(content)
+    redraw = Pictures(str(published), source="mine", size=16).open()
+    with pytest.raises(BadInputError, match=rf"^pictures: .*published/ann/2\.png: {reason}"):
+        redraw(batch([sample_id("mine", "ann/2")]))
+
+
+def test_a_file_that_vanished_is_named(published: Path) -> None:
+    redraw = Pictures(str(published), source="mine", size=16).open()
+    (published / "ann" / "1.png").unlink()
+    with pytest.raises(BadInputError, match=r"ann/1\.png: cannot be opened"):
+        redraw(batch([sample_id("mine", "ann/1")]))
+
+
+def test_a_sample_without_a_picture_is_named(published: Path) -> None:
+    wanted = sample_id("mine", "bob/1")
+    with pytest.raises(BadInputError, match=f"no picture of sample {wanted}"):
+        Pictures(str(published), source="mine", size=16).open()(batch([wanted]))
+
+
+def test_an_absent_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"^pictures: .*no such folder: .*absent"):
+        Pictures(str(tmp_path / "absent"), source="mine").select(["x"])

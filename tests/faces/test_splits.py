@@ -1,0 +1,168 @@
+"""Who goes where: the rule, the lists, CelebA's partition."""
+
+import pyarrow as pa
+import pytest
+
+from cldmray.errors import BadInputError
+from cldmray.faces import SplitConfig, assert_disjoint, assign, celeba_partition, split_listing
+from cldmray.faces.records import (
+    ATTACKER,
+    ATTACKER_VALIDATION,
+    BACKGROUND,
+    EVALUATION,
+    SPLITS,
+)
+from cldmray.hashing import unit_hash
+
+ATTACKERS = {ATTACKER, ATTACKER_VALIDATION}
+PEOPLE = {f"p{i}": 8 if i < 100 else 2 for i in range(1000)}
+CONFIG = SplitConfig(evaluation_people=30)
+
+
+def of(splits, *wanted):
+    return {identity for identity, split in splits.items() if split in wanted}
+
+
+def write(path, *lines):
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_the_rule():
+    splits = assign(PEOPLE, CONFIG)
+    assert set(splits) == set(PEOPLE) and set(splits.values()) == set(SPLITS)
+    many = [f"p{i}" for i in range(100)]
+    few = [f"p{i}" for i in range(100, 1000)]
+    first = sorted(many, key=lambda p: unit_hash("evaluation", 0, p))[:30]
+    assert of(splits, EVALUATION) == set(first)
+    assert of(splits, *ATTACKERS) & set(many) == set(many) - set(first)
+    background = {p for p in few if unit_hash("background", 0, p) < 0.6}
+    assert of(splits, BACKGROUND) == background
+    assert 0.55 < len(background) / 900 < 0.65
+    validation = {p for p in of(splits, *ATTACKERS) if unit_hash("validation", 0, p) < 0.15}
+    assert of(splits, ATTACKER_VALIDATION) == validation
+
+
+def test_order_does_not_matter_but_the_seed_does():
+    backwards = dict(reversed(PEOPLE.items()))
+    assert assign(backwards, CONFIG) == assign(PEOPLE, CONFIG)
+    assert assign(PEOPLE, SplitConfig(seed=1, evaluation_people=30)) != assign(PEOPLE, CONFIG)
+
+
+@pytest.mark.parametrize("photos", [2, 8])
+def test_a_new_person_moves_nobody_between_background_and_attacker(photos):
+    before = assign(PEOPLE, CONFIG)
+    for number in range(20):
+        after = assign({**PEOPLE, f"new{number}": photos}, CONFIG)
+        moved = {p: (before[p], after[p]) for p in before if before[p] != after[p]}
+        assert all(old == EVALUATION and new in ATTACKERS for old, new in moved.values())
+        assert len(moved) <= 1
+
+
+def test_too_few_people():
+    with pytest.raises(BadInputError, match=r"^100 people .* 101 are .* lower evaluation_people"):
+        assign(PEOPLE, SplitConfig(evaluation_people=101))
+
+
+def test_one_list_leaves_the_rule_for_the_others(tmp_path):
+    names = [f"p{i}" for i in range(20)]
+    config = SplitConfig(evaluation=write(tmp_path / "e.txt", *names, "", " p0 "))
+    splits = assign(PEOPLE, config)
+    assert of(splits, EVALUATION) == set(names)
+    assert {f"p{i}" for i in range(20, 100)} <= of(splits, *ATTACKERS)
+    unlisted = assign(PEOPLE, CONFIG)
+    assert of(splits, BACKGROUND) == of(unlisted, BACKGROUND)
+
+    config = SplitConfig(background=write(tmp_path / "b.txt", "p5", "p500"), evaluation_people=30)
+    splits = assign(PEOPLE, config)
+    assert of(splits, BACKGROUND) == {"p5", "p500"}
+    assert len(of(splits, EVALUATION)) == 30 and set(splits) == set(PEOPLE)
+
+
+def test_two_lists(tmp_path):
+    evaluation = write(tmp_path / "e.txt", "p1", "p2")
+    attacker = write(tmp_path / "a.txt", *(f"p{i}" for i in range(3, 43)))
+    splits = assign(PEOPLE, SplitConfig(evaluation=evaluation, attacker=attacker))
+    assert of(splits, *ATTACKERS) == {f"p{i}" for i in range(3, 43)}
+    assert of(splits, ATTACKER_VALIDATION)
+    assert len(of(splits, BACKGROUND)) == 1000 - 42
+
+    background = write(tmp_path / "b.txt", "p1")
+    config = SplitConfig(attacker=attacker, background=background, evaluation_people=10)
+    splits = assign(PEOPLE, config)
+    assert len(of(splits, EVALUATION)) == 10 and len(splits) == 51
+
+
+def test_three_lists_leave_the_others_out(tmp_path):
+    config = SplitConfig(
+        evaluation=write(tmp_path / "e.txt", "p1"),
+        attacker=write(tmp_path / "a.txt", "p2"),
+        background=(tmp_path / "b.txt").as_uri(),
+        validation_share=0.0,
+    )
+    write(tmp_path / "b.txt", "p3")
+    assert assign(PEOPLE, config) == {"p1": EVALUATION, "p2": ATTACKER, "p3": BACKGROUND}
+
+
+def test_bad_lists(tmp_path):
+    good = write(tmp_path / "good.txt", "p1")
+    with pytest.raises(BadInputError, match=r"other.txt and .*good.txt both name 'p1'"):
+        assign(PEOPLE, SplitConfig(background=good, evaluation=write(tmp_path / "other.txt", "p1")))
+    with pytest.raises(BadInputError, match=r"^evaluation: .*who.txt names 'nobody'"):
+        assign(PEOPLE, SplitConfig(evaluation=write(tmp_path / "who.txt", "nobody")))
+    with pytest.raises(BadInputError, match=r"^attacker: .*empty.txt is empty"):
+        assign(PEOPLE, SplitConfig(attacker=write(tmp_path / "empty.txt", "")))
+    with pytest.raises(BadInputError, match=r"^attacker: cannot read .*gone.txt"):
+        assign(PEOPLE, SplitConfig(attacker=str(tmp_path / "gone.txt")))
+
+
+def celeba_listing(rows):
+    return pa.table(
+        {"identity": [row[1] for row in rows], "location": [f"img/{row[0]}" for row in rows]}
+    )
+
+
+def test_celeba_partition(tmp_path):
+    path = write(tmp_path / "p.txt", "1.jpg 0", "2.jpg 0", "3.jpg 1", "4.jpg 2", "5.jpg 1")
+    rows = [("1.jpg", "a"), ("2.jpg", "a"), ("3.jpg", "b"), ("4.jpg", "c")]
+    config = SplitConfig(celeba_partition=path, validation_share=0.0)
+    expected = {"a": BACKGROUND, "b": ATTACKER, "c": EVALUATION}
+    assert split_listing(celeba_listing(rows), config) == expected
+    config = SplitConfig(celeba_partition=path, validation_share=1.0)
+    assert split_listing(celeba_listing(rows), config)["b"] == ATTACKER_VALIDATION
+    with pytest.raises(BadInputError, match="identity 'a' into background and attacker"):
+        celeba_partition(path, ["1.jpg", "3.jpg"], ["a", "a"])
+    with pytest.raises(BadInputError, match="9.jpg"):
+        celeba_partition(path, ["9.jpg"], ["a"])
+    with pytest.raises(BadInputError, match="'z'"):
+        assign({"z": 3}, config, {})
+
+
+def test_split_listing_counts_photos():
+    rows = [(f"{i}.jpg", f"p{i // 5}") for i in range(50)] + [("x.jpg", "once")]
+    splits = split_listing(celeba_listing(rows), SplitConfig(evaluation_people=10))
+    assert of(splits, EVALUATION) == {f"p{i}" for i in range(10)}
+    assert splits["once"] != EVALUATION
+
+
+def test_assert_disjoint():
+    assert_disjoint([("a", BACKGROUND), ("b", ATTACKER), ("a", BACKGROUND)])
+    with pytest.raises(BadInputError, match="'a' is in two splits: background and evaluation"):
+        assert_disjoint([("a", BACKGROUND), ("a", EVALUATION)])
+    with pytest.raises(BadInputError, match="'train'"):
+        assert_disjoint([("a", "train")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"evaluation_people": 0}, "evaluation_people"),
+        ({"min_photos": 1}, "min_photos"),
+        ({"background_share": 1.1}, "background_share"),
+        ({"validation_share": -0.1}, "validation_share"),
+        ({"celeba_partition": "x", "attacker": "y"}, "celeba_partition"),
+    ],
+)
+def test_bad_settings_name_the_field(settings, key):
+    with pytest.raises(ValueError, match=f"^{key}: "):
+        SplitConfig(**settings)

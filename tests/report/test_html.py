@@ -1,0 +1,155 @@
+"""The page shows every number, loads nothing, and escapes what comes from data."""
+
+import base64
+import html
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pyarrow as pa
+import pytest
+
+from cldmray.faces.records import REJECTED
+from cldmray.report import words
+from cldmray.report.html import render_html, report_figures
+from cldmray.report.model import Grid, Verdict
+
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Collects tags, visible text and unbalanced tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.open, self.text = [], [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture
+def no_figures():
+    return {}
+
+
+def test_every_number_is_shown(report, no_figures):
+    page = render_html(report, no_figures)
+    for risk in report.risks:
+        for rate in (risk.risk, risk.low, risk.high, risk.chance):
+            assert words.percent(rate) in page
+        assert f'not rejected">{risk.largest_k}<' in page
+        assert words.risk_in_words(risk) in page
+    for row in report.results.to_pylist():
+        for name in ("value", "ci_low", "ci_high"):
+            assert words.number(row[name]) in page
+    assert "1,200 of 1,203 files audited" in page
+    assert report.data_fingerprint in page
+    assert "12 min 34 s" in page and "reused from an earlier run" in page
+    assert "attack.encoder.batch" in page and "128" in page
+    assert report.versions["git"] in page
+
+
+def test_the_verdict_comes_first_and_is_coloured(report, no_figures):
+    page = render_html(report, no_figures)
+    assert page.index(report.verdict.sentence) < page.index("<section>")
+    assert '<div class="verdict leak">' in page
+    calm = replace(report, verdict=Verdict("All well.", {}))
+    assert '<div class="verdict neutral">' in render_html(calm, no_figures)
+
+
+def test_the_page_loads_nothing(report):
+    text = render_html(report)
+    page = Page(text)
+    assert not page.open
+    assert not {"script", "link", "iframe", "object", "embed", "a"} & set(page.tags)
+    sources = [value for name, value in page.attributes if name in ("src", "href", "srcset")]
+    assert len(sources) == 3
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "http://" not in text and "https://" not in text
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style and "@import" not in style
+
+
+def test_pictures_are_embedded_whole(report):
+    figures = report_figures(report)
+    assert set(figures) == {"risk", "cmc", "pictures"}
+    embedded = re.findall(r"base64,([A-Za-z0-9+/=]+)", render_html(report, figures))
+    assert {base64.b64decode(text) for text in embedded} == set(figures.values())
+
+
+def test_names_are_escaped(report, no_figures):
+    hostile = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
+    first = replace(report.risks[0], anonymizer=hostile, attacker=hostile, note=hostile)
+    results = report.results.set_column(0, "anonymizer", pa.array([hostile] * 228))
+    attacked = replace(
+        report,
+        title=hostile,
+        verdict=Verdict(hostile, {"severity": hostile, "name": hostile}),
+        risks=[first],
+        results=results.slice(0, 1),
+        notes=[hostile],
+        settings={hostile: hostile},
+        versions={hostile: hostile},
+        stages=[report.stages[0]._replace(name=hostile)],
+        rejected=pa.Table.from_pylist(
+            [dict.fromkeys(REJECTED.names, hostile)] * 2, schema=REJECTED
+        ),
+    )
+    text = render_html(attacked, no_figures)
+    page = Page(text)
+    assert "script" not in page.tags and "img" not in page.tags
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    assert page.text.count(hostile) >= 12
+
+
+def test_rejected_files_are_counted_and_listed(report, no_figures):
+    text = render_html(report, no_figures)
+    for row in report.rejected.to_pylist():
+        assert html.escape(row["location"], quote=False) in text
+    assert re.search(r'truncated file</td><td class="n">2<', text)
+    assert "3 of 1,203 files" in text
+    clean = replace(report, rejected=report.rejected.slice(0, 0))
+    assert "None of 1,203." in render_html(clean, no_figures)
+
+
+def test_a_long_list_of_rejected_files_is_cut(report, no_figures):
+    rows = [dict.fromkeys(REJECTED.names, f"file {i}") for i in range(501)]
+    many = replace(report, rejected=pa.Table.from_pylist(rows, schema=REJECTED))
+    text = render_html(many, no_figures)
+    assert "The first 500 are shown" in text
+    assert ">file 499</bdi>" in text and ">file 500</bdi>" not in text
+
+
+def test_secrets_do_not_reach_the_page(report, no_figures):
+    page = render_html(report, no_figures)
+    assert "swordfish" not in page and "key:hidden" not in page
+    assert words.MASK in page
+
+
+def test_an_empty_audit_still_has_a_page(report):
+    nothing = replace(
+        report,
+        risks=[],
+        curves=[],
+        results=report.results.slice(0, 0),
+        grid=Grid(report.grid.originals[:0], []),
+        stages=[],
+        notes=[],
+        settings={},
+        versions={},
+        data_fingerprint="",
+    )
+    page = Page(render_html(nothing))
+    assert "img" not in page.tags and not page.open
+    assert report.verdict.sentence in page.text

@@ -1,0 +1,54 @@
+"""Terminal output: 100 columns, plain text in a log, colours only on a terminal."""
+
+import io
+from dataclasses import replace
+
+import pytest
+
+from cldmray.report.terminal import WIDTH, print_report
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def printed(report, file=None):
+    file = io.StringIO() if file is None else file
+    print_report(report, file)
+    return file.getvalue()
+
+
+def test_each_anonymizer_has_its_row_and_the_sentence_comes_last(report):
+    text = printed(report)
+    for risk in report.risks:
+        rate = f"{100 * risk.risk:.1f} [{100 * risk.low:.1f}, {100 * risk.high:.1f}]"
+        (line,) = [line for line in text.splitlines() if rate in line]
+        assert line.startswith(risk.anonymizer[:16])
+        assert risk.attacker in line and "Full-Ref" in line and f" {risk.largest_k} " in line
+    flowing = " ".join(text.split())
+    assert flowing.endswith(f"Identity leaks: {report.verdict.sentence}")
+    assert "3 of 1203 files were rejected" in text
+
+
+@pytest.mark.parametrize("force", ["", "1"])
+def test_a_log_file_gets_plain_text_in_100_columns(report, monkeypatch, force):
+    monkeypatch.setenv("COLUMNS", "40")
+    if force:
+        monkeypatch.setenv("FORCE_COLOR", force)
+    long = replace(report.risks[0], anonymizer="cldm-" + "x" * 120, attacker="y" * 60)
+    text = printed(replace(report, risks=[long, *report.risks]))
+    assert "\x1b" not in text
+    assert max(len(line) for line in text.splitlines()) <= WIDTH
+
+
+def test_a_terminal_gets_colours(report, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[" in printed(report, Terminal())
+
+
+def test_markup_in_names_is_text(report):
+    odd = replace(report.risks[0], anonymizer="[red]a[/b]", note="[bold]n[/x]")
+    text = printed(replace(report, risks=[odd], notes=["[link=x]m[/link]"]))
+    assert "[red]a[/b]" in text and "[bold]n[/x]" in text and "[link=x]m[/link]" in text

@@ -1,0 +1,103 @@
+"""Plain words: hand-written expectations."""
+
+from dataclasses import replace
+
+import pytest
+
+from cldmray.report import words
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ((0.124, 0.01), ["12 of 100", "1 of 100"]),
+        ((0.124, 0.002), ["124 of 1,000", "2 of 1,000"]),
+        ((0.0, 0.01), ["0 of 100", "1 of 100"]),
+        ((1.0, 0.5), ["100 of 100", "50 of 100"]),
+        ((0.998, 0.5), ["998 of 1,000", "500 of 1,000"]),
+        ((0.5, 0.0002), ["5,000 of 10,000", "2 of 10,000"]),
+        ((0.5, 1e-7), ["5,000 of 10,000", "0 of 10,000"]),
+    ],
+)
+def test_out_of(rates, expected):
+    assert words.out_of(*rates) == expected
+
+
+def test_risk_in_words(report):
+    risk = replace(report.risks[0], risk=0.12, chance=0.01)
+    expected = "Named correctly in 12 of 100 photos; guessing would be 1 of 100."
+    assert words.risk_in_words(risk) == expected
+
+
+@pytest.mark.parametrize(
+    ("largest_k", "expected"),
+    [
+        (1, "Every claim of k-anonymity is rejected, even k = 2."),
+        (3, "Claims of k-anonymity above k = 3 are rejected."),
+        (120, "No claim of k-anonymity up to the gallery's 120 people is rejected."),
+    ],
+)
+def test_k_in_words(report, largest_k, expected):
+    assert words.k_in_words(replace(report.risks[0], largest_k=largest_k)) == expected
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [(0.0, "0.0 %"), (0.0083, "0.83 %"), (0.1243, "12.4 %"), (1.0, "100.0 %")],
+)
+def test_percent(rate, expected):
+    assert words.percent(rate) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.42, "0.4 s"),
+        (12.3, "12 s"),
+        (59.7, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (3900, "1 h 5 min"),
+    ],
+)
+def test_duration(seconds, expected):
+    assert words.duration(seconds) == expected
+
+
+def test_flatten_gives_dotted_keys():
+    nested = {"a": {"b": 1, "c": [True, {"d": None}]}, "e": [], "f": {}}
+    expected = [("a.b", "1"), ("a.c.0", "True"), ("a.c.1.d", "None"), ("e", "[]"), ("f", "{}")]
+    assert words.flatten(nested) == expected
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "password",
+        "DB_PASSWORD",
+        "hf_token",
+        "token",
+        "aws_secret_access_key",
+        "apiKey",
+        "credentials",
+    ],
+)
+def test_secrets_are_masked(key):
+    assert words.flatten({"x": {key: {"deep": "swordfish"}}}) == [(f"x.{key}", words.MASK)]
+
+
+def test_only_secrets_are_masked():
+    assert words.flatten({"tokenizer": "clip", "keypoints": 5}) == [
+        ("tokenizer", "clip"),
+        ("keypoints", "5"),
+    ]
+
+
+def test_credentials_in_urls_are_masked():
+    pairs = words.flatten({"uri": "https://me:swordfish@host/x", "mail": "me@host"})
+    assert pairs == [("uri", "https://[masked]@host/x"), ("mail", "me@host")]
+
+
+def test_names():
+    assert words.protocol_name("few_ref") == "Few-Ref"
+    assert words.protocol_name("custom") == "custom"
+    assert words.gallery_name("source_excluded") == "source excluded"
