@@ -4,9 +4,10 @@ Everything here depends on the given values alone, never on the process, the ord
 data or Python's randomised ``hash``.
 """
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 SEPARATOR = b"\x1f"
@@ -30,6 +31,11 @@ def sample_id(source: str, name: str) -> str:
 def unit_hash(*parts: object) -> float:
     """A number in [0, 1) that is uniform over the parts; used to rank and split identities."""
     return int(digest(*parts)[:13], 16) / 16**13
+
+
+def identity_hash(identity: str) -> str:
+    """12 hexadecimal characters that stand for a person in lists which must not name people."""
+    return digest("identity", identity)[:12]
 
 
 def picture_seed(sample: str, draw: int, audit_seed: int) -> int:
@@ -57,3 +63,26 @@ def fingerprint_rows(rows: Iterable[str]) -> str:
         total.update(row.encode("utf-8", "surrogateescape"))
         total.update(SEPARATOR)
     return total.hexdigest()[:16]
+
+
+def describe(value: Any) -> Any:
+    """Settings of an object as JSON-like data: dataclasses become mappings with their class.
+
+    An object's ``version()``, where it has one, is included: it changes with outside content
+    (weights, folders) that the settings only name.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        found = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        found["_target_"] = f"{kind.__module__}.{kind.__qualname__}"
+        version = getattr(value, "version", None)
+        if callable(version):
+            found["_version_"] = version()
+        return found
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((describe(item) for item in value), key=fingerprint)
+    return value

@@ -70,10 +70,15 @@ def write_bytes(uri: str, content: bytes) -> None:
     parent = path.rsplit("/", 1)[0]
     filesystem.create_dir(parent, recursive=True)
     target = f"{path}.{uuid.uuid4().hex}.partial" if local else path
-    with filesystem.open_output_stream(target) as stream:
-        stream.write(content)
-    if local:
-        filesystem.move(target, path)
+    try:
+        with filesystem.open_output_stream(target) as stream:
+            stream.write(content)
+        if local:
+            filesystem.move(target, path)
+    except BaseException:
+        if local:
+            Path(target).unlink(missing_ok=True)
+        raise
 
 
 def write_table(uri: str, table: pa.Table) -> None:

@@ -33,11 +33,10 @@ Redraw = Callable[[Batch], Pictures]
 seed only, never on its neighbours in the batch."""
 
 
-class Anonymizer(ABC):
-    """Redraws each picture by itself.
+class Setting(ABC):
+    """One way to anonymize, under audit.
 
-    Subclasses are frozen dataclasses whose fields are their settings. ``open`` runs once in every
-    actor and is the place to load weights.
+    Subclasses are frozen dataclasses whose fields are their settings.
     """
 
     @property
@@ -46,9 +45,26 @@ class Anonymizer(ABC):
         """The setting's name in tables: ``copy``, ``blur``, ``cldm-canny-1.0``, ..."""
 
     @property
+    def is_control(self) -> bool:
+        """Whether this is a control of the audit rather than a candidate for release."""
+        return False
+
+    @property
     def conditions(self) -> Mapping[str, Condition]:
-        """Extractors of the maps that ``open``'s function wants, by control name."""
+        """Extractors of the maps that it draws from, by control name."""
         return {}
+
+    def version(self) -> str:
+        """Changes when outside content that the settings name (weights, a folder) changes."""
+        return ""
+
+    def trained_on(self) -> frozenset[str]:
+        """Hashes (:func:`cldmray.hashing.identity_hash`) of the people it was trained on."""
+        return frozenset()
+
+
+class Anonymizer(Setting):
+    """Redraws each picture by itself."""
 
     @property
     def resources(self) -> Mapping[str, float]:
@@ -61,20 +77,15 @@ class Anonymizer(ABC):
 
     @abstractmethod
     def open(self) -> Redraw:
-        """Load what is needed and return the function that anonymizes batches."""
+        """Load what is needed, once in every actor, and return the function that redraws."""
 
 
-class GroupAnonymizer(ABC):
+class GroupAnonymizer(Setting):
     """Replaces groups of pictures by one surrogate each (k-same and its kin).
 
     The engine computes ``features`` for every picture, asks ``plan`` for the groups, gathers each
     group's pictures and hands them to ``merge``; every member is published as the surrogate.
     """
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The setting's name in tables."""
 
     @abstractmethod
     def features(self, images: Pictures) -> npt.NDArray[np.float32]:

@@ -94,6 +94,7 @@ def build_scheduler() -> DDIMScheduler:
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         clip_sample=False,
+        steps_offset=1,
     )
 
 
@@ -136,7 +137,8 @@ def encode_prompt(prompt: str, tokenizer: CLIPTokenizer, text_encoder: CLIPTextM
         truncation=True,
         return_tensors="pt",
     )
-    return text_encoder(tokens.input_ids)[0]
+    embedding: Tensor = text_encoder(tokens.input_ids)[0]
+    return embedding
 
 
 @torch.no_grad()

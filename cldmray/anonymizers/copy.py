@@ -24,6 +24,10 @@ class Copy(Anonymizer):
     def name(self) -> str:
         return self.label or "copy"
 
+    @property
+    def is_control(self) -> bool:
+        return True
+
     def open(self) -> Redraw:
         return _copy
 

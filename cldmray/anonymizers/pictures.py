@@ -13,6 +13,7 @@ from cldmray.errors import BadInputError
 from cldmray.faces.decode import BadPicture, decode
 from cldmray.faces.folder import FolderFaces
 from cldmray.faces.records import Pictures as Images
+from cldmray.hashing import fingerprint_rows
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class Pictures(Anonymizer):
     @property
     def name(self) -> str:
         return self.label
+
+    def version(self) -> str:
+        """Fingerprint of the folder's samples and of their files' sizes and times."""
+        listing = self._folder.listing()
+        columns = listing["sample_id"].to_pylist(), listing["version"].to_pylist()
+        return fingerprint_rows(
+            f"{sample} {version}" for sample, version in zip(*columns, strict=True)
+        )
 
     def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which samples have a picture in the folder.

@@ -94,8 +94,9 @@ class ControlNetAux(Condition):
             raise ValueError(f"detector must be one of {known}; not {self.detector!r}")
         if self.resolution < 64 or self.resolution % 64:
             raise ValueError(f"resolution must be a multiple of 64, not {self.resolution}")
-        if self.repo is not None and DETECTORS[self.detector].repo is None:
-            raise ValueError(f"repo must be null: detector {self.detector!r} takes no weights here")
+        for key in ("repo", "weights"):
+            if getattr(self, key) is not None and DETECTORS[self.detector].repo is None:
+                raise ValueError(f"{key} must be null: {self.detector!r} takes no weights here")
         object.__setattr__(self, "options", dict(self.options))
 
     @property

@@ -1,4 +1,4 @@
-"""Ray Train + Accelerate loops that fit the small CLDM: first the autoencoder, then the denoiser."""
+"""Ray Train + Accelerate loops that fit the small CLDM: the autoencoder, then the denoiser."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -21,7 +21,9 @@ from torch import Tensor
 
 from cldmray.anonymizers import cldm
 from cldmray.conditions.base import Condition
+from cldmray.errors import CldmrayError
 from cldmray.faces.records import Pictures
+from cldmray.torch_layout import channels_last
 
 STATE_FILE = "state.pt"
 
@@ -104,7 +106,9 @@ def picture_variants(pictures: Pictures, variants: int, seed: int) -> Pictures:
     for extra in range(2, variants):
         moved = np.empty_like(pictures)
         for i, picture in enumerate(pictures):
-            matrix = cv2.getRotationMatrix2D(centre, random.uniform(-6, 6), random.uniform(0.97, 1.12))
+            matrix = cv2.getRotationMatrix2D(
+                centre, random.uniform(-6, 6), random.uniform(0.97, 1.12)
+            )
             matrix[:, 2] += random.uniform(-2.5, 2.5, 2)
             source = picture if extra % 2 == 0 else np.ascontiguousarray(picture[:, ::-1])
             moved[i] = cv2.warpAffine(
@@ -158,7 +162,11 @@ def run_phase(
         losses.append(float(loss.detach()))
         done = step + 1
         if done % training.checkpoint_every == 0 or done == phase.steps:
-            metrics = {"step": done, "loss": float(np.mean(losses)), "lr": learning_rate(phase, step)}
+            metrics = {
+                "step": done,
+                "loss": float(np.mean(losses)),
+                "lr": learning_rate(phase, step),
+            }
             _report(metrics, rank, model, optimizer, average)
             losses.clear()
 
@@ -218,7 +226,7 @@ def autoencoder_loop(config: dict[str, Any]) -> None:
     accelerator = _accelerator(training)
     architecture: cldm.CldmArchitecture = config["architecture"]
     model = cldm.Reconstruction(cldm.build_autoencoder(architecture))
-    model.to(memory_format=torch.channels_last)
+    channels_last(model)
     pictures: Pictures = ray.get(config["pictures"])
     side = architecture.size // 8
     shape = (architecture.latent_channels, side, side)
@@ -255,7 +263,7 @@ def diffusion_loop(config: dict[str, Any]) -> None:
     accelerator = _accelerator(training)
     autoencoder = cldm.build_autoencoder(config["architecture"])
     autoencoder.load_state_dict(config["autoencoder"])
-    autoencoder.to(memory_format=torch.channels_last)
+    channels_last(autoencoder)
     pictures: Pictures = ray.get(config["pictures"])
     latents = encode_all(autoencoder, pictures, accelerator)
     condition: Condition = config["condition"]
@@ -263,7 +271,7 @@ def diffusion_loop(config: dict[str, Any]) -> None:
     torch.manual_seed(training.seed)
     unet = cldm.build_unet(config["architecture"])
     model = cldm.ConditionedDenoiser(unet, cldm.build_controlnet(unet, config["architecture"]))
-    model.to(memory_format=torch.channels_last)
+    channels_last(model)
     scheduler = cldm.build_scheduler()
     prompt: Tensor = config["prompt"].to(accelerator.device)
 
@@ -278,7 +286,8 @@ def diffusion_loop(config: dict[str, Any]) -> None:
         inputs = [x.to(accelerator.device) for x in (noisy, times, control, keep, target)]
         with accelerator.autocast():
             output = wrapped(inputs[0], inputs[1], prompt, inputs[2], inputs[3])
-        return (output.float() - inputs[4]).pow(2).mean()
+        loss: Tensor = (output.float() - inputs[4]).pow(2).mean()
+        return loss
 
     run_phase(training.diffusion, training, accelerator, model, len(pictures), loss_of)
 
@@ -301,6 +310,8 @@ def fit(loop: Callable[..., None], name: str, training: CldmTraining, **config: 
         ),
     )
     checkpoint = trainer.fit().checkpoint
+    if checkpoint is None:
+        raise CldmrayError(f"training of {name} ended without a checkpoint")
     with checkpoint.as_directory() as folder:
         state = torch.load(Path(folder, STATE_FILE), map_location="cpu", weights_only=True)
     return state["final"]

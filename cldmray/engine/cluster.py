@@ -70,6 +70,7 @@ def connect(config: EngineConfig) -> dict[str, Any]:
         ConfigError: actor pools ask for more than the cluster could ever give.
     """
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if not ray.is_initialized():
         runtime_env = {"env_vars": config.env}
         options: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False}

@@ -2,14 +2,16 @@
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
+from cldmray.errors import BadInputError
 from cldmray.faces.decode import BadPicture, decode
 from cldmray.faces.records import Pictures, decode_pictures, encode_picture
 from cldmray.faces.source import FaceSource
+from cldmray.faces.splits import SplitConfig, split_listing
 
 
 def blocks(table: pa.Table, rows: int) -> list[pa.Table]:
@@ -50,18 +52,25 @@ def read_faces(source: FaceSource, listing: pa.Table, block_rows: int) -> Datase
     return stream.map_batches(load, batch_format="pyarrow", batch_size=None, num_cpus=0.5)
 
 
-def load_pictures(
-    source: FaceSource, listing: pa.Table, block_rows: int = 256
-) -> tuple[Pictures, list[str], list[str]]:
-    """Decode the listed samples into memory, in order of sample id; bad files are left out.
+def load_split(
+    source: FaceSource, splits: SplitConfig, split: str, block_rows: int = 256
+) -> tuple[Pictures, list[str]]:
+    """Decode one split into memory, in order of sample id; bad files are left out.
 
     Returns:
-        Pictures (N, size, size, 3), their identities and their sample ids.
+        Pictures (N, size, size, 3) and their identities.
+
+    Raises:
+        BadInputError: the split has no usable picture.
     """
+    listing = source.listing()
+    assigned = split_listing(listing, splits)
+    column = [assigned.get(identity, "") for identity in listing["identity"].to_pylist()]
+    listing = listing.append_column("split", pa.array(column, pa.string()))
+    listing = listing.filter(pc.equal(listing["split"], split))
     stream = read_faces(source, listing, block_rows)
     rows: list[dict[str, Any]] = [row for row in stream.iter_rows() if not row["reason"]]
-    rows.sort(key=lambda row: row["sample_id"])
-    pictures = decode_pictures(row["image"] for row in rows)
     if not rows:
-        pictures = np.zeros((0, source.size, source.size, 3), np.uint8)
-    return pictures, [row["identity"] for row in rows], [row["sample_id"] for row in rows]
+        raise BadInputError(f"{source.name}: no usable pictures of {split} people")
+    rows.sort(key=lambda row: row["sample_id"])
+    return decode_pictures(row["image"] for row in rows), [row["identity"] for row in rows]

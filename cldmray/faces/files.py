@@ -1,6 +1,7 @@
 """Files under a root on any file system: listed with odd names and all, read without failing."""
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -109,13 +110,15 @@ def _walk(base: str, below: str, ancestors: frozenset[tuple[int, int]]) -> Itera
             path = f"{below}{entry.name}"
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                yield from _walk(base, f"{path}/", ancestors | {here})
-            elif entry.is_file():
+            try:
                 details = entry.stat()
+            except OSError:
+                yield _found(path, "cannot be opened")
+                continue
+            if stat.S_ISDIR(details.st_mode):
+                yield from _walk(base, f"{path}/", ancestors | {here})
+            elif stat.S_ISREG(details.st_mode):
                 yield _found(path, f"{details.st_size}-{details.st_mtime_ns}")
-            elif entry.is_symlink():
-                yield _found(path, "broken link")
 
 
 def _found(path: str, file_version: str) -> FoundFile:

@@ -1,0 +1,21 @@
+"""MLflow: the one place that names params, metrics and tags, and the only one that imports it."""
+
+from cldmray.tracking.connection import TrackingError
+from cldmray.tracking.redact import redact, redact_text
+from cldmray.tracking.run import Run
+from cldmray.tracking.runs import Tracker, TrackingConfig
+from cldmray.tracking.values import metric_name, result_metrics
+from cldmray.tracking.versions import git_commit, package_versions
+
+__all__ = [
+    "Run",
+    "Tracker",
+    "TrackingConfig",
+    "TrackingError",
+    "git_commit",
+    "metric_name",
+    "package_versions",
+    "redact",
+    "redact_text",
+    "result_metrics",
+]

@@ -35,13 +35,17 @@ def is_secret_key(key: str) -> bool:
     """
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", key)
     words = re.split(r"[^a-z0-9]+", spaced.lower())
-    joined = "".join(words)
-    return any(part in joined for part in SECRET_PARTS) or not SECRET_WORDS.isdisjoint(words)
+    lower = key.lower()
+    return any(part in lower for part in SECRET_PARTS) or not SECRET_WORDS.isdisjoint(words)
 
 
 def redact_text(text: str) -> str:
-    """Text without URL user names and passwords, secret query values, tokens of well-known shapes,
-    and values of this process's environment variables with a secret name."""
+    """Text without secrets, as far as they can be told.
+
+    Hidden are user names and passwords in URLs, values assigned to secret names (``?token=...``,
+    ``password: ...``, ``--api-key ...``), tokens of well-known shapes, private keys, and the values
+    of this process's environment variables with a secret name.
+    """
     for name, value in os.environ.items():
         if len(value) >= SHORTEST_SECRET and _is_secret_variable(name):
             text = text.replace(value, HIDDEN)

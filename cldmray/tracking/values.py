@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
-from cldmray.tracking.redact import redact, redact_text
+from cldmray.tracking.redact import HIDDEN, is_secret_key, redact, redact_text
 
 LONGEST_VALUE = 500
 LONGEST_KEY = 250
@@ -58,6 +58,14 @@ def flat_params(settings: Mapping[str, Any]) -> dict[str, str]:
     flat: dict[str, str] = {}
     _flatten(redact(settings), "", flat)
     return flat
+
+
+def flat_tags(tags: Mapping[str, object]) -> dict[str, str]:
+    """Tags as short texts without secrets."""
+    return {
+        clean_key(key): HIDDEN if is_secret_key(key) else shortened(redact_text(str(value)))
+        for key, value in tags.items()
+    }
 
 
 def clean_key(key: str) -> str:

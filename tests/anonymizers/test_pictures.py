@@ -55,6 +55,16 @@ def test_another_source_name_matches_nothing(published: Path) -> None:
     assert not pictures.select([sample_id("mine", stem) for stem in STEMS]).any()
 
 
+def test_the_version_changes_with_the_files(published: Path) -> None:
+    pictures = Pictures(str(published), source="mine", size=16)
+    first = pictures.version()
+    assert pictures.version() == first
+    (published / "ann" / "1.png").rename(published / "ann" / "3.png")
+    renamed = pictures.version()
+    save(published / "ann" / "3.png", 99)
+    assert len({first, renamed, pictures.version()}) == 3
+
+
 def test_the_crop_is_applied(published: Path) -> None:
     half = np.zeros((32, 32, 3), np.uint8)
     half[:16, :16] = 200

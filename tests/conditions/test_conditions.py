@@ -82,6 +82,7 @@ def test_no_condition_is_black(images: Pictures) -> None:
         (lambda: ControlNetAux("edges"), "detector"),
         (lambda: ControlNetAux("hed", resolution=100), "resolution"),
         (lambda: ControlNetAux("canny", repo="somewhere"), "repo"),
+        (lambda: ControlNetAux("canny", weights="a.pth"), "weights"),
     ],
 )
 def test_a_wrong_setting_is_named(build: object, key: str) -> None:

@@ -179,6 +179,14 @@ def test_bad_files(content, expected):
     assert reason(content) == expected
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_large_jpegs_are_shrunk_while_decoding_and_still_checked(progressive):
+    content = encoded(noise(800, 600), "JPEG", progressive=progressive)
+    assert decode(content, None, 16).shape == (16, 16, 3)
+    for share in (0.2, 0.5, 0.99):
+        assert reason(content[: int(len(content) * share)]) == "truncated"
+
+
 def test_damage_inside_a_file():
     content = bytearray(encoded(noise()))
     content[len(content) // 2] ^= 0xFF

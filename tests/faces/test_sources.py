@@ -123,10 +123,17 @@ def test_deep_folders_and_links(tmp_path):
     put(tmp_path, {"Ann/video/1.png": photo(1), "Ann/other/1.png": photo(2)})
     (tmp_path / "Ann/loop").symlink_to(tmp_path / "Ann")
     (tmp_path / "Ann/broken.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "Ann/self.png").symlink_to(tmp_path / "Ann/self.png")
+    os.mkfifo(tmp_path / "Ann/pipe.png")
     source = FolderFaces(str(tmp_path))
     locations = [row["location"] for row in by_name(source)]
-    assert sorted(locations) == ["Ann/broken.png", "Ann/other/1.png", "Ann/video/1.png"]
-    assert source.read(["Ann/broken.png", "Ann"]) == [None, None]
+    assert sorted(locations) == [
+        "Ann/broken.png",
+        "Ann/other/1.png",
+        "Ann/self.png",
+        "Ann/video/1.png",
+    ]
+    assert source.read(["Ann/broken.png", "Ann/self.png", "Ann"]) == [None, None, None]
 
 
 def test_uris(tmp_path):
@@ -276,13 +283,9 @@ def test_a_file_that_is_not_parquet(tmp_path):
     assert ParquetFaces(str(tmp_path)).read(["faces.parquet#0"]) == [None]
 
 
-def test_real_lfw_photos():
-    from pathlib import Path
-
-    root = Path(__file__).parents[2].parent / "shared" / "lfw"
-    if not root.is_dir():
-        pytest.skip("needs LFW beside the project")
-    source = LfwFaces(str(root))
+@pytest.mark.lfw
+def test_real_lfw_photos(lfw_root):
+    source = LfwFaces(str(lfw_root))
     table = source.listing()
     assert table.num_rows > 5000
     for content in source.read(table["location"].to_pylist()[:20]):

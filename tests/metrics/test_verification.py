@@ -1,5 +1,7 @@
 """Verification measures: hand-computed numbers and loop twins."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -24,9 +26,9 @@ def brute_tmr(mated, non_mated, fmr):
 
 def brute_eer(mated, non_mated):
     """Cross the polyline of operating points with FMR = FNMR by bisection along it."""
-    thresholds = sorted({*mated, *non_mated}) + [np.inf]
+    thresholds = [*sorted({*mated, *non_mated}), np.inf]
     points = [brute_rates(mated, non_mated, t) for t in thresholds]
-    for (fmr_0, fnmr_0), (fmr_1, fnmr_1) in zip(points, points[1:], strict=False):
+    for (fmr_0, fnmr_0), (fmr_1, fnmr_1) in itertools.pairwise(points):
         if fnmr_1 >= fmr_1:
             lo, hi = 0.0, 1.0
             for _ in range(60):

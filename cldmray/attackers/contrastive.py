@@ -1,0 +1,43 @@
+"""The seed paper's contrastive objective, for one process or many.
+
+Source: Lorenz, Ludwig, Haug, Lienhart, arXiv 2504.05849 (2025); the one-directional form of
+NT-Xent (Chen et al. 2020) / InfoNCE (van den Oord et al. 2018).
+"""
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_functional
+from torch import Tensor
+
+
+def nt_xent(queries: Tensor, keys: Tensor, temperature: float, first: int = 0) -> Tensor:
+    """Mean cross-entropy of naming each query's own key among all keys.
+
+    ``loss = mean_i -log( exp(q_i . k_(first+i) / t) / sum_j exp(q_i . k_j / t) )``
+
+    Args:
+        queries: unit norm, shape (n, d): the anonymized view.
+        keys: unit norm, shape (m, d), m >= first + n: the photographs; keys of other people are
+            the negatives. There are no query-query terms and no key-to-query direction.
+        temperature: t > 0.
+        first: row of ``keys`` that belongs to query 0; query i belongs to row ``first + i``.
+
+    Returns:
+        A scalar.
+    """
+    logits = queries @ keys.T / temperature
+    targets = torch.arange(first, first + len(queries), device=queries.device)
+    return torch.nn.functional.cross_entropy(logits, targets)
+
+
+def distributed_nt_xent(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """:func:`nt_xent` over the batch of all workers; equal to it in a single process.
+
+    Keys are gathered with their gradients. Each worker's value is the mean over its own queries,
+    so that averaging gradients over workers, as DistributedDataParallel does, gives the gradient
+    of one process with the whole batch. Every worker must bring the same number of pairs.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return nt_xent(queries, keys, temperature)
+    gathered = torch.cat(dist_functional.all_gather(keys))
+    return nt_xent(queries, gathered, temperature, first=dist.get_rank() * len(queries))

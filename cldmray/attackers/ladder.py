@@ -1,0 +1,176 @@
+"""The ladder of attackers (DESIGN section 3): what each one knows, and what it learns from.
+
+Every rung here is the contrastive encoder trained on pairs (query, photograph) of attacker
+identities; the rungs differ in what the query is.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cldmray.attackers.encoder import EncoderConfig
+from cldmray.conditions.base import Condition
+from cldmray.conditions.canny import Canny
+
+Query = Literal["photo", "condition", "anonymized"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How an encoder is trained.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: people in one batch; the other people's photographs are each query's negatives.
+        learning_rate: its peak; warm-up, then a cosine to 1 %.
+        warmup: steps of the warm-up.
+        weight_decay: of AdamW.
+        temperature: of the contrastive loss.
+        augment: strength of the random views, 0..1.
+        precision: ``bf16`` or ``fp32``.
+        validate_every: steps between two points of the learning curve.
+        seed: of the weights, batches and views.
+    """
+
+    steps: int = 400
+    batch: int = 128
+    learning_rate: float = 2e-3
+    warmup: int = 40
+    weight_decay: float = 0.05
+    temperature: float = 0.07
+    augment: float = 1.0
+    precision: Literal["bf16", "fp32"] = "bf16"
+    validate_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "warmup", "validate_every"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
+        if self.batch < 2:
+            raise ValueError(f"batch: must be at least 2, got {self.batch}")
+        for key in ("learning_rate", "temperature"):
+            if not getattr(self, key) > 0:
+                raise ValueError(f"{key}: must be above 0, got {getattr(self, key)}")
+        for key in ("weight_decay", "seed"):
+            if not getattr(self, key) >= 0:
+                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
+        if not 0 <= self.augment <= 1:
+            raise ValueError(f"augment: must be in 0..1, got {self.augment}")
+
+
+@dataclass(frozen=True)
+class Rung(ABC):
+    """One attacker.
+
+    Attributes:
+        encoder: shape of its network.
+        training: how it learns.
+        start_from: name of the rung whose trained weights it starts from; None starts afresh.
+    """
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    start_from: str | None = None
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name in tables."""
+
+    @property
+    @abstractmethod
+    def query(self) -> Query:
+        """What the training queries are; the keys are always photographs of the same people."""
+
+    @property
+    def probe_condition(self) -> Condition | None:
+        """Extractor through which queries and probes are read; None reads pictures as they are."""
+        return None
+
+    @property
+    def per_anonymizer(self) -> bool:
+        """Whether every anonymizer needs its own training."""
+        return self.query == "anonymized"
+
+
+@dataclass(frozen=True)
+class ClearTrained(Rung):
+    """Knows photographs of other people only: pairs of two photographs of one person."""
+
+    @property
+    def name(self) -> str:
+        return "clear_trained"
+
+    @property
+    def query(self) -> Query:
+        return "photo"
+
+
+@dataclass(frozen=True)
+class EdgeProxy(Rung):
+    """The paper's black-box attacker: knows which condition is used, never the model's output.
+
+    Pairs of a photograph's own condition map and a photograph; probes are read through the same
+    extractor.
+    """
+
+    condition: Condition = field(default_factory=Canny)
+
+    @property
+    def name(self) -> str:
+        return "edge_proxy"
+
+    @property
+    def query(self) -> Query:
+        return "condition"
+
+    @property
+    def probe_condition(self) -> Condition | None:
+        return self.condition
+
+
+@dataclass(frozen=True)
+class Adaptive(Rung):
+    """The paper's main attacker: can query the anonymizer with photographs of other people."""
+
+    @property
+    def name(self) -> str:
+        return "adaptive"
+
+    @property
+    def query(self) -> Query:
+        return "anonymized"
+
+
+def training_order(rungs: dict[str, Rung]) -> list[str]:
+    """Rung keys in an order in which every ``start_from`` is trained before it is needed.
+
+    Raises:
+        ValueError: a rung starts from one that is not in the audit, from itself, from one that is
+            trained per anonymizer, or from one whose encoder has another shape; the message begins
+            with the rung's key.
+    """
+    ordered: list[str] = []
+    by_name = {rung.name: key for key, rung in rungs.items()}
+    for key, rung in rungs.items():
+        if rung.start_from is None:
+            ordered.append(key)
+            continue
+        base = by_name.get(rung.start_from)
+        if base is None or base == key:
+            raise ValueError(
+                f"{key}.start_from: {rung.start_from!r} is not another attack of this audit; "
+                "add it, or set start_from to null"
+            )
+        if rungs[base].per_anonymizer or rungs[base].start_from is not None:
+            raise ValueError(
+                f"{key}.start_from: {rung.start_from!r} must itself start afresh and not depend "
+                "on the anonymizer"
+            )
+        if rungs[base].encoder != rung.encoder:
+            raise ValueError(
+                f"{key}.encoder: must be that of {base}, from whose weights {key} starts; "
+                "set start_from to null to train another encoder afresh"
+            )
+    return ordered + [key for key in rungs if key not in ordered]

@@ -1,0 +1,174 @@
+"""Streams faces through condition tasks and a pool of anonymizer actors into a table."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from ray.data import ActorPoolStrategy, Dataset
+
+from cldmray import hashing
+from cldmray.anonymizers.base import Anonymizer, Batch
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.tables import RecordsSink, StageTable
+from cldmray.faces.records import (
+    ANONYMIZED,
+    ATTACKER,
+    ATTACKER_VALIDATION,
+    EVALUATION,
+    FACES,
+    Pictures,
+    decode_pictures,
+    encode_pictures,
+)
+
+TASK_CPUS = 0.5
+KEPT = ["sample_id", "identity", "split", "draw", "seed"]
+SHAPE = ["height", "width"]
+
+
+def raw_column(pictures: Pictures) -> pa.Array:
+    """Pictures as a binary column of raw pixels, for columns that live between two tasks only."""
+    return pa.array([picture.tobytes() for picture in pictures], pa.large_binary())
+
+
+def raw_pictures(block: pa.Table, column: str) -> Pictures:
+    """A column of :func:`raw_column` as pictures (N, height, width, 3); N may be 0.
+
+    ``height`` and ``width`` of the block, the same in all rows, give the shape.
+    """
+    if not block.num_rows:
+        return np.zeros((0, 1, 1, 3), np.uint8)
+    height, width = (block[name][0].as_py() for name in SHAPE)
+    rows = [np.frombuffer(value.as_buffer(), np.uint8) for value in block[column]]
+    return np.stack(rows).reshape(len(rows), height, width, 3)
+
+
+class Prepare:
+    """Turns faces into what the actors need: draws, seeds, raw pixels and condition maps."""
+
+    def __init__(self, anonymizer: Anonymizer, splits: Mapping[str, int], audit_seed: int) -> None:
+        self.anonymizer = anonymizer
+        self.draws = dict(splits)
+        self.audit_seed = audit_seed
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        ids: list[str] = block["sample_id"].to_pylist()
+        splits: list[str] = block["split"].to_pylist()
+        kept = self.anonymizer.select(ids)
+        rows = [
+            (row, draw)
+            for row, split in enumerate(splits)
+            for draw in range(self.draws.get(split, 0))
+            if kept[row]
+        ]
+        take = [row for row, _ in rows]
+        draws = [draw for _, draw in rows]
+        seeds = [hashing.picture_seed(ids[row], draw, self.audit_seed) for row, draw in rows]
+        table = block.select(["sample_id", "identity", "split"]).take(pa.array(take, pa.int64()))
+        images = decode_pictures(block["image"].to_pylist())
+        images = images[np.array(take, np.int64)]
+        height, width = images.shape[1:3]
+        columns: dict[str, pa.Array] = {
+            "draw": pa.array(draws, pa.int32()),
+            "seed": pa.array(seeds, pa.int64()),
+            "height": pa.array([height] * len(rows), pa.int32()),
+            "width": pa.array([width] * len(rows), pa.int32()),
+            "pixels": raw_column(images),
+        }
+        for name, condition in self.anonymizer.conditions.items():
+            maps = condition(images) if rows else images
+            columns[f"condition {name}"] = raw_column(maps)
+        for name, column in columns.items():
+            table = table.append_column(name, column)
+        return table
+
+
+class AnonymizerActor:
+    """Holds one opened anonymizer; its weights load once."""
+
+    def __init__(self, anonymizer: Anonymizer, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.controls = list(anonymizer.conditions)
+        self.redraw = anonymizer.open()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        if not block.num_rows:
+            return block.select([*KEPT, *SHAPE, "pixels"])
+        batch = Batch(
+            sample_ids=block["sample_id"].to_pylist(),
+            images=raw_pictures(block, "pixels"),
+            seeds=block["seed"].to_numpy(),
+            conditions={name: raw_pictures(block, f"condition {name}") for name in self.controls},
+        )
+        redrawn = raw_column(self.redraw(batch))
+        return block.select([*KEPT, *SHAPE]).append_column("pixels", redrawn)
+
+
+def anonymize(
+    faces: StageTable,
+    anonymizer: Anonymizer,
+    draws: Mapping[str, int],
+    audit_seed: int,
+    engine: EngineConfig,
+    folder: str,
+) -> None:
+    """Write the anonymized table of a per-picture anonymizer.
+
+    Args:
+        faces: the faces table.
+        draws: how many times each split's pictures are anonymized, each time with its own seed.
+        audit_seed: enters every picture's seed.
+        folder: gets a table of schema ``records.ANONYMIZED``.
+    """
+    stream = redraw_stream(
+        faces.stream(FACES.names, engine.block_rows, engine.actors),
+        anonymizer,
+        draws,
+        audit_seed,
+        engine,
+    )
+    stream.write_datasink(RecordsSink(folder, ANONYMIZED))
+
+
+def redraw_stream(
+    faces: Dataset,
+    anonymizer: Anonymizer,
+    draws: Mapping[str, int],
+    audit_seed: int,
+    engine: EngineConfig,
+) -> Dataset:
+    """The stream behind :func:`anonymize`: faces in, encoded anonymized pictures out."""
+    name = anonymizer.name
+
+    def encode(block: pa.Table) -> pa.Table:
+        images = encode_pictures(raw_pictures(block, "pixels"))
+        table = block.select(KEPT).append_column("image", images)
+        return table.append_column("anonymizer", pa.array([name] * len(table), pa.string()))
+
+    resources = dict(anonymizer.resources)
+    gpus = resources.pop("GPU", engine.gpus_per_actor)
+    prepared = faces.map_batches(
+        Prepare(anonymizer, draws, audit_seed).__call__,
+        batch_format="pyarrow",
+        batch_size=engine.batch_size,
+        num_cpus=TASK_CPUS,
+    )
+    redrawn = prepared.map_batches(
+        AnonymizerActor,
+        fn_constructor_args=(anonymizer, engine.threads),
+        batch_format="pyarrow",
+        batch_size=engine.batch_size,
+        compute=ActorPoolStrategy(size=engine.actors),
+        num_cpus=engine.cpus_per_actor,
+        num_gpus=gpus or None,
+        resources=resources or None,
+    )
+    return redrawn.map_batches(encode, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS)
+
+
+def evaluation_draws(attacker_draws: int) -> dict[str, int]:
+    """Draws per split: the attacker may query often, or not at all; the others exist once."""
+    queried = min(attacker_draws, 1)
+    return {EVALUATION: 1, ATTACKER: attacker_draws, ATTACKER_VALIDATION: queried}

@@ -1,0 +1,184 @@
+"""Ray Train fits one attacker's encoder on pairs of attacker people."""
+
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.train
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from safetensors.torch import load, load_file, save_file
+
+from cldmray import storage
+from cldmray.attackers.augment import augment, augmentation
+from cldmray.attackers.contrastive import distributed_nt_xent
+from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, to_tensor
+from cldmray.attackers.ladder import Rung, TrainingConfig
+from cldmray.attackers.pairs import PairSampler, PairSet, Validation
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.tables import Manifest, StageTable, commit
+from cldmray.errors import CldmrayError
+from cldmray.torch_layout import channels_last
+
+WEIGHTS = "encoder.safetensors"
+CURVE = "curve.parquet"
+
+
+def learning_rate(training: TrainingConfig, step: int) -> float:
+    """Learning rate of a step, counted from 0: linear warm-up, cosine to 1 %."""
+    share = step / training.steps
+    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
+    return training.learning_rate * min(1.0, (step + 1) / training.warmup) * cosine
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Ray Train worker function; all randomness depends on (seed, step) and not on the workers."""
+    from ray.train.torch import get_device, prepare_model
+
+    training: TrainingConfig = config["training"]
+    torch.set_num_threads(config["threads"])
+    torch.manual_seed(training.seed)
+    pairs: PairSet = ray.get(config["pairs"])
+    validation: Validation = ray.get(config["validation"])
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    device = get_device()
+    encoder = FaceEncoder(config["encoder"])
+    if config["start"] is not None:
+        encoder.load_state_dict(config["start"])
+    channels_last(encoder)
+    wrapped = prepare_model(encoder)
+    optimizer = torch.optim.AdamW(
+        encoder.parameters(), training.learning_rate, weight_decay=training.weight_decay
+    )
+    sampler = PairSampler(pairs, training.batch, training.seed, workers)
+    first, curve = _restore(encoder, optimizer)
+    part = slice(rank * sampler.batch // workers, (rank + 1) * sampler.batch // workers)
+    losses: list[float] = []
+    for step in range(first, training.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(training, step)
+        queries, photos = (rows[part] for rows in sampler.draw(step))
+        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
+        views = augmentation(2 * sampler.batch, training.augment, generator)
+        views = torch.cat([views[: sampler.batch][part], views[sampler.batch :][part]])
+        batch = torch.cat([to_tensor(pairs.queries[queries]), to_tensor(pairs.photos[photos])])
+        batch = augment(batch, views).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+            embeddings = wrapped(batch)
+        count = len(queries)
+        loss = distributed_nt_xent(embeddings[:count], embeddings[count:], training.temperature)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        done = step + 1
+        if done % training.validate_every == 0 or done == training.steps:
+            point = {"step": done, "loss": float(np.mean(losses))}
+            if rank == 0:
+                encoder.eval()
+                point["validation_rank_1"] = validation.rank_1(encoder, str(device))
+                encoder.train()
+            losses.clear()
+            curve.append(point)
+            _report(point, curve, rank, encoder, optimizer)
+
+
+def _restore(encoder: FaceEncoder, optimizer: Any) -> tuple[int, list[dict[str, float]]]:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return 0, []
+    with checkpoint.as_directory() as folder:
+        encoder.load_state_dict(load_file(Path(folder, WEIGHTS)))
+        state = torch.load(Path(folder, "state.pt"), map_location="cpu", weights_only=True)
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["curve"][-1]["step"]), list(state["curve"])
+
+
+def _report(
+    point: dict[str, float],
+    curve: list[dict[str, float]],
+    rank: int,
+    encoder: FaceEncoder,
+    optimizer: Any,
+) -> None:
+    with TemporaryDirectory() as folder:
+        checkpoint = None
+        if rank == 0:
+            weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
+            save_file(weights, Path(folder, WEIGHTS))
+            state = {"optimizer": optimizer.state_dict(), "curve": curve}
+            torch.save(state, Path(folder, "state.pt"))
+            checkpoint = Checkpoint.from_directory(folder)
+        ray.train.report(point, checkpoint=checkpoint)
+
+
+def fit_encoder(
+    rung: Rung,
+    pairs: PairSet,
+    validation: Validation,
+    start: StageTable | None,
+    engine: EngineConfig,
+    folder: str,
+) -> None:
+    """Train one encoder and commit its weights and learning curve to a stage folder.
+
+    Args:
+        start: trained encoder to start from.
+        folder: gets ``encoder.safetensors``, ``curve.parquet`` and Ray Train's checkpoints.
+    """
+    use_gpu = engine.gpus_per_train_worker > 0
+    filesystem, path = storage.resolve(folder)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "training": rung.training,
+            "encoder": rung.encoder,
+            "threads": engine.threads,
+            "pairs": ray.put(pairs),
+            "validation": ray.put(validation),
+            "start": None if start is None else load_encoder(start, rung.encoder).state_dict(),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=engine.train_workers,
+            use_gpu=use_gpu,
+            resources_per_worker=(
+                {"GPU": engine.gpus_per_train_worker} if use_gpu else {"CPU": engine.cpus_per_actor}
+            ),
+        ),
+        run_config=RunConfig(
+            name="checkpoints",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    checkpoint = trainer.fit().checkpoint
+    if checkpoint is None:
+        raise CldmrayError(f"training of {rung.name} ended without a checkpoint")
+    with checkpoint.as_directory() as local:
+        weights = Path(local, WEIGHTS).read_bytes()
+        state = torch.load(Path(local, "state.pt"), map_location="cpu", weights_only=True)
+    storage.write_bytes(storage.join(folder, WEIGHTS), weights)
+    curve = pa.Table.from_pylist(state["curve"])
+    storage.write_table(storage.join(folder, CURVE), curve)
+    commit(folder, Manifest(files=[CURVE], rows=curve.num_rows, content=""))
+
+
+def load_encoder(stage: StageTable, config: EncoderConfig) -> FaceEncoder:
+    """The trained encoder of a stage; ``config`` is the one it was trained with."""
+    encoder = FaceEncoder(config)
+    encoder.load_state_dict(load(storage.read_bytes(storage.join(stage.folder, WEIGHTS))))
+    return channels_last(encoder).eval()
+
+
+def learning_curve(stage: StageTable) -> list[dict[str, float]]:
+    """Points ``step``, ``loss`` and ``validation_rank_1`` of a trained encoder."""
+    rows: list[dict[str, float]] = storage.read_table(storage.join(stage.folder, CURVE)).to_pylist()
+    return rows

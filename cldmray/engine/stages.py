@@ -1,0 +1,69 @@
+"""Stages: named pieces of work whose results are found again instead of computed twice."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cldmray import __version__, hashing, storage
+from cldmray.engine.tables import StageTable, read_manifest
+from cldmray.errors import CldmrayError
+
+
+class StageTime(NamedTuple):
+    """Name, wall time in seconds and rows of a stage; whether an earlier result was found."""
+
+    name: str
+    seconds: float
+    rows: int
+    reused: bool
+
+
+class Stages:
+    """Runs stages under one work folder and remembers how long each took.
+
+    Args:
+        work: local path or URI that audits share; each stage has the folder ``<name>-<key>``.
+        announce: called with a line of text when a stage starts and ends.
+    """
+
+    def __init__(self, work: str, announce: Callable[[str], None]) -> None:
+        self.work = work
+        self.announce = announce
+        self.times: list[StageTime] = []
+
+    def run(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        inputs: Sequence[str],
+        produce: Callable[[str], None],
+    ) -> StageTable:
+        """The stage's table: found by the hash of what decides it, or produced now.
+
+        Args:
+            name: of the stage, used in its folder's name.
+            settings: everything that decides the result, as objects or JSON-like data.
+            inputs: keys of the tables that it reads.
+            produce: given a folder, writes and commits the table there.
+
+        Raises:
+            CldmrayError: ``produce`` returned without committing.
+        """
+        identity = {"stage": name, "version": __version__, "inputs": list(inputs)}
+        key = hashing.fingerprint({**identity, "settings": hashing.describe(settings)})
+        folder = storage.join(self.work, f"{name}-{key}")
+        started = time.perf_counter()
+        manifest = read_manifest(folder)
+        reused = manifest is not None
+        if manifest is None:
+            self.announce(f"{name} ...")
+            storage.make_folder(folder)
+            produce(folder)
+            manifest = read_manifest(folder)
+            if manifest is None:
+                raise CldmrayError(f"stage {name} ended without a manifest in {folder}")
+        seconds = time.perf_counter() - started
+        self.times.append(StageTime(name, seconds, manifest.rows, reused))
+        origin = "found" if reused else f"{seconds:.1f} s"
+        self.announce(f"{name}: {manifest.rows} rows, {origin}")
+        return StageTable(folder, manifest, key, reused)

@@ -1,0 +1,207 @@
+"""Tables that stages exchange: written by a Ray Data sink, committed by a manifest.
+
+Every write task writes its own Parquet files; the driver then commits them by writing
+``manifest.json`` in one atomic step. Readers see the files that the manifest names and nothing
+else, so a task that was retried or killed leaves no row twice and none half-written.
+"""
+
+import hashlib
+import json
+import math
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import Dataset
+from ray.data.block import Block, BlockAccessor
+from ray.data.datasource import Datasink, WriteResult
+
+from cldmray import storage
+from cldmray.errors import BadInputError
+from cldmray.faces.records import REJECTED
+
+MANIFEST = "manifest.json"
+REJECTED_FILE = "rejected.parquet"
+SORTED_BY = ("sample_id", "draw", "view")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished stage left in its folder.
+
+    Attributes:
+        files: names of its Parquet files.
+        rows: their rows in all.
+        content: order-free hash of all rows, 32 hexadecimal characters.
+        rejected: rows of ``rejected.parquet``.
+    """
+
+    files: list[str]
+    rows: int
+    content: str
+    rejected: int = 0
+
+
+@dataclass(frozen=True)
+class StageTable:
+    """A committed table: its folder, manifest and key (hash of what produced it)."""
+
+    folder: str
+    manifest: Manifest
+    key: str
+    reused: bool = False
+
+    @property
+    def uris(self) -> list[str]:
+        """The Parquet files."""
+        return [storage.join(self.folder, name) for name in self.manifest.files]
+
+    def stream(self, columns: list[str], block_rows: int, consumers: int) -> Dataset:
+        """The table as a Ray Data stream; rows come in no fixed order.
+
+        Args:
+            columns: the columns to read.
+            block_rows: rows of a block at most; small tables are cut finer, so that there is
+                work for every consumer.
+            consumers: actors or tasks that will share the blocks.
+
+        Raises:
+            BadInputError: the table is empty.
+        """
+        filesystem, _ = storage.resolve(self.folder)
+        paths = [storage.resolve(uri)[1] for uri in self._filled()]
+        rows = max(self.manifest.rows, 1)
+        blocks = max(math.ceil(rows / block_rows), min(4 * consumers, math.ceil(rows / 32)))
+        return ray.data.read_parquet(
+            paths,
+            filesystem=filesystem,
+            columns=columns,
+            partitioning=None,
+            override_num_blocks=blocks,
+        )
+
+    def read(self, columns: list[str] | None = None, split: str | None = None) -> pa.Table:
+        """The table in memory, sorted by those of :data:`SORTED_BY` that it has.
+
+        Raises:
+            BadInputError: the table is empty; that of a split may be.
+        """
+        tables = []
+        for uri in self._filled():
+            table = storage.read_table(uri)
+            if split is not None:
+                table = table.filter(pc.equal(table["split"], split))
+            tables.append(table)
+        whole = pa.concat_tables(tables)
+        order = [(name, "ascending") for name in SORTED_BY if name in whole.column_names]
+        if order:
+            whole = whole.sort_by(order)
+        return whole if columns is None else whole.select(columns)
+
+    def _filled(self) -> list[str]:
+        if not self.manifest.files:
+            raise BadInputError(f"{self.folder}: the table is empty")
+        return self.uris
+
+    def count(self, split: str) -> int:
+        """Rows of a split; only that column is read."""
+        columns = (storage.read_table(uri, ["split"])["split"] for uri in self.uris)
+        return sum(pc.sum(pc.equal(column, split)).as_py() or 0 for column in columns)
+
+    def rejected(self) -> pa.Table:
+        """Samples that the stage refused, sorted by ``sample_id``; schema ``records.REJECTED``."""
+        uri = storage.join(self.folder, REJECTED_FILE)
+        if not self.manifest.rejected:
+            return REJECTED.empty_table()
+        return storage.read_table(uri).cast(REJECTED).sort_by("sample_id")
+
+
+@dataclass(frozen=True)
+class _Part:
+    file: str
+    rows: int
+    content: int
+    rejected: list[dict[str, Any]]
+
+
+class RecordsSink(Datasink[list[_Part]]):
+    """Writes a stream of records as one committed table.
+
+    A column ``reason``, where the stream has one, tells rejected rows (not empty) from good ones.
+
+    Args:
+        folder: local path or URI of the stage.
+        schema: of the good rows; further columns of the stream are dropped.
+    """
+
+    def __init__(self, folder: str, schema: pa.Schema) -> None:
+        self.folder = folder
+        self.schema = schema
+
+    def write(self, blocks: Iterable[Block], ctx: Any) -> list[_Part]:
+        """Write the blocks of one task; called by Ray in a worker."""
+        parts = []
+        for block in blocks:
+            table = BlockAccessor.for_block(block).to_arrow()
+            if not table.num_rows:
+                continue
+            rejected: list[dict[str, Any]] = []
+            if "reason" in table.column_names:
+                good = pc.equal(table["reason"], "")
+                rejected = table.filter(pc.invert(good)).select(REJECTED.names).to_pylist()
+                table = table.filter(good)
+            table = table.select(self.schema.names).cast(self.schema)
+            name = f"part-{uuid.uuid4().hex}.parquet"
+            if table.num_rows:
+                storage.write_table(storage.join(self.folder, name), table)
+            parts.append(_Part(name, table.num_rows, _content_hash(table), rejected))
+        return parts
+
+    def on_write_complete(self, write_result: WriteResult[list[_Part]]) -> None:
+        """Commit the files of all tasks; called by Ray on the driver."""
+        parts = [part for parts in write_result.write_returns for part in parts or []]
+        rejected = [row for part in parts for row in part.rejected]
+        if rejected:
+            uri = storage.join(self.folder, REJECTED_FILE)
+            storage.write_table(uri, pa.Table.from_pylist(rejected, REJECTED))
+        manifest = Manifest(
+            files=sorted(part.file for part in parts if part.rows),
+            rows=sum(part.rows for part in parts),
+            content=f"{sum(part.content for part in parts) % 2**128:032x}",
+            rejected=len(rejected),
+        )
+        commit(self.folder, manifest)
+
+
+def commit(folder: str, manifest: Manifest) -> None:
+    """Write the manifest, which makes the stage's files visible."""
+    text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
+    storage.write_bytes(storage.join(folder, MANIFEST), text.encode())
+
+
+def read_manifest(folder: str) -> Manifest | None:
+    """The manifest of a finished stage; None where the stage has not finished.
+
+    Raises:
+        BadInputError: it was damaged.
+    """
+    uri = storage.join(folder, MANIFEST)
+    if not storage.exists(uri):
+        return None
+    try:
+        return Manifest(**json.loads(storage.read_bytes(uri)))
+    except (TypeError, ValueError) as error:
+        raise BadInputError(f"{uri} is damaged; delete {folder} to run it again") from error
+
+
+def _content_hash(table: pa.Table) -> int:
+    """Sum of the rows' hashes, so that the order and the division into files do not count."""
+    total = 0
+    for row in table.to_pylist():
+        text = repr(sorted(row.items())).encode()
+        total += int.from_bytes(hashlib.sha256(text).digest()[:16], "big")
+    return total

@@ -1,0 +1,125 @@
+"""A FAISS index over embeddings of known people: build, save, search, merge shards."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray import storage
+from cldmray.errors import BadInputError, MissingDependencyError
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int64]
+
+
+def load_faiss() -> Any:
+    """The ``faiss`` module.
+
+    Raises:
+        MissingDependencyError: neither faiss-cpu nor faiss-gpu is usable. Both install the same
+            module, and removing one leaves the other's folder empty, so that is checked too.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingDependencyError(
+            "FAISS is not installed: pip install 'cldmray[cpu]' or 'cldmray[gpu]'"
+        ) from error
+    if not hasattr(faiss, "IndexFlatIP"):
+        raise MissingDependencyError(
+            "the faiss module is empty, as it is after one of faiss-cpu and faiss-gpu was removed "
+            "while both were installed: pip uninstall faiss-cpu faiss-gpu, then install one"
+        )
+    return faiss
+
+
+class GalleryIndex:
+    """Exact inner-product search over unit vectors, each under an integer label.
+
+    Args:
+        vectors: unit norm, shape (n, d).
+        labels: shape (n,), returned by searches.
+    """
+
+    def __init__(self, vectors: Floats, labels: Codes) -> None:
+        faiss = load_faiss()
+        if vectors.ndim != 2 or len(vectors) != len(labels):
+            raise BadInputError(f"{vectors.shape} vectors do not fit {len(labels)} labels")
+        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
+        self._index.add_with_ids(
+            np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(labels, np.int64)
+        )
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def search(self, probes: Floats, k: int) -> tuple[Floats, Codes]:
+        """Scores (descending) and labels of the k best vectors of each probe, shape (P, k).
+
+        ``k`` is capped at the size of the index.
+
+        Raises:
+            BadInputError: the probes have another number of dimensions.
+        """
+        k = min(k, len(self))
+        if probes.shape[1] != self._index.d:
+            raise BadInputError(
+                f"probes of {probes.shape[1]} dimensions in a gallery of {self._index.d}"
+            )
+        if not k:
+            return np.zeros((len(probes), 0), np.float32), np.zeros((len(probes), 0), np.int64)
+        scores, labels = self._index.search(np.ascontiguousarray(probes, np.float32), k)
+        return scores, labels
+
+    def save(self, uri: str) -> None:
+        """Write the index as one file, atomically."""
+        faiss = load_faiss()
+        storage.write_bytes(uri, faiss.serialize_index(self._index).tobytes())
+
+    @classmethod
+    def open(cls, uri: str) -> "GalleryIndex":
+        """Read an index that :meth:`save` wrote.
+
+        Raises:
+            BadInputError: the file is absent or no such index.
+        """
+        faiss = load_faiss()
+        index = cls.__new__(cls)
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder, "index.faiss")
+            try:
+                local.write_bytes(storage.read_bytes(uri))
+                index._index = faiss.read_index(str(local))
+            except (FileNotFoundError, RuntimeError) as error:
+                raise BadInputError(f"no FAISS index at {uri}: {error}") from error
+        if not isinstance(index._index, faiss.IndexIDMap2):
+            kind = type(index._index).__name__
+            raise BadInputError(f"no gallery at {uri}, but a FAISS index of the kind {kind}")
+        return index
+
+    @classmethod
+    def merge(cls, shards: Sequence["GalleryIndex"]) -> "GalleryIndex":
+        """One index over all shards' vectors; the shards stay as they are.
+
+        Raises:
+            BadInputError: no shards, only empty ones, or ones of different dimensions.
+        """
+        if not shards:
+            raise BadInputError("no gallery shards to merge")
+        sizes = sorted({int(shard._index.d) for shard in shards})
+        if len(sizes) > 1:
+            raise BadInputError(f"gallery shards of different dimensions: {sizes}")
+        faiss = load_faiss()
+        parts = []
+        for shard in shards:
+            inner = faiss.downcast_index(shard._index.index)
+            vectors = inner.reconstruct_n(0, len(shard)) if len(shard) else None
+            if vectors is not None:
+                parts.append((vectors, faiss.vector_to_array(shard._index.id_map)))
+        if not parts:
+            raise BadInputError("all gallery shards are empty")
+        vectors, labels = zip(*parts, strict=True)
+        return cls(np.concatenate(vectors), np.concatenate(labels))

@@ -1,0 +1,58 @@
+"""How a finished audit is laid out in MLflow: a parent run and one child for each attack."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cldmray.tracking.run import Run
+from cldmray.tracking.runs import Tracker
+
+Attack = tuple[str, str]
+"""Anonymizer and attacker, by their names in tables."""
+
+
+def record(
+    tracker: Tracker,
+    run: Run,
+    results: pa.Table,
+    risks: Mapping[str, float],
+    curves: Mapping[Attack, Sequence[Mapping[str, float]]],
+    clear: Mapping[Attack, float],
+    tags: Mapping[str, object],
+    files: Mapping[str, bytes],
+) -> None:
+    """Write an audit's findings below its open parent run.
+
+    Args:
+        run: the parent run.
+        results: all rows, schema ``records.RESULTS``; each child gets those of its attack.
+        risks: metrics of the parent, such as ``risk/blur``.
+        curves: learning curve of each attack: points with ``step`` and further numbers.
+        clear: rank-1 rate of each attack's encoder on clear photographs.
+        tags: words about the audit: verdict, data fingerprint.
+        files: artifacts of the parent by name. Pictures of people do not belong there.
+
+    Raises:
+        TrackingError: MLflow failed.
+    """
+    run.set_tags(tags)
+    run.log_metrics(risks)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            target = Path(folder, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        run.log_folder(folder)
+    for (anonymizer, attacker), curve in curves.items():
+        chosen = pc.and_(
+            pc.equal(results["anonymizer"], anonymizer), pc.equal(results["attacker"], attacker)
+        )
+        with tracker.child_run(run, anonymizer, attacker) as child:
+            child.log_results(results.filter(chosen))
+            child.log_metrics({"clear_rank_1": clear[anonymizer, attacker]})
+            for point in curve:
+                numbers = {f"training/{k}": v for k, v in point.items() if k != "step"}
+                child.log_metrics(numbers, step=int(point["step"]))

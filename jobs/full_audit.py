@@ -1,0 +1,64 @@
+"""Audit face anonymizers: ``python jobs/full_audit.py [faces=lfw] [anonymizer=[copy,blur]] ...``"""
+
+import sys
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from cldmray.errors import CldmrayError
+
+
+def main(composed: DictConfig) -> None:
+    """Check everything, run the audit, write and track its report."""
+    from cldmray import storage
+    from cldmray.audit import Audit
+    from cldmray.config import build_audit, plain
+    from cldmray.engine.cluster import connect
+    from cldmray.gallery.index import load_faiss
+    from cldmray.report.terminal import print_report
+    from cldmray.report.write import write_report
+    from cldmray.tracking import Tracker, package_versions
+    from cldmray.tracking.audits import record
+
+    config = build_audit(composed)
+    settings = plain(composed)
+    load_faiss()
+    tracker = Tracker(config.tracking)
+    tracker.check()
+    connect(config.engine)
+    seeds = {"audit": config.audit.seed, "splits": config.splits.seed}
+    with tracker.audit_run(config.audit.title, settings, seeds=seeds) as run:
+        outcome = Audit(config, settings, announce).run(package_versions())
+        report = outcome.report
+        written = write_report(report, config.output)
+        public = [uri for uri in written if uri.endswith((".json", "results.parquet"))]
+        record(
+            tracker,
+            run,
+            results=report.results,
+            risks={f"risk/{risk.anonymizer}": risk.risk for risk in report.risks},
+            curves=outcome.curves,
+            clear=outcome.clear,
+            tags={"verdict": report.verdict.sentence, "data_fingerprint": report.data_fingerprint},
+            files={uri.rsplit("/", 1)[-1]: storage.read_bytes(uri) for uri in public},
+        )
+    print_report(report)
+    print(f"\nReport: {written[-1]}\nMLflow: {tracker.shown_uri}, run {run.run_id}")
+
+
+def announce(line: str) -> None:
+    """Print a line of progress at once, so that job logs follow the work."""
+    print(line, flush=True)
+
+
+@hydra.main(config_path="../conf", config_name="audit", version_base="1.3")
+def cli(composed: DictConfig) -> Any:
+    try:
+        main(composed)
+    except CldmrayError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,126 @@
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from cldmray.attackers.contrastive import distributed_nt_xent, nt_xent
+
+TEMPERATURE = 0.1
+BATCH = 6
+
+
+def unit(rows: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return nn.functional.normalize(torch.randn(rows, 5, generator=generator), dim=-1)
+
+
+class TestNtXent:
+    @pytest.mark.parametrize("first", [0, 2])
+    @pytest.mark.parametrize("temperature", [0.07, 1.0])
+    def test_is_the_double_loop(self, temperature: float, first: int) -> None:
+        queries, keys = unit(4, 0), unit(7, 1)
+        losses = []
+        for i in range(4):
+            scores = [
+                math.exp(sum(float(a * b) for a, b in zip(queries[i], key, strict=True)) / t)
+                for t in [temperature]
+                for key in keys
+            ]
+            losses.append(-math.log(scores[first + i] / sum(scores)))
+        found = nt_xent(queries, keys, temperature, first)
+        assert found.item() == pytest.approx(sum(losses) / 4, rel=1e-5)
+
+    def test_two_by_two_by_hand(self) -> None:
+        queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        keys = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+        # Query 0 scores (1, 0.6), query 1 scores (0, 0.8).
+        by_hand = (math.log(1 + math.exp(-0.4 / 0.5)) + math.log(1 + math.exp(-0.8 / 0.5))) / 2
+        assert nt_xent(queries, keys, 0.5).item() == pytest.approx(by_hand, rel=1e-6)
+
+    def test_names_the_key_of_a_query_and_not_the_query_of_a_key(self) -> None:
+        queries = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        keys = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        assert nt_xent(queries, keys, 1.0).item() == pytest.approx(
+            (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(1))) / 2, rel=1e-6
+        )
+        assert nt_xent(keys, queries, 1.0).item() == pytest.approx(math.log(2), rel=1e-6)
+
+    def test_other_queries_are_no_negatives(self) -> None:
+        queries, keys = unit(2, 0), unit(3, 1)
+        alone = nt_xent(queries[:1], keys, TEMPERATURE) + nt_xent(
+            queries[1:], keys, TEMPERATURE, first=1
+        )
+        assert nt_xent(queries, keys, TEMPERATURE).item() == pytest.approx(alone.item() / 2)
+
+    def test_a_collapsed_encoder_guesses(self) -> None:
+        same = unit(1, 0).repeat(8, 1)
+        assert nt_xent(same, same, TEMPERATURE).item() == pytest.approx(math.log(8), rel=1e-5)
+
+
+def small_encoder() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 5)).double()
+
+
+def pictures() -> Tensor:
+    """Queries, then keys."""
+    return torch.randn(
+        2 * BATCH, 4, dtype=torch.double, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def loss_of(encoder: nn.Module, inputs: Tensor) -> Tensor:
+    embeddings = nn.functional.normalize(encoder(inputs), dim=-1)
+    count = len(inputs) // 2
+    return distributed_nt_xent(embeddings[:count], embeddings[count:], TEMPERATURE)
+
+
+def work(rank: int, folder: Path) -> None:
+    """One of two processes; this file runs as a script for it."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
+    half = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
+    inputs = pictures()
+    wrapped = nn.parallel.DistributedDataParallel(small_encoder())
+    loss = loss_of(wrapped, torch.cat([inputs[:BATCH][half], inputs[BATCH:][half]]))
+    loss.backward()
+    gradients = {name: p.grad for name, p in wrapped.module.named_parameters()}
+    torch.save((loss.detach(), gradients), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+class TestDistributed:
+    def test_one_process_is_the_plain_loss(self) -> None:
+        queries, keys = unit(4, 0), unit(4, 1)
+        assert distributed_nt_xent(queries, keys, 0.1) == nt_xent(queries, keys, 0.1)
+
+    def test_two_processes_have_the_loss_and_gradients_of_one(self, tmp_path: Path) -> None:
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, __file__, str(tmp_path)]
+        processes = [
+            subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)
+        ]
+        assert [process.wait(60) for process in processes] == [0, 0]
+        whole = small_encoder()
+        expected = loss_of(whole, pictures())
+        expected.backward()
+        (first, gradients), (second, others) = (
+            torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
+        )
+        assert first != second
+        assert float(first + second) / 2 == pytest.approx(expected.item(), abs=1e-9)
+        for name, parameter in whole.named_parameters():
+            torch.testing.assert_close(gradients[name], parameter.grad, rtol=0, atol=1e-9)
+            assert torch.equal(gradients[name], others[name])
+            assert parameter.grad is not None
+            assert parameter.grad.abs().max() > 1e-3
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[2]), Path(sys.argv[1]))

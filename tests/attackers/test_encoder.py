@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+import torch
+
+from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed, to_tensor
+from cldmray.faces.records import Pictures
+
+TINY = EncoderConfig(width=8, dimensions=16, pool=2)
+
+
+@pytest.fixture
+def encoder() -> FaceEncoder:
+    torch.manual_seed(0)
+    return FaceEncoder(TINY).eval()
+
+
+@pytest.fixture
+def noise() -> Pictures:
+    return np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
+
+
+class TestConfig:
+    @pytest.mark.parametrize(
+        ("settings", "key"),
+        [
+            ({"width": 4}, "width"),
+            ({"width": 12}, "width"),
+            ({"blocks": (1, 1, 1)}, "blocks"),
+            ({"blocks": (1, 1, 0, 1)}, "blocks"),
+            ({"dimensions": 1}, "dimensions"),
+            ({"pool": 0}, "pool"),
+        ],
+    )
+    def test_errors_name_the_key(self, settings: dict[str, object], key: str) -> None:
+        with pytest.raises(ValueError, match=key):
+            EncoderConfig(**settings)  # type: ignore[arg-type]
+
+    def test_blocks_make_layers(self) -> None:
+        def size(*blocks: int) -> int:
+            return sum(p.numel() for p in FaceEncoder(EncoderConfig(8, blocks)).parameters())
+
+        assert size(1, 1, 1, 1) < size(1, 1, 1, 2) < size(2, 2, 2, 2)
+
+
+class TestEncoder:
+    @pytest.mark.parametrize("side", [16, 32, 64])
+    def test_unit_norm_at_every_size(self, encoder: FaceEncoder, side: int) -> None:
+        found = encoder(torch.randn(3, 3, side, side))
+        assert found.shape == (3, 16)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
+
+    def test_unit_norm_under_autocast(self, encoder: FaceEncoder) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = encoder(torch.randn(3, 3, 32, 32))
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_an_embedding_does_not_depend_on_its_neighbours(
+        self, encoder: FaceEncoder, noise: Pictures, training: bool
+    ) -> None:
+        encoder.train(training)
+        whole = encoder(to_tensor(noise))
+        alone = torch.cat([encoder(to_tensor(noise[row : row + 1])) for row in range(7)])
+        torch.testing.assert_close(alone, whole, rtol=0, atol=1e-5)
+
+    def test_pictures_differ(self, encoder: FaceEncoder, noise: Pictures) -> None:
+        found = embed(encoder, noise)
+        assert np.triu(found @ found.T, 1).max() < 1 - 1e-4
+
+
+class TestToTensor:
+    def test_range_and_order(self) -> None:
+        pictures = np.zeros((1, 2, 3, 3), np.uint8)
+        pictures[0, 1, 2] = (255, 0, 51)
+        found = to_tensor(pictures)
+        assert found.shape == (1, 3, 2, 3)
+        np.testing.assert_allclose(found[0, :, 1, 2], [1, -1, -0.6], atol=1e-6)
+        assert float(found[0, 0, 0, 0]) == -1
+
+    def test_takes_read_only_and_mirrored_pictures(self, noise: Pictures) -> None:
+        noise.setflags(write=False)
+        torch.testing.assert_close(to_tensor(noise[:, :, ::-1]), to_tensor(noise).flip(-1))
+
+
+class TestEmbed:
+    def test_batches_change_nothing(self, encoder: FaceEncoder, noise: Pictures) -> None:
+        whole, cut = embed(encoder, noise), embed(encoder, noise, batch_size=3)
+        np.testing.assert_allclose(cut, whole, atol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
+        assert whole.dtype == np.float32
+
+    def test_a_mirrored_picture_is_the_same_person(
+        self, encoder: FaceEncoder, noise: Pictures
+    ) -> None:
+        found, mirrored = embed(encoder, noise), embed(encoder, noise[:, :, ::-1])
+        np.testing.assert_allclose(mirrored, found, atol=1e-5)

@@ -1,0 +1,119 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cldmray.attackers.pairs import PairSampler, PairSet, Validation
+from cldmray.errors import BadInputError
+from cldmray.faces.records import Pictures
+
+PEOPLE = [0, 0, 0, 1, 1, 2, 3, 3, 3, 3]
+
+
+def blank(count: int) -> Pictures:
+    return np.zeros((count, 4, 4, 3), np.uint8)
+
+
+def pair_set(people: list[int], avoid_source: bool, draws: int = 1) -> PairSet:
+    photos = np.array(people, np.int64)
+    sources = np.tile(np.arange(len(people)), draws)
+    queries = photos[sources]
+    return PairSet(blank(len(queries)), queries, sources, blank(len(photos)), photos, avoid_source)
+
+
+class TestSampler:
+    @pytest.mark.parametrize("avoid_source", [True, False])
+    def test_pairs_are_of_one_person_and_people_differ(self, avoid_source: bool) -> None:
+        pairs = pair_set(PEOPLE, avoid_source, draws=2)
+        sampler = PairSampler(pairs, 3, seed=0)
+        for step in range(100):
+            queries, photos = sampler.draw(step)
+            people = pairs.query_people[queries]
+            np.testing.assert_array_equal(people, pairs.photo_people[photos])
+            assert len(set(people.tolist())) == 3
+
+    def test_avoids_the_source_where_the_person_has_another_photo(self) -> None:
+        pairs = pair_set(PEOPLE, avoid_source=True)
+        sampler = PairSampler(pairs, 4, seed=0)
+        for step in range(100):
+            for query, photo in zip(*sampler.draw(step), strict=True):
+                own = pairs.query_source[query] == photo
+                assert own == (pairs.query_people[query] == 2)
+
+    def test_reaches_every_query_with_every_photo_of_its_person(self) -> None:
+        pairs = pair_set(PEOPLE, avoid_source=False)
+        sampler = PairSampler(pairs, 4, seed=0)
+        seen = {pair for step in range(400) for pair in zip(*sampler.draw(step), strict=True)}
+        people = pairs.photo_people
+        assert len(seen) == sum((people == person).sum() ** 2 for person in range(4))
+
+    def test_a_batch_depends_on_seed_and_step_only(self) -> None:
+        pairs = pair_set(PEOPLE, avoid_source=True)
+        one, other = PairSampler(pairs, 4, seed=7), PairSampler(pairs, 4, seed=7, workers=2)
+        for step in (5, 0, 5):
+            np.testing.assert_array_equal(one.draw(step), other.draw(step))
+        assert not np.array_equal(one.draw(0), one.draw(1))
+        assert not np.array_equal(one.draw(0), PairSampler(pairs, 4, seed=8).draw(0))
+
+    @pytest.mark.parametrize(
+        ("batch", "workers", "expected"), [(128, 1, 4), (3, 1, 3), (3, 2, 2), (128, 3, 3)]
+    )
+    def test_batch_fits_the_people_and_the_workers(
+        self, batch: int, workers: int, expected: int
+    ) -> None:
+        sampler = PairSampler(pair_set(PEOPLE, True), batch, 0, workers)
+        assert sampler.batch == expected
+        assert len(sampler.draw(0)[0]) == expected
+
+    def test_too_few_people(self) -> None:
+        with pytest.raises(BadInputError, match="splits.attacker"):
+            pair_set([0, 0, 0], True)
+        with pytest.raises(BadInputError, match=r"4 attacker people .* 5 training workers"):
+            PairSampler(pair_set(PEOPLE, True), 128, 0, workers=5)
+
+
+class FirstPixel(nn.Module):
+    """Embeds a picture as the angle that its first pixel says, mirrored or not."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        angle = (pictures[:, 0, 0, 0] + 1) * math.pi / 4
+        return torch.stack([angle.cos(), angle.sin()], 1)
+
+
+def flat(*values: int) -> Pictures:
+    return np.array(values, np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+
+
+def validation(**changes: Any) -> Validation:
+    known: dict[str, Any] = {
+        "queries": flat(0, 60, 200),
+        "query_people": np.array([0, 0, 1]),
+        "query_source": np.array([0, 1, 2]),
+        "photos": flat(0, 70, 200, 65, 250),
+        "photo_people": np.array([0, 0, 1, 2, 1]),
+    }
+    return Validation(**(known | changes))
+
+
+class TestValidation:
+    def test_by_hand(self) -> None:
+        # Query 0 lies at its own source; the next best is 65 of person 2, before its own 70.
+        # Query 60 loses its source 70, and 65 is nearer than 0. Query 200 finds 250.
+        assert validation().rank_1(FirstPixel(), "cpu") == pytest.approx(1 / 3)
+
+    def test_people_with_one_photo_are_not_counted(self) -> None:
+        found = validation(
+            queries=flat(200, 65),
+            query_people=np.array([1, 2]),
+            query_source=np.array([2, 3]),
+        )
+        assert found.rank_1(FirstPixel(), "cpu") == 1.0
+
+    def test_nobody_left(self) -> None:
+        found = validation(
+            queries=flat(65), query_people=np.array([2]), query_source=np.array([3])
+        )
+        assert math.isnan(found.rank_1(FirstPixel(), "cpu"))

@@ -1,0 +1,65 @@
+"""A small faces table, written by the real sink but without Ray."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from ray.data.datasource import WriteResult
+
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.tables import RecordsSink, StageTable, read_manifest
+from cldmray.faces.drawn import DrawnFaces
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, FACES
+
+WriteTable = Callable[[str, pa.Schema, Iterable[list[pa.Table]]], StageTable]
+
+
+def commit_tasks(folder: str, schema: pa.Schema, tasks: Iterable[list[pa.Table]]) -> StageTable:
+    """Write the blocks of each task as Ray's workers would, and commit them."""
+    sink = RecordsSink(folder, schema)
+    sink.on_write_complete(WriteResult(0, 0, [sink.write(blocks, None) for blocks in tasks]))
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    return StageTable(folder, manifest, key=Path(folder).name)
+
+
+@pytest.fixture(scope="session")
+def write_table() -> WriteTable:
+    return commit_tasks
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> StageTable:
+    """14 drawn people with 3 photos each: 6 to evaluate, 5 of the attacker, 3 to validate."""
+    source = DrawnFaces(people=14, photos_per_person=3, size=32)
+    listing = source.listing()
+    people = sorted(set(listing["identity"].to_pylist()))
+    splits = [EVALUATION] * 6 + [ATTACKER] * 5 + [ATTACKER_VALIDATION] * 3
+    split_of = dict(zip(people, splits, strict=True))
+    table = pa.table(
+        {
+            "sample_id": listing["sample_id"],
+            "identity": listing["identity"],
+            "split": [split_of[name] for name in listing["identity"].to_pylist()],
+            "image": source.read(listing["location"].to_pylist()),
+        },
+        FACES,
+    )
+    folder = str(tmp_path_factory.mktemp("faces"))
+    return commit_tasks(folder, FACES, [[table[:20]], [table[20:]]])
+
+
+@pytest.fixture
+def engine() -> EngineConfig:
+    return EngineConfig(
+        address="local", actors=1, batch_size=16, block_rows=16, train_workers=1, progress=False
+    )
+
+
+@pytest.fixture
+def quick_reports() -> Iterator[None]:
+    """Ray Train looks for reports five times a second instead of every other second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        yield

@@ -1,0 +1,216 @@
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+from ray.data.datasource import WriteResult
+
+from cldmray import storage
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.tables import (
+    MANIFEST,
+    Manifest,
+    RecordsSink,
+    StageTable,
+    commit,
+    read_manifest,
+)
+from cldmray.errors import BadInputError
+from cldmray.faces.records import ANONYMIZED, EVALUATION, FACES, REJECTED, embeddings_schema
+
+
+def rows(*numbers: int, **extra: list[Any]) -> pa.Table:
+    return pa.table(
+        {
+            "sample_id": [f"{number:04d}" for number in numbers],
+            "identity": [f"person {number // 2}" for number in numbers],
+            "split": [EVALUATION if number % 3 else "attacker" for number in numbers],
+            "image": [bytes([number]) for number in numbers],
+            **extra,
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    return str(tmp_path / "stage")
+
+
+class TestSink:
+    def test_commits_what_the_tasks_wrote(self, write_table: Any, folder: str) -> None:
+        table = write_table(folder, FACES, [[rows(3, 1), rows(2)], [], [rows(0)]])
+        assert table.manifest.rows == 4
+        assert len(table.manifest.files) == 3
+        assert table.manifest.rejected == 0
+        whole = table.read()
+        assert whole.schema.equals(FACES)
+        assert whole.equals(rows(0, 1, 2, 3).cast(FACES))
+        assert table.rejected().equals(REJECTED.empty_table())
+
+    def test_nothing_is_visible_before_the_commit(self, folder: str) -> None:
+        RecordsSink(folder, FACES).write([rows(1, 2)], None)
+        assert len(storage.list_files(folder)) == 1
+        assert read_manifest(folder) is None
+
+    def test_a_retried_task_counts_once(self, folder: str) -> None:
+        sink = RecordsSink(folder, FACES)
+        sink.write([rows(1, 2), rows(3)], None)
+        again = sink.write([rows(1, 2), rows(3)], None)
+        sink.on_write_complete(WriteResult(3, 0, [again]))
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        assert manifest.rows == 3
+        assert len(storage.list_files(folder)) == 5
+        assert StageTable(folder, manifest, "").read().num_rows == 3
+
+    def test_rejected_rows_are_listed_apart(self, write_table: Any, folder: str) -> None:
+        block = rows(2, 1, 0, reason=["truncated", "", "empty"], location=["c", "b", "a"])
+        table = write_table(folder, FACES, [[block]])
+        assert table.manifest.rows == 1
+        assert table.manifest.rejected == 2
+        assert table.read()["sample_id"].to_pylist() == ["0001"]
+        assert table.rejected().to_pylist() == [
+            {"sample_id": "0000", "identity": "person 0", "location": "a", "reason": "empty"},
+            {"sample_id": "0002", "identity": "person 1", "location": "c", "reason": "truncated"},
+        ]
+
+    def test_all_rejected(self, write_table: Any, folder: str) -> None:
+        block = rows(1, reason=["empty"], location=["b"])
+        table = write_table(folder, FACES, [[block]])
+        assert table.manifest.files == []
+        assert table.rejected().num_rows == 1
+
+    def test_further_columns_are_dropped_and_types_cast(
+        self, write_table: Any, folder: str
+    ) -> None:
+        block = rows(1, extra=["x"]).cast(
+            pa.schema([(name, pa.large_string()) for name in ("sample_id", "identity", "split")])
+            .append(pa.field("image", pa.large_binary()))
+            .append(pa.field("extra", pa.string()))
+        )
+        assert write_table(folder, FACES, [[block]]).read().schema.equals(FACES)
+
+    def test_a_missing_value_is_refused(self, write_table: Any, folder: str) -> None:
+        block = rows(1).set_column(3, "image", pa.array([None], pa.binary()))
+        with pytest.raises(ValueError, match="image"):
+            write_table(folder, FACES, [[block]])
+        assert read_manifest(folder) is None
+
+
+class TestContent:
+    def test_depends_on_the_rows_alone(self, write_table: Any, tmp_path: Path) -> None:
+        divisions: list[list[list[pa.Table]]] = [
+            [[rows(0, 1, 2, 3)]],
+            [[rows(3), rows(1, 0)], [rows(2)]],
+            [[rows(0, 1, 2, 3).cast(FACES), rows()]],
+        ]
+        found = {
+            write_table(str(tmp_path / str(number)), FACES, tasks).manifest.content
+            for number, tasks in enumerate(divisions)
+        }
+        assert len(found) == 1
+        assert len(found.pop()) == 32
+
+    def test_sees_every_difference(self, write_table: Any, tmp_path: Path) -> None:
+        swapped = rows(0, 1).set_column(3, "image", pa.array([b"\x01", b"\x00"]))
+        tables = [rows(0), rows(0, 1), rows(0, 1, 1), rows(0, 2), swapped, rows()]
+        found = {
+            write_table(str(tmp_path / str(number)), FACES, [[table]]).manifest.content
+            for number, table in enumerate(tables)
+        }
+        assert len(found) == len(tables)
+
+
+class TestRead:
+    def test_sorts_by_sample_and_draw(self, write_table: Any, folder: str) -> None:
+        tasks = [
+            [
+                rows(2, 1).append_column("draw", pa.array([draw] * 2, pa.int32()))
+                .append_column("seed", pa.array([7, 8]))
+                .append_column("anonymizer", pa.array(["blur"] * 2))
+            ]
+            for draw in (1, 0, 2)
+        ]  # fmt: skip
+        found = write_table(folder, ANONYMIZED, tasks).read(["sample_id", "draw"])
+        assert found.column_names == ["sample_id", "draw"]
+        assert found["sample_id"].to_pylist() == ["0001"] * 3 + ["0002"] * 3
+        assert found["draw"].to_pylist() == [0, 1, 2] * 2
+
+    def test_sorts_embeddings_by_view(self, write_table: Any, folder: str) -> None:
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 0.0] * 2, pa.float32()), 2)
+        tasks = [
+            [pa.table({**_pick(rows(1, 2)), "view": [view] * 2, "embedding": vectors})]
+            for view in ("original", "blur", "copy")
+        ]
+        found = write_table(folder, embeddings_schema(2), tasks).read()
+        assert found["view"].to_pylist() == ["blur", "copy", "original"] * 2
+
+    def test_a_table_without_samples(self, folder: str) -> None:
+        curve = pa.table({"step": [1, 2], "loss": [0.5, 0.25]})
+        storage.write_table(storage.join(folder, "curve.parquet"), curve)
+        table = StageTable(folder, Manifest(["curve.parquet"], 2, ""), "")
+        assert table.read().equals(curve)
+
+    def test_one_split(self, write_table: Any, folder: str) -> None:
+        table = write_table(folder, FACES, [[rows(0, 1)], [rows(2, 3)]])
+        assert table.read(split="attacker")["sample_id"].to_pylist() == ["0000", "0003"]
+        assert table.count("attacker") == 2
+        assert table.read(split="background").num_rows == 0
+        assert table.count("background") == 0
+
+    def test_an_empty_table_is_named(self, write_table: Any, folder: str) -> None:
+        table = write_table(folder, FACES, [[rows()]])
+        assert table.manifest.rows == 0
+        assert table.count("attacker") == 0
+        with pytest.raises(BadInputError, match="stage: the table is empty"):
+            table.read()
+        with pytest.raises(BadInputError, match="stage: the table is empty"):
+            table.stream(FACES.names, 16, 1)
+
+    def test_a_lost_file_is_named(self, write_table: Any, folder: str) -> None:
+        table = write_table(folder, FACES, [[rows(0)]])
+        Path(folder, table.manifest.files[0]).unlink()
+        with pytest.raises(BadInputError, match=table.manifest.files[0]):
+            table.read()
+
+
+class TestManifest:
+    def test_round_trip(self, folder: str) -> None:
+        manifest = Manifest(["a", "b"], 7, "ab" * 16, 2)
+        commit(folder, manifest)
+        assert read_manifest(folder) == manifest
+
+    def test_absent(self, folder: str) -> None:
+        assert read_manifest(folder) is None
+
+    def test_a_damaged_one_is_named(self, folder: str) -> None:
+        storage.write_bytes(storage.join(folder, MANIFEST), b'{"files": [')
+        with pytest.raises(BadInputError, match="manifest.json"):
+            read_manifest(folder)
+
+
+def _pick(table: pa.Table) -> dict[str, Any]:
+    return {name: table[name] for name in ("sample_id", "identity")}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+class TestRay:
+    @pytest.mark.parametrize("name", ["stage", "split=x draw=7 %20ü"])
+    def test_written_and_streamed_back(
+        self, tmp_path: Path, engine: EngineConfig, name: str
+    ) -> None:
+        folder = str(tmp_path / name)
+        whole = rows(*range(100))
+        stream = ray.data.from_arrow([whole[:30], whole[30:]])
+        stream.write_datasink(RecordsSink(folder, FACES))
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        table = StageTable(folder, manifest, "")
+        assert table.read().equals(whole.cast(FACES))
+        back = table.stream(["sample_id", "split"], 16, engine.actors).materialize()
+        assert back.num_blocks() >= 7
+        assert back.schema().names == ["sample_id", "split"]
+        found = sorted(back.take_all(), key=lambda row: row["sample_id"])
+        assert found == whole.select(["sample_id", "split"]).to_pylist()

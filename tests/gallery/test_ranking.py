@@ -1,0 +1,218 @@
+from itertools import product
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from cldmray.errors import BadInputError
+from cldmray.gallery.index import Floats
+from cldmray.gallery.ranking import REFERENCES, Embedded, Gallery, Protocol, Ranks, rank_probes
+from cldmray.hashing import unit_hash
+
+GRID = list(product(get_args(Protocol), get_args(Gallery)))
+every_protocol = pytest.mark.parametrize(("protocol", "gallery"), GRID)
+
+
+def embedded(rows: list[tuple[str, str]], vectors: Floats) -> Embedded:
+    """Rows are (sample id, identity)."""
+    ids, identities = (np.array([row[column] for row in rows]) for column in (0, 1))
+    return Embedded(ids, identities, np.asarray(vectors, np.float32))
+
+
+def twin(
+    probes: Embedded, photos: Embedded, protocol: Protocol, gallery: Gallery
+) -> list[tuple[str, int, int]]:
+    """DESIGN section 4 as plain loops: (sample, better, ties) of every probe that counts."""
+    people = sorted(set(photos.identities.tolist()))
+    limit = REFERENCES[protocol]
+    found = []
+    for sample, identity, vector in zip(
+        probes.sample_ids.tolist(), probes.identities.tolist(), probes.vectors, strict=True
+    ):
+        best = {}
+        for person in people:
+            own = [
+                (unit_hash("reference", known), known, other)
+                for known, name, other in zip(
+                    photos.sample_ids.tolist(),
+                    photos.identities.tolist(),
+                    photos.vectors,
+                    strict=True,
+                )
+                if name == person
+            ]
+            references = sorted(own, key=lambda entry: entry[0])
+            if person == identity:
+                source = [entry for entry in references if entry[1] == sample]
+                references = [entry for entry in references if entry[1] != sample]
+                if gallery == "source_included":
+                    references = source + references
+            scores = [float(np.dot(vector, entry[2])) for entry in references[:limit]]
+            best[person] = max(scores, default=None)
+        true = best.pop(identity)
+        if true is None:
+            continue
+        ties = sum(score is not None and abs(score - true) <= 1e-6 for score in best.values())
+        better = sum(score is not None and score - true > 1e-6 for score in best.values())
+        found.append((sample, better, ties))
+    return found
+
+
+def as_rows(ranks: Ranks) -> list[tuple[str, int, int]]:
+    columns = (ranks.sample_ids.tolist(), ranks.better.tolist(), ranks.ties.tolist())
+    return list(zip(*columns, strict=True))
+
+
+def crowd(kind: str, seed: int = 0) -> tuple[Embedded, Embedded]:
+    """Probes and photos of 12 people with 1 to 9 photos each, in no order."""
+    random = np.random.default_rng(seed)
+    rows = [(f"s{p}-{n}", f"person {p}") for p in range(12) for n in range(1 + p * 8 // 11)]
+    rows = [rows[place] for place in random.permutation(len(rows))]
+    if kind == "collapsed":
+        vectors = np.tile(random.normal(size=16), (len(rows), 1))
+        vectors += random.normal(size=vectors.shape) * 1e-9
+    elif kind == "coarse":
+        vectors = random.integers(-1, 2, (len(rows), 3)) + 0.0
+        vectors[np.abs(vectors).sum(1) == 0] = 1
+    else:
+        vectors = random.normal(size=(len(rows), 16))
+    photos = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    moved = random.permutation(photos)
+    if kind == "random":
+        moved = photos + random.normal(size=photos.shape) * 0.4
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    taken = random.permutation(len(rows))[: len(rows) * 2 // 3]
+    return embedded([rows[i] for i in taken], moved[taken]), embedded(rows, photos)
+
+
+class TestAgainstPlainLoops:
+    @every_protocol
+    @pytest.mark.parametrize("kind", ["random", "coarse", "collapsed"])
+    def test_same_ranks(self, kind: str, protocol: Protocol, gallery: Gallery) -> None:
+        probes, photos = crowd(kind)
+        ranks = rank_probes(probes, photos, protocol, gallery)
+        assert as_rows(ranks) == twin(probes, photos, protocol, gallery)
+        assert ranks.gallery_size == 12
+        assert ranks.better.max() > 0 or kind == "collapsed"
+        assert ranks.ties.max() > 0 or kind == "random"
+
+    @every_protocol
+    def test_a_collapsed_encoder_only_guesses(self, protocol: Protocol, gallery: Gallery) -> None:
+        ranks = rank_probes(*crowd("collapsed"), protocol, gallery)
+        assert not ranks.better.any()
+        assert (ranks.ties == 11).all()
+
+    @every_protocol
+    def test_the_order_of_rows_does_not_matter(
+        self, protocol: Protocol, gallery: Gallery
+    ) -> None:
+        probes, photos = crowd("random")
+        back = Embedded(photos.sample_ids[::-1], photos.identities[::-1], photos.vectors[::-1])
+        assert as_rows(rank_probes(probes, back, protocol, gallery)) == as_rows(
+            rank_probes(probes, photos, protocol, gallery)
+        )
+
+    def test_searching_in_parts_changes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        probes, photos = crowd("random")
+        whole = as_rows(rank_probes(probes, photos, "full_ref", "source_excluded"))
+        monkeypatch.setattr("cldmray.gallery.ranking.CELLS", 150)
+        assert as_rows(rank_probes(probes, photos, "full_ref", "source_excluded")) == whole
+
+
+A, B, C = [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]
+"""Inner products: A.B = 0, A.C = 0.6, B.C = 0.8."""
+
+
+class TestByHand:
+    ROWS = (("a1", "Ada"), ("a2", "Ada"), ("b1", "Ben"))
+
+    def ranks(self, probe: list[float], gallery: Gallery, **limit: int) -> tuple[int, int]:
+        """Standing of Ada for a probe of photo a1, where a1 = A, a2 = B and Ben's b1 = C."""
+        photos = embedded(list(self.ROWS), np.array([A, B, C]))
+        probes = embedded([("a1", "Ada")], np.array([probe]))
+        found = rank_probes(probes, photos, "full_ref", gallery, **limit)
+        return int(found.better[0]), int(found.ties[0])
+
+    def test_the_source_is_found_only_where_it_is_in_the_gallery(self) -> None:
+        assert self.ranks(A, "source_included") == (0, 0)
+        assert self.ranks(A, "source_excluded") == (1, 0)
+
+    def test_the_other_photo_counts(self) -> None:
+        assert self.ranks(B, "source_excluded") == (0, 0)
+        assert self.ranks(C, "source_included") == (1, 0)
+
+    def test_rivals_out_of_reach_are_not_counted(self) -> None:
+        assert self.ranks(A, "source_excluded", depth=1) == (0, 0)
+        assert self.ranks(A, "source_excluded", depth=2) == (1, 0)
+
+    def test_equal_scores_are_ties(self) -> None:
+        photos = embedded(list(self.ROWS), np.array([A, B, B]))
+        probes = embedded([("a1", "Ada")], np.array([C]))
+        found = rank_probes(probes, photos, "full_ref", "source_excluded")
+        assert as_rows(found) == [("a1", 0, 1)]
+
+    def test_single_reference_with_the_source_is_the_source(self) -> None:
+        photos = embedded(list(self.ROWS), np.array([A, B, C]))
+        probes = embedded([("a1", "Ada"), ("a2", "Ada")], np.array([B, B]))
+        found = rank_probes(probes, photos, "single_ref", "source_included")
+        assert as_rows(found) == [("a1", 1, 0), ("a2", 0, 0)]
+
+    def test_few_references_are_five(self) -> None:
+        names = [f"a{number}" for number in range(8)]
+        order = sorted(names, key=lambda name: unit_hash("reference", name))
+        rows = [*((name, "Ada") for name in names), ("b", "Ben")]
+        for place, alike in enumerate(order[1:], start=1):
+            vectors = np.array([B if name == alike else [-1.0, 0.0] for name, _ in rows])
+            vectors[-1] = C
+            found = rank_probes(
+                embedded([(order[0], "Ada")], np.array([B])),
+                embedded(rows, vectors),
+                "few_ref",
+                "source_excluded",
+            )
+            assert found.better[0] == (0 if place <= 5 else 1)
+
+
+class TestOnePhoto:
+    def test_counts_only_with_its_source(self) -> None:
+        rows = [("a1", "Ada"), ("b1", "Ben"), ("b2", "Ben")]
+        both = embedded(rows, np.array([A, B, B]))
+        excluded = rank_probes(both, both, "full_ref", "source_excluded")
+        assert excluded.sample_ids.tolist() == ["b1", "b2"]
+        assert excluded.identities.tolist() == ["Ben", "Ben"]
+        assert excluded.gallery_size == 2
+        included = rank_probes(both, both, "full_ref", "source_included")
+        assert included.sample_ids.tolist() == ["a1", "b1", "b2"]
+
+    def test_nobody_left(self) -> None:
+        both = embedded([("a1", "Ada"), ("b1", "Ben")], np.array([A, B]))
+        with pytest.raises(BadInputError, match="at least two photos"):
+            rank_probes(both, both, "full_ref", "source_excluded")
+
+
+class TestErrors:
+    def test_one_person(self) -> None:
+        photos = embedded([("a1", "Ada"), ("a2", "Ada")], np.array([A, B]))
+        with pytest.raises(BadInputError, match="fewer than two people"):
+            rank_probes(photos, photos, "full_ref", "source_excluded")
+
+    @pytest.mark.parametrize("probe", [("a9", "Ada"), ("a1", "Cleo"), ("b1", "Ada")])
+    def test_a_probe_without_its_source(self, probe: tuple[str, str]) -> None:
+        photos = embedded([("a1", "Ada"), ("a2", "Ada"), ("b1", "Ben")], np.array([A, B, C]))
+        with pytest.raises(BadInputError, match=f"{probe[0]} of '{probe[1]}'"):
+            rank_probes(embedded([probe], np.array([A])), photos, "full_ref", "source_excluded")
+
+    def test_lengths_differ(self) -> None:
+        with pytest.raises(BadInputError, match="differ in number"):
+            Embedded(np.array(["a"]), np.array(["Ada", "Ben"]), np.array([A, B], np.float32))
+
+    def test_a_sample_twice(self) -> None:
+        rows = [("a1", "Ada"), ("a1", "Ada"), ("b1", "Ben")]
+        photos = embedded(rows, np.array([A, B, C]))
+        with pytest.raises(BadInputError, match="a1 .* more than once"):
+            rank_probes(photos, photos, "full_ref", "source_included")
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_a_diverged_encoder_is_no_perfect_attacker(self, value: float) -> None:
+        with pytest.raises(BadInputError, match="not finite"):
+            embedded([("a1", "Ada"), ("b1", "Ben")], np.array([A, [value, 0.0]]))

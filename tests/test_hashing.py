@@ -1,0 +1,118 @@
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cldmray import hashing
+from cldmray.anonymizers.blur import Blur
+from cldmray.attackers.ladder import EdgeProxy
+
+
+@dataclass(frozen=True)
+class Weights:
+    path: str
+    content: str = "first"
+
+    def version(self) -> str:
+        return self.content
+
+
+@dataclass(frozen=True)
+class Settings:
+    numbers: tuple[int, ...] = (1, 2)
+    inner: Blur = field(default_factory=Blur)
+
+
+class TestIds:
+    def test_are_these_ones_for_ever(self) -> None:
+        assert hashing.digest("a", "b") == (
+            "f04cdced9736a69da6103f08a4daaf8c485dd481217d218a1b4993c8c3968e13"
+        )
+        assert hashing.sample_id("lfw", "Ada/1") == "37014e186d9069fa"
+        assert hashing.identity_hash("Ada") == "50e9c21627f3"
+        assert hashing.picture_seed("ab", 1, 7) == 1512085507781328365
+
+    def test_parts_are_not_run_together(self) -> None:
+        assert hashing.digest("ab", "c") != hashing.digest("a", "bc")
+        assert hashing.sample_id("a", "bc") != hashing.sample_id("ab", "c")
+
+    def test_names_that_are_no_utf8_have_an_id(self) -> None:
+        name = b"\xff\xfe.jpg".decode("utf-8", "surrogateescape")
+        assert len(hashing.sample_id("folder", name)) == 16
+        assert hashing.fingerprint_rows([name])
+
+
+class TestSeeds:
+    def test_fit_signed_64_bits_and_differ(self) -> None:
+        seeds = [
+            hashing.picture_seed(f"{sample:016x}", draw, audit)
+            for sample in range(50)
+            for draw in range(3)
+            for audit in range(3)
+        ]
+        assert all(0 <= seed < 2**63 for seed in seeds)
+        assert len(set(seeds)) == len(seeds)
+        assert max(seeds) > 2**62
+
+    def test_unit_hash_is_uniform(self) -> None:
+        values = np.array([hashing.unit_hash("person", number) for number in range(4000)])
+        assert values.min() >= 0
+        assert values.max() < 1
+        counts, _ = np.histogram(values, 10, (0, 1))
+        assert np.square(counts - 400).sum() / 400 < 28  # chi squared, 9 degrees, p = 0.001
+
+
+class TestFingerprint:
+    def test_ignores_key_order_only(self) -> None:
+        assert hashing.fingerprint({"a": 1, "b": [2, 3]}) == hashing.fingerprint(
+            {"b": [2, 3], "a": 1}
+        )
+        distinct = [{"a": 1}, {"a": 2}, {"b": 1}, {"a": "1"}, {"a": [1]}, {"a": None}, {}]
+        assert len({hashing.fingerprint(value) for value in distinct}) == len(distinct)
+        assert hashing.fingerprint([1, 2]) != hashing.fingerprint([2, 1])
+
+    def test_of_rows_ignores_their_order_but_not_their_number(self) -> None:
+        assert hashing.fingerprint_rows(["x", "y"]) == hashing.fingerprint_rows(iter("yx"))
+        assert hashing.fingerprint_rows(["x"]) != hashing.fingerprint_rows(["x", "x"])
+        assert hashing.fingerprint_rows(["xy"]) != hashing.fingerprint_rows(["x", "y"])
+
+
+class TestDescribe:
+    def test_names_class_and_settings(self) -> None:
+        found = hashing.describe(Settings())
+        assert found["numbers"] == [1, 2]
+        assert found["inner"]["sigma"] == 4.0
+        assert found["inner"]["_target_"] == "cldmray.anonymizers.blur.Blur"
+
+    def test_outside_content_counts(self) -> None:
+        first, second = hashing.describe(Weights("w")), hashing.describe(Weights("w", "second"))
+        assert first["_version_"] == "first"
+        assert hashing.fingerprint(first) != hashing.fingerprint(second)
+
+    def test_reaches_into_mappings_and_sequences(self) -> None:
+        found = hashing.describe({"rungs": [EdgeProxy()], 3: Path("x")})
+        assert found["rungs"][0]["condition"]["high"] == 160
+        assert json.loads(json.dumps(found, default=str))["3"] == "x"
+
+    @pytest.mark.parametrize("value", [{"b", "a", "c"}, frozenset("hello world")])
+    def test_sets_have_the_same_fingerprint_in_every_process(self, value: set[str]) -> None:
+        code = (
+            "from cldmray.hashing import describe, fingerprint;"
+            f"print(fingerprint(describe({value!r})))"
+        )
+        found = {
+            subprocess.run(
+                [sys.executable, "-c", code],
+                env={"PYTHONHASHSEED": seed},
+                cwd=Path(__file__).parents[1],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for seed in ("1", "2")
+        }
+        assert len(found) == 1

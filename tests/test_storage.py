@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from cldmray import storage
+from cldmray.errors import BadInputError
+
+TABLE = pa.table({"name": ["a", "b"], "count": [1, 2]})
+
+
+class TestPaths:
+    def test_relative_and_home_paths_become_absolute(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HOME", "/home/ada")
+        assert storage.resolve("work/x")[1] == f"{tmp_path}/work/x"
+        assert storage.resolve("~/x")[1] == "/home/ada/x"
+
+    def test_uris_keep_their_file_system(self, tmp_path: Path) -> None:
+        filesystem, path = storage.resolve(f"file://{tmp_path}/x")
+        assert isinstance(filesystem, fs.LocalFileSystem)
+        assert path == f"{tmp_path}/x"
+        assert storage.resolve("mock://bucket/key")[0].type_name == "mock"
+
+    def test_join(self) -> None:
+        assert storage.join("s3://bucket/", "a", "b") == "s3://bucket/a/b"
+        assert storage.join("work", "a") == "work/a"
+
+
+class TestFiles:
+    def test_write_creates_folders_and_replaces(self, tmp_path: Path) -> None:
+        uri = str(tmp_path / "deep" / "er" / "file")
+        assert not storage.exists(uri)
+        storage.write_bytes(uri, b"one")
+        storage.write_bytes(uri, b"two")
+        assert storage.exists(uri)
+        assert storage.read_bytes(uri) == b"two"
+        assert [path.name for path in Path(uri).parent.iterdir()] == ["file"]
+
+    def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        uri = str(tmp_path / "file")
+        storage.write_bytes(uri, b"old")
+        with pytest.raises(TypeError):
+            storage.write_bytes(uri, None)  # type: ignore[arg-type]
+        assert storage.read_bytes(uri) == b"old"
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    def test_odd_names(self, tmp_path: Path) -> None:
+        uri = storage.join(str(tmp_path), "a b%20c", "näme=1", "x?y#z")
+        storage.write_bytes(uri, b"odd")
+        assert storage.read_bytes(uri) == b"odd"
+
+    def test_absent_file(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            storage.read_bytes(str(tmp_path / "absent"))
+
+    def test_list_files(self, tmp_path: Path) -> None:
+        for name in ("b", "a", "inner/c"):
+            storage.write_bytes(storage.join(str(tmp_path), name), b"")
+        names = [info.base_name for info in storage.list_files(str(tmp_path))]
+        assert names == ["a", "b", "c"]
+        assert len(storage.list_files(str(tmp_path), recursive=False)) == 2
+        with pytest.raises(BadInputError, match="absent"):
+            storage.list_files(str(tmp_path / "absent"))
+        with pytest.raises(BadInputError, match="no such folder"):
+            storage.list_files(str(tmp_path / "a"))
+
+    def test_make_folder_twice(self, tmp_path: Path) -> None:
+        for _ in range(2):
+            storage.make_folder(str(tmp_path / "x" / "y"))
+        assert (tmp_path / "x" / "y").is_dir()
+
+
+class TestTables:
+    def test_round_trip(self, tmp_path: Path) -> None:
+        uri = str(tmp_path / "seed=3" / "table.parquet")
+        storage.write_table(uri, TABLE)
+        assert storage.read_table(uri).equals(TABLE)
+        assert storage.read_table(uri, ["count"]).column_names == ["count"]
+        assert pq.read_metadata(uri).row_group(0).column(0).compression == "ZSTD"
+
+    @pytest.mark.parametrize("content", [None, b"", b"PAR1 but not really PAR1"])
+    def test_what_is_no_table_is_named(self, tmp_path: Path, content: bytes | None) -> None:
+        uri = str(tmp_path / "table.parquet")
+        if content is not None:
+            storage.write_bytes(uri, content)
+        with pytest.raises(BadInputError, match="table.parquet"):
+            storage.read_table(uri)
+
+    def test_an_absent_column_is_named(self, tmp_path: Path) -> None:
+        uri = str(tmp_path / "table.parquet")
+        storage.write_table(uri, TABLE)
+        with pytest.raises(BadInputError, match="weight"):
+            storage.read_table(uri, ["weight"])

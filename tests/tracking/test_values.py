@@ -1,0 +1,89 @@
+import pyarrow as pa
+import pytest
+
+from cldmray.errors import BadInputError
+from cldmray.faces.records import RESULTS
+from cldmray.tracking.values import (
+    clean_key,
+    flat_params,
+    flat_tags,
+    metric_name,
+    result_metrics,
+    shortened,
+)
+
+ROW = {
+    "anonymizer": "copy",
+    "attacker": "adaptive",
+    "protocol": "full_ref",
+    "gallery": "source_excluded",
+    "measure": "rank_1",
+    "value": 0.7,
+    "ci_low": 0.6,
+    "ci_high": 0.8,
+    "n_probes": 120,
+    "n_identities": 40,
+    "gallery_size": 400,
+    "chance": 0.025,
+}
+
+
+def test_metric_names() -> None:
+    assert metric_name("full_ref", "source_excluded", "rank_1") == "full_ref/source_excluded/rank_1"
+
+
+def test_results_become_metrics() -> None:
+    rows = [ROW, {**ROW, "measure": "tmr_at_fmr_1e-3", "value": 0.1}]
+    metrics = result_metrics(pa.Table.from_pylist(rows, RESULTS))
+    base = "full_ref/source_excluded"
+    assert metrics[f"{base}/rank_1"] == 0.7
+    assert metrics[f"{base}/rank_1_ci_low"] == 0.6
+    assert metrics[f"{base}/rank_1_ci_high"] == 0.8
+    assert metrics[f"{base}/rank_1_chance"] == 0.025
+    assert metrics[f"{base}/tmr_at_fmr_1e-3"] == 0.1
+    assert metrics[f"{base}/n_probes"] == 120
+    assert metrics[f"{base}/n_identities"] == 40
+    assert metrics[f"{base}/gallery_size"] == 400
+    assert len(metrics) == 11
+
+
+def test_rows_of_two_attackers_do_not_overwrite_each_other() -> None:
+    rows = pa.Table.from_pylist([ROW, {**ROW, "attacker": "fusion"}], RESULTS)
+    with pytest.raises(BadInputError, match="full_ref/source_excluded/rank_1 is there more than"):
+        result_metrics(rows)
+
+
+def test_params_are_flat_short_and_without_secrets() -> None:
+    settings = {
+        "faces": {"name": "lfw", "crop": [1, 2], "root": None},
+        "anonymizer": {"cldm-canny-1.0+depth-0.7": {"scale": 0.5}},
+        "empty": {},
+        "hub": {"token": "abc"},
+        "uri": "http://me:pw@host",
+    }
+    assert flat_params(settings) == {
+        "faces.name": "lfw",
+        "faces.crop": "[1, 2]",
+        "faces.root": "null",
+        "anonymizer.cldm-canny-1.0_depth-0.7.scale": "0.5",
+        "empty": "{}",
+        "hub.token": "***",
+        "uri": "http://***@host",
+    }
+    assert flat_params({}) == {}
+
+
+def test_long_values_are_cut_and_still_differ() -> None:
+    long, other = "a" * 501, "a" * 502
+    assert len(shortened(long)) == 500
+    assert shortened(long) != shortened(other)
+    assert shortened("a" * 500) == "a" * 500
+    assert len(clean_key("k" * 300)) == 250
+
+
+def test_tags_are_freed_of_secrets() -> None:
+    assert flat_tags({"api_key": "x", "note": "at http://a:b@c", "n": 3}) == {
+        "api_key": "***",
+        "note": "at http://***@c",
+        "n": "3",
+    }
