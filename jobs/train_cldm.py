@@ -9,8 +9,8 @@ import hydra
 from omegaconf import DictConfig
 
 from cldmray.conditions.base import Condition
-from cldmray.engine.cldm_training import CldmTraining
 from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.phases import CldmTraining
 from cldmray.errors import CldmrayError
 from cldmray.faces.source import FaceSource
 from cldmray.faces.splits import SplitConfig

@@ -1,6 +1,7 @@
 """Streams faces through condition tasks and a pool of anonymizer actors into a table."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from cldmray import hashing
 from cldmray.anonymizers.base import Anonymizer, Batch
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.tables import RecordsSink, StageTable
+from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
 from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
@@ -21,7 +22,6 @@ from cldmray.faces.records import (
     encode_pictures,
 )
 
-TASK_CPUS = 0.5
 KEPT = ["sample_id", "identity", "split", "draw", "seed"]
 SHAPE = ["height", "width"]
 
@@ -84,26 +84,32 @@ class Prepare:
 
 
 class AnonymizerActor:
-    """Holds one opened anonymizer; its weights load once."""
+    """Holds one opened anonymizer, whose weights load once, and redraws blocks batch by batch."""
 
-    def __init__(self, anonymizer: Anonymizer, threads: int) -> None:
+    def __init__(self, anonymizer: Anonymizer, batch_size: int, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
         self.controls = list(anonymizer.conditions)
+        self.batch_size = batch_size
         self.redraw = anonymizer.open()
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        table = block.select([*KEPT, *SHAPE])
         if not block.num_rows:
-            return block.select([*KEPT, *SHAPE, "pixels"])
-        batch = Batch(
-            sample_ids=block["sample_id"].to_pylist(),
-            images=raw_pictures(block, "pixels"),
-            seeds=block["seed"].to_numpy(),
-            conditions={name: raw_pictures(block, f"condition {name}") for name in self.controls},
+            return table.append_column("pixels", block["pixels"])
+        starts = range(0, block.num_rows, self.batch_size)
+        batches = [self._batch(block.slice(start, self.batch_size)) for start in starts]
+        redrawn = np.concatenate([self.redraw(batch) for batch in batches])
+        return table.append_column("pixels", raw_column(redrawn))
+
+    def _batch(self, rows: pa.Table) -> Batch:
+        return Batch(
+            sample_ids=rows["sample_id"].to_pylist(),
+            images=raw_pictures(rows, "pixels"),
+            seeds=rows["seed"].to_numpy(),
+            conditions={name: raw_pictures(rows, f"condition {name}") for name in self.controls},
         )
-        redrawn = raw_column(self.redraw(batch))
-        return block.select([*KEPT, *SHAPE]).append_column("pixels", redrawn)
 
 
 def anonymize(
@@ -129,7 +135,7 @@ def anonymize(
         audit_seed,
         engine,
     )
-    stream.write_datasink(RecordsSink(folder, ANONYMIZED))
+    write_records(stream, folder, ANONYMIZED)
 
 
 def redraw_stream(
@@ -149,23 +155,20 @@ def redraw_stream(
 
     resources = dict(anonymizer.resources)
     gpus = resources.pop("GPU", engine.gpus_per_actor)
+    blocks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
     prepared = faces.map_batches(
-        Prepare(anonymizer, draws, audit_seed).__call__,
-        batch_format="pyarrow",
-        batch_size=engine.batch_size,
-        num_cpus=TASK_CPUS,
+        Prepare(anonymizer, draws, audit_seed).__call__, num_cpus=TASK_CPUS, **blocks
     )
     redrawn = prepared.map_batches(
         AnonymizerActor,
-        fn_constructor_args=(anonymizer, engine.threads),
-        batch_format="pyarrow",
-        batch_size=engine.batch_size,
+        fn_constructor_args=(anonymizer, engine.batch_size, engine.threads),
         compute=ActorPoolStrategy(size=engine.actors),
         num_cpus=engine.cpus_per_actor,
         num_gpus=gpus or None,
         resources=resources or None,
+        **blocks,
     )
-    return redrawn.map_batches(encode, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS)
+    return redrawn.map_batches(encode, num_cpus=TASK_CPUS, **blocks)
 
 
 def evaluation_draws(attacker_draws: int) -> dict[str, int]:

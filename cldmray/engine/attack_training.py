@@ -168,7 +168,7 @@ def fit_encoder(
     storage.write_bytes(storage.join(folder, WEIGHTS), weights)
     curve = pa.Table.from_pylist(state["curve"])
     storage.write_table(storage.join(folder, CURVE), curve)
-    commit(folder, Manifest(files=[CURVE], rows=curve.num_rows, content=""))
+    commit(folder, Manifest({CURVE: curve.num_rows}))
 
 
 def load_encoder(stage: StageTable, config: EncoderConfig) -> FaceEncoder:

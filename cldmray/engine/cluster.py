@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +86,8 @@ def connect(config: EngineConfig) -> dict[str, Any]:
     context = DataContext.get_current()
     context.enable_progress_bars = config.progress
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\..*")
     resources = dict(ray.cluster_resources())
     wanted_gpus = config.gpus_per_actor * config.actors
     if wanted_gpus > 0 and resources.get("GPU", 0.0) == 0.0 and address == "local":

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.pictures import read_faces
-from cldmray.engine.tables import RecordsSink
+from cldmray.engine.tables import write_records
 from cldmray.errors import BadInputError
 from cldmray.faces.records import FACES
 from cldmray.faces.source import FaceSource
@@ -22,5 +22,4 @@ def load_faces(source: FaceSource, listing: pa.Table, engine: EngineConfig, fold
     """
     if not listing.num_rows:
         raise BadInputError(f"{source.name}: no photos of people to evaluate or to learn from")
-    stream = read_faces(source, listing, engine.block_rows)
-    stream.write_datasink(RecordsSink(folder, FACES))
+    write_records(read_faces(source, listing, engine.block_rows), folder, FACES)

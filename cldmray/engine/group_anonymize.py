@@ -8,9 +8,8 @@ import pyarrow.compute as pc
 import ray
 
 from cldmray.anonymizers.base import GroupAnonymizer
-from cldmray.engine.anonymize import TASK_CPUS
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.tables import RecordsSink, StageTable
+from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
 from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
@@ -64,7 +63,7 @@ def anonymize_groups(
     merged = labelled.groupby("group", num_partitions=4).map_groups(
         merge, batch_format="pyarrow", num_cpus=TASK_CPUS
     )
-    merged.write_datasink(RecordsSink(folder, ANONYMIZED))
+    write_records(merged, folder, ANONYMIZED)
 
 
 def plan_groups(
@@ -78,7 +77,7 @@ def plan_groups(
         return table.append_column("features", pa.array(list(found), pa.list_(pa.float32())))
 
     stream = faces.stream(FACES.names, engine.block_rows, engine.actors).map_batches(
-        features, batch_format="pyarrow", batch_size=engine.batch_size, num_cpus=TASK_CPUS
+        features, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
     rows = sorted(stream.iter_rows(), key=lambda row: row["sample_id"])
     labels: dict[str, str] = {}

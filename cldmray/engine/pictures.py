@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
+from cldmray.engine.tables import TASK_CPUS
 from cldmray.errors import BadInputError
 from cldmray.faces.decode import BadPicture, decode
 from cldmray.faces.records import Pictures, decode_pictures, encode_picture
@@ -49,7 +50,7 @@ def read_faces(source: FaceSource, listing: pa.Table, block_rows: int) -> Datase
         return table.append_column("reason", pa.array(reasons, pa.string()))
 
     stream = ray.data.from_arrow(blocks(listing, block_rows))
-    return stream.map_batches(load, batch_format="pyarrow", batch_size=None, num_cpus=0.5)
+    return stream.map_batches(load, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS)
 
 
 def load_split(

@@ -21,11 +21,14 @@ from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import Datasink, WriteResult
 
 from cldmray import storage
+from cldmray.engine.slices import Slice, Slices
 from cldmray.errors import BadInputError
 from cldmray.faces.records import REJECTED
 
 MANIFEST = "manifest.json"
 REJECTED_FILE = "rejected.parquet"
+TASK_CPUS = 0.5
+"""Logical CPUs of a data task; below 1, so that it runs beside actors on a small machine."""
 SORTED_BY = ("sample_id", "draw", "view")
 
 
@@ -34,16 +37,19 @@ class Manifest:
     """What a finished stage left in its folder.
 
     Attributes:
-        files: names of its Parquet files.
-        rows: their rows in all.
+        files: names of its Parquet files and the rows of each.
         content: order-free hash of all rows, 32 hexadecimal characters.
         rejected: rows of ``rejected.parquet``.
     """
 
-    files: list[str]
-    rows: int
-    content: str
+    files: dict[str, int]
+    content: str = ""
     rejected: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return sum(self.files.values())
 
 
 @dataclass(frozen=True)
@@ -72,16 +78,18 @@ class StageTable:
         Raises:
             BadInputError: the table is empty.
         """
-        filesystem, _ = storage.resolve(self.folder)
-        paths = [storage.resolve(uri)[1] for uri in self._filled()]
-        rows = max(self.manifest.rows, 1)
+        rows = self.manifest.rows
+        if not rows:
+            raise BadInputError(f"{self.folder}: the table is empty")
         blocks = max(math.ceil(rows / block_rows), min(4 * consumers, math.ceil(rows / 32)))
-        return ray.data.read_parquet(
-            paths,
-            filesystem=filesystem,
-            columns=columns,
-            partitioning=None,
-            override_num_blocks=blocks,
+        size = math.ceil(rows / blocks)
+        slices = [
+            Slice(storage.join(self.folder, name), start, min(size, count - start))
+            for name, count in self.manifest.files.items()
+            for start in range(0, count, size)
+        ]
+        return ray.data.read_datasource(
+            Slices(slices, columns), override_num_blocks=len(slices), num_cpus=TASK_CPUS
         )
 
     def read(self, columns: list[str] | None = None, split: str | None = None) -> pa.Table:
@@ -90,8 +98,10 @@ class StageTable:
         Raises:
             BadInputError: the table is empty; that of a split may be.
         """
+        if not self.manifest.files:
+            raise BadInputError(f"{self.folder}: the table is empty")
         tables = []
-        for uri in self._filled():
+        for uri in self.uris:
             table = storage.read_table(uri)
             if split is not None:
                 table = table.filter(pc.equal(table["split"], split))
@@ -101,11 +111,6 @@ class StageTable:
         if order:
             whole = whole.sort_by(order)
         return whole if columns is None else whole.select(columns)
-
-    def _filled(self) -> list[str]:
-        if not self.manifest.files:
-            raise BadInputError(f"{self.folder}: the table is empty")
-        return self.uris
 
     def count(self, split: str) -> int:
         """Rows of a split; only that column is read."""
@@ -169,12 +174,16 @@ class RecordsSink(Datasink[list[_Part]]):
             uri = storage.join(self.folder, REJECTED_FILE)
             storage.write_table(uri, pa.Table.from_pylist(rejected, REJECTED))
         manifest = Manifest(
-            files=sorted(part.file for part in parts if part.rows),
-            rows=sum(part.rows for part in parts),
+            files={part.file: part.rows for part in parts if part.rows},
             content=f"{sum(part.content for part in parts) % 2**128:032x}",
             rejected=len(rejected),
         )
         commit(self.folder, manifest)
+
+
+def write_records(stream: Dataset, folder: str, schema: pa.Schema) -> None:
+    """Write a stream as one committed table; see :class:`RecordsSink`."""
+    stream.write_datasink(RecordsSink(folder, schema), ray_remote_args={"num_cpus": TASK_CPUS})
 
 
 def commit(folder: str, manifest: Manifest) -> None:

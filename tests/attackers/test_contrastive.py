@@ -70,9 +70,7 @@ def small_encoder() -> nn.Module:
 
 def pictures() -> Tensor:
     """Queries, then keys."""
-    return torch.randn(
-        2 * BATCH, 4, dtype=torch.double, generator=torch.Generator().manual_seed(0)
-    )
+    return torch.randn(2 * BATCH, 4, dtype=torch.double, generator=torch.Generator().manual_seed(0))
 
 
 def loss_of(encoder: nn.Module, inputs: Tensor) -> Tensor:
@@ -103,9 +101,7 @@ class TestDistributed:
     def test_two_processes_have_the_loss_and_gradients_of_one(self, tmp_path: Path) -> None:
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
         command = [sys.executable, __file__, str(tmp_path)]
-        processes = [
-            subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)
-        ]
+        processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
         assert [process.wait(60) for process in processes] == [0, 0]
         whole = small_encoder()
         expected = loss_of(whole, pictures())

@@ -113,7 +113,5 @@ class TestValidation:
         assert found.rank_1(FirstPixel(), "cpu") == 1.0
 
     def test_nobody_left(self) -> None:
-        found = validation(
-            queries=flat(65), query_people=np.array([2]), query_source=np.array([3])
-        )
+        found = validation(queries=flat(65), query_people=np.array([2]), query_source=np.array([3]))
         assert math.isnan(found.rank_1(FirstPixel(), "cpu"))

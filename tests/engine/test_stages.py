@@ -36,7 +36,7 @@ class Work:
     def produce(self, folder: str) -> None:
         assert storage.exists(folder)
         self.produced.append(folder)
-        commit(folder, Manifest([], 1, f"{len(self.produced):032x}"))
+        commit(folder, Manifest({"part": 1}, f"{len(self.produced):032x}"))
 
 
 @pytest.fixture

@@ -70,7 +70,9 @@ class TestFiles:
         index.save(uri)
         opened = GalleryIndex.open(uri)
         assert len(opened) == 50
-        for one, other in zip(index.search(unit(9, 1), 7), opened.search(unit(9, 1), 7), strict=True):
+        for one, other in zip(
+            index.search(unit(9, 1), 7), opened.search(unit(9, 1), 7), strict=True
+        ):
             np.testing.assert_array_equal(one, other)
 
     @pytest.mark.parametrize("content", [None, b"", b"not an index", "half"])
@@ -117,9 +119,7 @@ class TestMerge:
         with pytest.raises(BadInputError, match="empty"):
             GalleryIndex.merge([empty])
         with pytest.raises(BadInputError, match="dimensions"):
-            GalleryIndex.merge(
-                [GalleryIndex(unit(2, 0, size), np.arange(2)) for size in (4, 8)]
-            )
+            GalleryIndex.merge([GalleryIndex(unit(2, 0, size), np.arange(2)) for size in (4, 8)])
 
 
 class TestErrors:

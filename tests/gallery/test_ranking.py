@@ -103,9 +103,7 @@ class TestAgainstPlainLoops:
         assert (ranks.ties == 11).all()
 
     @every_protocol
-    def test_the_order_of_rows_does_not_matter(
-        self, protocol: Protocol, gallery: Gallery
-    ) -> None:
+    def test_the_order_of_rows_does_not_matter(self, protocol: Protocol, gallery: Gallery) -> None:
         probes, photos = crowd("random")
         back = Embedded(photos.sample_ids[::-1], photos.identities[::-1], photos.vectors[::-1])
         assert as_rows(rank_probes(probes, back, protocol, gallery)) == as_rows(

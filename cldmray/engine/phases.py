@@ -1,0 +1,179 @@
+"""One phase of the CLDM's training: the loop, its schedule, its checkpoints (Ray Train)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray.train
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from ray.train import Checkpoint
+from torch import Tensor
+
+STATE_FILE = "state.pt"
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """Schedule of one training phase.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: pictures a step, over all workers.
+        learning_rate: its peak; linear warm-up, constant, then a cosine to 1 % of it.
+        warmup: steps of the warm-up.
+        decay_from: share of the steps after which the cosine starts.
+        ema: decay of the averaged weights that are kept in the end; 0 keeps the last ones.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup: int = 50
+    decay_from: float = 0.4
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class CldmTraining:
+    """Everything that decides the weights.
+
+    Attributes:
+        autoencoder, diffusion: schedules of the two phases.
+        condition_dropout: share of training pictures whose condition is withheld.
+        variants: versions of each photo: 1 itself, 2 mirrored, further ones shifted and scaled.
+        precision: ``bf16``, ``fp16`` or ``no`` (Accelerate's mixed precision).
+        checkpoint_every: steps between two checkpoints (and two lines of progress).
+        workers, use_gpu, threads: size of the worker group.
+        storage: folder of Ray Train's checkpoints; a run of the same ``name`` there is resumed.
+    """
+
+    autoencoder: PhaseConfig
+    diffusion: PhaseConfig
+    storage: str
+    name: str = "cldm"
+    seed: int = 0
+    condition_dropout: float = 0.15
+    variants: int = 4
+    precision: str = "bf16"
+    checkpoint_every: int = 250
+    workers: int = 1
+    use_gpu: bool = False
+    threads: int = 2
+
+
+def learning_rate(phase: PhaseConfig, step: int) -> float:
+    """Learning rate of a step, counted from 0."""
+    rate = phase.learning_rate * min(1.0, (step + 1) / phase.warmup)
+    late = (step / phase.steps - phase.decay_from) / (1 - phase.decay_from)
+    if late > 0:
+        rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * late))
+    return rate
+
+
+def local_batch(
+    size: int, phase: PhaseConfig, seed: int, step: int, rank: int, workers: int
+) -> tuple[npt.NDArray[np.int64], torch.Generator]:
+    """Indices of this worker's share of a step's global batch, and the step's generator.
+
+    Both depend on (seed, step) only, so that a resumed run repeats the undisturbed one.
+    """
+    chosen = np.random.default_rng([seed, step]).integers(0, size, phase.batch)
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step * workers + rank)
+    return chosen[rank::workers], generator
+
+
+def run_phase(
+    phase: PhaseConfig,
+    training: CldmTraining,
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    size: int,
+    loss_of: Callable[[torch.nn.Module, Tensor, torch.Generator], Tensor],
+) -> None:
+    """The loop that both phases share: resume, step, average, report, checkpoint.
+
+    Args:
+        size: number of training pictures.
+        loss_of: loss of (wrapped model, picture indices, generator).
+    """
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters, phase.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3
+    )
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    average = EMAModel(parameters, decay=phase.ema) if phase.ema else None
+    first = _restore(model, optimizer, average)
+    losses: list[float] = []
+    for step in range(first, phase.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(phase, step)
+        index, generator = local_batch(size, phase, training.seed, step, rank, workers)
+        loss = loss_of(wrapped, torch.from_numpy(index), generator)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if average:
+            average.step(parameters)
+        losses.append(float(loss.detach()))
+        done = step + 1
+        if done % training.checkpoint_every == 0 or done == phase.steps:
+            metrics = {
+                "step": done,
+                "loss": float(np.mean(losses)),
+                "lr": learning_rate(phase, step),
+            }
+            _report(metrics, rank, model, optimizer, average)
+            losses.clear()
+
+
+def _restore(model: torch.nn.Module, optimizer: Any, average: EMAModel | None) -> int:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return 0
+    with checkpoint.as_directory() as folder:
+        state = torch.load(Path(folder, STATE_FILE), map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if average:
+        average.load_state_dict(state["average"])
+    return int(state["step"])
+
+
+def _report(
+    metrics: dict[str, Any],
+    rank: int,
+    model: torch.nn.Module,
+    optimizer: Any,
+    average: EMAModel | None,
+) -> None:
+    with TemporaryDirectory() as folder:
+        checkpoint = None
+        if rank == 0:
+            print(" ".join(f"{key} {value:.5g}" for key, value in metrics.items()), flush=True)
+            parameters = list(model.parameters())
+            state: dict[str, Any] = {
+                "step": metrics["step"],
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "average": average.state_dict() if average else {},
+            }
+            if average:
+                average.store(parameters)
+                average.copy_to(parameters)
+                state["final"] = {k: v.clone() for k, v in model.state_dict().items()}
+                average.restore(parameters)
+            else:
+                state["final"] = state["model"]
+            torch.save(state, Path(folder, STATE_FILE))
+            checkpoint = Checkpoint.from_directory(folder)
+        ray.train.report(metrics, checkpoint=checkpoint)

@@ -1,0 +1,118 @@
+"""What the attacker gets to see: the faces table and every anonymizer's table."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cldmray import hashing
+from cldmray.anonymizers.base import GroupAnonymizer
+from cldmray.config import AuditConfig
+from cldmray.engine.anonymize import anonymize, evaluation_draws
+from cldmray.engine.faces import load_faces
+from cldmray.engine.group_anonymize import anonymize_groups
+from cldmray.engine.stages import Stages
+from cldmray.engine.tables import StageTable
+from cldmray.errors import BadInputError
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION
+from cldmray.faces.splits import assert_disjoint, split_listing
+
+
+class Exposure:
+    """Loads and anonymizes the photographs of an audit.
+
+    Args:
+        config: the audit.
+        stages: runs and remembers the stages.
+        announce: called with lines of progress.
+
+    Attributes:
+        notes: caveats for the report.
+    """
+
+    def __init__(
+        self, config: AuditConfig, stages: Stages, announce: Callable[[str], None]
+    ) -> None:
+        self.config = config
+        self.stages = stages
+        self.announce = announce
+        self.notes: list[str] = []
+
+    def listing(self) -> pa.Table:
+        """Samples of the people who are audited or train the attacker, with their splits."""
+        config = self.config
+        listing = config.faces.listing()
+        splits = split_listing(listing, config.splits)
+        column = [splits.get(identity, "") for identity in listing["identity"].to_pylist()]
+        listing = listing.append_column("split", pa.array(column, pa.string()))
+        used = [EVALUATION, ATTACKER, ATTACKER_VALIDATION]
+        kept = listing.filter(pc.is_in(listing["split"], pa.array(used)))
+        assert_disjoint(zip(kept["identity"].to_pylist(), kept["split"].to_pylist(), strict=True))
+        people = Counter(splits.values())
+        self.announce(
+            f"{config.faces.name}: {listing.num_rows} photos of {len(splits)} people; "
+            + ", ".join(f"{people[split]} {split}" for split in used)
+        )
+        self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
+        return kept
+
+    def _refuse_trained(self, evaluated: set[str]) -> None:
+        for key, member in self.config.anonymizer.items():
+            known = member.trained_on()
+            seen = sorted(person for person in evaluated if hashing.identity_hash(person) in known)
+            if not seen:
+                continue
+            message = (
+                f"anonymizer.{key}: {member.name} was trained on {len(seen)} of the "
+                f"{len(evaluated)} people to be evaluated (one is {seen[0]!r})"
+            )
+            if not self.config.audit.allow_trained_identities:
+                raise BadInputError(
+                    f"{message}; evaluate other people (splits.evaluation, splits.min_photos), or "
+                    "set audit.allow_trained_identities=true"
+                )
+            self.notes.append(f"{message}, which was allowed by audit.allow_trained_identities.")
+
+    def faces(self, listing: pa.Table) -> StageTable:
+        """The decoded photographs; stops where too many files are bad."""
+        config = self.config
+        rows = zip(
+            *(listing[name].to_pylist() for name in ("sample_id", "version", "split")), strict=True
+        )
+        table = self.stages.run(
+            "faces",
+            {"source": config.faces, "listing": hashing.fingerprint_rows(map(repr, rows))},
+            [],
+            lambda folder: load_faces(config.faces, listing, config.engine, folder),
+        )
+        bad = table.manifest.rejected
+        if bad:
+            self.announce(
+                f"{bad} of {listing.num_rows} files cannot be used; the report lists them"
+            )
+        if bad > config.audit.max_bad_share * listing.num_rows:
+            examples = table.rejected().slice(0, 3).to_pylist()
+            reasons = "; ".join(f"{row['location']}: {row['reason']}" for row in examples)
+            raise BadInputError(
+                f"{bad} of {listing.num_rows} files cannot be used, more than "
+                f"audit.max_bad_share={config.audit.max_bad_share:g} allows: {reasons} ... "
+                f"(all in {table.folder}/rejected.parquet)"
+            )
+        return table
+
+    def redraw(self, key: str, faces: StageTable) -> StageTable:
+        """The anonymized pictures of one setting."""
+        config = self.config
+        member = config.anonymizer[key]
+        queried = any(rung.per_anonymizer for rung in config.attack.values())
+        draws = evaluation_draws(config.audit.attacker_draws if queried else 0)
+
+        def produce(folder: str) -> None:
+            if isinstance(member, GroupAnonymizer):
+                anonymize_groups(faces, member, draws, config.engine, folder)
+            else:
+                anonymize(faces, member, draws, config.audit.seed, config.engine, folder)
+
+        settings = {"anonymizer": member, "draws": draws, "seed": config.audit.seed}
+        return self.stages.run(f"anonymize-{member.name}", settings, [faces.key], produce)

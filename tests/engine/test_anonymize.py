@@ -1,0 +1,227 @@
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+
+from cldmray import hashing
+from cldmray.anonymizers.base import Anonymizer, Batch, Redraw
+from cldmray.anonymizers.blur import Blur
+from cldmray.anonymizers.k_same import KSame
+from cldmray.anonymizers.pictures import Pictures
+from cldmray.conditions.base import Condition
+from cldmray.conditions.canny import Canny
+from cldmray.engine.anonymize import (
+    AnonymizerActor,
+    Prepare,
+    anonymize,
+    evaluation_draws,
+    raw_column,
+    raw_pictures,
+)
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.group_anonymize import anonymize_groups
+from cldmray.engine.tables import StageTable, read_manifest
+from cldmray.errors import BadInputError
+from cldmray.faces.records import (
+    ANONYMIZED,
+    ATTACKER,
+    ATTACKER_VALIDATION,
+    EVALUATION,
+    FACES,
+    decode_pictures,
+)
+from cldmray.faces.records import Pictures as Images
+
+SEED = 11
+DRAWS = {EVALUATION: 1, ATTACKER: 2}
+
+
+def table_of(folder: str) -> StageTable:
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    return StageTable(folder, manifest, "")
+
+
+def seeded(named: str = "seeded", keep: str = "0123456789abcdef") -> Anonymizer:
+    """An anonymizer whose pictures tell their seed, sample and edges; only chosen samples.
+
+    The class is made here, so that it travels to the workers by value.
+    """
+
+    @dataclass(frozen=True)
+    class Seeded(Anonymizer):
+        first: str = keep
+
+        @property
+        def name(self) -> str:
+            return named
+
+        @property
+        def conditions(self) -> Mapping[str, Condition]:
+            return {"edges": Canny(), "coarse": Canny(100, 200)}
+
+        def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+            return np.array([sample[0] in self.first for sample in sample_ids], bool)
+
+        def open(self) -> Redraw:
+            def redraw(batch: Batch) -> Images:
+                assert batch.images.shape == batch.conditions["edges"].shape
+                both = batch.conditions["edges"] // 2 + batch.conditions["coarse"] // 4
+                noise = [np.random.default_rng(seed).integers(0, 8) for seed in batch.seeds]
+                kept = [int(sample[:2], 16) // 4 for sample in batch.sample_ids]
+                shift = np.array(noise) + np.array(kept)
+                return (both // 2 + shift[:, None, None, None]).astype(np.uint8)
+
+            return redraw
+
+    return Seeded()
+
+
+def directly(
+    anonymizer: Anonymizer, faces: StageTable, draws: Mapping[str, int]
+) -> dict[tuple[str, int], tuple[int, Images]]:
+    """Seed and picture of every (sample, draw), one picture at a time and without Ray."""
+    redraw = anonymizer.open()
+    found = {}
+    for row in faces.read().to_pylist():
+        if not anonymizer.select([row["sample_id"]])[0]:
+            continue
+        images = decode_pictures([row["image"]])
+        for draw in range(draws.get(row["split"], 0)):
+            seed = hashing.picture_seed(row["sample_id"], draw, SEED)
+            maps = {name: extract(images) for name, extract in anonymizer.conditions.items()}
+            batch = Batch([row["sample_id"]], images, np.array([seed]), maps)
+            found[row["sample_id"], draw] = (seed, redraw(batch)[0])
+    return found
+
+
+class TestRawPictures:
+    def test_round_trip(self) -> None:
+        images = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
+        block = pa.table({"height": [4] * 3, "width": [6] * 3, "pixels": raw_column(images)})
+        np.testing.assert_array_equal(raw_pictures(block, "pixels"), images)
+        np.testing.assert_array_equal(raw_pictures(block[1:], "pixels"), images[1:])
+        assert len(raw_pictures(block[:0], "pixels")) == 0
+
+
+class TestPrepare:
+    def test_draws_and_seeds(self, faces: StageTable) -> None:
+        block = faces.read()
+        found = Prepare(Blur(), DRAWS, SEED)(block)
+        expected = [
+            (row["sample_id"], draw, hashing.picture_seed(row["sample_id"], draw, SEED))
+            for row in block.to_pylist()
+            for draw in range(DRAWS.get(row["split"], 0))
+        ]
+        columns = (found[name].to_pylist() for name in ("sample_id", "draw", "seed"))
+        assert list(zip(*columns, strict=True)) == expected
+        assert len(expected) == 18 + 2 * 15
+
+    @pytest.mark.parametrize("draws", [{}, {EVALUATION: 0}])
+    def test_nothing_to_do(self, faces: StageTable, draws: dict[str, int]) -> None:
+        anonymizer = seeded()
+        prepared = Prepare(anonymizer, draws, SEED)(faces.read())
+        assert prepared.num_rows == 0
+        assert "condition edges" in prepared.column_names
+        assert AnonymizerActor(anonymizer, 4, 1)(prepared).num_rows == 0
+        assert Prepare(anonymizer, DRAWS, SEED)(FACES.empty_table()).num_rows == 0
+
+
+class TestEvaluationDraws:
+    @pytest.mark.parametrize(("queries", "validation"), [(0, 0), (1, 1), (3, 1)])
+    def test_counts(self, queries: int, validation: int) -> None:
+        assert evaluation_draws(queries) == {
+            EVALUATION: 1,
+            ATTACKER: queries,
+            ATTACKER_VALIDATION: validation,
+        }
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+class TestStream:
+    @pytest.fixture
+    def run(
+        self, faces: StageTable, engine: EngineConfig, tmp_path: Path
+    ) -> Callable[..., StageTable]:
+        def run(
+            anonymizer: Anonymizer, draws: Mapping[str, int] = DRAWS, **changes: Any
+        ) -> StageTable:
+            folder = str(tmp_path / str(len(list(tmp_path.iterdir()))))
+            anonymize(faces, anonymizer, draws, SEED, replace(engine, **changes), folder)
+            return table_of(folder)
+
+        return run
+
+    @pytest.mark.parametrize("anonymizer", [Blur(sigma=2.0), seeded(keep="0123456789")])
+    def test_equals_the_direct_call(
+        self, run: Callable[..., StageTable], faces: StageTable, anonymizer: Anonymizer
+    ) -> None:
+        expected = directly(anonymizer, faces, DRAWS)
+        table = run(anonymizer, batch_size=7, actors=1)
+        rows = table.read().to_pylist()
+        assert table.read().schema.equals(ANONYMIZED)
+        assert {row["anonymizer"] for row in rows} == {anonymizer.name}
+        assert [(row["sample_id"], row["draw"]) for row in rows] == sorted(expected)
+        for row in rows:
+            seed, picture = expected[row["sample_id"], row["draw"]]
+            assert row["seed"] == seed
+            np.testing.assert_array_equal(decode_pictures([row["image"]])[0], picture)
+        other = run(anonymizer, batch_size=64, actors=2, block_rows=256)
+        assert other.manifest.content == table.manifest.content
+        assert other.manifest.rows == len(expected)
+
+    def test_an_error_of_the_anonymizer_reaches_the_driver(
+        self, run: Callable[..., StageTable], tmp_path: Path
+    ) -> None:
+        pictures = Pictures(str(tmp_path / "absent"), source="drawn")
+        with pytest.raises(BadInputError, match="absent"):
+            run(pictures)
+
+    def test_no_split_is_asked_for(self, run: Callable[..., StageTable]) -> None:
+        assert run(Blur(), draws={"background": 2, EVALUATION: 0}).manifest.files == {}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+class TestGroups:
+    def test_k_same(self, faces: StageTable, engine: EngineConfig, tmp_path: Path) -> None:
+        anonymizer = KSame(k=3)
+        draws = {EVALUATION: 1, ATTACKER: 3}
+        anonymize_groups(faces, anonymizer, draws, engine, str(tmp_path / "0"))
+        anonymize_groups(
+            faces,
+            anonymizer,
+            dict(reversed(draws.items())),
+            replace(engine, batch_size=7, actors=2, block_rows=256),
+            str(tmp_path / "1"),
+        )
+        table, other = (table_of(str(tmp_path / name)) for name in "01")
+        assert other.manifest.content == table.manifest.content
+        photos = {row["sample_id"]: row for row in faces.read().to_pylist()}
+        rows = table.read().to_pylist()
+        assert {row["sample_id"] for row in rows} == {
+            sample for sample, row in photos.items() if row["split"] in draws
+        }
+        assert len(rows) == len({row["sample_id"] for row in rows})
+        groups: dict[bytes, list[str]] = {}
+        for row in rows:
+            assert (row["anonymizer"], row["draw"], row["seed"]) == ("k_same", 0, 0)
+            assert row["split"] == photos[row["sample_id"]]["split"]
+            groups.setdefault(row["image"], []).append(row["sample_id"])
+        for image, members in groups.items():
+            assert len({photos[member]["identity"] for member in members}) == len(members) >= 3
+            assert len({photos[member]["split"] for member in members}) == 1
+            pictures = decode_pictures([photos[member]["image"] for member in members])
+            mean = np.floor(pictures.astype(np.float64).mean(0) + 0.5)
+            np.testing.assert_array_equal(decode_pictures([image])[0], mean)
+
+    def test_too_few_people(self, faces: StageTable, engine: EngineConfig, tmp_path: Path) -> None:
+        with pytest.raises(BadInputError, match="k=7 needs as many people"):
+            anonymize_groups(faces, KSame(k=7), {EVALUATION: 1}, engine, str(tmp_path / "0"))
+        assert read_manifest(str(tmp_path / "0")) is None
