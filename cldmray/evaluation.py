@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cldmray.config import AuditSettings
+from cldmray.errors import BadInputError
 from cldmray.faces.records import RESULTS
 from cldmray.gallery.ranking import Embedded, Ranks, rank_probes
 from cldmray.metrics.confidence import bootstrap_columns, bootstrap_identities
@@ -36,12 +38,12 @@ class Attack:
 
 def view_of(table: pa.Table, view: str) -> Embedded:
     """The embeddings of one view of an embeddings table."""
-    rows = table.filter(pa.compute.equal(table["view"], view)).sort_by("sample_id")
+    rows = table.filter(pc.equal(table["view"], view)).sort_by("sample_id")
     vectors = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return Embedded(
         np.asarray(rows["sample_id"].to_pylist()),
         np.asarray(rows["identity"].to_pylist()),
-        vectors.reshape(rows.num_rows, -1),
+        vectors.reshape(rows.num_rows, rows.schema.field("embedding").type.list_size),
     )
 
 
@@ -54,9 +56,12 @@ def attacks(
         embeddings: of one encoder, with the views ``original`` and ``anonymizer``.
 
     Raises:
-        BadInputError: see :func:`cldmray.gallery.ranking.rank_probes`.
+        BadInputError: the anonymizer has no picture of the evaluated people; also see
+            :func:`cldmray.gallery.ranking.rank_probes`.
     """
     probes, photos = view_of(embeddings, anonymizer), view_of(embeddings, original)
+    if not len(probes.sample_ids):
+        raise BadInputError(f"{anonymizer}: there is no picture of the people to be evaluated")
     return [
         Attack(
             anonymizer, attacker, protocol, gallery, rank_probes(probes, photos, protocol, gallery)

@@ -28,9 +28,9 @@ def verdict(risks: list[AnonymizerRisk], controls: set[str]) -> Verdict:
 
 def _leak_sentence(leaks: list[AnonymizerRisk], count: int) -> str:
     worst = leaks[0]
-    others = ", ".join(risk.anonymizer for risk in leaks[1:])
-    which = f"{len(leaks)} of {count} settings give people away ({worst.anonymizer}"
-    which += f", {others})" if others else ")"
+    verb = "gives" if len(leaks) == 1 else "give"
+    named = ", ".join(risk.anonymizer for risk in leaks)
+    which = f"{len(leaks)} of {count} settings {verb} people away ({named})"
     if count == 1:
         which = f"{worst.anonymizer} gives people away"
     return (
@@ -44,13 +44,15 @@ def _leak_sentence(leaks: list[AnonymizerRisk], count: int) -> str:
 
 def _calm_sentence(candidates: list[AnonymizerRisk]) -> str:
     worst = max(candidates, key=lambda risk: risk.high)
+    note = next((risk.note for risk in (worst, *candidates) if risk.note), "")
+    which = worst.anonymizer if len(candidates) == 1 else f"any of {len(candidates)} settings"
     text = (
-        f"No attack on {len(candidates)} settings can be told from guessing; the most that is "
+        f"No attack on {which} can be told from guessing; the most that is "
         f"compatible with the measurements is {percent(worst.high)} of photos named rightly "
         f"({worst.anonymizer}; guessing: {percent(worst.chance)})"
     )
-    if worst.note:
-        return f"{text}, but nothing can be concluded from that: {worst.note}."
+    if note:
+        return f"{text}, but nothing can be concluded from that: {note}."
     return f"{text}."
 
 

@@ -13,7 +13,8 @@ def main(composed: DictConfig) -> None:
     """Check everything, run the audit, write and track its report."""
     from cldmray import storage
     from cldmray.audit import Audit
-    from cldmray.config import build_audit, plain
+    from cldmray.building import plain
+    from cldmray.config import build_audit
     from cldmray.engine.cluster import connect
     from cldmray.gallery.index import load_faiss
     from cldmray.report.terminal import print_report

@@ -31,7 +31,7 @@ class TrainingJob:
 def main(composed: DictConfig) -> None:
     """Load the background people, train, save a diffusers folder with its card."""
     from cldmray.anonymizers import cldm, cldm_card
-    from cldmray.config import build, plain
+    from cldmray.building import build, plain
     from cldmray.engine.cldm_training import train_cldm
     from cldmray.engine.cluster import connect
     from cldmray.engine.pictures import load_split

@@ -27,8 +27,8 @@ people, and nobody should release pictures on the strength of it.
 {parts}
 
 Weights are stored as fp16 safetensors in the usual folders of diffusers;
-`StableDiffusionControlNetPipeline.from_pretrained` opens them. The text encoder is untrained:
-prompts are labels without meaning.
+`StableDiffusionControlNetPipeline.from_pretrained(folder, controlnet=..., dtype=torch.float32)`
+opens them on a CPU. The text encoder is untrained: prompts are labels without meaning.
 
 ## Training
 - Data: {photos} photos of {people} background people of `{source}`. Their hashed names are in
@@ -40,8 +40,8 @@ prompts are labels without meaning.
 ```
 
 ## Limits
-- Trained on press photographs of public figures: mostly men, mostly light-skinned, frontal.
-- 64 pixels are few: reconstructions are soft, fine texture is invented.
+- It has the biases of its training photographs: who is frequent there is drawn best.
+- {size} pixels are few: reconstructions are soft, fine texture is invented.
 - The model has seen its background people many times and may reproduce them; do not use its
   output as pictures of people who do not exist.
 """

@@ -38,7 +38,7 @@ def _gather(
             "splits.background_share and splits.validation_share"
         )
     pictures = decode_pictures(photos["image"].to_pylist())
-    names, codes = np.unique(np.asarray(photos["identity"].to_pylist()), return_inverse=True)
+    _, codes = np.unique(np.asarray(photos["identity"].to_pylist()), return_inverse=True)
     people = codes.astype(np.int64)
     rows = np.arange(len(people))
     if rung.query != "anonymized":

@@ -5,7 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 import ray.train
@@ -79,7 +78,7 @@ def train_worker(config: dict[str, Any]) -> None:
         losses.append(float(loss.detach()))
         done = step + 1
         if done % training.validate_every == 0 or done == training.steps:
-            point = {"step": done, "loss": float(np.mean(losses))}
+            point = {"step": done, "loss": _mean_over_workers(losses, workers, device)}
             if rank == 0:
                 encoder.eval()
                 point["validation_rank_1"] = validation.rank_1(encoder, str(device))
@@ -87,6 +86,13 @@ def train_worker(config: dict[str, Any]) -> None:
             losses.clear()
             curve.append(point)
             _report(point, curve, rank, encoder, optimizer)
+
+
+def _mean_over_workers(losses: list[float], workers: int, device: torch.device) -> float:
+    mean = torch.tensor(losses, dtype=torch.float64).mean().float().to(device)
+    if workers > 1:
+        torch.distributed.all_reduce(mean)
+    return float(mean) / workers
 
 
 def _restore(encoder: FaceEncoder, optimizer: Any) -> tuple[int, list[dict[str, float]]]:
@@ -128,10 +134,17 @@ def fit_encoder(
 ) -> None:
     """Train one encoder and commit its weights and learning curve to a stage folder.
 
+    Training that was cut short, worker or driver, goes on from the folder's last checkpoint.
+
     Args:
         start: trained encoder to start from.
         folder: gets ``encoder.safetensors``, ``curve.parquet`` and Ray Train's checkpoints.
+
+    Raises:
+        BadInputError: the attacker people are too few for the training workers.
+        CldmrayError: see :func:`check_converged`.
     """
+    PairSampler(pairs, rung.training.batch, rung.training.seed, engine.train_workers)
     use_gpu = engine.gpus_per_train_worker > 0
     filesystem, path = storage.resolve(folder)
     trainer = TorchTrainer(
@@ -165,10 +178,24 @@ def fit_encoder(
     with checkpoint.as_directory() as local:
         weights = Path(local, WEIGHTS).read_bytes()
         state = torch.load(Path(local, "state.pt"), map_location="cpu", weights_only=True)
+    check_converged(rung.name, state["curve"])
     storage.write_bytes(storage.join(folder, WEIGHTS), weights)
     curve = pa.Table.from_pylist(state["curve"])
     storage.write_table(storage.join(folder, CURVE), curve)
     commit(folder, Manifest({CURVE: curve.num_rows}))
+
+
+def check_converged(name: str, curve: list[dict[str, float]]) -> None:
+    """Refuse an encoder whose loss became infinite or not a number.
+
+    Raises:
+        CldmrayError: it did; the message names the rung and what to change.
+    """
+    if not all(math.isfinite(point["loss"]) for point in curve):
+        raise CldmrayError(
+            f"{name}: the training diverged; lower its training.learning_rate, or raise its "
+            "training.warmup or training.temperature"
+        )
 
 
 def load_encoder(stage: StageTable, config: EncoderConfig) -> FaceEncoder:

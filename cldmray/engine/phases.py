@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,16 @@ class PhaseConfig:
     decay_from: float = 0.4
     ema: float = 0.0
 
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch", "warmup"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate: must be above 0, got {self.learning_rate}")
+        for key in ("decay_from", "ema"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be in [0, 1), got {getattr(self, key)}")
+
 
 @dataclass(frozen=True)
 class CldmTraining:
@@ -61,11 +71,22 @@ class CldmTraining:
     seed: int = 0
     condition_dropout: float = 0.15
     variants: int = 4
-    precision: str = "bf16"
+    precision: Literal["bf16", "fp16", "no"] = "bf16"
     checkpoint_every: int = 250
     workers: int = 1
     use_gpu: bool = False
     threads: int = 2
+
+    def __post_init__(self) -> None:
+        for key in ("variants", "checkpoint_every", "workers", "threads"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
+        if self.seed < 0:
+            raise ValueError(f"seed: must not be negative, got {self.seed}")
+        if not 0 <= self.condition_dropout <= 1:
+            raise ValueError(f"condition_dropout: must be in 0..1, got {self.condition_dropout}")
+        if self.workers > min(self.autoencoder.batch, self.diffusion.batch):
+            raise ValueError(f"workers: {self.workers} are more than a batch has pictures")
 
 
 def learning_rate(phase: PhaseConfig, step: int) -> float:

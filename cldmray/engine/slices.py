@@ -31,7 +31,7 @@ class Slices(Datasource):
     """
 
     def __init__(self, slices: list[Slice], columns: list[str]) -> None:
-        super().__init__()
+        Datasource.__init__(self)
         self.slices = slices
         self.columns = columns
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cldmray import __version__, hashing, storage
+from cldmray.engine.failures import own_errors
 from cldmray.engine.tables import StageTable, read_manifest
 from cldmray.errors import CldmrayError
 
@@ -47,7 +48,7 @@ class Stages:
             produce: given a folder, writes and commits the table there.
 
         Raises:
-            CldmrayError: ``produce`` returned without committing.
+            CldmrayError: ``produce`` returned without committing, or one of its workers raised it.
         """
         identity = {"stage": name, "version": __version__, "inputs": list(inputs)}
         key = hashing.fingerprint({**identity, "settings": hashing.describe(settings)})
@@ -58,7 +59,8 @@ class Stages:
         if manifest is None:
             self.announce(f"{name} ...")
             storage.make_folder(folder)
-            produce(folder)
+            with own_errors():
+                produce(folder)
             manifest = read_manifest(folder)
             if manifest is None:
                 raise CldmrayError(f"stage {name} ended without a manifest in {folder}")

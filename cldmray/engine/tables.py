@@ -88,9 +88,10 @@ class StageTable:
             for name, count in self.manifest.files.items()
             for start in range(0, count, size)
         ]
-        return ray.data.read_datasource(
+        stream: Dataset = ray.data.read_datasource(
             Slices(slices, columns), override_num_blocks=len(slices), num_cpus=TASK_CPUS
         )
+        return stream
 
     def read(self, columns: list[str] | None = None, split: str | None = None) -> pa.Table:
         """The table in memory, sorted by those of :data:`SORTED_BY` that it has.

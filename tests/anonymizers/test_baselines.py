@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import numpy as np
@@ -141,12 +142,14 @@ def test_a_label_tells_two_settings_apart() -> None:
 def test_yaml_holds_every_field_with_its_default(name: str) -> None:
     path = CONF / f"{name}.yaml"
     assert path.read_text().startswith(f"# @package anonymizer.{name}\n# ")
-    config = OmegaConf.load(path)
+    whole = OmegaConf.create({"faces": {"name": "some_faces", "size": 64}})
+    config = OmegaConf.merge(whole, {"one": OmegaConf.load(path)}).one
     keys = [str(key) for key in config]
-    required = {key: f"some_{key}" for key in keys if OmegaConf.is_missing(config, key)}
-    anonymizer = instantiate(config, **required)
+    given = {key: f"some_{key}" for key in keys if OmegaConf.is_missing(config, key)}
+    anonymizer = instantiate(config, **given)
     assert isinstance(anonymizer, Anonymizer | GroupAnonymizer)
-    assert anonymizer == type(anonymizer)(**required)
+    required = [field.name for field in fields(anonymizer) if field.default is MISSING]  # type: ignore[arg-type]
+    assert anonymizer == type(anonymizer)(**{key: getattr(anonymizer, key) for key in required})
     assert anonymizer.name == name
     assert set(keys) - {"_target_"} == set(type(anonymizer).__dataclass_fields__)  # type: ignore[union-attr]
     OmegaConf.structured(type(anonymizer))

@@ -38,7 +38,7 @@ class TestStrength:
         assert 0.93 <= float(scale.min()) < 0.94
         assert 1.06 < float(scale.max()) <= 1.07
         assert float(found[:, [2, 5]].abs().max()) <= 0.07
-        assert 0.8 <= float(found[:, 6].min())
+        assert float(found[:, 6].min()) >= 0.8
         assert float(found[:, 6].max()) <= 1.2
         assert float(found[:, 7:].abs().max()) <= 0.15
 

@@ -1,6 +1,6 @@
 """A small faces table, written by the real sink but without Ray."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,16 +50,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> StageTable:
     return commit_tasks(folder, FACES, [[table[:20]], [table[20:]]])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def engine() -> EngineConfig:
     return EngineConfig(
         address="local", actors=1, batch_size=16, block_rows=16, train_workers=1, progress=False
     )
-
-
-@pytest.fixture
-def quick_reports() -> Iterator[None]:
-    """Ray Train looks for reports five times a second instead of every other second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-        yield

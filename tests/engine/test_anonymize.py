@@ -24,6 +24,7 @@ from cldmray.engine.anonymize import (
     raw_pictures,
 )
 from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.failures import own_errors
 from cldmray.engine.group_anonymize import anonymize_groups
 from cldmray.engine.tables import StageTable, read_manifest
 from cldmray.errors import BadInputError
@@ -75,7 +76,8 @@ def seeded(named: str = "seeded", keep: str = "0123456789abcdef") -> Anonymizer:
                 noise = [np.random.default_rng(seed).integers(0, 8) for seed in batch.seeds]
                 kept = [int(sample[:2], 16) // 4 for sample in batch.sample_ids]
                 shift = np.array(noise) + np.array(kept)
-                return (both // 2 + shift[:, None, None, None]).astype(np.uint8)
+                told: Images = (both // 2 + shift[:, None, None, None]).astype(np.uint8)
+                return told
 
             return redraw
 
@@ -176,11 +178,22 @@ class TestStream:
         assert other.manifest.content == table.manifest.content
         assert other.manifest.rows == len(expected)
 
-    def test_an_error_of_the_anonymizer_reaches_the_driver(
-        self, run: Callable[..., StageTable], tmp_path: Path
+    @pytest.mark.parametrize("where", ["actor", "task"])
+    def test_an_error_on_a_worker_keeps_its_class_and_message(
+        self, run: Callable[..., StageTable], tmp_path: Path, where: str
     ) -> None:
-        pictures = Pictures(str(tmp_path / "absent"), source="drawn")
-        with pytest.raises(BadInputError, match="absent"):
+        if where == "task":
+            (tmp_path / "pictures" / "person").mkdir(parents=True)
+            (tmp_path / "pictures" / "person" / "a.png").write_bytes(b"")
+
+        @dataclass(frozen=True)
+        class All(Pictures):
+            def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+                return np.ones(len(sample_ids), bool)
+
+        pictures = All(str(tmp_path / "pictures"), source="drawn")
+        message = "no such folder" if where == "actor" else "no picture of sample"
+        with pytest.raises(BadInputError, match=f"^pictures: .*{message}"), own_errors():
             run(pictures)
 
     def test_no_split_is_asked_for(self, run: Callable[..., StageTable]) -> None:

@@ -1,11 +1,11 @@
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.gallery.index import Floats
 from cldmray.gallery.ranking import REFERENCES, Embedded, Gallery, Protocol, Ranks, rank_probes
 from cldmray.hashing import unit_hash
 
@@ -13,7 +13,7 @@ GRID = list(product(get_args(Protocol), get_args(Gallery)))
 every_protocol = pytest.mark.parametrize(("protocol", "gallery"), GRID)
 
 
-def embedded(rows: list[tuple[str, str]], vectors: Floats) -> Embedded:
+def embedded(rows: list[tuple[str, str]], vectors: npt.NDArray[Any]) -> Embedded:
     """Rows are (sample id, identity)."""
     ids, identities = (np.array([row[column] for row in rows]) for column in (0, 1))
     return Embedded(ids, identities, np.asarray(vectors, np.float32))
@@ -68,6 +68,7 @@ def crowd(kind: str, seed: int = 0) -> tuple[Embedded, Embedded]:
     random = np.random.default_rng(seed)
     rows = [(f"s{p}-{n}", f"person {p}") for p in range(12) for n in range(1 + p * 8 // 11)]
     rows = [rows[place] for place in random.permutation(len(rows))]
+    vectors: Any
     if kind == "collapsed":
         vectors = np.tile(random.normal(size=16), (len(rows), 1))
         vectors += random.normal(size=vectors.shape) * 1e-9
@@ -77,10 +78,10 @@ def crowd(kind: str, seed: int = 0) -> tuple[Embedded, Embedded]:
     else:
         vectors = random.normal(size=(len(rows), 16))
     photos = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    moved = random.permutation(photos)
+    moved: Any = random.permutation(photos)
     if kind == "random":
         moved = photos + random.normal(size=photos.shape) * 0.4
-        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        moved = moved / np.linalg.norm(moved, axis=1, keepdims=True)
     taken = random.permutation(len(rows))[: len(rows) * 2 // 3]
     return embedded([rows[i] for i in taken], moved[taken]), embedded(rows, photos)
 

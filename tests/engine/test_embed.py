@@ -1,0 +1,129 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import save
+
+from cldmray import storage
+from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.ladder import ClearTrained, EdgeProxy, Rung
+from cldmray.conditions.canny import Canny
+from cldmray.engine.attack_training import WEIGHTS
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.embed import ORIGINAL, EmbedActor, embed_views
+from cldmray.engine.tables import Manifest, StageTable, read_manifest
+from cldmray.faces.records import (
+    ANONYMIZED,
+    EVALUATION,
+    decode_pictures,
+    embeddings_schema,
+    encode_pictures,
+)
+
+TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
+RUNGS = [ClearTrained(TINY), EdgeProxy(TINY, condition=Canny(50, 100))]
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> StageTable:
+    torch.manual_seed(1)
+    folder = str(tmp_path / "encoder")
+    storage.write_bytes(storage.join(folder, WEIGHTS), save(FaceEncoder(TINY).state_dict()))
+    return StageTable(folder, Manifest({}), "encoder")
+
+
+@pytest.fixture
+def redrawn(faces: StageTable, write_table: Any, tmp_path: Path) -> list[StageTable]:
+    """Photos turned upside down, and photos with the channels turned round."""
+    photos = faces.read()
+    images = decode_pictures(photos["image"].to_pylist())
+    found = []
+    for name, pictures in (("upside", images[:, ::-1]), ("colours", images[..., ::-1])):
+        table = photos.set_column(3, "image", encode_pictures(np.ascontiguousarray(pictures)))
+        for column, value in (("anonymizer", name), ("draw", 0), ("seed", 5)):
+            table = table.append_column(column, pa.array([value] * len(table)))
+        found.append(write_table(str(tmp_path / name), ANONYMIZED, [[table]]))
+    return found
+
+
+def directly(
+    rung: Rung, encoder: StageTable, faces: StageTable, redrawn: list[StageTable]
+) -> dict[tuple[str, str], Any]:
+    """Embedding of every (sample, view) without Ray."""
+    torch.manual_seed(1)
+    network = FaceEncoder(TINY).eval()
+    found: dict[tuple[str, str], Any] = {}
+    for table in (faces, *redrawn):
+        rows = table.read(split=EVALUATION)
+        pictures = decode_pictures(rows["image"].to_pylist())
+        views = [ORIGINAL] * len(rows)
+        if table is not faces:
+            views = rows["anonymizer"].to_pylist()
+            if rung.probe_condition is not None:
+                pictures = rung.probe_condition(pictures)
+        keys = zip(rows["sample_id"].to_pylist(), views, strict=True)
+        found.update(zip(keys, embed(network, pictures), strict=True))
+    return found
+
+
+def check(table: pa.Table, expected: dict[tuple[str, str], Any]) -> None:
+    keys = list(zip(table["sample_id"].to_pylist(), table["view"].to_pylist(), strict=True))
+    assert sorted(keys) == sorted(expected)
+    vectors = np.array(table["embedding"].to_pylist(), np.float32)
+    np.testing.assert_allclose(vectors, np.stack([expected[key] for key in keys]), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: str(rung.name))
+class TestActor:
+    def test_reads_only_probes_through_the_condition(
+        self,
+        rung: Rung,
+        encoder: StageTable,
+        faces: StageTable,
+        redrawn: list[StageTable],
+        engine: EngineConfig,
+    ) -> None:
+        actor = EmbedActor(rung, encoder, engine)
+        columns = ["sample_id", "identity", "image", "view"]
+        photos = faces.read(split=EVALUATION)
+        blocks = [photos.append_column("view", pa.array([ORIGINAL] * len(photos)))]
+        for table in redrawn:
+            blocks.append(table.read(split=EVALUATION).rename_columns({"anonymizer": "view"}))
+        mixed = pa.concat_tables(
+            [block.select(columns) for block in blocks], promote_options="permissive"
+        )
+        mixed = mixed.take(np.random.default_rng(0).permutation(len(mixed)))
+        found = actor(mixed)
+        check(found, directly(rung, encoder, faces, redrawn))
+        empty = actor(mixed[:0])
+        assert empty.num_rows == 0
+        assert empty.schema.equals(found.schema)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+class TestStream:
+    @pytest.mark.parametrize(("rung", "actors"), [(RUNGS[0], 2), (RUNGS[1], 1)])
+    def test_equals_the_direct_call(
+        self,
+        rung: Rung,
+        actors: int,
+        encoder: StageTable,
+        faces: StageTable,
+        redrawn: list[StageTable],
+        engine: EngineConfig,
+        tmp_path: Path,
+    ) -> None:
+        folder = str(tmp_path / "embeddings")
+        settings = replace(engine, actors=actors, batch_size=7)
+        embed_views(rung, encoder, faces, redrawn, settings, folder)
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        table = StageTable(folder, manifest, "").read()
+        assert table.schema.equals(embeddings_schema(16))
+        check(table, directly(rung, encoder, faces, redrawn))

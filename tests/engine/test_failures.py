@@ -1,0 +1,41 @@
+import pytest
+
+from cldmray.engine.failures import own_errors
+from cldmray.errors import BadInputError, ConfigError
+
+FROM_RAY = """\x1b[36mray::MapBatches(load)()\x1b[39m (pid=1, ip=127.0.0.1)
+cldmray.errors.ConfigError: first of all
+
+The above exception was the direct cause of the following exception:
+
+  File "somewhere.py", line 3, in load
+cldmray.errors.BadInputError: pictures: a/b.png: truncated
+
+ray.exceptions.UserCodeException: UDF failed to process a data block."""
+
+
+class TestOwnErrors:
+    def test_the_last_own_error_is_raised(self) -> None:
+        cause = RuntimeError(FROM_RAY)
+        expected = pytest.raises(BadInputError, match="^pictures: a/b.png: truncated$")
+        with expected as caught, own_errors():
+            raise cause
+        assert caught.value.__cause__ is cause
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RuntimeError("out of memory"),
+            RuntimeError("cldmray.errors.Unknown: what"),
+            RuntimeError("see cldmray.errors.BadInputError: not at the start of a line"),
+            ConfigError("cldmray.errors.BadInputError: mine already"),
+        ],
+    )
+    def test_other_errors_pass(self, error: Exception) -> None:
+        with pytest.raises(type(error)) as caught, own_errors():
+            raise error
+        assert caught.value is error
+
+    def test_no_error(self) -> None:
+        with own_errors():
+            pass

@@ -1,0 +1,96 @@
+"""The example grid: who is shown, and with which maps."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cldmray.conditions import Canny, SoftEdge
+from cldmray.conditions.base import Condition
+from cldmray.faces.records import Pictures, decode_picture, encode_picture
+from cldmray.report.examples import example_grid
+
+NONE: Mapping[str, Condition] = {}
+
+
+def picture(level: int, size: int = 16) -> Pictures:
+    made = np.full((size, size, 3), level, np.uint8)
+    made[: size // 2, : size // 2] = 255 - level
+    return made
+
+
+def table(samples: Mapping[str, int]) -> pa.Table:
+    """Rows ``<person>/<photo>`` with a picture of the given level."""
+    return pa.table(
+        {
+            "sample_id": list(samples),
+            "identity": [sample.split("/")[0] for sample in samples],
+            "image": [encode_picture(picture(level)) for level in samples.values()],
+        }
+    )
+
+
+@pytest.fixture
+def faces() -> pa.Table:
+    return table({"ann/1": 10, "ann/2": 20, "bob/1": 30, "cat/1": 40, "cat/2": 50})
+
+
+def redrawn(samples: list[str], level: int) -> pa.Table:
+    return table(dict.fromkeys(samples, level))
+
+
+ALL = ["ann/1", "ann/2", "bob/1", "cat/1", "cat/2"]
+
+
+def levels(pictures: Pictures) -> list[int]:
+    return [int(one[-1, -1, 0]) for one in pictures]
+
+
+def test_the_first_photo_of_each_person(faces: pa.Table) -> None:
+    grid = example_grid(faces, {"blur": (NONE, redrawn(ALL[::-1], 90))}, 8)
+    assert levels(grid.originals) == [10, 30, 40]
+    (row,) = grid.rows
+    assert (row.anonymizer, row.condition) == ("blur", None)
+    assert row.anonymized.shape == grid.originals.shape == (3, 16, 16, 3)
+    assert levels(row.anonymized) == [90] * 3
+
+
+def test_only_photos_that_everybody_has_redrawn(faces: pa.Table) -> None:
+    tables = {
+        "blur": (NONE, redrawn(ALL, 90)),
+        "pictures": (NONE, redrawn(["ann/2", "cat/2", "cat/1"], 91)),
+    }
+    grid = example_grid(faces, tables, 8)
+    assert levels(grid.originals) == [20, 40]
+    assert [levels(row.anonymized) for row in grid.rows] == [[90, 90], [91, 91]]
+
+
+def test_the_count_limits_it(faces: pa.Table) -> None:
+    tables = {"blur": (NONE, redrawn(ALL, 90))}
+    assert levels(example_grid(faces, tables, 2).originals) == [10, 30]
+    empty = example_grid(faces, tables, 0)
+    assert len(empty.originals) == 0 and empty.rows == []
+
+
+def test_nothing_in_common_gives_no_grid(faces: pa.Table) -> None:
+    tables = {"a": (NONE, redrawn(["ann/1"], 1)), "b": (NONE, redrawn(["bob/1"], 2))}
+    grid = example_grid(faces, tables, 8)
+    assert grid.originals.shape == (0, 1, 1, 3)
+    assert grid.rows == []
+
+
+def test_maps_of_several_conditions_are_laid_over_each_other(faces: pa.Table) -> None:
+    canny, soft = Canny(), SoftEdge()
+    tables = {
+        "cldm-canny": ({"canny": canny}, redrawn(ALL, 90)),
+        "cldm-both": ({"canny": canny, "soft": soft}, redrawn(ALL, 90)),
+    }
+    grid = example_grid(faces, tables, 8)
+    originals = np.stack([decode_picture(content) for content in faces["image"].to_pylist()[:4]])[
+        [0, 2, 3]
+    ]
+    one, both = (row.condition for row in grid.rows)
+    assert one is not None and both is not None
+    np.testing.assert_array_equal(one, canny(originals))
+    np.testing.assert_array_equal(both, np.maximum(canny(originals), soft(originals)))

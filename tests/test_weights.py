@@ -1,0 +1,104 @@
+"""The model that ships with the package: small, safe to read, documented, and able to draw."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+
+from cldmray.anonymizers import cldm_card, model_folder
+from cldmray.anonymizers.base import Batch
+from cldmray.anonymizers.diffusion import Control, Diffusion
+from cldmray.building import build, plain
+from cldmray.conditions import Canny
+from cldmray.faces.drawn import DrawnFaces
+from cldmray.faces.records import Pictures, decode_pictures
+
+FOLDER = model_folder.EMBEDDED_FOLDER
+CONF = Path(__file__).resolve().parents[1] / "conf"
+LARGEST = 25_000_000
+
+
+def files() -> list[Path]:
+    assert FOLDER.is_dir(), f"no {FOLDER.name} in the package; jobs/train_cldm.py trains it"
+    return sorted(path for path in FOLDER.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    source = DrawnFaces(people=4, photos_per_person=1, size=64)
+    return decode_pictures(filter(None, source.read(source.listing()["location"].to_pylist())))
+
+
+def draw(anonymizer: Diffusion, pictures: Pictures, first_seed: int = 0) -> Pictures:
+    torch.set_num_threads(1)
+    seeds = np.arange(first_seed, first_seed + len(pictures))
+    maps = {name: extract(pictures) for name, extract in anonymizer.conditions.items()}
+    return anonymizer.open()(Batch([str(seed) for seed in seeds], pictures, seeds, maps))
+
+
+CANNY = Diffusion(controls={"canny": Control(Canny(), "controlnet-canny")}, device="cpu")
+
+
+def test_it_is_small() -> None:
+    assert sum(path.stat().st_size for path in files()) <= LARGEST
+
+
+def test_its_weights_are_safetensors_only() -> None:
+    kinds = {path.suffix for path in files()}
+    assert ".safetensors" in kinds
+    assert kinds <= {".json", ".md", ".safetensors", ".txt"}
+
+
+def test_it_is_whole() -> None:
+    model_folder.check_pipeline(FOLDER)
+    model_folder.check_component(FOLDER / "controlnet-canny")
+    assert len(CANNY.version()) == 16
+
+
+def test_no_path_of_the_training_machine_is_in_it() -> None:
+    for path in files():
+        if path.suffix in {".json", ".md", ".txt"}:
+            text = path.read_text("utf-8")
+            assert not any(root in text for root in ("/home/", "/tmp/", "/work/", "/root/")), path
+    for path in FOLDER.rglob("config.json"):
+        assert "/" not in json.loads(path.read_text()).get("_name_or_path", "")
+
+
+def test_the_card_says_how_it_was_made() -> None:
+    card = (FOLDER / cldm_card.CARD_FILE).read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["license"]
+    settings = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert {"training", "splits", "condition"} <= set(settings)
+
+
+def test_its_people_are_listed_by_hash() -> None:
+    assert (FOLDER / cldm_card.IDENTITIES_FILE).is_file()
+    assert len(CANNY.trained_on()) > 100
+
+
+@pytest.mark.parametrize("anonymizer", [Diffusion(device="cpu"), CANNY], ids=lambda one: one.name)
+def test_it_draws_the_same_again(anonymizer: Diffusion, pictures: Pictures) -> None:
+    drawn = draw(anonymizer, pictures)
+    assert drawn.shape == (4, 64, 64, 3)
+    assert drawn.dtype == np.uint8
+    assert (drawn.reshape(4, -1).std(1) > 10).all()
+    np.testing.assert_array_equal(drawn, draw(anonymizer, pictures))
+    assert (drawn != draw(anonymizer, pictures, first_seed=9)).any((1, 2, 3)).all()
+
+
+def test_the_edges_steer_it(pictures: Pictures) -> None:
+    bare, steered = (
+        draw(anonymizer, pictures).astype(float) for anonymizer in (Diffusion(device="cpu"), CANNY)
+    )
+    assert np.abs(bare - steered).mean() > 5
+
+
+def test_the_shipped_configuration_opens_it(pictures: Pictures) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = plain(compose("audit", ["anonymizer=[cldm_canny]"]))
+    anonymizer = build(composed["anonymizer"]["cldm_canny"], Diffusion, "anonymizer.cldm_canny")
+    assert draw(anonymizer, pictures[:1]).shape == (1, 64, 64, 3)

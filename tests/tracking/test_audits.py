@@ -1,0 +1,115 @@
+"""An audit's layout in MLflow: what the parent holds, and what each child."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from cldmray.faces.records import RESULTS
+from cldmray.tracking import Tracker
+from cldmray.tracking.audits import record
+
+ATTACKS = [("blur", "adaptive"), ("blur", "clear_trained"), ("copy", "clear_trained")]
+
+
+def results() -> pa.Table:
+    rows = [
+        {
+            "anonymizer": anonymizer,
+            "attacker": attacker,
+            "protocol": "full_ref",
+            "gallery": gallery,
+            "measure": "rank_1",
+            "value": 0.1 * place + (0.05 if gallery == "source_included" else 0),
+            "ci_low": 0.0,
+            "ci_high": 1.0,
+            "n_probes": 20,
+            "n_identities": 10,
+            "gallery_size": 10,
+            "chance": 0.1,
+        }
+        for place, (anonymizer, attacker) in enumerate(ATTACKS, 1)
+        for gallery in ("source_excluded", "source_included")
+    ]
+    return pa.Table.from_pylist(rows, RESULTS)
+
+
+def write(tracker: Tracker, run: Any) -> None:
+    points = [
+        {"step": 40.0, "loss": 3.0, "validation_rank_1": 0.2},
+        {"step": 80.0, "loss": 1.5, "validation_rank_1": 0.6},
+    ]
+    record(
+        tracker,
+        run,
+        results(),
+        risks={"risk/blur": 0.2, "risk/copy": 0.3},
+        curves={attack: points[: 1 + place % 2] for place, attack in enumerate(ATTACKS)},
+        clear={attack: 0.9 + 0.01 * place for place, attack in enumerate(ATTACKS)},
+        tags={"verdict": "blur gives people away"},
+        files={"results.parquet": b"PAR1", "deep/verdict.json": b"{}"},
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tracker: Tracker) -> tuple[Any, dict[tuple[str, str], Any]]:
+    """The parent run and its children by anonymizer and attacker."""
+    with tracker.audit_run("layout", {"seed": 3}) as run:
+        write(tracker, run)
+    parent = tracker.client.get_run(run.run_id)
+    found = tracker.client.search_runs(
+        [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{run.run_id}'"
+    )
+    return parent, {(one.data.tags["anonymizer"], one.data.tags["attacker"]): one for one in found}
+
+
+def test_the_parent(tracker: Tracker, runs: Any) -> None:
+    parent, _ = runs
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics == {"risk/blur": 0.2, "risk/copy": 0.3}
+    assert parent.data.tags["verdict"] == "blur gives people away"
+    assert parent.data.tags["kind"] == "audit"
+    artifacts = tracker.client.list_artifacts(parent.info.run_id)
+    assert sorted(one.path for one in artifacts) == ["deep", "results.parquet"]
+    (deep,) = tracker.client.list_artifacts(parent.info.run_id, "deep")
+    assert deep.path == "deep/verdict.json"
+
+
+def test_one_child_for_each_attack(runs: Any) -> None:
+    _, children = runs
+    assert sorted(children) == ATTACKS
+    assert {one.info.status for one in children.values()} == {"FINISHED"}
+    assert {one.data.tags["kind"] for one in children.values()} == {"attack"}
+    assert children["blur", "adaptive"].info.run_name == "blur / adaptive"
+
+
+def test_each_child_has_its_own_results(runs: Any) -> None:
+    _, children = runs
+    for place, attack in enumerate(ATTACKS, 1):
+        metrics = children[attack].data.metrics
+        assert metrics["full_ref/source_excluded/rank_1"] == pytest.approx(0.1 * place)
+        assert metrics["full_ref/source_included/rank_1"] == pytest.approx(0.1 * place + 0.05)
+        assert metrics["full_ref/source_excluded/n_probes"] == 20
+        assert metrics["clear_rank_1"] == pytest.approx(0.89 + 0.01 * place)
+    names = {name.split("/")[0] for name in children["blur", "adaptive"].data.metrics}
+    assert names == {"full_ref", "clear_rank_1", "training"}
+
+
+def test_learning_curves_keep_their_steps(tracker: Tracker, runs: Any) -> None:
+    _, children = runs
+
+    def history(attack: tuple[str, str], name: str) -> list[tuple[int, float]]:
+        run_id = children[attack].info.run_id
+        return [(m.step, m.value) for m in tracker.client.get_metric_history(run_id, name)]
+
+    longer, shorter = ATTACKS[1], ATTACKS[0]
+    assert history(longer, "training/loss") == [(40, 3.0), (80, 1.5)]
+    assert history(longer, "training/validation_rank_1") == [(40, 0.2), (80, 0.6)]
+    assert history(shorter, "training/loss") == [(40, 3.0)]
+    assert "training/step" not in children[longer].data.metrics
+
+
+def test_an_error_marks_child_and_parent(tracker: Tracker) -> None:
+    with pytest.raises(KeyError), tracker.audit_run("broken", {}) as run:
+        record(tracker, run, results(), {}, {ATTACKS[0]: []}, {}, {}, {})
+    assert tracker.client.get_run(run.run_id).info.status == "FAILED"
