@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 ACTORS, THREADS, BATCH = 2, 1, 64
-QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 
 def setting() -> Any:
@@ -115,17 +114,16 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--naive", type=int, default=60)
     arguments = parser.parse_args()
-    os.environ.update(QUIET)
-
     import pyarrow as pa
 
     from cldmray.engine.anonymize import anonymize, evaluation_draws
-    from cldmray.engine.cluster import EngineConfig, connect
+    from cldmray.engine.cluster import WORKER_ENVIRONMENT, EngineConfig, connect
     from cldmray.engine.faces import load_faces
     from cldmray.engine.tables import StageTable, read_manifest
     from cldmray.faces import DrawnFaces
     from cldmray.faces.records import decode_pictures
 
+    os.environ.update(WORKER_ENVIRONMENT)
     engine = EngineConfig(actors=ACTORS, threads=THREADS, batch_size=BATCH, progress=False)
     connect(engine)
     work = Path(tempfile.mkdtemp())
@@ -142,7 +140,9 @@ def main() -> None:
     anonymize(faces, setting(), evaluation_draws(0), 0, engine, f"{work}/anonymized")
     stage = time.perf_counter() - started
     bare = time_bare(pictures, np.arange(len(pictures)))
-    naive = time_naive(pictures[: arguments.naive])
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        naive = pool.apply(time_naive, (pictures[: arguments.naive],))
     shutil.rmtree(work)
 
     rates = {

@@ -17,7 +17,8 @@ from cldmray.evaluation import Attack, attacks, clear_rank_1, curve, results_tab
 from cldmray.exposure import Exposure
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION
 from cldmray.report.examples import example_grid
-from cldmray.report.model import Report, Stage
+from cldmray.report.model import AnonymizerRisk, Report, Stage
+from cldmray.report.words import percent
 from cldmray.verdict import verdict
 
 
@@ -86,6 +87,7 @@ class Audit:
         note = self._health(clear)
         by_name = {name: [a for a in every if a.anonymizer == name] for name in names}
         risks = [strongest(found, config.audit, note) for found in by_name.values() if found]
+        self._check_promises(risks)
         controls = {m.name for m in config.anonymizer.values() if m.is_control}
         report = Report(
             title=config.audit.title,
@@ -203,6 +205,18 @@ class Audit:
                 trained.rung, trained.stage, faces, tables, self.config.engine, folder
             ),
         )
+
+    def _check_promises(self, risks: list[AnonymizerRisk]) -> None:
+        promises = {m.name: m.promised_k for m in self.config.anonymizer.values() if m.promised_k}
+        for risk in risks:
+            k = promises.get(risk.anonymizer)
+            if k is not None:
+                kept = "is rejected" if risk.low * k > 1 else "stands"
+                self.notes.append(
+                    f"{risk.anonymizer} promises k = {k} by construction, which {kept}: the "
+                    f"strongest attack's lower bound is {percent(risk.low)}, and 1/k is "
+                    f"{percent(1 / k)}."
+                )
 
     def _health(self, clear: dict[tuple[str, str], float]) -> str:
         """Why the ladder may be too weak to conclude that nothing leaks; empty if it is not."""

@@ -133,7 +133,9 @@ def strongest(every: list[Attack], settings: AuditSettings, note: str) -> Anonym
     """The strongest of all attacks on one anonymizer, with bounds that hold for all at once.
 
     With m attacks each interval has the level 1 - (1 - level) / m (Bonferroni), so that choosing
-    the strongest afterwards does not make a claim look rejected by luck.
+    the strongest afterwards does not make a claim look rejected by luck. The strongest is the one
+    with the highest lower bound; where none exceeds chance, the one with the highest upper bound,
+    which is the most that the measurements leave possible.
 
     Args:
         every: the attacks on one anonymizer.
@@ -146,8 +148,11 @@ def strongest(every: list[Attack], settings: AuditSettings, note: str) -> Anonym
         interval = bootstrap_identities(
             attack.rank_1, attack.ranks.identities, level, resamples, settings.seed
         )
-        found.append((interval.low, interval.value, attack, interval))
-    _, _, attack, interval = max(found, key=lambda entry: entry[:2])
+        found.append((attack, interval))
+    leaks = any(i.low > chance(1, a.ranks.gallery_size) for a, i in found)
+    attack, interval = max(
+        found, key=lambda pair: (pair[1].low if leaks else pair[1].high, pair[1].value)
+    )
     size = attack.ranks.gallery_size
     return AnonymizerRisk(
         anonymizer=attack.anonymizer,

@@ -50,6 +50,11 @@ class Setting(ABC):
         return False
 
     @property
+    def promised_k(self) -> int | None:
+        """The k of k-anonymity that the method promises by construction; None: no promise."""
+        return None
+
+    @property
     def conditions(self) -> Mapping[str, Condition]:
         """Extractors of the maps that it draws from, by control name."""
         return {}

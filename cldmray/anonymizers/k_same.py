@@ -47,6 +47,10 @@ class KSame(GroupAnonymizer):
     def name(self) -> str:
         return self.label or "k_same"
 
+    @property
+    def promised_k(self) -> int:
+        return self.k
+
     def features(self, images: Pictures) -> npt.NDArray[np.float32]:
         """Grey thumbnails in whole grey levels 0..255, shape (N, thumbnail**2)."""
         side = self.thumbnail

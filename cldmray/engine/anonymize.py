@@ -65,19 +65,19 @@ class Prepare:
         draws = [draw for _, draw in rows]
         seeds = [hashing.picture_seed(ids[row], draw, self.audit_seed) for row, draw in rows]
         table = block.select(["sample_id", "identity", "split"]).take(pa.array(take, pa.int64()))
-        images = decode_pictures(block["image"].to_pylist())
-        images = images[np.array(take, np.int64)]
-        height, width = images.shape[1:3]
+        used, position = np.unique(np.array(take, np.int64), return_inverse=True)
+        photos = decode_pictures(block["image"].to_pylist())[used]
+        height, width = photos.shape[1:3]
         columns: dict[str, pa.Array] = {
             "draw": pa.array(draws, pa.int32()),
             "seed": pa.array(seeds, pa.int64()),
             "height": pa.array([height] * len(rows), pa.int32()),
             "width": pa.array([width] * len(rows), pa.int32()),
-            "pixels": raw_column(images),
+            "pixels": raw_column(photos[position]),
         }
         for name, condition in self.anonymizer.conditions.items():
-            maps = condition(images) if rows else images
-            columns[f"condition {name}"] = raw_column(maps)
+            maps = condition(photos) if rows else photos
+            columns[f"condition {name}"] = raw_column(maps[position])
         for name, column in columns.items():
             table = table.append_column(name, column)
         return table
