@@ -1,5 +1,6 @@
 """Ray Train + Accelerate loops that fit the small CLDM: the autoencoder, then the denoiser."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
+from cldmray import hashing
 from cldmray.anonymizers import cldm
 from cldmray.conditions.base import Condition
 from cldmray.engine.phases import STATE_FILE, CldmTraining, run_phase
@@ -157,7 +159,10 @@ def train_cldm(
     training: CldmTraining,
     architecture: cldm.CldmArchitecture,
 ) -> dict[str, Any]:
-    """Fit autoencoder, UNet and one ControlNet; resumes whatever ``training.storage`` holds.
+    """Fit autoencoder, UNet and one ControlNet.
+
+    A phase that ``training.storage`` holds, finished or not, with the same pictures and settings is
+    resumed; its folder's name ends with a hash of what decides its weights.
 
     Args:
         pictures: background people only, uint8 (N, size, size, 3).
@@ -170,7 +175,14 @@ def train_cldm(
     text_encoder = cldm.build_text_encoder(architecture, tokenizer)
     reference = ray.put(picture_variants(pictures, training.variants, training.seed))
     shared = {"architecture": architecture, "pictures": reference}
-    weights = fit(autoencoder_loop, "autoencoder", training, **shared)
+    decisive: dict[str, Any] = {
+        "pictures": hashlib.sha256(pictures.tobytes()).hexdigest(),
+        "architecture": hashing.describe(architecture),
+        "phase": hashing.describe(training.autoencoder),
+        "seed": [training.seed, training.variants, training.precision, training.workers],
+    }
+    first = f"autoencoder-{hashing.fingerprint(decisive)}"
+    weights = fit(autoencoder_loop, first, training, **shared)
     reconstruction = cldm.Reconstruction(cldm.build_autoencoder(architecture))
     reconstruction.load_state_dict(weights)
     autoencoder = reconstruction.autoencoder
@@ -178,9 +190,15 @@ def train_cldm(
     with torch.no_grad():
         latents = [autoencoder.encode(part).latent_dist.mean for part in sample.split(128)]
     cldm.normalise_latents(autoencoder, torch.cat(latents))
+    decisive = {
+        "autoencoder": first,
+        "phase": hashing.describe(training.diffusion),
+        "condition": hashing.describe(condition),
+        "dropout": training.condition_dropout,
+    }
     weights = fit(
         diffusion_loop,
-        "diffusion",
+        f"diffusion-{hashing.fingerprint(decisive)}",
         training,
         **shared,
         autoencoder=autoencoder.state_dict(),

@@ -1,5 +1,6 @@
 """Where MLflow is, and whether it answers: checked before any work starts."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +111,8 @@ def open_client(uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow.tracking import MlflowClient
 
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)
 
 
