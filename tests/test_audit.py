@@ -57,12 +57,16 @@ def pictures_of(work: Path, anonymizer: str) -> np.ndarray:
 def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
     out, work = tmp_path / "out", tmp_path / "work"
     command = [sys.executable, str(ROOT / "jobs/full_audit.py"), *SMALL, *weak(*RUNGS)]
-    command += ["anonymizer=[copy,k_same,cldm_canny]", "anonymizer.k_same.k=4"]
-    command += [f"output={out}", f"work={work}"]
+    command += ["anonymizer=[copy,k_same,cldm_canny]", "anonymizer.k_same.k=4", f"work={work}"]
     environment = {**os.environ, "COLUMNS": "100"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     first = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+        [*command, f"output={out}"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
     assert "cldm-canny-1.0" in first.stdout and "report.html" in first.stdout
