@@ -17,7 +17,7 @@ from cldmray.evaluation import Attack, attacks, clear_rank_1, curve, results_tab
 from cldmray.exposure import Exposure
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION
 from cldmray.report.examples import example_grid
-from cldmray.report.model import AnonymizerRisk, Report, Stage
+from cldmray.report.model import Report, Stage
 from cldmray.report.words import percent
 from cldmray.verdict import verdict
 
@@ -87,7 +87,7 @@ class Audit:
         note = self._health(clear)
         by_name = {name: [a for a in every if a.anonymizer == name] for name in names}
         risks = [strongest(found, config.audit, note) for found in by_name.values() if found]
-        self._check_promises(risks)
+        self._check_promises(by_name)
         controls = {m.name for m in config.anonymizer.values() if m.is_control}
         report = Report(
             title=config.audit.title,
@@ -206,17 +206,24 @@ class Audit:
             ),
         )
 
-    def _check_promises(self, risks: list[AnonymizerRisk]) -> None:
-        promises = {m.name: m.promised_k for m in self.config.anonymizer.values() if m.promised_k}
-        for risk in risks:
-            k = promises.get(risk.anonymizer)
-            if k is not None:
-                kept = "is rejected" if risk.low * k > 1 else "stands"
-                self.notes.append(
-                    f"{risk.anonymizer} promises k = {k} by construction, which {kept}: the "
-                    f"strongest attack's lower bound is {percent(risk.low)}, and 1/k is "
-                    f"{percent(1 / k)}."
-                )
+    def _check_promises(self, by_name: dict[str, list[Attack]]) -> None:
+        """Test each method's own k where its promise speaks: with everybody's photos known.
+
+        In the smaller galleries only the probed person is sure to be there with the very photo,
+        which tells the people of a group apart without any help from the picture.
+        """
+        for member in self.config.anonymizer.values():
+            k = member.promised_k
+            full = [a for a in by_name[member.name] if a.protocol == "full_ref"]
+            if k is None or not full:
+                continue
+            risk = strongest(full, self.config.audit, "")
+            kept = f"stands up to k = {risk.largest_k}" if risk.largest_k >= k else "is rejected"
+            self.notes.append(
+                f"{member.name} promises k = {k} by construction, which {kept}: with all photos "
+                f"of everybody in the gallery the strongest attack names {percent(risk.risk)} "
+                f"({percent(risk.low)} to {percent(risk.high)}), and 1/k is {percent(1 / k)}."
+            )
 
     def _health(self, clear: dict[tuple[str, str], float]) -> str:
         """Why the ladder may be too weak to conclude that nothing leaks; empty if it is not."""

@@ -134,8 +134,9 @@ def strongest(every: list[Attack], settings: AuditSettings, note: str) -> Anonym
 
     With m attacks each interval has the level 1 - (1 - level) / m (Bonferroni), so that choosing
     the strongest afterwards does not make a claim look rejected by luck. The strongest is the one
-    with the highest lower bound; where none exceeds chance, the one with the highest upper bound,
-    which is the most that the measurements leave possible.
+    with the highest rate among those whose lower bound exceeds chance; where there is none, the
+    one with the highest upper bound, which is the most that the measurements leave possible.
+    Claims of k-anonymity are tested against the highest lower bound of all.
 
     Args:
         every: the attacks on one anonymizer.
@@ -149,10 +150,12 @@ def strongest(every: list[Attack], settings: AuditSettings, note: str) -> Anonym
             attack.rank_1, attack.ranks.identities, level, resamples, settings.seed
         )
         found.append((attack, interval))
-    leaks = any(i.low > chance(1, a.ranks.gallery_size) for a, i in found)
-    attack, interval = max(
-        found, key=lambda pair: (pair[1].low if leaks else pair[1].high, pair[1].value)
-    )
+    leaking = [(a, i) for a, i in found if i.low > chance(1, a.ranks.gallery_size)]
+    if leaking:
+        attack, interval = max(leaking, key=lambda pair: (pair[1].value, pair[1].low))
+    else:
+        attack, interval = max(found, key=lambda pair: (pair[1].high, pair[1].value))
+    firmest = max((i for _, i in found), key=lambda i: i.low)
     size = attack.ranks.gallery_size
     return AnonymizerRisk(
         anonymizer=attack.anonymizer,
@@ -163,7 +166,7 @@ def strongest(every: list[Attack], settings: AuditSettings, note: str) -> Anonym
         protocol=attack.protocol,
         gallery=attack.gallery,
         chance=chance(1, size),
-        largest_k=k_anonymity(interval, size).largest_k_not_rejected,
+        largest_k=k_anonymity(firmest, size).largest_k_not_rejected,
         level=settings.level,
-        note=note,
+        note="" if leaking else note,
     )
