@@ -81,6 +81,8 @@ def redact(value: Any, key: str = "") -> Any:
 def _is_secret_variable(name: str) -> bool:
     """Narrower than a setting's key: ``RAY_AUTH_MODE=disabled`` must not hide a common word."""
     lower = name.lower()
+    if lower in ("pwd", "oldpwd"):
+        return False
     return any(part in lower for part in SECRET_PARTS) or lower.endswith(("key", "keys", "pwd"))
 
 
