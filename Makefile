@@ -21,7 +21,7 @@ help: ## this list
 
 setup: $(STAMP) ## install into .venv what everything else needs
 
-audit: $(STAMP) ## the full audit, small: drawn faces, the shipped CLDM, a local Ray
+audit: $(STAMP) ## the full audit, small: synthetic people, the shipped CLDM, a local Ray
 	$(BIN)/python jobs/full_audit.py $(ARGS)
 
 test: lint ## style, types and every test

@@ -120,14 +120,14 @@ def main() -> None:
     from cldmray.engine.cluster import WORKER_ENVIRONMENT, EngineConfig, connect
     from cldmray.engine.faces import load_faces
     from cldmray.engine.tables import StageTable, read_manifest
-    from cldmray.faces import DrawnFaces
+    from cldmray.faces import SyntheticFaces
     from cldmray.faces.records import decode_pictures
 
     os.environ.update(WORKER_ENVIRONMENT)
     engine = EngineConfig(actors=ACTORS, threads=THREADS, batch_size=BATCH, progress=False)
     connect(engine)
     work = Path(tempfile.mkdtemp())
-    source = DrawnFaces(people=-(-arguments.pictures // 5), photos_per_person=5)
+    source = SyntheticFaces(people=-(-arguments.pictures // 5), photos_per_person=5)
     listing = source.listing().slice(0, arguments.pictures)
     listing = listing.append_column("split", pa.array(["evaluation"] * listing.num_rows))
     load_faces(source, listing, engine, f"{work}/faces")

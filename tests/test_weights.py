@@ -14,8 +14,8 @@ from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.building import build, plain
 from cldmray.conditions import Canny, SoftEdge
-from cldmray.faces.drawn import DrawnFaces
 from cldmray.faces.records import Pictures, decode_pictures
+from cldmray.faces.synthetic import SyntheticFaces
 
 FOLDER = model_folder.EMBEDDED_FOLDER
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -29,7 +29,7 @@ def files() -> list[Path]:
 
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
-    source = DrawnFaces(people=4, photos_per_person=1, size=64)
+    source = SyntheticFaces(people=4, photos_per_person=1, size=64)
     return decode_pictures(filter(None, source.read(source.listing()["location"].to_pylist())))
 
 

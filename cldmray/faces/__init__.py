@@ -4,7 +4,6 @@
 
 from cldmray.faces.celeba import CelebaFaces
 from cldmray.faces.decode import BadPicture
-from cldmray.faces.drawn import DrawnFaces
 from cldmray.faces.folder import FolderFaces
 from cldmray.faces.lfw import LfwFaces
 from cldmray.faces.parquet import ParquetFaces
@@ -16,16 +15,17 @@ from cldmray.faces.splits import (
     celeba_partition,
     split_listing,
 )
+from cldmray.faces.synthetic import SyntheticFaces
 
 __all__ = [
     "BadPicture",
     "CelebaFaces",
-    "DrawnFaces",
     "FaceSource",
     "FolderFaces",
     "LfwFaces",
     "ParquetFaces",
     "SplitConfig",
+    "SyntheticFaces",
     "assert_disjoint",
     "assign",
     "celeba_partition",

@@ -9,8 +9,8 @@ from ray.data.datasource import WriteResult
 
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.tables import RecordsSink, StageTable, read_manifest
-from cldmray.faces.drawn import DrawnFaces
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, FACES
+from cldmray.faces.synthetic import SyntheticFaces
 
 WriteTable = Callable[[str, pa.Schema, Iterable[list[pa.Table]]], StageTable]
 
@@ -31,8 +31,8 @@ def write_table() -> WriteTable:
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> StageTable:
-    """14 drawn people with 3 photos each: 6 to evaluate, 5 of the attacker, 3 to validate."""
-    source = DrawnFaces(people=14, photos_per_person=3, size=32)
+    """14 synthetic people with 3 photos each: 6 to evaluate, 5 of the attacker, 3 to validate."""
+    source = SyntheticFaces(people=14, photos_per_person=3, size=32)
     listing = source.listing()
     people = sorted(set(listing["identity"].to_pylist()))
     splits = [EVALUATION] * 6 + [ATTACKER] * 5 + [ATTACKER_VALIDATION] * 3

@@ -191,7 +191,7 @@ class TestStream:
             def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
                 return np.ones(len(sample_ids), bool)
 
-        pictures = All(str(tmp_path / "pictures"), source="drawn")
+        pictures = All(str(tmp_path / "pictures"), source="synthetic")
         message = "no such folder" if where == "actor" else "no picture of sample"
         with pytest.raises(BadInputError, match=f"^pictures: .*{message}"), own_errors():
             run(pictures)

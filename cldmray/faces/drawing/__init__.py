@@ -1,1 +1,0 @@
-"""Procedurally drawn portraits of people who do not exist."""

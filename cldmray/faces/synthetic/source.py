@@ -1,0 +1,113 @@
+"""Synthetic people as a source of faces: no data set, no licence, nobody's privacy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cldmray.faces.records import LISTING, encode_picture
+from cldmray.faces.source import FaceSource, check_common
+from cldmray.faces.synthetic.identity import groups
+from cldmray.hashing import fingerprint, sample_id
+
+RENDERING = 1
+"""Raised whenever the same numbers give another picture, so that nothing old is reused."""
+
+LARGEST = 1024
+"""Largest side of a picture in pixels."""
+
+GROUPS = pa.schema(
+    [
+        pa.field("identity", pa.string(), nullable=False),
+        pa.field("sex", pa.string(), nullable=False),
+        pa.field("age", pa.string(), nullable=False),
+        pa.field("skin_tone", pa.string(), nullable=False),
+    ]
+)
+"""Groups of each identity, see :func:`cldmray.faces.synthetic.identity.groups`."""
+
+
+@dataclass(frozen=True)
+class SyntheticFaces(FaceSource):
+    """Photos of modelled heads; each picture depends on (seed, identity, photo) alone.
+
+    Identities are balanced over sex, age and skin tone: each run of 36 holds every combination
+    once.
+
+    Attributes:
+        people: how many identities.
+        photos_per_person: how many photos each of them has.
+        seed: another seed makes other people, and names them otherwise.
+        name, size: see :class:`FaceSource`.
+        crop: always None.
+    """
+
+    people: int
+    photos_per_person: int
+    seed: int = 0
+    name: str = "synthetic"
+    size: int = 64
+    crop: list[int] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        check_common(self.name, self.size)
+        if self.size > LARGEST:
+            raise ValueError(f"size: must be in 8..{LARGEST} pixels, got {self.size}")
+        for key in ("people", "photos_per_person"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
+
+    def listing(self) -> pa.Table:
+        """See :meth:`FaceSource.listing`; a location is ``identity_index/photo_index``."""
+        people, photos = self.people, self.photos_per_person
+        ids = pa.array(
+            (
+                sample_id(self.name, f"{_name(self.seed, i)}/{j:04d}")
+                for i in range(people)
+                for j in range(photos)
+            ),
+            pa.string(),
+        )
+        order = pc.sort_indices(ids)
+        who, which = np.divmod(order.to_numpy(), photos)
+        names = pa.array((_name(self.seed, i) for i in range(people)), pa.string())
+        location = pc.binary_join_element_wise(
+            pa.array(who).cast(pa.string()), pa.array(which).cast(pa.string()), "/"
+        )
+        version = pa.repeat(fingerprint([RENDERING, self.seed, self.size]), len(ids))
+        columns = [ids.take(order), names.take(pa.array(who)), location, version]
+        return pa.Table.from_arrays(columns, schema=LISTING)
+
+    def read(self, locations: Sequence[str]) -> list[bytes | None]:
+        """Pictures as PNG files, (size, size) pixels; None for a location that is not listed."""
+        found = {location: self._picture(location) for location in sorted(set(locations))}
+        return [found[location] for location in locations]
+
+    def _picture(self, location: str) -> bytes | None:
+        from cldmray.faces.synthetic.scene import picture
+
+        first, _, second = location.partition("/")
+        if not (first.isdecimal() and second.isdecimal()):
+            return None
+        identity, photo = int(first), int(second)
+        if identity >= self.people or photo >= self.photos_per_person:
+            return None
+        return encode_picture(picture(self.seed, identity, photo, self.size))
+
+
+def attributes_table(source: SyntheticFaces) -> pa.Table:
+    """Sex, age and skin tone of each identity of a source, in the order of their indices.
+
+    Returns:
+        schema :data:`GROUPS`, one row an identity.
+    """
+    rows = [
+        {"identity": _name(source.seed, i), **groups(source.seed, i)} for i in range(source.people)
+    ]
+    return pa.Table.from_pylist(rows, schema=GROUPS)
+
+
+def _name(seed: int, identity: int) -> str:
+    return f"person_{seed}_{identity:06d}"
