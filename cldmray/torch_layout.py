@@ -1,7 +1,9 @@
-"""The memory layout in which convolutions run fastest."""
+"""Pictures as tensors, and the memory layout in which convolutions run fastest."""
 
 from typing import Any, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 Module = TypeVar("Module", bound=torch.nn.Module)
@@ -10,3 +12,9 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 def channels_last(module: Module) -> Module:
     """The module with its weights in channels-last order; results are the same."""
     return cast(Module, cast(Any, module).to(memory_format=torch.channels_last))
+
+
+def to_unit_range(pictures: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """uint8 (N, height, width, 3) to float32 (N, 3, height, width) in -1..1, channels last."""
+    tensor = torch.from_numpy(np.array(pictures, np.float32)).permute(0, 3, 1, 2)
+    return (tensor / 127.5 - 1).contiguous(memory_format=torch.channels_last)

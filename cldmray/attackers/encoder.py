@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cldmray.faces.records import Pictures
+from cldmray.torch_layout import to_unit_range
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,6 @@ class FaceEncoder(nn.Module):
         return nn.functional.normalize(self.head(hidden).float(), dim=-1)
 
 
-def to_tensor(pictures: Pictures) -> Tensor:
-    """uint8 (N, height, width, 3) to float32 (N, 3, height, width) in -1..1, channels last."""
-    tensor = torch.from_numpy(np.array(pictures, np.float32)).permute(0, 3, 1, 2)
-    return (tensor / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
 @torch.no_grad()
 def embed(
     encoder: nn.Module, pictures: Pictures, batch_size: int = 256, device: str = "cpu"
@@ -106,7 +101,7 @@ def embed(
     """
     parts = []
     for start in range(0, len(pictures), batch_size):
-        batch = to_tensor(pictures[start : start + batch_size]).to(device)
+        batch = to_unit_range(pictures[start : start + batch_size]).to(device)
         both = encoder(batch) + encoder(batch.flip(-1))
         parts.append(nn.functional.normalize(both, dim=-1).cpu())
     return torch.cat(parts).numpy()

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed, to_tensor
+from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.faces.records import Pictures
+from cldmray.torch_layout import to_unit_range
 
 TINY = EncoderConfig(width=8, dimensions=16, pool=2)
 
@@ -61,8 +62,8 @@ class TestEncoder:
         self, encoder: FaceEncoder, noise: Pictures, training: bool
     ) -> None:
         encoder.train(training)
-        whole = encoder(to_tensor(noise))
-        alone = torch.cat([encoder(to_tensor(noise[row : row + 1])) for row in range(7)])
+        whole = encoder(to_unit_range(noise))
+        alone = torch.cat([encoder(to_unit_range(noise[row : row + 1])) for row in range(7)])
         torch.testing.assert_close(alone, whole, rtol=0, atol=1e-5)
 
     def test_pictures_differ(self, encoder: FaceEncoder, noise: Pictures) -> None:
@@ -74,14 +75,14 @@ class TestToTensor:
     def test_range_and_order(self) -> None:
         pictures = np.zeros((1, 2, 3, 3), np.uint8)
         pictures[0, 1, 2] = (255, 0, 51)
-        found = to_tensor(pictures)
+        found = to_unit_range(pictures)
         assert found.shape == (1, 3, 2, 3)
         np.testing.assert_allclose(found[0, :, 1, 2], [1, -1, -0.6], atol=1e-6)
         assert float(found[0, 0, 0, 0]) == -1
 
     def test_takes_read_only_and_mirrored_pictures(self, noise: Pictures) -> None:
         noise.setflags(write=False)
-        torch.testing.assert_close(to_tensor(noise[:, :, ::-1]), to_tensor(noise).flip(-1))
+        torch.testing.assert_close(to_unit_range(noise[:, :, ::-1]), to_unit_range(noise).flip(-1))
 
 
 class TestEmbed:

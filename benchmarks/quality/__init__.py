@@ -1,0 +1,1 @@
+"""Parts of the benchmark ``cldm_quality.py``."""

