@@ -1,12 +1,9 @@
 """Audit face anonymizers: ``python jobs/full_audit.py [faces=lfw] [anonymizer=[copy,blur]] ...``"""
 
-import sys
-from typing import Any
-
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.errors import CldmrayError
+from cldmray.command import announce, run_or_exit
 
 
 def main(composed: DictConfig) -> None:
@@ -48,17 +45,9 @@ def main(composed: DictConfig) -> None:
     print(f"\nReport: {written[-1]}\nMLflow: {tracker.shown_uri}, run {run.run_id}")
 
 
-def announce(line: str) -> None:
-    """Print a line of progress at once, so that job logs follow the work."""
-    print(line, flush=True)
-
-
 @hydra.main(config_path="../conf", config_name="audit", version_base="1.3")
-def cli(composed: DictConfig) -> Any:
-    try:
-        main(composed)
-    except CldmrayError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+def cli(composed: DictConfig) -> None:
+    run_or_exit(main, composed)
 
 
 if __name__ == "__main__":

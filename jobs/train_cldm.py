@@ -1,69 +1,88 @@
 """Train the small CLDM on background people: ``python jobs/train_cldm.py faces.root=DIR``"""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.conditions.base import Condition
-from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.phases import CldmTraining
-from cldmray.errors import CldmrayError
-from cldmray.faces.source import FaceSource
-from cldmray.faces.splits import SplitConfig
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """The job's configuration, checked."""
-
-    faces: FaceSource
-    condition: Condition
-    engine: EngineConfig
-    splits: SplitConfig
-    training: CldmTraining
-    output: str
+from cldmray.command import announce, run_or_exit
 
 
 def main(composed: DictConfig) -> None:
-    """Load the background people, train, save a diffusers folder with its card."""
-    from cldmray.anonymizers import cldm, cldm_card
+    """Load the background people, train, save a diffusers folder with its card and samples."""
+    import numpy as np
+
+    from cldmray.anonymizers import cldm, cldm_card, cldm_samples
     from cldmray.building import build, plain
-    from cldmray.engine.cldm_training import train_cldm
-    from cldmray.engine.cluster import connect
-    from cldmray.engine.pictures import load_split
+    from cldmray.conditions.base import Condition
+    from cldmray.engine.cldm_training import CldmTraining, train_cldm
+    from cldmray.engine.cluster import EngineConfig, connect
+    from cldmray.engine.pictures import load_all, load_split
     from cldmray.faces.records import BACKGROUND
+    from cldmray.faces.source import FaceSource
+    from cldmray.faces.splits import SplitConfig
+    from cldmray.faces.synthetic import SyntheticFaces
+    from cldmray.faces.variants import picture_variants
+    from cldmray.report.model import Grid, GridRow
+    from cldmray.report.pictures import picture_grid
+    from cldmray.tracking import Tracker, TrackingConfig
+    from cldmray.tracking.trainings import record_training
+
+    @dataclass(frozen=True)
+    class Job:
+        faces: FaceSource
+        synthetic: SyntheticFaces
+        conditions: dict[str, Condition]
+        engine: EngineConfig
+        tracking: TrackingConfig
+        splits: SplitConfig
+        training: CldmTraining
+        output: str
 
     settings = plain(composed)
-    job: TrainingJob = build(settings, TrainingJob, "")
+    job = build(settings, Job, "")
+    tracker = Tracker(job.tracking)
+    tracker.check()
     connect(job.engine)
-    pictures, people = load_split(job.faces, job.splits, BACKGROUND)
-    print(f"training on {len(pictures)} photos of {len(set(people))} people", flush=True)
-    architecture = cldm.CldmArchitecture(size=job.faces.size)
-    parts = train_cldm(pictures, job.condition, job.training, architecture)
-    folder = Path(job.output)
-    cldm.save_controlnet_pipeline(folder, parts)
-    modules = {key: parts[key] for key in ("vae", "unet", "text_encoder")}
-    modules |= {f"controlnet-{name}": net for name, net in parts["controlnets"].items()}
-    decisive: dict[str, Any] = {
-        key: {name: value for name, value in settings[key].items() if name != "storage"}
-        for key in ("training", "splits", "condition")
-    }
-    cldm_card.write_card(
-        folder, job.faces.name, people, [job.condition.name], modules, decisive, job.faces.size
+    photos, people = load_split(job.faces, job.splits, BACKGROUND)
+    rendered, invented = load_all(job.synthetic)
+    announce(
+        f"training on {len(photos)} photos of {len(set(people))} people and on {len(rendered)} "
+        f"rendered photos of {len(set(invented))} people who do not exist"
     )
-    print(f"saved {folder}")
+    variants = picture_variants(photos, job.training.variants, job.training.seed)
+    folder = Path(job.output)
+    with tracker.training_run(folder.name, settings) as run:
+        architecture = cldm.CldmArchitecture(size=job.faces.size)
+        trained = train_cldm(
+            variants,
+            np.concatenate([variants, rendered]),
+            job.conditions,
+            job.training,
+            architecture,
+        )
+        cldm.save_controlnet_pipeline(folder, trained.parts)
+        cldm_card.write_card(
+            folder,
+            {job.faces.name: people, job.synthetic.name: invented},
+            trained.parts,
+            {key: settings[key] for key in cldm_card.DECISIVE},
+            architecture.size,
+        )
+        drawn = cldm_samples.samples(folder, rendered[:8], job.conditions)
+        rows = [GridRow(name, maps, pictures) for name, (maps, pictures) in drawn.items()]
+        files = {
+            "samples.png": picture_grid(Grid(rendered[:8], rows)),
+            "README.md": (folder / cldm_card.CARD_FILE).read_bytes(),
+        }
+        record_training(run, trained.curves, files)
+    announce(f"saved {folder}")
 
 
 @hydra.main(config_path="../conf", config_name="cldm", version_base="1.3")
 def cli(composed: DictConfig) -> None:
-    try:
-        main(composed)
-    except CldmrayError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    run_or_exit(main, composed)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whole audits with a real local Ray: on drawn faces, on LFW, through the command line."""
+"""Whole audits with a real local Ray: on synthetic faces, on LFW, through the command line."""
 
 import json
 import os

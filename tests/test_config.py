@@ -12,9 +12,9 @@ from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
 from cldmray.anonymizers.blur import Blur
 from cldmray.anonymizers.pictures import Pictures
 from cldmray.attackers.ladder import Rung
-from cldmray.building import build, plain
+from cldmray.building import plain
+from cldmray.conditions import SoftEdge
 from cldmray.conditions.base import Condition
-from cldmray.conditions.soft_edge import SoftEdge
 from cldmray.config import AuditConfig, AuditSettings, build_audit
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import ConfigError
@@ -45,7 +45,7 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
         Condition,
     ),
 }
-PRIMARY = {"audit": AuditConfig, "lfw": AuditConfig, "cldm": None}
+PRIMARY = {"audit": AuditConfig, "lfw": AuditConfig, "cldm": None, "depth": None}
 
 
 def composed(*overrides: str, name: str = "audit") -> Any:
@@ -81,7 +81,14 @@ def refused(*overrides: str) -> str:
 class TestShippedConfiguration:
     def test_the_default_audit(self) -> None:
         config = audit()
-        assert list(config.anonymizer) == ["copy", "blur", "k_same", "cldm_none", "cldm_canny"]
+        assert list(config.anonymizer) == [
+            "copy",
+            "blur",
+            "k_same",
+            "cldm_none",
+            "cldm_canny",
+            "cldm_depth",
+        ]
         assert list(config.attack) == ["clear_trained", "edge_proxy", "adaptive"]
         assert config.splits == SplitConfig()
         assert config.audit == AuditSettings()
@@ -131,37 +138,16 @@ class TestShippedConfiguration:
         assert config.anonymizer["wide"] == Blur(8.0, "blur-8")
 
 
-class TestTheTrainingJob:
-    def test_it_composes(self) -> None:
-        from cldmray.engine.phases import CldmTraining
-
-        settings = plain(composed(name="cldm"))
-        training = build(settings["training"], CldmTraining, "training")
-        assert training.diffusion.steps == settings["training"]["diffusion"]["steps"]
-
-    @pytest.mark.parametrize(
-        ("override", "key"),
-        [
-            ("training.diffusion.steps=many", "training.diffusion.steps"),
-            ("+training.diffusion.epochs=3", "training.diffusion.epochs"),
-        ],
-    )
-    def test_errors_name_the_key(self, override: str, key: str) -> None:
-        from cldmray.engine.phases import CldmTraining
-
-        settings = plain(composed(override, name="cldm"))
-        with pytest.raises(ConfigError, match=f"^{key}: "):
-            build(settings["training"], CldmTraining, "training")
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        pytest.param("+faces.rot=x", "faces.rot: DrawnFaces has no such setting", id="unknown"),
+        pytest.param("+faces.rot=x", "faces.rot: SyntheticFaces has no such setting", id="unknown"),
         pytest.param("+audit.titel=x", "audit.titel: .* it has: .*title", id="unknown-plain"),
         pytest.param("+extra=1", "extra: AuditConfig has no such setting", id="unknown-top"),
         pytest.param("~splits", "splits: must be given", id="absent"),
-        pytest.param("~faces.people", "faces.people: must be given, DrawnFaces", id="absent-in"),
+        pytest.param(
+            "~faces.people", "faces.people: must be given, SyntheticFaces", id="absent-in"
+        ),
         pytest.param("faces=folder", "faces.root: must be given, for example", id="missing"),
         pytest.param("faces.people=many", "faces.people: .*'many'", id="type"),
         pytest.param("faces.people=2.5", "faces.people: .*2.5", id="fraction"),

@@ -19,18 +19,39 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 PROMPT = "a photo of a face"
 
+GROUPS = 8
+"""Normalisation groups of the autoencoder."""
+
 
 @dataclass(frozen=True)
 class CldmArchitecture:
-    """Widths of the small model; pictures are ``size`` pixels, latents ``size / 8``."""
+    """Widths of the small model; pictures are ``size`` pixels, latents ``size / 8``.
+
+    Raises:
+        ValueError: the autoencoder is too narrow to keep what its latents are to hold.
+    """
 
     size: int = 64
     latent_channels: int = 16
-    autoencoder_channels: tuple[int, ...] = (16, 48, 96, 96)
-    unet_channels: tuple[int, ...] = (96, 160)
-    condition_channels: tuple[int, ...] = (8, 16, 32, 96)
+    autoencoder_channels: tuple[int, ...] = (16, 48, 80, 80)
+    unet_channels: tuple[int, ...] = (80, 144)
+    condition_channels: tuple[int, ...] = (8, 16, 32, 64)
     text_width: int = 64
     text_length: int = 16
+
+    def __post_init__(self) -> None:
+        wanted = (12, 48, self.least_last_width, self.least_last_width)
+        given = self.autoencoder_channels
+        if len(given) != len(wanted) or any(g < w for g, w in zip(given, wanted, strict=True)):
+            raise ValueError(
+                f"autoencoder_channels: {given} must be four widths of at least {wanted} for "
+                f"{self.latent_channels} latent channels"
+            )
+
+    @property
+    def least_last_width(self) -> int:
+        """Two channels a latent and two a group, in whole groups (see ``cldm_start``)."""
+        return GROUPS * (2 + 2 * -(-self.latent_channels // GROUPS))
 
 
 def build_autoencoder(arch: CldmArchitecture) -> AutoencoderKL:
@@ -43,7 +64,7 @@ def build_autoencoder(arch: CldmArchitecture) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=1,
         latent_channels=arch.latent_channels,
-        norm_num_groups=8,
+        norm_num_groups=GROUPS,
         mid_block_add_attention=False,
         scaling_factor=1.0,
     )
@@ -161,74 +182,6 @@ def normalise_latents(autoencoder: AutoencoderKL, latents: Tensor) -> None:
     quant.bias[channels:] -= 2 * std.log()
     post.bias += (post.weight[:, :, 0, 0] * mean).sum(1)
     post.weight *= std[None, :, None, None]
-
-
-class Reconstruction(nn.Module):
-    """Encode, sample the posterior, decode: one module, so that one wrapper trains it."""
-
-    def __init__(self, autoencoder: AutoencoderKL) -> None:
-        super().__init__()
-        self.autoencoder = autoencoder
-
-    def forward(self, pictures: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstructions (N, 3, size, size) in -1..1 and the mean KL divergence to N(0, 1).
-
-        Args:
-            pictures: in -1..1, shape (N, 3, size, size).
-            noise: standard normal, shape of the latents.
-        """
-        posterior = self.autoencoder.encode(pictures).latent_dist
-        output = self.autoencoder.decode(posterior.mean + posterior.std * noise).sample
-        mean, var = posterior.mean.float(), posterior.var.float()
-        divergence = 0.5 * (mean**2 + var - 1 - posterior.logvar.float()).mean()
-        return output, divergence
-
-
-class ConditionedDenoiser(nn.Module):
-    """UNet and ControlNet as one module, so that one wrapper trains both.
-
-    Args (of ``forward``):
-        noisy: latents, shape (N, channels, h, w).
-        timesteps: int64, shape (N,).
-        prompt: embedding, shape (1, length, width).
-        condition: maps in 0..1, shape (N, 3, size, size).
-        keep: 1.0 where the condition is used and 0.0 where it is dropped, shape (N,).
-    """
-
-    def __init__(self, unet: UNet2DConditionModel, controlnet: ControlNetModel) -> None:
-        super().__init__()
-        self.unet = unet
-        self.controlnet = controlnet
-
-    def forward(
-        self, noisy: Tensor, timesteps: Tensor, prompt: Tensor, condition: Tensor, keep: Tensor
-    ) -> Tensor:
-        text = prompt.expand(len(noisy), -1, -1)
-        down, middle = self.controlnet(
-            noisy, timesteps, encoder_hidden_states=text, controlnet_cond=condition,
-            return_dict=False,
-        )  # fmt: skip
-        mask = keep.view(-1, 1, 1, 1)
-        output: Tensor = self.unet(
-            noisy,
-            timesteps,
-            encoder_hidden_states=text,
-            down_block_additional_residuals=[residual * mask for residual in down],
-            mid_block_additional_residual=middle * mask,
-        ).sample
-        return output
-
-
-def autoencoder_loss(reconstruction: Tensor, pictures: Tensor) -> Tensor:
-    """L1 at three scales plus L1 of the image gradients; both arguments in -1..1 (N, 3, h, w)."""
-    loss = (reconstruction - pictures).abs().mean()
-    for factor in (2, 4):
-        pooled = [nn.functional.avg_pool2d(x, factor) for x in (reconstruction, pictures)]
-        loss = loss + 0.5 * (pooled[0] - pooled[1]).abs().mean()
-    for axis in (-1, -2):
-        slopes = [torch.diff(x, dim=axis) for x in (reconstruction, pictures)]
-        loss = loss + (slopes[0] - slopes[1]).abs().mean()
-    return loss
 
 
 def save_controlnet_pipeline(folder: Path, parts: dict[str, Any]) -> None:

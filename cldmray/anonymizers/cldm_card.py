@@ -1,6 +1,6 @@
 """The model card and the list of people that travel with trained CLDM weights."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ tags: [face-anonymization, controlnet, privacy-audit]
 ---
 # {title}
 
-A small conditioned latent diffusion model that redraws {size}x{size} face pictures from their
-{conditions} maps. It exists to be *audited*: it is a stand-in, small enough for a laptop, for the
-Stable Diffusion + ControlNet systems that are proposed as anonymizers. It does not anonymize
-people, and nobody should release pictures on the strength of it.
+A small conditioned latent diffusion model that redraws {size}x{size} face pictures from condition
+maps, with one ControlNet each: {conditions}. It exists to be *audited*: it is a stand-in, small
+enough for a laptop, for the Stable Diffusion + ControlNet systems that are proposed as anonymizers.
+It does not anonymize people, and nobody should release pictures on the strength of it.
 
 ## Parts
 {parts}
@@ -31,8 +31,9 @@ Weights are stored as fp16 safetensors in the usual folders of diffusers;
 opens them on a CPU. The text encoder is untrained: prompts are labels without meaning.
 
 ## Training
-- Data: {photos} photos of {people} background people of `{source}`. Their hashed names are in
-  `{identities}`, so that an audit can refuse to evaluate anybody whom the model was trained on.
+- Data: {data}. Of a data set of photographs these are background people, whom no audit with the
+  same splits evaluates. The hashed names of all are in `{identities}`, so that an audit can refuse
+  to evaluate anybody whom the model was trained on.
 - Command: `python jobs/train_cldm.py`, with the settings
 
 ```yaml
@@ -47,42 +48,48 @@ opens them on a CPU. The text encoder is untrained: prompts are labels without m
 """
 
 
+DECISIVE = ("training", "splits", "conditions", "synthetic")
+"""Parts of the composed configuration that decide the weights; the card prints them."""
+
+
 def write_card(
     folder: Path,
-    source: str,
-    identities: Iterable[str],
-    conditions: Iterable[str],
-    modules: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    people: Mapping[str, Sequence[str]],
+    parts: Mapping[str, Any],
+    settings: Mapping[str, Mapping[str, Any]],
     size: int,
 ) -> None:
     """Write ``README.md`` and ``training_identities.txt`` into a pipeline folder.
 
     Args:
-        source: name of the face source.
-        identities: identity of every training photo, repeated as often as it has photos.
-        conditions: names of the conditions.
-        modules: trained parts by name, whose parameters are counted.
+        people: by face source, the identity of every training photo, repeated as often as the
+            person has photos.
+        parts: as :func:`cldmray.anonymizers.cldm.save_controlnet_pipeline` takes them.
         settings: what decided the weights, JSON-like.
         size: side of the pictures in pixels.
     """
-    photos = list(identities)
-    people = sorted({identity_hash(identity) for identity in photos})
+    modules = {name: parts[name] for name in ("vae", "unet", "text_encoder")}
+    modules |= {f"controlnet-{name}": network for name, network in parts["controlnets"].items()}
     counted = {
         name: sum(parameter.numel() for parameter in module.parameters())
         for name, module in modules.items()
     }
+    data = [
+        f"{len(photos):,} photos of {len(set(photos)):,} people of `{source}`"
+        for source, photos in people.items()
+    ]
+    shown = {key: dict(value) for key, value in settings.items()}
+    shown["training"].pop("storage", None)
     text = CARD.format(
         title=folder.name,
         size=size,
-        conditions=", ".join(conditions),
+        conditions=", ".join(parts["controlnets"]),
         parts="\n".join(f"- `{name}`: {count:,} parameters" for name, count in counted.items()),
-        photos=f"{len(photos):,}",
-        people=f"{len(people):,}",
-        source=source,
+        data=", ".join(data),
         identities=IDENTITIES_FILE,
-        settings=yaml.safe_dump(dict(settings), sort_keys=False).strip(),
+        settings=yaml.safe_dump(shown, sort_keys=False).strip(),
     )
     (folder / CARD_FILE).write_text(text)
-    header = f"# SHA-256 prefixes of the people of {source} that this model was trained on.\n"
-    (folder / IDENTITIES_FILE).write_text(header + "\n".join(people) + "\n")
+    hashes = sorted({identity_hash(person) for photos in people.values() for person in photos})
+    header = f"# SHA-256 prefixes of the people of {', '.join(people)} in the training.\n"
+    (folder / IDENTITIES_FILE).write_text(header + "\n".join(hashes) + "\n")

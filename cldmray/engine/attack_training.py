@@ -16,13 +16,14 @@ from safetensors.torch import load, load_file, save_file
 from cldmray import storage
 from cldmray.attackers.augment import augment, augmentation
 from cldmray.attackers.contrastive import distributed_nt_xent
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, to_tensor
+from cldmray.attackers.encoder import EncoderConfig, FaceEncoder
 from cldmray.attackers.ladder import Rung, TrainingConfig
 from cldmray.attackers.pairs import PairSampler, PairSet, Validation
+from cldmray.engine.checkpoints import last_checkpoint
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.tables import Manifest, StageTable, commit
 from cldmray.errors import CldmrayError
-from cldmray.torch_layout import channels_last
+from cldmray.torch_layout import channels_last, to_unit_range
 
 WEIGHTS = "encoder.safetensors"
 CURVE = "curve.parquet"
@@ -66,7 +67,9 @@ def train_worker(config: dict[str, Any]) -> None:
         generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
         views = augmentation(2 * sampler.batch, training.augment, generator)
         views = torch.cat([views[: sampler.batch][part], views[sampler.batch :][part]])
-        batch = torch.cat([to_tensor(pairs.queries[queries]), to_tensor(pairs.photos[photos])])
+        batch = torch.cat(
+            [to_unit_range(pairs.queries[queries]), to_unit_range(pairs.photos[photos])]
+        )
         batch = augment(batch, views).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
             embeddings = wrapped(batch)
@@ -172,12 +175,9 @@ def fit_encoder(
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
-    checkpoint = trainer.fit().checkpoint
-    if checkpoint is None:
-        raise CldmrayError(f"training of {rung.name} ended without a checkpoint")
-    with checkpoint.as_directory() as local:
-        weights = Path(local, WEIGHTS).read_bytes()
-        state = torch.load(Path(local, "state.pt"), map_location="cpu", weights_only=True)
+    with last_checkpoint(trainer, rung.name) as local:
+        weights = (local / WEIGHTS).read_bytes()
+        state = torch.load(local / "state.pt", map_location="cpu", weights_only=True)
     check_converged(rung.name, state["curve"])
     storage.write_bytes(storage.join(folder, WEIGHTS), weights)
     curve = pa.Table.from_pylist(state["curve"])

@@ -1,78 +1,82 @@
 """Ray Train + Accelerate loops that fit the small CLDM: the autoencoder, then the denoiser."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import ray
 import torch
 from accelerate import Accelerator
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from diffusers import AutoencoderKL
 from torch import Tensor
 
 from cldmray import hashing
-from cldmray.anonymizers import cldm
+from cldmray.anonymizers import cldm, cldm_modules
+from cldmray.anonymizers.cldm_start import start_as_components
 from cldmray.conditions.base import Condition
-from cldmray.engine.phases import STATE_FILE, CldmTraining, run_phase
-from cldmray.errors import CldmrayError
+from cldmray.engine.phases import (
+    Curve,
+    PhaseConfig,
+    TrainingRun,
+    fit,
+    open_accelerator,
+    run_phase,
+)
+from cldmray.errors import BadInputError
 from cldmray.faces.records import Pictures
-from cldmray.torch_layout import channels_last
+from cldmray.torch_layout import channels_last, to_unit_range
 
 
-def picture_variants(pictures: Pictures, variants: int, seed: int) -> Pictures:
-    """Each picture ``variants`` times: itself, mirrored, then shifted and scaled a little."""
-    versions = [pictures, pictures[:, :, ::-1]]
-    random = np.random.default_rng(seed)
-    centre = ((pictures.shape[2] - 1) / 2, (pictures.shape[1] - 1) / 2)
-    for extra in range(2, variants):
-        moved = np.empty_like(pictures)
-        for i, picture in enumerate(pictures):
-            matrix = cv2.getRotationMatrix2D(
-                centre, random.uniform(-6, 6), random.uniform(0.97, 1.12)
-            )
-            matrix[:, 2] = matrix[:, 2] + random.uniform(-2.5, 2.5, 2)
-            source = picture if extra % 2 == 0 else np.ascontiguousarray(picture[:, ::-1])
-            moved[i] = cv2.warpAffine(
-                source, matrix, picture.shape[1::-1], flags=cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REFLECT_101,
-            )  # fmt: skip
-        versions.append(moved)
-    return np.concatenate(versions[:variants])
+@dataclass(frozen=True, kw_only=True)
+class CldmTraining(TrainingRun):
+    """Everything that decides the weights of the small CLDM.
+
+    Attributes:
+        autoencoder, diffusion: schedules of the two phases.
+        condition_dropout: share of training pictures whose conditions are withheld.
+        together: share of training pictures on which two conditions act at once.
+    """
+
+    autoencoder: PhaseConfig
+    diffusion: PhaseConfig
+    name: str = "cldm"
+    condition_dropout: float = 0.15
+    together: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("condition_dropout", "together"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
+        self.check_batch(self.autoencoder)
+        self.check_batch(self.diffusion)
 
 
-def to_unit_range(pictures: Pictures) -> Tensor:
-    """uint8 (N, h, w, 3) to float32 (N, 3, h, w) in -1..1."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def _accelerator(training: CldmTraining) -> Accelerator:
-    torch.set_num_threads(training.threads)
-    torch.manual_seed(training.seed)
-    return Accelerator(mixed_precision=training.precision, cpu=not training.use_gpu)
+def some(pictures: Pictures, seed: int, most: int = 2048) -> Pictures:
+    """At most ``most`` of the pictures, drawn with the seed."""
+    return pictures[np.random.default_rng(seed).permutation(len(pictures))[:most]]
 
 
 def autoencoder_loop(config: dict[str, Any]) -> None:
     """Ray Train worker function of the first phase."""
     training: CldmTraining = config["training"]
-    accelerator = _accelerator(training)
+    accelerator = open_accelerator(training)
     architecture: cldm.CldmArchitecture = config["architecture"]
-    model = cldm.Reconstruction(cldm.build_autoencoder(architecture))
-    channels_last(model)
     pictures: Pictures = ray.get(config["pictures"])
+    autoencoder = cldm.build_autoencoder(architecture)
+    start_as_components(autoencoder, to_unit_range(some(pictures, training.seed)))
+    model = channels_last(cldm_modules.Reconstruction(autoencoder))
     side = architecture.size // 8
     shape = (architecture.latent_channels, side, side)
 
     def loss_of(wrapped: torch.nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
         batch = to_unit_range(pictures[index.numpy()]).to(accelerator.device)
-        batch = batch.contiguous(memory_format=torch.channels_last)
         noise = torch.randn((len(batch), *shape), generator=generator).to(batch.device)
         with accelerator.autocast():
             output, divergence = wrapped(batch, noise)
-        loss: Tensor = cldm.autoencoder_loss(output.float(), batch) + 1e-4 * divergence
+        loss: Tensor = cldm_modules.autoencoder_loss(output.float(), batch) + 1e-4 * divergence
         return loss
 
     run_phase(training.autoencoder, training, accelerator, model, len(pictures), loss_of)
@@ -86,27 +90,41 @@ def encode_all(autoencoder: Any, pictures: Pictures, accelerator: Accelerator) -
     def chunks() -> Iterator[Tensor]:
         for start in range(0, len(pictures), 128):
             batch = to_unit_range(pictures[start : start + 128]).to(accelerator.device)
-            batch = batch.contiguous(memory_format=torch.channels_last)
             with accelerator.autocast():
                 yield autoencoder.encode(batch).latent_dist.mean.float().cpu()
 
     return torch.cat(list(chunks()))
 
 
+def extract_all(condition: Condition, pictures: Pictures) -> Tensor:
+    """One channel of the condition maps of all pictures: uint8, shape (N, h, w)."""
+    parts = range(0, len(pictures), 256)
+    maps = [condition(pictures[start : start + 256])[..., 0] for start in parts]
+    return torch.from_numpy(np.concatenate(maps))
+
+
+def build_denoiser(
+    architecture: cldm.CldmArchitecture, conditions: Iterable[str]
+) -> cldm_modules.ConditionedDenoiser:
+    """Untrained UNet with one ControlNet a condition."""
+    unet = cldm.build_unet(architecture)
+    controlnets = {name: cldm.build_controlnet(unet, architecture) for name in conditions}
+    return cldm_modules.ConditionedDenoiser(unet, controlnets)
+
+
 def diffusion_loop(config: dict[str, Any]) -> None:
     """Ray Train worker function of the second phase."""
     training: CldmTraining = config["training"]
-    accelerator = _accelerator(training)
+    accelerator = open_accelerator(training)
     autoencoder = cldm.build_autoencoder(config["architecture"])
     autoencoder.load_state_dict(config["autoencoder"])
     channels_last(autoencoder)
     pictures: Pictures = ray.get(config["pictures"])
     latents = encode_all(autoencoder, pictures, accelerator)
-    condition: Condition = config["condition"]
-    maps = torch.from_numpy(condition(pictures)[..., 0].copy())
+    conditions: Mapping[str, Condition] = config["conditions"]
+    maps = torch.stack([extract_all(one, pictures) for one in conditions.values()], 1)
     torch.manual_seed(training.seed)
-    unet = cldm.build_unet(config["architecture"])
-    model = cldm.ConditionedDenoiser(unet, cldm.build_controlnet(unet, config["architecture"]))
+    model = build_denoiser(config["architecture"], conditions)
     channels_last(model)
     scheduler = cldm.build_scheduler()
     prompt: Tensor = config["prompt"].to(accelerator.device)
@@ -118,101 +136,108 @@ def diffusion_loop(config: dict[str, Any]) -> None:
         keep = (torch.rand(len(clean), generator=generator) >= training.condition_dropout).float()
         noisy = scheduler.add_noise(clean, noise, times)
         target = scheduler.get_velocity(clean, noise, times)
-        control = maps[index].float()[:, None].expand(-1, 3, -1, -1) / 255
-        inputs = [x.to(accelerator.device) for x in (noisy, times, control, keep, target)]
+        acts = cldm_modules.choose_conditions(
+            len(clean), len(conditions), training.together, generator
+        )
+        control = maps[index].float()[:, :, None].expand(-1, -1, 3, -1, -1) / 255
+        inputs = [x.to(accelerator.device) for x in (control, acts, keep)]
+        noisy, times, target = (x.to(accelerator.device) for x in (noisy, times, target))
         with accelerator.autocast():
-            output = wrapped(inputs[0], inputs[1], prompt, inputs[2], inputs[3])
-        loss: Tensor = (output.float() - inputs[4]).pow(2).mean()
+            output = wrapped(noisy, times, prompt, *inputs)
+        loss: Tensor = (output.float() - target).pow(2).mean()
         return loss
 
     run_phase(training.diffusion, training, accelerator, model, len(pictures), loss_of)
 
 
-def fit(loop: Callable[..., None], name: str, training: CldmTraining, **config: Any) -> Any:
-    """Run one phase on the cluster and return the final weights of its last checkpoint."""
-    trainer = TorchTrainer(
-        loop,
-        train_loop_config={"training": training, **config},
-        scaling_config=ScalingConfig(
-            num_workers=training.workers,
-            use_gpu=training.use_gpu,
-            resources_per_worker=None if training.use_gpu else {"CPU": 0.5},
-        ),
-        run_config=RunConfig(
-            name=f"{training.name}-{name}",
-            storage_path=str(Path(training.storage).expanduser().absolute()),
-            failure_config=FailureConfig(max_failures=3),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-        ),
+class Trained(NamedTuple):
+    """What :func:`cldmray.anonymizers.cldm.save_controlnet_pipeline` saves, and how it was learnt.
+
+    ``curves`` has one learning curve a phase.
+    """
+
+    parts: dict[str, Any]
+    curves: dict[str, Curve]
+
+
+def fit_autoencoder(
+    photos: Pictures, training: CldmTraining, architecture: cldm.CldmArchitecture
+) -> tuple[str, AutoencoderKL, Curve]:
+    """The first phase: its name, the autoencoder with standardised latents, its curve."""
+    decisive: dict[str, Any] = {
+        "pictures": hashlib.sha256(photos.tobytes()).hexdigest(),
+        "architecture": hashing.describe(architecture),
+        "phase": hashing.describe(training.autoencoder),
+        "seed": [training.seed, training.precision, training.workers],
+    }
+    name = f"autoencoder-{hashing.fingerprint(decisive)}"
+    weights, curve = fit(
+        autoencoder_loop, name, training, architecture=architecture, pictures=ray.put(photos)
     )
-    checkpoint = trainer.fit().checkpoint
-    if checkpoint is None:
-        raise CldmrayError(f"training of {name} ended without a checkpoint")
-    with checkpoint.as_directory() as folder:
-        state = torch.load(Path(folder, STATE_FILE), map_location="cpu", weights_only=True)
-    return state["final"]
+    reconstruction = cldm_modules.Reconstruction(cldm.build_autoencoder(architecture))
+    reconstruction.load_state_dict(weights)
+    autoencoder = reconstruction.autoencoder
+    with torch.no_grad():
+        parts = to_unit_range(some(photos, training.seed)).split(128)
+        latents = [autoencoder.encode(part).latent_dist.mean for part in parts]
+    cldm.normalise_latents(autoencoder, torch.cat(latents))
+    return name, autoencoder, curve
 
 
 def train_cldm(
+    photos: Pictures,
     pictures: Pictures,
-    condition: Condition,
+    conditions: Mapping[str, Condition],
     training: CldmTraining,
     architecture: cldm.CldmArchitecture,
-) -> dict[str, Any]:
-    """Fit autoencoder, UNet and one ControlNet.
+) -> Trained:
+    """Fit autoencoder, UNet and one ControlNet a condition.
 
     A phase that ``training.storage`` holds, finished or not, with the same pictures and settings is
     resumed; its folder's name ends with a hash of what decides its weights.
 
     Args:
-        pictures: background people only, uint8 (N, size, size, 3).
+        photos: what the autoencoder learns from, uint8 (N, size, size, 3), variants included.
+        pictures: what is learnt to be drawn, uint8 (M, size, size, 3), variants included.
+        conditions: by the names that their ControlNets get.
 
-    Returns:
-        The parts that :func:`cldmray.anonymizers.cldm.save_controlnet_pipeline` saves.
+    Raises:
+        BadInputError: there are more conditions than a worker's share of a batch has pictures.
     """
+    if len(conditions) > training.diffusion.batch // training.workers:
+        raise BadInputError(
+            f"training.diffusion.batch: {training.diffusion.batch} pictures over "
+            f"{training.workers} workers are too few for {len(conditions)} conditions"
+        )
+    name, autoencoder, autoencoder_curve = fit_autoencoder(photos, training, architecture)
     torch.manual_seed(training.seed)
     tokenizer = cldm.build_tokenizer(architecture)
     text_encoder = cldm.build_text_encoder(architecture, tokenizer)
-    reference = ray.put(picture_variants(pictures, training.variants, training.seed))
-    shared = {"architecture": architecture, "pictures": reference}
-    decisive: dict[str, Any] = {
-        "pictures": hashlib.sha256(pictures.tobytes()).hexdigest(),
-        "architecture": hashing.describe(architecture),
-        "phase": hashing.describe(training.autoencoder),
-        "seed": [training.seed, training.variants, training.precision, training.workers],
-    }
-    first = f"autoencoder-{hashing.fingerprint(decisive)}"
-    weights = fit(autoencoder_loop, first, training, **shared)
-    reconstruction = cldm.Reconstruction(cldm.build_autoencoder(architecture))
-    reconstruction.load_state_dict(weights)
-    autoencoder = reconstruction.autoencoder
-    sample = to_unit_range(pictures[:2048])
-    with torch.no_grad():
-        latents = [autoencoder.encode(part).latent_dist.mean for part in sample.split(128)]
-    cldm.normalise_latents(autoencoder, torch.cat(latents))
     decisive = {
-        "autoencoder": first,
+        "autoencoder": name,
+        "pictures": hashlib.sha256(pictures.tobytes()).hexdigest(),
         "phase": hashing.describe(training.diffusion),
-        "condition": hashing.describe(condition),
-        "dropout": training.condition_dropout,
+        "conditions": hashing.describe(conditions),
+        "dropout": [training.condition_dropout, training.together],
     }
-    weights = fit(
+    weights, diffusion_curve = fit(
         diffusion_loop,
         f"diffusion-{hashing.fingerprint(decisive)}",
         training,
-        **shared,
+        architecture=architecture,
+        pictures=ray.put(pictures),
         autoencoder=autoencoder.state_dict(),
-        condition=condition,
+        conditions=conditions,
         prompt=cldm.encode_prompt(cldm.PROMPT, tokenizer, text_encoder),
     )
-    unet = cldm.build_unet(architecture)
-    model = cldm.ConditionedDenoiser(unet, cldm.build_controlnet(unet, architecture))
+    model = build_denoiser(architecture, conditions)
     model.load_state_dict(weights)
-    return {
+    parts = {
         "vae": autoencoder,
         "unet": model.unet,
         "scheduler": cldm.build_scheduler(),
         "tokenizer": tokenizer,
         "text_encoder": text_encoder,
-        "controlnets": {condition.name: model.controlnet},
+        "controlnets": dict(model.controlnets.items()),
     }
+    return Trained(parts, {"autoencoder": autoencoder_curve, "diffusion": diffusion_curve})

@@ -1,11 +1,11 @@
-"""One phase of the CLDM's training: the loop, its schedule, its checkpoints (Ray Train)."""
+"""One phase of a picture model's training: the loop, its schedule, its checkpoints (Ray Train)."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,16 @@ import ray.train
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
-from ray.train import Checkpoint
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
 from torch import Tensor
 
+from cldmray.engine.checkpoints import last_checkpoint
+
 STATE_FILE = "state.pt"
+
+Curve = list[dict[str, float]]
+"""Points ``step`` and ``loss``, the mean since the point before."""
 
 
 @dataclass(frozen=True)
@@ -50,26 +56,23 @@ class PhaseConfig:
                 raise ValueError(f"{key}: must be in [0, 1), got {getattr(self, key)}")
 
 
-@dataclass(frozen=True)
-class CldmTraining:
-    """Everything that decides the weights.
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """What every training of pictures needs beside its phases.
 
     Attributes:
-        autoencoder, diffusion: schedules of the two phases.
-        condition_dropout: share of training pictures whose condition is withheld.
+        storage: folder of Ray Train's checkpoints; a run of the same ``name`` there is resumed.
+        name: begins the names of the folders there.
+        seed: of the starting weights, the variants and the batches.
         variants: versions of each photo: 1 itself, 2 mirrored, further ones shifted and scaled.
         precision: ``bf16``, ``fp16`` or ``no`` (Accelerate's mixed precision).
         checkpoint_every: steps between two checkpoints (and two lines of progress).
         workers, use_gpu, threads: size of the worker group.
-        storage: folder of Ray Train's checkpoints; a run of the same ``name`` there is resumed.
     """
 
-    autoencoder: PhaseConfig
-    diffusion: PhaseConfig
     storage: str
-    name: str = "cldm"
+    name: str
     seed: int = 0
-    condition_dropout: float = 0.15
     variants: int = 4
     precision: Literal["bf16", "fp16", "no"] = "bf16"
     checkpoint_every: int = 250
@@ -83,9 +86,10 @@ class CldmTraining:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         if self.seed < 0:
             raise ValueError(f"seed: must not be negative, got {self.seed}")
-        if not 0 <= self.condition_dropout <= 1:
-            raise ValueError(f"condition_dropout: must be in 0..1, got {self.condition_dropout}")
-        if self.workers > min(self.autoencoder.batch, self.diffusion.batch):
+
+    def check_batch(self, phase: PhaseConfig) -> None:
+        """Raise ValueError where a phase's batch has fewer pictures than there are workers."""
+        if self.workers > phase.batch:
             raise ValueError(f"workers: {self.workers} are more than a batch has pictures")
 
 
@@ -110,9 +114,52 @@ def local_batch(
     return chosen[rank::workers], generator
 
 
+class Fitted(NamedTuple):
+    """Final weights of a phase and its learning curve."""
+
+    weights: dict[str, Tensor]
+    curve: Curve
+
+
+def fit(loop: Callable[..., None], name: str, training: TrainingRun, **config: Any) -> Fitted:
+    """Run one phase on the cluster; where it was cut off before, it goes on.
+
+    Args:
+        loop: Ray Train worker function that ends in :func:`run_phase`.
+        name: of the phase; its folder is ``<training.name>-<name>`` in ``training.storage``.
+        config: what the loop gets beside ``training``.
+    """
+    trainer = TorchTrainer(
+        loop,
+        train_loop_config={"training": training, **config},
+        scaling_config=ScalingConfig(
+            num_workers=training.workers,
+            use_gpu=training.use_gpu,
+            resources_per_worker=None if training.use_gpu else {"CPU": 0.5},
+        ),
+        run_config=RunConfig(
+            name=f"{training.name}-{name}",
+            storage_path=str(Path(training.storage).expanduser().absolute()),
+            failure_config=FailureConfig(max_failures=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    with last_checkpoint(trainer, name) as folder:
+        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+    return Fitted(state["final"], state["curve"])
+
+
+def open_accelerator(training: TrainingRun) -> Accelerator:
+    """Accelerate as a run's settings want it, with threads and random start set."""
+    torch.manual_seed(training.seed)
+    accelerator = Accelerator(mixed_precision=training.precision, cpu=not training.use_gpu)
+    torch.set_num_threads(training.threads)
+    return accelerator
+
+
 def run_phase(
     phase: PhaseConfig,
-    training: CldmTraining,
+    training: TrainingRun,
     accelerator: Accelerator,
     model: torch.nn.Module,
     size: int,
@@ -132,7 +179,8 @@ def run_phase(
     )
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     average = EMAModel(parameters, decay=phase.ema) if phase.ema else None
-    first = _restore(model, optimizer, average)
+    curve = _restore(model, optimizer, average)
+    first = int(curve[-1]["step"]) if curve else 0
     losses: list[float] = []
     for step in range(first, phase.steps):
         for group in optimizer.param_groups:
@@ -148,30 +196,26 @@ def run_phase(
         losses.append(float(loss.detach()))
         done = step + 1
         if done % training.checkpoint_every == 0 or done == phase.steps:
-            metrics = {
-                "step": done,
-                "loss": float(np.mean(losses)),
-                "lr": learning_rate(phase, step),
-            }
-            _report(metrics, rank, model, optimizer, average)
+            curve.append({"step": done, "loss": float(np.mean(losses))})
+            _report(curve, rank, model, optimizer, average)
             losses.clear()
 
 
-def _restore(model: torch.nn.Module, optimizer: Any, average: EMAModel | None) -> int:
+def _restore(model: torch.nn.Module, optimizer: Any, average: EMAModel | None) -> Curve:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        return 0
+        return []
     with checkpoint.as_directory() as folder:
         state = torch.load(Path(folder, STATE_FILE), map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if average:
         average.load_state_dict(state["average"])
-    return int(state["step"])
+    return list(state["curve"])
 
 
 def _report(
-    metrics: dict[str, Any],
+    curve: Curve,
     rank: int,
     model: torch.nn.Module,
     optimizer: Any,
@@ -180,10 +224,10 @@ def _report(
     with TemporaryDirectory() as folder:
         checkpoint = None
         if rank == 0:
-            print(" ".join(f"{key} {value:.5g}" for key, value in metrics.items()), flush=True)
+            print(f"step {curve[-1]['step']:.0f}, loss {curve[-1]['loss']:.5f}", flush=True)
             parameters = list(model.parameters())
             state: dict[str, Any] = {
-                "step": metrics["step"],
+                "curve": curve,
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "average": average.state_dict() if average else {},
@@ -197,4 +241,4 @@ def _report(
                 state["final"] = state["model"]
             torch.save(state, Path(folder, STATE_FILE))
             checkpoint = Checkpoint.from_directory(folder)
-        ray.train.report(metrics, checkpoint=checkpoint)
+        ray.train.report(dict(curve[-1]), checkpoint=checkpoint)

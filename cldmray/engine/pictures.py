@@ -69,9 +69,22 @@ def load_split(
     column = [assigned.get(identity, "") for identity in listing["identity"].to_pylist()]
     listing = listing.append_column("split", pa.array(column, pa.string()))
     listing = listing.filter(pc.equal(listing["split"], split))
+    if not listing.num_rows:
+        raise BadInputError(f"{source.name}: there are no {split} people")
+    return _load(source, listing, block_rows)
+
+
+def load_all(source: FaceSource, block_rows: int = 256) -> tuple[Pictures, list[str]]:
+    """Decode every photo of a source into memory; see :func:`load_split`."""
+    listing = source.listing()
+    column = pa.array([""] * listing.num_rows, pa.string())
+    return _load(source, listing.append_column("split", column), block_rows)
+
+
+def _load(source: FaceSource, listing: pa.Table, block_rows: int) -> tuple[Pictures, list[str]]:
     stream = read_faces(source, listing, block_rows)
     rows: list[dict[str, Any]] = [row for row in stream.iter_rows() if not row["reason"]]
     if not rows:
-        raise BadInputError(f"{source.name}: no usable pictures of {split} people")
+        raise BadInputError(f"{source.name}: none of {listing.num_rows} files is a usable picture")
     rows.sort(key=lambda row: row["sample_id"])
     return decode_pictures(row["image"] for row in rows), [row["identity"] for row in rows]

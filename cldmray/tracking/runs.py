@@ -1,4 +1,4 @@
-"""Audits in MLflow: one parent run, one child for each anonymizer and attacker."""
+"""Audits in MLflow (a parent run, a child for each anonymizer and attacker), and trainings."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -52,7 +52,7 @@ class TrackingConfig:
 
 
 class Tracker:
-    """Writes audits to MLflow through explicit run ids, without MLflow's global state.
+    """Writes audits and trainings to MLflow by explicit run ids, without MLflow's global state.
 
     Attributes:
         config: where.
@@ -110,15 +110,23 @@ class Tracker:
             seeds: random seeds by purpose.
             data_fingerprint: fingerprint of the faces that were audited.
         """
-        facts = {"kind": "audit", **(tags or {})}
-        facts |= {f"version.{package}": version for package, version in package_versions().items()}
-        facts |= {f"seed.{purpose}": str(seed) for purpose, seed in (seeds or {}).items()}
-        if commit := git_commit():
-            facts |= {"git_commit": commit, "mlflow.source.git.commit": commit}
+        facts = {f"seed.{purpose}": str(seed) for purpose, seed in (seeds or {}).items()}
         if data_fingerprint is not None:
             facts["data_fingerprint"] = data_fingerprint
-        with self._opened(name, facts) as run:
-            run.log_params(params)
+        with self._recorded("audit", name, params, {**(tags or {}), **facts}) as run:
+            yield run
+
+    @contextmanager
+    def training_run(self, name: str, params: Mapping[str, Any]) -> Iterator[Run]:
+        """The run of a model's training, tagged with commit and package versions.
+
+        It ends as ``audit_run`` does.
+
+        Args:
+            name: name of the run.
+            params: the composed configuration.
+        """
+        with self._recorded("training", name, params, {}) as run:
             yield run
 
     @contextmanager
@@ -134,6 +142,18 @@ class Tracker:
         """
         tags = {"kind": "attack", "anonymizer": anonymizer, "attacker": attacker}
         with self._opened(f"{anonymizer} / {attacker}", tags, parent=parent.run_id) as run:
+            yield run
+
+    @contextmanager
+    def _recorded(
+        self, kind: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> Iterator[Run]:
+        facts = {"kind": kind, **tags}
+        facts |= {f"version.{package}": version for package, version in package_versions().items()}
+        if commit := git_commit():
+            facts |= {"git_commit": commit, "mlflow.source.git.commit": commit}
+        with self._opened(name, facts) as run:
+            run.log_params(params)
             yield run
 
     @contextmanager

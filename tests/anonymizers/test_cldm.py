@@ -11,7 +11,7 @@ import yaml
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from safetensors.torch import load_file
 
-from cldmray.anonymizers import cldm, cldm_card
+from cldmray.anonymizers import cldm, cldm_card, cldm_modules
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.conditions import Canny
@@ -20,7 +20,7 @@ from cldmray.hashing import identity_hash
 TINY = cldm.CldmArchitecture(
     size=32,
     latent_channels=4,
-    autoencoder_channels=(8, 8, 16, 16),
+    autoencoder_channels=(16, 48, 48, 48),
     unet_channels=(16, 32),
     condition_channels=(8, 8, 16, 16),
     text_width=16,
@@ -58,9 +58,10 @@ class TestDefaultArchitecture:
         arch = cldm.CldmArchitecture()
         unet = cldm.build_unet(arch)
         text = cldm.build_text_encoder(arch, cldm.build_tokenizer(arch))
-        modules = [cldm.build_autoencoder(arch), unet, cldm.build_controlnet(unet, arch), text]
+        controlnets = [cldm.build_controlnet(unet, arch) for _ in range(3)]
+        modules = [cldm.build_autoencoder(arch), unet, text, *controlnets]
         numbers = sum(tensor.numel() for part in modules for tensor in part.state_dict().values())
-        assert 2 * numbers <= 25 * MEGABYTE
+        assert 2 * numbers <= 30 * MEGABYTE
 
     def test_shapes(self) -> None:
         arch = cldm.CldmArchitecture()
@@ -107,46 +108,97 @@ class TestNormaliseLatents:
             )  # fmt: skip
 
 
-class TestControlNet:
+class TestControlNets:
     def inputs(self) -> dict[str, Any]:
         return {
-            "noisy": torch.randn(2, 4, 4, 4),
-            "timesteps": torch.tensor([10, 900]),
+            "noisy": torch.randn(3, 4, 4, 4),
+            "timesteps": torch.tensor([10, 900, 500]),
             "prompt": torch.randn(1, TINY.text_length, TINY.text_width),
-            "condition": torch.zeros(2, 3, 32, 32),
-            "keep": torch.ones(2),
+            "maps": torch.zeros(3, 2, 3, 32, 32),
+            "acts": torch.tensor([[True, False], [False, True], [True, True]]),
+            "keep": torch.ones(3),
         }
 
-    def model(self) -> cldm.ConditionedDenoiser:
+    def model(self) -> cldm_modules.ConditionedDenoiser:
         unet = cldm.build_unet(TINY)
-        return cldm.ConditionedDenoiser(unet, cldm.build_controlnet(unet, TINY))
+        controlnets = {name: cldm.build_controlnet(unet, TINY) for name in ("canny", "depth")}
+        return cldm_modules.ConditionedDenoiser(unet, controlnets)
 
-    def test_the_condition_counts_from_the_start(self) -> None:
+    def test_every_condition_counts_from_the_start(self) -> None:
         model, inputs = self.model(), self.inputs()
-        inputs["condition"] = torch.ones(2, 3, 32, 32, requires_grad=True)
+        inputs["maps"] = torch.rand(3, 2, 3, 32, 32)
         output = model(**inputs)
         assert output.shape == inputs["noisy"].shape
         output.pow(2).sum().backward()
-        assert inputs["condition"].grad.abs().max() > 0
-        embedding = model.controlnet.controlnet_cond_embedding
-        gradients = [float(p.grad.abs().max()) for p in embedding.parameters()]
-        assert min(gradients) > 0
+        for controlnet in model.controlnets.values():
+            embedding = controlnet.controlnet_cond_embedding
+            gradients = [float(p.grad.abs().max()) for p in embedding.parameters()]
+            assert min(gradients) > 0
+
+    def test_a_picture_sees_its_own_conditions_only(self) -> None:
+        model, inputs = self.model(), self.inputs()
+        changed = inputs["maps"].clone()
+        changed[:, 0] = 1
         with torch.no_grad():
-            other = model(**{**inputs, "condition": 1 - inputs["condition"]})
-        assert (output - other).abs().max() > 1e-5
+            before, after = model(**inputs), model(**{**inputs, "maps": changed})
+        difference = (before - after).abs().amax((1, 2, 3))
+        assert difference[0] > 1e-5 and difference[2] > 1e-5
+        assert difference[1] == 0
+
+    def test_two_conditions_act_as_in_the_pipelines(self) -> None:
+        model, inputs = self.model(), self.inputs()
+        inputs["maps"] = torch.rand(3, 2, 3, 32, 32)
+        text = inputs["prompt"].expand(3, -1, -1)
+        with torch.no_grad():
+            found = model(**inputs)
+            both = [
+                net(
+                    inputs["noisy"], inputs["timesteps"], encoder_hidden_states=text,
+                    controlnet_cond=inputs["maps"][:, number], return_dict=False,
+                )
+                for number, net in enumerate(model.controlnets.values())
+            ]  # fmt: skip
+            expected = model.unet(
+                inputs["noisy"], inputs["timesteps"], encoder_hidden_states=text,
+                down_block_additional_residuals=[
+                    a + b for a, b in zip(both[0][0], both[1][0], strict=True)
+                ],
+                mid_block_additional_residual=both[0][1] + both[1][1],
+            ).sample  # fmt: skip
+        torch.testing.assert_close(found[2], expected[2])
 
     def test_a_dropped_condition_does_not_count(self) -> None:
         model, inputs = self.model(), self.inputs()
-        inputs["keep"] = torch.tensor([1.0, 0.0])
-        other = {**inputs, "condition": 1 - inputs["condition"]}
+        inputs["keep"] = torch.tensor([1.0, 0.0, 1.0])
+        other = {**inputs, "maps": 1 - inputs["maps"]}
         with torch.no_grad():
             first, second = model(**inputs), model(**other)
             bare = model.unet(
-                inputs["noisy"], inputs["timesteps"], inputs["prompt"].expand(2, -1, -1)
+                inputs["noisy"], inputs["timesteps"], inputs["prompt"].expand(3, -1, -1)
             ).sample
         assert (first[0] - second[0]).abs().max() > 1e-5
         torch.testing.assert_close(first[1], second[1], atol=0, rtol=0)
         torch.testing.assert_close(first[1], bare[1])
+
+
+class TestChooseConditions:
+    def test_shares_are_equal_and_pairs_as_asked(self) -> None:
+        generator = torch.Generator().manual_seed(3)
+        acts = torch.cat(
+            [cldm_modules.choose_conditions(63, 3, 0.2, generator) for _ in range(100)]
+        )
+        assert set(acts.sum(1).tolist()) == {1, 2}
+        assert float((acts.sum(1) == 2).float().mean()) == pytest.approx(0.2, abs=0.02)
+        alone = acts[acts.sum(1) == 1].float().mean(0)
+        assert alone.tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
+
+    def test_every_condition_acts_in_every_batch(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(20):
+            assert cldm_modules.choose_conditions(3, 3, 0.0, generator).sum(0).tolist() == [1, 1, 1]
+
+    def test_a_single_condition_acts_always(self) -> None:
+        assert cldm_modules.choose_conditions(5, 1, 1.0, torch.Generator()).tolist() == [[True]] * 5
 
 
 class TestText:
@@ -175,10 +227,10 @@ class TestText:
 
 class TestAutoencoderLoss:
     def test_equal_pictures(self, pictures: torch.Tensor) -> None:
-        assert float(cldm.autoencoder_loss(pictures, pictures)) == 0
+        assert float(cldm_modules.autoencoder_loss(pictures, pictures)) == 0
 
     def test_a_constant_difference_by_hand(self, pictures: torch.Tensor) -> None:
-        loss = cldm.autoencoder_loss(pictures + 0.25, pictures)
+        loss = cldm_modules.autoencoder_loss(pictures + 0.25, pictures)
         assert float(loss) == pytest.approx(0.25 * (1 + 0.5 + 0.5), abs=1e-5)
 
     def test_one_pixel_by_hand(self) -> None:
@@ -187,7 +239,9 @@ class TestAutoencoderLoss:
         plain = 1 / 16
         pooled = 0.5 * (1 / 4) / 4 + 0.5 * (1 / 16) / 1
         slopes = 2 / 12 + 2 / 12
-        assert float(cldm.autoencoder_loss(dot, flat)) == pytest.approx(plain + pooled + slopes)
+        assert float(cldm_modules.autoencoder_loss(dot, flat)) == pytest.approx(
+            plain + pooled + slopes
+        )
 
 
 def test_the_divergence_by_hand(pictures: torch.Tensor) -> None:
@@ -197,7 +251,7 @@ def test_the_divergence_by_hand(pictures: torch.Tensor) -> None:
         autoencoder.quant_conv.bias[:4] = 2.0
         autoencoder.quant_conv.bias[4:] = float(np.log(3.0))
         noise = torch.randn(6, 4, 4, 4)
-        output, divergence = cldm.Reconstruction(autoencoder)(pictures, noise)
+        output, divergence = cldm_modules.Reconstruction(autoencoder)(pictures, noise)
     assert output.shape == pictures.shape
     assert float(divergence) == pytest.approx(0.5 * (4 + 3 - 1 - np.log(3)), rel=1e-5)
 
@@ -217,11 +271,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cldm.save_controlnet_pipeline(root, made)
     cldm_card.write_card(
         root,
-        "lfw",
-        ["Ann", "Bob", "Ann"],
-        ["canny"],
-        {"vae": made["vae"], "unet": made["unet"]},
-        {"training": {"steps": 3, "betas": [0.9, 0.99]}, "condition": {"low": 80}},
+        {"lfw": ["Ann", "Bob", "Ann"], "synthetic": ["invented"]},
+        made,
+        {"training": {"steps": 3, "storage": "/home/me"}, "conditions": {"canny": {"low": 80}}},
         size=32,
     )
     return root
@@ -255,7 +307,7 @@ class TestSavedFolder:
 
     def test_its_people_are_known_by_hash_only(self, folder: Path) -> None:
         anonymizer = Diffusion(str(folder), device="cpu")
-        assert anonymizer.trained_on() == {identity_hash("Ann"), identity_hash("Bob")}
+        assert anonymizer.trained_on() == set(map(identity_hash, ("Ann", "Bob", "invented")))
         written = (folder / cldm_card.IDENTITIES_FILE).read_text()
         assert "Ann" not in written and "lfw" in written
 
@@ -265,9 +317,9 @@ class TestSavedFolder:
         assert yaml.safe_load(head)["library_name"] == "diffusers"
         assert "# tiny" in body
         assert "32x32 face pictures" in body
-        assert "3 photos of 2 background people of `lfw`" in body
+        assert "3 photos of 2 people of `lfw`, 1 photos of 1 people of `synthetic`" in body
         numbers = sum(p.numel() for p in cldm.build_unet(TINY).parameters())
         assert f"- `unet`: {numbers:,} parameters" in body
         settings = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
-        assert settings["training"] == {"steps": 3, "betas": [0.9, 0.99]}
+        assert settings["training"] == {"steps": 3}
         assert "Ann" not in text

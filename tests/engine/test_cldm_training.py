@@ -11,17 +11,19 @@ import torch
 from cldmray.anonymizers import cldm
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import Control, Diffusion
-from cldmray.conditions import Canny
+from cldmray.conditions import Canny, SoftEdge
 from cldmray.engine import cldm_training
-from cldmray.engine.cldm_training import picture_variants, to_unit_range, train_cldm
-from cldmray.engine.phases import CldmTraining, PhaseConfig
-from cldmray.faces.drawn import DrawnFaces
+from cldmray.engine.cldm_training import CldmTraining, train_cldm
+from cldmray.engine.phases import Fitted, PhaseConfig
+from cldmray.errors import BadInputError
 from cldmray.faces.records import Pictures, decode_pictures
+from cldmray.faces.synthetic import SyntheticFaces
+from cldmray.torch_layout import to_unit_range
 
 TINY = cldm.CldmArchitecture(
     size=64,
     latent_channels=4,
-    autoencoder_channels=(8, 8, 16, 16),
+    autoencoder_channels=(16, 48, 48, 48),
     unet_channels=(16, 32),
     condition_channels=(8, 8, 16, 16),
     text_width=16,
@@ -31,31 +33,16 @@ TINY = cldm.CldmArchitecture(
 
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
-    source = DrawnFaces(people=12, photos_per_person=2, size=64)
+    source = SyntheticFaces(people=12, photos_per_person=2, size=64)
     return decode_pictures(filter(None, source.read(source.listing()["location"].to_pylist())))
 
 
-class TestPictureVariants:
-    def test_the_first_is_the_picture_and_the_second_its_mirror(self, pictures: Pictures) -> None:
-        found = picture_variants(pictures, 4, 0)
-        assert found.shape == (4 * len(pictures), 64, 64, 3)
-        assert found.dtype == np.uint8
-        np.testing.assert_array_equal(found[:24], pictures)
-        np.testing.assert_array_equal(found[24:48], pictures[:, :, ::-1])
-
-    def test_further_ones_are_moved_a_little(self, pictures: Pictures) -> None:
-        found = picture_variants(pictures, 4, 0).astype(int)
-        for start, base in ((48, 0), (72, 24)):
-            for moved, still in zip(
-                found[start : start + 24], found[base : base + 24], strict=True
-            ):
-                assert 0 < np.abs(moved - still).mean() < 40
-
-    def test_they_depend_on_the_seed_only(self, pictures: Pictures) -> None:
-        first = picture_variants(pictures, 3, 5)
-        np.testing.assert_array_equal(first, picture_variants(pictures, 3, 5))
-        assert (first != picture_variants(pictures, 3, 6)).any()
-        np.testing.assert_array_equal(picture_variants(pictures, 1, 5), pictures)
+def test_too_many_conditions_for_a_batch(pictures: Pictures) -> None:
+    phase = PhaseConfig(steps=1, batch=4, learning_rate=1e-3)
+    training = CldmTraining(autoencoder=phase, diffusion=phase, storage="nowhere", workers=2)
+    conditions = {str(number): Canny() for number in range(3)}
+    with pytest.raises(BadInputError, match=r"^training.diffusion.batch: 4 .* 3 conditions"):
+        train_cldm(pictures, pictures, conditions, training, TINY)
 
 
 def test_unit_range() -> None:
@@ -83,11 +70,12 @@ def test_a_whole_training_is_resumed_and_can_be_drawn_with(
     )
     asked: list[tuple[str, dict[str, Any]]] = []
     fit = cldm_training.fit
+    conditions = {"canny": Canny(), "soft": SoftEdge()}
 
-    def recorded(loop: Any, name: str, *arguments: Any, **config: Any) -> Any:
-        weights = fit(loop, name, *arguments, **config)
-        asked.append((name.split("-")[0], weights))
-        return weights
+    def recorded(loop: Any, name: str, *arguments: Any, **config: Any) -> Fitted:
+        fitted = fit(loop, name, *arguments, **config)
+        asked.append((name.split("-")[0], fitted.weights))
+        return fitted
 
     def interrupted(loop: Any, name: str, *arguments: Any, **config: Any) -> Any:
         if name.startswith("diffusion"):
@@ -96,16 +84,20 @@ def test_a_whole_training_is_resumed_and_can_be_drawn_with(
 
     monkeypatch.setattr(cldm_training, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_cldm(pictures, Canny(), training, TINY)
+        train_cldm(pictures, pictures, conditions, training, TINY)
     (saved,) = (tmp_path / "runs").rglob("state.pt")
     written = saved.stat().st_mtime_ns
 
     monkeypatch.setattr(cldm_training, "fit", recorded)
-    parts = train_cldm(pictures, Canny(), training, TINY)
+    parts, curves = train_cldm(pictures, pictures, conditions, training, TINY)
     assert [name for name, _ in asked] == ["autoencoder", "autoencoder", "diffusion"]
     for key, value in asked[0][1].items():
         torch.testing.assert_close(asked[1][1][key], value, atol=0, rtol=0)
     assert saved.stat().st_mtime_ns == written
+    assert {name: [point["step"] for point in curve] for name, curve in curves.items()} == {
+        "autoencoder": [2, 4],
+        "diffusion": [2, 4],
+    }
 
     with torch.no_grad():
         latents = parts["vae"].encode(to_unit_range(pictures)).latent_dist.mean
@@ -114,9 +106,9 @@ def test_a_whole_training_is_resumed_and_can_be_drawn_with(
 
     folder = tmp_path / "model"
     cldm.save_controlnet_pipeline(folder, parts)
-    controls = {"canny": Control(Canny(), "controlnet-canny")}
+    controls = {name: Control(one, f"controlnet-{name}") for name, one in conditions.items()}
     redraw = Diffusion(str(folder), controls, steps=2, device="cpu").open()
-    maps = {"canny": Canny()(pictures[:3])}
+    maps = {name: one(pictures[:3]) for name, one in conditions.items()}
     drawn = redraw(Batch(["a", "b", "c"], pictures[:3], np.arange(3), maps))
     assert drawn.shape == (3, 64, 64, 3)
     assert drawn.std() > 0

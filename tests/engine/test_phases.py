@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.engine.phases import CldmTraining, PhaseConfig, learning_rate, local_batch
+from cldmray.engine.cldm_training import CldmTraining
+from cldmray.engine.phases import PhaseConfig, learning_rate, local_batch
 
 PHASE = PhaseConfig(steps=100, batch=10, learning_rate=0.1, warmup=5, decay_from=0.4)
 
@@ -82,9 +83,10 @@ def test_a_wrong_schedule_is_named(key: str, value: Any) -> None:
         ("threads", 0),
         ("seed", -1),
         ("condition_dropout", 1.1),
+        ("together", -0.1),
     ],
 )
 def test_a_wrong_training_is_named(key: str, value: Any) -> None:
-    training = CldmTraining(PHASE, PHASE, storage="somewhere")
+    training = CldmTraining(autoencoder=PHASE, diffusion=PHASE, storage="somewhere")
     with pytest.raises(ValueError, match=f"^{key}: "):
         replace(training, **{key: value})

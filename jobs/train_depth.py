@@ -1,0 +1,53 @@
+"""Train the depth network on rendered people: ``python jobs/train_depth.py``"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from cldmray.command import announce, run_or_exit
+
+
+def main(composed: DictConfig) -> None:
+    """Render people with their true depth, train, save the network with its card."""
+    from cldmray.building import build, plain
+    from cldmray.conditions import depth_card
+    from cldmray.conditions.depth_network import DepthArchitecture
+    from cldmray.engine.cluster import EngineConfig, connect
+    from cldmray.engine.depth_training import DepthTraining, render_people, train_depth
+    from cldmray.faces.synthetic import SyntheticFaces
+    from cldmray.tracking import Tracker, TrackingConfig
+    from cldmray.tracking.trainings import record_training
+
+    @dataclass(frozen=True)
+    class Job:
+        faces: SyntheticFaces
+        engine: EngineConfig
+        tracking: TrackingConfig
+        training: DepthTraining
+        architecture: DepthArchitecture
+        output: str
+
+    settings = plain(composed)
+    job = build(settings, Job, "")
+    tracker = Tracker(job.tracking)
+    tracker.check()
+    connect(job.engine)
+    with tracker.training_run("depth network", settings) as run:
+        rendered = render_people(job.faces)
+        announce(f"training on {len(rendered.pictures)} rendered photos")
+        network, curve = train_depth(rendered, job.training, job.architecture)
+        folder = Path(job.output)
+        depth_card.save_depth(folder, network, job.architecture, settings)
+        record_training(run, {"depth": curve}, {"README.md": (folder / "README.md").read_bytes()})
+    announce(f"saved {folder}")
+
+
+@hydra.main(config_path="../conf", config_name="depth", version_base="1.3")
+def cli(composed: DictConfig) -> None:
+    run_or_exit(main, composed)
+
+
+if __name__ == "__main__":
+    cli()

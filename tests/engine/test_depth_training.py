@@ -1,0 +1,70 @@
+"""Training the depth network: rendering with true depth, disturbance, one resumed run."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cldmray.conditions.depth_network import DepthArchitecture
+from cldmray.engine.depth_training import DepthTraining, disturb, render_people, train_depth
+from cldmray.engine.phases import PhaseConfig
+from cldmray.faces.synthetic import SyntheticFaces
+from cldmray.faces.synthetic.scene import relative_depth, render
+
+PHASE = PhaseConfig(steps=4, batch=8, learning_rate=1e-3, warmup=1)
+
+
+class TestDisturb:
+    def test_nothing_asked_changes_nothing(self) -> None:
+        batch = torch.rand(4, 3, 8, 8)
+        torch.testing.assert_close(disturb(batch, 0, 0, torch.Generator()), batch, atol=0, rtol=0)
+
+    def test_contrast_and_colour_stay_in_bounds(self) -> None:
+        batch = torch.ones(200, 3, 2, 2)
+        found = disturb(batch, 0, 0.3, torch.Generator().manual_seed(0))
+        assert float(found.min()) >= 1 - 0.6 and float(found.max()) <= 1 + 0.6
+        assert float(found.mean(1).std()) > 0.1
+        assert (found[:, 0] != found[:, 1]).any()
+
+    def test_noise_stays_below_its_largest_strength(self) -> None:
+        batch = torch.zeros(500, 3, 16, 16)
+        spread = disturb(batch, 0.1, 0, torch.Generator().manual_seed(0)).std((1, 2, 3))
+        assert float(spread.max()) < 0.2 * 1.2
+        assert float(spread.mean()) == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("noise", 1.5), ("contrast", -0.1), ("workers", 9), ("variants", 0)]
+)
+def test_a_wrong_training_is_named(key: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{key}: "):
+        replace(DepthTraining(phase=PHASE, storage="somewhere"), **{key: value})
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_rendered_people_are_trained_on_and_the_run_is_found_again(tmp_path: Path) -> None:
+    source = SyntheticFaces(people=6, photos_per_person=2, seed=5, size=32)
+    rendered = render_people(source, block_rows=5)
+    locations = source.listing()["location"].to_pylist()
+    for row in (0, 7, 11):
+        identity, number = map(int, locations[row].split("/"))
+        photo = render(source.seed, identity, number, source.size)
+        np.testing.assert_array_equal(rendered.pictures[row], photo.picture)
+        np.testing.assert_array_equal(rendered.depth[row], relative_depth(photo))
+
+    training = DepthTraining(
+        phase=PHASE, storage=str(tmp_path), checkpoint_every=2, precision="no", threads=1
+    )
+    arch = DepthArchitecture(32, (8, 16))
+    network, curve = train_depth(rendered, training, arch)
+    assert [point["step"] for point in curve] == [2, 4]
+    (saved,) = tmp_path.rglob("state.pt")
+    written = saved.stat().st_mtime_ns
+    again, _ = train_depth(rendered, training, arch)
+    assert saved.stat().st_mtime_ns == written
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[key], value, atol=0, rtol=0)
