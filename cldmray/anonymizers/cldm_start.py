@@ -38,6 +38,17 @@ def patch_components(pictures: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return patches.mean(0).float(), leading.float()
 
 
+def check_widths(widths: tuple[int, ...], autoencoder: AutoencoderKL) -> None:
+    """Raise ValueError where space-to-depth, or the latents in pairs, do not fit the widths."""
+    groups, latents = autoencoder.config["norm_num_groups"], autoencoder.config["latent_channels"]
+    last = max(48, groups * (2 + 2 * -(-latents // groups)))
+    if len(widths) != 4 or widths[0] < 12 or widths[1] < 48 or not last <= widths[2] == widths[3]:
+        raise ValueError(
+            f"autoencoder_channels: {widths} must be four widths, at least 12, 48 and twice {last} "
+            f"for {latents} latent channels, the last two equal"
+        )
+
+
 @torch.no_grad()
 def start_as_components(autoencoder: AutoencoderKL, pictures: Tensor) -> None:
     """Make the encoder's posterior mean the standardised components of each 8x8 patch, nearly.
@@ -47,9 +58,13 @@ def start_as_components(autoencoder: AutoencoderKL, pictures: Tensor) -> None:
     activation. The decoder's residual branches start at zero too.
 
     Args:
-        autoencoder: untrained, as wide as ``CldmArchitecture`` asks for; changed in place.
+        autoencoder: untrained; changed in place.
         pictures: training pictures in -1..1, shape (N, 3, h, w).
+
+    Raises:
+        ValueError: the autoencoder has other than four levels or is too narrow to hold its latents.
     """
+    check_widths(tuple(autoencoder.config["block_out_channels"]), autoencoder)
     for module in autoencoder.modules():
         if isinstance(module, ResnetBlock2D):
             nn.init.zeros_(module.conv2.weight)

@@ -20,7 +20,7 @@ from cldmray.hashing import identity_hash
 TINY = cldm.CldmArchitecture(
     size=32,
     latent_channels=4,
-    autoencoder_channels=(16, 48, 48, 48),
+    autoencoder_channels=(8, 8, 16, 16),
     unet_channels=(16, 32),
     condition_channels=(8, 8, 16, 16),
     text_width=16,

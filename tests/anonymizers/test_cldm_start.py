@@ -1,5 +1,7 @@
 """The autoencoder's head start: an encoder that begins as principal components."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -73,7 +75,11 @@ def test_every_weight_but_the_silent_branches_can_learn(pictures: torch.Tensor) 
     assert all(".conv1." in name or ".norm1." in name or ".norm2." in name for name in still)
 
 
-@pytest.mark.parametrize("channels", [(8, 48, 64, 64), (16, 48, 40, 64), (16, 48, 64)])
+@pytest.mark.parametrize(
+    "channels",
+    [(8, 48, 64, 64), (16, 40, 64, 64), (16, 48, 40, 40), (16, 48, 48, 64), (16, 48, 64)],
+)
 def test_too_narrow_an_autoencoder_is_named(channels: tuple[int, ...]) -> None:
+    autoencoder = cldm.build_autoencoder(replace(ARCH, autoencoder_channels=channels))
     with pytest.raises(ValueError, match="^autoencoder_channels: "):
-        cldm.CldmArchitecture(latent_channels=12, autoencoder_channels=channels)
+        start_as_components(autoencoder, torch.zeros(2, 3, 32, 32))

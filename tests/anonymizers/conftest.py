@@ -1,0 +1,58 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cldmray.anonymizers import cldm
+
+SMALL = cldm.CldmArchitecture(
+    size=32,
+    latent_channels=8,
+    autoencoder_channels=(8, 8, 16, 16),
+    unet_channels=(16, 32),
+    condition_channels=(8, 8, 16, 16),
+    text_width=16,
+    text_length=32,
+)
+
+
+def parts(arch: cldm.CldmArchitecture) -> dict[str, Any]:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    unet = cldm.build_unet(arch)
+    tokenizer = cldm.build_tokenizer(arch)
+    return {
+        "vae": cldm.build_autoencoder(arch),
+        "unet": unet,
+        "scheduler": cldm.build_scheduler(),
+        "tokenizer": tokenizer,
+        "text_encoder": cldm.build_text_encoder(arch, tokenizer),
+        "controlnets": {name: cldm.build_controlnet(unet, arch) for name in ("canny", "soft")},
+    }
+
+
+@pytest.fixture(scope="session")
+def small() -> cldm.CldmArchitecture:
+    """An architecture that is built and run within a second."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def build_parts() -> Callable[[cldm.CldmArchitecture], dict[str, Any]]:
+    """Makes the parts of an untrained pipeline with two ControlNets."""
+    return parts
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models") / "tiny"
+    cldm.save_controlnet_pipeline(root, parts(SMALL))
+    return root
+
+
+@pytest.fixture
+def broken(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "broken"))
