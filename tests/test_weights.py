@@ -13,13 +13,15 @@ from cldmray.anonymizers import cldm_card, model_folder
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.building import build, plain
-from cldmray.conditions import Canny, SoftEdge
+from cldmray.conditions import Canny, Depth, SoftEdge
+from cldmray.conditions.depth import EMBEDDED_FOLDER as DEPTH_FOLDER
 from cldmray.faces.records import Pictures, decode_pictures
 from cldmray.faces.synthetic import SyntheticFaces
+from cldmray.hashing import identity_hash
 
 FOLDER = model_folder.EMBEDDED_FOLDER
 CONF = Path(__file__).resolve().parents[1] / "conf"
-LARGEST = 25_000_000
+LARGEST = 30_000_000
 
 
 def files() -> list[Path]:
@@ -40,11 +42,18 @@ def draw(anonymizer: Diffusion, pictures: Pictures, first_seed: int = 0) -> Pict
     return anonymizer.open()(Batch([str(seed) for seed in seeds], pictures, seeds, maps))
 
 
-CANNY = Diffusion(controls={"canny": Control(Canny(), "controlnet-canny")}, device="cpu")
+CONDITIONS = {"canny": Canny(), "soft_edge": SoftEdge(), "depth": Depth()}
+SINGLE = {
+    name: Diffusion(controls={name: Control(condition, f"controlnet-{name}")}, device="cpu")
+    for name, condition in CONDITIONS.items()
+}
+CANNY = SINGLE["canny"]
+PAIR = Diffusion(controls={**CANNY.controls, **SINGLE["depth"].controls}, device="cpu")
 
 
-def test_it_is_small() -> None:
-    assert sum(path.stat().st_size for path in files()) <= LARGEST
+def test_it_is_small_with_the_depth_network() -> None:
+    every = [*files(), *DEPTH_FOLDER.iterdir()]
+    assert sum(path.stat().st_size for path in every) <= LARGEST
 
 
 def test_its_weights_are_safetensors_only() -> None:
@@ -55,8 +64,9 @@ def test_its_weights_are_safetensors_only() -> None:
 
 def test_it_is_whole() -> None:
     model_folder.check_pipeline(FOLDER)
-    model_folder.check_component(FOLDER / "controlnet-canny")
-    assert len(CANNY.version()) == 16
+    for name, anonymizer in SINGLE.items():
+        model_folder.check_component(FOLDER / f"controlnet-{name}")
+        assert len(anonymizer.version()) == 16
 
 
 def test_no_path_of_the_training_machine_is_in_it() -> None:
@@ -72,15 +82,22 @@ def test_the_card_says_how_it_was_made() -> None:
     card = (FOLDER / cldm_card.CARD_FILE).read_text()
     assert yaml.safe_load(card.split("---\n")[1])["license"]
     settings = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
-    assert {"training", "splits", "condition"} <= set(settings)
+    assert {"training", "splits", "conditions", "synthetic"} <= set(settings)
 
 
 def test_its_people_are_listed_by_hash() -> None:
     assert (FOLDER / cldm_card.IDENTITIES_FILE).is_file()
-    assert len(CANNY.trained_on()) > 100
+    known = CANNY.trained_on()
+    assert len(known) > 100
+    card = (FOLDER / cldm_card.CARD_FILE).read_text()
+    seed = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])["synthetic"]["seed"]
+    assert identity_hash(f"person_{seed}_000000") in known
+    assert identity_hash("person_0_000000") not in known
 
 
-@pytest.mark.parametrize("anonymizer", [Diffusion(device="cpu"), CANNY], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "anonymizer", [Diffusion(device="cpu"), *SINGLE.values(), PAIR], ids=lambda one: one.name
+)
 def test_it_draws_the_same_again(anonymizer: Diffusion, pictures: Pictures) -> None:
     drawn = draw(anonymizer, pictures)
     assert drawn.shape == (4, 64, 64, 3)
@@ -97,15 +114,27 @@ def standardised_edges(pictures: Pictures) -> np.ndarray:
     return found
 
 
-def test_it_follows_the_edges_that_it_is_given(pictures: Pictures) -> None:
-    drawn, given = standardised_edges(draw(CANNY, pictures)), standardised_edges(pictures)
+@pytest.mark.parametrize("name", ["canny", "soft_edge"])
+def test_it_follows_the_edges_that_it_is_given(name: str, pictures: Pictures) -> None:
+    drawn, given = standardised_edges(draw(SINGLE[name], pictures)), standardised_edges(pictures)
     correlation = drawn @ given.T / given.shape[1]
     own = np.eye(len(pictures), dtype=bool)
     assert correlation[own].mean() > correlation[~own].mean() + 0.1
 
 
-def test_the_shipped_configuration_opens_it(pictures: Pictures) -> None:
+def test_it_follows_the_depth_that_it_is_given(pictures: Pictures) -> None:
+    given = Depth()(pictures).astype(float)
+    drawn = Depth()(draw(SINGLE["depth"], pictures)).astype(float)
+    away = [[np.abs(one - other).mean() for other in given] for one in drawn]
+    own = np.eye(len(pictures), dtype=bool)
+    assert np.array(away)[own].mean() < 0.7 * np.array(away)[~own].mean()
+
+
+@pytest.mark.parametrize(
+    "key", ["cldm_none", "cldm_canny", "cldm_soft_edge", "cldm_depth", "cldm_canny_depth"]
+)
+def test_the_shipped_configuration_opens_it(key: str, pictures: Pictures) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = plain(compose("audit", ["anonymizer=[cldm_canny]"]))
-    anonymizer = build(composed["anonymizer"]["cldm_canny"], Diffusion, "anonymizer.cldm_canny")
+        composed = plain(compose("audit", [f"anonymizer=[{key}]"]))
+    anonymizer = build(composed["anonymizer"][key], Diffusion, f"anonymizer.{key}")
     assert draw(anonymizer, pictures[:1]).shape == (1, 64, 64, 3)
