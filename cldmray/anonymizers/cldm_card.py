@@ -31,9 +31,10 @@ Weights are stored as fp16 safetensors in the usual folders of diffusers;
 opens them on a CPU. The text encoder is untrained: prompts are labels without meaning.
 
 ## Training
-- Data: {data}. Of a data set of photographs these are background people, whom no audit with the
-  same splits evaluates. The hashed names of all are in `{identities}`, so that an audit can refuse
-  to evaluate anybody whom the model was trained on.
+- Data: {data}.
+  Of a data set of photographs these are background people, whom no audit with the same splits
+  evaluates. The hashed names of all are in `{identities}`, so that an audit can refuse to
+  evaluate anybody whom the model was trained on.
 - Command: `python jobs/train_cldm.py`, with the settings
 
 ```yaml
@@ -85,7 +86,7 @@ def write_card(
         size=size,
         conditions=", ".join(parts["controlnets"]),
         parts="\n".join(f"- `{name}`: {count:,} parameters" for name, count in counted.items()),
-        data=", ".join(data),
+        data=",\n  ".join(data),
         identities=IDENTITIES_FILE,
         settings=yaml.safe_dump(shown, sort_keys=False).strip(),
     )

@@ -317,7 +317,7 @@ class TestSavedFolder:
         assert yaml.safe_load(head)["library_name"] == "diffusers"
         assert "# tiny" in body
         assert "32x32 face pictures" in body
-        assert "3 photos of 2 people of `lfw`, 1 photos of 1 people of `synthetic`" in body
+        assert "3 photos of 2 people of `lfw`,\n  1 photos of 1 people of `synthetic`" in body
         numbers = sum(p.numel() for p in cldm.build_unet(TINY).parameters())
         assert f"- `unet`: {numbers:,} parameters" in body
         settings = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
