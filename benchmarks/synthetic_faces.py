@@ -28,8 +28,9 @@ from cldmray.attackers.detector import YuNet
 from cldmray.attackers.recognizer import SFace
 from cldmray.faces.records import Pictures, decode_picture, encode_picture
 from cldmray.faces.synthetic.scene import picture
+from cldmray.metrics.confidence import wilson
 
-REFERENCES, RUNS, Z, T = 5, 5, 1.96, 2.776
+REFERENCES, RUNS, T = 5, 5, 2.776
 TARGET = 60.0
 """Photos per second that the project wants from one core."""
 
@@ -54,10 +55,8 @@ def rank_1(features: npt.NDArray[np.float32]) -> int:
 
 def share(hits: int, of: int) -> str:
     """A share in per cent with its Wilson interval."""
-    rate, spread = hits / of, Z**2 / of
-    centre = (rate + spread / 2) / (1 + spread)
-    half = Z * np.sqrt(rate * (1 - rate) / of + spread / (4 * of)) / (1 + spread)
-    return f"{100 * rate:5.1f} % [{100 * (centre - half):.1f}, {100 * (centre + half):.1f}]"
+    rate, low, high = (100 * bound for bound in wilson(hits, of))
+    return f"{rate:5.1f} % [{low:.1f}, {high:.1f}]"
 
 
 def rates(work: Callable[[int], object], count: int) -> list[float]:

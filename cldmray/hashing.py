@@ -5,9 +5,11 @@ data or Python's randomised ``hash``.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 SEPARATOR = b"\x1f"
@@ -86,3 +88,16 @@ def describe(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted((describe(item) for item in value), key=fingerprint)
     return value
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal; its time does not enter."""
+    status = path.stat()
+    return _file_hash(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _file_hash(path: Path, size: int, modified_ns: int) -> str:
+    """Size and time only tell the cache when to read the file anew."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,7 +1,5 @@
 """Folders in diffusers' layout: where a model is, whether it is whole, which content it has."""
 
-import functools
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cldmray.errors import BadInputError
-from cldmray.hashing import digest
+from cldmray.hashing import digest, file_hash
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights" / "cldm64"
@@ -116,9 +114,7 @@ def version(folder: Path | None, controls: Sequence[Path | None], revision: str 
     for part in used:
         for file in sorted(part.iterdir()):
             if file.suffix in {".json", ".txt", ".safetensors"}:
-                status = file.stat()
-                content = _file_hash(file, status.st_size, status.st_mtime_ns)
-                parts += [part.name, file.name, content]
+                parts += [part.name, file.name, file_hash(file)]
     return digest(*parts)[:16]
 
 
@@ -170,10 +166,3 @@ def _check_safetensors(path: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise BadInputError(f"{path} is not a whole safetensors file: {error}") from error
-
-
-@functools.lru_cache(maxsize=256)
-def _file_hash(path: Path, size: int, modified_ns: int) -> str:
-    """SHA-256 of a file; size and time only tell the cache when to read it anew."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

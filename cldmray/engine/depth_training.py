@@ -48,9 +48,7 @@ class DepthTraining(TrainingRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("noise", "contrast"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
+        self.check_shares("noise", "contrast")
         self.check_batch(self.phase)
 
 

@@ -87,6 +87,12 @@ class TrainingRun:
         if self.seed < 0:
             raise ValueError(f"seed: must not be negative, got {self.seed}")
 
+    def check_shares(self, *keys: str) -> None:
+        """Raise ValueError where one of the settings is not in 0..1."""
+        for key in keys:
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
+
     def check_batch(self, phase: PhaseConfig) -> None:
         """Raise ValueError where a phase's batch has fewer pictures than there are workers."""
         if self.workers > phase.batch:

@@ -1,8 +1,6 @@
 """How a finished audit is laid out in MLflow: a parent run and one child for each attack."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,12 +38,7 @@ def record(
     """
     run.set_tags(tags)
     run.log_metrics(risks)
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            target = Path(folder, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-        run.log_folder(folder)
+    run.log_files(files)
     for (anonymizer, attacker), curve in curves.items():
         chosen = pc.and_(
             pc.equal(results["anonymizer"], anonymizer), pc.equal(results["attacker"], attacker)
@@ -53,6 +46,4 @@ def record(
         with tracker.child_run(run, anonymizer, attacker) as child:
             child.log_results(results.filter(chosen))
             child.log_metrics({"clear_rank_1": clear[anonymizer, attacker]})
-            for point in curve:
-                numbers = {f"training/{k}": v for k, v in point.items() if k != "step"}
-                child.log_metrics(numbers, step=int(point["step"]))
+            child.log_curve("training", curve)

@@ -1,8 +1,9 @@
 """What is written to one MLflow run."""
 
 import math
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,29 @@ class Run:
             raise BadInputError(f"no such folder of artifacts: {folder}")
         with explained(self._uri):
             self._client.log_artifacts(self.run_id, folder, to)
+
+    def log_files(self, files: Mapping[str, bytes]) -> None:
+        """Upload contents as artifacts; a name may hold folders.
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                target = Path(folder, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            self.log_folder(folder)
+
+    def log_curve(self, prefix: str, curve: Iterable[Mapping[str, float]]) -> None:
+        """Record points with ``step`` and further numbers as metrics ``<prefix>/<number>``.
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        for point in curve:
+            numbers = {f"{prefix}/{key}": value for key, value in point.items() if key != "step"}
+            self.log_metrics(numbers, step=int(point["step"]))
 
     def _log_batch(self, **entries: Any) -> None:
         with explained(self._uri):

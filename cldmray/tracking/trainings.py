@@ -1,8 +1,6 @@
 """How a finished training is laid out in MLflow: learning curves, sample pictures, its card."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from cldmray.tracking.run import Run
 
@@ -23,10 +21,5 @@ def record_training(
         TrackingError: MLflow failed.
     """
     for phase, curve in curves.items():
-        for point in curve:
-            numbers = {f"{phase}/{key}": value for key, value in point.items() if key != "step"}
-            run.log_metrics(numbers, step=int(point["step"]))
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            Path(folder, name).write_bytes(content)
-        run.log_folder(folder)
+        run.log_curve(phase, curve)
+    run.log_files(files)
