@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from cldmray.config import AuditSettings
 from cldmray.errors import BadInputError
-from cldmray.faces.records import RESULTS
+from cldmray.faces.records import RESULTS, embedding_matrix
 from cldmray.gallery.ranking import Embedded, Ranks, rank_probes
 from cldmray.metrics.confidence import bootstrap_columns, bootstrap_identities
 from cldmray.metrics.identification import chance, cmc, reciprocal_rank, success_at_rank
@@ -39,11 +39,10 @@ class Attack:
 def view_of(table: pa.Table, view: str) -> Embedded:
     """The embeddings of one view of an embeddings table."""
     rows = table.filter(pc.equal(table["view"], view)).sort_by("sample_id")
-    vectors = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return Embedded(
         np.asarray(rows["sample_id"].to_pylist()),
         np.asarray(rows["identity"].to_pylist()),
-        vectors.reshape(rows.num_rows, rows.schema.field("embedding").type.list_size),
+        embedding_matrix(rows),
     )
 
 

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from cldmray import hashing
 from cldmray.anonymizers.base import GroupAnonymizer
+from cldmray.attackers.ladder import TrainedRung
 from cldmray.config import AuditConfig
 from cldmray.engine.anonymize import anonymize, evaluation_draws
 from cldmray.engine.faces import load_faces
@@ -15,7 +16,7 @@ from cldmray.engine.group_anonymize import anonymize_groups
 from cldmray.engine.stages import Stages
 from cldmray.engine.tables import StageTable
 from cldmray.errors import BadInputError
-from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, BACKGROUND, EVALUATION
 from cldmray.faces.splits import assert_disjoint, split_listing
 
 
@@ -38,6 +39,11 @@ class Exposure:
         self.stages = stages
         self.announce = announce
         self.notes: list[str] = []
+        self._background = any(
+            BACKGROUND in rung.training_splits
+            for rung in config.attack.values()
+            if isinstance(rung, TrainedRung)
+        )
 
     def listing(self) -> pa.Table:
         """Samples of the people who are audited or train the attacker, with their splits."""
@@ -47,6 +53,8 @@ class Exposure:
         column = [splits.get(identity, "") for identity in listing["identity"].to_pylist()]
         listing = listing.append_column("split", pa.array(column, pa.string()))
         used = [EVALUATION, ATTACKER, ATTACKER_VALIDATION]
+        if self._background:
+            used.append(BACKGROUND)
         kept = listing.filter(pc.is_in(listing["split"], pa.array(used)))
         assert_disjoint(zip(kept["identity"].to_pylist(), kept["split"].to_pylist(), strict=True))
         people = Counter(splits.values())
@@ -55,7 +63,20 @@ class Exposure:
             + ", ".join(f"{people[split]} {split}" for split in used)
         )
         self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
+        if self._background:
+            self._note_background({i for i, split in splits.items() if split == BACKGROUND})
         return kept
+
+    def _note_background(self, background: set[str]) -> None:
+        for member in self.config.anonymizer.values():
+            known = member.trained_on()
+            seen = sum(hashing.identity_hash(person) in known for person in background)
+            if seen:
+                self.notes.append(
+                    f"{member.name} was trained on {seen} of the {len(background)} background "
+                    "people from whom attackers learnt too (train_on_background): it may treat "
+                    "them otherwise than the people who are audited."
+                )
 
     def _refuse_trained(self, evaluated: set[str]) -> None:
         for key, member in self.config.anonymizer.items():
@@ -106,7 +127,8 @@ class Exposure:
         config = self.config
         member = config.anonymizer[key]
         queried = any(rung.per_anonymizer for rung in config.attack.values())
-        draws = evaluation_draws(config.audit.attacker_draws if queried else 0)
+        attacker_draws = config.audit.attacker_draws if queried else 0
+        draws = evaluation_draws(attacker_draws, self._background)
 
         def produce(folder: str) -> None:
             if isinstance(member, GroupAnonymizer):

@@ -41,3 +41,22 @@ def distributed_nt_xent(queries: Tensor, keys: Tensor, temperature: float) -> Te
         return nt_xent(queries, keys, temperature)
     gathered = torch.cat(dist_functional.all_gather(keys))
     return nt_xent(queries, gathered, temperature, first=dist.get_rank() * len(queries))
+
+
+def distributed_guided(students: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Pulls students to their targets, and away from other people's, over the batch of all workers.
+
+    ``loss = mean_i [ -log( exp(s_i . t_i / T) / sum_j exp(s_i . t_j / T) ) + 1 - s_i . t_i ]``,
+    the first term as in :func:`distributed_nt_xent`. Contrast alone would leave free where the
+    students lie as long as their own target is nearest; the cosine brings them there.
+
+    Args:
+        students: unit norm, shape (n, d).
+        targets: the teacher's embeddings, unit norm, shape (n, d), row i for student i.
+        temperature: T > 0.
+
+    Returns:
+        A scalar; each worker's is the mean over its own students.
+    """
+    cosine = (students * targets).sum(dim=1).mean()
+    return distributed_nt_xent(students, targets, temperature) + 1 - cosine

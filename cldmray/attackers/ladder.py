@@ -1,16 +1,22 @@
 """The ladder of attackers (DESIGN section 3): what each one knows, and what it learns from.
 
-Every rung here is the contrastive encoder trained on pairs (query, photograph) of attacker
-identities; the rungs differ in what the query is.
+The rungs in this file are the contrastive encoder trained on pairs (query, photograph) of attacker
+identities; they differ in what the query is. Those that learn from a recognizer are in
+:mod:`cldmray.attackers.teacher_guided`, those that learn nothing in ``off_the_shelf`` and
+``edge_match`` beside it.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from cldmray.attackers.encoder import EncoderConfig
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
+from cldmray.faces.records import ATTACKER, Pictures
 
 Query = Literal["photo", "condition", "anonymized"]
 
@@ -61,7 +67,56 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Rung(ABC):
-    """One attacker.
+    """One attacker: it embeds probes and the gallery's photographs, and names the nearest person.
+
+    A rung is a :class:`TrainedRung` or a :class:`ReadyRung`.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name in tables."""
+
+    @property
+    @abstractmethod
+    def dimensions(self) -> int:
+        """Length of its embeddings."""
+
+    @property
+    def per_anonymizer(self) -> bool:
+        """Whether every anonymizer needs its own training."""
+        return False
+
+    @property
+    def probe_condition(self) -> Condition | None:
+        """Extractor through which queries and probes are read; None reads pictures as they are."""
+        return None
+
+    @property
+    def knows_clear_faces(self) -> bool:
+        """Whether its rate on clear photographs tells how well it knows faces at all."""
+        return True
+
+    def check(self) -> None:  # noqa: B027
+        """Find out before any work starts whether everything is there that the rung needs.
+
+        Raises:
+            CldmrayError: it is not; the message says what is missing.
+        """
+
+
+@dataclass(frozen=True)
+class ReadyRung(Rung):
+    """An attacker that learns nothing: probes and photographs are embedded in the same way."""
+
+    @abstractmethod
+    def embed(self, pictures: Pictures) -> npt.NDArray[np.float32]:
+        """Embeddings of pictures (N, h, w, 3): float32, shape (N, dimensions), of unit norm."""
+
+
+@dataclass(frozen=True)
+class TrainedRung(Rung):
+    """An attacker whose encoder is trained on attacker people.
 
     Attributes:
         encoder: shape of its network.
@@ -75,27 +130,25 @@ class Rung(ABC):
 
     @property
     @abstractmethod
-    def name(self) -> str:
-        """Name in tables."""
-
-    @property
-    @abstractmethod
     def query(self) -> Query:
-        """What the training queries are; the keys are always photographs of the same people."""
+        """What the training queries are; each is matched with photographs of the same person."""
 
     @property
-    def probe_condition(self) -> Condition | None:
-        """Extractor through which queries and probes are read; None reads pictures as they are."""
-        return None
+    def training_splits(self) -> tuple[str, ...]:
+        """Splits whose people it is trained on."""
+        return (ATTACKER,)
+
+    @property
+    def dimensions(self) -> int:
+        return self.encoder.dimensions
 
     @property
     def per_anonymizer(self) -> bool:
-        """Whether every anonymizer needs its own training."""
         return self.query == "anonymized"
 
 
 @dataclass(frozen=True)
-class ClearTrained(Rung):
+class ClearTrained(TrainedRung):
     """Knows photographs of other people only: pairs of two photographs of one person."""
 
     @property
@@ -108,7 +161,7 @@ class ClearTrained(Rung):
 
 
 @dataclass(frozen=True)
-class EdgeProxy(Rung):
+class EdgeProxy(TrainedRung):
     """The paper's black-box attacker: knows which condition is used, never the model's output.
 
     Pairs of a photograph's own condition map and a photograph; probes are read through the same
@@ -131,7 +184,7 @@ class EdgeProxy(Rung):
 
 
 @dataclass(frozen=True)
-class Adaptive(Rung):
+class Adaptive(TrainedRung):
     """The paper's main attacker: can query the anonymizer with photographs of other people."""
 
     @property
@@ -152,25 +205,25 @@ def training_order(rungs: dict[str, Rung]) -> list[str]:
             with the rung's key.
     """
     ordered: list[str] = []
-    by_name = {rung.name: key for key, rung in rungs.items()}
+    by_name = {rung.name: rung for rung in rungs.values()}
     for key, rung in rungs.items():
-        if rung.start_from is None:
+        if not isinstance(rung, TrainedRung) or rung.start_from is None:
             ordered.append(key)
             continue
         base = by_name.get(rung.start_from)
-        if base is None or base == key:
+        if not isinstance(base, TrainedRung) or base is rung:
             raise ValueError(
-                f"{key}.start_from: {rung.start_from!r} is not another attack of this audit; "
-                "add it, or set start_from to null"
+                f"{key}.start_from: {rung.start_from!r} is not another attack of this audit that "
+                "is trained; add it, or set start_from to null"
             )
-        if rungs[base].per_anonymizer or rungs[base].start_from is not None:
+        if base.per_anonymizer or base.start_from is not None:
             raise ValueError(
                 f"{key}.start_from: {rung.start_from!r} must itself start afresh and not depend "
                 "on the anonymizer"
             )
-        if rungs[base].encoder != rung.encoder:
+        if base.encoder != rung.encoder:
             raise ValueError(
-                f"{key}.encoder: must be that of {base}, from whose weights {key} starts; "
+                f"{key}.encoder: must be that of {base.name}, from whose weights {key} starts; "
                 "set start_from to null to train another encoder afresh"
             )
     return ordered + [key for key in rungs if key not in ordered]

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,7 +62,7 @@ class OnnxRecognizer(Recognizer):
     @property
     def dimension(self) -> int:
         black = np.zeros((1, self.side, self.side, 3), np.uint8)
-        return int(self._raw(black).shape[-1])
+        return int(replace(self, device="cpu")._raw(black).shape[-1])
 
     def version(self) -> str:
         return file_version(_onnx_file(self.path))

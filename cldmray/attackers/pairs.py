@@ -9,6 +9,7 @@ import numpy.typing as npt
 from torch import nn
 
 from cldmray.attackers.encoder import embed
+from cldmray.attackers.recognizer import Embeddings
 from cldmray.errors import BadInputError
 from cldmray.faces.records import Pictures
 
@@ -26,6 +27,7 @@ class PairSet:
         photos: pictures (P, height, width, 3).
         photo_people: person code of each photo, shape (P,).
         avoid_source: whether a query prefers a photo of its person other than its source.
+        taught: the teacher's embeddings of the photos, shape (P, d); None without a teacher.
     """
 
     queries: Pictures
@@ -34,6 +36,7 @@ class PairSet:
     photos: Pictures
     photo_people: Index
     avoid_source: bool
+    taught: Embeddings | None = None
 
     def __post_init__(self) -> None:
         if len(np.unique(self.query_people)) < 2:
@@ -83,23 +86,28 @@ class PairSampler:
 
 
 class Validation(NamedTuple):
-    """Validation people: queries, their person codes and sources, and the gallery photos."""
+    """Validation people: queries, their person codes and sources, and the gallery photos.
+
+    ``taught`` holds the teacher's embeddings of the photos; without a teacher it is None, and the
+    encoder embeds the photos itself.
+    """
 
     queries: Pictures
     query_people: Index
     query_source: Index
     photos: Pictures
     photo_people: Index
+    taught: Embeddings | None = None
 
     def rank_1(self, encoder: nn.Module, device: str) -> float:
         """Rank-1 rate of queries against the photos, each query's own source left out.
 
         Queries of people with a single photo are not counted; NaN where none is left.
         """
-        scores = (
-            embed(encoder, self.queries, device=device)
-            @ embed(encoder, self.photos, device=device).T
-        )
+        gallery = self.taught
+        if gallery is None:
+            gallery = embed(encoder, self.photos, device=device)
+        scores = embed(encoder, self.queries, device=device) @ gallery.T
         scores[np.arange(len(scores)), self.query_source] = -np.inf
         counts = np.bincount(self.photo_people)
         usable = counts[self.query_people] > 1

@@ -2,7 +2,7 @@
 
 import functools
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -90,6 +90,15 @@ class Recognizer(ABC):
     @abstractmethod
     def _raw(self, faces: Pictures) -> npt.NDArray[np.floating[Any]]:
         """The network's output for aligned faces (N, side, side, 3), shape (N, d), of any norm."""
+
+    def check(self) -> None:
+        """Embed one black picture on the CPU, so that whatever is missing is found out at once.
+
+        Raises:
+            BadInputError, MissingDependencyError: as :meth:`embed` says.
+        """
+        self.detector.version()
+        replace(self, device="cpu").embed(np.zeros((1, self.side, self.side, 3), np.uint8))
 
     def embed(self, pictures: Pictures) -> Embeddings:
         """Embeddings of pictures: float32, shape (N, d), unit norm, row i of picture i alone.

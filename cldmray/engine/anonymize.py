@@ -15,6 +15,7 @@ from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
     ATTACKER_VALIDATION,
+    BACKGROUND,
     EVALUATION,
     FACES,
     Pictures,
@@ -171,7 +172,13 @@ def redraw_stream(
     return redrawn.map_batches(encode, num_cpus=TASK_CPUS, **blocks)
 
 
-def evaluation_draws(attacker_draws: int) -> dict[str, int]:
-    """Draws per split: the attacker may query often, or not at all; the others exist once."""
+def evaluation_draws(attacker_draws: int, background: bool = False) -> dict[str, int]:
+    """Draws per split: the attacker may query often, or not at all; the others exist once.
+
+    Args:
+        attacker_draws: draws of each of the attacker's photos; its validation photos get one.
+        background: whether the attacker learns from background people too.
+    """
     queried = min(attacker_draws, 1)
-    return {EVALUATION: 1, ATTACKER: attacker_draws, ATTACKER_VALIDATION: queried}
+    draws = {EVALUATION: 1, ATTACKER: attacker_draws, ATTACKER_VALIDATION: queried}
+    return {**draws, BACKGROUND: attacker_draws} if background else draws

@@ -14,16 +14,15 @@ from ray.train.torch import TorchTrainer
 from safetensors.torch import load, load_file, save_file
 
 from cldmray import storage
-from cldmray.attackers.augment import augment, augmentation
-from cldmray.attackers.contrastive import distributed_nt_xent
 from cldmray.attackers.encoder import EncoderConfig, FaceEncoder
-from cldmray.attackers.ladder import Rung, TrainingConfig
-from cldmray.attackers.pairs import PairSampler, PairSet, Validation
+from cldmray.attackers.ladder import TrainedRung, TrainingConfig
+from cldmray.attackers.objectives import objective
+from cldmray.attackers.pairs import PairSet, Validation
 from cldmray.engine.checkpoints import last_checkpoint
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.tables import Manifest, StageTable, commit
 from cldmray.errors import CldmrayError
-from cldmray.torch_layout import channels_last, to_unit_range
+from cldmray.torch_layout import channels_last
 
 WEIGHTS = "encoder.safetensors"
 CURVE = "curve.parquet"
@@ -56,25 +55,19 @@ def train_worker(config: dict[str, Any]) -> None:
     optimizer = torch.optim.AdamW(
         encoder.parameters(), training.learning_rate, weight_decay=training.weight_decay
     )
-    sampler = PairSampler(pairs, training.batch, training.seed, workers)
+    goal = objective(pairs, training, workers)
     first, curve = _restore(encoder, optimizer)
-    part = slice(rank * sampler.batch // workers, (rank + 1) * sampler.batch // workers)
+
+    def encode(batch: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+            embeddings: torch.Tensor = wrapped(batch)
+        return embeddings
+
     losses: list[float] = []
     for step in range(first, training.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
-        queries, photos = (rows[part] for rows in sampler.draw(step))
-        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
-        views = augmentation(2 * sampler.batch, training.augment, generator)
-        views = torch.cat([views[: sampler.batch][part], views[sampler.batch :][part]])
-        batch = torch.cat(
-            [to_unit_range(pairs.queries[queries]), to_unit_range(pairs.photos[photos])]
-        )
-        batch = augment(batch, views).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-            embeddings = wrapped(batch)
-        count = len(queries)
-        loss = distributed_nt_xent(embeddings[:count], embeddings[count:], training.temperature)
+        loss = goal.loss(step, goal.part(rank, workers), encode, device)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -128,7 +121,7 @@ def _report(
 
 
 def fit_encoder(
-    rung: Rung,
+    rung: TrainedRung,
     pairs: PairSet,
     validation: Validation,
     start: StageTable | None,
@@ -147,7 +140,7 @@ def fit_encoder(
         BadInputError: the attacker people are too few for the training workers.
         CldmrayError: see :func:`check_converged`.
     """
-    PairSampler(pairs, rung.training.batch, rung.training.seed, engine.train_workers)
+    objective(pairs, rung.training, engine.train_workers)
     use_gpu = engine.gpus_per_train_worker > 0
     filesystem, path = storage.resolve(folder)
     trainer = TorchTrainer(

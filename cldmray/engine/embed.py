@@ -1,38 +1,38 @@
 """Streams pictures through a pool of encoder actors into an embeddings table."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from ray.data import ActorPoolStrategy
 
-from cldmray.attackers.ladder import Rung
+from cldmray.attackers.ladder import ReadyRung, Rung, TrainedRung
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
-from cldmray.faces.records import EVALUATION, decode_pictures, embeddings_schema
+from cldmray.errors import BadInputError
+from cldmray.faces.records import EVALUATION, Pictures, decode_pictures, embeddings_schema
 
 ORIGINAL = "original"
 
 
 class EmbedActor:
-    """Holds one trained encoder; it embeds originals as they are, other views as the rung reads."""
+    """Holds what a rung embeds with; originals are read as they are, other views as it reads them.
 
-    def __init__(self, rung: Rung, encoder: StageTable, engine: EngineConfig) -> None:
+    Args:
+        encoder: trained encoder of a :class:`~cldmray.attackers.ladder.TrainedRung`, else None.
+    """
+
+    def __init__(self, rung: Rung, encoder: StageTable | None, engine: EngineConfig) -> None:
         import torch
-
-        from cldmray.engine.attack_training import load_encoder
 
         torch.set_num_threads(engine.threads)
         self.rung = rung
-        self.batch_size = engine.batch_size
-        self.device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
-        self.encoder = load_encoder(encoder, rung.encoder).to(self.device)
+        self.embed = _embedder(rung, encoder, engine)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        from cldmray.attackers.encoder import embed
-
         table = block.select(["sample_id", "identity", "view"])
         pictures = decode_pictures(block["image"].to_pylist())
         condition = self.rung.probe_condition
@@ -40,45 +40,71 @@ class EmbedActor:
             probes = np.array([view != ORIGINAL for view in block["view"].to_pylist()])
             if probes.any():
                 pictures[probes] = condition(pictures[probes])
-        dimensions = self.rung.encoder.dimensions
+        dimensions = self.rung.dimensions
         vectors = np.zeros((0, dimensions), np.float32)
         if len(pictures):
-            vectors = embed(self.encoder, pictures, self.batch_size, self.device)
+            vectors = self.embed(pictures)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dimensions)
         return table.append_column("embedding", column)
 
 
+def _embedder(
+    rung: Rung, encoder: StageTable | None, engine: EngineConfig
+) -> Callable[[Pictures], npt.NDArray[np.float32]]:
+    if isinstance(rung, ReadyRung):
+        return rung.embed
+    if not isinstance(rung, TrainedRung) or encoder is None:
+        raise ValueError(f"{rung.name} embeds with a trained encoder, but was given none")
+    from cldmray.attackers.encoder import embed
+    from cldmray.engine.attack_training import load_encoder
+
+    device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
+    network = load_encoder(encoder, rung.encoder).to(device)
+    return lambda pictures: embed(network, pictures, engine.batch_size, device)
+
+
 def embed_views(
     rung: Rung,
-    encoder: StageTable,
-    faces: StageTable,
+    encoder: StageTable | None,
+    faces: StageTable | None,
     anonymized: Sequence[StageTable],
     engine: EngineConfig,
     folder: str,
+    splits: Sequence[str] = (EVALUATION,),
 ) -> None:
-    """Write embeddings of the evaluation people's photographs and anonymized pictures.
+    """Write embeddings of photographs and of anonymized pictures, by one rung.
 
     Args:
-        encoder: trained encoder of the rung.
-        faces: embedded as the view ``original``.
+        encoder: trained encoder of the rung; None where it needs none.
+        faces: embedded as the view ``original``; None leaves photographs out.
         anonymized: each embedded as the view of its anonymizer's name.
         folder: gets a table of :func:`cldmray.faces.records.embeddings_schema`.
+        splits: whose pictures are embedded.
+
+    Raises:
+        BadInputError: there is nothing to embed.
     """
     columns = ["sample_id", "identity", "split", "image"]
 
+    def chosen(block: pa.Table) -> pa.Table:
+        return block.filter(pc.is_in(block["split"], pa.array(list(splits), pa.string())))
+
     def original(block: pa.Table) -> pa.Table:
-        table = _evaluated(block)
+        table = chosen(block)
         return table.append_column("view", pa.array([ORIGINAL] * len(table), pa.string()))
 
     def redrawn(block: pa.Table) -> pa.Table:
-        return _evaluated(block).rename_columns({"anonymizer": "view"}).select([*columns, "view"])
+        return chosen(block).rename_columns({"anonymizer": "view"}).select([*columns, "view"])
 
     tasks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": TASK_CPUS}
     sizes = (engine.block_rows, engine.actors)
-    stream = faces.stream(columns, *sizes).map_batches(original, **tasks)
-    for table in anonymized:
-        view = table.stream([*columns, "anonymizer"], *sizes).map_batches(redrawn, **tasks)
-        stream = stream.union(view)
+    views = [table.stream([*columns, "anonymizer"], *sizes) for table in anonymized]
+    parts = [view.map_batches(redrawn, **tasks) for view in views]
+    if faces is not None:
+        parts.insert(0, faces.stream(columns, *sizes).map_batches(original, **tasks))
+    if not parts:
+        raise BadInputError(f"{rung.name}: was given no pictures to embed")
+    stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
     embedded = stream.map_batches(
         EmbedActor,
         fn_constructor_args=(rung, encoder, engine),
@@ -88,8 +114,4 @@ def embed_views(
         num_cpus=engine.cpus_per_actor,
         num_gpus=engine.gpus_per_actor or None,
     )
-    write_records(embedded, folder, embeddings_schema(rung.encoder.dimensions))
-
-
-def _evaluated(block: pa.Table) -> pa.Table:
-    return block.filter(pc.equal(block["split"], EVALUATION))
+    write_records(embedded, folder, embeddings_schema(rung.dimensions))

@@ -14,6 +14,7 @@ from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
     ATTACKER_VALIDATION,
+    BACKGROUND,
     EVALUATION,
     FACES,
     decode_pictures,
@@ -81,7 +82,7 @@ def plan_groups(
     )
     rows = sorted(stream.iter_rows(), key=lambda row: row["sample_id"])
     labels: dict[str, str] = {}
-    for pool in ([EVALUATION], [ATTACKER, ATTACKER_VALIDATION]):
+    for pool in ([EVALUATION], [ATTACKER, ATTACKER_VALIDATION, BACKGROUND]):
         members = [row for row in rows if row["split"] in pool and row["split"] in used]
         if not members:
             continue

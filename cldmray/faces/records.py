@@ -88,6 +88,12 @@ def embeddings_schema(dimensions: int) -> pa.Schema:
     )
 
 
+def embedding_matrix(table: pa.Table) -> npt.NDArray[np.float32]:
+    """The vectors of an embeddings table, shape (N, dimensions)."""
+    column = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(column).reshape(len(table), table.schema.field("embedding").type.list_size)
+
+
 def encode_picture(picture: Pictures) -> bytes:
     """One RGB picture (height, width, 3) as PNG: lossless, so that reruns are identical."""
     buffer = io.BytesIO()

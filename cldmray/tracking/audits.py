@@ -28,8 +28,9 @@ def record(
         run: the parent run.
         results: all rows, schema ``records.RESULTS``; each child gets those of its attack.
         risks: metrics of the parent, such as ``risk/blur``.
-        curves: learning curve of each attack: points with ``step`` and further numbers.
-        clear: rank-1 rate of each attack's encoder on clear photographs.
+        curves: learning curve of each attack, empty for those that learn nothing: points with
+            ``step`` and further numbers.
+        clear: rank-1 rate on clear photographs of each attack that has one.
         tags: words about the audit: verdict, data fingerprint.
         files: artifacts of the parent by name. Pictures of people do not belong there.
 
@@ -45,5 +46,6 @@ def record(
         )
         with tracker.child_run(run, anonymizer, attacker) as child:
             child.log_results(results.filter(chosen))
-            child.log_metrics({"clear_rank_1": clear[anonymizer, attacker]})
+            if (rate := clear.get((anonymizer, attacker))) is not None:
+                child.log_metrics({"clear_rank_1": rate})
             child.log_curve("training", curve)

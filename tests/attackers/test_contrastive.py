@@ -9,7 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cldmray.attackers.contrastive import distributed_nt_xent, nt_xent
+from cldmray.attackers.contrastive import (
+    distributed_guided,
+    distributed_nt_xent,
+    nt_xent,
+)
 
 TEMPERATURE = 0.1
 BATCH = 6
@@ -63,6 +67,31 @@ class TestNtXent:
         assert nt_xent(same, same, TEMPERATURE).item() == pytest.approx(math.log(8), rel=1e-5)
 
 
+class TestGuided:
+    def test_is_the_double_loop(self) -> None:
+        students, targets = unit(4, 0), unit(4, 1)
+        losses = []
+        for i in range(4):
+            cosines = [
+                sum(float(a * b) for a, b in zip(students[i], target, strict=True))
+                for target in targets
+            ]
+            scores = [math.exp(cosine / 0.07) for cosine in cosines]
+            losses.append(-math.log(scores[i] / sum(scores)) + 1 - cosines[i])
+        found = distributed_guided(students, targets, 0.07)
+        assert found.item() == pytest.approx(sum(losses) / 4, rel=1e-5)
+
+    def test_the_cosine_brings_students_to_targets_that_contrast_leaves_apart(self) -> None:
+        targets = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        away = torch.tensor([[0.6, -0.8], [-0.8, 0.6]])
+        # Own target 0.6, the other -0.8: a gap of 1.4, more than that of students at their targets.
+        assert nt_xent(away, targets, 0.1) < nt_xent(targets, targets, 0.1)
+        assert distributed_guided(away, targets, 0.1).item() == pytest.approx(
+            math.log(1 + math.exp(-14)) + 0.4, rel=1e-4
+        )
+        assert distributed_guided(targets, targets, 0.1) < distributed_guided(away, targets, 0.1)
+
+
 def small_encoder() -> nn.Module:
     torch.manual_seed(3)
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 5)).double()
@@ -79,14 +108,25 @@ def loss_of(encoder: nn.Module, inputs: Tensor) -> Tensor:
     return distributed_nt_xent(embeddings[:count], embeddings[count:], TEMPERATURE)
 
 
-def work(rank: int, folder: Path) -> None:
+def guided_loss_of(encoder: nn.Module, inputs: Tensor) -> Tensor:
+    """The second half of the inputs stands for what a teacher says; it has no gradient."""
+    count = len(inputs) // 2
+    students = nn.functional.normalize(encoder(inputs[:count]), dim=-1)
+    targets = nn.functional.normalize(inputs[count:] @ torch.ones(4, 5).double().tril(), dim=-1)
+    return distributed_guided(students, targets, TEMPERATURE)
+
+
+LOSSES = {"contrast": loss_of, "guided": guided_loss_of}
+
+
+def work(rank: int, folder: Path, kind: str) -> None:
     """One of two processes; this file runs as a script for it."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
     half = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
     inputs = pictures()
     wrapped = nn.parallel.DistributedDataParallel(small_encoder())
-    loss = loss_of(wrapped, torch.cat([inputs[:BATCH][half], inputs[BATCH:][half]]))
+    loss = LOSSES[kind](wrapped, torch.cat([inputs[:BATCH][half], inputs[BATCH:][half]]))
     loss.backward()
     gradients = {name: p.grad for name, p in wrapped.module.named_parameters()}
     torch.save((loss.detach(), gradients), folder / f"{rank}.pt")
@@ -99,13 +139,16 @@ class TestDistributed:
         queries, keys = unit(4, 0), unit(4, 1)
         assert distributed_nt_xent(queries, keys, 0.1) == nt_xent(queries, keys, 0.1)
 
-    def test_two_processes_have_the_loss_and_gradients_of_one(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("kind", LOSSES)
+    def test_two_processes_have_the_loss_and_gradients_of_one(
+        self, tmp_path: Path, kind: str
+    ) -> None:
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-        command = [sys.executable, __file__, str(tmp_path)]
+        command = [sys.executable, __file__, str(tmp_path), kind]
         processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
         assert [process.wait(300) for process in processes] == [0, 0]
         whole = small_encoder()
-        expected = loss_of(whole, pictures())
+        expected = LOSSES[kind](whole, pictures())
         expected.backward()
         (first, gradients), (second, others) = (
             torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
@@ -120,4 +163,4 @@ class TestDistributed:
 
 
 if __name__ == "__main__":
-    work(int(sys.argv[2]), Path(sys.argv[1]))
+    work(int(sys.argv[3]), Path(sys.argv[1]), sys.argv[2])

@@ -1,6 +1,7 @@
 import pytest
 
 from cldmray import hashing
+from cldmray.attackers.edge_match import EdgeMatch
 from cldmray.attackers.encoder import EncoderConfig
 from cldmray.attackers.ladder import (
     Adaptive,
@@ -69,12 +70,17 @@ class TestTrainingOrder:
         }
         assert training_order(rungs) == ["c", "a", "e"]
         assert training_order({"e": EdgeProxy(), "c": ClearTrained()}) == ["e", "c"]
+        assert training_order({"m": EdgeMatch(), **rungs}) == ["m", "c", "a", "e"]
         assert training_order({}) == []
 
     @pytest.mark.parametrize(
         ("rungs", "message"),
         [
             ({"a": Adaptive(start_from="clear_trained")}, "^a.start_from: 'clear_trained' is not"),
+            (
+                {"e": EdgeMatch(), "c": ClearTrained(start_from="edge_match")},
+                "^c.start_from: .* not",
+            ),
             ({"c": ClearTrained(start_from="clear_trained")}, "^c.start_from: .* not another"),
             (
                 {"a": Adaptive(), "e": EdgeProxy(start_from="adaptive")},

@@ -112,6 +112,14 @@ class TestValidation:
         )
         assert found.rank_1(FirstPixel(), "cpu") == 1.0
 
+    def test_a_teacher_embeds_the_photos(self) -> None:
+        angles = np.array([0.0, 80.0, 10.0, 45.0, 70.0]) * np.pi / 180
+        taught = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+        # Queries lie at 0, 21 and 71 degrees. The first loses its source and finds 10 of person 1;
+        # the second its source at 80 and finds 10; the third its source at 10 and finds 70.
+        found = validation(taught=taught).rank_1(FirstPixel(), "cpu")
+        assert found == pytest.approx(1 / 3)
+
     def test_nobody_left(self) -> None:
         found = validation(queries=flat(65), query_people=np.array([2]), query_source=np.array([3]))
         assert math.isnan(found.rank_1(FirstPixel(), "cpu"))

@@ -32,6 +32,7 @@ from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
     ATTACKER_VALIDATION,
+    BACKGROUND,
     EVALUATION,
     FACES,
     decode_pictures,
@@ -142,6 +143,9 @@ class TestEvaluationDraws:
             ATTACKER: queries,
             ATTACKER_VALIDATION: validation,
         }
+
+    def test_background_people_as_often_as_the_attackers(self) -> None:
+        assert evaluation_draws(3, background=True) == {**evaluation_draws(3), BACKGROUND: 3}
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from cldmray import storage
 from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.ladder import Adaptive, ClearTrained, EdgeProxy, TrainingConfig
 from cldmray.attackers.pairs import Validation
+from cldmray.attackers.teacher_guided import EdgeProxyTeacher, TeacherGuided
 from cldmray.conditions.canny import Canny
 from cldmray.engine.attack_data import pair_set, validation_set
 from cldmray.engine.attack_training import (
@@ -29,8 +31,11 @@ from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
     ATTACKER_VALIDATION,
+    BACKGROUND,
+    EVALUATION,
     FACES,
     decode_pictures,
+    embeddings_schema,
 )
 
 TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
@@ -102,6 +107,65 @@ class TestPairSets:
             pair_set(RUNG, one, None)
         with pytest.raises(BadInputError, match="adaptive: .* given none"):
             pair_set(Adaptive(TINY, STEPS), faces, None)
+
+
+class TestTaughtPairs:
+    @pytest.fixture
+    def taught(self, faces: StageTable, write_table: Any, tmp_path: Path) -> StageTable:
+        """Every photo's embedding is a unit vector along one of 16 axes and says which photo."""
+        photos = faces.read()
+        rows = [
+            {
+                **row,
+                "view": "original",
+                "embedding": [float(row["sample_id"][0] == f"{axis:x}") for axis in range(16)],
+            }
+            for row in photos.select(["sample_id", "identity"]).to_pylist()
+        ]
+        table = pa.Table.from_pylist(rows[::-1], embeddings_schema(16))
+        found: StageTable = write_table(str(tmp_path / "taught"), table.schema, [[table]])
+        return found
+
+    def test_every_photo_has_its_own_embedding(
+        self, faces: StageTable, redrawn: StageTable, taught: StageTable
+    ) -> None:
+        for rung, table in (
+            (TeacherGuided(TINY, STEPS), redrawn),
+            (EdgeProxyTeacher(TINY, STEPS), None),
+        ):
+            pairs = pair_set(rung, faces, table, taught)
+            validation = validation_set(rung, faces, table, taught)
+            plain = validation_set(rung, faces, table)
+            np.testing.assert_array_equal(validation.photos, plain.photos)
+            for found, split in ((pairs, ATTACKER), (validation, ATTACKER_VALIDATION)):
+                assert found.taught is not None
+                samples = faces.read(split=split)["sample_id"].to_pylist()
+                assert found.taught.argmax(1).tolist() == [int(name[0], 16) for name in samples]
+            assert plain.taught is None
+            assert not pairs.avoid_source
+
+    def test_a_photo_without_embedding_is_an_error(
+        self, faces: StageTable, taught: StageTable, write_table: Any, tmp_path: Path
+    ) -> None:
+        table = taught.read()
+        rung = EdgeProxyTeacher(TINY, STEPS)
+        none = write_table(str(tmp_path / "none"), table.schema, [[table[:1]]])
+        with pytest.raises(BadInputError, match="the teacher has not embedded"):
+            pair_set(rung, faces, None, none)
+
+    def test_background_people_are_added(
+        self, faces: StageTable, taught: StageTable, write_table: Any, tmp_path: Path
+    ) -> None:
+        table = faces.read()
+        splits = [BACKGROUND if s == EVALUATION else s for s in table["split"].to_pylist()]
+        moved = table.set_column(2, FACES.field("split"), pa.array(splits))
+        other = write_table(str(tmp_path / "moved"), FACES, [[moved]])
+        rung = EdgeProxyTeacher(TINY, STEPS)
+        assert len(pair_set(rung, other, None, taught).photos) == 15
+        pairs = pair_set(replace(rung, train_on_background=True), other, None, taught)
+        assert len(pairs.photos) == 15 + 18
+        assert len(np.unique(pairs.photo_people)) == 5 + 6
+        assert len(validation_set(rung, other, None, taught).photos) == 9
 
 
 class TestLearningRate:

