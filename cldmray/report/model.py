@@ -1,7 +1,7 @@
 """What a report is made from: plain dataclasses that a finished audit fills in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -76,6 +76,27 @@ class AnonymizerRisk:
 
 
 @dataclass(frozen=True)
+class UtilityRow:
+    """How useful one anonymizer's pictures still are, by one measure.
+
+    Attributes:
+        anonymizer: its name in tables.
+        measure: ``ssim``, ``edge_f1``, ``faces_found``, ``frechet_<features>``, ...
+        value: the measure, with confidence bounds ``low`` and ``high`` over identities.
+        n_pictures: pictures that were measured.
+        higher_is_better: which direction is more useful.
+    """
+
+    anonymizer: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    n_pictures: int
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
 class Curve:
     """One cumulative match characteristic; ``rates`` and ``chance`` in [0, 1] at ``ranks``."""
 
@@ -138,6 +159,7 @@ class Report:
         stages: in order of execution.
         notes: caveats for the reader, one sentence each.
         data_fingerprint: hash of the audited data; may be empty.
+        utility: how useful each anonymizer's pictures still are; may be empty.
     """
 
     title: str
@@ -154,6 +176,7 @@ class Report:
     stages: list[Stage]
     notes: list[str]
     data_fingerprint: str = ""
+    utility: list[UtilityRow] = field(default_factory=list)
 
     @property
     def ranked_risks(self) -> list[AnonymizerRisk]:
