@@ -10,6 +10,7 @@ inference", JASA 22, 1927; ISO/IEC 19795-1:2021 (uncertainty of estimates, test 
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -22,7 +23,11 @@ Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any]
 """Identity of each probe, shape (P,), any dtype that sorts."""
 
+Draws = npt.NDArray[np.uint32]
+
 CELLS_PER_CHUNK = 4_000_000
+CACHED_CELLS = 4_000_000
+"""Resamples of at most so many cells, at 4 bytes each, are kept for the next call."""
 
 SAME = 1e-12
 """Rates of identities that differ by no more than this are the same but for rounding."""
@@ -50,7 +55,7 @@ def wilson(successes: float, trials: int, level: float = 0.95) -> Interval:
     Raises:
         BadInputError: an argument is out of range.
     """
-    _check_level(level)
+    check_level(level)
     if trials < 1 or not 0 <= successes <= trials:
         raise BadInputError(f"{successes} successes of {trials} trials are no proportion")
     z = NormalDist().inv_cdf(0.5 + level / 2)
@@ -117,7 +122,7 @@ def bootstrap_columns(
     """
     values = np.asarray(success, np.float64)
     _check_unit(values)
-    sums, sizes = _sum_by_identity(values, identities)
+    sums, sizes = sums_by_identity(values, identities)
     draws = _resampled_rates(sums, sizes, level, resamples, seed)
     intervals = []
     for total, drawn in zip(sums, draws, strict=True):
@@ -126,7 +131,7 @@ def bootstrap_columns(
             intervals.append(wilson(float(rates[0]) * len(sizes), len(sizes), level))
         else:
             value = float(total.sum() / sizes.sum())
-            intervals.append(_percentile_interval(value, drawn, level))
+            intervals.append(percentile_interval(value, drawn, level))
     return intervals
 
 
@@ -158,16 +163,17 @@ def paired_bootstrap(
     if a.ndim != 1 or a.shape != b.shape:
         raise BadInputError(f"paired successes must share a shape (P,): {a.shape}, {b.shape}")
     _check_unit(np.stack([a, b]))
-    sums, sizes = _sum_by_identity((a - b)[:, None], identities)
+    sums, sizes = sums_by_identity((a - b)[:, None], identities)
     value = float(sums.sum() / sizes.sum())
     if np.ptp(sums[0] / sizes) <= SAME:
         unseen = wilson(0, len(sizes), level).high
         return Interval(value, (1 - unseen) * value - unseen, (1 - unseen) * value + unseen)
     draws = _resampled_rates(sums, sizes, level, resamples, seed)
-    return _percentile_interval(value, draws[0], level)
+    return percentile_interval(value, draws[0], level)
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Raise ``BadInputError`` unless a confidence level lies in (0, 1)."""
     if not 0 < level < 1:
         raise BadInputError(f"confidence level must lie in (0, 1), not {level}")
 
@@ -179,8 +185,8 @@ def _check_unit(values: Floats) -> None:
         raise BadInputError("success must lie in [0, 1] for every probe")
 
 
-def _sum_by_identity(values: Floats, identities: Labels) -> tuple[Floats, Floats]:
-    """Sums (M, I) and probe counts (I,) per identity in sorted order of labels.
+def sums_by_identity(values: Floats, identities: Labels) -> tuple[Floats, Floats]:
+    """Sums (M, I) of values (P, M), and probe counts (I,), per identity in sorted order of labels.
 
     Each sum is taken over sorted values, so that the order of probes changes no bit.
     """
@@ -197,25 +203,50 @@ def _resampled_rates(
     sums: Floats, sizes: Floats, level: float, resamples: int, seed: int
 ) -> Floats:
     """Ratio of sums of each resample of identities with replacement, shape (M, resamples)."""
-    _check_level(level)
-    if resamples < 1:
-        raise BadInputError(f"resamples must be at least 1, not {resamples}")
+    check_level(level)
     blocks = []
-    for counts in _multinomial_counts(len(sizes), resamples, seed):
+    for counts in resampled_counts(len(sizes), resamples, seed):
         probes = np.einsum("ri,i->r", counts, sizes)
         blocks.append([np.einsum("ri,i->r", counts, total) / probes for total in sums])
     return np.concatenate(blocks, axis=1)
 
 
-def _multinomial_counts(n: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each of n identities is drawn, in blocks (r, n) that bound the memory used."""
+def resampled_counts(n: int, resamples: int, seed: int, width: int = 1) -> Iterator[Floats]:
+    """How often each resample draws each of n identities, in blocks (r, n) that bound the memory.
+
+    Args:
+        n: identities, >= 1; each resample draws n of them with replacement.
+        resamples: number of resamples, >= 1.
+        seed: equal arguments give equal counts, also in blocks of another height.
+        width: cells that the caller makes of each row; the blocks are lower where it exceeds n.
+
+    Raises:
+        BadInputError: ``resamples`` is below 1.
+    """
+    if resamples < 1:
+        raise BadInputError(f"resamples must be at least 1, not {resamples}")
+    rows = max(1, CELLS_PER_CHUNK // max(n, width))
+    if n * resamples <= CACHED_CELLS:
+        kept = _kept_draws(n, resamples, seed)
+        yield from (
+            kept[start : start + rows].astype(np.float64) for start in range(0, resamples, rows)
+        )
+        return
     rng = np.random.default_rng(seed)
-    rows = max(1, CELLS_PER_CHUNK // n)
     for start in range(0, resamples, rows):
-        size = min(rows, resamples - start)
-        yield rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+        yield _draw(rng, n, min(rows, resamples - start)).astype(np.float64)
 
 
-def _percentile_interval(value: float, draws: Floats, level: float) -> Interval:
+@lru_cache(maxsize=8)
+def _kept_draws(n: int, resamples: int, seed: int) -> Draws:
+    return _draw(np.random.default_rng(seed), n, resamples).astype(np.uint32)
+
+
+def _draw(rng: np.random.Generator, n: int, rows: int) -> npt.NDArray[np.int64]:
+    return rng.multinomial(n, np.full(n, 1 / n), size=rows)
+
+
+def percentile_interval(value: float, draws: Floats, level: float) -> Interval:
+    """The value between the quantiles of its resamples, shape (R,), stretched to contain it."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, min(float(low), value), max(float(high), value))
