@@ -9,8 +9,8 @@ The grid holds the ``DENSE`` highest non-mated and the ``DENSE`` lowest mated sc
 low error rates, and below and above these the scores whose ranks grow by the factor ``STEP``.
 With at most ``DENSE`` scores in each sample the curves are exact. Otherwise neighbouring
 thresholds differ by about 2 % of FMR or FNMR: a measure that interpolates, as the equal error rate
-does, is off by much less; one that needs FMR <= f finds a threshold of the grid that is slightly
-too strict.
+does, is off by about 1 % of its value at most, and one that needs FMR <= f finds a threshold that
+is at most one step too strict. Both are small against the spread of the resamples.
 
 Source: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993.
 """
