@@ -70,6 +70,14 @@ def test_small_samples_equal_a_loop_over_resamples(rounding, fmr):
         np.testing.assert_allclose(drawn, twin, atol=1e-12)
 
 
+def test_the_allowance_is_not_lost_to_rounding():
+    assert 0.29 * 100 < 29
+    one = np.array([0])
+    mated, non_mated = Sample(np.array([70.5]), one), Sample(np.arange(100.0)[None], one)
+    (drawn,), _ = resample_errors(mated, non_mated, [true_match_rates(0.29)], 3, 0)
+    np.testing.assert_array_equal(drawn, [1, 1, 1])
+
+
 def test_resamples_without_a_sample_are_left_out():
     mated, non_mated = np.array([0.2, 0.9]), np.array([[0.1], [0.5]])
     ours, theirs = np.array(["a", "b"]), np.array(["b", "c"])
@@ -94,8 +102,9 @@ def test_the_grid_of_large_samples_is_near_the_exact_bootstrap(distance):
     ]
     for drawn, measure in zip(found.draws, exact, strict=True):
         twin = brute(mated, non_mated, labels, labels, measure, 30, 0)
-        np.testing.assert_allclose(drawn, twin, rtol=0.015, atol=0.01)
-        assert abs((drawn - twin).mean()) < 0.002
+        tolerance = 0.002 if measure is equal_error_rate else 0.01
+        np.testing.assert_allclose(drawn, twin, rtol=0.01, atol=tolerance)
+        assert abs((drawn - twin).mean()) < 0.001
     strict = brute(mated, non_mated, labels, labels, exact[2], 30, 0)
     np.testing.assert_array_equal(found.draws[2], strict)
 

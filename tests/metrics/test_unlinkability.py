@@ -36,6 +36,11 @@ def test_a_bin_without_scores_links_nothing():
     np.testing.assert_allclose(found.local, [1 / 3, 0, 0, 0])
 
 
+def test_a_score_on_an_edge_belongs_to_the_bin_above():
+    found = linkability([0.0, 0.5, 1.0], [0.0, 0.0, 1.0], bins=2)
+    np.testing.assert_allclose(found.mated, [1 / 3, 2 / 3])
+
+
 def test_limits():
     rng = np.random.default_rng(0)
     sample = rng.normal(size=500)
