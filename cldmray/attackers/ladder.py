@@ -67,9 +67,9 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Rung(ABC):
-    """One attacker: it embeds probes and the gallery's photographs, and names the nearest person.
+    """One attacker: it scores every probe against every candidate, and names the best.
 
-    A rung is a :class:`TrainedRung` or a :class:`ReadyRung`.
+    A rung is an :class:`EmbeddingRung` or a :class:`~cldmray.attackers.fusion.Fusion` of others.
     """
 
     @property
@@ -78,19 +78,9 @@ class Rung(ABC):
         """Name in tables."""
 
     @property
-    @abstractmethod
-    def dimensions(self) -> int:
-        """Length of its embeddings."""
-
-    @property
     def per_anonymizer(self) -> bool:
-        """Whether every anonymizer needs its own training."""
+        """Whether it learns from every anonymizer's pictures of the attacker's people."""
         return False
-
-    @property
-    def probe_condition(self) -> Condition | None:
-        """Extractor through which queries and probes are read; None reads pictures as they are."""
-        return None
 
     @property
     def knows_clear_faces(self) -> bool:
@@ -106,7 +96,25 @@ class Rung(ABC):
 
 
 @dataclass(frozen=True)
-class ReadyRung(Rung):
+class EmbeddingRung(Rung):
+    """An attacker that embeds probes and the gallery's photographs; near ones are alike.
+
+    It is a :class:`TrainedRung` or a :class:`ReadyRung`.
+    """
+
+    @property
+    @abstractmethod
+    def dimensions(self) -> int:
+        """Length of its embeddings."""
+
+    @property
+    def probe_condition(self) -> Condition | None:
+        """Extractor through which queries and probes are read; None reads pictures as they are."""
+        return None
+
+
+@dataclass(frozen=True)
+class ReadyRung(EmbeddingRung):
     """An attacker that learns nothing: probes and photographs are embedded in the same way."""
 
     @abstractmethod
@@ -115,7 +123,7 @@ class ReadyRung(Rung):
 
 
 @dataclass(frozen=True)
-class TrainedRung(Rung):
+class TrainedRung(EmbeddingRung):
     """An attacker whose encoder is trained on attacker people.
 
     Attributes:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ray.data import ActorPoolStrategy
 
-from cldmray.attackers.ladder import ReadyRung, Rung, TrainedRung
+from cldmray.attackers.ladder import EmbeddingRung, ReadyRung, TrainedRung
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
 from cldmray.errors import BadInputError
@@ -25,7 +25,7 @@ class EmbedActor:
         encoder: trained encoder of a :class:`~cldmray.attackers.ladder.TrainedRung`, else None.
     """
 
-    def __init__(self, rung: Rung, encoder: StageTable | None, engine: EngineConfig) -> None:
+    def __init__(self, rung: EmbeddingRung, encoder: StageTable | None, engine: EngineConfig) -> None:
         import torch
 
         torch.set_num_threads(engine.threads)
@@ -49,7 +49,7 @@ class EmbedActor:
 
 
 def _embedder(
-    rung: Rung, encoder: StageTable | None, engine: EngineConfig
+    rung: EmbeddingRung, encoder: StageTable | None, engine: EngineConfig
 ) -> Callable[[Pictures], npt.NDArray[np.float32]]:
     if isinstance(rung, ReadyRung):
         return rung.embed
@@ -64,7 +64,7 @@ def _embedder(
 
 
 def embed_views(
-    rung: Rung,
+    rung: EmbeddingRung,
     encoder: StageTable | None,
     faces: StageTable | None,
     anonymized: Sequence[StageTable],
