@@ -105,6 +105,9 @@ def recommend(
         f"The upper bound of {name}, {percent(chosen.ceiling)}, stays at or under "
         f"{_target(target_k)}{_choice(len(fit), len(safest), name in place)}."
     ]
+    for risk in safest:
+        if risk not in fit and _k_by_numbers(risk) >= target_k:
+            sentences.append(f"By numbers that of {risk.anonymizer} does too, but {risk.note}.")
     if chosen.finding == "leak":
         sentences.append("People are still named more often than by guessing.")
     if utility:
@@ -135,10 +138,10 @@ def _choice(fit: int, candidates: int, rated: bool) -> str:
     if candidates == 1:
         return ""
     if fit == 1:
-        return f", that of no other of {candidates} settings does"
+        return f"; of {candidates} candidates it is the only one to be relied on"
     if rated:
-        return f"; of {fit} settings that do so it is the most useful"
-    return f"; of {fit} settings that do so it has the lowest, and utility does not tell"
+        return f"; of {fit} candidates that do so it is the most useful"
+    return f"; of {fit} candidates that do so it has the lowest, and utility does not tell"
 
 
 def _cost(name: str, most_useful: str | None, control: str | None, utility: Values) -> str:

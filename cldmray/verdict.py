@@ -115,12 +115,13 @@ def _leak_sentence(leaks: list[AnonymizerRisk], count: int) -> str:
     which = f"{len(leaks)} of {count} settings {verb} people away ({named})"
     if count == 1:
         which = f"{worst.anonymizer} gives people away"
+    claims = f"above k = {worst.largest_k}" if worst.largest_k > 1 else "from k = 2 on"
     return (
         f"{which}: with {worst.anonymizer}, the {attack.attacker} attack names the right person "
         f"in {percent(attack.value)} of photos ({100 * worst.level:g} % confidence: "
         f"{percent(attack.low)} to {percent(attack.high)}; guessing: {percent(worst.chance)}; "
         f"{protocol_name(attack.protocol)}, {gallery_name(attack.gallery)}), which rejects every "
-        f"claim of k-anonymity above k = {worst.largest_k}."
+        f"claim of k-anonymity {claims}."
     )
 
 

@@ -96,9 +96,9 @@ class TestRecommended:
         candidates = [risk("blur", 0.3, 0.2), risk("none", 0.02), risk("k_same", 0.05)]
         assert recommended(candidates, utility) == Recommendation(
             "k_same",
-            "The upper bound of k_same, 5.0 %, stays at or under 1/20 (5.0 %); of 2 settings that "
-            "do so it is the most useful. Utility: ssim 0.5123 (blur 0.83, copy 1), faces_found "
-            "0.9 (blur 0.99). The most useful candidate is blur.",
+            "The upper bound of k_same, 5.0 %, stays at or under 1/20 (5.0 %); of 2 candidates "
+            "that do so it is the most useful. Utility: ssim 0.5123 (blur 0.83, copy 1), "
+            "faces_found 0.9 (blur 0.99). The most useful candidate is blur.",
             most_useful="blur",
             control="copy",
             utility={
@@ -117,8 +117,8 @@ class TestRecommended:
         found = recommended([risk("a", 0.04), risk("b", 0.03), risk("c", 0.5, 0.2)])
         assert found == Recommendation(
             "b",
-            "The upper bound of b, 3.0 %, stays at or under 1/20 (5.0 %); of 2 settings that do so "
-            "it has the lowest, and utility does not tell.",
+            "The upper bound of b, 3.0 %, stays at or under 1/20 (5.0 %); of 2 candidates that "
+            "do so it has the lowest, and utility does not tell.",
         )
 
     def test_a_setting_without_utility_comes_after_those_with(self) -> None:
@@ -127,8 +127,8 @@ class TestRecommended:
     def test_the_only_one(self) -> None:
         among = recommended([risk("a", 0.04), risk("b", 0.3, 0.2)])
         assert among.reason == (
-            "The upper bound of a, 4.0 %, stays at or under 1/20 (5.0 %), that of no other of 2 "
-            "settings does."
+            "The upper bound of a, 4.0 %, stays at or under 1/20 (5.0 %); of 2 candidates it is "
+            "the only one to be relied on."
         )
         alone = recommended([risk("a", 0.04)])
         assert alone.reason == "The upper bound of a, 4.0 %, stays at or under 1/20 (5.0 %)."
@@ -164,7 +164,12 @@ class TestNoneQualifies:
         assert found.reason == (
             f"a stays under 1/20 (5.0 %) by numbers (upper bound 2.0 %), but {WEAK}."
         )
-        assert recommended([weak, risk("b", 0.04)]).name == "b"
+        beside = recommended([weak, risk("b", 0.04), risk("c", 0.3)])
+        assert beside.name == "b"
+        assert beside.reason == (
+            "The upper bound of b, 4.0 %, stays at or under 1/20 (5.0 %); of 3 candidates it is "
+            f"the only one to be relied on. By numbers that of a does too, but {WEAK}."
+        )
 
     def test_a_weak_ladder_recommends_nothing_even_among_leaks(self) -> None:
         found = recommended([risk("a", 0.04, 0.03, 0.02)], weakness=WEAK)

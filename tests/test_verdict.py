@@ -133,6 +133,7 @@ def test_the_sentence_names_the_attack_that_rejects_the_claim() -> None:
     firm = AttackRate("edge_proxy", "few_ref", "source_included", 0.6, 0.55, 0.65)
     sentence = verdict([replace(LEAK, low=0.4, firmest=firm, largest_k=1)], set()).sentence
     assert "the edge_proxy attack names the right person in 60.0 % of photos" in sentence
+    assert sentence.endswith(", which rejects every claim of k-anonymity from k = 2 on.")
     assert "55.0 % to 65.0 %; guessing: 1.0 %; Few-Ref, source included" in sentence
 
 

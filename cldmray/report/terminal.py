@@ -109,4 +109,4 @@ def _print_consequences(console: Console, verdict: Verdict) -> None:
         console.print()
         console.print(Text(f"{GATE_LABELS[gate.outcome]} ({gate.rules})", style))
         for reason in gate.reasons:
-            console.print(Padding(Text(reason), (0, 0, 0, 2)))
+            console.print(Padding(Text(reason), (0, 0, 0, 2), expand=False))
