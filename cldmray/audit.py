@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow.compute as pc
+
 from cldmray.campaign import Campaign
 from cldmray.config import AuditConfig
 from cldmray.engine.stages import Stages
 from cldmray.evaluation import Attack, curve, results_table, strongest
 from cldmray.exposure import Exposure
 from cldmray.faces.records import EVALUATION
+from cldmray.gate import check_people
 from cldmray.report.examples import example_grid
 from cldmray.report.model import Report, Stage
 from cldmray.report.words import percent
@@ -64,6 +67,8 @@ class Audit:
         config = self.config
         self.campaign.check()
         listing = self.exposure.listing()
+        evaluated = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
+        check_people(config.audit.terms.rules, pc.count_distinct(evaluated).as_py())
         faces = self.exposure.faces(listing)
         redrawn = {key: self.exposure.redraw(key, faces) for key in config.anonymizer}
         every, curves, clear = self.campaign.run(faces, redrawn)
@@ -73,10 +78,13 @@ class Audit:
         risks = [strongest(found, config.audit, note) for found in by_name.values() if found]
         self._check_promises(by_name)
         controls = {m.name for m in config.anonymizer.values() if m.is_control}
+        rungs = [rung.name for rung in config.attack.values()]
+        ran = {(attack.anonymizer, attack.attacker) for attack in every}
+        missed = {name: [rung for rung in rungs if (name, rung) not in ran] for name in names}
         report = Report(
             title=config.audit.title,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            verdict=verdict(risks, controls),
+            verdict=verdict(risks, controls, config.audit.terms, weakness=note, missed=missed),
             risks=risks,
             results=results_table(every, config.audit),
             curves=[curve(attack) for attack in every],

@@ -14,7 +14,9 @@ from cldmray.engine.embed import ORIGINAL
 from cldmray.faces.source import FaceSource
 from cldmray.faces.splits import SplitConfig
 from cldmray.gallery.ranking import Gallery, Protocol
+from cldmray.gate import parse_rules
 from cldmray.tracking import TrackingConfig
+from cldmray.verdict import Terms
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class AuditSettings:
             before "no attack succeeded" counts as privacy.
         allow_trained_identities: whether people may be audited on whom an anonymizer was trained.
         grid_pictures: example pictures in the report.
+        target_k: k of k-anonymity, at least 2, that a setting must support to be recommended.
+        release: names of the settings that are meant to be released; None: all but controls.
+        fail_on: what fails the job, as ``k<20 or leak`` (see :mod:`cldmray.gate`); None: nothing.
     """
 
     title: str = "Face anonymization audit"
@@ -47,6 +52,9 @@ class AuditSettings:
     min_clear_rank_1: float = 0.9
     allow_trained_identities: bool = False
     grid_pictures: int = 8
+    target_k: int = 20
+    release: list[str] | None = None
+    fail_on: str | list[str] | None = None
 
     def __post_init__(self) -> None:
         for key in ("seed", "grid_pictures"):
@@ -65,6 +73,15 @@ class AuditSettings:
         for key in ("max_bad_share", "min_clear_rank_1"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
+        if self.target_k < 2:
+            raise ValueError(f"target_k: must be at least 2, got {self.target_k}")
+        parse_rules(self.fail_on)
+
+    @property
+    def terms(self) -> Terms:
+        """What the verdict has to answer."""
+        release = None if self.release is None else tuple(self.release)
+        return Terms(self.target_k, parse_rules(self.fail_on), release)
 
 
 @dataclass(frozen=True)
@@ -99,6 +116,7 @@ class AuditConfig:
             training_order(self.attack)
         except ValueError as error:
             raise ValueError(f"attack.{error}") from error
+        _check_release(self.audit.release, [item.name for item in self.anonymizer.values()])
 
 
 def _check_names(kind: str, names: Mapping[str, str]) -> None:
@@ -113,6 +131,21 @@ def _check_names(kind: str, names: Mapping[str, str]) -> None:
             cure = "set its label" if kind == "anonymizer" else "keep one of them"
             raise ValueError(
                 f"{kind}.{key}: has the same name {name!r} as {kind}.{owners[name]}; {cure}"
+            )
+
+
+def _check_release(release: list[str] | None, names: list[str]) -> None:
+    if release is None:
+        return
+    if not release or len(set(release)) < len(release):
+        raise ValueError(
+            f"audit.release: name at least one setting, and none twice, got {release}; null stands "
+            "for all but controls"
+        )
+    for name in release:
+        if name not in names:
+            raise ValueError(
+                f"audit.release: no setting is called {name!r}; there are {', '.join(names)}"
             )
 
 

@@ -15,7 +15,7 @@ from cldmray.gallery.ranking import Embedded, Ranks, rank_probes
 from cldmray.metrics.confidence import bootstrap_columns, bootstrap_identities
 from cldmray.metrics.identification import chance, cmc, reciprocal_rank, success_at_rank
 from cldmray.metrics.k_anonymity import k_anonymity
-from cldmray.report.model import AnonymizerRisk, Curve
+from cldmray.report.model import AnonymizerRisk, AttackRate, Curve
 
 RANKS = (1, 5, 10)
 
@@ -154,7 +154,7 @@ def strongest(every: list[Attack], settings: AuditSettings, note: str) -> Anonym
         attack, interval = max(leaking, key=lambda pair: (pair[1].value, pair[1].low))
     else:
         attack, interval = max(found, key=lambda pair: (pair[1].high, pair[1].value))
-    firmest = max((i for _, i in found), key=lambda i: i.low)
+    firm, surest = max(found, key=lambda pair: (pair[1].low, pair[0] is attack))
     size = attack.ranks.gallery_size
     return AnonymizerRisk(
         anonymizer=attack.anonymizer,
@@ -165,7 +165,9 @@ def strongest(every: list[Attack], settings: AuditSettings, note: str) -> Anonym
         protocol=attack.protocol,
         gallery=attack.gallery,
         chance=chance(1, size),
-        largest_k=k_anonymity(firmest, size).largest_k_not_rejected,
+        largest_k=k_anonymity(surest, size).largest_k_not_rejected,
         level=settings.level,
         note="" if leaking else note,
+        firmest=AttackRate(firm.attacker, firm.protocol, firm.gallery, *surest),
+        upper=max(i.high for _, i in found),
     )

@@ -1,23 +1,28 @@
-"""Audit face anonymizers: ``python jobs/full_audit.py [faces=lfw] [anonymizer=[copy,blur]] ...``"""
+"""Audit face anonymizers: ``python jobs/full_audit.py [faces=lfw] [anonymizer=[copy,blur]] ...``
+
+Exit status: 0 passed or nothing to fail on, 3 the audit ran and ``audit.fail_on`` holds, 1 it could
+not run (2: an option is unknown). Its last line is the verdict: ``CLDMRAY_VERDICT {...}``, JSON.
+"""
 
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.command import announce, run_or_exit
+from cldmray.command import GATE_FAILED, announce, run_or_exit
 
 
-def main(composed: DictConfig) -> None:
-    """Check everything, run the audit, write and track its report."""
+def main(composed: DictConfig) -> int:
+    """Check everything, run the audit, write and track its report; returns the exit status."""
     from cldmray import storage
     from cldmray.audit import Audit
     from cldmray.building import plain
     from cldmray.config import build_audit
     from cldmray.engine.cluster import connect
     from cldmray.gallery.index import load_faiss
-    from cldmray.report.terminal import print_report
+    from cldmray.report.terminal import print_report, verdict_line
     from cldmray.report.write import write_report
     from cldmray.tracking import Tracker, package_versions
     from cldmray.tracking.audits import record
+    from cldmray.verdict import verdict_tags
 
     config = build_audit(composed)
     settings = plain(composed)
@@ -28,7 +33,7 @@ def main(composed: DictConfig) -> None:
     seeds = {"audit": config.audit.seed, "splits": config.splits.seed}
     with tracker.audit_run(config.audit.title, settings, seeds=seeds) as run:
         outcome = Audit(config, settings, announce).run(package_versions())
-        report = outcome.report
+        report, judged = outcome.report, outcome.report.verdict
         written = write_report(report, config.output)
         public = [uri for uri in written if uri.endswith((".json", "results.parquet"))]
         record(
@@ -38,11 +43,13 @@ def main(composed: DictConfig) -> None:
             risks={f"risk/{risk.anonymizer}": risk.risk for risk in report.risks},
             curves=outcome.curves,
             clear=outcome.clear,
-            tags={"verdict": report.verdict.sentence, "data_fingerprint": report.data_fingerprint},
+            tags=verdict_tags(judged) | {"data_fingerprint": report.data_fingerprint},
             files={uri.rsplit("/", 1)[-1]: storage.read_bytes(uri) for uri in public},
         )
     print_report(report)
     print(f"\nReport: {written[-1]}\nMLflow: {tracker.shown_uri}, run {run.run_id}")
+    print(verdict_line(judged), flush=True)
+    return GATE_FAILED if judged.gate.outcome == "failed" else 0
 
 
 @hydra.main(config_path="../conf", config_name="audit", version_base="1.3")

@@ -134,6 +134,15 @@ def test_repeating_and_resizing_change_nothing(tmp_path: Path) -> None:
         assert np.abs(difference).max() <= (1 if anonymizer.startswith("cldm") else 0)
 
 
+def test_a_claim_that_cannot_be_tested_is_refused_before_work(tmp_path: Path) -> None:
+    from cldmray.errors import BadInputError
+
+    config = configured(tmp_path, *SMALL, "anonymizer=copy", "audit.fail_on='k<9 or leak'")
+    with pytest.raises(BadInputError, match="audit.fail_on: k<9 cannot be tested on 8 people"):
+        run_audit(config)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_people_whom_the_model_was_trained_on_are_refused(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import ConfigError
 from cldmray.faces import FaceSource
 from cldmray.faces.splits import SplitConfig
+from cldmray.gate import ClaimRejected, Found
 from cldmray.tracking import TrackingConfig
+from cldmray.verdict import Terms
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 YAMLS = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
@@ -131,6 +133,16 @@ class TestShippedConfiguration:
         assert drawn.controls["canny"].condition == SoftEdge()
         assert config.attack["adaptive"].encoder.blocks == (1, 1, 1, 1)
 
+    def test_the_terms_of_the_verdict(self) -> None:
+        assert audit().audit.terms == Terms()
+        terms = audit(
+            "audit.target_k=5",
+            'audit.fail_on=["k<4",leak]',
+            "audit.release=[cldm-canny-1.0,copy]",
+        ).audit.terms
+        assert terms == Terms(5, (ClaimRejected(4), Found("leak")), ("cldm-canny-1.0", "copy"))
+        assert audit("audit.fail_on='k<4, leak'").audit.terms.rules == terms.rules
+
     def test_two_settings_of_one_anonymizer(self) -> None:
         config = audit(
             "+anonymizer.wide={_target_:cldmray.anonymizers.blur.Blur,sigma:8,label:blur-8}"
@@ -187,6 +199,23 @@ class TestShippedConfiguration:
         pytest.param("audit.galleries=[]", "audit.galleries: name at least one", id="none-2"),
         pytest.param(
             "audit.protocols=[full_ref,full_ref]", "audit.protocols: .*none twice", id="twice"
+        ),
+        pytest.param("audit.target_k=1", "audit.target_k: must be at least 2, got 1", id="k"),
+        pytest.param(
+            "audit.fail_on='k<=20'",
+            "audit.fail_on: 'k<=20' is no rule; allowed are k<20 .* inconclusive",
+            id="gate",
+        ),
+        pytest.param("audit.fail_on=[]", "audit.fail_on: an empty list", id="gate-empty"),
+        pytest.param("audit.fail_on=7", "audit.fail_on: .*7", id="gate-number"),
+        pytest.param(
+            "audit.release=[blur,cldm_canny]",
+            "audit.release: no setting is called 'cldm_canny'; there are .*cldm-canny-1.0",
+            id="release",
+        ),
+        pytest.param("audit.release=[]", "audit.release: name at least one", id="release-none"),
+        pytest.param(
+            "audit.release=[blur,blur]", "audit.release: .*none twice", id="release-twice"
         ),
         pytest.param("audit.max_bad_share=1.5", "audit.max_bad_share: must be in 0..1", id="share"),
         pytest.param(

@@ -210,6 +210,24 @@ class TestStrongest:
         assert (found.risk, found.low, found.largest_k) == (0.0, 0.0, 40)
         assert found.finding == "no_leak_found"
 
+    def test_bounds_of_other_attacks_are_kept(self) -> None:
+        lucky = replace(attack([0, 0, 1], [0, 0, 0], PEOPLE, 40), attacker="lucky")
+        found = strongest([lucky, many(0.6)], SETTINGS, "")
+        assert found.rejecting == (
+            "adaptive", "full_ref", "source_excluded", found.risk, found.low, found.high
+        )  # fmt: skip
+        assert found.upper == found.ceiling == 1.0 > found.high
+
+    def test_claims_are_tested_against_the_highest_lower_bound(self) -> None:
+        spread = many(0.7, people=10, name="spread")
+        spread = replace(spread, ranks=spread.ranks._replace(gallery_size=100))
+        narrow = many(0.6, people=100, name="narrow")
+        found = strongest([spread, narrow], SETTINGS, "")
+        assert (found.attacker, found.risk) == ("spread", 0.7)
+        assert (found.rejecting.attacker, found.rejecting.value) == ("narrow", 0.6)
+        assert found.rejecting.low > found.low
+        assert found.largest_k == int(1 / found.rejecting.low)
+
     def test_the_note_passes(self) -> None:
         found = strongest([many(0.0)], SETTINGS, "attacker too weak")
         assert found.note == "attacker too weak"

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 
 from cldmray.faces.records import Pictures
+from cldmray.report.advice import Gate, Recommendation
 
 Finding = Literal["leak", "inconclusive", "no_leak_found"]
 Severity = Literal["leak", "inconclusive", "no_leak_found", "neutral"]
@@ -20,10 +21,19 @@ class Verdict:
         sentence: the answer in one sentence, for people.
         machine: the same for programs, JSON-able. Its key ``severity`` (``leak``,
             ``inconclusive`` or ``no_leak_found``) colours the report.
+        recommendation: what may be released; None: not asked.
+        gate: whether the job fails.
     """
 
     sentence: str
     machine: dict[str, Any]
+    recommendation: Recommendation | None = None
+    gate: Gate = field(default_factory=Gate)
+
+    @property
+    def everything(self) -> dict[str, Any]:
+        """``machine`` with the sentence, as in ``verdict.json``."""
+        return {"sentence": self.sentence, **self.machine}
 
     @property
     def severity(self) -> Severity:
@@ -33,6 +43,17 @@ class Verdict:
             if self.machine.get("severity") == named:
                 return named
         return "neutral"
+
+
+class AttackRate(NamedTuple):
+    """One attack and its rank-1 identification rate in [0, 1] with confidence bounds."""
+
+    attacker: str
+    protocol: str
+    gallery: str
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,9 @@ class AnonymizerRisk:
         largest_k: largest k whose claim of k-anonymity the attack does not reject, >= 1.
         level: confidence level of the bounds, in (0, 1).
         note: what limits the conclusion, such as "attacker too weak to conclude"; may be empty.
+        firmest: the attack with the highest lower bound, against which claims are tested; None:
+            this one.
+        upper: highest upper bound of all attacks on it, in [``high``, 1]; None: ``high``.
     """
 
     anonymizer: str
@@ -61,6 +85,20 @@ class AnonymizerRisk:
     largest_k: int
     level: float
     note: str = ""
+    firmest: AttackRate | None = None
+    upper: float | None = None
+
+    @property
+    def rejecting(self) -> AttackRate:
+        """The attack against which claims of k-anonymity are tested."""
+        return self.firmest or AttackRate(
+            self.attacker, self.protocol, self.gallery, self.risk, self.low, self.high
+        )
+
+    @property
+    def ceiling(self) -> float:
+        """The most that any attack leaves possible, in [0, 1]."""
+        return self.high if self.upper is None else self.upper
 
     @property
     def finding(self) -> Finding:

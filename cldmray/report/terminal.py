@@ -1,16 +1,19 @@
 """The outcome in a terminal or a log file, at most 100 columns wide."""
 
+import json
 import sys
 from typing import TextIO
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cldmray.report.model import Report, Severity
+from cldmray.report.model import Report, Severity, Verdict
 from cldmray.report.words import (
     FINDING_LABELS,
+    GATE_LABELS,
     SEVERITY_LABELS,
     gallery_name,
     levels,
@@ -18,6 +21,7 @@ from cldmray.report.words import (
 )
 
 WIDTH = 100
+MARKER = "CLDMRAY_VERDICT"
 STYLES: dict[Severity, str] = {
     "leak": "bold red",
     "inconclusive": "bold yellow",
@@ -51,7 +55,7 @@ def verdict_table(report: Report) -> Table:
 
 
 def print_report(report: Report, file: TextIO | None = None) -> None:
-    """Print the table of risks, notes, rejected files and the verdict.
+    """Print the table of risks, notes, rejected files, the verdict and what follows from it.
 
     Args:
         report: the finished audit.
@@ -80,3 +84,29 @@ def print_report(report: Report, file: TextIO | None = None) -> None:
     severity = report.verdict.severity
     console.print()
     console.print(Text(f"{SEVERITY_LABELS[severity]}: {report.verdict.sentence}", STYLES[severity]))
+    _print_consequences(console, report.verdict)
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """The verdict for programs that read a job's log: one line, ``CLDMRAY_VERDICT {...}``.
+
+    The JSON is that of ``verdict.json``, in ASCII, compact, its keys sorted.
+    """
+    text = json.dumps(verdict.everything, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return f"{MARKER} {text}"
+
+
+def _print_consequences(console: Console, verdict: Verdict) -> None:
+    """The recommended setting and the gate's outcome, where there are any."""
+    advice, gate = verdict.recommendation, verdict.gate
+    if advice is not None:
+        style = STYLES["no_leak_found" if advice.name else "inconclusive"]
+        head = Text(f"Recommended: {advice.name or 'none'}", style)
+        console.print()
+        console.print(head.append(f". {advice.reason}", "default"))
+    if gate.outcome != "none":
+        style = STYLES["leak" if gate.reasons else "no_leak_found"]
+        console.print()
+        console.print(Text(f"{GATE_LABELS[gate.outcome]} ({gate.rules})", style))
+        for reason in gate.reasons:
+            console.print(Padding(Text(reason), (0, 0, 0, 2), expand=False))

@@ -13,6 +13,8 @@ SEVERITY_LABELS: dict[Severity, str] = {
     "neutral": "Verdict",
 }
 
+GATE_LABELS = {"none": "No gate", "passed": "Gate passed", "failed": "Gate failed"}
+
 FINDING_LABELS: dict[Finding, str] = {
     "leak": "Above guessing",
     "inconclusive": "Inconclusive",

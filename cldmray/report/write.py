@@ -26,7 +26,7 @@ def write_report(report: Report, folder_uri: str) -> list[str]:
     """
     written = write_results(report.results, folder_uri)
     figures = report_figures(report)
-    verdict = {"sentence": report.verdict.sentence, **report.verdict.machine}
+    verdict = report.verdict.everything
     text = json.dumps(verdict, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     files = {"verdict.json": text.encode()}
     files |= {f"figures/{name}.png": png for name, png in figures.items()}

@@ -11,6 +11,7 @@ import pytest
 
 from cldmray.faces.records import REJECTED
 from cldmray.report import words
+from cldmray.report.advice import Gate, Recommendation
 from cldmray.report.html import render_html, report_figures
 from cldmray.report.model import Grid, Verdict
 
@@ -66,6 +67,25 @@ def test_the_verdict_comes_first_and_is_coloured(report, no_figures):
     assert '<div class="verdict leak">' in page
     calm = replace(report, verdict=Verdict("All well.", {}))
     assert '<div class="verdict neutral">' in render_html(calm, no_figures)
+
+
+def test_what_follows_stands_in_the_verdict_block(report, no_figures):
+    advice = Recommendation("<b>k</b>", "It stays <under> 1/20.")
+    gate = Gate("k<20 or leak", ("blur: k<20: it is 2", "<i>: leak: above guessing"))
+    told = replace(report, verdict=Verdict("People leak.", {"severity": "leak"}, advice, gate))
+    text = render_html(told, no_figures)
+    block = text[text.index('<div class="verdict leak">') : text.index("<section>")]
+    shown = " ".join(Page(block).text.split())
+    assert shown == (
+        "Identity leaks People leak. Recommended: <b>k</b>. It stays <under> 1/20. Gate failed "
+        "audit.fail_on: k<20 or leak blur: k<20: it is 2 <i>: leak: above guessing"
+    )
+    assert '<span class="pill leak">Gate failed</span>' in block
+    passed = replace(told.verdict, recommendation=Recommendation(None, "x"), gate=Gate("leak"))
+    text = render_html(replace(report, verdict=passed), no_figures)
+    assert '<span class="pill no_leak_found">Gate passed</span>' in text
+    assert "<b>Recommended: <bdi>none</bdi>.</b>" in text
+    assert "Gate " not in render_html(report, no_figures)
 
 
 def test_the_page_loads_nothing(report):

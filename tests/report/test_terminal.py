@@ -1,11 +1,14 @@
 """Terminal output: 100 columns, plain text in a log, colours only on a terminal."""
 
 import io
+import json
 from dataclasses import replace
 
 import pytest
 
-from cldmray.report.terminal import WIDTH, print_report
+from cldmray.report.advice import Gate, Recommendation
+from cldmray.report.model import Verdict
+from cldmray.report.terminal import WIDTH, print_report, verdict_line
 
 
 class Terminal(io.StringIO):
@@ -52,3 +55,27 @@ def test_markup_in_names_is_text(report):
     odd = replace(report.risks[0], anonymizer="[red]a[/b]", note="[bold]n[/x]")
     text = printed(replace(report, risks=[odd], notes=["[link=x]m[/link]"]))
     assert "[red]a[/b]" in text and "[bold]n[/x]" in text and "[link=x]m[/link]" in text
+
+
+def test_what_follows_comes_after_the_sentence(report):
+    gate = Gate("k<20 or leak", ("blur: k<20: why " + "x " * 90, "blur: leak: because"))
+    advice = Recommendation("k_same", "It stays under 1/20. " + "Utility is low. " * 9)
+    text = printed(replace(report, verdict=Verdict("People leak.", {}, advice, gate)))
+    assert max(len(line) for line in text.splitlines()) <= WIDTH
+    flowing = " ".join(text.split())
+    assert "People leak. Recommended: k_same. It stays under 1/20. Utility is low." in flowing
+    assert "Utility is low. Gate failed (k<20 or leak) blur: k<20: why x x" in flowing
+    assert flowing.endswith("x x blur: leak: because")
+    none = Verdict("People leak.", {}, Recommendation(None, "None fits."), Gate("leak"))
+    flowing = " ".join(printed(replace(report, verdict=none)).split())
+    assert flowing.endswith("People leak. Recommended: none. None fits. Gate passed (leak)")
+
+
+def test_the_line_for_programs_is_one_line(report):
+    odd = "zo\u00eb\u2028 \n\ud800 }"
+    line = verdict_line(Verdict(odd, {"b": [1, None], "a": {"z": 0.5}}))
+    assert line.isascii() and len(line.splitlines()) == 1
+    marker, _, text = line.partition(" ")
+    assert marker == "CLDMRAY_VERDICT"
+    assert text.startswith('{"a":{"z":0.5},"b":[1,null],"sentence":')
+    assert json.loads(text) == {"sentence": odd, "b": [1, None], "a": {"z": 0.5}}
