@@ -1,5 +1,7 @@
 """Pretrained weights of public image networks: safetensors in a file, in a folder or on the hub."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +82,15 @@ def load_transformer(config: Any, pretrained: str) -> Any:
     if path is not None and not path.is_dir():
         raise ConfigError(f"encoder.pretrained: {pretrained} is neither a folder nor a hub id")
     try:
-        model, found = AutoModel.from_pretrained(
-            pretrained if path is None else str(path),
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        with _quiet():
+            model, found = AutoModel.from_pretrained(
+                pretrained if path is None else str(path),
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except OSError as error:
         raise ConfigError(
             f"encoder.pretrained: {pretrained} has no weights that can be read; they must be "
@@ -106,6 +109,22 @@ def load_transformer(config: Any, pretrained: str) -> Any:
     if missing or strange:
         raise _other_network(pretrained, _difference(missing, strange))
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar and report, whose content is judged here."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _file(pretrained: str) -> Path:

@@ -35,7 +35,7 @@ RESNETS: dict[str, dict[str, Any]] = {
 }
 """He et al., "Deep residual learning for image recognition", 2016."""
 VITS: dict[str, int] = {"vit-tiny": 192, "vit-small": 384, "vit-base": 768}
-"""Width of the vision transformers (Dosovitskiy et al. 2021; Touvron et al. 2021); patches of 16."""
+"""Width of vision transformers (Dosovitskiy et al. 2021; Touvron et al. 2021), patches of 16."""
 VIT_SIDE = 224
 
 

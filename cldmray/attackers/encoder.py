@@ -44,8 +44,8 @@ class EncoderConfig:
             deviation of each colour, with which most public weights were trained.
         norm: what becomes of a backbone's batch normalisation. ``group`` replaces it by group
             normalisation (Wu and He 2018), so that every picture is treated by itself. ``frozen``
-            keeps the statistics of ``pretrained``, which suits its weights best. ``batch`` keeps it;
-            several training workers then share statistics, for which they need GPUs.
+            keeps the statistics of ``pretrained``, which suits its weights best. ``batch`` keeps
+            it; several training workers then share statistics, for which they need GPUs.
     """
 
     width: int = 24

@@ -22,8 +22,8 @@ class OnnxRecognizer(Recognizer):
     """Any recognizer in an ONNX file, for example InsightFace's ArcFace models (Deng et al. 2019).
 
     Its first output for faces (N, 3, side, side), or (N, side, side, 3), must be their embeddings
-    (N, d); the batch axis may be open or fixed to 1. Faces are aligned to ArcFace's template. Needs the extra
-    ``recognizer``; ``OMP_NUM_THREADS`` limits its threads.
+    (N, d); the batch axis may be open or fixed to 1. Faces are aligned to ArcFace's template. Needs
+    the extra ``recognizer``; ``OMP_NUM_THREADS`` limits its threads.
 
     Attributes:
         path: of the file.

@@ -138,8 +138,8 @@ def check_training(rung: TrainedRung, engine: EngineConfig) -> None:
         and not engine.gpus_per_train_worker
     ):
         raise ConfigError(
-            f"encoder.norm: batch needs GPUs, since engine.train_workers is {engine.train_workers}; "
-            "choose group or frozen, or a single training worker"
+            f"encoder.norm: batch on {engine.train_workers} training workers needs GPUs; choose "
+            "group or frozen, or engine.train_workers=1"
         )
 
 
