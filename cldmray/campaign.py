@@ -11,7 +11,7 @@ from cldmray.attackers.recognizer import Recognizer
 from cldmray.attackers.teacher_guided import TaughtRung
 from cldmray.config import AuditConfig
 from cldmray.engine.attack_data import pair_set, validation_set
-from cldmray.engine.attack_training import fit_encoder, learning_curve
+from cldmray.engine.attack_training import check_training, fit_encoder, learning_curve
 from cldmray.engine.embed import ORIGINAL, embed_views
 from cldmray.engine.stages import Stages
 from cldmray.engine.tables import StageTable
@@ -70,6 +70,8 @@ class Campaign:
         for key, rung in self.config.attack.items():
             try:
                 rung.check()
+                if isinstance(rung, TrainedRung):
+                    check_training(rung, self.config.engine)
             except CldmrayError as error:
                 raise type(error)(f"attack.{key}: {error}") from error
 

@@ -128,9 +128,8 @@ def _check_names(kind: str, names: Mapping[str, str]) -> None:
         if name == ORIGINAL:
             raise ValueError(f"{kind}.{key}: the name {name!r} means the photographs; set a label")
         if owners.setdefault(name, key) != key:
-            cure = "set its label" if kind == "anonymizer" else "keep one of them"
             raise ValueError(
-                f"{kind}.{key}: has the same name {name!r} as {kind}.{owners[name]}; {cure}"
+                f"{kind}.{key}: has the same name {name!r} as {kind}.{owners[name]}; set its label"
             )
 
 

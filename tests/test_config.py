@@ -11,7 +11,9 @@ from hydra import compose, initialize_config_dir
 from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
 from cldmray.anonymizers.blur import Blur
 from cldmray.anonymizers.pictures import Pictures
-from cldmray.attackers.ladder import Rung
+from cldmray.attackers.encoder import EncoderConfig
+from cldmray.attackers.ladder import Rung, TrainingConfig
+from cldmray.attackers.recognizer import Recognizer
 from cldmray.building import plain
 from cldmray.conditions import SoftEdge
 from cldmray.conditions.base import Condition
@@ -40,6 +42,25 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
         [f"attack=[{','.join(dict.fromkeys(['clear_trained', name]))}]"],
         f"attack.{name}",
         Rung,
+    ),
+    "attack_size": lambda name: ([f"attack_size={name}"], "attack.adaptive.encoder", EncoderConfig),
+    "encoder": lambda name: (
+        [f"encoder@attack.adaptive.encoder={name}", "attack.adaptive.start_from=null"],
+        "attack.adaptive.encoder",
+        EncoderConfig,
+    ),
+    "training": lambda name: (
+        [f"training@attack.adaptive.training={name}"],
+        "attack.adaptive.training",
+        TrainingConfig,
+    ),
+    "recognizer": lambda name: (
+        [
+            "attack=[off_the_shelf]",
+            f"recognizer@attack.off_the_shelf.recognizer={name}",
+        ],
+        "attack.off_the_shelf.recognizer",
+        Recognizer,
     ),
     "condition": lambda name: (
         [f"condition@attack.edge_proxy.condition={name}"],
@@ -293,7 +314,7 @@ class TestShippedConfiguration:
         ),
         pytest.param(
             "+attack.again={_target_:cldmray.attackers.ladder.Adaptive}",
-            "attack.again: has the same name 'adaptive' as attack.adaptive; keep one",
+            "attack.again: has the same name 'adaptive' as attack.adaptive; set its label",
             id="duplicate-attack",
         ),
         pytest.param(

@@ -1,4 +1,4 @@
-"""Names that an anonymizer's setting may carry in tables, paths and run names."""
+"""Names that a setting of an anonymizer or attacker may carry in tables, paths and run names."""
 
 import re
 

@@ -38,6 +38,7 @@ class EdgeMatch(ReadyRung):
     side: int = 32
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.sigma >= 0:
             raise ValueError(f"sigma: must not be negative, got {self.sigma}")
         if self.side < 2:
@@ -45,7 +46,7 @@ class EdgeMatch(ReadyRung):
 
     @property
     def name(self) -> str:
-        return "edge_match"
+        return self.label or "edge_match"
 
     @property
     def dimensions(self) -> int:

@@ -1,30 +1,62 @@
-"""The attackers' face encoder: a small residual network with a spatial head."""
+"""The attackers' face encoder: a small residual network with a spatial head, or a public network.
+
+The public ones are in :mod:`cldmray.attackers.backbones`.
+"""
 
 from dataclasses import dataclass
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cldmray.attackers import backbones
+from cldmray.attackers.backbones import Norm
 from cldmray.faces.records import Pictures
 from cldmray.torch_layout import to_unit_range
+
+SMALL = "small"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Shape of the encoder.
+    """Shape of the encoder, and where its weights start.
 
     Attributes:
         width: channels of the first of four stages, a multiple of 8; each stage doubles them.
+            Only of the backbone ``small``, as are ``blocks`` and ``pool``.
         blocks: residual blocks of the four stages.
         dimensions: length of the embedding.
         pool: side of the last feature map, which keeps where things are in an aligned face.
+        backbone: ``small``, a residual network of our own; ``NAME``, a classification model of
+            torchvision, for example ``resnet50``; ``timm:NAME``; or ``transformers:NAME``, where
+            NAME is a local folder or hub id with a ``config.json``, or one of ``resnet-18``,
+            ``resnet-34``, ``resnet-50``, ``resnet-101``, ``vit-tiny``, ``vit-small``, ``vit-base``.
+            Its pooled features go through one linear layer.
+        pretrained: safetensors of the backbone: a folder or hub id, for torchvision and timm also a
+            file. Every worker must be able to read it. None starts with random weights, and so
+            does the linear layer in any case.
+        input_side: side in pixels to which pictures are brought; None takes what the backbone
+            asks for, or leaves them as they are.
+        normalisation: ``half`` hands pixels over in -1..1; ``imagenet`` with ImageNet's mean and
+            deviation of each colour, with which most public weights were trained.
+        norm: what becomes of a backbone's batch normalisation. ``group`` replaces it by group
+            normalisation (Wu and He 2018), so that every picture is treated by itself. ``frozen``
+            keeps the statistics of ``pretrained``, which suits its weights best. ``batch`` keeps
+            it; several training workers then share statistics, for which they need GPUs.
     """
 
     width: int = 24
     blocks: tuple[int, ...] = (1, 1, 2, 1)
     dimensions: int = 128
     pool: int = 4
+    backbone: str = SMALL
+    pretrained: str | None = None
+    input_side: int | None = None
+    normalisation: Literal["half", "imagenet"] = "half"
+    norm: Norm = "group"
 
     def __post_init__(self) -> None:
         if self.width < 8 or self.width % 8:
@@ -33,6 +65,29 @@ class EncoderConfig:
             raise ValueError(f"blocks: must be four numbers >= 1, got {self.blocks}")
         if self.dimensions < 2 or self.pool < 1:
             raise ValueError("dimensions: must be at least 2, and pool at least 1")
+        if self.input_side is not None and self.input_side < 8:
+            raise ValueError(f"input_side: must be at least 8 pixels, got {self.input_side}")
+        if self.backbone != SMALL:
+            backbones.split_name(self.backbone)
+        elif self.pretrained is not None:
+            raise ValueError("pretrained: the backbone small has no public weights; set it to null")
+        elif self.norm != "group":
+            raise ValueError("norm: the backbone small has group normalisation; set it to group")
+        if self.norm == "frozen" and self.pretrained is None:
+            raise ValueError("norm: frozen keeps pretrained statistics, but pretrained is null")
+
+    def version(self) -> str:
+        """Hash of the local files that it names; empty if it names none."""
+        return "" if self.backbone == SMALL else backbones.version(self.backbone, self.pretrained)
+
+    def check(self) -> None:
+        """Build a public network once, so that whatever is missing is found out at once.
+
+        Raises:
+            ConfigError, MissingDependencyError: as :func:`backbones.load_backbone` says.
+        """
+        if self.backbone != SMALL:
+            FaceEncoder(self)
 
 
 class ResidualBlock(nn.Module):
@@ -59,26 +114,45 @@ class FaceEncoder(nn.Module):
     """Maps pictures to the unit sphere.
 
     Group normalisation makes every picture's embedding independent of its batch, so that training
-    on several workers has the gradients of training on one.
+    on several workers has the gradients of training on one. Batch normalisation, where it is kept,
+    does so after training only.
+
+    Args:
+        config: its shape.
+        pretrained: whether to read the weights that ``config.pretrained`` names; not needed where
+            others are loaded anyway.
+
+    Raises:
+        ConfigError, MissingDependencyError: as :func:`backbones.load_backbone` says.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, pretrained: bool = True) -> None:
         super().__init__()
-        width = config.width
-        layers: list[nn.Module] = [
-            nn.Conv2d(3, width, 3, 2, 1, bias=False),
-            nn.GroupNorm(8, width),
-            nn.ReLU(),
-        ]
-        channels = width
-        for stage, count in enumerate(config.blocks):
-            for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(ResidualBlock(channels, width * 2**stage, stride))
-                channels = width * 2**stage
-        self.features = nn.Sequential(*layers)
-        self.pool = nn.AdaptiveAvgPool2d(config.pool)
-        self.head = nn.Linear(channels * config.pool**2, config.dimensions)
+        self.config = config
+        self.side = config.input_side
+        if config.backbone == SMALL:
+            self.features, channels = _small(config)
+            self.pool: nn.Module = nn.AdaptiveAvgPool2d(config.pool)
+            inputs = channels * config.pool**2
+        else:
+            weights = config.pretrained if pretrained else None
+            self.features, inputs, side = backbones.load_backbone(
+                config.backbone, weights, config.input_side, config.norm
+            )
+            self.side = config.input_side or side
+            self.pool = nn.Identity()
+        self.head = nn.Linear(inputs, config.dimensions)
+        if config.normalisation == "imagenet":
+            self.register_buffer("mean", _colours(IMAGENET_MEAN), persistent=False)
+            self.register_buffer("deviation", _colours(IMAGENET_DEVIATION), persistent=False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but frozen statistics stay frozen."""
+        super().train(mode)
+        if self.config.norm == "frozen":
+            backbones.freeze_batch_norms(self)
+        return self
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Embeddings of unit norm, float32, shape (N, dimensions).
@@ -86,8 +160,35 @@ class FaceEncoder(nn.Module):
         Args:
             pictures: in -1..1, shape (N, 3, height, width).
         """
+        if self.side is not None and pictures.shape[-2:] != (self.side, self.side):
+            pictures = nn.functional.interpolate(
+                pictures, (self.side, self.side), mode="bilinear", antialias=True
+            )
+        if self.config.normalisation == "imagenet":
+            pictures = ((pictures + 1) / 2 - self.mean) / self.deviation
         hidden = self.pool(self.features(pictures)).flatten(1)
         return nn.functional.normalize(self.head(hidden).float(), dim=-1)
+
+
+def _small(config: EncoderConfig) -> tuple[nn.Module, int]:
+    """Layers of the backbone ``small``, and the channels of their output."""
+    width = config.width
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, width, 3, 2, 1, bias=False),
+        nn.GroupNorm(8, width),
+        nn.ReLU(),
+    ]
+    channels = width
+    for stage, count in enumerate(config.blocks):
+        for block in range(count):
+            stride = 2 if stage > 0 and block == 0 else 1
+            layers.append(ResidualBlock(channels, width * 2**stage, stride))
+            channels = width * 2**stage
+    return nn.Sequential(*layers), channels
+
+
+def _colours(values: tuple[float, float, float]) -> Tensor:
+    return torch.tensor(values).view(1, 3, 1, 1)
 
 
 @torch.no_grad()

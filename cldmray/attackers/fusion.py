@@ -41,6 +41,7 @@ class Fusion(Rung):
     people: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "of", tuple(self.of))
         if not self.penalty >= 0:
             raise ValueError(f"penalty: must not be negative, got {self.penalty}")
@@ -49,7 +50,7 @@ class Fusion(Rung):
 
     @property
     def name(self) -> str:
-        return "fusion"
+        return self.label or "fusion"
 
     @property
     def per_anonymizer(self) -> bool:

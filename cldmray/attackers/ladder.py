@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from cldmray.anonymizers.labels import check_label
 from cldmray.attackers.encoder import EncoderConfig
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
@@ -70,7 +71,15 @@ class Rung(ABC):
     """One attacker: it scores every probe against every candidate, and names the best.
 
     A rung is an :class:`EmbeddingRung` or a :class:`~cldmray.attackers.fusion.Fusion` of others.
+
+    Attributes:
+        label: name in tables; None: that of the kind of attacker.
     """
+
+    label: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_label(self.label)
 
     @property
     @abstractmethod
@@ -154,6 +163,9 @@ class TrainedRung(EmbeddingRung):
     def per_anonymizer(self) -> bool:
         return self.query == "anonymized"
 
+    def check(self) -> None:
+        self.encoder.check()
+
 
 @dataclass(frozen=True)
 class ClearTrained(TrainedRung):
@@ -161,7 +173,7 @@ class ClearTrained(TrainedRung):
 
     @property
     def name(self) -> str:
-        return "clear_trained"
+        return self.label or "clear_trained"
 
     @property
     def query(self) -> Query:
@@ -180,7 +192,7 @@ class EdgeProxy(TrainedRung):
 
     @property
     def name(self) -> str:
-        return "edge_proxy"
+        return self.label or "edge_proxy"
 
     @property
     def query(self) -> Query:
@@ -197,7 +209,7 @@ class Adaptive(TrainedRung):
 
     @property
     def name(self) -> str:
-        return "adaptive"
+        return self.label or "adaptive"
 
     @property
     def query(self) -> Query:

@@ -29,7 +29,7 @@ class OffTheShelf(ReadyRung):
 
     @property
     def name(self) -> str:
-        return "off_the_shelf"
+        return self.label or "off_the_shelf"
 
     @property
     def dimensions(self) -> int:

@@ -21,15 +21,18 @@ ERRORS_ONLY = 3
 class OnnxRecognizer(Recognizer):
     """Any recognizer in an ONNX file, for example InsightFace's ArcFace models (Deng et al. 2019).
 
-    Its first output for faces (N, 3, side, side) must be their embeddings (N, d); the batch axis
-    may be open or fixed to 1. Faces are aligned to ArcFace's template. Needs the extra
-    ``recognizer``; ``OMP_NUM_THREADS`` limits its threads.
+    Its first output for faces (N, 3, side, side), or (N, side, side, 3), must be their embeddings
+    (N, d); the batch axis may be open or fixed to 1. Faces are aligned to ArcFace's template. Needs
+    the extra ``recognizer``; ``OMP_NUM_THREADS`` limits its threads.
 
     Attributes:
         path: of the file.
         input_side: side in pixels of the faces that it reads.
         mean, deviation: a pixel v in 0..255 enters it as (v - mean) / deviation.
+            InsightFace's models take 127.5 and 127.5, some others 127.5 and 128.
         channels: order of the colours, ``rgb`` or ``bgr``.
+        layout: ``nchw``, colours before rows and columns, as torch has them, or ``nhwc``, after
+            them, as TensorFlow has.
         label: name in tables; None: the file's name.
     """
 
@@ -38,6 +41,7 @@ class OnnxRecognizer(Recognizer):
     mean: float = 127.5
     deviation: float = 127.5
     channels: Literal["rgb", "bgr"] = "rgb"
+    layout: Literal["nchw", "nhwc"] = "nchw"
     label: str | None = None
 
     def __post_init__(self) -> None:
@@ -50,6 +54,8 @@ class OnnxRecognizer(Recognizer):
             raise ValueError(f"deviation must be above 0, not {self.deviation}")
         if self.channels not in ("rgb", "bgr"):
             raise ValueError(f"channels must be rgb or bgr, not {self.channels!r}")
+        if self.layout not in ("nchw", "nhwc"):
+            raise ValueError(f"layout must be nchw or nhwc, not {self.layout!r}")
 
     @property
     def name(self) -> str:
@@ -61,8 +67,7 @@ class OnnxRecognizer(Recognizer):
 
     @property
     def dimension(self) -> int:
-        black = np.zeros((1, self.side, self.side, 3), np.uint8)
-        return int(replace(self, device="cpu")._raw(black).shape[-1])
+        return _dimension(replace(self, device="cpu"))
 
     def version(self) -> str:
         return file_version(_onnx_file(self.path))
@@ -71,13 +76,17 @@ class OnnxRecognizer(Recognizer):
         session = _session(_onnx_file(self.path), self.device)
         entry = session.get_inputs()[0]
         shape = list(entry.shape)
-        wanted = [3, self.side, self.side]
+        wanted = [3, self.side, self.side] if self.layout == "nchw" else [self.side, self.side, 3]
         if len(shape) != 4 or any(
             isinstance(has, int) and has != one for has, one in zip(shape[1:], wanted, strict=True)
         ):
-            raise BadInputError(f"{self.path}: its input is {shape}, not (N, 3, side, side)")
+            said = ", ".join(map(str, wanted))
+            raise BadInputError(
+                f"{self.path}: its input is {shape}, not (N, {said}), as input_side and layout say"
+            )
         ordered = faces if self.channels == "rgb" else faces[..., ::-1]
-        batch = (ordered.transpose(0, 3, 1, 2).astype(np.float32) - self.mean) / self.deviation
+        placed = ordered.transpose(0, 3, 1, 2) if self.layout == "nchw" else ordered
+        batch = (placed.astype(np.float32) - self.mean) / self.deviation
         step = shape[0] if isinstance(shape[0], int) else len(batch)
         if step not in (1, len(batch)):
             raise BadInputError(f"{self.path}: its batch axis is fixed to {step}; only 1 is known")
@@ -86,6 +95,12 @@ class OnnxRecognizer(Recognizer):
             for start in range(0, len(batch), step)
         ]
         return np.concatenate(parts)
+
+
+@functools.cache
+def _dimension(recognizer: OnnxRecognizer) -> int:
+    black = np.zeros((1, recognizer.side, recognizer.side, 3), np.uint8)
+    return int(recognizer._raw(black).shape[-1])
 
 
 def _onnx_file(path: str) -> Path:

@@ -41,6 +41,7 @@ class TaughtRung(TrainedRung):
         return (ATTACKER, BACKGROUND) if self.train_on_background else (ATTACKER,)
 
     def check(self) -> None:
+        super().check()
         self.teacher.check()
         if self.encoder.dimensions != self.teacher.dimension:
             raise ConfigError(
@@ -55,7 +56,7 @@ class TeacherGuided(TaughtRung):
 
     @property
     def name(self) -> str:
-        return "adaptive_teacher"
+        return self.label or "adaptive_teacher"
 
     @property
     def query(self) -> Query:
@@ -74,7 +75,7 @@ class EdgeProxyTeacher(TaughtRung):
 
     @property
     def name(self) -> str:
-        return "edge_proxy_teacher"
+        return self.label or "edge_proxy_teacher"
 
     @property
     def query(self) -> Query:

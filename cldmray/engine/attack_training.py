@@ -14,14 +14,15 @@ from ray.train.torch import TorchTrainer
 from safetensors.torch import load, load_file, save_file
 
 from cldmray import storage
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.backbones import synchronised
+from cldmray.attackers.encoder import SMALL, EncoderConfig, FaceEncoder
 from cldmray.attackers.ladder import TrainedRung, TrainingConfig
 from cldmray.attackers.objectives import objective
 from cldmray.attackers.pairs import PairSet, Validation
 from cldmray.engine.checkpoints import last_checkpoint
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.tables import Manifest, StageTable, commit
-from cldmray.errors import CldmrayError
+from cldmray.errors import CldmrayError, ConfigError
 from cldmray.torch_layout import channels_last
 
 WEIGHTS = "encoder.safetensors"
@@ -47,11 +48,16 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = get_device()
-    encoder = FaceEncoder(config["encoder"])
+    shape: EncoderConfig = config["encoder"]
+    encoder = FaceEncoder(shape, pretrained=config["start"] is None)
     if config["start"] is not None:
         encoder.load_state_dict(config["start"])
     channels_last(encoder)
-    wrapped = prepare_model(encoder)
+    if shape.norm == "batch" and workers > 1:
+        encoder.features = synchronised(encoder.features, shape.backbone)
+    # Public networks may have weights that their features do not depend on.
+    options = {"find_unused_parameters": shape.backbone != SMALL}
+    wrapped = prepare_model(encoder, parallel_strategy_kwargs=options)
     optimizer = torch.optim.AdamW(
         encoder.parameters(), training.learning_rate, weight_decay=training.weight_decay
     )
@@ -120,6 +126,23 @@ def _report(
         ray.train.report(point, checkpoint=checkpoint)
 
 
+def check_training(rung: TrainedRung, engine: EngineConfig) -> None:
+    """Refuse batch normalisation on several workers that cannot share its statistics.
+
+    Raises:
+        ConfigError: they have no GPUs; the message names the key.
+    """
+    if (
+        rung.encoder.norm == "batch"
+        and engine.train_workers > 1
+        and not engine.gpus_per_train_worker
+    ):
+        raise ConfigError(
+            f"encoder.norm: batch on {engine.train_workers} training workers needs GPUs; choose "
+            "group or frozen, or engine.train_workers=1"
+        )
+
+
 def fit_encoder(
     rung: TrainedRung,
     pairs: PairSet,
@@ -138,8 +161,9 @@ def fit_encoder(
 
     Raises:
         BadInputError: the attacker people are too few for the training workers.
-        CldmrayError: see :func:`check_converged`.
+        CldmrayError: see :func:`check_training` and :func:`check_converged`.
     """
+    check_training(rung, engine)
     objective(pairs, rung.training, engine.train_workers)
     use_gpu = engine.gpus_per_train_worker > 0
     filesystem, path = storage.resolve(folder)
@@ -193,7 +217,7 @@ def check_converged(name: str, curve: list[dict[str, float]]) -> None:
 
 def load_encoder(stage: StageTable, config: EncoderConfig) -> FaceEncoder:
     """The trained encoder of a stage; ``config`` is the one it was trained with."""
-    encoder = FaceEncoder(config)
+    encoder = FaceEncoder(config, pretrained=False)
     encoder.load_state_dict(load(storage.read_bytes(storage.join(stage.folder, WEIGHTS))))
     return channels_last(encoder).eval()
 
