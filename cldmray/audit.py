@@ -8,12 +8,13 @@ from typing import Any
 from cldmray.campaign import Campaign
 from cldmray.config import AuditConfig
 from cldmray.engine.stages import Stages
-from cldmray.evaluation import Attack, curve, results_table, strongest
+from cldmray.evaluation import Attack, curve, strongest
 from cldmray.exposure import Exposure
 from cldmray.faces.records import EVALUATION
 from cldmray.report.examples import example_grid
 from cldmray.report.model import Report, Stage
 from cldmray.report.words import percent
+from cldmray.result_rows import results_table
 from cldmray.verdict import verdict
 
 
@@ -63,6 +64,7 @@ class Audit:
         """
         config = self.config
         self.campaign.check()
+        groups = config.faces.groups()
         listing = self.exposure.listing()
         faces = self.exposure.faces(listing)
         redrawn = {key: self.exposure.redraw(key, faces) for key in config.anonymizer}
@@ -78,7 +80,7 @@ class Audit:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             verdict=verdict(risks, controls),
             risks=risks,
-            results=results_table(every, config.audit),
+            results=results_table(every, config.audit, groups),
             curves=[curve(attack) for attack in every],
             grid=example_grid(
                 faces.read(split=EVALUATION),
@@ -109,7 +111,11 @@ class Audit:
         """
         for member in self.config.anonymizer.values():
             k = member.promised_k
-            full = [a for a in by_name[member.name] if a.protocol == "full_ref"]
+            full = [
+                attack
+                for attack in by_name[member.name]
+                if attack.protocol == "full_ref" and attack.gallery != "anonymized_only"
+            ]
             if k is None or not full:
                 continue
             risk = strongest(full, self.config.audit, "")

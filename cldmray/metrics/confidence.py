@@ -237,7 +237,7 @@ def resampled_counts(n: int, resamples: int, seed: int, width: int = 1) -> Itera
         yield _draw(rng, n, min(rows, resamples - start)).astype(np.float64)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=24)
 def _kept_draws(n: int, resamples: int, seed: int) -> Draws:
     return _draw(np.random.default_rng(seed), n, resamples).astype(np.uint32)
 
