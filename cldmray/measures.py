@@ -108,14 +108,18 @@ def _identification(ranks: Ranks, trials: list[Trials], settings: AuditSettings)
     }
     guess = float(np.mean(1 / np.arange(1, size + 1)))
     columns["mean_reciprocal_rank"] = (reciprocal_rank(ranks.better, ranks.ties), guess)
-    if trials:
-        shuffled = np.concatenate([one.shuffled for one in trials])
-        columns["rank_1_shuffled"] = (shuffled, chance(1, size))
     values, guesses = zip(*columns.values(), strict=True)
     intervals = bootstrap_columns(
         np.stack(values, 1), ranks.identities, settings.level, settings.resamples, settings.seed
     )
-    return [Measured(*one) for one in zip(columns, intervals, guesses, strict=True)]
+    measured = [Measured(*one) for one in zip(columns, intervals, guesses, strict=True)]
+    if trials:
+        shuffled = np.concatenate([one.shuffled for one in trials])
+        mean = bootstrap_mean(
+            shuffled, ranks.identities, settings.level, settings.resamples, settings.seed
+        )
+        measured.append(Measured("rank_1_shuffled", mean, chance(1, size)))
+    return measured
 
 
 def _anonymity_sets(ranks: Ranks, settings: AuditSettings) -> list[Measured]:
