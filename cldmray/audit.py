@@ -10,13 +10,14 @@ import pyarrow.compute as pc
 from cldmray.campaign import Campaign
 from cldmray.config import AuditConfig
 from cldmray.engine.stages import Stages
-from cldmray.evaluation import Attack, curve, results_table, strongest
+from cldmray.evaluation import Attack, curve, strongest
 from cldmray.exposure import Exposure
 from cldmray.faces.records import EVALUATION
 from cldmray.gate import check_people
 from cldmray.report.examples import example_grid
 from cldmray.report.model import Report, Stage
 from cldmray.report.words import percent
+from cldmray.result_rows import results_table
 from cldmray.verdict import verdict
 
 
@@ -66,6 +67,7 @@ class Audit:
         """
         config = self.config
         self.campaign.check()
+        groups = config.faces.groups()
         listing = self.exposure.listing()
         evaluated = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
         check_people(config.audit.terms.rules, pc.count_distinct(evaluated).as_py())
@@ -86,7 +88,7 @@ class Audit:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             verdict=verdict(risks, controls, config.audit.terms, weakness=note, missed=missed),
             risks=risks,
-            results=results_table(every, config.audit),
+            results=results_table(every, config.audit, groups),
             curves=[curve(attack) for attack in every],
             grid=example_grid(
                 faces.read(split=EVALUATION),
@@ -117,7 +119,11 @@ class Audit:
         """
         for member in self.config.anonymizer.values():
             k = member.promised_k
-            full = [a for a in by_name[member.name] if a.protocol == "full_ref"]
+            full = [
+                attack
+                for attack in by_name[member.name]
+                if attack.protocol == "full_ref" and attack.gallery != "anonymized_only"
+            ]
             if k is None or not full:
                 continue
             risk = strongest(full, self.config.audit, "")

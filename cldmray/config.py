@@ -13,7 +13,7 @@ from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import ORIGINAL
 from cldmray.faces.source import FaceSource
 from cldmray.faces.splits import SplitConfig
-from cldmray.gallery.ranking import Gallery, Protocol
+from cldmray.gallery.references import Gallery, Protocol
 from cldmray.gate import parse_rules
 from cldmray.tracking import TrackingConfig
 from cldmray.verdict import Terms
@@ -45,7 +45,9 @@ class AuditSettings:
     seed: int = 0
     attacker_draws: int = 1
     protocols: list[Protocol] = field(default_factory=lambda: ["full_ref", "few_ref", "single_ref"])
-    galleries: list[Gallery] = field(default_factory=lambda: ["source_excluded", "source_included"])
+    galleries: list[Gallery] = field(
+        default_factory=lambda: ["source_excluded", "source_included", "anonymized_only"]
+    )
     level: float = 0.95
     resamples: int = 5000
     max_bad_share: float = 0.1

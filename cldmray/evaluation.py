@@ -1,6 +1,5 @@
-"""From embeddings to rows of results, curves and the strongest attack on each anonymizer."""
+"""From embeddings to attacks, curves and the strongest attack on each anonymizer."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,25 +9,41 @@ import pyarrow.compute as pc
 
 from cldmray.config import AuditSettings
 from cldmray.errors import BadInputError
-from cldmray.faces.records import RESULTS, embedding_matrix
-from cldmray.gallery.ranking import Embedded, Ranks, rank_probes
-from cldmray.metrics.confidence import bootstrap_columns, bootstrap_identities
-from cldmray.metrics.identification import chance, cmc, reciprocal_rank, success_at_rank
+from cldmray.faces.records import embedding_matrix
+from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
+from cldmray.gallery.references import Embedded
+from cldmray.gallery.scores import EmbeddingScores, Scores
+from cldmray.metrics.confidence import Interval, bootstrap_columns
+from cldmray.metrics.identification import chance, cmc, success_at_rank
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.report.model import AnonymizerRisk, AttackRate, Curve
-
-RANKS = (1, 5, 10)
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One attacker against one anonymizer in one protocol and gallery, with its ranks."""
+    """One attacker against one anonymizer in one protocol and gallery.
+
+    Attributes:
+        anonymizer, attacker, protocol, gallery: which one, in the words of ``records.RESULTS``.
+        ranks: of the probes, those of every training of the attacker one after the other.
+        scores: from which they were counted, one per training; empty where only the ranks are
+            known.
+    """
 
     anonymizer: str
     attacker: str
     protocol: str
     gallery: str
     ranks: Ranks
+    scores: tuple[Scores, ...] = ()
+
+    @classmethod
+    def of(
+        cls, anonymizer: str, attacker: str, protocol: str, gallery: str, *scores: Scores
+    ) -> "Attack":
+        """The attack with these scores, one per training of the attacker, at least one."""
+        ranks = pool_ranks([rank_scores(one) for one in scores])
+        return cls(anonymizer, attacker, protocol, gallery, ranks, scores)
 
     @property
     def rank_1(self) -> Any:
@@ -56,18 +71,18 @@ def attacks(
 
     Raises:
         BadInputError: the anonymizer has no picture of the evaluated people; also see
-            :func:`cldmray.gallery.ranking.rank_probes`.
+            :func:`cldmray.gallery.references.choose_references`.
     """
     probes, photos = view_of(embeddings, anonymizer), view_of(embeddings, original)
     if not len(probes.sample_ids):
         raise BadInputError(f"{anonymizer}: there is no picture of the people to be evaluated")
-    return [
-        Attack(
-            anonymizer, attacker, protocol, gallery, rank_probes(probes, photos, protocol, gallery)
-        )
-        for protocol in settings.protocols
-        for gallery in settings.galleries
-    ]
+    found = []
+    for protocol in settings.protocols:
+        for gallery in settings.galleries:
+            known = probes if gallery == "anonymized_only" else photos
+            scores = EmbeddingScores(probes, known, protocol, gallery)
+            found.append(Attack.of(anonymizer, attacker, protocol, gallery, scores))
+    return found
 
 
 def clear_rank_1(embeddings: pa.Table, original: str) -> float:
@@ -75,43 +90,6 @@ def clear_rank_1(embeddings: pa.Table, original: str) -> float:
     photos = view_of(embeddings, original)
     ranks = rank_probes(photos, photos, "full_ref", "source_excluded")
     return float(success_at_rank(ranks.better, ranks.ties, 1).mean())
-
-
-def result_rows(attack: Attack, settings: AuditSettings) -> list[dict[str, Any]]:
-    """Rows of ``records.RESULTS`` of one attack: rank-1, 5 and 10, and the mean reciprocal rank."""
-    ranks = attack.ranks
-    columns = [success_at_rank(ranks.better, ranks.ties, k) for k in RANKS]
-    columns.append(reciprocal_rank(ranks.better, ranks.ties))
-    intervals = bootstrap_columns(
-        np.stack(columns, 1), ranks.identities, settings.level, settings.resamples, settings.seed
-    )
-    size = ranks.gallery_size
-    guesses = [chance(k, size) for k in RANKS]
-    guesses.append(float(np.mean(1 / np.arange(1, size + 1))))
-    names = [*(f"rank_{k}" for k in RANKS), "mean_reciprocal_rank"]
-    return [
-        {
-            "anonymizer": attack.anonymizer,
-            "attacker": attack.attacker,
-            "protocol": attack.protocol,
-            "gallery": attack.gallery,
-            "measure": name,
-            "value": interval.value,
-            "ci_low": interval.low,
-            "ci_high": interval.high,
-            "n_probes": len(ranks.better),
-            "n_identities": len(np.unique(ranks.identities)),
-            "gallery_size": size,
-            "chance": guess,
-        }
-        for name, interval, guess in zip(names, intervals, guesses, strict=True)
-    ]
-
-
-def results_table(every: Iterable[Attack], settings: AuditSettings) -> pa.Table:
-    """All rows of all attacks, schema ``records.RESULTS``."""
-    rows = [row for attack in every for row in result_rows(attack, settings)]
-    return pa.Table.from_pylist(rows, RESULTS)
 
 
 def curve(attack: Attack) -> Curve:
@@ -143,12 +121,7 @@ def strongest(every: list[Attack], settings: AuditSettings, note: str) -> Anonym
     """
     level = 1 - (1 - settings.level) / len(every)
     resamples = max(settings.resamples, round(50 / (1 - level)))
-    found = []
-    for attack in every:
-        interval = bootstrap_identities(
-            attack.rank_1, attack.ranks.identities, level, resamples, settings.seed
-        )
-        found.append((attack, interval))
+    found = list(zip(every, _rank_1_intervals(every, settings, level, resamples), strict=True))
     leaking = [(a, i) for a, i in found if i.low > chance(1, a.ranks.gallery_size)]
     if leaking:
         attack, interval = max(leaking, key=lambda pair: (pair[1].value, pair[1].low))
@@ -171,3 +144,19 @@ def strongest(every: list[Attack], settings: AuditSettings, note: str) -> Anonym
         firmest=AttackRate(firm.attacker, firm.protocol, firm.gallery, *surest),
         upper=max(i.high for _, i in found),
     )
+
+
+def _rank_1_intervals(
+    every: list[Attack], settings: AuditSettings, level: float, resamples: int
+) -> list[Interval]:
+    """Rank-1 rate of each attack; those on the same probes share their resamples."""
+    together: dict[bytes, list[int]] = {}
+    for place, attack in enumerate(every):
+        together.setdefault(attack.ranks.identities.tobytes(), []).append(place)
+    found: dict[int, Interval] = {}
+    for places in together.values():
+        columns = np.stack([every[place].rank_1 for place in places], 1)
+        identities = every[places[0]].ranks.identities
+        intervals = bootstrap_columns(columns, identities, level, resamples, settings.seed)
+        found.update(zip(places, intervals, strict=True))
+    return [found[place] for place in range(len(every))]

@@ -14,6 +14,9 @@ from typing import Any
 
 SEPARATOR = b"\x1f"
 
+UNHASHED = {"hashed": False}
+"""Metadata of a dataclass field that changes no picture, so that :func:`describe` skips it."""
+
 
 def digest(*parts: object) -> str:
     """SHA-256 of the parts' text, joined so that ("ab", "c") differs from ("a", "bc").
@@ -70,12 +73,14 @@ def fingerprint_rows(rows: Iterable[str]) -> str:
 def describe(value: Any) -> Any:
     """Settings of an object as JSON-like data: dataclasses become mappings with their class.
 
-    An object's ``version()``, where it has one, is included: it changes with outside content
-    (weights, folders) that the settings only name.
+    Fields with the metadata ``UNHASHED`` are left out. An object's ``version()``, where it has
+    one, is included: it changes with outside content (weights, folders) that the settings only
+    name.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
-        found = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        hashed = [f.name for f in dataclasses.fields(value) if f.metadata.get("hashed", True)]
+        found = {name: describe(getattr(value, name)) for name in hashed}
         found["_target_"] = f"{kind.__module__}.{kind.__qualname__}"
         version = getattr(value, "version", None)
         if callable(version):

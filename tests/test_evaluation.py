@@ -1,7 +1,6 @@
 """From embeddings to rows, curves and the strongest attack, by hand-computed examples."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,16 +10,15 @@ from cldmray.config import AuditSettings
 from cldmray.errors import BadInputError
 from cldmray.evaluation import (
     Attack,
+    _rank_1_intervals,
     attacks,
     clear_rank_1,
     curve,
-    result_rows,
-    results_table,
     strongest,
     view_of,
 )
-from cldmray.faces.records import RESULTS, embeddings_schema
-from cldmray.gallery.ranking import Ranks
+from cldmray.faces.records import embeddings_schema
+from cldmray.gallery.ranking import Ranks, rank_scores
 from cldmray.metrics.confidence import bootstrap_identities
 
 SETTINGS = AuditSettings(resamples=500)
@@ -98,7 +96,7 @@ class TestAttacks:
         assert [(one.protocol, one.gallery) for one in found] == [
             (protocol, gallery)
             for protocol in ("full_ref", "few_ref", "single_ref")
-            for gallery in ("source_excluded", "source_included")
+            for gallery in ("source_excluded", "source_included", "anonymized_only")
         ]
         assert {(one.anonymizer, one.attacker) for one in found} == {("blur", "adaptive")}
 
@@ -112,6 +110,32 @@ class TestAttacks:
         assert found.ranks.ties.tolist() == [0] * 6
         assert found.rank_1.tolist() == [1, 0, 1, 1, 0, 1]
 
+    def test_anonymized_only_by_hand(self, table: pa.Table) -> None:
+        settings = replace(SETTINGS, protocols=["full_ref"], galleries=["anonymized_only"])
+        (found,) = attacks(table, "blur", "adaptive", settings, "original")
+        # Blurred pictures stand at ann 0, 100; bob 95, 120; cat 90, 150 degrees. ann/1 stands 100
+        # from ann/2, 95 from bob, 90 from cat; ann/2 100 from ann/1, 5 from bob, 10 from cat;
+        # bob/1 25 from bob/2, 5 from ann and cat; bob/2 25 from bob/1, 20 from ann, 30 from cat;
+        # cat/1 60 from cat/2, 10 from ann, 5 from bob; cat/2 60 from cat/1, 30 from bob, 50 ann.
+        assert found.ranks.sample_ids.tolist() == sorted(BLURRED)
+        assert found.ranks.better.tolist() == [2, 2, 2, 1, 2, 2]
+        assert found.ranks.ties.tolist() == [0] * 6
+        assert found.ranks.gallery_size == 3
+
+    def test_scores_and_ranks_agree(self, table: pa.Table) -> None:
+        for found in attacks(table, "blur", "adaptive", SETTINGS, "original"):
+            (scores,) = found.scores
+            for column, again in zip(rank_scores(scores), found.ranks, strict=True):
+                np.testing.assert_array_equal(column, again)
+
+    def test_several_trainings_are_pooled(self, table: pa.Table) -> None:
+        settings = replace(SETTINGS, protocols=["full_ref"], galleries=["source_excluded"])
+        (once,) = attacks(table, "blur", "adaptive", settings, "original")
+        twice = Attack.of("blur", "adaptive", "full_ref", "source_excluded", *once.scores * 2)
+        assert twice.ranks.better.tolist() == once.ranks.better.tolist() * 2
+        assert twice.ranks.gallery_size == 3
+        assert twice.rank_1.mean() == once.rank_1.mean()
+
     def test_an_anonymizer_without_pictures_is_named(self, table: pa.Table) -> None:
         with pytest.raises(BadInputError, match="^mine: there is no picture of the people"):
             attacks(table, "mine", "adaptive", SETTINGS, "original")
@@ -122,51 +146,6 @@ def test_clear_rank_1() -> None:
     confused = {**PHOTOS, "bob/2": 20}
     # ann/2 finds bob/2 as near as ann/1: half; bob/2 finds ann/2 first: none; the others their own.
     assert clear_rank_1(embeddings(("original", confused)), "original") == pytest.approx(4.5 / 6)
-
-
-class TestResultRows:
-    def rows(self) -> dict[str, dict[str, Any]]:
-        one = attack([0, 0, 3, 6], [0, 1, 0, 0], ["ann", "ann", "bob", "cat"], 8)
-        return {row["measure"]: row for row in result_rows(one, SETTINGS)}
-
-    def test_values_by_hand(self) -> None:
-        rows = self.rows()
-        assert list(rows) == ["rank_1", "rank_5", "rank_10", "mean_reciprocal_rank"]
-        assert rows["rank_1"]["value"] == pytest.approx((1 + 0.5 + 0 + 0) / 4)
-        assert rows["rank_5"]["value"] == pytest.approx(3 / 4)
-        assert rows["rank_10"]["value"] == 1.0
-        mean = (1 + (1 + 1 / 2) / 2 + 1 / 4 + 1 / 7) / 4
-        assert rows["mean_reciprocal_rank"]["value"] == pytest.approx(mean)
-
-    def test_chance_by_hand(self) -> None:
-        rows = self.rows()
-        guesses = {name: row["chance"] for name, row in rows.items()}
-        assert guesses["rank_1"] == pytest.approx(1 / 8)
-        assert guesses["rank_5"] == pytest.approx(5 / 8)
-        assert guesses["rank_10"] == 1.0
-        harmonic = 1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5 + 1 / 6 + 1 / 7 + 1 / 8
-        assert guesses["mean_reciprocal_rank"] == pytest.approx(harmonic / 8)
-
-    def test_counts_and_bounds(self) -> None:
-        for row in self.rows().values():
-            assert (row["n_probes"], row["n_identities"], row["gallery_size"]) == (4, 3, 8)
-            assert 0 <= row["ci_low"] <= row["value"] <= row["ci_high"] <= 1
-            assert (row["anonymizer"], row["attacker"]) == ("blur", "adaptive")
-            assert (row["protocol"], row["gallery"]) == ("full_ref", "source_excluded")
-
-    def test_the_level_widens_the_bounds(self) -> None:
-        wide = result_rows(many(0.5), replace(SETTINGS, level=0.99))[0]
-        narrow = result_rows(many(0.5), replace(SETTINGS, level=0.8))[0]
-        assert wide["ci_low"] < narrow["ci_low"] < narrow["ci_high"] < wide["ci_high"]
-
-
-def test_results_table() -> None:
-    found = results_table([many(0.5), many(0.1, name="edge_proxy")], SETTINGS)
-    assert found.schema == RESULTS
-    assert found.num_rows == 8
-    assert found["attacker"].to_pylist() == ["adaptive"] * 4 + ["edge_proxy"] * 4
-    assert found == results_table([many(0.5), many(0.1, name="edge_proxy")], SETTINGS)
-    assert results_table([], SETTINGS).schema == RESULTS
 
 
 def test_curve() -> None:
@@ -203,6 +182,15 @@ class TestStrongest:
             every[0].rank_1, every[0].ranks.identities, 0.995, 10_000, SETTINGS.seed
         )
         assert (among.low, among.high) == (expected.low, expected.high)
+
+    def test_shared_resamples_change_no_interval(self) -> None:
+        other = replace(attack([0] * 7, [0] * 7, list("abcdefg"), 40), attacker="other")
+        every = [many(0.2), other, many(0.4, name="edge_proxy")]
+        together = _rank_1_intervals(every, SETTINGS, 0.9, 300)
+        assert together == [
+            bootstrap_identities(one.rank_1, one.ranks.identities, 0.9, 300, SETTINGS.seed)
+            for one in every
+        ]
 
     def test_guessing_is_no_leak(self) -> None:
         nobody = many(0.0)

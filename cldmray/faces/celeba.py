@@ -1,12 +1,14 @@
 """CelebA, aligned and cropped (Liu, Luo, Wang, Tang, 2015)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from cldmray import storage
 from cldmray.errors import BadInputError
 from cldmray.faces.files import list_folder, read_files
+from cldmray.faces.groups import majority
 from cldmray.faces.source import (
     FaceSource,
     Sample,
@@ -15,12 +17,16 @@ from cldmray.faces.source import (
     listing_table,
     sample_names,
 )
-from cldmray.faces.tables import read_pairs
+from cldmray.faces.tables import read_lines, read_pairs
 from cldmray.storage import join
 
 PHOTOS = "img_align_celeba"
 IDENTITIES = "identity_CelebA.txt"
 LAYOUT = f"CelebA's folder {PHOTOS} and file {IDENTITIES}"
+
+ATTRIBUTES = "list_attr_celeba.txt"
+GROUPS = {"Male": ("sex", "male", "female"), "Young": ("age", "young", "not young")}
+"""Column of the attribute file: our name of it, and those of its values 1 and -1."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,8 @@ class CelebaFaces(FaceSource):
 
     Attributes:
         root: local path or URI of the folder with ``img_align_celeba/`` and
-            ``identity_CelebA.txt`` (lines ``000001.jpg 2880``).
+            ``identity_CelebA.txt`` (lines ``000001.jpg 2880``). If it holds
+            ``list_attr_celeba.txt``, the risk of groups by sex and age is shown.
         name, size: see :class:`FaceSource`.
         crop: the default is the central 128x128 pixels.
     """
@@ -68,3 +75,38 @@ class CelebaFaces(FaceSource):
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         return read_files(self.root, locations)
+
+    def groups(self) -> pa.Table | None:
+        """Sex and age of each identity, as most of its photos have it; see `FaceSource.groups`."""
+        uri = join(self.root, ATTRIBUTES)
+        if not storage.exists(uri):
+            return None
+        identities = read_pairs(join(self.root, IDENTITIES), "faces.root", LAYOUT)
+        votes: dict[str, list[tuple[str, bool]]] = {name: [] for name in GROUPS}
+        for photo, values in _attributes(uri):
+            if photo in identities:
+                for name, value in values.items():
+                    votes[name].append((identities[photo], value))
+        known = sorted({identity for identity, _ in votes["Male"]})
+        columns = {"identity": pa.array(known, pa.string())}
+        for name, (attribute, yes, no) in GROUPS.items():
+            found = majority(votes[name], yes, no)
+            columns[attribute] = pa.array([found[who] for who in known], pa.string())
+        return pa.table(columns)
+
+
+def _attributes(uri: str) -> Iterator[tuple[str, dict[str, bool]]]:
+    """Each photo's name and what it says of the attributes in ``GROUPS``."""
+    expected = "the number of photos, the attributes' names, and a line of 1 and -1 for each photo"
+    lines = read_lines(uri, "faces.root", expected)
+    names = lines[1].split() if len(lines) > 1 else []
+    if not set(GROUPS) <= set(names):
+        raise BadInputError(
+            f"faces.root: {uri} does not name {', '.join(GROUPS)}; expected {expected}"
+        )
+    places = {name: names.index(name) for name in GROUPS}
+    for line in lines[2:]:
+        photo, *values = line.split()
+        if len(values) != len(names) or not set(values) <= {"1", "-1"}:
+            raise BadInputError(f"faces.root: {uri}: bad line {line[:80]!r}; expected {expected}")
+        yield photo, {name: values[place] == "1" for name, place in places.items()}

@@ -1,12 +1,13 @@
 """Photographs in a folder with one sub-folder a person."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
 from cldmray.faces.files import list_folder, read_files
+from cldmray.faces.groups import read_groups
 from cldmray.faces.source import (
     FaceSource,
     Sample,
@@ -15,6 +16,7 @@ from cldmray.faces.source import (
     listing_table,
     sample_names,
 )
+from cldmray.hashing import UNHASHED
 
 LAYOUT = "one sub-folder a person, each with that person's photos"
 
@@ -29,12 +31,15 @@ class FolderFaces(FaceSource):
     Attributes:
         root: local path, ``s3://`` or ``gs://`` URI.
         name, crop, size: see :class:`FaceSource`.
+        groups_file: CSV or Parquet file with the column ``identity`` and one column an attribute,
+            such as ``sex``; it changes no picture, only which groups get rows of their own.
     """
 
     root: str
     name: str = "folder"
     crop: list[int] | None = None
     size: int = 64
+    groups_file: str | None = field(default=None, metadata=UNHASHED)
 
     def __post_init__(self) -> None:
         check_common(self.name, self.size)
@@ -45,6 +50,10 @@ class FolderFaces(FaceSource):
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         return read_files(self.root, locations)
+
+    def groups(self) -> pa.Table | None:
+        """See :meth:`FaceSource.groups`."""
+        return read_groups(self.groups_file)
 
 
 def folder_samples(root: str) -> list[Sample]:

@@ -9,7 +9,9 @@ import pyarrow as pa
 from cldmray.errors import BadInputError
 from cldmray.faces.files import read_files
 from cldmray.faces.folder import folder_samples
+from cldmray.faces.groups import read_groups
 from cldmray.faces.source import FaceSource, check_common, checked_crop, listing_table
+from cldmray.hashing import UNHASHED
 
 MOST_PHOTOS_OF_ONE_PERSON = 530
 
@@ -23,12 +25,15 @@ class LfwFaces(FaceSource):
             with scikit-learn into its data home, once a machine.
         name, size: see :class:`FaceSource`.
         crop: the default is the 128x128 pixels that hold the face of the deepfunneled version.
+        groups_file: CSV or Parquet file with the column ``identity`` and one column an attribute,
+            such as ``sex``; it changes no picture, only which groups get rows of their own.
     """
 
     root: str | None = None
     name: str = "lfw"
     crop: list[int] | None = field(default_factory=lambda: [61, 56, 189, 184])
     size: int = 64
+    groups_file: str | None = field(default=None, metadata=UNHASHED)
 
     def __post_init__(self) -> None:
         check_common(self.name, self.size)
@@ -44,6 +49,10 @@ class LfwFaces(FaceSource):
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         return read_files(self._folder(), locations)
+
+    def groups(self) -> pa.Table | None:
+        """See :meth:`FaceSource.groups`."""
+        return read_groups(self.groups_file)
 
     def _folder(self) -> str:
         return fetched_lfw() if self.root is None else self.root

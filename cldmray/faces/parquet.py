@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from posixpath import basename, dirname, splitext
 
@@ -14,6 +14,7 @@ from pyarrow import fs
 
 from cldmray.errors import BadInputError
 from cldmray.faces.files import FoundFile, list_folder, open_root, version
+from cldmray.faces.groups import read_groups
 from cldmray.faces.source import (
     FaceSource,
     Sample,
@@ -22,6 +23,7 @@ from cldmray.faces.source import (
     listing_table,
     sample_names,
 )
+from cldmray.hashing import UNHASHED
 
 IDENTITY, IMAGE, NAME = "identity", "image", "name"
 BYTES = "bytes"
@@ -39,12 +41,15 @@ class ParquetFaces(FaceSource):
     Attributes:
         root: local path or URI of the file or folder.
         name, crop, size: see :class:`FaceSource`.
+        groups_file: CSV or Parquet file with the column ``identity`` and one column an attribute,
+            such as ``sex``; it changes no picture, only which groups get rows of their own.
     """
 
     root: str
     name: str = "parquet"
     crop: list[int] | None = None
     size: int = 64
+    groups_file: str | None = field(default=None, metadata=UNHASHED)
 
     def __post_init__(self) -> None:
         check_common(self.name, self.size)
@@ -88,6 +93,10 @@ class ParquetFaces(FaceSource):
                 for place in places[row]:
                     contents[place] = content
         return contents
+
+    def groups(self) -> pa.Table | None:
+        """See :meth:`FaceSource.groups`."""
+        return read_groups(self.groups_file)
 
     def _base(self) -> tuple[fs.FileSystem, str, fs.FileInfo]:
         """File system, folder to which locations are relative, and what the root is."""

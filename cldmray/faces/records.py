@@ -15,6 +15,9 @@ BACKGROUND = "background"
 ATTACKER = "attacker"
 ATTACKER_VALIDATION = "attacker_validation"
 EVALUATION = "evaluation"
+ALL = "all"
+"""Subset of a row of results that is of all probes."""
+
 SPLITS = (BACKGROUND, ATTACKER, ATTACKER_VALIDATION, EVALUATION)
 
 LISTING = pa.schema(
@@ -64,6 +67,7 @@ RESULTS = pa.schema(
         pa.field("attacker", pa.string(), nullable=False),
         pa.field("protocol", pa.string(), nullable=False),
         pa.field("gallery", pa.string(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),
         pa.field("measure", pa.string(), nullable=False),
         pa.field("value", pa.float64(), nullable=False),
         pa.field("ci_low", pa.float64(), nullable=False),
@@ -74,6 +78,9 @@ RESULTS = pa.schema(
         pa.field("chance", pa.float64(), nullable=False),
     ]
 )
+"""``subset`` is ``ALL``, or which part of the probes a row is of: ``sex=female`` for one group of
+people, ``region=face`` for masked probes. It belongs to the key of a row, as all before
+``value`` do."""
 
 
 def embeddings_schema(dimensions: int) -> pa.Schema:

@@ -45,6 +45,18 @@ class FaceSource(ABC):
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         """Encoded file content of each location; None where it cannot be opened (any more)."""
 
+    def groups(self) -> pa.Table | None:
+        """Groups of its people, such as sex or age; None where the source knows of none.
+
+        Returns:
+            ``identity``, each once, and one text column an attribute; null where a person is in
+            none of its groups. People of the listing may be absent, and others there.
+
+        Raises:
+            BadInputError: a file of groups cannot be understood; the message names it.
+        """
+        return None
+
 
 class Sample(NamedTuple):
     """One photograph before it has an id; ``name`` is ``identity/photo``."""

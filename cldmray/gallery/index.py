@@ -65,14 +65,29 @@ class GalleryIndex:
             BadInputError: the probes have another number of dimensions.
         """
         k = min(k, len(self))
-        if probes.shape[1] != self._index.d:
-            raise BadInputError(
-                f"probes of {probes.shape[1]} dimensions in a gallery of {self._index.d}"
-            )
+        self._check_dimensions(probes)
         if not k:
             return np.zeros((len(probes), 0), np.float32), np.zeros((len(probes), 0), np.int64)
         scores, labels = self._index.search(np.ascontiguousarray(probes, np.float32), k)
         return scores, labels
+
+    def inner_products(self, probes: Floats) -> Floats:
+        """Inner products of each probe with every vector, in the vectors' order, shape (P, n).
+
+        Raises:
+            BadInputError: the probes have another number of dimensions.
+        """
+        self._check_dimensions(probes)
+        if not len(self) or not len(probes):
+            return np.zeros((len(probes), len(self)), np.float32)
+        faiss = load_faiss()
+        inner = faiss.downcast_index(self._index.index)
+        vectors = faiss.rev_swig_ptr(inner.get_xb(), len(self) * inner.d).reshape(-1, inner.d)
+        return np.asarray(
+            faiss.pairwise_distances(
+                np.ascontiguousarray(probes, np.float32), vectors, faiss.METRIC_INNER_PRODUCT
+            )
+        )
 
     def save(self, uri: str) -> None:
         """Write the index as one file, atomically."""
@@ -123,3 +138,9 @@ class GalleryIndex:
             raise BadInputError("all gallery shards are empty")
         vectors, labels = zip(*parts, strict=True)
         return cls(np.concatenate(vectors), np.concatenate(labels))
+
+    def _check_dimensions(self, probes: Floats) -> None:
+        if probes.shape[1] != self._index.d:
+            raise BadInputError(
+                f"probes of {probes.shape[1]} dimensions in a gallery of {self._index.d}"
+            )

@@ -25,7 +25,7 @@ Labels = npt.NDArray[Any]
 
 CELLS_PER_CHUNK = 4_000_000
 CACHED_CELLS = 4_000_000
-"""Draws of at most so many cells, at 4 bytes each, are kept; the last 8 of them at most."""
+"""Draws of at most so many cells, at 4 bytes each, are kept; the last 24 of them at most."""
 
 SAME = 1e-12
 """Rates of identities that differ by no more than this are the same but for rounding."""
@@ -235,7 +235,7 @@ def resampled_counts(n: int, resamples: int, seed: int, width: int = 1) -> Itera
         yield _draw(rng, n, min(rows, resamples - start)).astype(np.float64)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=24)
 def _kept_draws(n: int, resamples: int, seed: int) -> npt.NDArray[np.uint32]:
     return _draw(np.random.default_rng(seed), n, resamples).astype(np.uint32)
 

@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 
 from cldmray import storage
+from cldmray.faces.records import ALL
 from cldmray.report import words
 from cldmray.report.figures import cmc_figure, risk_figure
 from cldmray.report.model import Report
@@ -44,13 +45,15 @@ def render_html(report: Report, figures: dict[str, bytes] | None = None) -> str:
     """
     drawn = report_figures(report) if figures is None else figures
     rows = sorted_results(report.results).to_pylist()
+    whole = [row for row in rows if row["subset"] == ALL]
     rejected = report.rejected.to_pylist()
     return _template().render(
         report=report,
         machine=json.dumps(report.verdict.machine, indent=2, ensure_ascii=False, sort_keys=True),
         figures={name: base64.b64encode(png).decode() for name, png in drawn.items()},
-        headline=[row for row in rows if row["measure"] == HEADLINE_MEASURE],
-        others=[row for row in rows if row["measure"] != HEADLINE_MEASURE],
+        headline=[row for row in whole if row["measure"] == HEADLINE_MEASURE],
+        others=[row for row in whole if row["measure"] != HEADLINE_MEASURE],
+        parts=[row for row in rows if row["subset"] != ALL],
         reasons=_count_reasons(rejected),
         rejected=rejected[:MOST_REJECTED_SHOWN],
         n_rejected=len(rejected),

@@ -11,7 +11,7 @@ from cldmray import storage
 from cldmray.errors import BadInputError
 from cldmray.faces.records import RESULTS
 
-KEYS = ("anonymizer", "attacker", "protocol", "gallery", "measure")
+KEYS = ("anonymizer", "attacker", "protocol", "gallery", "subset", "measure")
 
 
 def sorted_results(table: pa.Table) -> pa.Table:

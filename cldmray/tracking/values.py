@@ -9,17 +9,31 @@ from typing import Any
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
+from cldmray.faces.records import ALL
 from cldmray.tracking.redact import HIDDEN, is_secret_key, redact, redact_text
 
 LONGEST_VALUE = 500
 LONGEST_KEY = 250
+LONGEST_SUBSET = 100
 FORBIDDEN_IN_KEY = re.compile(r"[^\w\-. ]", re.ASCII)
+BOUNDS = ("ci_low", "ci_high", "chance")
 COUNTS = ("n_probes", "n_identities", "gallery_size")
 
 
-def metric_name(protocol: str, gallery: str, measure: str) -> str:
-    """Name of a metric: ``full_ref/source_excluded/rank_1``."""
-    return f"{protocol}/{gallery}/{measure}"
+def metric_name(protocol: str, gallery: str, measure: str, subset: str = ALL) -> str:
+    """Name of a metric: ``full_ref/source_excluded/rank_1``.
+
+    A subset stands at its end, in characters that MLflow accepts: ``sex=female`` as
+    ``full_ref/source_excluded/rank_1/sex-female``, others with a hash that keeps them apart.
+    """
+    name = f"{protocol}/{gallery}/{measure}"
+    if subset == ALL:
+        return name
+    readable = subset.replace("=", "-", 1)
+    ending = FORBIDDEN_IN_KEY.sub("_", readable)
+    if ending != readable:
+        ending = f"{ending}-{_short_hash(subset)[:8]}"
+    return f"{name}/{shortened(ending, LONGEST_SUBSET)}"
 
 
 def result_metrics(results: pa.Table) -> dict[str, float]:
@@ -30,22 +44,25 @@ def result_metrics(results: pa.Table) -> dict[str, float]:
 
     Returns:
         For each row ``name``, ``name_ci_low``, ``name_ci_high`` and ``name_chance``, and for each
-        protocol and gallery ``n_probes``, ``n_identities`` and ``gallery_size``.
+        protocol, gallery and subset ``n_probes``, ``n_identities`` and ``gallery_size``.
 
     Raises:
         BadInputError: a measure is there twice, as with rows of several attackers.
     """
     metrics: dict[str, float] = {}
     for row in results.to_pylist():
-        protocol, gallery = row["protocol"], row["gallery"]
-        name = metric_name(protocol, gallery, row["measure"])
+        names = {
+            part: metric_name(row["protocol"], row["gallery"], part, row["subset"])
+            for part in (row["measure"], *(f"{row['measure']}_{end}" for end in BOUNDS), *COUNTS)
+        }
+        name = names[row["measure"]]
         if name in metrics:
             raise BadInputError(f"results: {name} is there more than once for one run")
         metrics[name] = row["value"]
-        for part in ("ci_low", "ci_high", "chance"):
-            metrics[f"{name}_{part}"] = row[part]
+        for end in BOUNDS:
+            metrics[names[f"{row['measure']}_{end}"]] = row[end]
         for count in COUNTS:
-            metrics[metric_name(protocol, gallery, count)] = float(row[count])
+            metrics[names[count]] = float(row[count])
     return metrics
 
 
@@ -77,8 +94,12 @@ def shortened(text: str, longest: int = LONGEST_VALUE) -> str:
     """Text of at most ``longest`` characters; a longer one is cut and ends with its hash."""
     if len(text) <= longest:
         return text
-    ending = f"...{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+    ending = f"...{_short_hash(text)}"
     return text[: longest - len(ending)] + ending
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _flatten(value: Any, key: str, flat: dict[str, str]) -> None:

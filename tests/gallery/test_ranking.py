@@ -6,7 +6,8 @@ import numpy.typing as npt
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.gallery.ranking import REFERENCES, Embedded, Gallery, Protocol, Ranks, rank_probes
+from cldmray.gallery.ranking import Ranks, rank_probes
+from cldmray.gallery.references import REFERENCES, Embedded, Gallery, Protocol
 from cldmray.hashing import unit_hash
 
 GRID = list(product(get_args(Protocol), get_args(Gallery)))
@@ -114,7 +115,7 @@ class TestAgainstPlainLoops:
     def test_searching_in_parts_changes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         probes, photos = crowd("random")
         whole = as_rows(rank_probes(probes, photos, "full_ref", "source_excluded"))
-        monkeypatch.setattr("cldmray.gallery.ranking.CELLS", 150)
+        monkeypatch.setattr("cldmray.gallery.scores.CELLS", 150)
         assert as_rows(rank_probes(probes, photos, "full_ref", "source_excluded")) == whole
 
 

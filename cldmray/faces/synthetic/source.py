@@ -85,6 +85,10 @@ class SyntheticFaces(FaceSource):
         found = {location: self._picture(location) for location in sorted(set(locations))}
         return [found[location] for location in locations]
 
+    def groups(self) -> pa.Table:
+        """See :func:`attributes_table`."""
+        return attributes_table(self)
+
     def _picture(self, location: str) -> bytes | None:
         from cldmray.faces.synthetic.scene import picture
 

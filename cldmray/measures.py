@@ -1,0 +1,195 @@
+"""The measures of one attack (DESIGN section 5), each with its interval and what guessing gives."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.config import AuditSettings
+from cldmray.gallery.ranking import Ranks
+from cldmray.gallery.references import Strings
+from cldmray.gallery.scores import Scores
+from cldmray.metrics.confidence import Interval, bootstrap_columns, sums_by_identity
+from cldmray.metrics.identification import (
+    anonymity_set_size,
+    chance,
+    reciprocal_rank,
+    success_at_rank,
+)
+from cldmray.metrics.k_anonymity import k_anonymity
+from cldmray.metrics.means import bootstrap_mean
+from cldmray.metrics.open_set import fnir_at_fpir_interval
+from cldmray.metrics.quantiles import bootstrap_quantiles
+from cldmray.metrics.score_intervals import verification_intervals
+from cldmray.metrics.unlinkability import d_sys_interval
+from cldmray.trials import Trials, collect
+
+RANKS = (1, 5, 10)
+FMRS = {"1e-2": 1e-2, "1e-3": 1e-3}
+FPIRS = {"1e-1": 1e-1, "1e-2": 1e-2}
+QUANTILES = {"median": 0.5, "p10": 0.1}
+
+SCORE_RESAMPLES = 500
+"""Bootstrap resamples, up to a level of 95 %, of the measures that need a threshold or a quantile
+in each; never more than the audit's."""
+
+
+class Measured(NamedTuple):
+    """One measure of one attack; ``chance`` is what guessing gives."""
+
+    name: str
+    interval: Interval
+    chance: float
+
+
+def measure(ranks: Ranks, scores: Sequence[Scores], settings: AuditSettings) -> list[Measured]:
+    """All measures of one attack.
+
+    Measures of ranks: ``rank_1``, ``rank_5``, ``rank_10``, ``mean_reciprocal_rank``;
+    ``anonymity_set_size`` (mean rank of the true identity), its ``_median`` and its lowest tenth
+    ``_p10`` over photos, and ``_person_median`` and ``_person_p10`` over people, whose value is
+    the mean of their photos; ``largest_k_not_rejected``, whose lower bound is the largest k that
+    the attack supports, and ``k_point_estimate``, 1 / rank-1.
+
+    Measures of scores: ``rank_1_shuffled``, the rank-1 rate if the probes' identities were
+    shuffled, which is the measured rate of guessing where people with many photos attract matches
+    (its interval takes the shares of the identities as given); ``eer``, ``tmr_at_fmr_*``,
+    ``d_sys``; and ``fnir_at_fpir_*`` with half of the people left out of the gallery, by a hash;
+    these rows are absent where fewer than two people stay or a half has no probe.
+
+    Args:
+        ranks: of every training of the attacker, one after the other.
+        scores: of every training, in the same order. The measures of scores, whose thresholds
+            belong to one training, are averaged, value and bounds; without scores they are absent.
+        settings: level, resamples (see ``SCORE_RESAMPLES``) and seed.
+    """
+    trials = [collect(one) for one in scores]
+    measured = _identification(ranks, trials, settings)
+    measured += _anonymity_sets(ranks, settings)
+    measured += _claims(measured[0].interval, ranks.gallery_size)
+    by_training = [[*_verification(one, settings), *_open_set(one, settings)] for one in trials]
+    return measured + [_averaged(found) for found in zip(*by_training, strict=True)]
+
+
+def rank_1_by_subset(
+    ranks: Ranks, subsets: Mapping[str, Strings], settings: AuditSettings
+) -> list[tuple[str, Interval, npt.NDArray[np.bool_]]]:
+    """Rank-1 rate of the probes of some people in the whole gallery.
+
+    Args:
+        subsets: the people of each subset, by its name; one without probes is left out.
+
+    Returns:
+        Name of the subset, its rate, and which probes are its own, shape (P,).
+    """
+    success = success_at_rank(ranks.better, ranks.ties, 1)
+    found = []
+    for name, people in subsets.items():
+        own = np.isin(ranks.identities, people)
+        if own.any():
+            (interval,) = bootstrap_columns(
+                success[own, None],
+                ranks.identities[own],
+                settings.level,
+                settings.resamples,
+                settings.seed,
+            )
+            found.append((name, interval, own))
+    return found
+
+
+def _identification(ranks: Ranks, trials: list[Trials], settings: AuditSettings) -> list[Measured]:
+    size = ranks.gallery_size
+    columns = {
+        f"rank_{k}": (success_at_rank(ranks.better, ranks.ties, k), chance(k, size)) for k in RANKS
+    }
+    guess = float(np.mean(1 / np.arange(1, size + 1)))
+    columns["mean_reciprocal_rank"] = (reciprocal_rank(ranks.better, ranks.ties), guess)
+    values, guesses = zip(*columns.values(), strict=True)
+    intervals = bootstrap_columns(
+        np.stack(values, 1), ranks.identities, settings.level, settings.resamples, settings.seed
+    )
+    measured = [Measured(*one) for one in zip(columns, intervals, guesses, strict=True)]
+    if trials:
+        shuffled = np.concatenate([one.shuffled for one in trials])
+        mean = bootstrap_mean(
+            shuffled, ranks.identities, settings.level, settings.resamples, settings.seed
+        )
+        measured.append(Measured("rank_1_shuffled", mean, chance(1, size)))
+    return measured
+
+
+def _anonymity_sets(ranks: Ranks, settings: AuditSettings) -> list[Measured]:
+    """Guessing gives every rank from 1 to N alike; a person's mean is taken to be normal then."""
+    size, name = ranks.gallery_size, "anonymity_set"
+    photos = anonymity_set_size(ranks.better, ranks.ties)
+    mean = bootstrap_mean(
+        photos, ranks.identities, settings.level, settings.resamples, settings.seed
+    )
+    measured = [Measured(f"{name}_size", mean, (size + 1) / 2)]
+    sums, counts = sums_by_identity(photos[:, None], ranks.identities)
+    spread = math.sqrt((size**2 - 1) / 12 * np.mean(1 / counts))
+    people, labels = sums[0] / counts, np.arange(len(counts))
+    options = list(QUANTILES.values()), settings.level, _score_resamples(settings), settings.seed
+    for values, owners, kind in ((photos, ranks.identities, ""), (people, labels, "person_")):
+        intervals = bootstrap_quantiles(values, owners, *options)
+        for (word, share), interval in zip(QUANTILES.items(), intervals, strict=True):
+            guess = float(math.ceil(round(share * size, 9)))
+            if kind:
+                guess = max(1.0, NormalDist((size + 1) / 2, spread).inv_cdf(share))
+            measured.append(Measured(f"{name}_{kind}{word}", interval, guess))
+    return measured
+
+
+def _claims(rate: Interval, size: int) -> list[Measured]:
+    claims = k_anonymity(rate, size)
+    standing, supported = claims.largest_k_not_rejected, claims.largest_k_supported
+    low, high = (min(size, 1 / bound) if bound else size for bound in (rate.high, rate.low))
+    return [
+        Measured("largest_k_not_rejected", Interval(standing, supported, standing), size),
+        Measured("k_point_estimate", Interval(claims.point_estimate, low, high), size),
+    ]
+
+
+def _verification(trials: Trials, settings: AuditSettings) -> list[Measured]:
+    pairs = trials.mated, trials.labels, trials.non_mated, trials.non_mated_labels
+    options = settings.level, _score_resamples(settings), settings.seed
+    eer, tmrs = verification_intervals(*pairs, list(FMRS.values()), *options)
+    matches = [
+        Measured(f"tmr_at_fmr_{word}", interval, fmr)
+        for (word, fmr), interval in zip(FMRS.items(), tmrs, strict=True)
+    ]
+    linked = Measured("d_sys", d_sys_interval(*pairs, *options), 0.0)
+    return [Measured("eer", eer, 0.5), *matches, linked]
+
+
+def _open_set(trials: Trials, settings: AuditSettings) -> list[Measured]:
+    mine, others = trials.enrolled, ~trials.enrolled
+    if trials.enrolled_people < 2 or not mine.any() or not others.any():
+        return []
+    samples = trials.mated[mine], trials.rival[mine], trials.rival[others]
+    labels = trials.labels[mine], trials.labels[others]
+    resamples = _score_resamples(settings)
+    measured = []
+    for word, fpir in FPIRS.items():
+        interval = fnir_at_fpir_interval(
+            *samples, *labels, fpir, settings.level, resamples, settings.seed
+        )
+        guess = 1 - fpir / trials.enrolled_people
+        measured.append(Measured(f"fnir_at_fpir_{word}", interval, guess))
+    return measured
+
+
+def _score_resamples(settings: AuditSettings) -> int:
+    """Enough for the bounds of a high level, too."""
+    return min(settings.resamples, max(SCORE_RESAMPLES, math.ceil(25 / (1 - settings.level))))
+
+
+def _averaged(found: Sequence[Measured]) -> Measured:
+    """One measure of every training, averaged."""
+    values, lows, highs = zip(*(one.interval for one in found), strict=True)
+    mean = Interval(*(float(np.mean(part)) for part in (values, lows, highs)))
+    return Measured(found[0].name, mean, found[0].chance)

@@ -1,0 +1,214 @@
+"""Scores of probes with candidates: against plain loops, in blocks and shards, by hand."""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from cldmray.errors import BadInputError
+from cldmray.gallery.ranking import rank_scores
+from cldmray.gallery.references import REFERENCES, Embedded, Gallery, Protocol
+from cldmray.gallery.scores import (
+    SAME_SCORE,
+    EmbeddingScores,
+    ScoreBlock,
+    Scores,
+    settled_blocks,
+)
+from cldmray.hashing import unit_hash
+
+GRID = list(product(get_args(Protocol), get_args(Gallery)))
+every_protocol = pytest.mark.parametrize(("protocol", "gallery"), GRID)
+
+
+def crowd(seed: int = 0) -> tuple[Embedded, Embedded]:
+    """Probes and photos of 9 people with 1 to 8 photos each, in no order."""
+    random = np.random.default_rng(seed)
+    rows = [(f"s{p}-{n}", f"person {p}") for p in range(9) for n in range(1 + p * 7 // 8)]
+    rows = [rows[place] for place in random.permutation(len(rows))]
+    ids, identities = (np.array([row[column] for row in rows]) for column in (0, 1))
+    photos = random.normal(size=(len(rows), 8))
+    moved = photos + 0.5 * random.normal(size=photos.shape)
+    photos, moved = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (photos, moved))
+    taken = random.permutation(len(rows))[: len(rows) * 2 // 3]
+    return (
+        Embedded(ids[taken], identities[taken], moved[taken].astype(np.float32)),
+        Embedded(ids, identities, photos.astype(np.float32)),
+    )
+
+
+def table(scores: Scores) -> npt.NDArray[np.float32]:
+    """All blocks, which must hold each probe once and in order."""
+    blocks = list(scores.blocks())
+    rows = np.concatenate([block.rows for block in blocks])
+    assert rows.tolist() == list(range(len(scores.own)))
+    return np.concatenate([block.scores for block in blocks])
+
+
+def twin(
+    probes: Embedded, known: Embedded, protocol: Protocol, gallery: Gallery
+) -> dict[str, list[float]]:
+    """DESIGN section 4 as plain loops: scores with every person, by the probe's sample."""
+    people = sorted(set(known.identities.tolist()))
+    found = {}
+    for sample, identity, probe in zip(
+        probes.sample_ids.tolist(), probes.identities.tolist(), probes.vectors, strict=True
+    ):
+        scores = []
+        for person in people:
+            own = [
+                (unit_hash("reference", name), name, vector)
+                for name, who, vector in zip(
+                    known.sample_ids.tolist(),
+                    known.identities.tolist(),
+                    known.vectors,
+                    strict=True,
+                )
+                if who == person
+            ]
+            own.sort(key=lambda entry: entry[0])
+            if person == identity:
+                source = [entry for entry in own if entry[1] == sample]
+                own = [entry for entry in own if entry[1] != sample]
+                own = source + own if gallery == "source_included" else own
+            products = [float(probe @ entry[2]) for entry in own[: REFERENCES[protocol]]]
+            scores.append(max(products, default=np.nan))
+        if not np.isnan(scores).any():
+            found[sample] = scores
+    return found
+
+
+def views(gallery: Gallery, seed: int = 0) -> tuple[Embedded, Embedded]:
+    probes, photos = crowd(seed)
+    return (probes, probes) if gallery == "anonymized_only" else (probes, photos)
+
+
+@every_protocol
+def test_against_plain_loops(protocol: Protocol, gallery: Gallery) -> None:
+    probes, known = views(gallery)
+    scores = EmbeddingScores(probes, known, protocol, gallery)
+    expected = twin(probes, known, protocol, gallery)
+    assert scores.sample_ids.tolist() == list(expected)
+    assert len(expected) == len(probes.sample_ids) or gallery != "source_included"
+    np.testing.assert_allclose(table(scores), list(expected.values()), atol=1e-6)
+    assert scores.people.tolist() == sorted(set(known.identities.tolist()))
+    assert scores.identities.tolist() == scores.people[scores.own].tolist()
+
+
+@every_protocol
+@pytest.mark.parametrize("shard_rows", [1, 2, 7])
+def test_shards_and_blocks_change_nothing(
+    protocol: Protocol, gallery: Gallery, shard_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = EmbeddingScores(*views(gallery), protocol, gallery)
+    expected, ranks = table(whole), rank_scores(whole)
+    monkeypatch.setattr("cldmray.gallery.scores.CELLS", 30)
+    parts = EmbeddingScores(*views(gallery), protocol, gallery, shard_rows=shard_rows)
+    assert len(list(parts.blocks())) > 3
+    np.testing.assert_allclose(table(parts), expected, atol=3e-7)
+    for column, again in zip(rank_scores(parts), ranks, strict=True):
+        np.testing.assert_array_equal(column, again)
+
+
+@every_protocol
+def test_the_order_of_rows_does_not_matter(protocol: Protocol, gallery: Gallery) -> None:
+    probes, known = views(gallery)
+    back = [Embedded(v.sample_ids[::-1], v.identities[::-1], v.vectors[::-1])
+            for v in (probes, known)]  # fmt: skip
+    scores = EmbeddingScores(probes, known, protocol, gallery)
+    reverse = EmbeddingScores(back[0], back[1], protocol, gallery)
+    assert reverse.sample_ids.tolist() == scores.sample_ids.tolist()[::-1]
+    np.testing.assert_allclose(table(reverse)[::-1], table(scores), atol=3e-7)
+
+
+def test_a_limited_depth_hides_the_others() -> None:
+    probes, photos = crowd()
+    full = table(EmbeddingScores(probes, photos, "full_ref", "source_excluded"))
+    scores = EmbeddingScores(probes, photos, "full_ref", "source_excluded", depth=3)
+    found, own = table(scores), np.zeros(full.shape, bool)
+    own[np.arange(len(own)), scores.own] = True
+    seen = np.isfinite(found)
+    assert (seen & ~own).sum(1).max() <= 3
+    assert not seen.all()
+    np.testing.assert_allclose(found[seen], full[seen], atol=1e-6)
+    np.testing.assert_allclose(found[own], full[own], atol=1e-6)
+
+
+def unit(degrees: float) -> list[float]:
+    return [float(np.cos(np.deg2rad(degrees))), float(np.sin(np.deg2rad(degrees)))]
+
+
+def circle(**angles: float) -> Embedded:
+    """Samples such as ``ann1``, at these angles."""
+    people = np.array([name[:3] for name in angles])
+    vectors = np.array([unit(angle) for angle in angles.values()], np.float32)
+    return Embedded(np.array(list(angles)), people, vectors)
+
+
+class TestAnonymizedOnly:
+    VIEW = circle(ann1=0, ann2=60, ann3=90, bob1=120, bob2=150, cat1=30)
+
+    def scores(self, protocol: Protocol) -> EmbeddingScores:
+        return EmbeddingScores(self.VIEW, self.VIEW, protocol, "anonymized_only")
+
+    def test_full_reference_by_hand(self) -> None:
+        scores = self.scores("full_ref")
+        assert scores.sample_ids.tolist() == ["ann1", "ann2", "ann3", "bob1", "bob2"]
+        nearest = [[60, 120, 30], [30, 60, 30], [30, 30, 60], [30, 30, 90], [60, 30, 120]]
+        np.testing.assert_allclose(table(scores), np.cos(np.deg2rad(nearest)), atol=1e-6)
+        assert rank_scores(scores).better.tolist() == [1, 0, 0, 0, 0]
+        assert rank_scores(scores).ties.tolist() == [0, 1, 1, 1, 0]
+
+    def test_the_only_picture_is_a_reference_for_others(self) -> None:
+        assert self.scores("single_ref").people.tolist() == ["ann", "bob", "cat"]
+
+    def test_a_picture_is_never_its_own_reference(self) -> None:
+        for protocol in get_args(Protocol):
+            own = table(self.scores(protocol))
+            assert own[np.arange(5), [0, 0, 0, 1, 1]].max() < 0.9
+
+    def test_a_sample_twice_is_refused(self) -> None:
+        twice = Embedded(
+            np.array(["ann1", "ann1", "bob1"]),
+            np.array(["ann", "ann", "bob"]),
+            self.VIEW.vectors[:3],
+        )
+        with pytest.raises(BadInputError, match="ann1 .* more than once"):
+            EmbeddingScores(twice, twice, "full_ref", "anonymized_only")
+
+
+class Given(Scores):
+    """Scores that are written down."""
+
+    def __init__(self, own: list[int], blocks: list[Any]) -> None:
+        self.own = np.array(own)
+        self.people = np.array([f"p{column}" for column in range(len(blocks[0][0]))])
+        self.identities = self.people[self.own]
+        self.sample_ids = np.array([f"s{row}" for row in range(len(own))])
+        self._blocks = blocks
+
+    def blocks(self) -> Iterator[ScoreBlock]:
+        start = 0
+        for block in self._blocks:
+            rows = np.arange(start, start + len(block))
+            yield ScoreBlock(rows, np.array(block, np.float64))
+            start += len(block)
+
+
+def test_settled_blocks() -> None:
+    near = SAME_SCORE / 2
+    scores = Given(
+        [0, 2, 1], [[[0.5, 0.5 + near, 0.5 - 3 * near]], [[1, 2, 3], [-np.inf, 0, near]]]
+    )
+    first, second = settled_blocks(scores)
+    assert first.rows.tolist() == [0]
+    assert first.scores.tolist() == [[0.5, 0.5, 0.5 - 3 * near]]
+    assert second.rows.tolist() == [1, 2]
+    assert second.scores.tolist() == [[1, 2, 3], [-np.inf, 0, 0]]
+    ranks = rank_scores(scores)
+    assert (ranks.better.tolist(), ranks.ties.tolist()) == ([0, 0, 0], [1, 0, 1])
+    assert ranks.gallery_size == 3
+    assert ranks.identities.tolist() == ["p0", "p2", "p1"]

@@ -1,0 +1,70 @@
+"""Quantiles of photographs: by hand, against NumPy, and against plain resampling."""
+
+import numpy as np
+import pytest
+
+from cldmray.errors import BadInputError
+from cldmray.metrics.quantiles import bootstrap_quantiles
+
+SHARES = [0.1, 0.25, 0.5, 0.9, 1.0]
+
+
+def test_by_hand() -> None:
+    values = [3.0, 1.0, 2.0, 4.0]
+    found = bootstrap_quantiles(values, ["a", "b", "c", "d"], [0.25, 0.26, 0.5, 1.0])
+    assert [one.value for one in found] == [1, 2, 2, 4]
+    assert all(one.low <= one.value <= one.high for one in found)
+
+
+def test_values_are_those_of_numpy() -> None:
+    random = np.random.default_rng(0)
+    for size in (1, 7, 50):
+        values = random.integers(1, 20, size) / 2
+        found = bootstrap_quantiles(values, np.arange(size), SHARES, resamples=5)
+        expected = np.quantile(values, SHARES, method="inverted_cdf")
+        assert [one.value for one in found] == expected.tolist()
+
+
+def test_bounds_are_those_of_plain_resampling() -> None:
+    random = np.random.default_rng(1)
+    identities = random.integers(0, 12, 60)
+    values = random.normal(size=60) + identities
+    found = bootstrap_quantiles(values, identities, [0.5], 0.9, resamples=4000, seed=3)[0]
+    people = [values[identities == one] for one in np.unique(identities)]
+    drawn = [
+        np.quantile(
+            np.concatenate([people[i] for i in random.integers(0, len(people), len(people))]),
+            0.5,
+            method="inverted_cdf",
+        )
+        for _ in range(4000)
+    ]
+    low, high = np.quantile(drawn, [0.05, 0.95])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.35)
+    assert found.high - found.low > 1
+
+
+def test_the_order_of_photographs_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(2)
+    identities, values = random.integers(0, 9, 40), random.integers(1, 6, 40) / 2
+    order = random.permutation(40)
+    found = bootstrap_quantiles(values, identities, SHARES, resamples=300, seed=1)
+    again = bootstrap_quantiles(values[order], identities[order], SHARES, resamples=300, seed=1)
+    assert found == again
+    monkeypatch.setattr("cldmray.metrics.confidence.CELLS_PER_CHUNK", 100)
+    assert found == bootstrap_quantiles(values, identities, SHARES, resamples=300, seed=1)
+
+
+def test_one_value_has_no_width() -> None:
+    (found,) = bootstrap_quantiles([2.0] * 6, list("aabbcc"), [0.5])
+    assert found == (2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "identities", "share"),
+    [([1.0], ["a", "b"], 0.5), ([], [], 0.5), ([np.nan], ["a"], 0.5), ([1.0], ["a"], 0.0),
+     ([1.0], ["a"], 1.1), ([[1.0]], ["a"], 0.5)],
+)  # fmt: skip
+def test_what_cannot_be_measured(values: list[float], identities: list[str], share: float) -> None:
+    with pytest.raises(BadInputError):
+        bootstrap_quantiles(values, identities, [share])
