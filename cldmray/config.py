@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from omegaconf import DictConfig
 
@@ -15,6 +15,8 @@ from cldmray.faces.source import FaceSource
 from cldmray.faces.splits import SplitConfig
 from cldmray.gallery.ranking import Gallery, Protocol
 from cldmray.tracking import TrackingConfig
+
+UtilityMeasure = Literal["ssim", "edge_f1", "faces_found", "pose", "attributes", "frechet"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class AuditSettings:
             before "no attack succeeded" counts as privacy.
         allow_trained_identities: whether people may be audited on whom an anonymizer was trained.
         grid_pictures: example pictures in the report.
+        utility: how the usefulness of pictures is measured, see :mod:`cldmray.utility`; may be
+            empty. ``faces_found`` and ``pose`` need the extra ``recognizer``.
+        utility_pictures: photographs of evaluation people that it is measured on, at most.
     """
 
     title: str = "Face anonymization audit"
@@ -47,6 +52,8 @@ class AuditSettings:
     min_clear_rank_1: float = 0.9
     allow_trained_identities: bool = False
     grid_pictures: int = 8
+    utility: list[UtilityMeasure] = field(default_factory=lambda: list(get_args(UtilityMeasure)))
+    utility_pictures: int = 500
 
     def __post_init__(self) -> None:
         for key in ("seed", "grid_pictures"):
@@ -58,6 +65,10 @@ class AuditSettings:
             chosen = getattr(self, key)
             if not chosen or len(set(chosen)) < len(chosen):
                 raise ValueError(f"{key}: name at least one, and none twice, got {chosen}")
+        if len(set(self.utility)) < len(self.utility):
+            raise ValueError(f"utility: name none twice, got {self.utility}")
+        if self.utility_pictures < 2:
+            raise ValueError(f"utility_pictures: must be at least 2, got {self.utility_pictures}")
         if not 0 < self.level < 1:
             raise ValueError(f"level: must be in (0, 1), got {self.level}")
         if self.resamples < 100:
