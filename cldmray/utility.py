@@ -105,7 +105,7 @@ class Utility:
                 "two values of one."
             )
         features = self._features(embedded, chosen) if "frechet" in settings.utility else None
-        rows = []
+        rows: list[UtilityRow] = []
         for name in (self.config.anonymizer[key].name for key in redrawn):
             pairs = [
                 (row, views[ORIGINAL][sample])

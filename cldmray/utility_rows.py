@@ -71,7 +71,7 @@ def picture_rows(
             if truth.get(pair[0]["identity"]) is not None and _read(pair[0], attribute)
         ]
         if known:
-            true = [truth[own["identity"]] for own, _ in known]
+            true = [str(truth[own["identity"]]) for own, _ in known]
             own, there = (
                 [
                     _read(pair[side], attribute) == value

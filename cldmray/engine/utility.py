@@ -156,8 +156,9 @@ class UtilityActor:
         if "ssim" in self.measures:
             measured["ssim"] = ssim(given, found)
         if "edge_f1" in self.measures:
-            maps = [Canny()(pictures)[..., 0] for pictures in (given, found)]
-            measured["edge_f1"] = edge_f1(*maps, TOLERANCE)
+            edges = Canny()
+            given, found = edges(given)[..., 0], edges(found)[..., 0]
+            measured["edge_f1"] = edge_f1(given, found, TOLERANCE)
         for name, values in measured.items():
             columns[name] = [None] * len(partners)
             for row, value in zip(rows, values, strict=True):
