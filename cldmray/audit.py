@@ -18,6 +18,7 @@ from cldmray.report.examples import example_grid
 from cldmray.report.model import Report, Stage
 from cldmray.report.words import percent
 from cldmray.result_rows import results_table
+from cldmray.utility import Utility
 from cldmray.verdict import verdict
 
 
@@ -54,6 +55,7 @@ class Audit:
         self.exposure = Exposure(config, self.stages, announce)
         self.notes = self.exposure.notes
         self.campaign = Campaign(config, self.stages, announce, self.notes)
+        self.utility = Utility(config, self.stages, self.notes)
 
     def run(self, versions: dict[str, str]) -> Outcome:
         """Anonymize, attack, measure and judge.
@@ -68,12 +70,14 @@ class Audit:
         config = self.config
         self.campaign.check()
         groups = config.faces.groups()
+        self.utility.check()
         listing = self.exposure.listing()
         evaluated = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
         check_people(config.audit.terms.rules, pc.count_distinct(evaluated).as_py())
         faces = self.exposure.faces(listing)
         redrawn = {key: self.exposure.redraw(key, faces) for key in config.anonymizer}
         every, curves, clear = self.campaign.run(faces, redrawn)
+        utility = self.utility.run(faces, redrawn, self.campaign.embedded)
         names = [member.name for member in config.anonymizer.values()]
         note = self._health(clear)
         by_name = {name: [a for a in every if a.anonymizer == name] for name in names}
@@ -108,6 +112,7 @@ class Audit:
             stages=[Stage(*time) for time in self.stages.times],
             notes=self.notes,
             data_fingerprint=faces.manifest.content[:16],
+            utility=utility,
         )
         return Outcome(report, curves, clear)
 

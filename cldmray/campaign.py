@@ -46,6 +46,10 @@ class Campaign:
         stages: runs and remembers the stages.
         announce: called with lines of progress.
         notes: caveats for the report are appended here.
+
+    Attributes:
+        embedded: embeddings of every rung that has run, by its name; of those that depend on the
+            anonymizer, the last.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Campaign:
         self.stages = stages
         self.announce = announce
         self.notes = notes
+        self.embedded: dict[str, StageTable] = {}
         self._photos: dict[tuple[Recognizer, tuple[str, ...]], StageTable] = {}
 
     def check(self) -> None:
@@ -201,6 +206,7 @@ class Campaign:
             inputs,
             lambda folder: embed_views(rung, encoder, own, tables, self.config.engine, folder),
         )
+        self.embedded[rung.name] = stage
         if teacher is None:
             return stage.read()
         gallery = self.photos(teacher, faces, (EVALUATION,))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from omegaconf import DictConfig
 
@@ -17,6 +17,8 @@ from cldmray.gallery.references import Gallery, Protocol
 from cldmray.gate import parse_rules
 from cldmray.tracking import TrackingConfig
 from cldmray.verdict import Terms
+
+UtilityMeasure = Literal["ssim", "edge_f1", "faces_found", "pose", "attributes", "frechet"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class AuditSettings:
         target_k: k of k-anonymity, at least 2, that a setting must support to be recommended.
         release: names of the settings that are meant to be released; None: all but controls.
         fail_on: what fails the job, as ``k<20 or leak`` (see :mod:`cldmray.gate`); None: nothing.
+        utility: how the usefulness of pictures is measured, see :mod:`cldmray.utility`; may be
+            empty. ``faces_found`` and ``pose`` need the extra ``recognizer``.
+        utility_pictures: photographs of evaluation people that it is measured on, at most.
     """
 
     title: str = "Face anonymization audit"
@@ -57,6 +62,8 @@ class AuditSettings:
     target_k: int = 20
     release: list[str] | None = None
     fail_on: str | list[str] | None = None
+    utility: list[UtilityMeasure] = field(default_factory=lambda: list(get_args(UtilityMeasure)))
+    utility_pictures: int = 500
 
     def __post_init__(self) -> None:
         for key in ("seed", "grid_pictures"):
@@ -68,6 +75,10 @@ class AuditSettings:
             chosen = getattr(self, key)
             if not chosen or len(set(chosen)) < len(chosen):
                 raise ValueError(f"{key}: name at least one, and none twice, got {chosen}")
+        if len(set(self.utility)) < len(self.utility):
+            raise ValueError(f"utility: name none twice, got {self.utility}")
+        if self.utility_pictures < 2:
+            raise ValueError(f"utility_pictures: must be at least 2, got {self.utility_pictures}")
         if not 0 < self.level < 1:
             raise ValueError(f"level: must be in (0, 1), got {self.level}")
         if self.resamples < 100:

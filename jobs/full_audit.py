@@ -19,6 +19,7 @@ def main(composed: DictConfig) -> int:
     from cldmray.engine.cluster import connect
     from cldmray.gallery.index import load_faiss
     from cldmray.report.terminal import print_report, verdict_line
+    from cldmray.report.utility import utility_metrics
     from cldmray.report.write import write_report
     from cldmray.tracking import Tracker, package_versions
     from cldmray.tracking.audits import record
@@ -35,12 +36,14 @@ def main(composed: DictConfig) -> int:
         outcome = Audit(config, settings, announce).run(package_versions())
         report, judged = outcome.report, outcome.report.verdict
         written = write_report(report, config.output)
-        public = [uri for uri in written if uri.endswith((".json", "results.parquet"))]
+        tables = ("results.parquet", "utility.parquet")
+        public = [uri for uri in written if uri.endswith((".json", *tables))]
+        risks = {f"risk/{risk.anonymizer}": risk.risk for risk in report.risks}
         record(
             tracker,
             run,
             results=report.results,
-            risks={f"risk/{risk.anonymizer}": risk.risk for risk in report.risks},
+            metrics=risks | utility_metrics(report.utility),
             curves=outcome.curves,
             clear=outcome.clear,
             tags=verdict_tags(judged) | {"data_fingerprint": report.data_fingerprint},

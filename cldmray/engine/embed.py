@@ -25,7 +25,9 @@ class EmbedActor:
         encoder: trained encoder of a :class:`~cldmray.attackers.ladder.TrainedRung`, else None.
     """
 
-    def __init__(self, rung: EmbeddingRung, encoder: StageTable | None, engine: EngineConfig) -> None:
+    def __init__(
+        self, rung: EmbeddingRung, encoder: StageTable | None, engine: EngineConfig
+    ) -> None:
         import torch
 
         torch.set_num_threads(engine.threads)

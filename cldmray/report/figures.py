@@ -46,14 +46,14 @@ def risk_figure(risks: list[AnonymizerRisk]) -> bytes:
         axes.plot([risk.chance] * 2, [row - 0.32, row + 0.32], color=INK, lw=1.4)
         label = f"{percent(risk.risk)}  [{100 * risk.low:.1f}, {100 * risk.high:.1f}]"
         axes.text(1.02, row, label, transform=axes.get_yaxis_transform(), va="center", color=INK)
-    axes.set_yticks(range(len(risks)), [_short(risk.anonymizer) for risk in risks])
-    _plain(axes.get_yticklabels())
+    axes.set_yticks(range(len(risks)), [short(risk.anonymizer) for risk in risks])
+    plain(axes.get_yticklabels())
     axes.set_ylim(len(risks) - 0.4, -0.6)
     axes.set_xlim(-0.01, 1.01)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(axis="x", color=RULE)
     axes.set_xlabel("photos whose person is named at first guess; the upright tick is chance")
-    return _png(figure)
+    return png(figure)
 
 
 def cmc_figure(curves: list[Curve]) -> bytes:
@@ -72,7 +72,7 @@ def cmc_figure(curves: list[Curve]) -> bytes:
         colour = LINE_COLOURS[index % len(LINE_COLOURS)]
         (line,) = axes.plot(curve.ranks, curve.rates, color=colour, ls=style, lw=2.0)
         handles.append(line)
-        labels.append(f"{percent(curve.rates[0]):>7}  {_short(curve.anonymizer)}")
+        labels.append(f"{percent(curve.rates[0]):>7}  {short(curve.anonymizer)}")
     for ranks, rates in dict.fromkeys((tuple(c.ranks), tuple(c.chance)) for c in curves):
         (line,) = axes.plot(ranks, rates, color=INK, ls=(0, (4, 3)), lw=1.2)
     handles.append(line)
@@ -89,13 +89,13 @@ def cmc_figure(curves: list[Curve]) -> bytes:
         labelcolor=INK,
     )
     legend.get_title().set_color(MUTED)
-    _plain(legend.get_texts())
+    plain(legend.get_texts())
     _rank_axis(axes, max(max(curve.ranks) for curve in curves))
     axes.set_ylim(-0.01, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(color=RULE)
     axes.set_ylabel("photos whose person is among them")
-    return _png(figure)
+    return png(figure)
 
 
 def _rank_axis(axes: Axes, last: int) -> None:
@@ -112,6 +112,12 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    style(axes)
+    return figure, axes
+
+
+def style(axes: Axes) -> None:
+    """Give axes the look that all figures share."""
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, length=0, labelsize=9)
     axes.xaxis.label.set_color(MUTED)
@@ -119,20 +125,21 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(RULE)
-    return figure, axes
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name of at most ``LONGEST_LABEL`` characters."""
     return name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
 
 
-def _plain(texts: list[Text]) -> None:
+def plain(texts: list[Text]) -> None:
     """Show names as they are: a dollar sign in one must not start mathematical text."""
     for text in texts:
         text.set_parse_math(False)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG that is the same on every run."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

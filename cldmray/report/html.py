@@ -10,16 +10,18 @@ from cldmray import storage
 from cldmray.faces.records import ALL
 from cldmray.report import words
 from cldmray.report.figures import cmc_figure, risk_figure
+from cldmray.report.frontier import frontier_figure
 from cldmray.report.model import Report
 from cldmray.report.pictures import picture_grid
 from cldmray.report.results import sorted_results
+from cldmray.report.utility import utility_columns
 
 HEADLINE_MEASURE = "rank_1"
 MOST_REJECTED_SHOWN = 500
 
 
 def report_figures(report: Report) -> dict[str, bytes]:
-    """The report's figures as PNG files by name: ``risk``, ``cmc``, ``pictures``.
+    """The report's figures as PNG files by name: ``risk``, ``cmc``, ``frontier``, ``pictures``.
 
     A figure that has nothing to show is left out.
     """
@@ -28,6 +30,8 @@ def report_figures(report: Report) -> dict[str, bytes]:
         figures["risk"] = risk_figure(report.ranked_risks)
     if curves := report.strongest_curves():
         figures["cmc"] = cmc_figure(curves)
+    if frontier := frontier_figure(report.ranked_risks, report.utility):
+        figures["frontier"] = frontier
     if len(report.grid.originals):
         figures["pictures"] = picture_grid(report.grid)
     return figures
@@ -47,6 +51,9 @@ def render_html(report: Report, figures: dict[str, bytes] | None = None) -> str:
     rows = sorted_results(report.results).to_pylist()
     whole = [row for row in rows if row["subset"] == ALL]
     rejected = report.rejected.to_pylist()
+    order = [risk.anonymizer for risk in report.ranked_risks]
+    order += [row.anonymizer for row in report.utility]
+    useful = [n for n in dict.fromkeys(order) if any(u.anonymizer == n for u in report.utility)]
     return _template().render(
         report=report,
         machine=json.dumps(report.verdict.machine, indent=2, ensure_ascii=False, sort_keys=True),
@@ -58,6 +65,8 @@ def render_html(report: Report, figures: dict[str, bytes] | None = None) -> str:
         rejected=rejected[:MOST_REJECTED_SHOWN],
         n_rejected=len(rejected),
         n_audited=report.n_listed - len(rejected),
+        useful=useful,
+        utility=utility_columns(report.utility, useful),
         levels=words.levels(report.risks),
         settings=words.flatten(report.settings),
         words=words,

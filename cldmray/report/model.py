@@ -119,10 +119,14 @@ class UtilityRow:
 
     Attributes:
         anonymizer: its name in tables.
-        measure: ``ssim``, ``edge_f1``, ``faces_found``, ``frechet_<features>``, ...
+        measure: ``ssim``, ``edge_f1``, ``faces_found``, ``pose_agreement``,
+            ``<attribute>_agreement`` or ``frechet_<features>``; see :mod:`cldmray.utility`.
         value: the measure, with confidence bounds ``low`` and ``high`` over identities.
         n_pictures: pictures that were measured.
         higher_is_better: which direction is more useful.
+        clear: what clear photographs reach, where that is measured.
+        chance: what needs no look at the original: the photograph of another person for ``ssim``
+            and ``edge_f1``, the most frequent class for agreements; None where there is no such.
     """
 
     anonymizer: str
@@ -132,6 +136,8 @@ class UtilityRow:
     high: float
     n_pictures: int
     higher_is_better: bool
+    clear: float | None = None
+    chance: float | None = None
 
 
 @dataclass(frozen=True)

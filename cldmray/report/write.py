@@ -6,13 +6,15 @@ from cldmray import storage
 from cldmray.report.html import report_figures, write_html
 from cldmray.report.model import Report
 from cldmray.report.results import write_results
+from cldmray.report.utility import write_utility
 
 
 def write_report(report: Report, folder_uri: str) -> list[str]:
     """Write the page, the tables, the verdict for programs and the figures.
 
-    Files: ``results.parquet``, ``results.json``, ``rejected.parquet``, ``verdict.json``
-    (sentence and machine part), ``figures/*.png`` and, last, ``report.html``.
+    Files: ``results.parquet``, ``results.json``, ``utility.parquet`` and ``utility.json`` where
+    utility was measured, ``rejected.parquet``, ``verdict.json`` (sentence and machine part),
+    ``figures/*.png`` and, last, ``report.html``.
 
     Args:
         report: the finished audit.
@@ -25,6 +27,7 @@ def write_report(report: Report, folder_uri: str) -> list[str]:
         BadInputError: the results or pictures are malformed; the page is not written then.
     """
     written = write_results(report.results, folder_uri)
+    written += write_utility(report.utility, folder_uri)
     figures = report_figures(report)
     verdict = report.verdict.everything
     text = json.dumps(verdict, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

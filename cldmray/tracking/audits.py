@@ -16,7 +16,7 @@ def record(
     tracker: Tracker,
     run: Run,
     results: pa.Table,
-    risks: Mapping[str, float],
+    metrics: Mapping[str, float],
     curves: Mapping[Attack, Sequence[Mapping[str, float]]],
     clear: Mapping[Attack, float],
     tags: Mapping[str, object],
@@ -27,7 +27,7 @@ def record(
     Args:
         run: the parent run.
         results: all rows, schema ``records.RESULTS``; each child gets those of its attack.
-        risks: metrics of the parent, such as ``risk/blur``.
+        metrics: of the parent, such as ``risk/blur`` and ``utility/blur/ssim``.
         curves: learning curve of each attack, empty for those that learn nothing: points with
             ``step`` and further numbers.
         clear: rank-1 rate on clear photographs of each attack that has one.
@@ -38,7 +38,7 @@ def record(
         TrackingError: MLflow failed.
     """
     run.set_tags(tags)
-    run.log_metrics(risks)
+    run.log_metrics(metrics)
     run.log_files(files)
     for (anonymizer, attacker), curve in curves.items():
         chosen = pc.and_(

@@ -43,7 +43,7 @@ def write(tracker: Tracker, run: Any) -> None:
         tracker,
         run,
         results(),
-        risks={"risk/blur": 0.2, "risk/copy": 0.3},
+        metrics={"risk/blur": 0.2, "risk/copy": 0.3, "utility/a+b (c)/ssim": 0.5},
         curves={attack: points[: 1 + place % 2] for place, attack in enumerate(ATTACKS)},
         clear={attack: 0.9 + 0.01 * place for place, attack in enumerate(ATTACKS)},
         tags={"verdict": "blur gives people away"},
@@ -66,7 +66,8 @@ def runs(tracker: Tracker) -> tuple[Any, dict[tuple[str, str], Any]]:
 def test_the_parent(tracker: Tracker, runs: Any) -> None:
     parent, _ = runs
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics == {"risk/blur": 0.2, "risk/copy": 0.3}
+    metrics = {"risk/blur": 0.2, "risk/copy": 0.3, "utility/a_b _c_/ssim": 0.5}
+    assert parent.data.metrics == metrics
     assert parent.data.tags["verdict"] == "blur gives people away"
     assert parent.data.tags["kind"] == "audit"
     artifacts = tracker.client.list_artifacts(parent.info.run_id)

@@ -1,0 +1,251 @@
+"""Streams anonymized pictures beside their originals through actors that measure usefulness."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import ActorPoolStrategy
+
+from cldmray import storage
+from cldmray.attackers.detector import YuNet
+from cldmray.conditions.canny import Canny
+from cldmray.engine.attribute_probe import Probe, fit_probes, small_pictures
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.embed import ORIGINAL
+from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
+from cldmray.faces.records import EVALUATION, Pictures, decode_picture, decode_pictures
+from cldmray.hashing import unit_hash
+from cldmray.metrics.edges import edge_f1
+from cldmray.metrics.pixels import ssim
+from cldmray.metrics.pose import yaw_and_roll
+
+Seen = Literal["ssim", "edge_f1", "faces_found", "pose", "attributes"]
+"""What is measured picture by picture."""
+
+FILES_AT_ONCE = 16
+"""Most files of tables that one task reads, of each only the chosen rows."""
+TOLERANCE = 2.0
+"""Pixels by which an edge may be shifted."""
+
+MEASURED = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("identity", pa.string(), nullable=False),
+        pa.field("view", pa.string(), nullable=False),
+        pa.field("ssim", pa.float64()),
+        pa.field("edge_f1", pa.float64()),
+        pa.field("face_found", pa.bool_()),
+        pa.field("yaw", pa.float64()),
+        pa.field("roll", pa.float64()),
+        pa.field("attributes", pa.list_(pa.string())),
+    ]
+)
+"""One row a picture; null is what was not asked for. ``view`` is the anonymizer or ``original``.
+
+``ssim`` and ``edge_f1`` compare an anonymized picture with its original, and an original with
+another person's, which tells what any face reaches. ``yaw`` and ``roll`` are those of
+:func:`cldmray.metrics.pose.yaw_and_roll`, null where no face was found. ``attributes`` holds what
+the probes read, as ``sex=female``.
+"""
+
+
+class Chosen(NamedTuple):
+    """An original that is measured, and the sample of another person to compare it with."""
+
+    sample_id: str
+    other: str | None
+
+
+def choose(
+    faces: StageTable, anonymized: Sequence[StageTable], count: int, seed: int
+) -> list[Chosen]:
+    """At most ``count`` evaluation photographs, spread over people and chosen by a hash.
+
+    Photographs that more anonymizers have redrawn come first, then one of each person after the
+    other.
+    """
+    redrawn = [set(_evaluated(table)) for table in anonymized]
+    photos: dict[str, list[tuple[int, float, str]]] = defaultdict(list)
+    for sample, identity in _evaluated(faces).items():
+        absent = sum(sample not in samples for samples in redrawn)
+        photos[identity].append((absent, unit_hash("utility", seed, sample), sample))
+    order = sorted(
+        (absent, turn, place, sample, identity)
+        for identity, own in photos.items()
+        for turn, (absent, place, sample) in enumerate(sorted(own))
+    )
+    kept = [(sample, identity) for *_, sample, identity in order[:count]]
+    chosen = []
+    for place, (sample, identity) in enumerate(kept):
+        others = (name for name, who in kept[place + 1 :] + kept[:place] if who != identity)
+        chosen.append(Chosen(sample, next(others, None)))
+    return chosen
+
+
+def _evaluated(table: StageTable) -> dict[str, str]:
+    """Identity of each evaluation sample of a table."""
+    found: dict[str, str] = {}
+    for uri in table.uris:
+        rows = storage.read_table(uri, ["sample_id", "identity", "split"])
+        rows = rows.filter(pc.equal(rows["split"], EVALUATION))
+        found |= zip(rows["sample_id"].to_pylist(), rows["identity"].to_pylist(), strict=True)
+    return found
+
+
+class UtilityActor:
+    """Measures blocks of pictures; see :data:`MEASURED`.
+
+    Args:
+        measures: which columns to fill.
+        originals: reference to the encoded original of each chosen sample.
+        others: sample of another person for each chosen sample that has one.
+        probes: read the attributes.
+        threads: of OpenCV.
+    """
+
+    def __init__(
+        self,
+        measures: Sequence[Seen],
+        originals: Any,
+        others: dict[str, str],
+        probes: Sequence[Probe],
+        threads: int,
+    ) -> None:
+        cv2.setNumThreads(threads)
+        self.measures = frozenset(measures)
+        self.originals: dict[str, bytes] = ray.get(originals)
+        self.others = others
+        self.probes = probes
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        views = pc.unique(block["view"]).to_pylist()
+        parts = [self._measured(block.filter(pc.equal(block["view"], view))) for view in views]
+        return pa.concat_tables([MEASURED.empty_table(), *parts])
+
+    def _measured(self, block: pa.Table) -> pa.Table:
+        """Rows of one view, whose pictures share one size."""
+        table = block.select(["sample_id", "identity", "view"])
+        keys = zip(block["sample_id"].to_pylist(), block["view"].to_pylist(), strict=True)
+        partners = [self.others.get(s) if view == ORIGINAL else s for s, view in keys]
+        shown = decode_pictures(block["image"].to_pylist())
+        columns = {
+            **self._compared(partners, shown),
+            **self._faces(shown),
+            "attributes": self._attributes(shown),
+        }
+        for field in list(MEASURED)[3:]:
+            values = columns.get(field.name) or [None] * block.num_rows
+            table = table.append_column(field, pa.array(values, field.type))
+        return table.cast(MEASURED)
+
+    def _compared(self, partners: list[str | None], shown: Pictures) -> dict[str, list[Any]]:
+        pairs = [(row, partner) for row, partner in enumerate(partners) if partner is not None]
+        columns: dict[str, list[Any]] = {}
+        if not pairs:
+            return columns
+        rows = [row for row, _ in pairs]
+        given = np.stack([decode_picture(self.originals[partner]) for _, partner in pairs])
+        found = fitted(shown[rows], given.shape[1], given.shape[2])
+        measured = {}
+        if "ssim" in self.measures:
+            measured["ssim"] = ssim(given, found)
+        if "edge_f1" in self.measures:
+            edges = Canny()
+            given, found = edges(given)[..., 0], edges(found)[..., 0]
+            measured["edge_f1"] = edge_f1(given, found, TOLERANCE)
+        for name, values in measured.items():
+            columns[name] = [None] * len(partners)
+            for row, value in zip(rows, values, strict=True):
+                columns[name][row] = float(value)
+        return columns
+
+    def _faces(self, shown: Pictures) -> dict[str, list[Any]]:
+        if not self.measures & {"faces_found", "pose"}:
+            return {}
+        faces = YuNet().detect(shown)
+        turns = [(None, None) if f is None else yaw_and_roll(f.landmarks) for f in faces]
+        return {
+            "face_found": [face is not None for face in faces],
+            "yaw": [yaw for yaw, _ in turns],
+            "roll": [roll for _, roll in turns],
+        }
+
+    def _attributes(self, shown: Pictures) -> list[Any]:
+        if "attributes" not in self.measures:
+            return []
+        features = small_pictures(shown)
+        read = [[f"{p.attribute}={value}" for value in p.read(features)] for p in self.probes]
+        return [[values[row] for values in read] for row in range(len(shown))]
+
+
+def fitted(pictures: Pictures, height: int, width: int) -> Pictures:
+    """Pictures (N, h, w, 3) at another size: cubic where they grow, averaged where they shrink."""
+    if pictures.shape[1:3] == (height, width):
+        return pictures
+    grows = pictures.shape[1] < height or pictures.shape[2] < width
+    how = cv2.INTER_CUBIC if grows else cv2.INTER_AREA
+    return np.stack([cv2.resize(p, (width, height), interpolation=how) for p in pictures])
+
+
+def measure_utility(
+    faces: StageTable,
+    anonymized: Sequence[StageTable],
+    chosen: Sequence[Chosen],
+    measures: Sequence[Seen],
+    groups: pa.Table | None,
+    engine: EngineConfig,
+    folder: str,
+) -> None:
+    """Write what the chosen originals and their anonymized pictures look like to the measures.
+
+    Args:
+        faces: the faces table; its attacker people teach the probes.
+        anonymized: table of each anonymizer.
+        measures: which to take.
+        groups: see :func:`cldmray.engine.attribute_probe.fit_probes`; None reads no attributes.
+        folder: gets a table of schema :data:`MEASURED`.
+
+    Raises:
+        MissingDependencyError: faces are looked for without the extra ``recognizer``.
+    """
+    samples = pa.array([one.sample_id for one in chosen], pa.string())
+    photos = pa.concat_tables([_read(uri, ORIGINAL, samples) for uri in faces.uris])
+    originals = dict(zip(photos["sample_id"].to_pylist(), photos["image"].to_pylist(), strict=True))
+    others = {one.sample_id: one.other for one in chosen if one.other is not None}
+    probes = fit_probes(faces, groups) if groups is not None and "attributes" in measures else []
+    files = [{"uri": uri, "view": ORIGINAL} for uri in faces.uris]
+    files += [{"uri": uri, "view": ""} for table in anonymized for uri in table.uris]
+
+    def read(block: pa.Table) -> pa.Table:
+        return pa.concat_tables(
+            [_read(row["uri"], row["view"], samples) for row in block.to_pylist()]
+        )
+
+    blocks = max(math.ceil(len(files) / FILES_AT_ONCE), min(len(files), 4 * engine.actors))
+    pictures = ray.data.from_items(files, override_num_blocks=blocks).map_batches(
+        read, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+    )
+    measured = pictures.map_batches(
+        UtilityActor,
+        fn_constructor_args=(list(measures), ray.put(originals), others, probes, engine.threads),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=ActorPoolStrategy(size=engine.actors),
+        num_cpus=engine.cpus_per_actor,
+    )
+    write_records(measured, folder, MEASURED)
+
+
+def _read(uri: str, view: str, samples: pa.Array) -> pa.Table:
+    """Rows of some samples of a file, with their view: the anonymizer where none is given."""
+    columns = ["sample_id", "identity", "image", *([] if view else ["anonymizer"])]
+    rows = storage.read_table(uri, columns)
+    rows = rows.filter(pc.is_in(rows["sample_id"], samples))
+    given = pa.array([view] * len(rows), pa.string()) if view else rows["anonymizer"]
+    return pa.table({**{name: rows[name] for name in columns[:3]}, "view": given})

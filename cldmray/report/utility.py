@@ -1,0 +1,143 @@
+"""Rows of utility as a table for readers, as files and as metrics."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from cldmray import storage
+from cldmray.errors import BadInputError
+from cldmray.report.model import UtilityRow
+from cldmray.report.words import percent
+
+UTILITY = pa.schema(
+    [
+        pa.field("anonymizer", pa.string(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("ci_low", pa.float64(), nullable=False),
+        pa.field("ci_high", pa.float64(), nullable=False),
+        pa.field("n_pictures", pa.int64(), nullable=False),
+        pa.field("higher_is_better", pa.bool_(), nullable=False),
+        pa.field("clear", pa.float64()),
+        pa.field("chance", pa.float64()),
+    ]
+)
+"""Fields of :class:`cldmray.report.model.UtilityRow`; ``ci_low`` and ``ci_high`` as in results."""
+
+HEADINGS = {
+    "ssim": "Looks like the original (SSIM)",
+    "edge_f1": "Outlines kept (edge F1)",
+    "faces_found": "A face is found",
+    "pose_agreement": "Head pose kept",
+}
+AGREEMENT, FRECHET = "_agreement", "frechet_"
+
+
+class Cell(NamedTuple):
+    """A measure of one anonymizer as text; ``interval`` is empty for references, % in rates."""
+
+    value: str
+    interval: str = ""
+
+
+class Column(NamedTuple):
+    """One measure; its cells follow the table's anonymizers, None where it was not measured.
+
+    Attributes:
+        heading: the measure in plain words.
+        arrow: up where higher is more useful, else down.
+        clear, chance: see :class:`~cldmray.report.model.UtilityRow`.
+    """
+
+    heading: str
+    arrow: str
+    cells: list[Cell | None]
+    clear: Cell | None
+    chance: Cell | None
+
+
+def heading(measure: str) -> str:
+    """A measure in plain words; one that is not known as it is."""
+    if measure.startswith(FRECHET):
+        return f"Distance from photos (Fréchet, {measure.removeprefix(FRECHET)} features)"
+    if measure.endswith(AGREEMENT) and measure not in HEADINGS:
+        attribute = measure.removesuffix(AGREEMENT).replace("_", " ")
+        return f"{attribute.capitalize()} kept"
+    return HEADINGS.get(measure, measure)
+
+
+def is_rate(measure: str) -> bool:
+    """Whether the measure is a share of pictures."""
+    return measure == "faces_found" or measure.endswith(AGREEMENT)
+
+
+def utility_columns(rows: Sequence[UtilityRow], anonymizers: Sequence[str]) -> list[Column]:
+    """The rows as a table of anonymizers and measures, measures in the order of the rows.
+
+    Args:
+        anonymizers: names from top to bottom.
+    """
+    found = {(row.anonymizer, row.measure): row for row in rows}
+    columns = []
+    for measure in dict.fromkeys(row.measure for row in rows):
+        text = percent if is_rate(measure) else "{:.2f}".format
+        own = [found.get((name, measure)) for name in anonymizers]
+        references: list[Cell | None] = []
+        for values in ([row.clear for row in own if row], [row.chance for row in own if row]):
+            known = [value for value in values if value is not None]
+            references.append(Cell(text(max(known))) if known else None)
+        cells = [None if row is None else Cell(text(row.value), _interval(row)) for row in own]
+        better = next((row.higher_is_better for row in own if row), True)
+        columns.append(Column(heading(measure), "↑" if better else "↓", cells, *references))
+    return columns
+
+
+def _interval(row: UtilityRow) -> str:
+    if is_rate(row.measure):
+        return f"{100 * row.low:.1f} to {100 * row.high:.1f}"
+    return f"{row.low:.2f} to {row.high:.2f}"
+
+
+def utility_table(rows: Sequence[UtilityRow]) -> pa.Table:
+    """The rows, schema :data:`UTILITY`, sorted by anonymizer and measure.
+
+    Raises:
+        BadInputError: a row occurs twice, or a value is not finite.
+    """
+    ordered = sorted(rows, key=lambda row: (row.anonymizer, row.measure))
+    keys = {(row.anonymizer, row.measure) for row in ordered}
+    for row in ordered:
+        if not all(math.isfinite(value) for value in (row.value, row.low, row.high)):
+            raise BadInputError(f"utility holds a value that is not finite: {row}")
+    if len(keys) < len(ordered):
+        raise BadInputError("utility holds a row twice: same anonymizer and measure")
+    values = [dict(zip(UTILITY.names, astuple(row), strict=True)) for row in ordered]
+    return pa.Table.from_pylist(values, UTILITY)
+
+
+def write_utility(rows: Sequence[UtilityRow], folder_uri: str) -> list[str]:
+    """Write ``utility.parquet`` and ``utility.json`` into a folder; nothing where no row is.
+
+    Returns:
+        URIs of the files.
+
+    Raises:
+        BadInputError: see :func:`utility_table`; nothing is written then.
+    """
+    if not rows:
+        return []
+    table = utility_table(rows)
+    parquet, text = (storage.join(folder_uri, f"utility.{end}") for end in ("parquet", "json"))
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in table.to_pylist()]
+    storage.write_table(parquet, table)
+    storage.write_bytes(text, ("[\n" + ",\n".join(lines) + "\n]\n").encode())
+    return [parquet, text]
+
+
+def utility_metrics(rows: Sequence[UtilityRow]) -> dict[str, float]:
+    """Metrics of an audit's run: ``utility/<anonymizer>/<measure>``."""
+    return {f"utility/{row.anonymizer}/{row.measure}": row.value for row in rows}
