@@ -11,6 +11,7 @@ from cldmray.engine.stages import Stages
 from cldmray.evaluation import Attack, curve, results_table, strongest
 from cldmray.exposure import Exposure
 from cldmray.faces.records import EVALUATION
+from cldmray.leak import Leak
 from cldmray.report.examples import example_grid
 from cldmray.report.model import Report, Stage
 from cldmray.report.words import percent
@@ -66,7 +67,10 @@ class Audit:
         listing = self.exposure.listing()
         faces = self.exposure.faces(listing)
         redrawn = {key: self.exposure.redraw(key, faces) for key in config.anonymizer}
-        every, curves, clear = self.campaign.run(faces, redrawn)
+        found = self.campaign.run(faces, redrawn)
+        every, clear = found.attacks, found.clear
+        leak = Leak(config, self.stages, self.campaign)
+        attribution = leak.explain(faces, found) if config.audit.attribution else None
         names = [member.name for member in config.anonymizer.values()]
         note = self._health(clear)
         by_name = {name: [a for a in every if a.anonymizer == name] for name in names}
@@ -98,8 +102,9 @@ class Audit:
             stages=[Stage(*time) for time in self.stages.times],
             notes=self.notes,
             data_fingerprint=faces.manifest.content[:16],
+            attribution=attribution,
         )
-        return Outcome(report, curves, clear)
+        return Outcome(report, found.curves, clear)
 
     def _check_promises(self, by_name: dict[str, list[Attack]]) -> None:
         """Test each method's own k where its promise speaks: with everybody's photos known.

@@ -1,7 +1,7 @@
 """The attackers' side of an audit: every rung learns, embeds and names people."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -12,7 +12,7 @@ from cldmray.attackers.teacher_guided import TaughtRung
 from cldmray.config import AuditConfig
 from cldmray.engine.attack_data import pair_set, validation_set
 from cldmray.engine.attack_training import fit_encoder, learning_curve
-from cldmray.engine.embed import ORIGINAL, embed_views
+from cldmray.engine.embed import ORIGINAL, embed_views, region_view
 from cldmray.engine.stages import Stages
 from cldmray.engine.tables import StageTable
 from cldmray.errors import BadInputError, CldmrayError
@@ -31,11 +31,15 @@ class Findings(NamedTuple):
         curves: learning curve of each; empty for rungs that learn nothing.
         clear: rank-1 rate on clear photographs of those rungs for which it says how well they know
             faces. A rung with a teacher has the teacher's.
+        encoders: trained encoder of each; None for rungs that learn nothing.
+        regions: as ``attacks``, on pictures of which one of ``audit.regions`` is left.
     """
 
     attacks: list[Attack]
     curves: dict[Pair, list[dict[str, float]]]
     clear: dict[Pair, float]
+    encoders: dict[Pair, StageTable | None]
+    regions: list[Attack]
 
 
 class Campaign:
@@ -85,7 +89,7 @@ class Campaign:
         """
         config = self.config
         shared: dict[str, StageTable] = {}
-        found = Findings([], {}, {})
+        found = Findings([], {}, {}, {}, [])
         for key in training_order(config.attack):
             rung = config.attack[key]
             for target in self._targets(rung, redrawn):
@@ -102,6 +106,11 @@ class Campaign:
                     setting = config.anonymizer[name].name
                     pair = setting, rung.name
                     found.attacks.extend(attacks(embeddings, *pair, config.audit, ORIGINAL))
+                    for view in (region_view(setting, region) for region in config.audit.regions):
+                        found.regions.extend(
+                            attacks(embeddings, view, rung.name, config.audit, ORIGINAL)
+                        )
+                    found.encoders[pair] = encoder
                     found.curves[pair] = [] if encoder is None else learning_curve(encoder)
                     if rate is not None:
                         found.clear[pair] = rate
@@ -191,13 +200,20 @@ class Campaign:
         """
         teacher = rung.teacher if isinstance(rung, TaughtRung) else None
         own = faces if teacher is None else None
-        settings = {"rung": rung} if encoder is None else {"condition": rung.probe_condition}
+        settings: dict[str, Any] = {"condition": rung.probe_condition}
+        if encoder is None:
+            settings = {"rung": rung}
+        regions = self.config.audit.regions
+        if regions:
+            settings["regions"] = regions
         inputs = [table.key for table in (encoder, own, *tables) if table is not None]
         stage = self.stages.run(
             f"embed-{rung.name}",
             settings,
             inputs,
-            lambda folder: embed_views(rung, encoder, own, tables, self.config.engine, folder),
+            lambda folder: embed_views(
+                rung, encoder, own, tables, self.config.engine, folder, regions=regions
+            ),
         )
         if teacher is None:
             return stage.read()

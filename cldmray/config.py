@@ -11,6 +11,7 @@ from cldmray.attackers.ladder import Rung, training_order
 from cldmray.building import build, plain
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import ORIGINAL
+from cldmray.faces.regions import Region
 from cldmray.faces.source import FaceSource
 from cldmray.faces.splits import SplitConfig
 from cldmray.gallery.ranking import Gallery, Protocol
@@ -34,6 +35,9 @@ class AuditSettings:
             before "no attack succeeded" counts as privacy.
         allow_trained_identities: whether people may be audited on whom an anonymizer was trained.
         grid_pictures: example pictures in the report.
+        attribution: whether the report says what carries the leak; see :mod:`cldmray.leak`.
+        regions: parts of the pictures, ``face`` and ``surroundings``, that attackers are tried on
+            by themselves.
     """
 
     title: str = "Face anonymization audit"
@@ -47,6 +51,8 @@ class AuditSettings:
     min_clear_rank_1: float = 0.9
     allow_trained_identities: bool = False
     grid_pictures: int = 8
+    attribution: bool = True
+    regions: list[Region] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for key in ("seed", "grid_pictures"):
@@ -58,6 +64,8 @@ class AuditSettings:
             chosen = getattr(self, key)
             if not chosen or len(set(chosen)) < len(chosen):
                 raise ValueError(f"{key}: name at least one, and none twice, got {chosen}")
+        if len(set(self.regions)) < len(self.regions):
+            raise ValueError(f"regions: name none twice, got {self.regions}")
         if not 0 < self.level < 1:
             raise ValueError(f"level: must be in (0, 1), got {self.level}")
         if self.resamples < 100:

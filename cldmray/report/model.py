@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 
 from cldmray.faces.records import Pictures
+from cldmray.report.attribution import Attribution
 
 Finding = Literal["leak", "inconclusive", "no_leak_found"]
 Severity = Literal["leak", "inconclusive", "no_leak_found", "neutral"]
@@ -160,6 +161,7 @@ class Report:
         notes: caveats for the reader, one sentence each.
         data_fingerprint: hash of the audited data; may be empty.
         utility: how useful each anonymizer's pictures still are; may be empty.
+        attribution: what carries the leak; None leaves the section out.
     """
 
     title: str
@@ -177,6 +179,7 @@ class Report:
     notes: list[str]
     data_fingerprint: str = ""
     utility: list[UtilityRow] = field(default_factory=list)
+    attribution: Attribution | None = None
 
     @property
     def ranked_risks(self) -> list[AnonymizerRisk]:

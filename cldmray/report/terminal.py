@@ -1,6 +1,7 @@
 """The outcome in a terminal or a log file, at most 100 columns wide."""
 
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 from rich import box
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cldmray.report.attribution import Attribution
 from cldmray.report.model import Report, Severity
 from cldmray.report.words import (
     FINDING_LABELS,
@@ -51,7 +53,7 @@ def verdict_table(report: Report) -> Table:
 
 
 def print_report(report: Report, file: TextIO | None = None) -> None:
-    """Print the table of risks, notes, rejected files and the verdict.
+    """Print the table of risks, what carries the leak, notes, rejected files and the verdict.
 
     Args:
         report: the finished audit.
@@ -72,6 +74,8 @@ def print_report(report: Report, file: TextIO | None = None) -> None:
     for risk in report.ranked_risks:
         if risk.note:
             console.print(Text(f"Note on {risk.anonymizer}: {risk.note}"))
+    if report.attribution is not None:
+        console.print(Text(f"Why: {report.attribution.headline}"))
     for note in report.notes:
         console.print(Text(f"Note: {note}"))
     if report.rejected.num_rows:
@@ -80,3 +84,14 @@ def print_report(report: Report, file: TextIO | None = None) -> None:
     severity = report.verdict.severity
     console.print()
     console.print(Text(f"{SEVERITY_LABELS[severity]}: {report.verdict.sentence}", STYLES[severity]))
+
+
+def print_attribution(found: Attribution, notes: Sequence[str] = ()) -> None:
+    """Print what carries the leak: statements, caveats, and last the headline."""
+    console = Console(width=WIDTH, highlight=False, soft_wrap=False)
+    for statement in found.statements:
+        console.print(Text(f"- {statement}"))
+    for note in notes:
+        console.print(Text(f"Note: {note}"))
+    console.print()
+    console.print(Text(found.headline, "bold"))

@@ -3,6 +3,7 @@
 import json
 
 from cldmray import storage
+from cldmray.report.attribution import write_attribution
 from cldmray.report.html import report_figures, write_html
 from cldmray.report.model import Report
 from cldmray.report.results import write_results
@@ -12,7 +13,8 @@ def write_report(report: Report, folder_uri: str) -> list[str]:
     """Write the page, the tables, the verdict for programs and the figures.
 
     Files: ``results.parquet``, ``results.json``, ``rejected.parquet``, ``verdict.json``
-    (sentence and machine part), ``figures/*.png`` and, last, ``report.html``.
+    (sentence and machine part), ``figures/*.png``, ``attribution.parquet`` and
+    ``attribution.json`` where there is one, and, last, ``report.html``.
 
     Args:
         report: the finished audit.
@@ -25,6 +27,8 @@ def write_report(report: Report, folder_uri: str) -> list[str]:
         BadInputError: the results or pictures are malformed; the page is not written then.
     """
     written = write_results(report.results, folder_uri)
+    if report.attribution is not None:
+        written += write_attribution(report.attribution, folder_uri)
     figures = report_figures(report)
     verdict = {"sentence": report.verdict.sentence, **report.verdict.machine}
     text = json.dumps(verdict, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

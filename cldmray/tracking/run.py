@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from cldmray.errors import BadInputError
 from cldmray.tracking.connection import explained
-from cldmray.tracking.values import flat_params, flat_tags, result_metrics
+from cldmray.tracking.values import clean_metric, flat_params, flat_tags, result_metrics
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -54,7 +54,7 @@ class Run:
 
         now = int(time.time() * 1000)
         entries = [
-            Metric(name, float(value), now, step)
+            Metric(clean_metric(name), float(value), now, step)
             for name, value in metrics.items()
             if not math.isnan(value)
         ]

@@ -73,6 +73,11 @@ def clean_key(key: str) -> str:
     return shortened(FORBIDDEN_IN_KEY.sub("_", redact_text(key)), LONGEST_KEY)
 
 
+def clean_metric(name: str) -> str:
+    """A metric's name with the characters that MLflow accepts; slashes stay."""
+    return "/".join(clean_key(part) for part in name.split("/"))
+
+
 def shortened(text: str, longest: int = LONGEST_VALUE) -> str:
     """Text of at most ``longest`` characters; a longer one is cut and ends with its hash."""
     if len(text) <= longest:
