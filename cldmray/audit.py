@@ -1,21 +1,22 @@
 """The plan of an audit: which stages run, in which order, and what is made of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow.compute as pc
 
-from cldmray.campaign import Campaign
+from cldmray.campaign import Campaign, Findings
 from cldmray.config import AuditConfig
 from cldmray.engine.stages import Stages
 from cldmray.evaluation import Attack, curve, strongest
 from cldmray.exposure import Exposure
 from cldmray.faces.records import EVALUATION
 from cldmray.gate import check_people
+from cldmray.leak import Leak
 from cldmray.report.examples import example_grid
-from cldmray.report.model import Report, Stage
+from cldmray.report.model import AnonymizerRisk, AttackRate, Report, Stage
 from cldmray.report.words import percent
 from cldmray.result_rows import results_table
 from cldmray.utility import Utility
@@ -28,12 +29,11 @@ class Outcome:
 
     Attributes:
         report: everything that is shown.
-        curves, clear: see :class:`cldmray.campaign.Findings`.
+        found: what the attackers found.
     """
 
     report: Report
-    curves: dict[tuple[str, str], list[dict[str, float]]]
-    clear: dict[tuple[str, str], float]
+    found: Findings
 
 
 class Audit:
@@ -76,12 +76,15 @@ class Audit:
         check_people(config.audit.terms.rules, pc.count_distinct(evaluated).as_py())
         faces = self.exposure.faces(listing)
         redrawn = {key: self.exposure.redraw(key, faces) for key in config.anonymizer}
-        every, curves, clear = self.campaign.run(faces, redrawn)
+        found = self.campaign.run(faces, redrawn)
+        every, clear = found.attacks, found.clear
+        leak = Leak(config, self.stages, self.campaign)
+        attribution = leak.explain(faces, found) if config.audit.attribution else None
         utility = self.utility.run(faces, redrawn, self.campaign.embedded)
         names = [member.name for member in config.anonymizer.values()]
         note = self._health(clear)
         by_name = {name: [a for a in every if a.anonymizer == name] for name in names}
-        risks = [strongest(found, config.audit, note) for found in by_name.values() if found]
+        risks = [self._risk(named, note) for named in by_name.values() if named]
         self._check_promises(by_name)
         controls = {m.name for m in config.anonymizer.values() if m.is_control}
         rungs = [rung.name for rung in config.attack.values()]
@@ -113,8 +116,26 @@ class Audit:
             notes=self.notes,
             data_fingerprint=faces.manifest.content[:16],
             utility=utility,
+            attribution=attribution,
         )
-        return Outcome(report, curves, clear)
+        return Outcome(report, found)
+
+    def _risk(self, every: list[Attack], note: str) -> AnonymizerRisk:
+        """The strongest attack on one anonymizer, and how well its pictures are linked.
+
+        Linking anonymized pictures with each other names nobody, so it counts as a risk of its own,
+        unless nothing else was measured.
+        """
+        linked = [attack for attack in every if attack.gallery == "anonymized_only"]
+        named = [attack for attack in every if attack.gallery != "anonymized_only"]
+        risk = strongest(named or linked, self.config.audit, note)
+        if not (named and linked):
+            return risk
+        worst = strongest(linked, self.config.audit, "")
+        rate = AttackRate(
+            worst.attacker, worst.protocol, worst.gallery, worst.risk, worst.low, worst.high
+        )
+        return replace(risk, linkage=rate)
 
     def _check_promises(self, by_name: dict[str, list[Attack]]) -> None:
         """Test each method's own k where its promise speaks: with everybody's photos known.

@@ -1,44 +1,52 @@
 """The attackers' side of an audit: every rung learns, embeds and names people."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from cldmray.attackers.ladder import Rung, TrainedRung, training_order
-from cldmray.attackers.off_the_shelf import OffTheShelf
-from cldmray.attackers.recognizer import Recognizer
-from cldmray.attackers.teacher_guided import TaughtRung
+from cldmray.attackers.fusion import Fusion
+from cldmray.attackers.ladder import EmbeddingRung, Rung, TrainedRung, training_order
 from cldmray.config import AuditConfig
-from cldmray.engine.attack_data import pair_set, validation_set
-from cldmray.engine.attack_training import check_training, fit_encoder, learning_curve
-from cldmray.engine.embed import ORIGINAL, embed_views
+from cldmray.embedding import Embedder, Trained, of_splits, seeded
+from cldmray.engine.attack_training import check_training, learning_curve
+from cldmray.engine.embed import ORIGINAL, region_view
 from cldmray.engine.stages import Stages
 from cldmray.engine.tables import StageTable
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.evaluation import Attack, attacks, clear_rank_1
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION
+from cldmray.fusing import Part, fuse
 
 Pair = tuple[str, str]
 """Anonymizer and attacker, by their names in tables."""
 
+LearningCurve = list[dict[str, float]]
 
-class Findings(NamedTuple):
+
+@dataclass
+class Findings:
     """What the attackers found.
 
     Attributes:
         attacks: every rung against every anonymizer, in every protocol and gallery.
-        curves: learning curve of each; empty for rungs that learn nothing.
-        clear: rank-1 rate on clear photographs of those rungs for which it says how well they know
-            faces. A rung with a teacher has the teacher's.
+        curves: learning curve of every training of each; empty for rungs that learn nothing.
+        clear: rank-1 rate on clear photographs, the mean over trainings, of those rungs for which
+            it says how well they know faces. A rung with a teacher has the teacher's.
+        encoders: encoder of the first training of each; None for rungs that learn nothing.
+        regions: as ``attacks``, on pictures of which one of ``audit.regions`` is left.
+        weights: of each part of a fusion, ``<protocol>/<gallery>/<rung>``.
     """
 
-    attacks: list[Attack]
-    curves: dict[Pair, list[dict[str, float]]]
-    clear: dict[Pair, float]
+    attacks: list[Attack] = field(default_factory=list)
+    curves: dict[Pair, list[LearningCurve]] = field(default_factory=dict)
+    clear: dict[Pair, float] = field(default_factory=dict)
+    encoders: dict[Pair, StageTable | None] = field(default_factory=dict)
+    regions: list[Attack] = field(default_factory=list)
+    weights: dict[Pair, dict[str, float]] = field(default_factory=dict)
 
 
-class Campaign:
+class Campaign(Embedder):
     """Trains every rung, embeds with it, and ranks the probes of every anonymizer.
 
     Args:
@@ -46,10 +54,6 @@ class Campaign:
         stages: runs and remembers the stages.
         announce: called with lines of progress.
         notes: caveats for the report are appended here.
-
-    Attributes:
-        embedded: embeddings of every rung that has run, by its name; of those that depend on the
-            anonymizer, the last.
     """
 
     def __init__(
@@ -59,12 +63,9 @@ class Campaign:
         announce: Callable[[str], None],
         notes: list[str],
     ) -> None:
-        self.config = config
-        self.stages = stages
-        self.announce = announce
+        super().__init__(config, stages, announce)
         self.notes = notes
-        self.embedded: dict[str, StageTable] = {}
-        self._photos: dict[tuple[Recognizer, tuple[str, ...]], StageTable] = {}
+        self._trained: Trained = {}
 
     def check(self) -> None:
         """Find out before any work starts whether every rung has what it needs.
@@ -90,31 +91,93 @@ class Campaign:
         Raises:
             BadInputError: no attack could be run.
         """
-        config = self.config
-        shared: dict[str, StageTable] = {}
-        found = Findings([], {}, {})
-        for key in training_order(config.attack):
-            rung = config.attack[key]
+        attack = self.config.attack
+        fusions = [rung for rung in attack.values() if isinstance(rung, Fusion)]
+        splits = (EVALUATION, ATTACKER_VALIDATION) if fusions else (EVALUATION,)
+        found = Findings()
+        parts: dict[str, list[Part]] = {key: [] for key in redrawn}
+        for key in training_order(attack):
+            rung = attack[key]
+            if not isinstance(rung, EmbeddingRung):
+                continue
             for target in self._targets(rung, redrawn):
-                source = redrawn[target[0]] if rung.per_anonymizer else None
-                encoder = None
-                if isinstance(rung, TrainedRung):
-                    encoder = self.train(rung, faces, source, shared)
-                    if not rung.per_anonymizer:
-                        shared[rung.name] = encoder
-                tables = [redrawn[name] for name in target]
-                embeddings = self.embed(rung, encoder, faces, tables)
-                rate = clear_rank_1(embeddings, ORIGINAL) if rung.knows_clear_faces else None
-                for name in target:
-                    setting = config.anonymizer[name].name
-                    pair = setting, rung.name
-                    found.attacks.extend(attacks(embeddings, *pair, config.audit, ORIGINAL))
-                    found.curves[pair] = [] if encoder is None else learning_curve(encoder)
-                    if rate is not None:
-                        found.clear[pair] = rate
+                tables = self._embed_all(rung, target, faces, redrawn, splits, found)
+                evaluated = [of_splits(table, faces, (EVALUATION,)) for table in tables]
+                self._judge(rung, target, evaluated, found)
+                if fusions:
+                    known = [of_splits(table, faces, (ATTACKER_VALIDATION,)) for table in tables]
+                    for name in target:
+                        parts[name].append(Part(key, rung.name, evaluated, known))
+        for fusion in fusions:
+            for name, table in redrawn.items():
+                if self._can_learn(fusion, name, table):
+                    self._fuse(fusion, name, parts[name], found)
         if not found.attacks:
             raise BadInputError("no attack could be run; see the notes: " + " ".join(self.notes))
         return found
+
+    def _embed_all(
+        self,
+        rung: EmbeddingRung,
+        target: list[str],
+        faces: StageTable,
+        redrawn: dict[str, StageTable],
+        splits: tuple[str, ...],
+        found: Findings,
+    ) -> list[pa.Table]:
+        """Embeddings by every training of a rung; its encoders and curves go to the findings."""
+        source = redrawn[target[0]] if rung.per_anonymizer else None
+        trained = isinstance(rung, TrainedRung)
+        tables, curves, encoders = [], [], []
+        for training in range(self.config.audit.attacker_seeds if trained else 1):
+            one, encoder = seeded(rung, training), None
+            if isinstance(one, TrainedRung):
+                start = self._trained[one.start_from, training] if one.start_from else None
+                encoder = self.train(one, faces, source, start)
+                curves.append(learning_curve(encoder))
+                if not rung.per_anonymizer:
+                    self._trained[rung.name, training] = encoder
+            encoders.append(encoder)
+            shown = [redrawn[name] for name in target]
+            tables.append(self.embed(one, encoder, faces, shown, splits))
+        for name in target:
+            pair = self.config.anonymizer[name].name, rung.name
+            found.encoders[pair], found.curves[pair] = encoders[0], curves
+        return tables
+
+    def _judge(
+        self, rung: EmbeddingRung, target: list[str], tables: list[pa.Table], found: Findings
+    ) -> None:
+        """Attacks of one rung on the anonymizers of one training."""
+        audit = self.config.audit
+        rate = None
+        if rung.knows_clear_faces:
+            rate = sum(clear_rank_1(table, ORIGINAL) for table in tables) / len(tables)
+        for name in target:
+            setting = self.config.anonymizer[name].name
+            found.attacks.extend(attacks(tables, setting, rung.name, audit, ORIGINAL))
+            for view in (region_view(setting, region) for region in audit.regions):
+                found.regions.extend(attacks(tables, view, rung.name, audit, ORIGINAL))
+            if rate is not None:
+                found.clear[setting, rung.name] = rate
+
+    def _fuse(self, fusion: Fusion, name: str, parts: list[Part], found: Findings) -> None:
+        """Attacks of a fusion on one anonymizer, out of what the other rungs saw of it."""
+        setting = self.config.anonymizer[name].name
+        keys = fusion.parts([key for key in self.config.attack if key != fusion.name])
+        chosen = [part for part in parts if part.key in keys]
+        if len(chosen) < 2:
+            self.notes.append(
+                f"{fusion.name} was not run against {setting}: fewer than two of its attackers "
+                "attacked it."
+            )
+            return
+        fused, weights, note = fuse(fusion, chosen, setting, self.config.audit)
+        if note:
+            self.notes.append(note)
+        found.attacks.extend(fused)
+        pair = setting, fusion.name
+        found.weights[pair], found.curves[pair], found.encoders[pair] = weights, [], None
 
     def _targets(self, rung: Rung, redrawn: dict[str, StageTable]) -> list[list[str]]:
         """Keys of the anonymizers that the rung can attack, those of one training together."""
@@ -123,91 +186,14 @@ class Campaign:
         return [[key] for key, table in redrawn.items() if self._can_learn(rung, key, table)]
 
     def _can_learn(self, rung: Rung, key: str, table: StageTable) -> bool:
+        setting = self.config.anonymizer[key]
+        if setting.unchanged and isinstance(rung, TrainedRung):
+            return False
         counts = {split: table.count(split) for split in (ATTACKER, ATTACKER_VALIDATION)}
         absent = [split for split, count in counts.items() if not count]
         if absent:
             self.notes.append(
-                f"{rung.name} was not run against {self.config.anonymizer[key].name}: it has no "
+                f"{rung.name} was not run against {setting.name}: it has no "
                 f"anonymized pictures of {' and '.join(absent)} people to learn from."
             )
         return not absent
-
-    def train(
-        self,
-        rung: TrainedRung,
-        faces: StageTable,
-        redrawn: StageTable | None,
-        shared: dict[str, StageTable],
-    ) -> StageTable:
-        """The rung's encoder, trained on attacker people.
-
-        Args:
-            redrawn: table of the anonymizer that it learns from, if it does.
-            shared: encoders of the rungs that are trained already, by name.
-        """
-        start = shared[rung.start_from] if rung.start_from else None
-        taught = None
-        if isinstance(rung, TaughtRung):
-            taught = self.photos(rung.teacher, faces, (*rung.training_splits, ATTACKER_VALIDATION))
-        inputs = [table.key for table in (faces, redrawn, start, taught) if table is not None]
-        engine = self.config.engine
-        name = f"train-{rung.name}"
-        stage = self.stages.run(
-            name,
-            {"rung": rung, "workers": engine.train_workers},
-            inputs,
-            lambda folder: fit_encoder(
-                rung,
-                pair_set(rung, faces, redrawn, taught),
-                validation_set(rung, faces, redrawn, taught),
-                start,
-                engine,
-                folder,
-            ),
-        )
-        last = learning_curve(stage)[-1]
-        self.announce(
-            f"{name}: loss {last['loss']:.3f}, validation rank-1 "
-            f"{100 * last['validation_rank_1']:.1f} %"
-        )
-        return stage
-
-    def photos(self, teacher: Recognizer, faces: StageTable, splits: tuple[str, ...]) -> StageTable:
-        """A teacher's embeddings of the photographs of some splits, computed once for all rungs."""
-        if (teacher, splits) not in self._photos:
-            self._photos[teacher, splits] = self.stages.run(
-                f"photos-{teacher.name}",
-                {"teacher": teacher, "splits": splits},
-                [faces.key],
-                lambda folder: embed_views(
-                    OffTheShelf(teacher), None, faces, [], self.config.engine, folder, splits
-                ),
-            )
-        return self._photos[teacher, splits]
-
-    def embed(
-        self,
-        rung: Rung,
-        encoder: StageTable | None,
-        faces: StageTable,
-        tables: list[StageTable],
-    ) -> pa.Table:
-        """Embeddings of the evaluation people: photographs, and pictures of every given table.
-
-        A rung embeds both sides itself, but for one with a teacher: its gallery is the teacher's.
-        """
-        teacher = rung.teacher if isinstance(rung, TaughtRung) else None
-        own = faces if teacher is None else None
-        settings = {"rung": rung} if encoder is None else {"condition": rung.probe_condition}
-        inputs = [table.key for table in (encoder, own, *tables) if table is not None]
-        stage = self.stages.run(
-            f"embed-{rung.name}",
-            settings,
-            inputs,
-            lambda folder: embed_views(rung, encoder, own, tables, self.config.engine, folder),
-        )
-        self.embedded[rung.name] = stage
-        if teacher is None:
-            return stage.read()
-        gallery = self.photos(teacher, faces, (EVALUATION,))
-        return pa.concat_tables([gallery.read(), stage.read()])

@@ -7,10 +7,12 @@ from typing import Any, Literal, get_args
 from omegaconf import DictConfig
 
 from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
+from cldmray.attackers.fusion import Fusion
 from cldmray.attackers.ladder import Rung, training_order
 from cldmray.building import build, plain
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import ORIGINAL
+from cldmray.faces.regions import Region
 from cldmray.faces.source import FaceSource
 from cldmray.faces.splits import SplitConfig
 from cldmray.gallery.references import Gallery, Protocol
@@ -28,6 +30,8 @@ class AuditSettings:
     Attributes:
         title: of the report and of the MLflow run.
         seed: of the pictures and of the confidence intervals.
+        attacker_seeds: times that every attacker is trained, each time with another seed. Rates are
+            the means, and ``rank_1_by_seed`` tells how far apart the trainings are.
         attacker_draws: times that the attacker sends each of its photos through an anonymizer.
         protocols, galleries: which of DESIGN section 4 are measured.
         level: of the confidence intervals in tables, in (0, 1). The verdict's intervals are
@@ -44,11 +48,15 @@ class AuditSettings:
         utility: how the usefulness of pictures is measured, see :mod:`cldmray.utility`; may be
             empty. ``faces_found`` and ``pose`` need the extra ``recognizer``.
         utility_pictures: photographs of evaluation people that it is measured on, at most.
+        attribution: whether the report says what carries the leak; see :mod:`cldmray.leak`.
+        regions: parts of the pictures, ``face`` and ``surroundings``, that attackers are tried on
+            by themselves.
     """
 
     title: str = "Face anonymization audit"
     seed: int = 0
     attacker_draws: int = 1
+    attacker_seeds: int = 1
     protocols: list[Protocol] = field(default_factory=lambda: ["full_ref", "few_ref", "single_ref"])
     galleries: list[Gallery] = field(
         default_factory=lambda: ["source_excluded", "source_included", "anonymized_only"]
@@ -64,13 +72,16 @@ class AuditSettings:
     fail_on: str | list[str] | None = None
     utility: list[UtilityMeasure] = field(default_factory=lambda: list(get_args(UtilityMeasure)))
     utility_pictures: int = 500
+    attribution: bool = True
+    regions: list[Region] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for key in ("seed", "grid_pictures"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
-        if self.attacker_draws < 1:
-            raise ValueError(f"attacker_draws: must be at least 1, got {self.attacker_draws}")
+        for key in ("attacker_draws", "attacker_seeds"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         for key in ("protocols", "galleries"):
             chosen = getattr(self, key)
             if not chosen or len(set(chosen)) < len(chosen):
@@ -79,6 +90,8 @@ class AuditSettings:
             raise ValueError(f"utility: name none twice, got {self.utility}")
         if self.utility_pictures < 2:
             raise ValueError(f"utility_pictures: must be at least 2, got {self.utility_pictures}")
+        if len(set(self.regions)) < len(self.regions):
+            raise ValueError(f"regions: name none twice, got {self.regions}")
         if not 0 < self.level < 1:
             raise ValueError(f"level: must be in (0, 1), got {self.level}")
         if self.resamples < 100:
@@ -129,6 +142,12 @@ class AuditConfig:
             training_order(self.attack)
         except ValueError as error:
             raise ValueError(f"attack.{error}") from error
+        for key, rung in self.attack.items():
+            if isinstance(rung, Fusion):
+                try:
+                    rung.parts([other for other in self.attack if other != key])
+                except ValueError as error:
+                    raise ValueError(f"attack.{key}.{error}") from error
         _check_release(self.audit.release, [item.name for item in self.anonymizer.values()])
 
 

@@ -1,5 +1,6 @@
 """From embeddings to attacks, curves and the strongest attack on each anonymizer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from cldmray.config import AuditSettings
 from cldmray.errors import BadInputError
 from cldmray.faces.records import embedding_matrix
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
-from cldmray.gallery.references import Embedded
+from cldmray.gallery.references import Embedded, Gallery, Protocol
 from cldmray.gallery.scores import EmbeddingScores, Scores
 from cldmray.metrics.confidence import Interval, bootstrap_columns
 from cldmray.metrics.identification import chance, cmc, success_at_rank
@@ -61,28 +62,48 @@ def view_of(table: pa.Table, view: str) -> Embedded:
     )
 
 
-def attacks(
-    embeddings: pa.Table, anonymizer: str, attacker: str, settings: AuditSettings, original: str
-) -> list[Attack]:
-    """Rank the probes of one anonymizer in every protocol and gallery of the audit.
+def scores_of(
+    embeddings: pa.Table, view: str, protocol: Protocol, gallery: Gallery, original: str
+) -> Scores:
+    """Scores of the probes of one view against everybody in the table.
 
     Args:
-        embeddings: of one encoder, with the views ``original`` and ``anonymizer``.
+        embeddings: of one encoder, with the views ``original`` and ``view``.
 
     Raises:
-        BadInputError: the anonymizer has no picture of the evaluated people; also see
+        BadInputError: there is no picture of that view; also see
             :func:`cldmray.gallery.references.choose_references`.
     """
-    probes, photos = view_of(embeddings, anonymizer), view_of(embeddings, original)
+    probes = view_of(embeddings, view)
     if not len(probes.sample_ids):
-        raise BadInputError(f"{anonymizer}: there is no picture of the people to be evaluated")
-    found = []
-    for protocol in settings.protocols:
-        for gallery in settings.galleries:
-            known = probes if gallery == "anonymized_only" else photos
-            scores = EmbeddingScores(probes, known, protocol, gallery)
-            found.append(Attack.of(anonymizer, attacker, protocol, gallery, scores))
-    return found
+        raise BadInputError(f"{view}: there is no picture of the people to be named")
+    known = probes if gallery == "anonymized_only" else view_of(embeddings, original)
+    return EmbeddingScores(probes, known, protocol, gallery)
+
+
+def attacks(
+    tables: Sequence[pa.Table], view: str, attacker: str, settings: AuditSettings, original: str
+) -> list[Attack]:
+    """Rank the probes of one view in every protocol and gallery of the audit.
+
+    Args:
+        tables: embeddings of the evaluation people by every training of the attacker.
+        view: of the probes, such as an anonymizer's name; it becomes the attacks' ``anonymizer``.
+
+    Raises:
+        BadInputError: see :func:`scores_of`.
+    """
+    return [
+        Attack.of(
+            view,
+            attacker,
+            protocol,
+            gallery,
+            *(scores_of(table, view, protocol, gallery, original) for table in tables),
+        )
+        for protocol in settings.protocols
+        for gallery in settings.galleries
+    ]
 
 
 def clear_rank_1(embeddings: pa.Table, original: str) -> float:

@@ -54,6 +54,9 @@ def measure(ranks: Ranks, scores: Sequence[Scores], settings: AuditSettings) -> 
     the mean of their photos; ``largest_k_not_rejected``, whose lower bound is the largest k that
     the attack supports, and ``k_point_estimate``, 1 / rank-1.
 
+    Where there are several trainings, ``rank_1_by_seed``: the bounds are not those of an interval
+    but the lowest and the highest rank-1 rate of one training.
+
     Measures of scores: ``rank_1_shuffled``, the rank-1 rate if the probes' identities were
     shuffled, which is the measured rate of guessing where people with many photos attract matches
     (its interval takes the shares of the identities as given); ``eer``, ``tmr_at_fmr_*``,
@@ -68,6 +71,8 @@ def measure(ranks: Ranks, scores: Sequence[Scores], settings: AuditSettings) -> 
     """
     trials = [collect(one) for one in scores]
     measured = _identification(ranks, trials, settings)
+    if len(scores) > 1:
+        measured.append(_by_seed(ranks, len(scores)))
     measured += _anonymity_sets(ranks, settings)
     measured += _claims(measured[0].interval, ranks.gallery_size)
     by_training = [[*_verification(one, settings), *_open_set(one, settings)] for one in trials]
@@ -120,6 +125,12 @@ def _identification(ranks: Ranks, trials: list[Trials], settings: AuditSettings)
         )
         measured.append(Measured("rank_1_shuffled", mean, chance(1, size)))
     return measured
+
+
+def _by_seed(ranks: Ranks, trainings: int) -> Measured:
+    rates = success_at_rank(ranks.better, ranks.ties, 1).reshape(trainings, -1).mean(1)
+    spread = Interval(float(rates.mean()), float(rates.min()), float(rates.max()))
+    return Measured("rank_1_by_seed", spread, chance(1, ranks.gallery_size))
 
 
 def _anonymity_sets(ranks: Ranks, settings: AuditSettings) -> list[Measured]:

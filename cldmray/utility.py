@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.attackers.detector import YuNet
-from cldmray.attackers.ladder import ReadyRung, Rung
+from cldmray.attackers.ladder import EmbeddingRung, ReadyRung, Rung
 from cldmray.attackers.teacher_guided import TaughtRung
 from cldmray.conditions.canny import Canny
 from cldmray.config import AuditConfig
@@ -164,7 +164,7 @@ def known_groups(source: FaceSource) -> pa.Table | None:
     return attributes_table(source) if isinstance(source, SyntheticFaces) else None
 
 
-def features_rung(rungs: Mapping[str, Rung]) -> Rung | None:
+def features_rung(rungs: Mapping[str, Rung]) -> EmbeddingRung | None:
     """The rung whose embeddings serve as features: the first that learns nothing, else the first.
 
     It must embed photographs and pictures alike, read both as they are, be the same for every
@@ -173,7 +173,8 @@ def features_rung(rungs: Mapping[str, Rung]) -> Rung | None:
     fit = [
         rung
         for rung in rungs.values()
-        if not rung.per_anonymizer
+        if isinstance(rung, EmbeddingRung)
+        and not rung.per_anonymizer
         and rung.probe_condition is None
         and rung.knows_clear_faces
         and not isinstance(rung, TaughtRung)

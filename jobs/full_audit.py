@@ -44,8 +44,9 @@ def main(composed: DictConfig) -> int:
             run,
             results=report.results,
             metrics=risks | utility_metrics(report.utility),
-            curves=outcome.curves,
-            clear=outcome.clear,
+            curves=outcome.found.curves,
+            clear=outcome.found.clear,
+            weights=outcome.found.weights,
             tags=verdict_tags(judged) | {"data_fingerprint": report.data_fingerprint},
             files={uri.rsplit("/", 1)[-1]: storage.read_bytes(uri) for uri in public},
         )

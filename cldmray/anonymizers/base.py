@@ -50,6 +50,11 @@ class Setting(ABC):
         return False
 
     @property
+    def unchanged(self) -> bool:
+        """Whether it hands pictures on as they are, so that there is nothing to learn from them."""
+        return False
+
+    @property
     def promised_k(self) -> int | None:
         """The k of k-anonymity that the method promises by construction; None: no promise."""
         return None

@@ -28,6 +28,10 @@ class Copy(Anonymizer):
     def is_control(self) -> bool:
         return True
 
+    @property
+    def unchanged(self) -> bool:
+        return True
+
     def open(self) -> Redraw:
         return _copy
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from cldmray.anonymizers import pipeline
 from cldmray.anonymizers.base import Batch
 from cldmray.errors import BadInputError
 from cldmray.faces.records import Pictures
+from cldmray.faces.regions import ellipse
 from cldmray.hashing import digest
 
 if TYPE_CHECKING:
@@ -152,15 +152,6 @@ class PipelineRedraw:
 def unit_range(pictures: Pictures) -> Tensor:
     """uint8 (N, height, width, 3) to float32 (N, 3, height, width) in 0..1."""
     return torch.tensor(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
-
-
-def ellipse(height: int, width: int, share: float) -> npt.NDArray[np.bool_]:
-    """Central ellipse whose axes are ``share`` of the sides: bool, shape (height, width)."""
-    down, across = np.ogrid[:height, :width]
-    y = (2 * down + 1 - height) / (share * height)
-    x = (2 * across + 1 - width) / (share * width)
-    inside: npt.NDArray[np.bool_] = x**2 + y**2 <= 1
-    return inside
 
 
 def _noise(seed: np.int64, shape: torch.Size) -> Tensor:

@@ -138,7 +138,8 @@ def synchronised(network: nn.Module, backbone: str) -> nn.Module:
     if split_name(backbone)[0] == "timm":
         converted: nn.Module = _library("timm.layers", backbone).convert_sync_batchnorm(network)
         return converted
-    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    shared: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return shared
 
 
 def freeze_batch_norms(network: nn.Module) -> None:

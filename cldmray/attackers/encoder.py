@@ -143,8 +143,8 @@ class FaceEncoder(nn.Module):
             self.pool = nn.Identity()
         self.head = nn.Linear(inputs, config.dimensions)
         if config.normalisation == "imagenet":
-            self.register_buffer("mean", _colours(IMAGENET_MEAN), persistent=False)
-            self.register_buffer("deviation", _colours(IMAGENET_DEVIATION), persistent=False)
+            self.mean = nn.Buffer(_colours(IMAGENET_MEAN), persistent=False)
+            self.deviation = nn.Buffer(_colours(IMAGENET_DEVIATION), persistent=False)
         self.train()
 
     def train(self, mode: bool = True) -> Self:

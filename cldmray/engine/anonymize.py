@@ -23,8 +23,12 @@ from cldmray.faces.records import (
     encode_pictures,
 )
 
-KEPT = ["sample_id", "identity", "split", "draw", "seed"]
 SHAPE = ["height", "width"]
+PIXELS = "pixels"
+MAP = "condition "
+"""Prefix of the columns of condition maps, before the control's name."""
+SHOWN = "condition_image"
+"""Column, where a block has one, of the pictures that the conditions are taken from."""
 
 
 def raw_column(pictures: Pictures) -> pa.Array:
@@ -45,7 +49,11 @@ def raw_pictures(block: pa.Table, column: str) -> Pictures:
 
 
 class Prepare:
-    """Turns faces into what the actors need: draws, seeds, raw pixels and condition maps."""
+    """Turns faces into what the actors need: draws, seeds, raw pixels and condition maps.
+
+    The maps are those of the pictures in the column :data:`SHOWN` where there is one. Columns that
+    faces do not have travel on with the pictures.
+    """
 
     def __init__(self, anonymizer: Anonymizer, splits: Mapping[str, int], audit_seed: int) -> None:
         self.anonymizer = anonymizer
@@ -65,23 +73,31 @@ class Prepare:
         take = [row for row, _ in rows]
         draws = [draw for _, draw in rows]
         seeds = [hashing.picture_seed(ids[row], draw, self.audit_seed) for row, draw in rows]
-        table = block.select(["sample_id", "identity", "split"]).take(pa.array(take, pa.int64()))
+        others = [name for name in block.column_names if name not in ("image", SHOWN)]
+        table = block.select(others).take(pa.array(take, pa.int64()))
         used, position = np.unique(np.array(take, np.int64), return_inverse=True)
         photos = decode_pictures(block["image"].to_pylist())[used]
+        shown = photos
+        if SHOWN in block.column_names:
+            shown = decode_pictures(block[SHOWN].to_pylist())[used]
         height, width = photos.shape[1:3]
         columns: dict[str, pa.Array] = {
             "draw": pa.array(draws, pa.int32()),
             "seed": pa.array(seeds, pa.int64()),
             "height": pa.array([height] * len(rows), pa.int32()),
             "width": pa.array([width] * len(rows), pa.int32()),
-            "pixels": raw_column(photos[position]),
+            PIXELS: raw_column(photos[position]),
         }
         for name, condition in self.anonymizer.conditions.items():
-            maps = condition(photos) if rows else photos
-            columns[f"condition {name}"] = raw_column(maps[position])
+            maps = condition(shown) if rows else shown
+            columns[MAP + name] = raw_column(maps[position])
         for name, column in columns.items():
             table = table.append_column(name, column)
         return table
+
+
+def _is_raw(column: str) -> bool:
+    return column == PIXELS or column.startswith(MAP)
 
 
 class AnonymizerActor:
@@ -96,20 +112,20 @@ class AnonymizerActor:
         self.redraw = anonymizer.open()
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        table = block.select([*KEPT, *SHAPE])
+        table = block.select([name for name in block.column_names if not _is_raw(name)])
         if not block.num_rows:
-            return table.append_column("pixels", block["pixels"])
+            return table.append_column(PIXELS, block[PIXELS])
         starts = range(0, block.num_rows, self.batch_size)
         batches = [self._batch(block.slice(start, self.batch_size)) for start in starts]
         redrawn = np.concatenate([self.redraw(batch) for batch in batches])
-        return table.append_column("pixels", raw_column(redrawn))
+        return table.append_column(PIXELS, raw_column(redrawn))
 
     def _batch(self, rows: pa.Table) -> Batch:
         return Batch(
             sample_ids=rows["sample_id"].to_pylist(),
-            images=raw_pictures(rows, "pixels"),
+            images=raw_pictures(rows, PIXELS),
             seeds=rows["seed"].to_numpy(),
-            conditions={name: raw_pictures(rows, f"condition {name}") for name in self.controls},
+            conditions={name: raw_pictures(rows, MAP + name) for name in self.controls},
         )
 
 
@@ -146,12 +162,17 @@ def redraw_stream(
     audit_seed: int,
     engine: EngineConfig,
 ) -> Dataset:
-    """The stream behind :func:`anonymize`: faces in, encoded anonymized pictures out."""
+    """The stream behind :func:`anonymize`: faces in, encoded anonymized pictures out.
+
+    Args:
+        faces: rows of ``records.FACES``, with further columns that the result will have too; see
+            :class:`Prepare`.
+    """
     name = anonymizer.name
 
     def encode(block: pa.Table) -> pa.Table:
-        images = encode_pictures(raw_pictures(block, "pixels"))
-        table = block.select(KEPT).append_column("image", images)
+        images = encode_pictures(raw_pictures(block, PIXELS))
+        table = block.drop_columns([*SHAPE, PIXELS]).append_column("image", images)
         return table.append_column("anonymizer", pa.array([name] * len(table), pa.string()))
 
     resources = dict(anonymizer.resources)

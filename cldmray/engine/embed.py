@@ -13,9 +13,21 @@ from cldmray.attackers.ladder import EmbeddingRung, ReadyRung, TrainedRung
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
 from cldmray.errors import BadInputError
-from cldmray.faces.records import EVALUATION, Pictures, decode_pictures, embeddings_schema
+from cldmray.faces.records import (
+    EVALUATION,
+    Pictures,
+    decode_pictures,
+    embeddings_schema,
+    encode_pictures,
+)
+from cldmray.faces.regions import Region, keep_region
 
 ORIGINAL = "original"
+
+
+def region_view(view: str, region: Region) -> str:
+    """Name of the view that shows one region of an anonymizer's pictures."""
+    return f"{view} region={region}"
 
 
 class EmbedActor:
@@ -65,6 +77,24 @@ def _embedder(
     return lambda pictures: embed(network, pictures, engine.batch_size, device)
 
 
+def _with_regions(whole: pa.Table, regions: Sequence[Region]) -> pa.Table:
+    """Rows of pictures, and after them the same rows once for each region."""
+    if not regions or not whole.num_rows:
+        return whole
+    pictures = decode_pictures(whole["image"].to_pylist())
+    tables = [whole]
+    for region in regions:
+        table = whole
+        for name, column in (
+            ("image", encode_pictures(keep_region(pictures, region))),
+            ("view", pa.array([region_view(v, region) for v in whole["view"].to_pylist()])),
+        ):
+            place = whole.schema.get_field_index(name)
+            table = table.set_column(place, whole.schema.field(name), column)
+        tables.append(table)
+    return pa.concat_tables(tables)
+
+
 def embed_views(
     rung: EmbeddingRung,
     encoder: StageTable | None,
@@ -73,6 +103,7 @@ def embed_views(
     engine: EngineConfig,
     folder: str,
     splits: Sequence[str] = (EVALUATION,),
+    regions: Sequence[Region] = (),
 ) -> None:
     """Write embeddings of photographs and of anonymized pictures, by one rung.
 
@@ -82,6 +113,8 @@ def embed_views(
         anonymized: each embedded as the view of its anonymizer's name.
         folder: gets a table of :func:`cldmray.faces.records.embeddings_schema`.
         splits: whose pictures are embedded.
+        regions: each adds a view :func:`region_view` of every anonymizer's pictures, in which the
+            rest is masked. A rung that reads probes through a condition sees the mask's border.
 
     Raises:
         BadInputError: there is nothing to embed.
@@ -96,7 +129,8 @@ def embed_views(
         return table.append_column("view", pa.array([ORIGINAL] * len(table), pa.string()))
 
     def redrawn(block: pa.Table) -> pa.Table:
-        return chosen(block).rename_columns({"anonymizer": "view"}).select([*columns, "view"])
+        whole = chosen(block).rename_columns({"anonymizer": "view"}).select([*columns, "view"])
+        return _with_regions(whole, regions)
 
     tasks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": TASK_CPUS}
     sizes = (engine.block_rows, engine.actors)

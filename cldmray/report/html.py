@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
@@ -9,6 +10,7 @@ import jinja2
 from cldmray import storage
 from cldmray.faces.records import ALL
 from cldmray.report import words
+from cldmray.report.attribution import Attribution
 from cldmray.report.figures import cmc_figure, risk_figure
 from cldmray.report.frontier import frontier_figure
 from cldmray.report.model import Report
@@ -54,7 +56,7 @@ def render_html(report: Report, figures: dict[str, bytes] | None = None) -> str:
     order = [risk.anonymizer for risk in report.ranked_risks]
     order += [row.anonymizer for row in report.utility]
     useful = [n for n in dict.fromkeys(order) if any(u.anonymizer == n for u in report.utility)]
-    return _template().render(
+    return _template("template.html.j2").render(
         report=report,
         machine=json.dumps(report.verdict.machine, indent=2, ensure_ascii=False, sort_keys=True),
         figures={name: base64.b64encode(png).decode() for name, png in drawn.items()},
@@ -73,6 +75,20 @@ def render_html(report: Report, figures: dict[str, bytes] | None = None) -> str:
     )
 
 
+def render_attribution(
+    found: Attribution, title: str, created: str, notes: Sequence[str] = ()
+) -> str:
+    """A page of its own for an attribution.
+
+    Args:
+        created: ISO 8601 time.
+        notes: caveats for the reader, one sentence each.
+    """
+    return _template("attribution_page.html.j2").render(
+        found=found, title=title, created=created, notes=notes, words=words
+    )
+
+
 def write_html(report: Report, uri: str, figures: dict[str, bytes] | None = None) -> None:
     """Write :func:`render_html` to a file, local or remote."""
     storage.write_bytes(uri, render_html(report, figures).encode())
@@ -85,7 +101,7 @@ def _count_reasons(rejected: list[dict[str, Any]]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cldmray.report", "."),
         autoescape=True,
@@ -93,4 +109,4 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("template.html.j2")
+    return environment.get_template(name)

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from cldmray.faces.records import Pictures
 from cldmray.report.advice import Gate, Recommendation
+from cldmray.report.attribution import Attribution
 
 Finding = Literal["leak", "inconclusive", "no_leak_found"]
 Severity = Literal["leak", "inconclusive", "no_leak_found", "neutral"]
@@ -72,6 +73,8 @@ class AnonymizerRisk:
         firmest: the attack with the highest lower bound, against which claims are tested; None:
             this one.
         upper: highest upper bound of all attacks on it, in [``high``, 1]; None: ``high``.
+        linkage: the attack that best links anonymized pictures of a person with each other, no
+            original at hand; None where that was not measured.
     """
 
     anonymizer: str
@@ -87,6 +90,7 @@ class AnonymizerRisk:
     note: str = ""
     firmest: AttackRate | None = None
     upper: float | None = None
+    linkage: AttackRate | None = None
 
     @property
     def rejecting(self) -> AttackRate:
@@ -204,6 +208,7 @@ class Report:
         notes: caveats for the reader, one sentence each.
         data_fingerprint: hash of the audited data; may be empty.
         utility: how useful each anonymizer's pictures still are; may be empty.
+        attribution: what carries the leak; None leaves the section out.
     """
 
     title: str
@@ -221,6 +226,7 @@ class Report:
     notes: list[str]
     data_fingerprint: str = ""
     utility: list[UtilityRow] = field(default_factory=list)
+    attribution: Attribution | None = None
 
     @property
     def ranked_risks(self) -> list[AnonymizerRisk]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 from rich import box
@@ -10,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from cldmray.report.attribution import Attribution
 from cldmray.report.model import Report, Severity, Verdict
 from cldmray.report.words import (
     FINDING_LABELS,
@@ -55,7 +57,7 @@ def verdict_table(report: Report) -> Table:
 
 
 def print_report(report: Report, file: TextIO | None = None) -> None:
-    """Print the table of risks, notes, rejected files, the verdict and what follows from it.
+    """Print the table of risks, what carries the leak, notes, rejected files and the verdict.
 
     Args:
         report: the finished audit.
@@ -76,6 +78,8 @@ def print_report(report: Report, file: TextIO | None = None) -> None:
     for risk in report.ranked_risks:
         if risk.note:
             console.print(Text(f"Note on {risk.anonymizer}: {risk.note}"))
+    if report.attribution is not None:
+        console.print(Text(f"Why: {report.attribution.headline}"))
     for note in report.notes:
         console.print(Text(f"Note: {note}"))
     if report.rejected.num_rows:
@@ -110,3 +114,14 @@ def _print_consequences(console: Console, verdict: Verdict) -> None:
         console.print(Text(f"{GATE_LABELS[gate.outcome]} ({gate.rules})", style))
         for reason in gate.reasons:
             console.print(Padding(Text(reason), (0, 0, 0, 2), expand=False))
+
+
+def print_attribution(found: Attribution, notes: Sequence[str] = ()) -> None:
+    """Print what carries the leak: statements, caveats, and last the headline."""
+    console = Console(width=WIDTH, highlight=False, soft_wrap=False)
+    for statement in found.statements:
+        console.print(Text(f"- {statement}"))
+    for note in notes:
+        console.print(Text(f"Note: {note}"))
+    console.print()
+    console.print(Text(found.headline, "bold"))

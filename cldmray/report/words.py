@@ -1,9 +1,11 @@
 """Numbers and record values in plain words."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cldmray.report.attribution import Question, Row
 from cldmray.report.model import AnonymizerRisk, Finding, Severity
 
 SEVERITY_LABELS: dict[Severity, str] = {
@@ -81,6 +83,48 @@ def k_in_words(risk: AnonymizerRisk) -> str:
     if risk.largest_k == 1:
         return "Every claim of k-anonymity is rejected, even k = 2."
     return f"Claims of k-anonymity above k = {risk.largest_k} are rejected."
+
+
+def linkage_in_words(risk: AnonymizerRisk) -> str:
+    """How often an anonymized picture finds another one of its person; empty if not measured."""
+    if risk.linkage is None:
+        return ""
+    _, _, _, rate, low, high = risk.linkage
+    return (
+        f"Without any original, {percent(rate)} ({percent(low)} to {percent(high)}) of the pictures "
+        "lead to another anonymized picture of their person first."
+    )
+
+
+QUESTION_LABELS: dict[Question, str] = {
+    "swap": "Condition of one person, starting picture of another: whom do attackers name?",
+    "ablation": "With and without the condition",
+    "scale": "From one control scale to the next",
+    "proxy": "The condition alone against the whole anonymizer",
+    "region": "The face, or its surroundings, by itself",
+    "boundary": "How loose may a setting be?",
+}
+
+MEASURE_LABELS = {
+    "rank_1": "named at first guess",
+    "rank_1_condition": "the condition's person named",
+    "rank_1_start": "the starting picture's person named",
+    "rank_1_either": "either of them named",
+    "condition_share": "share of these that is the condition's person",
+    "rank_1_difference": "difference of the rates",
+    "carried_share": "share of the rate that goes with the condition",
+    "proxy_share": "ratio of the rates",
+}
+
+
+def measured(row: Row) -> str:
+    """Value and bounds of a row of an attribution, as percentages."""
+    if row.measure not in MEASURE_LABELS:
+        return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+    low, high = (
+        "none" if math.isinf(bound) else f"{100 * bound:.1f}" for bound in (row.low, row.high)
+    )
+    return f"{100 * row.value:.1f} % [{low}, {high}]"
 
 
 def duration(seconds: float) -> str:

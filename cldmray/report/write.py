@@ -3,6 +3,7 @@
 import json
 
 from cldmray import storage
+from cldmray.report.attribution import write_attribution
 from cldmray.report.html import report_figures, write_html
 from cldmray.report.model import Report
 from cldmray.report.results import write_results
@@ -14,7 +15,8 @@ def write_report(report: Report, folder_uri: str) -> list[str]:
 
     Files: ``results.parquet``, ``results.json``, ``utility.parquet`` and ``utility.json`` where
     utility was measured, ``rejected.parquet``, ``verdict.json`` (sentence and machine part),
-    ``figures/*.png`` and, last, ``report.html``.
+    ``figures/*.png``, ``attribution.parquet`` and ``attribution.json`` where there is one, and,
+    last, ``report.html``.
 
     Args:
         report: the finished audit.
@@ -28,6 +30,8 @@ def write_report(report: Report, folder_uri: str) -> list[str]:
     """
     written = write_results(report.results, folder_uri)
     written += write_utility(report.utility, folder_uri)
+    if report.attribution is not None:
+        written += write_attribution(report.attribution, folder_uri)
     figures = report_figures(report)
     verdict = report.verdict.everything
     text = json.dumps(verdict, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

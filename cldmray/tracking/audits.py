@@ -17,8 +17,9 @@ def record(
     run: Run,
     results: pa.Table,
     metrics: Mapping[str, float],
-    curves: Mapping[Attack, Sequence[Mapping[str, float]]],
+    curves: Mapping[Attack, Sequence[Sequence[Mapping[str, float]]]],
     clear: Mapping[Attack, float],
+    weights: Mapping[Attack, Mapping[str, float]],
     tags: Mapping[str, object],
     files: Mapping[str, bytes],
 ) -> None:
@@ -28,9 +29,10 @@ def record(
         run: the parent run.
         results: all rows, schema ``records.RESULTS``; each child gets those of its attack.
         metrics: of the parent, such as ``risk/blur`` and ``utility/blur/ssim``.
-        curves: learning curve of each attack, empty for those that learn nothing: points with
-            ``step`` and further numbers.
+        curves: learning curves of each attack, one a training, none for those that learn nothing:
+            points with ``step`` and further numbers.
         clear: rank-1 rate on clear photographs of each attack that has one.
+        weights: of the parts of each attack that is a fusion.
         tags: words about the audit: verdict, data fingerprint.
         files: artifacts of the parent by name. Pictures of people do not belong there.
 
@@ -40,7 +42,8 @@ def record(
     run.set_tags(tags)
     run.log_metrics(metrics)
     run.log_files(files)
-    for (anonymizer, attacker), curve in curves.items():
+    for key, trainings in curves.items():
+        anonymizer, attacker = key
         chosen = pc.and_(
             pc.equal(results["anonymizer"], anonymizer), pc.equal(results["attacker"], attacker)
         )
@@ -48,4 +51,6 @@ def record(
             child.log_results(results.filter(chosen))
             if (rate := clear.get((anonymizer, attacker))) is not None:
                 child.log_metrics({"clear_rank_1": rate})
-            child.log_curve("training", curve)
+            child.log_metrics({f"weight/{k}": v for k, v in weights.get(key, {}).items()})
+            for training, curve in enumerate(trainings):
+                child.log_curve(f"training_{training}" if training else "training", curve)

@@ -130,6 +130,23 @@ class Tracker:
             yield run
 
     @contextmanager
+    def attribution_run(
+        self, name: str, params: Mapping[str, Any], seeds: Mapping[str, int]
+    ) -> Iterator[Run]:
+        """The run of an attribution, tagged as an audit's is.
+
+        It ends as ``audit_run`` does.
+
+        Args:
+            name: name of the run.
+            params: the composed configuration.
+            seeds: random seeds by purpose.
+        """
+        facts = {f"seed.{purpose}": str(seed) for purpose, seed in seeds.items()}
+        with self._recorded("attribution", name, params, facts) as run:
+            yield run
+
+    @contextmanager
     def child_run(self, parent: Run, anonymizer: str, attacker: str) -> Iterator[Run]:
         """A run below an audit's for what one attacker reached against one anonymizer.
 

@@ -21,6 +21,7 @@ from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.conditions import Canny, SoftEdge
 from cldmray.errors import BadInputError
 from cldmray.faces.records import Pictures
+from cldmray.faces.regions import ellipse
 
 CONF = Path(__file__).parents[2] / "conf"
 CANNY = Control(Canny(), "controlnet-canny")
@@ -154,21 +155,11 @@ def test_inpainting_keeps_what_lies_outside_the_ellipse(folder: Path) -> None:
     anonymizer = replace(settings(folder, {"canny": CANNY}, "inpaint"), mask=0.5, strength=1.0)
     whole = batch(anonymizer)
     drawn = anonymizer.open()(whole)
-    inside = redraw.ellipse(32, 32, 0.5)
+    inside = ellipse(32, 32, 0.5)
     np.testing.assert_array_equal(drawn[:, ~inside], whole.images[:, ~inside])
     assert (drawn != whole.images).any(-1)[:, inside].mean() > 0.9
     plain = replace(anonymizer, mode="img2img").open()(whole)
     assert furthest(plain[:, inside], drawn[:, inside]) > 1
-
-
-def test_the_ellipse() -> None:
-    assert redraw.ellipse(4, 4, 1.0).tolist() == [
-        [False, True, True, False],
-        [True, True, True, True],
-        [True, True, True, True],
-        [False, True, True, False],
-    ]
-    assert redraw.ellipse(200, 100, 0.5).mean() == pytest.approx(np.pi / 16, abs=2e-3)
 
 
 def test_a_model_that_reads_the_mask(tmp_path: Path, small: Any, build_parts: Any) -> None:
@@ -180,7 +171,7 @@ def test_a_model_that_reads_the_mask(tmp_path: Path, small: Any, build_parts: An
     paint = anonymizer.open()
     drawn = paint(whole)
     assert furthest(paint(take(whole, [2])), drawn[[2]]) <= 1
-    outside = ~redraw.ellipse(32, 32, 0.8)
+    outside = ~ellipse(32, 32, 0.8)
     np.testing.assert_array_equal(drawn[:, outside], whole.images[:, outside])
     with pytest.raises(BadInputError, match="nine is an inpainting model: mode must be inpaint"):
         replace(anonymizer, mode="img2img").open()

@@ -6,7 +6,14 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from cldmray.conditions import Canny, Condition, ControlNetAux, NoCondition, SoftEdge
+from cldmray.conditions import (
+    Canny,
+    Coarse,
+    Condition,
+    ControlNetAux,
+    NoCondition,
+    SoftEdge,
+)
 from cldmray.faces.records import Pictures
 
 CONF = Path(__file__).parents[2] / "conf" / "condition"
@@ -23,7 +30,7 @@ def images() -> Pictures:
 
 
 @pytest.mark.parametrize(
-    "condition", [Canny(), SoftEdge(), NoCondition()], ids=lambda one: str(one.name)
+    "condition", [Canny(), Coarse(), SoftEdge(), NoCondition()], ids=lambda one: str(one.name)
 )
 def test_maps_have_the_input_shape_and_one_repeated_channel(
     condition: Condition, images: Pictures
@@ -35,7 +42,9 @@ def test_maps_have_the_input_shape_and_one_repeated_channel(
     assert condition(images[:0]).shape == (0, 48, 40, 3)
 
 
-@pytest.mark.parametrize("condition", [Canny(), SoftEdge()], ids=lambda one: str(one.name))
+@pytest.mark.parametrize(
+    "condition", [Canny(), Coarse(), SoftEdge()], ids=lambda one: str(one.name)
+)
 def test_a_map_does_not_depend_on_its_neighbours(condition: Condition, images: Pictures) -> None:
     np.testing.assert_array_equal(condition(images[:1])[0], condition(images[::-1])[1])
 
@@ -68,6 +77,22 @@ def test_soft_edge_hardly_shows_faint_noise() -> None:
     assert SoftEdge()(np.repeat(noise, 3, axis=3)).max() < 40
 
 
+def test_coarse_maps_are_averages_of_squares(images: Pictures) -> None:
+    fine, coarse = Canny()(images)[0, ..., 0], Coarse(factor=4)(images)[0, ..., 0]
+    np.testing.assert_array_equal(Coarse(factor=1)(images)[0, ..., 0], fine)
+    means = fine.reshape(12, 4, 10, 4).mean((1, 3))
+    assert coarse.max() <= np.ceil(means.max())
+    assert coarse.mean() == pytest.approx(fine.mean(), rel=0.02)
+    steps = np.abs(np.diff(coarse.astype(int), axis=1))
+    assert steps.max() <= np.ceil(np.abs(np.diff(means, axis=1)).max() / 4) + 1
+    assert np.abs(np.diff(fine.astype(int), axis=1)).max() == 255
+
+
+def test_coarse_maps_of_a_factor_beyond_the_picture_are_flat(images: Pictures) -> None:
+    for one in Coarse(factor=100)(images):
+        assert np.ptp(one) == 0
+
+
 def test_no_condition_is_black(images: Pictures) -> None:
     assert not NoCondition()(images).any()
 
@@ -77,6 +102,7 @@ def test_no_condition_is_black(images: Pictures) -> None:
     [
         (lambda: Canny(low=-1), "low"),
         (lambda: Canny(low=100, high=100), "high"),
+        (lambda: Coarse(factor=0), "factor"),
         (lambda: SoftEdge(sigma=0), "sigma"),
         (lambda: SoftEdge(floor=0), "floor"),
         (lambda: ControlNetAux("edges"), "detector"),
@@ -101,4 +127,4 @@ def test_yaml_holds_every_field_with_its_default(path: Path) -> None:
     assert fields == set(type(condition).__dataclass_fields__)  # type: ignore[attr-defined]
     if path.stem != "controlnet_aux":
         assert condition == type(condition)()
-        assert condition.name == path.stem
+        assert condition.name == {"coarse": "canny-coarse2"}.get(path.stem, path.stem)

@@ -1,0 +1,46 @@
+"""Any condition, made coarser: its maps are reduced and enlarged again."""
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from cldmray.conditions.base import Condition
+from cldmray.conditions.canny import Canny
+from cldmray.faces.records import Pictures
+
+
+@dataclass(frozen=True)
+class Coarse(Condition):
+    """The maps of another condition without what is finer than ``factor`` pixels.
+
+    Reduced by averaging squares of ``factor`` pixels and enlarged linearly, so that a hard edge
+    becomes a broad grey one whose place is known less well.
+
+    Attributes:
+        condition: whose maps.
+        factor: >= 1; 1 leaves the maps as they are.
+    """
+
+    condition: Condition = field(default_factory=Canny)
+    factor: int = 2
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise ValueError(f"factor must be at least 1, not {self.factor}")
+
+    @property
+    def name(self) -> str:
+        return f"{self.condition.name}-coarse{self.factor}"
+
+    def __call__(self, images: Pictures) -> Pictures:
+        maps = self.condition(images)
+        if self.factor == 1:
+            return maps
+        height, width = images.shape[1:3]
+        size = (max(1, round(width / self.factor)), max(1, round(height / self.factor)))
+        coarse = np.empty_like(maps)
+        for position, fine in enumerate(maps):
+            small = cv2.resize(fine, size, interpolation=cv2.INTER_AREA)
+            coarse[position] = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+        return coarse

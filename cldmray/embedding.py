@@ -1,0 +1,145 @@
+"""Trains the attackers' encoders and embeds with them, each stage once."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cldmray.attackers.ladder import EmbeddingRung, TrainedRung
+from cldmray.attackers.off_the_shelf import OffTheShelf
+from cldmray.attackers.recognizer import Recognizer
+from cldmray.attackers.teacher_guided import TaughtRung
+from cldmray.config import AuditConfig
+from cldmray.engine.attack_data import pair_set, validation_set
+from cldmray.engine.attack_training import fit_encoder, learning_curve
+from cldmray.engine.embed import embed_views
+from cldmray.engine.stages import Stages
+from cldmray.engine.tables import StageTable
+from cldmray.faces.records import EVALUATION, SPLITS
+
+Trained = dict[tuple[str, int], StageTable]
+"""Encoders that no anonymizer matters for, by rung's name and number of the training."""
+
+
+def seeded(rung: EmbeddingRung, training: int) -> EmbeddingRung:
+    """The rung with the seed of one of its trainings, counted from 0."""
+    if not isinstance(rung, TrainedRung):
+        return rung
+    seed = rung.training.seed + training
+    return replace(rung, training=replace(rung.training, seed=seed))
+
+
+class Embedder:
+    """Runs the stages that end in embeddings.
+
+    Args:
+        config: the audit.
+        stages: runs and remembers the stages.
+        announce: called with lines of progress.
+
+    Attributes:
+        embedded: embeddings of every rung that has run, by its name; of those that depend on the
+            anonymizer, the last.
+    """
+
+    def __init__(
+        self, config: AuditConfig, stages: Stages, announce: Callable[[str], None]
+    ) -> None:
+        self.config = config
+        self.stages = stages
+        self.announce = announce
+        self.embedded: dict[str, StageTable] = {}
+        self._photos: dict[Recognizer, StageTable] = {}
+
+    def train(
+        self,
+        rung: TrainedRung,
+        faces: StageTable,
+        redrawn: StageTable | None,
+        start: StageTable | None,
+    ) -> StageTable:
+        """The rung's encoder, trained on attacker people.
+
+        Args:
+            redrawn: table of the anonymizer that it learns from, if it does.
+            start: trained encoder that it starts from, if it does.
+        """
+        taught = self.photos(rung.teacher, faces) if isinstance(rung, TaughtRung) else None
+        inputs = [table.key for table in (faces, redrawn, start, taught) if table is not None]
+        engine = self.config.engine
+        name = f"train-{rung.name}"
+        stage = self.stages.run(
+            name,
+            {"rung": rung, "workers": engine.train_workers},
+            inputs,
+            lambda folder: fit_encoder(
+                rung,
+                pair_set(rung, faces, redrawn, taught),
+                validation_set(rung, faces, redrawn, taught),
+                start,
+                engine,
+                folder,
+            ),
+        )
+        last = learning_curve(stage)[-1]
+        self.announce(
+            f"{name}: loss {last['loss']:.3f}, validation rank-1 "
+            f"{100 * last['validation_rank_1']:.1f} %"
+        )
+        return stage
+
+    def photos(self, teacher: Recognizer, faces: StageTable) -> StageTable:
+        """A teacher's embeddings of all photographs, computed once for all rungs."""
+        if teacher not in self._photos:
+            self._photos[teacher] = self.stages.run(
+                f"photos-{teacher.name}",
+                {"teacher": teacher},
+                [faces.key],
+                lambda folder: embed_views(
+                    OffTheShelf(teacher), None, faces, [], self.config.engine, folder, SPLITS
+                ),
+            )
+        return self._photos[teacher]
+
+    def embed(
+        self,
+        rung: EmbeddingRung,
+        encoder: StageTable | None,
+        faces: StageTable,
+        tables: list[StageTable],
+        splits: tuple[str, ...] = (EVALUATION,),
+    ) -> pa.Table:
+        """Embeddings of the people of some splits: photographs, and pictures of every given table.
+
+        A rung embeds both sides itself, but for one with a teacher: its gallery is the teacher's.
+        """
+        teacher = rung.teacher if isinstance(rung, TaughtRung) else None
+        own = faces if teacher is None else None
+        settings: dict[str, Any] = {"condition": rung.probe_condition}
+        if encoder is None:
+            settings = {"rung": rung}
+        regions = self.config.audit.regions
+        settings |= {"regions": regions, "splits": splits}
+        inputs = [table.key for table in (encoder, own, *tables) if table is not None]
+        stage = self.stages.run(
+            f"embed-{rung.name}",
+            settings,
+            inputs,
+            lambda folder: embed_views(
+                rung, encoder, own, tables, self.config.engine, folder, splits, regions
+            ),
+        )
+        self.embedded[rung.name] = stage
+        if teacher is None:
+            return stage.read()
+        gallery = of_splits(self.photos(teacher, faces).read(), faces, splits)
+        return pa.concat_tables([gallery, stage.read()])
+
+
+def of_splits(embeddings: pa.Table, faces: StageTable, splits: tuple[str, ...]) -> pa.Table:
+    """The rows of the people of some splits."""
+    people = faces.read(["identity", "split"])
+    chosen = people.filter(pc.is_in(people["split"], pa.array(splits)))["identity"]
+    return embeddings.filter(pc.is_in(embeddings["identity"], chosen.combine_chunks()))

@@ -1,0 +1,208 @@
+"""The plan of an attribution: many settings attacked, conditions swapped, the boundary searched."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cldmray.anonymizers.diffusion import Diffusion
+from cldmray.attribution import swap_rows
+from cldmray.attribution_config import AttributionConfig
+from cldmray.boundary import Point, boundary_sentence, search_point
+from cldmray.campaign import Campaign, Findings
+from cldmray.conditions.canny import Canny
+from cldmray.engine.stages import Stages
+from cldmray.engine.tables import StageTable
+from cldmray.evaluation import Attack
+from cldmray.exposure import Exposure
+from cldmray.faces.records import EVALUATION, Pictures, decode_pictures
+from cldmray.hashing import unit_hash
+from cldmray.leak import Leak
+from cldmray.metrics.edges import edge_f1
+from cldmray.metrics.identification import chance
+from cldmray.metrics.means import bootstrap_mean
+from cldmray.metrics.pixels import ssim
+from cldmray.report.attribution import Attribution, Row
+from cldmray.report.model import UtilityRow
+from cldmray.report.words import percent
+
+
+@dataclass(frozen=True)
+class Study:
+    """What an attribution found.
+
+    Attributes:
+        attribution: rows and sentences.
+        notes: caveats for the reader.
+        data_fingerprint: hash of the photographs.
+    """
+
+    attribution: Attribution
+    notes: list[str]
+    data_fingerprint: str
+
+
+class LeakStudy:
+    """Runs one attribution on the connected cluster.
+
+    Args:
+        config: what is tried.
+        announce: called with lines of progress.
+    """
+
+    def __init__(self, config: AttributionConfig, announce: Callable[[str], None]) -> None:
+        self.config = config
+        audit = config.audit
+        self.stages = Stages(audit.work, announce)
+        self.exposure = Exposure(audit, self.stages, announce)
+        self.notes = self.exposure.notes
+        self.campaign = Campaign(audit, self.stages, announce, self.notes)
+        self.leak = Leak(audit, self.stages, self.campaign)
+
+    def run(self) -> Study:
+        """Anonymize, attack, swap and compare.
+
+        Raises:
+            BadInputError, CldmrayError: see :meth:`cldmray.audit.Audit.run`.
+        """
+        audit = self.config.audit
+        self.campaign.check()
+        faces = self.exposure.faces(self.exposure.listing())
+        redrawn = {key: self.exposure.redraw(key, faces) for key in audit.anonymizer}
+        found = self.campaign.run(faces, redrawn)
+        self._note_weakness(found)
+        rows = self._swap_rows(faces, found)
+        statements = []
+        if self.config.searched:
+            points, boundary = self._search(faces, redrawn, found)
+            rows += boundary
+            statements = [
+                boundary_sentence(
+                    points,
+                    self.config.boundary.target_k,
+                    self.config.boundary.utility,
+                    audit.audit.level,
+                )
+            ]
+        whole = self.leak.attribution(found, rows, statements)
+        return Study(whole, self.notes, faces.manifest.content[:16])
+
+    def _note_weakness(self, found: Findings) -> None:
+        best = max(found.clear.values(), default=0.0)
+        wanted = self.config.audit.audit.min_clear_rank_1
+        if best < wanted:
+            self.notes.append(
+                f"Attackers too weak to conclude that a setting protects: on clear photographs the "
+                f"best names {percent(best)}, less than the {percent(wanted)} of "
+                "audit.min_clear_rank_1. Shares are of the leak that these attackers find."
+            )
+
+    def _swap_rows(self, faces: StageTable, found: Findings) -> list[Row]:
+        """Of every attacker that knows the setting without swaps, whose rate is the control."""
+        audit = self.config.audit
+        rungs = {rung.name: rung for rung in audit.attack.values()}
+        members = {member.name: member for member in audit.anonymizer.values()}
+        rows = []
+        for name in self.config.swapped:
+            setting = members[name]
+            assert isinstance(setting, Diffusion)
+            tried = [
+                (rung, found.encoders[name, key])
+                for key, rung in rungs.items()
+                if (name, key) in found.encoders
+            ]
+            for swap in self.leak.swaps(faces, setting, tried):
+                rows += swap_rows(swap, audit.audit)
+        return rows
+
+    def _search(
+        self, faces: StageTable, redrawn: dict[str, StageTable], found: Findings
+    ) -> tuple[list[Point], list[Row]]:
+        config = self.config
+        tables = {
+            member.name: redrawn[key]
+            for key, member in config.audit.anonymizer.items()
+            if member.name in config.searched
+        }
+        useful = plain_utility(faces, tables, config)
+        points, rows = [], []
+        for name in config.searched:
+            attacks = [
+                attack
+                for attack in found.attacks
+                if attack.anonymizer == name
+                and attack.gallery == config.boundary.gallery
+                and attack.protocol == config.audit.audit.protocols[0]
+            ]
+            if not attacks:
+                continue
+            own = {row.measure: row for row in useful if row.anonymizer == name}
+            utility = own[config.boundary.utility].value
+            point = search_point(attacks, len(config.searched), utility, config.audit.audit)
+            points.append(point)
+            rows += _boundary_rows(point, attacks[0], own.values())
+        return points, rows
+
+
+def _boundary_rows(point: Point, attack: Attack, useful: Iterable[UtilityRow]) -> list[Row]:
+    name, guess = point.anonymizer, chance(1, attack.ranks.gallery_size)
+    risk = Row(
+        "boundary",
+        name,
+        point.attacker,
+        attack.protocol,
+        attack.gallery,
+        "rank_1",
+        point.value,
+        point.low,
+        point.high,
+        point.n_probes,
+        chance=guess,
+    )
+    return [
+        risk,
+        *(
+            Row("boundary", name, "", "", "", u.measure, u.value, u.low, u.high, u.n_pictures)
+            for u in useful
+        ),
+    ]
+
+
+def plain_utility(
+    faces: StageTable, redrawn: dict[str, StageTable], config: AttributionConfig
+) -> list[UtilityRow]:
+    """Structural similarity and edge agreement with the photographs, over evaluation people.
+
+    Args:
+        redrawn: tables by the names of their settings.
+    """
+    photos = faces.read(["sample_id", "identity", "image", "split"], EVALUATION)
+    order = sorted(
+        zip(
+            *(photos[name].to_pylist() for name in ("sample_id", "identity", "image")), strict=True
+        ),
+        key=lambda row: unit_hash("utility", row[0]),
+    )[: config.boundary.pictures]
+    originals = {sample: (identity, image) for sample, identity, image in order}
+    settings = config.audit.audit
+    rows = []
+    for name, table in redrawn.items():
+        shown = table.read(["sample_id", "image", "split"], EVALUATION)
+        images = dict(zip(shown["sample_id"].to_pylist(), shown["image"].to_pylist(), strict=True))
+        samples = [sample for sample in originals if sample in images]
+        given = decode_pictures(originals[sample][1] for sample in samples)
+        found = decode_pictures(images[sample] for sample in samples)
+        people = np.array([originals[sample][0] for sample in samples])
+        for measure, values in (
+            ("ssim", ssim(given, found)),
+            ("edge_f1", edge_f1(_edges(given), _edges(found))),
+        ):
+            interval = bootstrap_mean(
+                values, people, settings.level, settings.resamples, settings.seed
+            )
+            rows.append(UtilityRow(name, measure, *interval, len(samples), True))
+    return rows
+
+
+def _edges(pictures: Pictures) -> Pictures:
+    return Canny()(pictures)[..., 0]

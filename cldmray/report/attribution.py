@@ -1,0 +1,120 @@
+"""Why it leaks, as rows and sentences, and as the files that hold them."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+
+from cldmray import storage
+
+Question = Literal["swap", "ablation", "scale", "proxy", "region", "boundary"]
+QUESTIONS: tuple[Question, ...] = get_args(Question)
+
+ATTRIBUTION = pa.schema(
+    [
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("anonymizer", pa.string(), nullable=False),
+        pa.field("compared_with", pa.string(), nullable=False),
+        pa.field("attacker", pa.string(), nullable=False),
+        pa.field("protocol", pa.string(), nullable=False),
+        pa.field("gallery", pa.string(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("ci_low", pa.float64(), nullable=False),
+        pa.field("ci_high", pa.float64(), nullable=False),
+        pa.field("n_probes", pa.int64(), nullable=False),
+        pa.field("chance", pa.float64()),
+    ]
+)
+"""Rows of :class:`Row`; bounds may be infinite."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of an attribution.
+
+    Attributes:
+        question: which of DESIGN section 6 it answers.
+        anonymizer, attacker, protocol, gallery: in the words of ``records.RESULTS``; empty where
+            they do not matter.
+        measure: ``rank_1``, ``rank_1_condition``, ``condition_share``, ...
+        value, low, high: and its confidence bounds.
+        n_probes: pictures that it was measured on.
+        compared_with: the other setting or attacker of a difference or ratio.
+        subset: ``all``, or ``region=face`` for masked probes.
+        chance: what guessing reaches, where that has a meaning.
+    """
+
+    question: Question
+    anonymizer: str
+    attacker: str
+    protocol: str
+    gallery: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    n_probes: int
+    compared_with: str = ""
+    subset: str = "all"
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What carries the leak.
+
+    Attributes:
+        headline: the answer in one sentence.
+        rows: all numbers.
+        statements: what follows from them, a sentence each.
+        level: confidence level of the bounds, in (0, 1).
+    """
+
+    headline: str
+    rows: list[Row]
+    statements: list[str] = field(default_factory=list)
+    level: float = 0.95
+
+    def of(self, question: Question) -> list[Row]:
+        """The rows of one question, in order."""
+        return [row for row in self.rows if row.question == question]
+
+
+def attribution_table(rows: list[Row]) -> pa.Table:
+    """The rows as a table of schema :data:`ATTRIBUTION`."""
+    names = {"low": "ci_low", "high": "ci_high"}
+    records = [{names.get(k, k): v for k, v in asdict(row).items()} for row in rows]
+    return pa.Table.from_pylist(records, ATTRIBUTION)
+
+
+def attribution_json(found: Attribution) -> str:
+    """Headline, statements and rows for programs; an infinite bound is null."""
+    rows = [
+        {name: _finite(value) for name, value in row.items()}
+        for row in attribution_table(found.rows).to_pylist()
+    ]
+    whole = {
+        "headline": found.headline,
+        "statements": found.statements,
+        "level": found.level,
+        "rows": rows,
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_attribution(found: Attribution, folder_uri: str) -> list[str]:
+    """Write ``attribution.parquet`` and ``attribution.json`` into a folder; returns their URIs."""
+    table, text = (
+        storage.join(folder_uri, f"attribution.{ending}") for ending in ("parquet", "json")
+    )
+    storage.write_table(table, attribution_table(found.rows))
+    storage.write_bytes(text, attribution_json(found).encode())
+    return [table, text]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,53 @@
+"""What carries the leak: ``python jobs/attribute_leak.py [attribution.scales=[0,1]] ...``"""
+
+import hydra
+from omegaconf import DictConfig
+
+from cldmray.command import announce, run_or_exit
+
+
+def main(composed: DictConfig) -> None:
+    """Check everything, run the attribution, write and track what it found."""
+    from datetime import UTC, datetime
+
+    from cldmray import storage
+    from cldmray.attribution_config import build_attribution
+    from cldmray.building import plain
+    from cldmray.engine.cluster import connect
+    from cldmray.gallery.index import load_faiss
+    from cldmray.leak_study import LeakStudy
+    from cldmray.report.attribution import attribution_table, write_attribution
+    from cldmray.report.html import render_attribution
+    from cldmray.report.terminal import print_attribution
+    from cldmray.tracking import Tracker
+    from cldmray.tracking.attributions import record_attribution
+
+    config = build_attribution(composed)
+    settings = config.audit.audit
+    load_faiss()
+    tracker = Tracker(config.audit.tracking)
+    tracker.check()
+    connect(config.audit.engine)
+    seeds = {"audit": settings.seed, "splits": config.audit.splits.seed}
+    with tracker.attribution_run(settings.title, plain(composed), seeds) as run:
+        study = LeakStudy(config, announce).run()
+        found, output = study.attribution, config.audit.output
+        written = write_attribution(found, output)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        text = render_attribution(found, settings.title, created, study.notes)
+        page = storage.join(output, "attribution.html")
+        storage.write_bytes(page, text.encode())
+        files = {uri.rsplit("/", 1)[-1]: storage.read_bytes(uri) for uri in [*written, page]}
+        tags = {"headline": found.headline, "data_fingerprint": study.data_fingerprint}
+        record_attribution(run, attribution_table(found.rows), tags, files)
+    print_attribution(found, study.notes)
+    print(f"\nReport: {page}\nMLflow: {tracker.shown_uri}, run {run.run_id}")
+
+
+@hydra.main(config_path="../conf", config_name="attribute", version_base="1.3")
+def cli(composed: DictConfig) -> None:
+    run_or_exit(main, composed)
+
+
+if __name__ == "__main__":
+    cli()
