@@ -47,3 +47,22 @@ def test_attack(tmp_path: Path) -> None:
     assert curves["adaptive, afresh"][0]["total"] == curves["adaptive, afresh"][0]["own"]
     assert curves["adaptive, teacher"][0]["total"] > curves["adaptive, teacher"][0]["own"]
     assert (tmp_path / "attack.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_gallery(tmp_path: Path) -> None:
+    sizes = ("--gallery", "2000", "--probes", "300", "--exact", "200", "--threads", "1")
+    settings = ("--nprobe", "1", "100000", "--ef", "2000", "--out", str(tmp_path))
+    printed = run("gallery.py", *sizes, *settings)
+    assert "EXTRAPOLATED from 200 probes" in printed
+    report = json.loads((tmp_path / "gallery.json").read_text("utf-8"))
+    assert report["exact_is_extrapolated"]
+    assert report["exact_seconds"] == pytest.approx(300 / report["rows"][0]["rate"])
+    ours, torch, numpy, one_list, all_lists, graph = report["rows"]
+    assert [row["searched"] for row in report["rows"]] == [200, 200, 200, 300, 300, 300]
+    for row in (torch, numpy, all_lists, graph):
+        assert row["recall_1"] > 0.99
+        assert row["recall_10"] > 0.99
+    assert one_list["recall_10"] < 0.9
+    assert ours["recall_1"] == 1
+    assert 0.5 < ours["named"] < 1
+    assert report["ours_to_torch"] > 0
