@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cldmray.anonymizers.diffusion import Diffusion
+from cldmray.attackers.ladder import EmbeddingRung
 from cldmray.attribution import swap_rows
 from cldmray.attribution_config import AttributionConfig
 from cldmray.boundary import Point, boundary_sentence, search_point
@@ -109,7 +110,7 @@ class LeakStudy:
             tried = [
                 (rung, found.encoders[name, key])
                 for key, rung in rungs.items()
-                if (name, key) in found.encoders
+                if isinstance(rung, EmbeddingRung) and (name, key) in found.encoders
             ]
             for swap in self.leak.swaps(faces, setting, tried):
                 rows += swap_rows(swap, audit.audit)

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cldmray.attackers import backbones
+from cldmray.attackers import backbones, sface_torch, zoo
 from cldmray.attackers.backbones import Norm
+from cldmray.attackers.sface_student import SFaceStudent
 from cldmray.faces.records import Pictures
 from cldmray.torch_layout import to_unit_range
 
 SMALL = "small"
+SFACE = "sface"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
@@ -30,7 +32,8 @@ class EncoderConfig:
         blocks: residual blocks of the four stages.
         dimensions: length of the embedding.
         pool: side of the last feature map, which keeps where things are in an aligned face.
-        backbone: ``small``, a residual network of our own; ``NAME``, a classification model of
+        backbone: ``small``, a residual network of our own; ``sface``, the public recognizer that
+            goes on learning (:mod:`cldmray.attackers.sface_student`); ``NAME``, a classification model of
             torchvision, for example ``resnet50``; ``timm:NAME``; or ``transformers:NAME``, where
             NAME is a local folder or hub id with a ``config.json``, or one of ``resnet-18``,
             ``resnet-34``, ``resnet-50``, ``resnet-101``, ``vit-tiny``, ``vit-small``, ``vit-base``.
@@ -46,6 +49,7 @@ class EncoderConfig:
             normalisation (Wu and He 2018), so that every picture is treated by itself. ``frozen``
             keeps the statistics of ``pretrained``, which suits its weights best. ``batch`` keeps
             it; several training workers then share statistics, for which they need GPUs.
+        frozen: convolutions from the input that keep their weights; only of ``sface``.
     """
 
     width: int = 24
@@ -57,6 +61,7 @@ class EncoderConfig:
     input_side: int | None = None
     normalisation: Literal["half", "imagenet"] = "half"
     norm: Norm = "group"
+    frozen: int = 0
 
     def __post_init__(self) -> None:
         if self.width < 8 or self.width % 8:
@@ -67,17 +72,26 @@ class EncoderConfig:
             raise ValueError("dimensions: must be at least 2, and pool at least 1")
         if self.input_side is not None and self.input_side < 8:
             raise ValueError(f"input_side: must be at least 8 pixels, got {self.input_side}")
-        if self.backbone != SMALL:
+        own = self.backbone in (SMALL, SFACE)
+        if not own:
             backbones.split_name(self.backbone)
         elif self.pretrained is not None:
-            raise ValueError("pretrained: the backbone small has no public weights; set it to null")
+            raise ValueError(f"pretrained: not of the backbone {self.backbone}; set it to null")
         elif self.norm != "group":
-            raise ValueError("norm: the backbone small has group normalisation; set it to group")
+            raise ValueError(f"norm: not of the backbone {self.backbone}; set it to group")
+        if self.backbone == SFACE and self.dimensions != sface_torch.DIMENSION:
+            raise ValueError(
+                f"dimensions: SFace has {sface_torch.DIMENSION}, got {self.dimensions}"
+            )
+        if self.frozen < 0 or (self.frozen and self.backbone != SFACE):
+            raise ValueError(f"frozen: at least 0, and only of sface, got {self.frozen}")
         if self.norm == "frozen" and self.pretrained is None:
             raise ValueError("norm: frozen keeps pretrained statistics, but pretrained is null")
 
     def version(self) -> str:
         """Hash of the local files that it names; empty if it names none."""
+        if self.backbone == SFACE:
+            return zoo.file_version(zoo.model_file(zoo.SFACE))
         return "" if self.backbone == SMALL else backbones.version(self.backbone, self.pretrained)
 
     def check(self) -> None:
@@ -130,9 +144,12 @@ class FaceEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.side = config.input_side
-        if config.backbone == SMALL:
+        self.pool: nn.Module = nn.Identity()
+        if config.backbone == SFACE:
+            self.features: nn.Module = SFaceStudent(config.frozen)
+        elif config.backbone == SMALL:
             self.features, channels = _small(config)
-            self.pool: nn.Module = nn.AdaptiveAvgPool2d(config.pool)
+            self.pool = nn.AdaptiveAvgPool2d(config.pool)
             inputs = channels * config.pool**2
         else:
             weights = config.pretrained if pretrained else None
@@ -140,8 +157,9 @@ class FaceEncoder(nn.Module):
                 config.backbone, weights, config.input_side, config.norm
             )
             self.side = config.input_side or side
-            self.pool = nn.Identity()
-        self.head = nn.Linear(inputs, config.dimensions)
+        self.head: nn.Module = nn.Identity()
+        if config.backbone != SFACE:
+            self.head = nn.Linear(inputs, config.dimensions)
         if config.normalisation == "imagenet":
             self.mean = nn.Buffer(_colours(IMAGENET_MEAN), persistent=False)
             self.deviation = nn.Buffer(_colours(IMAGENET_DEVIATION), persistent=False)

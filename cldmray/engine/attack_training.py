@@ -19,6 +19,7 @@ from cldmray.attackers.encoder import SMALL, EncoderConfig, FaceEncoder
 from cldmray.attackers.ladder import TrainedRung, TrainingConfig
 from cldmray.attackers.objectives import objective
 from cldmray.attackers.pairs import PairSet, Validation
+from cldmray.attackers.training import optimizer_of, starting_encoder, training_steps
 from cldmray.engine.checkpoints import last_checkpoint
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.tables import Manifest, StageTable, commit
@@ -29,56 +30,31 @@ WEIGHTS = "encoder.safetensors"
 CURVE = "curve.parquet"
 
 
-def learning_rate(training: TrainingConfig, step: int) -> float:
-    """Learning rate of a step, counted from 0: linear warm-up, cosine to 1 %."""
-    share = step / training.steps
-    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
-    return training.learning_rate * min(1.0, (step + 1) / training.warmup) * cosine
-
-
 def train_worker(config: dict[str, Any]) -> None:
     """Ray Train worker function; all randomness depends on (seed, step) and not on the workers."""
     from ray.train.torch import get_device, prepare_model
 
     training: TrainingConfig = config["training"]
     torch.set_num_threads(config["threads"])
-    torch.manual_seed(training.seed)
     pairs: PairSet = ray.get(config["pairs"])
     validation: Validation = ray.get(config["validation"])
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = get_device()
     shape: EncoderConfig = config["encoder"]
-    encoder = FaceEncoder(shape, pretrained=config["start"] is None)
-    if config["start"] is not None:
-        encoder.load_state_dict(config["start"])
-    channels_last(encoder)
+    encoder = starting_encoder(shape, training, config["start"])
     if shape.norm == "batch" and workers > 1:
         encoder.features = synchronised(encoder.features, shape.backbone)
     # Public networks may have weights that their features do not depend on.
     options = {"find_unused_parameters": shape.backbone != SMALL}
     wrapped = prepare_model(encoder, parallel_strategy_kwargs=options)
-    optimizer = torch.optim.AdamW(
-        encoder.parameters(), training.learning_rate, weight_decay=training.weight_decay
-    )
+    optimizer = optimizer_of(encoder, training)
     goal = objective(pairs, training, workers)
     first, curve = _restore(encoder, optimizer)
-
-    def encode(batch: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-            embeddings: torch.Tensor = wrapped(batch)
-        return embeddings
-
     losses: list[float] = []
-    for step in range(first, training.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(training, step)
-        loss = goal.loss(step, goal.part(rank, workers), encode, device)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-        done = step + 1
+    steps = training_steps(goal, wrapped, optimizer, device, first, rank, workers)
+    for done, loss in enumerate(steps, first + 1):
+        losses.append(loss)
         if done % training.validate_every == 0 or done == training.steps:
             point = {"step": done, "loss": _mean_over_workers(losses, workers, device)}
             if rank == 0:

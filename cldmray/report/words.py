@@ -91,8 +91,8 @@ def linkage_in_words(risk: AnonymizerRisk) -> str:
         return ""
     _, _, _, rate, low, high = risk.linkage
     return (
-        f"Without any original, {percent(rate)} ({percent(low)} to {percent(high)}) of the pictures "
-        "lead to another anonymized picture of their person first."
+        f"Without any original, {percent(rate)} ({percent(low)} to {percent(high)}) of the "
+        "pictures lead to another anonymized picture of their person first."
     )
 
 

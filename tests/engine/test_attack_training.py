@@ -21,7 +21,6 @@ from cldmray.engine.attack_training import (
     check_converged,
     fit_encoder,
     learning_curve,
-    learning_rate,
     load_encoder,
 )
 from cldmray.engine.cluster import EngineConfig
@@ -166,17 +165,6 @@ class TestTaughtPairs:
         assert len(pairs.photos) == 15 + 18
         assert len(np.unique(pairs.photo_people)) == 5 + 6
         assert len(validation_set(rung, other, None, taught).photos) == 9
-
-
-class TestLearningRate:
-    def test_warms_up_and_falls_to_one_percent(self) -> None:
-        training = TrainingConfig(steps=1000, warmup=10, learning_rate=2.0)
-        rates = [learning_rate(training, step) for step in range(1000)]
-        assert rates[0] == pytest.approx(0.2)
-        assert max(rates) == pytest.approx(2, rel=1e-3)
-        assert rates[9:] == sorted(rates[9:], reverse=True)
-        assert rates[500] == pytest.approx(2 * 0.505)
-        assert rates[-1] == pytest.approx(0.02, rel=1e-2)
 
 
 class TestCheckConverged:

