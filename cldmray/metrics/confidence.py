@@ -23,11 +23,9 @@ Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any]
 """Identity of each probe, shape (P,), any dtype that sorts."""
 
-Draws = npt.NDArray[np.uint32]
-
 CELLS_PER_CHUNK = 4_000_000
 CACHED_CELLS = 4_000_000
-"""Resamples of at most so many cells, at 4 bytes each, are kept for the next call."""
+"""Draws of at most so many cells, at 4 bytes each, are kept; the last 8 of them at most."""
 
 SAME = 1e-12
 """Rates of identities that differ by no more than this are the same but for rounding."""
@@ -238,7 +236,7 @@ def resampled_counts(n: int, resamples: int, seed: int, width: int = 1) -> Itera
 
 
 @lru_cache(maxsize=24)
-def _kept_draws(n: int, resamples: int, seed: int) -> Draws:
+def _kept_draws(n: int, resamples: int, seed: int) -> npt.NDArray[np.uint32]:
     return _draw(np.random.default_rng(seed), n, resamples).astype(np.uint32)
 
 

@@ -9,6 +9,7 @@ from cldmray.metrics.confidence import (
     bootstrap_columns,
     bootstrap_identities,
     paired_bootstrap,
+    resampled_counts,
     wilson,
 )
 
@@ -70,6 +71,19 @@ def test_bootstrap_in_small_blocks_is_the_same(monkeypatch):
     whole = bootstrap_identities(success, identities)
     monkeypatch.setattr("cldmray.metrics.confidence.CELLS_PER_CHUNK", 333)
     assert bootstrap_identities(success, identities) == whole
+
+
+@pytest.mark.parametrize(("cells", "kept"), [(4_000_000, 0), (70, 4_000_000), (70, 0)])
+def test_kept_draws_are_those_of_the_generator(monkeypatch, cells, kept):
+    monkeypatch.setattr("cldmray.metrics.confidence.CELLS_PER_CHUNK", cells)
+    monkeypatch.setattr("cldmray.metrics.confidence.CACHED_CELLS", kept)
+    expected = np.random.default_rng(5).multinomial(9, np.full(9, 1 / 9), size=40)
+    for _ in range(2):
+        blocks = list(resampled_counts(9, 40, 5, width=20))
+        assert max(len(block) for block in blocks) <= max(1, cells // 20)
+        np.testing.assert_array_equal(np.concatenate(blocks), expected)
+        for block in blocks:
+            block[:] = -1
 
 
 def test_columns_equal_single_measures():

@@ -1,0 +1,141 @@
+"""Open-set identification: hand-computed numbers and loop twins."""
+
+import numpy as np
+import pytest
+
+from cldmray.errors import BadInputError
+from cldmray.metrics.confidence import wilson
+from cldmray.metrics.open_set import fnir_at_fpir, fnir_at_fpir_interval
+
+OWN = [0.9, 0.8, 0.55, 0.3]
+RIVAL = [0.2, 0.85, 0.4, 0.1]
+UNKNOWN = [0.1, 0.2, 0.5, 0.6]
+
+
+def brute(own, rival, unknown, fpir):
+    """The lowest failure rate of all thresholds that raise few enough false alarms."""
+    best = 1.0
+    for threshold in [-np.inf, *unknown]:
+        alarms = sum(score > threshold for score in unknown)
+        if alarms <= fpir * len(unknown) + 1e-9:
+            failures = sum(
+                not (mine > other and mine > threshold)
+                for mine, other in zip(own, rival, strict=True)
+            )
+            best = min(best, failures / len(own))
+    return best
+
+
+def scores(rng, levels=1000, enrolled=24, unknown=18):
+    return (
+        rng.integers(0, levels, enrolled) + levels / 4,
+        rng.integers(0, levels, enrolled).astype(float),
+        rng.integers(0, levels, unknown) + levels / 8,
+    )
+
+
+def test_by_hand():
+    assert fnir_at_fpir(OWN, RIVAL, UNKNOWN, 0.0) == 0.75
+    assert fnir_at_fpir(OWN, RIVAL, UNKNOWN, 0.24) == 0.75
+    assert fnir_at_fpir(OWN, RIVAL, UNKNOWN, 0.25) == 0.5
+    assert fnir_at_fpir(OWN, RIVAL, UNKNOWN, 0.5) == 0.25
+    assert fnir_at_fpir(OWN, RIVAL, UNKNOWN, 1.0) == 0.25
+
+
+def test_ties_do_not_find_anybody():
+    assert fnir_at_fpir([0.5], [0.5], [0.1], 1.0) == 1
+    assert fnir_at_fpir([0.5], [0.4], [0.5], 0.0) == 1
+    assert fnir_at_fpir([0.5] * 9, [0.5] * 9, [0.5] * 9, 0.1) == 1
+    assert fnir_at_fpir([0.5], [0.4], [0.5, 0.5, 0.2], 0.5) == 1
+    assert fnir_at_fpir([0.5], [0.4], [0.5, 0.5, 0.2], 2 / 3) == 0
+
+
+def test_the_allowance_is_not_lost_to_rounding():
+    unknown = np.arange(100)
+    assert fnir_at_fpir([70.5, 69.5], [0, 0], unknown, 0.29) == 0.5
+
+
+@pytest.mark.parametrize("levels", [4, 30, 10_000])
+@pytest.mark.parametrize("fpir", [0.0, 0.05, 0.1, 0.5, 1.0])
+def test_it_equals_its_loop_twin(levels, fpir):
+    rng = np.random.default_rng(levels)
+    for _ in range(20):
+        sample = scores(rng, levels)
+        assert fnir_at_fpir(*sample, fpir) == pytest.approx(brute(*sample, fpir))
+
+
+@pytest.mark.parametrize("levels", [6, 1000])
+@pytest.mark.parametrize("fpir", [0.1, 0.5])
+def test_the_interval_equals_a_loop_over_resamples(levels, fpir):
+    rng = np.random.default_rng(levels)
+    own, rival, unknown = scores(rng, levels)
+    enrolled, strangers = rng.integers(0, 8, 24), rng.integers(8, 14, 18)
+    names, codes = np.unique([*enrolled, *strangers], return_inverse=True)
+    found = []
+    draws = np.random.default_rng(2).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=150
+    )
+    for counts in draws:
+        ours, theirs = counts[codes[:24]], counts[codes[24:]]
+        parts = np.repeat(own, ours), np.repeat(rival, ours), np.repeat(unknown, theirs)
+        if parts[0].size and parts[2].size:
+            found.append(fnir_at_fpir(*parts, fpir))
+    interval = fnir_at_fpir_interval(
+        own, rival, unknown, enrolled, strangers, fpir, level=0.8, resamples=150, seed=2
+    )
+    assert interval.value == fnir_at_fpir(own, rival, unknown, fpir)
+    low, high = np.quantile(found, [0.1, 0.9])
+    assert interval.low == pytest.approx(min(low, interval.value))
+    assert interval.high == pytest.approx(max(high, interval.value))
+    assert interval.low < interval.high
+
+
+def test_the_order_of_probes_changes_nothing():
+    rng = np.random.default_rng(0)
+    own, rival, unknown = scores(rng)
+    enrolled, strangers = rng.integers(0, 8, 24), rng.integers(8, 14, 18)
+    first = fnir_at_fpir_interval(own, rival, unknown, enrolled, strangers, 0.1)
+    a, b = rng.permutation(24), rng.permutation(18)
+    again = fnir_at_fpir_interval(own[a], rival[a], unknown[b], enrolled[a], strangers[b], 0.1)
+    assert again == first
+    assert first.low < first.value < first.high
+
+
+def test_outcomes_that_cannot_vary_have_width():
+    people, strangers = np.arange(12), np.arange(12, 30)
+    best, worst = np.ones(12), np.zeros(12)
+    found = fnir_at_fpir_interval(best, worst, np.zeros(18), people, strangers, 0.1)
+    assert found == wilson(0, 12)
+    lost = fnir_at_fpir_interval(worst, best, np.zeros(18), people, strangers, 0.1)
+    assert lost == wilson(12, 12)
+
+
+def test_one_person_of_either_kind_has_wilsons_interval():
+    names = np.array(["a"]), np.array(["b"])
+    for resamples in (1, 100):
+        found = fnir_at_fpir_interval([0.9], [0.1], [0.5], *names, 0.1, resamples=resamples)
+        assert found == wilson(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "rival", "unknown", "fpir", "message"),
+    [
+        ([0.5], [0.1, 0.2], [0.1], 0.1, "shapes"),
+        ([[0.5]], [[0.1]], [0.1], 0.1, "shapes"),
+        ([], [], [0.1], 0.1, "own"),
+        ([0.5], [np.inf], [0.1], 0.1, "rival"),
+        ([0.5], [0.1], [], 0.1, "unknown"),
+        ([0.5], [0.1], [0.1], -0.1, "fpir"),
+    ],
+)
+def test_bad_input_is_refused(own, rival, unknown, fpir, message):
+    with pytest.raises(BadInputError, match=message):
+        fnir_at_fpir(own, rival, unknown, fpir)
+
+
+def test_labels_and_options_are_checked():
+    names = np.array([0, 1, 2, 3])
+    with pytest.raises(BadInputError, match="labels must have shape"):
+        fnir_at_fpir_interval(OWN, RIVAL, UNKNOWN, names[:3], names, 0.1)
+    with pytest.raises(BadInputError, match="level"):
+        fnir_at_fpir_interval(OWN, RIVAL, UNKNOWN, names, names, 0.1, level=0)

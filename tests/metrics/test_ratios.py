@@ -1,0 +1,182 @@
+"""Ratios of rates: hand-computed numbers, loop twins, and what happens where they are undefined."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cldmray.errors import BadInputError
+from cldmray.metrics.confidence import wilson
+from cldmray.metrics.ratios import (
+    ratio_interval,
+    residual_success,
+    residual_success_interval,
+    share_interval,
+)
+
+
+def people(rng, n=30, a=0.3, b=0.6):
+    labels = np.repeat(np.arange(n), rng.integers(1, 6, size=n))
+    ease = rng.normal(0, 0.15, n)[labels]
+    luck = rng.random(len(labels))
+    return (luck < a + ease).astype(float), (luck < b + ease).astype(float), labels
+
+
+def brute(a, b, labels, measure, resamples, seed):
+    n = labels.max() + 1
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    return [measure(a @ counts[labels], b @ counts[labels]) for counts in draws]
+
+
+def test_values_by_hand():
+    a, b, labels = [1, 0, 0.5, 0], [1, 1, 1, 0], np.array([0, 0, 1, 1])
+    assert ratio_interval(a, b, labels).value == 0.5
+    assert share_interval(a, b, labels).value == pytest.approx(1.5 / 4.5)
+    assert residual_success_interval(b, a, labels).value == pytest.approx((0.75 - 0.375) / 0.625)
+    assert residual_success(0.75, 0.5) == 0.5
+    assert residual_success(0.5, 0.5) == 0
+    assert residual_success(0.4, 0.5) == pytest.approx(-0.2)
+
+
+def test_ratios_equal_a_loop_over_resamples():
+    a, b, labels = people(np.random.default_rng(0))
+    found = ratio_interval(a, b, labels, level=0.9, resamples=400, seed=1)
+    twin = sorted(brute(a, b, labels, lambda x, y: x / y, 400, 1))
+    assert found.low == pytest.approx(twin[19])
+    assert found.high == pytest.approx(twin[379])
+    assert found.low < found.value < found.high
+
+
+def test_shares_equal_a_loop_over_resamples():
+    a, b, labels = people(np.random.default_rng(1), b=0.1)
+    found = share_interval(a, b, labels, level=0.9, resamples=400, seed=2)
+    twin = brute(a, b, labels, lambda x, y: x / (x + y), 400, 2)
+    assert found[1:] == pytest.approx(np.quantile(twin, [0.05, 0.95]))
+
+
+def test_residuals_equal_a_loop_over_resamples():
+    control, attack, labels = people(np.random.default_rng(2))
+    found = residual_success_interval(attack, control, labels, level=0.9, resamples=400, seed=3)
+    rates = zip(
+        brute(attack, np.ones_like(attack), labels, lambda x, y: x / y, 400, 3),
+        brute(control, np.ones_like(attack), labels, lambda x, y: x / y, 400, 3),
+        strict=True,
+    )
+    twin = sorted(residual_success(*pair) for pair in rates)
+    assert found.low == pytest.approx(twin[20], abs=1e-9)
+    assert found.high == pytest.approx(twin[380], abs=1e-9)
+    assert 0 < found.low < found.value < found.high < 1
+
+
+def test_pairing_makes_a_ratio_sharper():
+    rng = np.random.default_rng(3)
+    a, b, labels = people(rng, 60, 0.5, 0.6)
+    paired = ratio_interval(a, b, labels)
+    other = labels.max() - labels
+    order = np.argsort(other, kind="stable")
+    shuffled = ratio_interval(a, rng.permutation(b[order]), labels)
+    assert paired.high - paired.low < 0.6 * (shuffled.high - shuffled.low)
+
+
+def test_the_order_of_probes_changes_nothing():
+    rng = np.random.default_rng(4)
+    a, b, labels = people(rng)
+    a = a / rng.integers(1, 8, size=len(a))
+    order = rng.permutation(len(a))
+    for measure in (ratio_interval, share_interval):
+        assert measure(a[order], b[order], labels[order]) == measure(a, b, labels)
+    assert residual_success_interval(b[order], a[order], labels[order]) == pytest.approx(
+        residual_success_interval(b, a, labels), abs=1e-12
+    )
+
+
+def test_a_rare_denominator_leaves_the_ratio_unbounded():
+    labels = np.arange(8)
+    a, b = np.tile([1.0, 0.0], 4), np.array([1.0, 0, 0, 0, 0, 0, 0, 0])
+    found = ratio_interval(a, b, labels, resamples=1000)
+    assert found.value == 4
+    assert 0 < found.low < 4 and found.high == np.inf
+    residual = residual_success_interval(1 - a, 1 - b, labels)
+    assert residual.value == -3 and residual.low == -np.inf and -3 < residual.high < 1
+
+
+def test_resamples_without_any_success_are_left_out():
+    labels = np.arange(5)
+    a, b = np.array([1.0, 0, 0, 0, 0]), np.array([1.0, 1.0, 0, 0, 0])
+    for measure, bound in ((ratio_interval, 1.0), (share_interval, 0.5)):
+        found = measure(a, b, labels)
+        assert found.low == 0 and found.high == pytest.approx(bound)
+
+
+def test_equal_ratios_keep_a_width():
+    labels = np.repeat(np.arange(30), 2)
+    half = np.tile([1.0, 0.0], 30)
+    unseen = wilson(0, 30).high
+    same = ratio_interval(half, half, labels)
+    low = 0.5 * (1 - unseen) / (0.5 * (1 - unseen) + unseen)
+    assert same == pytest.approx((1, low, 1 / low))
+    none = ratio_interval(np.zeros(60), half, labels)
+    assert none == pytest.approx((0, 0, unseen / (0.5 * (1 - unseen))))
+    lost = residual_success_interval(half, half, labels)
+    assert lost == pytest.approx((0, 1 - 1 / low, 1 - low))
+
+
+def test_equal_shares_are_wilsons_over_people_with_a_success():
+    labels = np.repeat(np.arange(10), 2)
+    a = np.zeros(20)
+    a[:6] = 1.0
+    assert share_interval(a, np.zeros(20), labels) == wilson(3, 3)
+    assert share_interval(np.zeros(20), a, labels) == wilson(0, 3)
+    assert share_interval(a, a, labels) == wilson(1.5, 3)
+
+
+def test_coverage_of_a_ratio():
+    rng = np.random.default_rng(5)
+    a, b, _ = people(rng, 30_000)
+    truth, covered = a.mean() / b.mean(), 0
+    for _ in range(150):
+        found = ratio_interval(*people(rng, 50), resamples=300)
+        covered += found.low <= truth <= found.high
+    assert 0.88 <= covered / 150 <= 0.99
+
+
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 4)), min_size=1))
+def test_no_bound_is_ever_undefined(rows):
+    a, b, labels = (np.array(part, float) for part in zip(*rows, strict=True))
+    for measure, defined in (
+        (ratio_interval, b.any()),
+        (share_interval, a.any() or b.any()),
+        (residual_success_interval, not b.all()),
+    ):
+        if not defined:
+            with pytest.raises(BadInputError):
+                measure(a, b, labels, resamples=30)
+            continue
+        found = measure(a, b, labels, resamples=30)
+        assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize("measure", [ratio_interval, share_interval, residual_success_interval])
+@pytest.mark.parametrize(
+    ("a", "b", "labels", "options"),
+    [
+        ([0.5], [0.5, 0.5], [0], {}),
+        ([], [], [], {}),
+        ([[0.5]], [[0.5]], [0], {}),
+        ([1.5], [0.5], [0], {}),
+        ([0.5], [np.nan], [0], {}),
+        ([0.5], [0.5], [0, 1], {}),
+        ([0.5], [0.5], [0], {"level": 1.0}),
+        ([0.5], [0.5], [0], {"resamples": 0}),
+    ],
+)
+def test_bad_input_is_refused(measure, a, b, labels, options):
+    with pytest.raises(BadInputError):
+        measure(a, b, np.asarray(labels), **options)
+
+
+@pytest.mark.parametrize(("attack", "control"), [(0.5, 1.0), (1.2, 0.5), (0.5, -0.1)])
+def test_bad_rates_are_refused(attack, control):
+    with pytest.raises(BadInputError, match="control"):
+        residual_success(attack, control)

@@ -1,0 +1,241 @@
+"""Intervals of verification measures: loop twins with the same draws, scikit-learn, coverage."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_curve
+
+from cldmray.errors import BadInputError
+from cldmray.metrics.confidence import wilson
+from cldmray.metrics.resampled_errors import (
+    DENSE,
+    Sample,
+    equal_error_rates,
+    resample_errors,
+    true_match_rates,
+)
+from cldmray.metrics.score_intervals import (
+    equal_error_rate_interval,
+    tmr_at_fmr_interval,
+    verification_intervals,
+)
+from cldmray.metrics.verification import equal_error_rate, tmr_at_fmr
+
+
+def people(rng, n, distance, photos=(1, 6), others=30):
+    """Mated (P,) and non-mated (P, others) scores of n people, and the probes' identities."""
+    labels = np.repeat(np.arange(n), rng.integers(*photos, size=n))
+    own = rng.normal(0, 0.5, n)[labels]
+    mated = rng.normal(distance, 1, len(labels)) + own
+    return mated, rng.normal(0, 1, (len(labels), others)) + 0.3 * own[:, None], labels
+
+
+def draws(n, resamples, seed):
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+
+
+def brute(mated, non_mated, mated_labels, non_mated_labels, measure, resamples, seed):
+    """The exact measure of every resample, its scores repeated one by one."""
+    names, codes = np.unique([*mated_labels, *non_mated_labels], return_inverse=True)
+    ours, theirs = codes[: len(mated_labels)], codes[len(mated_labels) :]
+    found = []
+    for counts in draws(len(names), resamples, seed):
+        same, other = np.repeat(mated, counts[ours]), np.repeat(non_mated, counts[theirs], axis=0)
+        if same.size and other.size:
+            found.append(measure(same, other))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("rounding", [0, 1, 9])
+@pytest.mark.parametrize("fmr", [0.0, 0.01, 0.1, 1.0])
+def test_small_samples_equal_a_loop_over_resamples(rounding, fmr):
+    rng = np.random.default_rng(rounding)
+    mated, non_mated, labels = people(rng, 12, 1.0, others=5)
+    mated, non_mated = mated.round(rounding), non_mated.round(rounding)
+    kept = labels != 3
+    found = resample_errors(
+        Sample(mated[kept], labels[kept]),
+        Sample(non_mated, labels),
+        [equal_error_rates, true_match_rates(fmr)],
+        200,
+        1,
+    )
+    assert max(mated.size, non_mated.size) <= DENSE
+    assert found.identities == 11
+    for drawn, measure in zip(
+        found.draws, (equal_error_rate, lambda a, b: tmr_at_fmr(a, b, fmr)), strict=True
+    ):
+        twin = brute(mated[kept], non_mated, labels[kept], labels, measure, 200, 1)
+        np.testing.assert_allclose(drawn, twin, atol=1e-12)
+
+
+def test_the_allowance_is_not_lost_to_rounding():
+    assert 0.29 * 100 < 29
+    one = np.array([0])
+    mated, non_mated = Sample(np.array([70.5]), one), Sample(np.arange(100.0)[None], one)
+    (drawn,), _ = resample_errors(mated, non_mated, [true_match_rates(0.29)], 3, 0)
+    np.testing.assert_array_equal(drawn, [1, 1, 1])
+
+
+def test_resamples_without_a_sample_are_left_out():
+    mated, non_mated = np.array([0.2, 0.9]), np.array([[0.1], [0.5]])
+    ours, theirs = np.array(["a", "b"]), np.array(["b", "c"])
+    (drawn,), identities = resample_errors(
+        Sample(mated, ours), Sample(non_mated, theirs), [equal_error_rates], 300, 0
+    )
+    twin = brute(mated, non_mated, ours, theirs, equal_error_rate, 300, 0)
+    assert len(twin) < 300 and identities == 2
+    np.testing.assert_allclose(drawn, twin, atol=1e-12)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1.0, 2.0, 3.5])
+def test_the_grid_of_large_samples_is_near_the_exact_bootstrap(distance):
+    mated, non_mated, labels = people(np.random.default_rng(0), 80, distance, others=79)
+    assert non_mated.size > 4 * DENSE
+    measures = [equal_error_rates, true_match_rates(1e-2), true_match_rates(1e-3)]
+    found = resample_errors(Sample(mated, labels), Sample(non_mated, labels), measures, 30, 0)
+    exact = [
+        equal_error_rate,
+        lambda a, b: tmr_at_fmr(a, b, 1e-2),
+        lambda a, b: tmr_at_fmr(a, b, 1e-3),
+    ]
+    for drawn, measure in zip(found.draws, exact, strict=True):
+        twin = brute(mated, non_mated, labels, labels, measure, 30, 0)
+        tolerance = 0.002 if measure is equal_error_rate else 0.01
+        np.testing.assert_allclose(drawn, twin, rtol=0.01, atol=tolerance)
+        assert abs((drawn - twin).mean()) < 0.001
+    strict = brute(mated, non_mated, labels, labels, exact[2], 30, 0)
+    np.testing.assert_array_equal(found.draws[2], strict)
+
+
+def test_weighted_rates_are_those_of_scikit_learn():
+    mated, non_mated, labels = people(np.random.default_rng(2), 20, 1.5, others=8)
+    scores = np.concatenate([mated, non_mated.ravel()])
+    truth = np.repeat([1, 0], [mated.size, non_mated.size])
+    codes = np.concatenate([labels, np.repeat(labels, 8)])
+    (eer, tmr), _ = resample_errors(
+        Sample(mated, labels),
+        Sample(non_mated, labels),
+        [equal_error_rates, true_match_rates(0.05)],
+        50,
+        0,
+    )
+    for counts, found_eer, found_tmr in zip(draws(20, 50, 0), eer, tmr, strict=True):
+        fpr, tpr, _ = roc_curve(truth, scores, sample_weight=counts[codes], drop_intermediate=False)
+        assert found_tmr == pytest.approx(tpr[fpr <= 0.05 + 1e-12].max())
+        assert found_eer == pytest.approx(np.interp(0, fpr + tpr - 1, fpr))
+
+
+def test_values_are_exact_and_bounds_are_the_brute_ones():
+    mated, non_mated, labels = people(np.random.default_rng(3), 15, 1.0, others=9)
+    eer, (loose, tight) = verification_intervals(
+        mated, labels, non_mated, labels, (0.1, 0.02), level=0.9, resamples=300, seed=4
+    )
+    assert eer.value == equal_error_rate(mated, non_mated)
+    assert loose.value == tmr_at_fmr(mated, non_mated, 0.1)
+    assert tight.value == tmr_at_fmr(mated, non_mated, 0.02)
+    twin = brute(mated, non_mated, labels, labels, equal_error_rate, 300, 4)
+    assert eer[1:] == pytest.approx(np.quantile(twin, [0.05, 0.95]))
+    options = {"level": 0.9, "resamples": 300, "seed": 4}
+    assert equal_error_rate_interval(mated, labels, non_mated, labels, **options) == eer
+    assert tmr_at_fmr_interval(mated, labels, non_mated, labels, 0.02, **options) == tight
+
+
+def test_the_order_of_probes_changes_nothing():
+    rng = np.random.default_rng(5)
+    mated, non_mated, labels = people(rng, 30, 1.5)
+    first = verification_intervals(mated, labels, non_mated, labels, resamples=200)
+    a, b = rng.permutation(len(labels)), rng.permutation(len(labels))
+    again = verification_intervals(mated[a], labels[a], non_mated[b], labels[b], resamples=200)
+    assert again == first
+    other = verification_intervals(mated, labels, non_mated, labels, resamples=200, seed=1)
+    assert other != first
+
+
+def test_small_blocks_and_double_precision_change_nothing(monkeypatch):
+    mated, non_mated, labels = people(np.random.default_rng(6), 20, 1.5)
+    whole = verification_intervals(mated, labels, non_mated, labels, resamples=100)
+    monkeypatch.setattr("cldmray.metrics.confidence.CELLS_PER_CHUNK", 10_000)
+    monkeypatch.setattr("cldmray.metrics.resampled_errors.EXACT_IN_SINGLE", 0)
+    again = verification_intervals(mated, labels, non_mated, labels, resamples=100)
+    np.testing.assert_allclose(again.equal_error_rate, whole.equal_error_rate, atol=1e-12)
+    assert again.tmr == whole.tmr
+
+
+def test_perfect_separation_and_a_single_person_have_width():
+    labels = np.repeat(np.arange(20), 3)
+    far, near = np.linspace(2, 3, 60), np.linspace(0, 1, 120).reshape(60, 2)
+    eer, (tmr,) = verification_intervals(far, labels, near, labels, (0.01,))
+    assert eer == wilson(0, 20)
+    assert tmr == wilson(20, 20)
+    one = np.full(60, "only")
+    mixed = equal_error_rate_interval(far - 1.5, one, near, one)
+    assert mixed == wilson(mixed.value, 1)
+    assert 0 < mixed.low < mixed.value < mixed.high < 1
+
+
+def test_a_constant_score_is_a_coin():
+    labels = np.arange(10)
+    eer, (tmr,) = verification_intervals(np.ones(10), labels, np.ones((10, 4)), labels, (0.01,))
+    assert eer == wilson(5, 10)
+    assert tmr == wilson(0, 10)
+
+
+def test_coverage_on_simulated_people():
+    rng = np.random.default_rng(7)
+    mated, non_mated, _ = people(rng, 4000, 2.0)
+    truth = equal_error_rate(mated, non_mated), tmr_at_fmr(mated, non_mated, 0.01)
+    covered, trials = np.zeros(2), 120
+    for _ in range(trials):
+        mated, non_mated, labels = people(rng, 60, 2.0)
+        eer, (tmr,) = verification_intervals(
+            mated, labels, non_mated, labels, (0.01,), resamples=300
+        )
+        found = zip((eer, tmr), truth, strict=True)
+        covered += [part.low <= true <= part.high for part, true in found]
+    assert np.all(covered / trials >= 0.88) and np.all(covered / trials <= 0.99)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.data())
+def test_bounds_are_ordered_rates_for_any_scores(data):
+    score = st.integers(-3, 3).map(float)
+    mated = data.draw(st.lists(score, min_size=1, max_size=8))
+    width = data.draw(st.integers(1, 3))
+    row = st.lists(score, min_size=width, max_size=width)
+    non_mated = data.draw(st.lists(row, min_size=1, max_size=6))
+    names = [
+        data.draw(st.lists(st.integers(0, 3), min_size=size, max_size=size))
+        for size in (len(mated), len(non_mated))
+    ]
+    eer, tmr = verification_intervals(
+        mated, np.array(names[0]), non_mated, np.array(names[1]), (0.0, 0.3, 1.0), resamples=20
+    )
+    for found in (eer, *tmr):
+        assert 0 <= found.low <= found.value <= found.high <= 1
+    assert tmr[0].value <= tmr[1].value <= tmr[2].value == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mated": [[0.5, 0.6]]}, "shapes"),
+        ({"non_mated": [0.1, 0.2]}, "shapes"),
+        ({"mated": [0.5, np.nan]}, "finite"),
+        ({"non_mated": np.zeros((2, 0))}, "no non-mated"),
+        ({"mated_labels": np.array([0])}, "labels must have shape"),
+        ({"fmrs": (1.5,)}, "fmr"),
+        ({"level": 1.0}, "level"),
+        ({"resamples": 0}, "resamples"),
+    ],
+)
+def test_bad_input_is_refused(changes, message):
+    fits = {
+        "mated": [0.5, 0.6],
+        "mated_labels": np.array([0, 1]),
+        "non_mated": [[0.1], [0.2]],
+        "non_mated_labels": np.array([0, 1]),
+    }
+    with pytest.raises(BadInputError, match=message):
+        verification_intervals(**(fits | changes))
