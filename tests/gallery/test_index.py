@@ -40,6 +40,16 @@ class TestSearch:
         np.testing.assert_allclose(scores, expected, atol=1e-6)
         np.testing.assert_array_equal(found, expected_labels)
 
+    def test_all_inner_products(self, index: GalleryIndex) -> None:
+        found = index.inner_products(unit(9, 1))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, unit(9, 1) @ unit(50, 0).T, atol=1e-6)
+        assert index.inner_products(unit(0, 1)).shape == (0, 50)
+        empty = GalleryIndex(unit(0, 0), np.zeros(0, np.int64))
+        assert empty.inner_products(unit(9, 1)).shape == (9, 0)
+        with pytest.raises(BadInputError, match="probes of 5 dimensions in a gallery of 8"):
+            index.inner_products(unit(2, 1, 5))
+
     def test_k_is_capped(self, index: GalleryIndex) -> None:
         scores, found = index.search(unit(3, 1), 1000)
         assert scores.shape == found.shape == (3, 50)

@@ -27,7 +27,7 @@ RISKS = {
     "blur": (0.0156, 0.0061, 0.0262, "edge_match"),
     "cldm-none": (0.0104, 0.0042, 0.0187, "adaptive"),
 }
-MEASURES = ("rank_1", "rank_5", "rank_10", "mrr", "eer", "tmr_at_fmr_1e-3")
+MEASURES = ("rank_1", "rank_5", "rank_10", "mean_reciprocal_rank", "eer", "tmr_at_fmr_1e-3")
 
 
 def risk(name: str) -> AnonymizerRisk:
@@ -69,6 +69,7 @@ def results() -> pa.Table:
                             "attacker": attacker,
                             "protocol": "full_ref",
                             "gallery": gallery,
+                            "subset": "all",
                             "measure": measure,
                             "value": value * scale,
                             "ci_low": low * scale,

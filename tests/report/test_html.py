@@ -61,6 +61,17 @@ def test_every_number_is_shown(report, no_figures):
     assert report.versions["git"] in page
 
 
+def test_parts_have_a_table_of_their_own(report, no_figures):
+    assert "Groups of people" not in render_html(report, no_figures)
+    index = report.results.column_names.index("subset")
+    names = pa.array(["sex=<b>f</b>"] + ["all"] * (report.results.num_rows - 1))
+    results = report.results.set_column(index, "subset", names)
+    page = render_html(replace(report, results=results), no_figures)
+    assert "Groups of people and parts of pictures (1 rows)" in page
+    assert page.count("<bdi>sex=&lt;b&gt;f&lt;/b&gt;</bdi>") == 1
+    assert page.count("<th>part</th>") == 1
+
+
 def test_the_verdict_comes_first_and_is_coloured(report, no_figures):
     page = render_html(report, no_figures)
     assert page.index(report.verdict.sentence) < page.index("<section>")

@@ -67,6 +67,13 @@ def test_a_row_that_occurs_twice_is_refused(report):
         sorted_results(table)
 
 
+def test_the_subset_tells_rows_apart(report):
+    group = replaced(report.results.slice(0, 1), "subset", ["sex=female"])
+    found = sorted_results(pa.concat_tables([report.results, group])).to_pylist()
+    assert sorted({row["subset"] for row in found}) == ["all", "sex=female"]
+    assert len(found) == report.results.num_rows + 1
+
+
 def test_another_schema_is_refused(report):
     with pytest.raises(BadInputError, match="columns"):
         sorted_results(report.results.drop_columns(["chance"]))

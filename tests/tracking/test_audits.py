@@ -19,6 +19,7 @@ def results() -> pa.Table:
             "attacker": attacker,
             "protocol": "full_ref",
             "gallery": gallery,
+            "subset": "all",
             "measure": "rank_1",
             "value": 0.1 * place + (0.05 if gallery == "source_included" else 0),
             "ci_low": 0.0,

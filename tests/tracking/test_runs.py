@@ -27,6 +27,7 @@ def test_an_audit_and_its_children_are_recorded(tracker: Tracker) -> None:
         "attacker": "adaptive",
         "protocol": "full_ref",
         "gallery": "source_excluded",
+        "subset": "all",
         "measure": "tmr_at_fmr_1e-3",
         "value": 0.5,
         "ci_low": 0.4,

@@ -1,3 +1,5 @@
+import re
+
 import pyarrow as pa
 import pytest
 
@@ -17,6 +19,7 @@ ROW = {
     "attacker": "adaptive",
     "protocol": "full_ref",
     "gallery": "source_excluded",
+    "subset": "all",
     "measure": "rank_1",
     "value": 0.7,
     "ci_low": 0.6,
@@ -30,6 +33,32 @@ ROW = {
 
 def test_metric_names() -> None:
     assert metric_name("full_ref", "source_excluded", "rank_1") == "full_ref/source_excluded/rank_1"
+
+
+@pytest.mark.parametrize(
+    ("subset", "ending"),
+    [
+        ("all", ""),
+        ("sex=female", "/sex-female"),
+        ("region=face", "/region-face"),
+        ("skin tone=III", "/skin tone-III"),
+        ("age=50+", "/age-50_-[0-9a-f]{8}"),
+        ("haar=größer/blau", "/haar-gr__er_blau-[0-9a-f]{8}"),
+        ("group=" + "x" * 300, "/group-x{75}[.]{3}[0-9a-f]{16}"),
+    ],
+)
+def test_metric_names_of_subsets(subset: str, ending: str) -> None:
+    name = metric_name("full_ref", "source_excluded", "rank_1", subset)
+    assert re.fullmatch(f"full_ref/source_excluded/rank_1{ending}", name)
+    assert re.fullmatch(r"[A-Za-z0-9_\-. /]{1,250}", name)
+
+
+def test_subsets_that_look_alike_stay_apart() -> None:
+    rows = [{**ROW, "subset": subset} for subset in ("all", "age=50+", "age=50_", "age=50-")]
+    metrics = result_metrics(pa.Table.from_pylist(rows, RESULTS))
+    assert len(metrics) == 4 * 7
+    assert metrics["full_ref/source_excluded/n_probes/age-50-"] == 120
+    assert metrics["full_ref/source_excluded/rank_1_ci_low/age-50_"] == 0.6
 
 
 def test_results_become_metrics() -> None:
