@@ -84,7 +84,16 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
         and row["measure"] == "rank_1" and row["attacker"] != "edge_proxy"
     ]  # fmt: skip
     assert min(included) == 1.0
+    useful = pq.read_table(out / "utility.parquet").to_pylist()
+    assert json.loads((out / "utility.json").read_text()) == useful
+    kinds = {"sex", "age", "skin_tone", "pose"}
+    measures = {"ssim", "edge_f1", "faces_found", "frechet_clear_trained"}
+    measures |= {f"{kind}_agreement" for kind in kinds}
+    assert {(row["anonymizer"], row["measure"]) for row in useful} == {
+        (setting, measure) for setting in settings for measure in measures
+    }
     page = (out / "report.html").read_text()
+    assert "What privacy costs" in page
     verdict = json.loads((out / "verdict.json").read_text())
     assert verdict["severity"] in {"leak", "inconclusive", "no_leak_found"}
     assert {entry["anonymizer"] for entry in verdict["settings"]} == settings
@@ -100,6 +109,7 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
     assert len(parents) == 1 and len(runs) == 1 + len(found)
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert parents[0].data.tags["data_fingerprint"]
+    assert parents[0].data.metrics["utility/copy/ssim"] == 1.0
 
     again = subprocess.run(
         [*command, f"output={tmp_path}/again"],

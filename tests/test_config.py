@@ -238,6 +238,9 @@ class TestShippedConfiguration:
         pytest.param(
             "audit.release=[blur,blur]", "audit.release: .*none twice", id="release-twice"
         ),
+        pytest.param("audit.utility=[beauty]", "audit.utility.0: .*'beauty'", id="utility"),
+        pytest.param("audit.utility=[pose,pose]", "audit.utility: name none twice", id="twice-2"),
+        pytest.param("audit.utility_pictures=1", "audit.utility_pictures: must be", id="pictures"),
         pytest.param("audit.max_bad_share=1.5", "audit.max_bad_share: must be in 0..1", id="share"),
         pytest.param(
             "faces._target_=cldmray.faces.NoFaces",

@@ -33,9 +33,9 @@ class EncoderConfig:
         dimensions: length of the embedding.
         pool: side of the last feature map, which keeps where things are in an aligned face.
         backbone: ``small``, a residual network of our own; ``sface``, the public recognizer that
-            goes on learning (:mod:`cldmray.attackers.sface_student`); ``NAME``, a classification model of
-            torchvision, for example ``resnet50``; ``timm:NAME``; or ``transformers:NAME``, where
-            NAME is a local folder or hub id with a ``config.json``, or one of ``resnet-18``,
+            goes on learning (:mod:`cldmray.attackers.sface_student`); ``NAME``, a classification
+            model of torchvision, for example ``resnet50``; ``timm:NAME``; or ``transformers:NAME``,
+            where NAME is a local folder or hub id with a ``config.json``, or one of ``resnet-18``,
             ``resnet-34``, ``resnet-50``, ``resnet-101``, ``vit-tiny``, ``vit-small``, ``vit-base``.
             Its pooled features go through one linear layer.
         pretrained: safetensors of the backbone: a folder or hub id, for torchvision and timm also a

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from cldmray import storage
 from cldmray.engine.tables import StageTable
-from cldmray.faces.records import ATTACKER, Pictures, decode_picture
+from cldmray.faces.records import ATTACKER, Pictures, decode_pictures
 from cldmray.hashing import unit_hash
 
 Floats = npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ class Probe(NamedTuple):
 def small_pictures(pictures: Pictures) -> Floats:
     """Pictures (N, h, w, 3) as features: averaged to ``SIDE`` pixels a side, 0..1, one row each."""
     small = [cv2.resize(p, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for p in pictures]
-    return np.asarray(small, np.float64).reshape(len(pictures), -1) / 255
+    return np.asarray(small, np.float64).reshape(len(pictures), 3 * SIDE**2) / 255
 
 
 def fit_probe(attribute: str, features: Floats, labels: list[str]) -> Probe | None:
@@ -93,8 +93,7 @@ def fit_probes(faces: StageTable, groups: pa.Table) -> list[Probe]:
     ).to_pylist()
     photos = sorted(photos, key=lambda row: unit_hash("attribute probe", row["sample_id"]))
     del photos[MOST_PICTURES:]
-    pictures = [decode_picture(row["image"]) for row in photos]
-    features = small_pictures(np.stack(pictures)) if pictures else np.zeros((0, 3 * SIDE**2))
+    features = small_pictures(decode_pictures(row["image"] for row in photos))
     probes = []
     for attribute in (name for name in groups.column_names if name != "identity"):
         value = dict(

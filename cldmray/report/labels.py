@@ -8,14 +8,14 @@ from typing import NamedTuple
 Point = tuple[float, float]
 Line = tuple[Point, Point]
 
-REACHES = (7.0, 12.0, 18.0, 26.0, 36.0, 48.0, 62.0, 78.0, 96.0, 116.0, 140.0)
+REACHES = (7.0, 12.0, 18.0, 26.0, 36.0, 48.0, 62.0, 78.0, 96.0, 116.0, 140.0, 170.0)
 """From a point to the nearest spot of its name, tried in turn."""
 DIRECTIONS = 24
 FAR = 40.0
 """A name this far from its point is as bad as one that covers something."""
 MARGIN = 2.0
 """Kept free around a name."""
-BAR_COST, LINE_COST, OUTSIDE_COST = 0.25, 3.0, 100.0
+BAR_COST, LINE_COST, NAME_COST, OUTSIDE_COST = 0.25, 3.0, 30.0, 100.0
 
 
 class Box(NamedTuple):
@@ -92,7 +92,8 @@ def _cost(
     """How bad a spot is for a point's name: by its distance and by what it covers."""
     box, reach = spot
     line, here, wide = (point, box.nearest(point)), Box(*point, *point), box.grown(MARGIN)
-    covered = sum(wide.overlaps(other) for other in (*obstacles, *names))
+    covered: float = sum(wide.overlaps(other) for other in obstacles)
+    covered += NAME_COST * sum(wide.overlaps(other) for other in names)
     over = sum(_crosses(*line, other) for other in obstacles if not here.within(other))
     crossed = sum(_crosses(*line, other) for other in names)
     crossed += sum(_crosses(*other, box.grown(MARGIN / 2)) for other in lines)

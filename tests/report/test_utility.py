@@ -1,0 +1,201 @@
+"""Utility as a table, files, metrics and a figure."""
+
+import io
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cldmray.errors import BadInputError
+from cldmray.report import frontier
+from cldmray.report.figures import DPI, FINDING_COLOURS, WIDTH
+from cldmray.report.frontier import Setting, frontier_figure, optimal, panels
+from cldmray.report.html import render_html, report_figures
+from cldmray.report.labels import Box, place_labels
+from cldmray.report.model import UtilityRow
+from cldmray.report.utility import (
+    UTILITY,
+    heading,
+    utility_columns,
+    utility_metrics,
+    utility_table,
+    write_utility,
+)
+from cldmray.report.write import write_report
+from cldmray.storage import read_table
+
+
+def row(anonymizer, measure="ssim", value=0.5, **more):
+    settings = {"n_pictures": 40, "higher_is_better": True, **more}
+    return UtilityRow(anonymizer, measure, value, value - 0.0625, value + 0.0625, **settings)
+
+
+@pytest.fixture
+def useful(report):
+    """The demo report with made-up utility of all its anonymizers."""
+    rows = []
+    for place, risk in enumerate(report.risks):
+        name, share = risk.anonymizer, place / 8
+        rows.append(row(name, "ssim", share, clear=1.0, chance=0.25))
+        rows.append(row(name, "pose_agreement", 0.3 + share / 2, clear=1.0, chance=0.5))
+        rows.append(
+            row(name, "frechet_clear_trained", 1 - share, higher_is_better=False, clear=0.1)
+        )
+    return replace(report, utility=rows)
+
+
+class TestTable:
+    def test_headings(self):
+        assert heading("edge_f1") == "Outlines kept (edge F1)"
+        assert heading("skin_tone_agreement") == "Skin tone kept"
+        assert heading("pose_agreement") == "Head pose kept"
+        assert heading("frechet_sface") == "Distance from photos (Fréchet, sface features)"
+        assert heading("novel") == "novel"
+
+    def test_columns(self):
+        rows = [
+            row("a", "ssim", 0.5, clear=1.0, chance=0.25),
+            row("a", "faces_found", 0.9, clear=0.98),
+            row("b", "ssim", 0.75, clear=1.0, chance=0.25),
+            row("b", "frechet_x", 2.0, higher_is_better=False),
+        ]
+        ssim, faces, distance = utility_columns(rows, ["b", "a"])
+        assert [cell.value for cell in ssim.cells] == ["0.75", "0.50"]
+        assert ssim.cells[1].interval == "0.44 to 0.56"
+        assert (ssim.arrow, ssim.clear.value, ssim.chance.value) == ("↑", "1.00", "0.25")
+        assert faces.cells[0] is None
+        assert faces.cells[1] == ("90.0 %", "83.8 to 96.2")
+        assert (faces.clear.value, faces.chance) == ("98.0 %", None)
+        assert (distance.arrow, distance.clear) == ("↓", None)
+
+    def test_rows_are_sorted_and_typed(self):
+        table = utility_table([row("b"), row("a", chance=0.5), row("a", "edge_f1")])
+        assert table.schema.equals(UTILITY)
+        assert table["anonymizer"].to_pylist() == ["a", "a", "b"]
+        assert table["measure"].to_pylist() == ["edge_f1", "ssim", "ssim"]
+        assert table["chance"].to_pylist() == [None, 0.5, None]
+        assert table["ci_low"].to_pylist() == [0.4375] * 3
+
+    def test_bad_rows_are_refused(self):
+        with pytest.raises(BadInputError, match="twice"):
+            utility_table([row("a"), row("a")])
+        with pytest.raises(BadInputError, match="not finite"):
+            utility_table([row("a", value=float("nan"))])
+
+
+class TestFiles:
+    def test_both_files_hold_the_same_rows(self, tmp_path):
+        written = write_utility([row("b"), row("a")], str(tmp_path))
+        assert [path.rsplit("/")[-1] for path in written] == ["utility.parquet", "utility.json"]
+        table = read_table(written[0])
+        assert json.loads((tmp_path / "utility.json").read_text()) == table.to_pylist()
+
+    def test_no_rows_no_files(self, tmp_path):
+        assert write_utility([], str(tmp_path)) == []
+        assert list(tmp_path.iterdir()) == []
+
+    def test_the_report_lists_them(self, useful, tmp_path):
+        written = write_report(useful, str(tmp_path))
+        names = {path.removeprefix(f"{tmp_path}/") for path in written}
+        assert {"utility.parquet", "utility.json", "figures/frontier.png"} <= names
+        assert written[-1].endswith("report.html")
+
+    def test_metrics(self):
+        found = utility_metrics([row("a"), row("b", "frechet_x", 2.0)])
+        assert found == {"utility/a/ssim": 0.5, "utility/b/frechet_x": 2.0}
+
+
+class TestPage:
+    def test_every_value_is_shown(self, useful):
+        page = render_html(useful, {})
+        for column in utility_columns(useful.utility, [r.anonymizer for r in useful.risks]):
+            assert column.heading in page
+            assert all(cell.value in page and cell.interval in page for cell in column.cells)
+        assert "What privacy costs" not in page
+
+    def test_the_frontier_is_embedded(self, useful):
+        figures = report_figures(useful)
+        assert set(figures) == {"risk", "cmc", "frontier", "pictures"}
+        assert "What privacy costs" in render_html(useful, figures)
+
+    def test_without_utility_there_is_no_section(self, report):
+        assert "still good for" not in render_html(report, {})
+        assert "frontier" not in report_figures(report)
+
+    def test_names_are_escaped(self, report):
+        hostile = "<script>alert(1)</script>"
+        page = render_html(replace(report, utility=[row(hostile, hostile)]), {})
+        assert "<script" not in page.replace("<script>alert(1)</script>.png", "")
+        assert page.count("&lt;script&gt;alert(1)") >= 2
+
+
+def setting(report, name, utility, risk):
+    return Setting(replace(report.risks[0], anonymizer=name, risk=risk), row(name, value=utility))
+
+
+class TestFrontier:
+    def test_the_optimal_ones(self, report):
+        every = [
+            setting(report, "best", 0.5, 0.1),
+            setting(report, "worse", 0.5, 0.2),
+            setting(report, "useless", 0.2, 0.1),
+            setting(report, "open", 0.9, 0.8),
+            setting(report, "twin", 0.9, 0.8),
+            setting(report, "grey", 0.1, 0.01),
+        ]
+        names = [one.risk.anonymizer for one in optimal(every)]
+        assert names == ["grey", "best", "open", "twin"]
+
+    def test_two_measures_are_drawn_preferred_ones_first(self, report):
+        name = report.risks[0].anonymizer
+        rows = [row(name, m) for m in ("edge_f1", "zest", "faces_found", "ssim")]
+        rows.append(row(name, "frechet_x", higher_is_better=False))
+        drawn = panels(report.risks, rows)
+        assert [settings[0].utility.measure for settings in drawn] == ["ssim", "faces_found"]
+        assert [len(settings) for settings in drawn] == [1, 1]
+        (only,) = panels(report.risks, [row(name, "zest")])
+        assert only[0].utility.measure == "zest"
+
+    def test_the_figure(self, useful):
+        png = frontier_figure(useful.ranked_risks, useful.utility)
+        picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        assert picture.shape == (int(frontier.HEIGHT * DPI), int(WIDTH * DPI), 3)
+        for colour in FINDING_COLOURS.values():
+            wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+            assert (picture == wanted).all(axis=2).sum() > 20
+        assert png == frontier_figure(useful.ranked_risks, useful.utility)
+
+    def test_nothing_to_draw(self, report):
+        assert frontier_figure(report.risks, []) is None
+        assert frontier_figure([], [row("a")]) is None
+        assert frontier_figure(report.risks, [row("a stranger")]) is None
+
+    def test_odd_values_and_names(self, report):
+        risks = [replace(report.risks[0], anonymizer="$x_{" * 30, risk=0.0, low=0.0, high=0.0)]
+        rows = [row(risks[0].anonymizer, value=0.0)]
+        assert frontier_figure(risks, rows).startswith(b"\x89PNG")
+
+    def test_twelve_names_do_not_overlap(self, report, monkeypatch):
+        frames = []
+
+        def spy(points, sizes, obstacles, drawn, frame):
+            boxes = place_labels(points, sizes, obstacles, drawn, frame)
+            frames.append((boxes, frame))
+            return boxes
+
+        monkeypatch.setattr(frontier, "place_labels", spy)
+        names = [f"cldm-canny-0.{place}+depth-0.7" for place in range(12)]
+        levels = [0.5, 0.48, 0.2, 0.17, *np.linspace(0.03, 0.06, 8)]
+        risks = [
+            replace(report.risks[0], anonymizer=name, risk=risk, low=0.8 * risk, high=1.2 * risk)
+            for name, risk in zip(names, levels, strict=True)
+        ]
+        rows = [row(r.anonymizer, value=0.3 + r.risk / 2) for r in risks]
+        frontier_figure(risks, rows)
+        ((boxes, frame),) = frames
+        assert len(boxes) == 12 and all(isinstance(box, Box) for box in boxes)
+        assert all(box.within(frame) for box in boxes)
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
