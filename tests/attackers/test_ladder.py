@@ -11,6 +11,8 @@ from cldmray.attackers.ladder import (
     TrainingConfig,
     training_order,
 )
+from cldmray.attackers.off_the_shelf import OffTheShelf
+from cldmray.attackers.teacher_guided import TeacherGuided
 from cldmray.conditions.canny import Canny
 
 
@@ -48,12 +50,23 @@ class TestRungs:
             "adaptive": ("anonymized", None, True),
         }
 
+    def test_a_label_is_the_name(self) -> None:
+        kinds = (ClearTrained, EdgeProxy, Adaptive, EdgeMatch, OffTheShelf, TeacherGuided)
+        assert {kind(label="mine").name for kind in kinds} == {"mine"}
+        assert len({kind().name for kind in kinds}) == len(kinds)
+        for kind in kinds:
+            with pytest.raises(ValueError, match="^label may hold"):
+                kind(label="a/b")
+
     def test_every_setting_enters_the_fingerprint(self) -> None:
         rungs = [
             ClearTrained(),
             Adaptive(),
             Adaptive(start_from="clear_trained"),
             Adaptive(training=TrainingConfig(seed=1)),
+            Adaptive(label="other"),
+            Adaptive(EncoderConfig(backbone="resnet50")),
+            Adaptive(EncoderConfig(input_side=32)),
             EdgeProxy(),
             EdgeProxy(condition=Canny(50, 100)),
         ]
@@ -72,6 +85,12 @@ class TestTrainingOrder:
         assert training_order({"e": EdgeProxy(), "c": ClearTrained()}) == ["e", "c"]
         assert training_order({"m": EdgeMatch(), **rungs}) == ["m", "c", "a", "e"]
         assert training_order({}) == []
+
+    def test_a_start_is_named_by_its_label(self) -> None:
+        base, child = ClearTrained(label="base"), Adaptive(start_from="base")
+        assert training_order({"a": child, "c": base}) == ["c", "a"]
+        with pytest.raises(ValueError, match="^a.start_from: 'base' is not"):
+            training_order({"a": child, "c": ClearTrained()})
 
     @pytest.mark.parametrize(
         ("rungs", "message"),

