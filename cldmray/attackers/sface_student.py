@@ -1,4 +1,4 @@
-"""SFace as a network that goes on learning: it knows faces, and learns to see through a disguise."""
+"""SFace as a network that goes on learning: what it knows of faces, made to see through a mask."""
 
 from typing import Any
 
