@@ -64,8 +64,8 @@ class Audit:
         """
         config = self.config
         self.campaign.check()
-        groups = config.faces.groups()
         listing = self.exposure.listing()
+        groups = self.exposure.groups(listing)
         faces = self.exposure.faces(listing)
         redrawn = {key: self.exposure.redraw(key, faces) for key in config.anonymizer}
         every, curves, clear = self.campaign.run(faces, redrawn)
