@@ -69,9 +69,9 @@ class Audit:
         """
         config = self.config
         self.campaign.check()
-        groups = config.faces.groups()
         self.utility.check()
         listing = self.exposure.listing()
+        groups = self.exposure.groups(listing)
         evaluated = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
         check_people(config.audit.terms.rules, pc.count_distinct(evaluated).as_py())
         faces = self.exposure.faces(listing)

@@ -67,6 +67,21 @@ class Exposure:
             self._note_background({i for i, split in splits.items() if split == BACKGROUND})
         return kept
 
+    def groups(self, listing: pa.Table) -> pa.Table | None:
+        """The groups that the source knows of, see :meth:`FaceSource.groups`.
+
+        Raises:
+            BadInputError: a file of groups cannot be understood.
+        """
+        found = self.config.faces.groups()
+        audited = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
+        if found is not None and not pc.any(pc.is_in(audited, found["identity"])).as_py():
+            self.notes.append(
+                "The source names groups of people, but of nobody who is audited: no row of the "
+                "results is of a group."
+            )
+        return found
+
     def _note_background(self, background: set[str]) -> None:
         for member in self.config.anonymizer.values():
             known = member.trained_on()

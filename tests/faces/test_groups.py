@@ -55,8 +55,10 @@ def test_a_parquet_file(tmp_path: Path) -> None:
 def test_bad_csv_files(tmp_path: Path, text: str, fault: str) -> None:
     path = tmp_path / "groups.csv"
     path.write_text(text)
-    with pytest.raises(BadInputError, match=f"^faces.groups_file: .*groups.csv.*{fault}|{fault}"):
+    with pytest.raises(BadInputError, match=fault) as caught:
         read_groups(str(path))
+    assert str(caught.value).startswith("faces.groups_file: ")
+    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["gone.csv", "gone.parquet", "bad.parquet"])

@@ -68,7 +68,7 @@ def test_a_row_that_occurs_twice_is_refused(report):
 
 
 def test_the_subset_tells_rows_apart(report):
-    group = replaced(report.results.slice(0, 1), "subset", ["sex=female"])
+    group = replaced(report.results.slice(0, 1), "subset", ["sex=female"]).cast(RESULTS)
     found = sorted_results(pa.concat_tables([report.results, group])).to_pylist()
     assert sorted({row["subset"] for row in found}) == ["all", "sex=female"]
     assert len(found) == report.results.num_rows + 1
