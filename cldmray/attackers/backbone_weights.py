@@ -12,6 +12,8 @@ from cldmray.anonymizers.model_folder import HUB_ID
 from cldmray.errors import ConfigError
 
 WEIGHTS = "model.safetensors"
+OPTIONAL = ("mask_token", "position_ids")
+"""Weights that a network may have or lack without being another: its features never need them."""
 READ = (".json", ".safetensors")
 """Files of a folder that a network is built from."""
 
@@ -104,8 +106,13 @@ def load_transformer(config: Any, pretrained: str) -> Any:
         key
         for key in found["unexpected_keys"]
         if str(key).removeprefix(prefix).split(".")[0] in own - {"pooler"}
+        and not str(key).endswith(OPTIONAL)
     ]
-    missing = [key for key in found["missing_keys"] if not str(key).startswith("pooler.")]
+    missing = [
+        key
+        for key in found["missing_keys"]
+        if not str(key).startswith("pooler.") and not str(key).endswith(OPTIONAL)
+    ]
     if missing or strange:
         raise _other_network(pretrained, _difference(missing, strange))
     return model

@@ -6,6 +6,7 @@ From torchvision and timm, where they are installed, and from transformers, whic
 import difflib
 import importlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -135,11 +136,10 @@ def group_norms(network: nn.Module) -> None:
 
 def synchronised(network: nn.Module, backbone: str) -> nn.Module:
     """The network with batch normalisation over the batch of all workers, which needs GPUs."""
+    convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
     if split_name(backbone)[0] == "timm":
-        converted: nn.Module = _library("timm.layers", backbone).convert_sync_batchnorm(network)
-        return converted
-    shared: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    return shared
+        convert = _library("timm.layers", backbone).convert_sync_batchnorm
+    return convert(network)
 
 
 def freeze_batch_norms(network: nn.Module) -> None:

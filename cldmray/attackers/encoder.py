@@ -140,6 +140,9 @@ class FaceEncoder(nn.Module):
         ConfigError, MissingDependencyError: as :func:`backbones.load_backbone` says.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, config: EncoderConfig, pretrained: bool = True) -> None:
         super().__init__()
         self.config = config

@@ -42,7 +42,8 @@ def train_worker(config: dict[str, Any]) -> None:
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = get_device()
     shape: EncoderConfig = config["encoder"]
-    encoder = starting_encoder(shape, training, config["start"])
+    start = None if config["start"] is None else ray.get(config["start"])
+    encoder = starting_encoder(shape, training, start)
     if shape.norm == "batch" and workers > 1:
         encoder.features = synchronised(encoder.features, shape.backbone)
     # Public networks may have weights that their features do not depend on.
@@ -142,6 +143,7 @@ def fit_encoder(
     check_training(rung, engine)
     objective(pairs, rung.training, engine.train_workers)
     use_gpu = engine.gpus_per_train_worker > 0
+    weights = None if start is None else load_encoder(start, rung.encoder).state_dict()
     filesystem, path = storage.resolve(folder)
     trainer = TorchTrainer(
         train_worker,
@@ -151,7 +153,7 @@ def fit_encoder(
             "threads": engine.threads,
             "pairs": ray.put(pairs),
             "validation": ray.put(validation),
-            "start": None if start is None else load_encoder(start, rung.encoder).state_dict(),
+            "start": None if weights is None else ray.put(weights),
         },
         scaling_config=ScalingConfig(
             num_workers=engine.train_workers,
@@ -169,10 +171,10 @@ def fit_encoder(
         ),
     )
     with last_checkpoint(trainer, rung.name) as local:
-        weights = (local / WEIGHTS).read_bytes()
+        trained = (local / WEIGHTS).read_bytes()
         state = torch.load(local / "state.pt", map_location="cpu", weights_only=True)
     check_converged(rung.name, state["curve"])
-    storage.write_bytes(storage.join(folder, WEIGHTS), weights)
+    storage.write_bytes(storage.join(folder, WEIGHTS), trained)
     curve = pa.Table.from_pylist(state["curve"])
     storage.write_table(storage.join(folder, CURVE), curve)
     commit(folder, Manifest({CURVE: curve.num_rows}))

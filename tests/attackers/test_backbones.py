@@ -150,6 +150,13 @@ class TestTransformers:
             expected = model(pictures).last_hidden_state[:, 0]
             torch.testing.assert_close(encoder.features(pictures), expected, rtol=0, atol=1e-6)
 
+    def test_a_mask_token_is_no_other_network(self, models: Path, tmp_path: Path) -> None:
+        from transformers import ViTConfig, ViTModel
+
+        config = ViTConfig.from_pretrained(models / "vit")
+        ViTModel(config, use_mask_token=True).save_pretrained(tmp_path)
+        EncoderConfig(backbone=f"transformers:{models / 'vit'}", pretrained=str(tmp_path)).check()
+
     def test_there_is_no_dropout(self, models: Path) -> None:
         encoder = FaceEncoder(EncoderConfig(backbone=f"transformers:{models / 'vit'}")).train()
         pictures = torch.randn(1, 3, 32, 32)
