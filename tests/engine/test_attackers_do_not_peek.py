@@ -1,0 +1,220 @@
+"""Attackers know only what they can learn: nobody is named where nothing was there to be learnt.
+
+People are told apart by which cells of a grid are marked. The background and whether a mark is
+light or dark change with every photo, so that an encoder has to learn what counts. All rungs are
+trained by the steps that the engine takes, without Ray.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import torch
+from safetensors.torch import save
+
+from cldmray import storage
+from cldmray.anonymizers.base import Batch
+from cldmray.anonymizers.blur import Blur
+from cldmray.attackers.encoder import EncoderConfig
+from cldmray.attackers.ladder import (
+    Adaptive,
+    ClearTrained,
+    EdgeProxy,
+    ReadyRung,
+    TrainedRung,
+    TrainingConfig,
+)
+from cldmray.attackers.objectives import objective
+from cldmray.attackers.teacher_guided import EdgeProxyTeacher, TaughtRung, TeacherGuided
+from cldmray.attackers.training import optimizer_of, starting_encoder, training_steps
+from cldmray.conditions.canny import Canny
+from cldmray.engine.attack_data import pair_set
+from cldmray.engine.attack_training import WEIGHTS
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.embed import ORIGINAL, EmbedActor
+from cldmray.engine.tables import Manifest, StageTable
+from cldmray.evaluation import view_of
+from cldmray.faces.records import (
+    ANONYMIZED,
+    ATTACKER,
+    EVALUATION,
+    FACES,
+    Pictures,
+    decode_pictures,
+    embeddings_schema,
+    encode_pictures,
+)
+from cldmray.gallery.ranking import rank_probes
+from cldmray.metrics.confidence import Interval, bootstrap_identities
+from cldmray.metrics.identification import success_at_rank
+
+pytestmark = pytest.mark.slow
+
+PEOPLE = {ATTACKER: 120, EVALUATION: 50}
+PHOTOS, SIDE, CELL, MARKED = 3, 32, 8, 6
+CHANCE = 1 / PEOPLE[EVALUATION]
+LEVEL = 0.999
+"""Of intervals: every case is one chance to be unlucky."""
+SHAPE = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=4)
+TRAINING = TrainingConfig(
+    steps=100, batch=48, warmup=10, precision="fp32", augment=0.0, learning_rate=4e-3
+)
+EDGES = Canny(40, 80)
+RUNGS: dict[str, TrainedRung] = {
+    rung.name: rung
+    for rung in (
+        ClearTrained(SHAPE, TRAINING),
+        EdgeProxy(SHAPE, TRAINING, condition=EDGES),
+        Adaptive(SHAPE, TRAINING),
+        TeacherGuided(SHAPE, TRAINING),
+        EdgeProxyTeacher(SHAPE, TRAINING, condition=EDGES),
+    )
+}
+
+
+class Marks(ReadyRung):
+    """The teacher: how much is going on in each cell."""
+
+    name = "marks"
+    dimensions = 16
+
+    def embed(self, pictures: Pictures) -> np.ndarray:
+        cells = pictures.mean(3).reshape(-1, 4, CELL, 4, CELL).std((2, 4)).reshape(-1, 16)
+        centred = cells - cells.mean(1, keepdims=True)
+        return (centred / np.linalg.norm(centred, axis=1, keepdims=True)).astype(np.float32)
+
+
+def photographs(people: int, random: np.random.Generator) -> Pictures:
+    """Photos (people * PHOTOS, SIDE, SIDE, 3), those of one person in a row."""
+    marked = np.zeros((people, 16))
+    for cells in marked:
+        cells[random.choice(16, MARKED, replace=False)] = 1
+    signs = random.choice([-45.0, 45.0], (people, PHOTOS, 16))
+    cells = (marked[:, None] * signs).reshape(-1, 4, 1, 4, 1)
+    mark = np.zeros((CELL, 1, CELL))
+    mark[2:6, :, 2:6] = 1
+    marks = (cells * mark[None, None]).reshape(-1, SIDE, SIDE, 1)
+    across, down = np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SIDE))
+    slopes = random.uniform(-40, 40, (2, len(marks), 1, 1, 3))
+    ground = slopes[0] * across[..., None] + slopes[1] * down[..., None]
+    ground += random.uniform(90, 165, (len(marks), 1, 1, 3))
+    pictures = ground + marks + random.normal(0, 3, (len(marks), SIDE, SIDE, 3))
+    return np.clip(pictures, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def faces(write_table: Any, tmp_path_factory: pytest.TempPathFactory) -> StageTable:
+    random = np.random.default_rng(0)
+    rows = []
+    for split, people in PEOPLE.items():
+        for number, image in enumerate(encode_pictures(photographs(people, random)).to_pylist()):
+            identity = f"{split}-{number // PHOTOS:03d}"
+            sample = f"{identity}-{number % PHOTOS}"
+            rows.append({"sample_id": sample, "identity": identity, "split": split, "image": image})
+    table = pa.Table.from_pylist(rows, FACES)
+    found: StageTable = write_table(str(tmp_path_factory.mktemp("marks")), FACES, [[table]])
+    return found
+
+
+@pytest.fixture(scope="module")
+def anonymized(
+    faces: StageTable, write_table: Any, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, StageTable]:
+    """What a blur leaves of the photographs, and pictures of noise in their place."""
+    table = faces.read()
+    photos = decode_pictures(table["image"].to_pylist())
+    seeds = np.arange(len(photos))
+    blurred = Blur(1.0).open()(Batch(table["sample_id"].to_pylist(), photos, seeds))
+    noise = np.random.default_rng(1).integers(0, 256, photos.shape, np.uint8)
+    found = {}
+    for name, pictures in (("blur", blurred), ("noise", noise)):
+        columns = {"image": encode_pictures(pictures), "seed": pa.array(seeds)}
+        columns["anonymizer"] = pa.array([name] * len(table))
+        columns["draw"] = pa.array([0] * len(table), pa.int32())
+        every = {**{key: table[key] for key in ("sample_id", "identity", "split")}, **columns}
+        rows = pa.table([every[key] for key in ANONYMIZED.names], schema=ANONYMIZED)
+        folder = str(tmp_path_factory.mktemp(name))
+        found[name] = write_table(folder, ANONYMIZED, [[rows]])
+    return found
+
+
+Audit = Callable[..., Interval]
+
+
+@pytest.fixture(scope="module")
+def audit(
+    faces: StageTable,
+    anonymized: dict[str, StageTable],
+    engine: EngineConfig,
+    write_table: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Audit:
+    """Trains a rung and returns its rank-1 rate on evaluation people, Full-Ref, source excluded."""
+    photos = faces.read()
+    table = photos.select(["sample_id", "identity"])
+    table = table.append_column("view", pa.array([ORIGINAL] * len(table)))
+    vectors = Marks().embed(decode_pictures(photos["image"].to_pylist()))
+    taught = pa.table(
+        [*table.columns, pa.FixedSizeListArray.from_arrays(vectors.ravel(), 16)],
+        schema=embeddings_schema(16),
+    )
+    folder = str(tmp_path_factory.mktemp("taught"))
+    teacher = write_table(folder, taught.schema, [[taught]])
+
+    def audit(rung: TrainedRung, view: str, shuffled: bool = False) -> Interval:
+        learnt = anonymized[view] if rung.query == "anonymized" else None
+        pairs = pair_set(rung, faces, learnt, teacher if isinstance(rung, TaughtRung) else None)
+        if shuffled:
+            circle = np.random.default_rng(2).permutation(PEOPLE[ATTACKER])
+            other = np.empty_like(circle)
+            other[circle] = np.roll(circle, 1)
+            pairs = replace(pairs, query_people=other[pairs.query_people])
+        encoder = starting_encoder(rung.encoder, rung.training, None)
+        goal = objective(pairs, rung.training, 1)
+        optimizer = optimizer_of(encoder, rung.training)
+        losses = list(training_steps(goal, encoder, optimizer, torch.device("cpu")))
+        assert np.isfinite(losses).all()
+        folder = str(tmp_path_factory.mktemp("encoder"))
+        weights = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+        storage.write_bytes(storage.join(folder, WEIGHTS), save(weights))
+        actor = EmbedActor(rung, StageTable(folder, Manifest({}), "encoder"), engine)
+        probes = anonymized[view].read(split=EVALUATION)
+        probes = probes.rename_columns({"anonymizer": "view"})
+        if isinstance(rung, TaughtRung):
+            gallery = taught.filter(pc.equal(photos["split"], EVALUATION))
+        else:
+            clear = faces.read(split=EVALUATION)
+            gallery = actor(clear.append_column("view", pa.array([ORIGINAL] * len(clear))))
+        found = rank_probes(
+            view_of(actor(probes), view), view_of(gallery, ORIGINAL), "full_ref", "source_excluded"
+        )
+        assert (len(found.better), found.gallery_size) == (150, 50)
+        hits = success_at_rank(found.better, found.ties, 1)
+        return bootstrap_identities(hits, found.identities, LEVEL)
+
+    return audit
+
+
+@pytest.mark.parametrize("name", RUNGS)
+class TestRungs:
+    def test_finds_people_who_can_be_found(self, audit: Audit, name: str) -> None:
+        assert audit(RUNGS[name], "blur").low > 5 * CHANCE
+
+    def test_with_shuffled_people_it_guesses(self, audit: Audit, name: str) -> None:
+        """Each attacker person's queries come with another person's photographs."""
+        found = audit(RUNGS[name], "blur", shuffled=True)
+        assert found.low <= CHANCE <= found.high < 10 * CHANCE
+
+    def test_without_anything_of_the_person_it_guesses(self, audit: Audit, name: str) -> None:
+        found = audit(RUNGS[name], "noise")
+        assert found.low <= CHANCE <= found.high < 10 * CHANCE
+
+    def test_unlearnt_it_guesses(self, audit: Audit, name: str) -> None:
+        """Where an untrained encoder found people, one taught wrongly might find them too."""
+        still = replace(TRAINING, steps=1, learning_rate=1e-12)
+        found = audit(replace(RUNGS[name], training=still), "blur")
+        assert found.low <= CHANCE <= found.high < 10 * CHANCE
