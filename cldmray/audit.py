@@ -93,7 +93,9 @@ class Audit:
         report = Report(
             title=config.audit.title,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            verdict=verdict(risks, controls, config.audit.terms, weakness=note, missed=missed),
+            verdict=verdict(
+                risks, controls, config.audit.terms, utility, weakness=note, missed=missed
+            ),
             risks=risks,
             results=results_table(every, config.audit, groups),
             curves=[curve(attack) for attack in every],

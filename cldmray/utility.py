@@ -30,8 +30,6 @@ from cldmray.engine.stages import Stages
 from cldmray.engine.tables import StageTable
 from cldmray.engine.utility import TOLERANCE, Chosen, Seen, choose, measure_utility
 from cldmray.errors import ConfigError, MissingDependencyError
-from cldmray.faces.source import FaceSource
-from cldmray.faces.synthetic import SyntheticFaces, attributes_table
 from cldmray.hashing import fingerprint_rows
 from cldmray.metrics.pixels import WINDOW
 from cldmray.report.model import UtilityRow
@@ -97,7 +95,7 @@ class Utility:
             return []
         tables = list(redrawn.values())
         chosen = choose(faces, tables, settings.utility_pictures, settings.seed)
-        groups = known_groups(self.config.faces) if "attributes" in self.seen else None
+        groups = self.config.faces.groups() if "attributes" in self.seen else None
         views = self._views(faces, tables, chosen, groups) if self.seen else {}
         if groups is not None and not any(row["attributes"] for row in views[ORIGINAL].values()):
             self.notes.append(
@@ -157,11 +155,6 @@ class Utility:
         table = embedded[rung.name].read()
         samples = pa.array([one.sample_id for one in chosen], pa.string())
         return rung.name, table.filter(pc.is_in(table["sample_id"], samples))
-
-
-def known_groups(source: FaceSource) -> pa.Table | None:
-    """Column ``identity`` and one for each attribute that the source knows of its people."""
-    return attributes_table(source) if isinstance(source, SyntheticFaces) else None
 
 
 def features_rung(rungs: Mapping[str, Rung]) -> EmbeddingRung | None:

@@ -18,11 +18,9 @@ from cldmray.engine.embed import ORIGINAL
 from cldmray.engine.stages import Stages
 from cldmray.errors import CldmrayError, ConfigError, MissingDependencyError
 from cldmray.exposure import Exposure
-from cldmray.faces.folder import FolderFaces
 from cldmray.faces.records import embeddings_schema
-from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.metrics.frechet import frechet_distance
-from cldmray.utility import Utility, features_rung, known_groups
+from cldmray.utility import Utility, features_rung
 from cldmray.utility_rows import frechet_rows, picture_rows
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -85,13 +83,6 @@ class TestFeatures:
         one = utility(tmp_path, "attack=[edge_match]")
         assert one._features({}, []) is None
         assert len(one.notes) == 1 and one.notes[0].startswith("No Fréchet distance")
-
-
-def test_synthetic_people_have_groups() -> None:
-    groups = known_groups(SyntheticFaces(3, 1))
-    assert groups is not None
-    assert groups.column_names == ["identity", "sex", "age", "skin_tone"]
-    assert known_groups(FolderFaces("nowhere")) is None
 
 
 def picture(identity: str, **values: Any) -> dict[str, Any]:
