@@ -14,6 +14,7 @@ from cldmray.evaluation import Attack, curve, strongest
 from cldmray.exposure import Exposure
 from cldmray.faces.records import EVALUATION
 from cldmray.gate import check_people
+from cldmray.health import attacker_health, learning_note
 from cldmray.leak import Leak
 from cldmray.report.examples import example_grid
 from cldmray.report.model import AnonymizerRisk, AttackRate, Report, Stage
@@ -81,6 +82,9 @@ class Audit:
         leak = Leak(config, self.stages, self.campaign)
         attribution = leak.explain(faces, found) if config.audit.attribution else None
         utility = self.utility.run(faces, redrawn, self.campaign.embedded)
+        health = attacker_health(found)
+        if rising := learning_note(health):
+            self.notes.append(rising)
         names = [member.name for member in config.anonymizer.values()]
         note = self._health(clear)
         by_name = {name: [a for a in every if a.anonymizer == name] for name in names}
@@ -118,6 +122,7 @@ class Audit:
             notes=self.notes,
             data_fingerprint=faces.manifest.content[:16],
             utility=utility,
+            health=health,
             attribution=attribution,
         )
         return Outcome(report, found)

@@ -45,11 +45,12 @@ class TestSize:
         for key in TRAINED:
             taught = key.endswith("_teacher")
             for rung, width, steps, batch in (
-                (small[key], 16, 240 if taught else 100, 64),
-                (large[key], 24, 500 if taught else 250, 128),
+                (small[key], 16, 60 if taught else 100, 32 if taught else 64),
+                (large[key], 24, 300 if taught else 250, 64 if taught else 128),
             ):
                 assert isinstance(rung, TrainedRung)
-                assert rung.encoder == EncoderConfig(width=width)
+                learning = EncoderConfig(backbone="sface", frozen=7)
+                assert rung.encoder == (learning if taught else EncoderConfig(width=width))
                 assert (rung.training.steps, rung.training.batch) == (steps, batch)
             assert chosen[key] == large[key]
 
@@ -69,10 +70,10 @@ class TestEncoders:
         assert (rung.training.batch, rung.start_from) == (128, None)
         assert [item.name for item in found.values()] == list(found)
 
-    def test_nothing_but_small_runs_by_default(self) -> None:
-        for name in ("audit", "lfw"):
+    def test_which_run_by_default(self) -> None:
+        for name, expected in (("audit", {"small"}), ("lfw", {"small", "sface"})):
             rungs = [r for r in attackers(name=name).values() if isinstance(r, TrainedRung)]
-            assert {rung.encoder.backbone for rung in rungs} == {"small"}
+            assert {rung.encoder.backbone for rung in rungs} == expected
 
     def test_any_attacker_takes_any_encoder(self) -> None:
         found = attackers(
@@ -100,11 +101,13 @@ class TestEncoders:
             ("backbone=keras:resnet50", "backbone: must be small, .* got 'keras:resnet50'"),
             ("backbone='timm:'", "backbone: must be small"),
             ("backbone=null", "backbone: "),
-            ("pretrained=a.safetensors", "pretrained: the backbone small has no public"),
-            ("norm=batch", "norm: the backbone small has group"),
+            ("pretrained=a.safetensors", "pretrained: not of the backbone small"),
+            ("norm=batch", "norm: not of the backbone small"),
             ("norm=layer", "norm: .*'layer'"),
             ("normalisation=minus", "normalisation: .*'minus'"),
             ("input_side=4", "input_side: must be at least 8"),
+            ("frozen=3", "frozen: at least 0, and only of sface, got 3"),
+            ("frozen=-1", "frozen: at least 0"),
         ],
     )
     def test_errors_name_the_key(self, override: str, message: str) -> None:
@@ -131,6 +134,7 @@ class TestRecognizers:
         found = attackers(
             "attack=[adaptive_teacher]",
             f"recognizer@{key}.teacher=onnx",
+            f"encoder@{key}.encoder=large",
             f"{key}.teacher.path=face.onnx",
             f"{key}.teacher.layout=nhwc",
             f"{key}.encoder.dimensions=512",

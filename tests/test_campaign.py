@@ -50,6 +50,7 @@ class TestBeforeAnyWork:
         config = configured(
             tmp_path,
             "attack=[adaptive_teacher]",
+            "encoder@attack.adaptive_teacher.encoder=small",
             "attack.adaptive_teacher.encoder.dimensions=64",
         )
         with pytest.raises(ConfigError, match=r"^attack.adaptive_teacher: encoder.dimensions: "):
@@ -95,6 +96,7 @@ def test_a_ladder_with_recognizers(tmp_path: Path) -> None:
         "splits.min_photos=5",
         "anonymizer=[copy]",
         f"attack=[{','.join(rungs)}]",
+        *(f"encoder@attack.{rung}.encoder=small" for rung in TAUGHT),
         *(f"attack.{rung}.{setting}" for rung in TAUGHT for setting in settings),
         "audit.resamples=200",
         "audit.grid_pictures=2",

@@ -39,7 +39,7 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
         Anonymizer | GroupAnonymizer,
     ),
     "attack": lambda name: (
-        [f"attack=[{','.join(dict.fromkeys(['clear_trained', name]))}]"],
+        [f"attack=[{','.join(dict.fromkeys(['clear_trained', 'edge_match', name]))}]"],
         f"attack.{name}",
         Rung,
     ),
@@ -112,7 +112,14 @@ class TestShippedConfiguration:
             "cldm_canny",
             "cldm_depth",
         ]
-        assert list(config.attack) == ["clear_trained", "edge_proxy", "adaptive"]
+        assert list(config.attack) == [
+            "off_the_shelf",
+            "edge_match",
+            "clear_trained",
+            "edge_proxy",
+            "adaptive",
+            "fusion",
+        ]
         assert config.splits == SplitConfig()
         assert config.audit == AuditSettings()
         assert config.output.startswith("runs/20")

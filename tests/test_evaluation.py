@@ -92,7 +92,7 @@ class TestViewOf:
 
 class TestAttacks:
     def test_every_protocol_and_gallery(self, table: pa.Table) -> None:
-        found = attacks(table, "blur", "adaptive", SETTINGS, "original")
+        found = attacks([table], "blur", "adaptive", SETTINGS, "original")
         assert [(one.protocol, one.gallery) for one in found] == [
             (protocol, gallery)
             for protocol in ("full_ref", "few_ref", "single_ref")
@@ -102,7 +102,7 @@ class TestAttacks:
 
     def test_ranks_by_hand(self, table: pa.Table) -> None:
         settings = replace(SETTINGS, protocols=["full_ref"], galleries=["source_excluded"])
-        (found,) = attacks(table, "blur", "adaptive", settings, "original")
+        (found,) = attacks([table], "blur", "adaptive", settings, "original")
         assert found.ranks.sample_ids.tolist() == sorted(BLURRED)
         # ann/2 at 100 degrees stands 0 from bob, 80 from cat and 100 from ann; cat/1 at 90 stands
         # 0 from bob, 80 from ann and 100 from cat; cat/2 at 150 stands 30 from cat.
@@ -112,7 +112,7 @@ class TestAttacks:
 
     def test_anonymized_only_by_hand(self, table: pa.Table) -> None:
         settings = replace(SETTINGS, protocols=["full_ref"], galleries=["anonymized_only"])
-        (found,) = attacks(table, "blur", "adaptive", settings, "original")
+        (found,) = attacks([table], "blur", "adaptive", settings, "original")
         # Blurred pictures stand at ann 0, 100; bob 95, 120; cat 90, 150 degrees. ann/1 stands 100
         # from ann/2, 95 from bob, 90 from cat; ann/2 100 from ann/1, 5 from bob, 10 from cat;
         # bob/1 25 from bob/2, 5 from ann and cat; bob/2 25 from bob/1, 20 from ann, 30 from cat;
@@ -123,22 +123,25 @@ class TestAttacks:
         assert found.ranks.gallery_size == 3
 
     def test_scores_and_ranks_agree(self, table: pa.Table) -> None:
-        for found in attacks(table, "blur", "adaptive", SETTINGS, "original"):
+        for found in attacks([table], "blur", "adaptive", SETTINGS, "original"):
             (scores,) = found.scores
             for column, again in zip(rank_scores(scores), found.ranks, strict=True):
                 np.testing.assert_array_equal(column, again)
 
     def test_several_trainings_are_pooled(self, table: pa.Table) -> None:
         settings = replace(SETTINGS, protocols=["full_ref"], galleries=["source_excluded"])
-        (once,) = attacks(table, "blur", "adaptive", settings, "original")
+        (once,) = attacks([table], "blur", "adaptive", settings, "original")
         twice = Attack.of("blur", "adaptive", "full_ref", "source_excluded", *once.scores * 2)
         assert twice.ranks.better.tolist() == once.ranks.better.tolist() * 2
         assert twice.ranks.gallery_size == 3
         assert twice.rank_1.mean() == once.rank_1.mean()
+        (again,) = attacks([table, table], "blur", "adaptive", settings, "original")
+        assert again.ranks.better.tolist() == twice.ranks.better.tolist()
+        assert len(again.scores) == 2
 
     def test_an_anonymizer_without_pictures_is_named(self, table: pa.Table) -> None:
         with pytest.raises(BadInputError, match="^mine: there is no picture of the people"):
-            attacks(table, "mine", "adaptive", SETTINGS, "original")
+            attacks([table], "mine", "adaptive", SETTINGS, "original")
 
 
 def test_clear_rank_1() -> None:

@@ -117,6 +117,27 @@ class AnonymizerRisk:
         return round(1 / self.chance)
 
 
+class AttackerHealth(NamedTuple):
+    """How good one attacker was where it should be good, and whether it had learnt enough.
+
+    Attributes:
+        anonymizer, attacker: in the words of ``records.RESULTS``.
+        clear: rank-1 rate on clear photographs, in [0, 1]; None where that says nothing.
+        trainings: how often it was trained, each time with another seed; 0: it learns nothing.
+        steps: of one training.
+        validation: rank-1 rate on validation people at the end, in [0, 1].
+        late_gain: what the last quarter of the steps added to it.
+    """
+
+    anonymizer: str
+    attacker: str
+    clear: float | None
+    trainings: int
+    steps: int
+    validation: float | None
+    late_gain: float | None
+
+
 @dataclass(frozen=True)
 class UtilityRow:
     """How useful one anonymizer's pictures still are, by one measure.
@@ -208,6 +229,7 @@ class Report:
         notes: caveats for the reader, one sentence each.
         data_fingerprint: hash of the audited data; may be empty.
         utility: how useful each anonymizer's pictures still are; may be empty.
+        health: of the attackers; may be empty.
         attribution: what carries the leak; None leaves the section out.
     """
 
@@ -226,6 +248,7 @@ class Report:
     notes: list[str]
     data_fingerprint: str = ""
     utility: list[UtilityRow] = field(default_factory=list)
+    health: list[AttackerHealth] = field(default_factory=list)
     attribution: Attribution | None = None
 
     @property

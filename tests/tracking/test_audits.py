@@ -45,8 +45,9 @@ def write(tracker: Tracker, run: Any) -> None:
         run,
         results(),
         metrics={"risk/blur": 0.2, "risk/copy": 0.3, "utility/a+b (c)/ssim": 0.5},
-        curves={attack: points[: 1 + place % 2] for place, attack in enumerate(ATTACKS)},
+        curves={attack: [points[: 1 + place % 2]] for place, attack in enumerate(ATTACKS)},
         clear={attack: 0.9 + 0.01 * place for place, attack in enumerate(ATTACKS)},
+        weights={ATTACKS[0]: {"full_ref/source_excluded/edge_match": 0.5}},
         tags={"verdict": "blur gives people away"},
         files={"results.parquet": b"PAR1", "deep/verdict.json": b"{}"},
     )
@@ -94,7 +95,9 @@ def test_each_child_has_its_own_results(runs: Any) -> None:
         assert metrics["full_ref/source_excluded/n_probes"] == 20
         assert metrics["clear_rank_1"] == pytest.approx(0.89 + 0.01 * place)
     names = {name.split("/")[0] for name in children["blur", "adaptive"].data.metrics}
-    assert names == {"full_ref", "clear_rank_1", "training"}
+    assert names == {"full_ref", "clear_rank_1", "training", "weight"}
+    weights = children["blur", "adaptive"].data.metrics
+    assert weights["weight/full_ref/source_excluded/edge_match"] == 0.5
 
 
 def test_learning_curves_keep_their_steps(tracker: Tracker, runs: Any) -> None:
@@ -111,16 +114,26 @@ def test_learning_curves_keep_their_steps(tracker: Tracker, runs: Any) -> None:
     assert "training/step" not in children[longer].data.metrics
 
 
+def test_every_training_has_its_curve(tracker: Tracker) -> None:
+    curves = [[{"step": 5.0, "loss": loss}] for loss in (2.0, 3.0)]
+    with tracker.audit_run("seeds", {}) as run:
+        record(tracker, run, results(), {}, {ATTACKS[0]: curves}, {}, {}, {}, {})
+    experiment = tracker.client.get_run(run.run_id).info.experiment_id
+    (child,) = tracker.client.search_runs([experiment], f"tags.mlflow.parentRunId = '{run.run_id}'")
+    assert child.data.metrics["training/loss"] == 2.0
+    assert child.data.metrics["training_1/loss"] == 3.0
+
+
 def test_an_error_marks_child_and_parent(tracker: Tracker) -> None:
     pointless: list[dict[str, float]] = [{"loss": 1.0}]
     with pytest.raises(KeyError), tracker.audit_run("broken", {}) as run:
-        record(tracker, run, results(), {}, {ATTACKS[0]: pointless}, {}, {}, {})
+        record(tracker, run, results(), {}, {ATTACKS[0]: [pointless]}, {}, {}, {}, {})
     assert tracker.client.get_run(run.run_id).info.status == "FAILED"
 
 
 def test_an_attack_may_learn_nothing_and_have_no_clear_rate(tracker: Tracker) -> None:
     with tracker.audit_run("ready", {}) as run:
-        record(tracker, run, results(), {}, {ATTACKS[0]: []}, {}, {}, {})
+        record(tracker, run, results(), {}, {ATTACKS[0]: []}, {}, {}, {}, {})
     experiment = tracker.client.get_run(run.run_id).info.experiment_id
     (child,) = tracker.client.search_runs([experiment], f"tags.mlflow.parentRunId = '{run.run_id}'")
     assert child.data.metrics["full_ref/source_excluded/rank_1"] == pytest.approx(0.1)
