@@ -5,6 +5,7 @@ from cldmray.errors import BadInputError
 from cldmray.faces.records import RESULTS
 from cldmray.tracking.values import (
     clean_key,
+    clean_metric,
     flat_params,
     flat_tags,
     metric_name,
@@ -30,6 +31,11 @@ ROW = {
 
 def test_metric_names() -> None:
     assert metric_name("full_ref", "source_excluded", "rank_1") == "full_ref/source_excluded/rank_1"
+
+
+def test_metric_names_that_mlflow_would_refuse() -> None:
+    assert clean_metric("risk/cldm-canny-1.0+depth-0.7") == "risk/cldm-canny-1.0_depth-0.7"
+    assert clean_metric("a/b c_1.0-x") == "a/b c_1.0-x"
 
 
 def test_results_become_metrics() -> None:
