@@ -123,7 +123,7 @@ class Leak:
         tried = [
             attack
             for attack in found.attacks
-            if attack.anonymizer in keys and (attack.anonymizer, attack.attacker) in found.encoders
+            if attack.anonymizer in keys and attack.attacker in rungs
         ]
         learnt = [attack for attack in tried if rungs[attack.attacker].per_anonymizer]
         if not tried:
