@@ -98,6 +98,12 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
     assert verdict["severity"] in {"leak", "inconclusive", "no_leak_found"}
     assert {entry["anonymizer"] for entry in verdict["settings"]} == settings
     assert "data:image/png;base64" in page and "cldm-canny-1.0" in page
+    why = json.loads((out / "attribution.json").read_text())
+    assert why["headline"] in " ".join(first.stdout.split())
+    assert {row["question"] for row in why["rows"]} == {"swap", "ablation", "proxy"}
+    assert {row["anonymizer"] for row in why["rows"] if row["question"] == "swap"} == {
+        "cldm-canny-1.0-img2img-0.8"
+    }
 
     from mlflow.tracking import MlflowClient
 

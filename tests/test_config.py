@@ -68,7 +68,7 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
         Condition,
     ),
 }
-PRIMARY = {"audit": AuditConfig, "lfw": AuditConfig, "cldm": None, "depth": None}
+PRIMARY = {"audit": AuditConfig, "lfw": AuditConfig, "cldm": None, "depth": None, "attribute": None}
 
 
 def composed(*overrides: str, name: str = "audit") -> Any:

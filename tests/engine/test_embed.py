@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from safetensors.torch import save
@@ -17,7 +18,7 @@ from cldmray.attackers.off_the_shelf import OffTheShelf
 from cldmray.conditions.canny import Canny
 from cldmray.engine.attack_training import WEIGHTS
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.embed import ORIGINAL, EmbedActor, embed_views
+from cldmray.engine.embed import ORIGINAL, EmbedActor, embed_views, region_view
 from cldmray.engine.tables import Manifest, StageTable, read_manifest
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
@@ -29,6 +30,7 @@ from cldmray.faces.records import (
     embeddings_schema,
     encode_pictures,
 )
+from cldmray.faces.regions import REGIONS, keep_region
 
 TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
 RUNGS = [ClearTrained(TINY), EdgeProxy(TINY, condition=Canny(50, 100))]
@@ -168,6 +170,25 @@ class TestReadyRungs:
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 class TestStream:
+    def test_regions_are_views_of_their_own(
+        self, faces: StageTable, redrawn: list[StageTable], engine: EngineConfig, tmp_path: Path
+    ) -> None:
+        rung = EdgeMatch(side=8)
+        folder = str(tmp_path / "embeddings")
+        embed_views(rung, None, faces, redrawn[:1], engine, folder, regions=REGIONS)
+        table = committed(folder)
+        assert table.schema.equals(embeddings_schema(rung.dimensions))
+        rows = redrawn[0].read(split=EVALUATION)
+        pictures = decode_pictures(rows["image"].to_pylist())
+        views = {"upside": pictures}
+        views |= {region_view("upside", one): keep_region(pictures, one) for one in REGIONS}
+        assert set(views) == {"upside", "upside region=face", "upside region=surroundings"}
+        assert set(table["view"].to_pylist()) == {ORIGINAL, *views}
+        for view, shown in views.items():
+            own = table.filter(pc.equal(table["view"], view)).sort_by("sample_id")
+            assert own["sample_id"].to_pylist() == rows["sample_id"].to_pylist()
+            np.testing.assert_allclose(embedding_matrix(own), rung.embed(shown), atol=1e-5)
+
     def test_only_pictures(
         self,
         encoder: StageTable,

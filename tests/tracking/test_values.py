@@ -7,6 +7,7 @@ from cldmray.errors import BadInputError
 from cldmray.faces.records import RESULTS
 from cldmray.tracking.values import (
     clean_key,
+    clean_metric,
     flat_params,
     flat_tags,
     metric_name,
@@ -59,6 +60,11 @@ def test_subsets_that_look_alike_stay_apart() -> None:
     assert len(metrics) == 4 * 7
     assert metrics["full_ref/source_excluded/n_probes/age-50-"] == 120
     assert metrics["full_ref/source_excluded/rank_1_ci_low/age-50_"] == 0.6
+
+
+def test_metric_names_that_mlflow_would_refuse() -> None:
+    assert clean_metric("risk/cldm-canny-1.0+depth-0.7") == "risk/cldm-canny-1.0_depth-0.7"
+    assert clean_metric("a/b c_1.0-x") == "a/b c_1.0-x"
 
 
 def test_results_become_metrics() -> None:

@@ -1,0 +1,94 @@
+"""Rows of an attribution in files, on the page and in the terminal."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cldmray.report import words
+from cldmray.report.attribution import (
+    ATTRIBUTION,
+    QUESTIONS,
+    Attribution,
+    Row,
+    attribution_table,
+    write_attribution,
+)
+from cldmray.report.html import render_attribution, render_html
+from cldmray.report.terminal import print_attribution, print_report
+from cldmray.report.write import write_report
+
+WHERE = ("canny <b>", "adaptive", "full_ref", "source_excluded")
+ROWS = [
+    Row("swap", *WHERE, "condition_share", 0.931, 0.874, 0.972, 500),
+    Row("swap", *WHERE, "rank_1_condition", 0.283, 0.231, 0.334, 500, chance=0.01),
+    Row("ablation", *WHERE, "carried_share", 0.912, float("-inf"), 0.955, 500, "cldm-none"),
+    Row("region", *WHERE, "rank_1", 0.1234, 0.1, 0.2, 500, subset="region=face", chance=0.01),
+    Row("boundary", "canny", "", "", "", "ssim", 0.5678, 0.5, 0.6, 300),
+]
+FOUND = Attribution("93.1 % [87.4, 97.2] of the leak & more.", ROWS, ["It rises."], 0.9)
+
+
+def test_every_question_and_measure_has_words() -> None:
+    assert list(words.QUESTION_LABELS) == list(QUESTIONS)
+    assert words.measured(ROWS[0]) == "93.1 % [87.4, 97.2]"
+    assert words.measured(ROWS[2]) == "91.2 % [none, 95.5]"
+    assert words.measured(ROWS[4]) == "0.568 [0.500, 0.600]"
+
+
+def test_rows_of_a_question() -> None:
+    assert FOUND.of("swap") == ROWS[:2]
+    assert FOUND.of("proxy") == []
+
+
+def test_files(tmp_path: Path) -> None:
+    written = write_attribution(FOUND, str(tmp_path))
+    assert [Path(uri).name for uri in written] == ["attribution.parquet", "attribution.json"]
+    table = pq.read_table(written[0])
+    assert table.equals(attribution_table(ROWS)) and table.schema.equals(ATTRIBUTION)
+    assert table["ci_low"][2].as_py() == float("-inf")
+    whole = json.loads(Path(written[1]).read_text())
+    assert (whole["headline"], whole["statements"], whole["level"]) == (
+        FOUND.headline,
+        ["It rises."],
+        0.9,
+    )
+    assert whole["rows"][2]["ci_low"] is None and whole["rows"][2]["value"] == 0.912
+    assert whole["rows"][3]["subset"] == "region=face"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_page(report, alone: bool) -> None:
+    if alone:
+        text = render_attribution(FOUND, "<i>T</i>", "2026-01-01T00:00:00", ["Mind <this>."])
+        assert "&lt;i&gt;T" in text and "Mind &lt;this&gt;." in text
+    else:
+        assert "What carries the leak" not in render_html(report, {})
+        text = render_html(replace(report, attribution=FOUND), {})
+    assert "93.1 % [87.4, 97.2] of the leak &amp; more." in text and "<li>It rises.</li>" in text
+    assert "canny &lt;b&gt;" in text and "canny <b>" not in text
+    for row in ROWS:
+        assert words.measured(row) in text
+    for question in QUESTIONS:
+        assert (words.QUESTION_LABELS[question] in text) == bool(FOUND.of(question))
+    assert "region=face" in text and "the 90 % bounds" in " ".join(text.split())
+    assert "http://" not in text and "https://" not in text and "<script" not in text
+
+
+def test_the_terminal(report, capsys: pytest.CaptureFixture[str]) -> None:
+    print_attribution(FOUND, ["Weak."])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["- It rises.", "Note: Weak.", "", FOUND.headline]
+    out = io.StringIO()
+    print_report(replace(report, attribution=FOUND), out)
+    assert f"Why: {FOUND.headline}" in out.getvalue()
+
+
+def test_beside_a_report(report, tmp_path: Path) -> None:
+    written = write_report(replace(report, attribution=FOUND), str(tmp_path))
+    assert (tmp_path / "attribution.json").exists()
+    assert str(tmp_path / "attribution.parquet") in written
+    assert written[-1].endswith("report.html")

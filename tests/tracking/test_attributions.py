@@ -1,0 +1,47 @@
+"""An attribution's numbers in MLflow."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from cldmray.report.attribution import Row, attribution_table
+from cldmray.tracking import Tracker
+from cldmray.tracking.attributions import attribution_metrics, record_attribution
+
+WHERE = ("cldm-canny-1.0+depth-1.0", "adaptive", "full_ref", "source_excluded")
+
+
+def rows() -> pa.Table:
+    return attribution_table(
+        [
+            Row("swap", *WHERE, "condition_share", 0.9, 0.8, 1.0, 50),
+            Row("region", *WHERE, "rank_1", 0.2, 0.1, 0.3, 50, subset="region=face"),
+            Row("ablation", *WHERE, "carried_share", 0.5, float("-inf"), 0.7, 50, "cldm-none"),
+            Row("boundary", WHERE[0], "", "", "", "ssim", 0.6, 0.5, 0.7, 50),
+        ]
+    )
+
+
+def test_names() -> None:
+    metrics = attribution_metrics(rows())
+    middle = "cldm-canny-1.0+depth-1.0/adaptive/source_excluded"
+    assert metrics[f"swap/{middle}/condition_share"] == 0.9
+    assert metrics[f"swap/{middle}/condition_share_ci_low"] == 0.8
+    assert metrics[f"region/{middle}/rank_1 region=face_ci_high"] == 0.3
+    assert metrics["boundary/cldm-canny-1.0+depth-1.0/ssim"] == 0.6
+    assert f"ablation/{middle}/carried_share" in metrics
+    assert f"ablation/{middle}/carried_share_ci_low" not in metrics
+    assert len(metrics) == 11
+
+
+def test_a_run(tracker: Tracker) -> None:
+    with tracker.attribution_run("why", {"seed": 3}, {"audit": 3}) as run:
+        record_attribution(run, rows(), {"headline": "x"}, {"attribution.json": b"{}"})
+    found: Any = tracker.client.get_run(run.run_id)
+    assert found.info.status == "FINISHED"
+    assert (found.data.tags["kind"], found.data.tags["seed.audit"]) == ("attribution", "3")
+    assert found.data.tags["headline"] == "x"
+    name = "swap/cldm-canny-1.0_depth-1.0/adaptive/source_excluded/condition_share"
+    assert found.data.metrics[name] == 0.9
+    assert len(found.data.metrics) == 11
+    assert [a.path for a in tracker.client.list_artifacts(run.run_id)] == ["attribution.json"]
