@@ -39,7 +39,7 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
         Anonymizer | GroupAnonymizer,
     ),
     "attack": lambda name: (
-        [f"attack=[{','.join(dict.fromkeys(['clear_trained', 'edge_match', name]))}]"],
+        [f"attack=[{','.join(dict.fromkeys(['clear_trained', 'edge_proxy_teacher', name]))}]"],
         f"attack.{name}",
         Rung,
     ),

@@ -84,3 +84,30 @@ class EdgeProxyTeacher(TaughtRung):
     @property
     def probe_condition(self) -> Condition | None:
         return self.condition
+
+
+@dataclass(frozen=True)
+class EdgesOfAnonymized(TaughtRung):
+    """Can query the anonymizer, and reads its pictures through the extractor of its condition.
+
+    What a conditioned model draws follows its condition, so that the condition can be extracted
+    again, less exactly. An attacker who knows how to read exact maps (``edge_proxy_teacher``, from
+    which this one starts by default) has only to learn what the anonymizer does to them.
+
+    Attributes:
+        condition: extractor through which anonymized pictures are read.
+    """
+
+    condition: Condition = field(default_factory=Canny)
+
+    @property
+    def name(self) -> str:
+        return self.label or "adaptive_edges"
+
+    @property
+    def query(self) -> Query:
+        return "anonymized"
+
+    @property
+    def probe_condition(self) -> Condition | None:
+        return self.condition

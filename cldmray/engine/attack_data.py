@@ -79,6 +79,8 @@ def _gather(
     row_of = {sample: row for row, sample in enumerate(samples)}
     source = np.array([row_of[sample] for sample in table["sample_id"].to_pylist()], np.int64)
     queries = decode_pictures(table["image"].to_pylist())
+    if rung.probe_condition is not None:
+        queries = rung.probe_condition(queries)
     return (queries, people[source], source, pictures, people), targets
 
 

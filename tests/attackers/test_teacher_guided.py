@@ -8,12 +8,21 @@ from cldmray.attackers import zoo
 from cldmray.attackers.encoder import EncoderConfig
 from cldmray.attackers.off_the_shelf import OffTheShelf
 from cldmray.attackers.recognizer import Recognizer, SFace
-from cldmray.attackers.teacher_guided import EdgeProxyTeacher, TaughtRung, TeacherGuided
+from cldmray.attackers.teacher_guided import (
+    EdgeProxyTeacher,
+    EdgesOfAnonymized,
+    TaughtRung,
+    TeacherGuided,
+)
 from cldmray.conditions import Canny
 from cldmray.errors import ConfigError, MissingDependencyError
 from cldmray.faces.records import ATTACKER, BACKGROUND
 
-RUNGS = [TeacherGuided(), EdgeProxyTeacher(condition=Canny(50, 100))]
+RUNGS = [
+    TeacherGuided(),
+    EdgeProxyTeacher(condition=Canny(50, 100)),
+    EdgesOfAnonymized(condition=Canny(50, 100)),
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ def test_what_they_read() -> None:
     assert found == {
         "adaptive_teacher": ("anonymized", None, True, 128),
         "edge_proxy_teacher": ("condition", Canny(50, 100), False, 128),
+        "adaptive_edges": ("anonymized", Canny(50, 100), True, 128),
     }
     assert all(rung.knows_clear_faces for rung in RUNGS)
 
