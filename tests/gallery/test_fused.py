@@ -1,0 +1,65 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from cldmray.attackers.fusion import normalised
+from cldmray.errors import BadInputError
+from cldmray.gallery.fused import FusedScores, stacked
+from cldmray.gallery.ranking import rank_scores
+from cldmray.gallery.scores import ScoreBlock, Scores
+
+
+class Given(Scores):
+    """Scores that are known, in blocks of two probes."""
+
+    def __init__(self, scores: np.ndarray, own: list[int], name: str = "s") -> None:
+        self.scores = scores.astype(np.float32)
+        self.own = np.array(own)
+        self.people = np.array([f"p{i}" for i in range(scores.shape[1])])
+        self.sample_ids = np.array([f"{name}{i}" for i in range(len(own))])
+        self.identities = self.people[self.own]
+
+    def blocks(self) -> Iterator[ScoreBlock]:
+        for start in range(0, len(self.own), 2):
+            rows = np.arange(start, min(start + 2, len(self.own)))
+            yield ScoreBlock(rows, self.scores[rows])
+
+
+FIRST = np.array([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [5.0, 5.0, 5.0]])
+SECOND = np.array([[0.1, 0.2, 0.3], [0.1, 0.9, 0.2], [0.2, 0.1, 0.3]])
+OWN = [0, 1, 2]
+
+
+def test_the_sum_by_hand() -> None:
+    fused = FusedScores([Given(FIRST, OWN), Given(SECOND, OWN)], np.array([1.0, 0.5]))
+    blocks = list(fused.blocks())
+    assert [block.rows.tolist() for block in blocks] == [[0, 1], [2]]
+    found = np.concatenate([block.scores for block in blocks])
+    high = np.sqrt(1.5)
+    np.testing.assert_allclose(found[0], [high / 2, 0.0, -high / 2], atol=1e-6)
+    np.testing.assert_allclose(found[2], 0.5 * normalised(SECOND)[2], atol=1e-6)
+
+
+def test_ranks_come_from_the_sum() -> None:
+    first, second = Given(FIRST, OWN), Given(SECOND, OWN)
+    assert rank_scores(first).better.tolist() == [0, 1, 0]
+    assert rank_scores(second).better.tolist() == [2, 0, 0]
+    fused = rank_scores(FusedScores([first, second], np.array([1.0, 1.5])))
+    assert fused.better.tolist() == [2, 0, 0]
+    assert fused.sample_ids.tolist() == ["s0", "s1", "s2"]
+    assert fused.gallery_size == 3
+
+
+def test_stacked() -> None:
+    found = stacked([Given(FIRST, OWN), Given(SECOND, OWN)])
+    assert found.shape == (3, 3, 2)
+    np.testing.assert_allclose(found[..., 1], normalised(SECOND.astype(np.float32)))
+
+
+@pytest.mark.parametrize("other", [Given(SECOND, OWN, "t"), Given(SECOND[:, :2], [0, 1, 0])])
+def test_different_probes_or_people_are_refused(other: Given) -> None:
+    with pytest.raises(BadInputError, match="different probes or people"):
+        stacked([Given(FIRST, OWN), other])
+    with pytest.raises(BadInputError, match="different probes or people"):
+        FusedScores([Given(FIRST, OWN), other], np.ones(2))
