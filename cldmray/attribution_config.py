@@ -136,6 +136,11 @@ def expand(audit: AuditConfig, settings: AttributionSettings) -> AttributionConf
     if boundary.anonymizer is not None:
         where = "attribution.boundary"
         setting = _of(named, boundary.anonymizer, f"{where}.anonymizer")
+        if boundary.gallery not in audit.audit.galleries:
+            raise ConfigError(
+                f"{where}.gallery: {boundary.gallery} is not one of audit.galleries, "
+                f"{', '.join(audit.audit.galleries)}"
+            )
         try:
             grid = list(boundary.grid(setting))
         except ValueError as error:

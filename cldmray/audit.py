@@ -79,9 +79,9 @@ class Audit:
         redrawn = {key: self.exposure.redraw(key, faces) for key in config.anonymizer}
         found = self.campaign.run(faces, redrawn)
         every, clear = found.attacks, found.clear
+        utility = self.utility.run(faces, redrawn, self.campaign.embedded)
         leak = Leak(config, self.stages, self.campaign)
         attribution = leak.explain(faces, found) if config.audit.attribution else None
-        utility = self.utility.run(faces, redrawn, self.campaign.embedded)
         health = attacker_health(found)
         if rising := learning_note(health):
             self.notes.append(rising)

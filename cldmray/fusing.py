@@ -57,6 +57,8 @@ def fuse(
                         f"for {fusion.people}"
                     )
                 rule = fit_weights(stacked(learnt), learnt[0].own, fusion.penalty)
+                if not rule.any():
+                    raise BadInputError("no attacker tells anything about validation people")
             except BadInputError as error:
                 failed.append(f"{protocol}, {gallery}: {error}")
                 continue

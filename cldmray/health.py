@@ -10,6 +10,8 @@ LAST_PART = 0.25
 """Share of the training, at its end, in which a curve must have become flat."""
 FLAT = 0.1
 """Gain in that part, as a share of what was reached, up to which it counts as flat."""
+NOISE = 0.01
+"""Gain, as a rate, that may be chance."""
 
 
 def attacker_health(found: Findings) -> list[AttackerHealth]:
@@ -55,18 +57,22 @@ def still_learning(row: AttackerHealth) -> bool:
     """Whether more training would probably find more."""
     if row.late_gain is None or row.validation is None:
         return False
-    return row.late_gain > FLAT * row.validation
+    return row.late_gain > max(NOISE, FLAT * row.validation)
 
 
 def learning_note(rows: Sequence[AttackerHealth]) -> str:
     """One sentence on attackers whose curves were not flat yet; empty if all were."""
-    rising = [row for row in rows if still_learning(row)]
+    rising: dict[tuple[str, float, float], list[str]] = {}
+    for row in rows:
+        if still_learning(row):
+            key = row.attacker, row.validation or 0.0, row.late_gain or 0.0
+            rising.setdefault(key, []).append(row.anonymizer)
     if not rising:
         return ""
     named = ", ".join(
-        f"{row.attacker} on {row.anonymizer} (validation {percent(row.validation or 0.0)}, of "
-        f"which {percent(row.late_gain or 0.0)} came last)"
-        for row in rising
+        f"{attacker} on {' and '.join(names)} (validation {percent(rate)}, of which "
+        f"{percent(gain)} came last)"
+        for (attacker, rate, gain), names in rising.items()
     )
     return (
         f"Still learning in the last quarter of their training: {named}. Longer training would "

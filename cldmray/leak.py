@@ -12,7 +12,7 @@ from cldmray.attackers.ladder import EmbeddingRung
 from cldmray.attribution import Swap, ablation_rows, proxy_rows, region_rows, swap_rows
 from cldmray.attribution_words import headline, scale_statements
 from cldmray.campaign import Campaign, Findings
-from cldmray.config import AuditConfig
+from cldmray.config import AuditConfig, AuditSettings
 from cldmray.engine.embed import ORIGINAL
 from cldmray.engine.stages import Stages
 from cldmray.engine.swap import swap_conditions
@@ -20,12 +20,17 @@ from cldmray.engine.tables import StageTable
 from cldmray.evaluation import Attack, view_of
 from cldmray.families import conditioned, families, started
 from cldmray.gallery.naming import rank_named
-from cldmray.gallery.references import Embedded
+from cldmray.gallery.references import Embedded, Protocol
 from cldmray.metrics.identification import success_at_rank
 from cldmray.report.attribution import Attribution, Row
 
 STRENGTH = 0.8
 """At which settings that start from noise are started from the photograph instead."""
+
+
+def main_protocol(settings: AuditSettings) -> Protocol:
+    """Full-Ref, or the first where that is not measured."""
+    return "full_ref" if "full_ref" in settings.protocols else settings.protocols[0]
 
 
 class Leak:
@@ -69,7 +74,7 @@ class Leak:
     ) -> Attribution:
         """Rows of swaps and others, beside what the attacks on several settings tell together."""
         settings = self.config.audit
-        protocol = "full_ref" if "full_ref" in settings.protocols else settings.protocols[0]
+        protocol = main_protocol(settings)
         every = [attack for attack in found.attacks if attack.protocol == protocol]
         groups = families(self.config.anonymizer.values())
         names = [one.name for one in conditioned(self.config.anonymizer).values()]

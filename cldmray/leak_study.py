@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cldmray.anonymizers.diffusion import Diffusion
 from cldmray.attackers.ladder import EmbeddingRung
 from cldmray.attribution import swap_rows
 from cldmray.attribution_config import AttributionConfig
@@ -17,8 +16,9 @@ from cldmray.engine.tables import StageTable
 from cldmray.evaluation import Attack
 from cldmray.exposure import Exposure
 from cldmray.faces.records import EVALUATION, Pictures, decode_pictures
+from cldmray.families import conditioned
 from cldmray.hashing import unit_hash
-from cldmray.leak import Leak
+from cldmray.leak import Leak, main_protocol
 from cldmray.metrics.edges import edge_f1
 from cldmray.metrics.identification import chance
 from cldmray.metrics.means import bootstrap_mean
@@ -102,17 +102,15 @@ class LeakStudy:
         """Of every attacker that knows the setting without swaps, whose rate is the control."""
         audit = self.config.audit
         rungs = {rung.name: rung for rung in audit.attack.values()}
-        members = {member.name: member for member in audit.anonymizer.values()}
+        members = {member.name: member for member in conditioned(audit.anonymizer).values()}
         rows = []
         for name in self.config.swapped:
-            setting = members[name]
-            assert isinstance(setting, Diffusion)
             tried = [
                 (rung, found.encoders[name, key])
                 for key, rung in rungs.items()
                 if isinstance(rung, EmbeddingRung) and (name, key) in found.encoders
             ]
-            for swap in self.leak.swaps(faces, setting, tried):
+            for swap in self.leak.swaps(faces, members[name], tried):
                 rows += swap_rows(swap, audit.audit)
         return rows
 
@@ -133,7 +131,7 @@ class LeakStudy:
                 for attack in found.attacks
                 if attack.anonymizer == name
                 and attack.gallery == config.boundary.gallery
-                and attack.protocol == config.audit.audit.protocols[0]
+                and attack.protocol == main_protocol(config.audit.audit)
             ]
             if not attacks:
                 continue

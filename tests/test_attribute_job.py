@@ -44,7 +44,7 @@ def test_the_job_writes_tables_page_and_run(tmp_path: Path) -> None:
     ]
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=590
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 

@@ -71,6 +71,7 @@ def test_scale_0_makes_the_control_where_it_is_not_named() -> None:
         (["attribution.swap.anonymizers=[cldm_none]"], "attribution.swap.anonymizers: 'cldm_none'"),
         (["attribution.boundary.anonymizer=nosuch"], "attribution.boundary.anonymizer: 'nosuch'"),
         (["anonymizer.cldm_none.steps=4"], "attribution.scales .cldm_canny.: two settings get"),
+        (["audit.galleries=[source_included]"], "attribution.boundary.gallery: source_excluded is"),
         (["audit.regions=[face,face]"], "audit.regions: name none twice"),
         (["audit.regions=[nose]"], "audit.regions.*nose"),
         (["+attribution.scale=1"], "attribution.scale: AttributionSettings has no such setting"),

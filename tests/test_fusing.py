@@ -92,3 +92,16 @@ def test_several_trainings_keep_their_own_rates(training: int) -> None:
     parts = [part("first", 1.0, tuple(range(training))), part("second", 1.0, (9,))]
     found, _, _ = fuse(Fusion(), parts, "blur", SETTINGS)
     assert len(found[0].ranks.better) == 3 * PEOPLE, "a fusion is one attacker"
+
+
+def test_parts_that_tell_nothing_are_reported() -> None:
+    evaluated = embeddings(0.5, 0, 1)
+    vectors = np.zeros((len(evaluated), 16), np.float32)
+    vectors[:, 0] = 1.0
+    column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), 16)
+    known = embeddings(0.5, PEOPLE, 2)
+    blind = known.set_column(3, known.schema.field("embedding"), column)
+    parts = [Part(name, name, [evaluated], [blind]) for name in ("first", "second")]
+    found, weights, note = fuse(Fusion(), parts, "blur", SETTINGS)
+    assert (found, weights) == ([], {})
+    assert "no attacker tells anything about validation people" in note

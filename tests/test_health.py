@@ -52,3 +52,11 @@ def test_who_still_learns_is_named() -> None:
     assert "adaptive on blur (validation 40.0 %, of which 10.0 % came last)" in note
     assert "clear_trained" not in note
     assert learning_note(rows[1:]) == ""
+    both = [rows[0], rows[0]._replace(anonymizer="copy")]
+    assert "adaptive on blur and copy (validation 40.0 %" in learning_note(both)
+
+
+def test_a_gain_of_less_than_a_percent_may_be_chance() -> None:
+    (row,) = attacker_health(Findings(curves={("a", "b"): [curve((50, 0.001), (100, 0.009))]}))
+    assert row.late_gain == pytest.approx(0.008)
+    assert not still_learning(row)

@@ -23,6 +23,9 @@ Floats = npt.NDArray[np.float64]
 FLAT = 1e-6
 """Standard deviation of scores below which all candidates count as equally near."""
 
+LEAST = 1e-6
+"""Weight below which a rung tells nothing."""
+
 
 @dataclass(frozen=True)
 class Fusion(Rung):
@@ -111,4 +114,4 @@ def fit_weights(scores: Floats, own: npt.NDArray[np.integer], penalty: float) ->
     start = np.full(scores.shape[2], 1 / scores.shape[2])
     bounds = [(0.0, None)] * scores.shape[2]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    return np.asarray(found.x, np.float64)
+    return np.where(found.x > LEAST, found.x, 0.0)
