@@ -31,7 +31,16 @@ MAX_LINES = 300
 MAX_BYTES = 2 * 2**20
 PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
 PICKLE_HEADS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
-UNTRACKED = {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__", "runs"}
+UNTRACKED = {
+    ".git",
+    ".venv",
+    ".hypothesis",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    "__pycache__",
+    "runs",
+}
 
 
 def sources(root: Path, *folders: str) -> list[Path]:

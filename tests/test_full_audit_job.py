@@ -35,7 +35,7 @@ class Stub:
             "t", "2026-01-01T00:00:00", judged, [risk], RESULTS.empty_table(), [], grid,
             REJECTED.empty_table(), 0, {}, {}, [], [],
         )
-        return cldmray.audit.Outcome(report, {}, {})
+        return cldmray.audit.Outcome(report, cldmray.audit.Findings())
 
 cldmray.audit.Audit = Stub
 cldmray.engine.cluster.connect = lambda engine: None
