@@ -46,7 +46,7 @@ class TestBeforeAnyWork:
         monkeypatch.setattr(Exposure, "listing", listing)
         monkeypatch.setattr(zoo, "PACKAGE", "cldmray_has_no_such_package")
         with pytest.raises(MissingDependencyError, match=r"^audit.utility: .*cldmray\[recognizer"):
-            Audit(configured(tmp_path), {}, lambda line: None).run({})
+            Audit(configured(tmp_path, "attack=[clear_trained]"), {}, lambda line: None).run({})
 
     @pytest.mark.parametrize("chosen", ["[]", "[ssim,edge_f1,attributes,frechet]"])
     def test_without_faces_no_detector_is_needed(
