@@ -13,7 +13,11 @@ from cldmray import storage
 from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.ladder import Adaptive, ClearTrained, EdgeProxy, TrainingConfig
 from cldmray.attackers.pairs import Validation
-from cldmray.attackers.teacher_guided import EdgeProxyTeacher, TeacherGuided
+from cldmray.attackers.teacher_guided import (
+    EdgeProxyTeacher,
+    EdgesOfAnonymized,
+    TeacherGuided,
+)
 from cldmray.conditions.canny import Canny
 from cldmray.engine.attack_data import pair_set, validation_set
 from cldmray.engine.attack_training import (
@@ -86,6 +90,15 @@ class TestPairSets:
         assert len(pairs.photos) == 15
         np.testing.assert_array_equal(pairs.queries, pairs.photos[pairs.query_source])
         np.testing.assert_array_equal(pairs.query_people, pairs.photo_people[pairs.query_source])
+
+    def test_anonymized_pairs_through_a_condition(
+        self, faces: StageTable, redrawn: StageTable
+    ) -> None:
+        plain = pair_set(Adaptive(TINY, STEPS), faces, redrawn)
+        pairs = pair_set(EdgesOfAnonymized(TINY, STEPS, condition=Canny(50, 100)), faces, redrawn)
+        np.testing.assert_array_equal(pairs.queries, Canny(50, 100)(plain.queries))
+        np.testing.assert_array_equal(pairs.photos, plain.photos)
+        np.testing.assert_array_equal(pairs.query_source, plain.query_source)
 
     def test_validation_people_are_others(self, faces: StageTable, redrawn: StageTable) -> None:
         for rung, table in ((RUNG, None), (Adaptive(TINY, STEPS), redrawn)):
