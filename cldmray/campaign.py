@@ -8,7 +8,7 @@ import pyarrow as pa
 from cldmray.attackers.fusion import Fusion
 from cldmray.attackers.ladder import EmbeddingRung, Rung, TrainedRung, training_order
 from cldmray.config import AuditConfig
-from cldmray.embedding import Embedder, Trained, of_splits, seeded
+from cldmray.embedding import Embedder, Trained, seeded
 from cldmray.engine.attack_training import check_training, learning_curve
 from cldmray.engine.embed import ORIGINAL, region_view
 from cldmray.engine.stages import Stages
@@ -102,10 +102,11 @@ class Campaign(Embedder):
                 continue
             for target in self._targets(rung, redrawn):
                 tables = self._embed_all(rung, target, faces, redrawn, splits, found)
-                evaluated = [of_splits(table, faces, (EVALUATION,)) for table in tables]
+                evaluated = [self.of_splits(table, faces, (EVALUATION,)) for table in tables]
                 self._judge(rung, target, evaluated, found)
                 if fusions:
-                    known = [of_splits(table, faces, (ATTACKER_VALIDATION,)) for table in tables]
+                    held_out = (ATTACKER_VALIDATION,)
+                    known = [self.of_splits(table, faces, held_out) for table in tables]
                     for name in target:
                         parts[name].append(Part(key, rung.name, evaluated, known))
         for fusion in fusions:
@@ -164,8 +165,7 @@ class Campaign(Embedder):
     def _fuse(self, fusion: Fusion, name: str, parts: list[Part], found: Findings) -> None:
         """Attacks of a fusion on one anonymizer, out of what the other rungs saw of it."""
         setting = self.config.anonymizer[name].name
-        keys = fusion.parts([key for key in self.config.attack if key != fusion.name])
-        chosen = [part for part in parts if part.key in keys]
+        chosen = [part for part in parts if not fusion.of or part.key in fusion.of]
         if len(chosen) < 2:
             self.notes.append(
                 f"{fusion.name} was not run against {setting}: fewer than two of its attackers "

@@ -52,6 +52,7 @@ class Embedder:
         self.announce = announce
         self.embedded: dict[str, StageTable] = {}
         self._photos: dict[Recognizer, StageTable] = {}
+        self._people: dict[str, pa.Table] = {}
 
     def train(
         self,
@@ -134,12 +135,15 @@ class Embedder:
         self.embedded[rung.name] = stage
         if teacher is None:
             return stage.read()
-        gallery = of_splits(self.photos(teacher, faces).read(), faces, splits)
+        gallery = self.of_splits(self.photos(teacher, faces).read(), faces, splits)
         return pa.concat_tables([gallery, stage.read()])
 
-
-def of_splits(embeddings: pa.Table, faces: StageTable, splits: tuple[str, ...]) -> pa.Table:
-    """The rows of the people of some splits."""
-    people = faces.read(["identity", "split"])
-    chosen = people.filter(pc.is_in(people["split"], pa.array(splits)))["identity"]
-    return embeddings.filter(pc.is_in(embeddings["identity"], chosen.combine_chunks()))
+    def of_splits(
+        self, embeddings: pa.Table, faces: StageTable, splits: tuple[str, ...]
+    ) -> pa.Table:
+        """The rows of the people of some splits; who they are is read from the faces once."""
+        if faces.key not in self._people:
+            self._people[faces.key] = faces.read(["identity", "split"])
+        people = self._people[faces.key]
+        chosen = people.filter(pc.is_in(people["split"], pa.array(splits)))["identity"]
+        return embeddings.filter(pc.is_in(embeddings["identity"], chosen.combine_chunks()))

@@ -88,6 +88,19 @@ def write_table(uri: str, table: pa.Table) -> None:
     write_bytes(uri, sink.getvalue().to_pybytes())
 
 
+def table_schema(uri: str) -> pa.Schema:
+    """Schema of one Parquet file; of its rows nothing is read.
+
+    Raises:
+        BadInputError: the file is absent or not Parquet; the message names it.
+    """
+    filesystem, path = resolve(uri)
+    try:
+        return pq.read_schema(path, filesystem=filesystem)
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise BadInputError(f"cannot read the Parquet table {uri}: {error}") from error
+
+
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Read one Parquet file.
 

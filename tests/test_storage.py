@@ -83,6 +83,7 @@ class TestTables:
         storage.write_table(uri, TABLE)
         assert storage.read_table(uri).equals(TABLE)
         assert storage.read_table(uri, ["count"]).column_names == ["count"]
+        assert storage.table_schema(uri).equals(TABLE.schema)
         assert pq.read_metadata(uri).row_group(0).column(0).compression == "ZSTD"
 
     @pytest.mark.parametrize("content", [None, b"", b"PAR1 but not really PAR1"])
@@ -92,6 +93,8 @@ class TestTables:
             storage.write_bytes(uri, content)
         with pytest.raises(BadInputError, match="table.parquet"):
             storage.read_table(uri)
+        with pytest.raises(BadInputError, match="cannot read the Parquet table .*"):
+            storage.table_schema(uri)
 
     def test_an_absent_column_is_named(self, tmp_path: Path) -> None:
         uri = str(tmp_path / "table.parquet")

@@ -96,14 +96,24 @@ class StageTable:
     def read(self, columns: list[str] | None = None, split: str | None = None) -> pa.Table:
         """The table in memory, sorted by those of :data:`SORTED_BY` that it has.
 
+        Args:
+            columns: the columns to return, all by default. Of the others only those are read that
+                the rows are chosen and sorted by.
+            split: whose rows to return, all by default.
+
         Raises:
             BadInputError: the table is empty; that of a split may be.
         """
         if not self.manifest.files:
             raise BadInputError(f"{self.folder}: the table is empty")
+        needed = None
+        if columns is not None:
+            there = storage.table_schema(self.uris[0]).names
+            others = [name for name in (*SORTED_BY, *(["split"] if split else [])) if name in there]
+            needed = list(dict.fromkeys([*columns, *others]))
         tables = []
         for uri in self.uris:
-            table = storage.read_table(uri)
+            table = storage.read_table(uri, needed)
             if split is not None:
                 table = table.filter(pc.equal(table["split"], split))
             tables.append(table)

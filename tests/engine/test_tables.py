@@ -137,6 +137,22 @@ class TestRead:
         assert found["sample_id"].to_pylist() == ["0001"] * 3 + ["0002"] * 3
         assert found["draw"].to_pylist() == [0, 1, 2] * 2
 
+    def test_reads_no_pictures_where_none_are_asked_for(
+        self, write_table: Any, folder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        table = write_table(folder, FACES, [[rows(3, 1)], [rows(2, 0)]])
+        seen: list[list[str] | None] = []
+        read = storage.read_table
+
+        def spy(uri: str, columns: list[str] | None = None) -> pa.Table:
+            seen.append(columns)
+            return read(uri, columns)
+
+        monkeypatch.setattr(storage, "read_table", spy)
+        found = table.read(["identity"], EVALUATION)
+        assert found.to_pydict() == {"identity": ["person 0", "person 1"]}
+        assert seen == [["identity", "sample_id", "split"]] * 2
+
     def test_sorts_embeddings_by_view(self, write_table: Any, folder: str) -> None:
         vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 0.0] * 2, pa.float32()), 2)
         tasks = [
