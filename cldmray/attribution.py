@@ -173,9 +173,8 @@ def region_rows(every: Sequence[Attack], settings: AuditSettings) -> list[Row]:
 def swap_rows(swap: Swap, settings: AuditSettings) -> list[Row]:
     """Rates of naming either person, ``rank_1_either``, and ``condition_share``.
 
-    The share is that of the condition's person among the successes for either; guesses count as
-    successes for both alike and pull it to 1/2 where the attack is weak. Without a success there
-    is no share.
+    The share is that of the condition's person among the successes for either, those by guessing
+    taken off both. There is none where neither is named more often than by guessing.
     """
     guess = chance(1, swap.gallery_size)
     either = np.minimum(swap.condition + swap.start, 1.0)
@@ -188,8 +187,10 @@ def swap_rows(swap: Swap, settings: AuditSettings) -> list[Row]:
         )
     }
     rows = [_swap_row(swap, name, interval, by) for name, (interval, by) in found.items()]
-    if either.any():
-        share = share_interval(swap.condition, swap.start, swap.pairs, *_bounds(settings))
+    if max(swap.condition.mean(), swap.start.mean()) > guess:
+        share = share_interval(
+            swap.condition, swap.start, swap.pairs, *_bounds(settings), chance=guess
+        )
         rows.append(_swap_row(swap, "condition_share", share, None))
     return rows
 

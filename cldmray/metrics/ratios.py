@@ -76,33 +76,42 @@ def share_interval(
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    chance: float = 0.0,
 ) -> Interval:
-    """Share of one success among the successes of two kinds, sum a / (sum a + sum b).
+    """Share of one success among the successes of two kinds, guesses taken off both.
 
-    Of the condition swap: a is success for the person of the condition, b for the person of the
-    starting latents; the share says whom the pictures look like. Resamples without any success
-    are left out. Where all others agree, Wilson's interval is returned, with n = number of
-    identities that have a success.
+    With rates A and B of the two, and A' = max(A - chance, 0), B' = max(B - chance, 0), the share
+    is A' / (A' + B'). Of the condition swap: a is success for the person of the condition, b for
+    the person of the starting latents; the share says whom the pictures look like. Resamples in
+    which neither rate is above chance are left out. Where all others agree, Wilson's interval is
+    returned, with n = number of identities that have a success.
 
     Args:
         a, b: successes per probe in [0, 1], shape (P,); row i is the same probe in both.
         labels, level, resamples, seed: see :func:`ratio_interval`.
+        chance: rate of either by guessing, in [0, 1).
 
     Returns:
         Share in [0, 1] and its bounds.
 
     Raises:
-        BadInputError: there is no success of either kind; or see :func:`ratio_interval`.
+        BadInputError: neither rate is above chance; or see :func:`ratio_interval`.
     """
+    if not 0 <= chance < 1:
+        raise BadInputError(f"chance must lie in [0, 1), not {chance}")
     first, second = _check(a, b, level)
-    if not (first.any() or second.any()):
-        raise BadInputError("a share needs a success of either kind, and no probe has one")
-    (part, rest), _ = sums_by_identity(np.stack([first, second], 1), labels)
-    value = float(part.sum() / (part + rest).sum())
-    draws = _resampled_ratios(part, part + rest, resamples, seed)
+    kinds, sizes = sums_by_identity(np.stack([first, second], 1), labels)
+    part, rest = kinds - chance * sizes
+    over, under = (max(float(kind.sum()), 0.0) for kind in (part, rest))
+    if not over + under > 0:
+        raise BadInputError("a share needs a success of either kind, and none is above chance")
+    value = over / (over + under)
+    overs, unders = (np.maximum(one, 0) for one in _resampled(part, rest, resamples, seed))
+    told = overs + unders > 0
+    draws = overs[told] / (overs + unders)[told]
     if _same(draws):
-        told = int(np.count_nonzero(part + rest))
-        return wilson(value * told, told, level)
+        people = int(np.count_nonzero(kinds.sum(axis=0)))
+        return wilson(value * people, people, level)
     return percentile_interval(value, draws, level)
 
 
@@ -166,14 +175,18 @@ def _check(a: npt.ArrayLike, b: npt.ArrayLike, level: float) -> tuple[Floats, Fl
     return first, second
 
 
+def _resampled(a: Floats, b: Floats, resamples: int, seed: int) -> tuple[Floats, Floats]:
+    """Sums of both over each resample of identities, shape (resamples,)."""
+    counts = list(resampled_counts(len(a), resamples, seed))
+    first, second = (
+        np.concatenate([np.einsum("ri,i->r", c, part) for c in counts]) for part in (a, b)
+    )
+    return first, second
+
+
 def _resampled_ratios(top: Floats, bottom: Floats, resamples: int, seed: int) -> Floats:
     """Ratio of each resample of identities, inf for a / 0; those of 0 / 0 are left out."""
-    over, under = (
-        np.concatenate(
-            [np.einsum("ri,i->r", c, part) for c in resampled_counts(len(part), resamples, seed)]
-        )
-        for part in (top, bottom)
-    )
+    over, under = _resampled(top, bottom, resamples, seed)
     told = (over > 0) | (under > 0)
     ratios = np.full(len(over), np.inf)
     np.divide(over, under, out=ratios, where=under > 0)

@@ -32,6 +32,8 @@ def test_values_by_hand():
     a, b, labels = [1, 0, 0.5, 0], [1, 1, 1, 0], np.array([0, 0, 1, 1])
     assert ratio_interval(a, b, labels).value == 0.5
     assert share_interval(a, b, labels).value == pytest.approx(1.5 / 4.5)
+    assert share_interval(a, b, labels, chance=0.25).value == pytest.approx(0.125 / 0.625)
+    assert share_interval(a, b, labels, chance=0.5).value == 0
     assert residual_success_interval(b, a, labels).value == pytest.approx((0.75 - 0.375) / 0.625)
     assert residual_success(0.75, 0.5) == 0.5
     assert residual_success(0.5, 0.5) == 0
@@ -52,6 +54,27 @@ def test_shares_equal_a_loop_over_resamples():
     found = share_interval(a, b, labels, level=0.9, resamples=400, seed=2)
     twin = brute(a, b, labels, lambda x, y: x / (x + y), 400, 2)
     assert found[1:] == pytest.approx(np.quantile(twin, [0.05, 0.95]))
+
+
+def test_shares_beyond_guessing_equal_a_loop_over_resamples():
+    a, b, labels = people(np.random.default_rng(4), b=0.1)
+    found = share_interval(a, b, labels, 0.9, 400, 2, chance=0.08)
+    n = labels.max() + 1
+    twin = []
+    for counts in np.random.default_rng(2).multinomial(n, np.full(n, 1 / n), size=400):
+        times = counts[labels]
+        beyond = [max(one @ times - 0.08 * times.sum(), 0.0) for one in (a, b)]
+        if sum(beyond):
+            twin.append(beyond[0] / sum(beyond))
+    assert found[1:] == pytest.approx(np.quantile(twin, [0.05, 0.95]))
+    assert found.value > share_interval(a, b, labels).value
+
+
+@pytest.mark.parametrize(("chance", "words"), [(0.75, "above chance"), (1.0, "in"), (-0.1, "in")])
+def test_no_share_of_guesses(chance, words):
+    labels = np.array([0, 0, 1, 1])
+    with pytest.raises(BadInputError, match=words):
+        share_interval([1, 1, 1, 0], [0, 1, 0, 0], labels, chance=chance)
 
 
 def test_residuals_equal_a_loop_over_resamples():
