@@ -46,7 +46,7 @@ class TestSize:
             taught = key.endswith("_teacher")
             for rung, width, steps, batch in (
                 (small[key], 16, 60 if taught else 100, 32 if taught else 64),
-                (large[key], 24, 300 if taught else 250, 64 if taught else 128),
+                (large[key], 24, 150 if taught else 250, 64 if taught else 128),
             ):
                 assert isinstance(rung, TrainedRung)
                 learning = EncoderConfig(backbone="sface", frozen=7)

@@ -2,6 +2,7 @@
 
 from cldmray.anonymizers.base import Anonymizer, Batch, GroupAnonymizer, Redraw
 from cldmray.anonymizers.blur import Blur
+from cldmray.anonymizers.condition_map import ConditionMap
 from cldmray.anonymizers.copy import Copy
 from cldmray.anonymizers.k_same import KSame
 from cldmray.anonymizers.pictures import Pictures
@@ -11,6 +12,7 @@ __all__ = [
     "Anonymizer",
     "Batch",
     "Blur",
+    "ConditionMap",
     "Copy",
     "GroupAnonymizer",
     "KSame",

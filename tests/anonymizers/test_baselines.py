@@ -9,10 +9,13 @@ from omegaconf import OmegaConf
 
 from cldmray.anonymizers.base import Anonymizer, Batch, GroupAnonymizer
 from cldmray.anonymizers.blur import Blur
+from cldmray.anonymizers.condition_map import ConditionMap
 from cldmray.anonymizers.copy import Copy
 from cldmray.anonymizers.k_same import KSame
 from cldmray.anonymizers.pictures import Pictures
 from cldmray.anonymizers.pixelate import Pixelate
+from cldmray.conditions.canny import Canny
+from cldmray.conditions.soft_edge import SoftEdge
 from cldmray.errors import BadInputError
 from cldmray.faces.records import Pictures as Images
 
@@ -108,9 +111,20 @@ def test_pixelate_rejects_more_blocks_than_pixels(noise: Images) -> None:
         Pixelate(blocks=33).open()(batch(noise))
 
 
+def test_a_condition_map_is_what_the_model_would_be_given(noise: Images) -> None:
+    maps = ConditionMap().open()(batch(noise))
+    np.testing.assert_array_equal(maps, Canny()(noise))
+    assert 0 < (maps == 255).mean() < 1
+    other = ConditionMap(SoftEdge())
+    np.testing.assert_array_equal(other.open()(batch(noise)), SoftEdge()(noise))
+    assert [ConditionMap().name, other.name] == ["canny-map", "soft_edge-map"]
+    assert ConditionMap(label="maps").name == "maps"
+
+
 @pytest.mark.parametrize(
     ("build", "key"),
     [
+        (lambda: ConditionMap(label=""), "label"),
         (lambda: Blur(sigma=0), "sigma"),
         (lambda: Blur(sigma=float("nan")), "sigma"),
         (lambda: Pixelate(blocks=0), "blocks"),
