@@ -1,14 +1,13 @@
 """Training sets of (query, photograph) pairs and the batches drawn from them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
-from cldmray.attackers.encoder import embed
 from cldmray.attackers.recognizer import Embeddings
 from cldmray.errors import BadInputError
 from cldmray.faces.records import Pictures
@@ -99,15 +98,16 @@ class Validation(NamedTuple):
     photo_people: Index
     taught: Embeddings | None = None
 
-    def rank_1(self, encoder: nn.Module, device: str) -> float:
+    def rank_1(self, embed: Callable[[Pictures], Embeddings]) -> float:
         """Rank-1 rate of queries against the photos, each query's own source left out.
 
         Queries of people with a single photo are not counted; NaN where none is left.
+
+        Args:
+            embed: the encoder's embeddings of pictures, of unit norm.
         """
-        gallery = self.taught
-        if gallery is None:
-            gallery = embed(encoder, self.photos, device=device)
-        scores = embed(encoder, self.queries, device=device) @ gallery.T
+        gallery = embed(self.photos) if self.taught is None else self.taught
+        scores = embed(self.queries) @ gallery.T
         scores[np.arange(len(scores)), self.query_source] = -np.inf
         counts = np.bincount(self.photo_people)
         usable = counts[self.query_people] > 1

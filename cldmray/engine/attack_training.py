@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 import ray.train
@@ -15,15 +16,17 @@ from safetensors.torch import load, load_file, save_file
 
 from cldmray import storage
 from cldmray.attackers.backbones import synchronised
-from cldmray.attackers.encoder import SMALL, EncoderConfig, FaceEncoder
+from cldmray.attackers.encoder import SMALL, EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.ladder import TrainedRung, TrainingConfig
 from cldmray.attackers.objectives import objective
 from cldmray.attackers.pairs import PairSet, Validation
+from cldmray.attackers.recognizer import Embeddings
 from cldmray.attackers.training import optimizer_of, starting_encoder, training_steps
 from cldmray.engine.checkpoints import last_checkpoint
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.tables import Manifest, StageTable, commit
 from cldmray.errors import CldmrayError, ConfigError
+from cldmray.faces.records import Pictures
 from cldmray.torch_layout import channels_last
 
 WEIGHTS = "encoder.safetensors"
@@ -58,10 +61,11 @@ def train_worker(config: dict[str, Any]) -> None:
         losses.append(loss)
         if done % training.validate_every == 0 or done == training.steps:
             point = {"step": done, "loss": _mean_over_workers(losses, workers, device)}
-            if rank == 0:
-                encoder.eval()
-                point["validation_rank_1"] = validation.rank_1(encoder, str(device))
-                encoder.train()
+            encoder.eval()
+            point["validation_rank_1"] = validation.rank_1(
+                lambda pictures: _shared_embeddings(encoder, pictures, str(device), rank, workers)
+            )
+            encoder.train()
             losses.clear()
             curve.append(point)
             _report(point, curve, rank, encoder, optimizer)
@@ -72,6 +76,19 @@ def _mean_over_workers(losses: list[float], workers: int, device: torch.device) 
     if workers > 1:
         torch.distributed.all_reduce(mean)
     return float(mean) / workers
+
+
+def _shared_embeddings(
+    encoder: FaceEncoder, pictures: Pictures, device: str, rank: int, workers: int
+) -> Embeddings:
+    """Embeddings of all pictures, of which every worker computes a share."""
+    if workers == 1 or len(pictures) < workers:
+        return embed(encoder, pictures, device=device)
+    count = len(pictures)
+    own = pictures[rank * count // workers : (rank + 1) * count // workers]
+    shares: list[Any] = [None] * workers
+    torch.distributed.all_gather_object(shares, embed(encoder, own, device=device))
+    return np.concatenate(shares)
 
 
 def _restore(encoder: FaceEncoder, optimizer: Any) -> tuple[int, list[dict[str, float]]]:
