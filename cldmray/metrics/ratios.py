@@ -14,7 +14,7 @@ from cldmray.metrics.confidence import (
     Floats,
     Interval,
     Labels,
-    check_level,
+    check_paired,
     percentile_interval,
     resampled_counts,
     sums_by_identity,
@@ -53,7 +53,7 @@ def ratio_interval(
         BadInputError: the denominator is 0 for all probes, shapes differ, a value lies outside
             [0, 1], or an argument is out of range.
     """
-    a, b = _check(numerator, denominator, level)
+    a, b = check_paired(numerator, denominator, level)
     if not b.any():
         raise BadInputError("a ratio needs a denominator above 0: no probe succeeds there")
     (top, bottom), sizes = sums_by_identity(np.stack([a, b], 1), labels)
@@ -94,7 +94,7 @@ def share_interval(
     Raises:
         BadInputError: there is no success of either kind; or see :func:`ratio_interval`.
     """
-    first, second = _check(a, b, level)
+    first, second = check_paired(a, b, level)
     if not (first.any() or second.any()):
         raise BadInputError("a share needs a success of either kind, and no probe has one")
     (part, rest), _ = sums_by_identity(np.stack([first, second], 1), labels)
@@ -147,23 +147,10 @@ def residual_success_interval(
     Raises:
         BadInputError: the control succeeds for all probes; or see :func:`ratio_interval`.
     """
-    won, free = _check(attack, control, level)
+    won, free = check_paired(attack, control, level)
     value = residual_success(float(won.mean()), float(free.mean()))
     lost = ratio_interval(1 - won, 1 - free, labels, level, resamples, seed)
     return Interval(value, min(value, 1 - lost.high), max(value, 1 - lost.low))
-
-
-def _check(a: npt.ArrayLike, b: npt.ArrayLike, level: float) -> tuple[Floats, Floats]:
-    check_level(level)
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if first.ndim != 1 or first.shape != second.shape or not first.size:
-        raise BadInputError(
-            f"paired successes must share a shape (P,): {first.shape}, {second.shape}"
-        )
-    for values in (first, second):
-        if not (np.all(values >= 0) and np.all(values <= 1)):
-            raise BadInputError("success must lie in [0, 1] for every probe")
-    return first, second
 
 
 def _resampled_ratios(top: Floats, bottom: Floats, resamples: int, seed: int) -> Floats:
