@@ -42,7 +42,7 @@ class BoundarySettings:
         target_k: a rank-1 rate of 1/k must not be exceeded.
         gallery: in which it is attacked.
         utility: what makes a setting loose.
-        pictures: that utility is measured on, at most.
+        pictures: that utility is measured on, at most; >= 2.
     """
 
     anonymizer: str | None = "cldm_canny"
@@ -58,10 +58,9 @@ class BoundarySettings:
         for key in ("scales", "coarseness", "strengths"):
             if not getattr(self, key):
                 raise ValueError(f"{key}: name at least one")
-        if self.target_k < 2:
-            raise ValueError(f"target_k: must be at least 2, got {self.target_k}")
-        if self.pictures < 1:
-            raise ValueError(f"pictures: must be at least 1, got {self.pictures}")
+        for key in ("target_k", "pictures"):
+            if getattr(self, key) < 2:
+                raise ValueError(f"{key}: must be at least 2, got {getattr(self, key)}")
 
     def grid(self, setting: Diffusion) -> Iterator[Diffusion]:
         """Every combination."""

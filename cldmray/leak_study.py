@@ -1,31 +1,25 @@
 """The plan of an attribution: many settings attacked, conditions swapped, the boundary searched."""
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from cldmray.attackers.ladder import EmbeddingRung
 from cldmray.attribution import swap_rows
 from cldmray.attribution_config import AttributionConfig
 from cldmray.boundary import Point, boundary_sentence, search_point
 from cldmray.campaign import Campaign, Findings
-from cldmray.conditions.canny import Canny
 from cldmray.engine.stages import Stages
 from cldmray.engine.tables import StageTable
 from cldmray.evaluation import Attack
 from cldmray.exposure import Exposure
-from cldmray.faces.records import EVALUATION, Pictures, decode_pictures
 from cldmray.families import conditioned
-from cldmray.hashing import unit_hash
 from cldmray.leak import Leak, main_protocol
-from cldmray.metrics.edges import edge_f1
 from cldmray.metrics.identification import chance
-from cldmray.metrics.means import bootstrap_mean
-from cldmray.metrics.pixels import ssim
 from cldmray.report.attribution import Attribution, Row
 from cldmray.report.model import UtilityRow
 from cldmray.report.words import percent
+from cldmray.utility import Utility
 
 
 @dataclass(frozen=True)
@@ -59,6 +53,12 @@ class LeakStudy:
         self.notes = self.exposure.notes
         self.campaign = Campaign(audit, self.stages, announce, self.notes)
         self.leak = Leak(audit, self.stages, self.campaign)
+        measured = replace(
+            audit.audit,
+            utility=["ssim", "edge_f1"],
+            utility_pictures=config.boundary.pictures,
+        )
+        self.utility = Utility(replace(audit, audit=measured), self.stages, self.notes)
 
     def run(self) -> Study:
         """Anonymize, attack, swap and compare.
@@ -68,6 +68,8 @@ class LeakStudy:
         """
         audit = self.config.audit
         self.campaign.check()
+        if self.config.searched:
+            self.utility.check()
         faces = self.exposure.faces(self.exposure.listing())
         redrawn = {key: self.exposure.redraw(key, faces) for key in audit.anonymizer}
         found = self.campaign.run(faces, redrawn)
@@ -119,11 +121,11 @@ class LeakStudy:
     ) -> tuple[list[Point], list[Row]]:
         config = self.config
         tables = {
-            member.name: redrawn[key]
+            key: redrawn[key]
             for key, member in config.audit.anonymizer.items()
             if member.name in config.searched
         }
-        useful = plain_utility(faces, tables, config)
+        useful = self.utility.run(faces, tables, {})
         points, rows = [], []
         for name in config.searched:
             attacks = [
@@ -136,7 +138,8 @@ class LeakStudy:
             if not attacks:
                 continue
             own = {row.measure: row for row in useful if row.anonymizer == name}
-            utility = own[config.boundary.utility].value
+            asked = own.get(config.boundary.utility)
+            utility = math.nan if asked is None else asked.value
             point = search_point(attacks, len(config.searched), utility, config.audit.audit)
             points.append(point)
             rows += _boundary_rows(point, attacks[0], own.values())
@@ -165,43 +168,3 @@ def _boundary_rows(point: Point, attack: Attack, useful: Iterable[UtilityRow]) -
             for u in useful
         ),
     ]
-
-
-def plain_utility(
-    faces: StageTable, redrawn: dict[str, StageTable], config: AttributionConfig
-) -> list[UtilityRow]:
-    """Structural similarity and edge agreement with the photographs, over evaluation people.
-
-    Args:
-        redrawn: tables by the names of their settings.
-    """
-    photos = faces.read(["sample_id", "identity", "image", "split"], EVALUATION)
-    order = sorted(
-        zip(
-            *(photos[name].to_pylist() for name in ("sample_id", "identity", "image")), strict=True
-        ),
-        key=lambda row: unit_hash("utility", row[0]),
-    )[: config.boundary.pictures]
-    originals = {sample: (identity, image) for sample, identity, image in order}
-    settings = config.audit.audit
-    rows = []
-    for name, table in redrawn.items():
-        shown = table.read(["sample_id", "image", "split"], EVALUATION)
-        images = dict(zip(shown["sample_id"].to_pylist(), shown["image"].to_pylist(), strict=True))
-        samples = [sample for sample in originals if sample in images]
-        given = decode_pictures(originals[sample][1] for sample in samples)
-        found = decode_pictures(images[sample] for sample in samples)
-        people = np.array([originals[sample][0] for sample in samples])
-        for measure, values in (
-            ("ssim", ssim(given, found)),
-            ("edge_f1", edge_f1(_edges(given), _edges(found))),
-        ):
-            interval = bootstrap_mean(
-                values, people, settings.level, settings.resamples, settings.seed
-            )
-            rows.append(UtilityRow(name, measure, *interval, len(samples), True))
-    return rows
-
-
-def _edges(pictures: Pictures) -> Pictures:
-    return Canny()(pictures)[..., 0]

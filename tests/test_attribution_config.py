@@ -64,7 +64,7 @@ def test_scale_0_makes_the_control_where_it_is_not_named() -> None:
         (["attribution.scales=[-1]"], "attribution.scales: must not be negative"),
         (["attribution.boundary.scales=[]"], "attribution.boundary.scales: name at least one"),
         (["attribution.boundary.target_k=1"], "attribution.boundary.target_k: must be at least 2"),
-        (["attribution.boundary.pictures=0"], "attribution.boundary.pictures: must be at least 1"),
+        (["attribution.boundary.pictures=1"], "attribution.boundary.pictures: must be at least 2"),
         (["attribution.boundary.coarseness=[0]"], "attribution.boundary: factor must be at least"),
         (["attribution.boundary.strengths=[2]"], "attribution.boundary: strength must be in"),
         (["attribution.swap.strengths=[0.01]"], "attribution.swap.strengths: strength=0.01 leaves"),

@@ -123,6 +123,21 @@ class EmbeddingRung(Rung):
 
 
 @dataclass(frozen=True)
+class ThroughCondition(EmbeddingRung):
+    """Mixin of an attacker that reads queries and probes through an extractor.
+
+    Attributes:
+        condition: the extractor.
+    """
+
+    condition: Condition = field(default_factory=Canny)
+
+    @property
+    def probe_condition(self) -> Condition | None:
+        return self.condition
+
+
+@dataclass(frozen=True)
 class ReadyRung(EmbeddingRung):
     """An attacker that learns nothing: probes and photographs are embedded in the same way."""
 
@@ -181,14 +196,12 @@ class ClearTrained(TrainedRung):
 
 
 @dataclass(frozen=True)
-class EdgeProxy(TrainedRung):
+class EdgeProxy(ThroughCondition, TrainedRung):
     """The paper's black-box attacker: knows which condition is used, never the model's output.
 
     Pairs of a photograph's own condition map and a photograph; probes are read through the same
     extractor.
     """
-
-    condition: Condition = field(default_factory=Canny)
 
     @property
     def name(self) -> str:
@@ -197,10 +210,6 @@ class EdgeProxy(TrainedRung):
     @property
     def query(self) -> Query:
         return "condition"
-
-    @property
-    def probe_condition(self) -> Condition | None:
-        return self.condition
 
 
 @dataclass(frozen=True)

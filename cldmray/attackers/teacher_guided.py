@@ -10,11 +10,9 @@ in a Neural Network", 2015; the loss is in :func:`cldmray.attackers.contrastive.
 
 from dataclasses import dataclass, field
 
-from cldmray.attackers.ladder import Query, TrainedRung
+from cldmray.attackers.ladder import Query, ThroughCondition, TrainedRung
 from cldmray.attackers.off_the_shelf import landmark_sface
 from cldmray.attackers.recognizer import Recognizer
-from cldmray.conditions.base import Condition
-from cldmray.conditions.canny import Canny
 from cldmray.errors import ConfigError
 from cldmray.faces.records import ATTACKER, BACKGROUND
 
@@ -64,14 +62,12 @@ class TeacherGuided(TaughtRung):
 
 
 @dataclass(frozen=True)
-class EdgeProxyTeacher(TaughtRung):
+class EdgeProxyTeacher(ThroughCondition, TaughtRung):
     """Knows which condition is used, never the model or its output, as ``edge_proxy`` does.
 
     Attributes:
         condition: its maps of photographs are learnt from, and probes are read through it.
     """
-
-    condition: Condition = field(default_factory=Canny)
 
     @property
     def name(self) -> str:
@@ -81,13 +77,9 @@ class EdgeProxyTeacher(TaughtRung):
     def query(self) -> Query:
         return "condition"
 
-    @property
-    def probe_condition(self) -> Condition | None:
-        return self.condition
-
 
 @dataclass(frozen=True)
-class EdgesOfAnonymized(TaughtRung):
+class EdgesOfAnonymized(ThroughCondition, TaughtRung):
     """Can query the anonymizer, and reads its pictures through the extractor of its condition.
 
     What a conditioned model draws follows its condition, so that the condition can be extracted
@@ -98,8 +90,6 @@ class EdgesOfAnonymized(TaughtRung):
         condition: extractor through which anonymized pictures are read.
     """
 
-    condition: Condition = field(default_factory=Canny)
-
     @property
     def name(self) -> str:
         return self.label or "adaptive_edges"
@@ -107,7 +97,3 @@ class EdgesOfAnonymized(TaughtRung):
     @property
     def query(self) -> Query:
         return "anonymized"
-
-    @property
-    def probe_condition(self) -> Condition | None:
-        return self.condition

@@ -157,10 +157,7 @@ def paired_bootstrap(
     Raises:
         BadInputError: see :func:`bootstrap_identities`.
     """
-    a, b = np.asarray(success_a, np.float64), np.asarray(success_b, np.float64)
-    if a.ndim != 1 or a.shape != b.shape:
-        raise BadInputError(f"paired successes must share a shape (P,): {a.shape}, {b.shape}")
-    _check_unit(np.stack([a, b]))
+    a, b = check_paired(success_a, success_b, level)
     sums, sizes = sums_by_identity((a - b)[:, None], identities)
     value = float(sums.sum() / sizes.sum())
     if np.ptp(sums[0] / sizes) <= SAME:
@@ -174,6 +171,23 @@ def check_level(level: float) -> None:
     """Raise ``BadInputError`` unless a confidence level lies in (0, 1)."""
     if not 0 < level < 1:
         raise BadInputError(f"confidence level must lie in (0, 1), not {level}")
+
+
+def check_paired(a: npt.ArrayLike, b: npt.ArrayLike, level: float) -> tuple[Floats, Floats]:
+    """Two successes of the same probes as arrays of shape (P,), with P >= 1.
+
+    Raises:
+        BadInputError: shapes differ, there is no probe, a value lies outside [0, 1], or ``level``
+            outside (0, 1).
+    """
+    check_level(level)
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise BadInputError(
+            f"paired successes must share a shape (P,): {first.shape}, {second.shape}"
+        )
+    _check_unit(np.stack([first, second], axis=1))
+    return first, second
 
 
 def _check_unit(values: Floats) -> None:

@@ -14,7 +14,7 @@ from cldmray.metrics.confidence import (
     Floats,
     Interval,
     Labels,
-    check_level,
+    check_paired,
     percentile_interval,
     resampled_counts,
     sums_by_identity,
@@ -53,7 +53,7 @@ def ratio_interval(
         BadInputError: the denominator is 0 for all probes, shapes differ, a value lies outside
             [0, 1], or an argument is out of range.
     """
-    a, b = _check(numerator, denominator, level)
+    a, b = check_paired(numerator, denominator, level)
     if not b.any():
         raise BadInputError("a ratio needs a denominator above 0: no probe succeeds there")
     (top, bottom), sizes = sums_by_identity(np.stack([a, b], 1), labels)
@@ -99,7 +99,7 @@ def share_interval(
     """
     if not 0 <= chance < 1:
         raise BadInputError(f"chance must lie in [0, 1), not {chance}")
-    first, second = _check(a, b, level)
+    first, second = check_paired(a, b, level)
     kinds, sizes = sums_by_identity(np.stack([first, second], 1), labels)
     part, rest = kinds - chance * sizes
     over, under = (max(float(kind.sum()), 0.0) for kind in (part, rest))
@@ -156,23 +156,10 @@ def residual_success_interval(
     Raises:
         BadInputError: the control succeeds for all probes; or see :func:`ratio_interval`.
     """
-    won, free = _check(attack, control, level)
+    won, free = check_paired(attack, control, level)
     value = residual_success(float(won.mean()), float(free.mean()))
     lost = ratio_interval(1 - won, 1 - free, labels, level, resamples, seed)
     return Interval(value, min(value, 1 - lost.high), max(value, 1 - lost.low))
-
-
-def _check(a: npt.ArrayLike, b: npt.ArrayLike, level: float) -> tuple[Floats, Floats]:
-    check_level(level)
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if first.ndim != 1 or first.shape != second.shape or not first.size:
-        raise BadInputError(
-            f"paired successes must share a shape (P,): {first.shape}, {second.shape}"
-        )
-    for values in (first, second):
-        if not (np.all(values >= 0) and np.all(values <= 1)):
-            raise BadInputError("success must lie in [0, 1] for every probe")
-    return first, second
 
 
 def _resampled(a: Floats, b: Floats, resamples: int, seed: int) -> tuple[Floats, Floats]:

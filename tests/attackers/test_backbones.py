@@ -1,6 +1,5 @@
-"""Public networks as encoders: tiny ones made here, and torchvision's and timm's if present."""
+"""Public networks as encoders: tiny ones of transformers, made here."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from torch import nn
 
 from cldmray.attackers import backbones
 from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
-from cldmray.attackers.ladder import Adaptive, ClearTrained, TrainingConfig
+from cldmray.attackers.ladder import Adaptive, TrainingConfig
 from cldmray.attackers.objectives import objective
 from cldmray.attackers.pairs import PairSet
-from cldmray.errors import ConfigError, MissingDependencyError
+from cldmray.errors import ConfigError
 from cldmray.hashing import describe
 
 
@@ -222,29 +221,6 @@ class TestTransformers:
             config.check()
 
 
-class TestEntry:
-    def test_pixels_as_imagenet_has_them(self) -> None:
-        torch.manual_seed(0)
-        half = FaceEncoder(EncoderConfig(width=8)).eval()
-        torch.manual_seed(0)
-        imagenet = FaceEncoder(EncoderConfig(width=8, normalisation="imagenet")).eval()
-        assert imagenet.state_dict().keys() == half.state_dict().keys()
-        grey = torch.full((1, 3, 16, 16), 0.2)
-        # 0.2 in -1..1 is 0.6 in 0..1.
-        by_hand = [(0.6 - 0.485) / 0.229, (0.6 - 0.456) / 0.224, (0.6 - 0.406) / 0.225]
-        entered = torch.tensor(by_hand).view(1, 3, 1, 1).expand(1, 3, 16, 16)
-        torch.testing.assert_close(imagenet(grey), half(entered), rtol=0, atol=1e-5)
-
-    def test_the_small_network_resizes_when_told(self) -> None:
-        torch.manual_seed(0)
-        plain = FaceEncoder(EncoderConfig(width=8)).eval()
-        torch.manual_seed(0)
-        resizing = FaceEncoder(EncoderConfig(width=8, input_side=16)).eval()
-        pictures = torch.randn(2, 3, 32, 32)
-        resized = nn.functional.interpolate(pictures, (16, 16), mode="bilinear", antialias=True)
-        torch.testing.assert_close(resizing(pictures), plain(resized), rtol=0, atol=1e-6)
-
-
 class TestNorms:
     def test_group_norm_by_hand(self) -> None:
         network = nn.Sequential(nn.BatchNorm2d(2, affine=True))
@@ -292,40 +268,6 @@ class TestNorms:
             EncoderConfig(backbone="resnet50", norm="frozen")
 
 
-class TestMissingPackages:
-    @pytest.fixture(autouse=True)
-    def absent(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        def refuse(name: str) -> Any:
-            raise self.error
-
-        monkeypatch.setattr(backbones.importlib, "import_module", refuse)
-        yield
-
-    error: Exception = ImportError("No module named it")
-
-    @pytest.mark.parametrize(
-        ("backbone", "package"),
-        [
-            ("resnet50", "torchvision"),
-            ("torchvision:resnet50", "torchvision"),
-            ("timm:resnet18", "timm"),
-        ],
-    )
-    @pytest.mark.parametrize(
-        "error",
-        [ImportError("No module"), RuntimeError("operator torchvision::nms does not exist")],
-    )
-    def test_are_found_by_the_check(self, backbone: str, package: str, error: Exception) -> None:
-        self.error = error
-        rung = ClearTrained(EncoderConfig(backbone=backbone))
-        with pytest.raises(MissingDependencyError) as caught:
-            rung.check()
-        said = str(caught.value)
-        assert said.startswith(f"encoder.backbone: {backbone.removeprefix('torchvision:')} needs")
-        assert f"needs {package}, which cannot be imported ({error})" in said
-        assert "pip install 'cldmray[backbones]'" in said
-
-
 def test_content_enters_the_fingerprint(models: Path, tmp_path: Path) -> None:
     assert describe(EncoderConfig())["_version_"] == ""
     assert EncoderConfig(backbone="transformers:resnet-50").version() == ""
@@ -336,80 +278,3 @@ def test_content_enters_the_fingerprint(models: Path, tmp_path: Path) -> None:
     versions = {shape.version(), weights.version(), other.version()}
     assert len(versions) == 3
     assert {len(version) for version in versions} == {16}
-
-
-class TestTorchvision:
-    @pytest.fixture(autouse=True)
-    def installed(self) -> None:
-        pytest.importorskip("torchvision", reason="needs the extra backbones")
-
-    def test_any_classification_model(self) -> None:
-        sizes = {
-            name: backbones.load_backbone(name, None, None, "group")[1:]
-            for name in ("resnet18", "mobilenet_v3_small", "vit_b_16")
-        }
-        assert sizes == {
-            "resnet18": (512, None), "mobilenet_v3_small": (1024, None), "vit_b_16": (768, 224),
-        }  # fmt: skip
-
-    def test_weights_of_a_file(self, tmp_path: Path) -> None:
-        import torchvision
-
-        torch.manual_seed(1)
-        model = torchvision.models.resnet18().eval()
-        file = tmp_path / "resnet18.safetensors"
-        save_file(model.state_dict(), file)
-        config = EncoderConfig(backbone="resnet18", pretrained=str(file), norm="frozen")
-        encoder, pictures = FaceEncoder(config).eval(), torch.randn(1, 3, 64, 64)
-        model.fc = nn.Identity()
-        torch.testing.assert_close(encoder.features(pictures), model(pictures))
-        with pytest.raises(ConfigError, match="belongs to another network .* it lacks layer1.2"):
-            replace(config, backbone="resnet34").check()
-
-    @pytest.mark.parametrize(
-        ("settings", "message"),
-        [
-            ({"backbone": "resnet_50"}, "encoder.backbone: torchvision has no .*resnet50"),
-            ({"backbone": "googlenet"}, "encoder.backbone: googlenet does not end"),
-            ({"backbone": "squeezenet1_0"}, "encoder.backbone: squeezenet1_0 does not end"),
-            ({"backbone": "resnet18", "pretrained": "/no/file"}, "encoder.pretrained: no file"),
-        ],
-    )
-    def test_errors_name_the_key(self, settings: dict[str, str], message: str) -> None:
-        with pytest.raises(ConfigError, match=f"^{message}"):
-            EncoderConfig(**settings).check()  # type: ignore[arg-type]
-
-
-class TestTimm:
-    @pytest.fixture(autouse=True)
-    def installed(self) -> None:
-        pytest.importorskip("timm", reason="needs the extra backbones")
-
-    @pytest.mark.parametrize(
-        ("name", "expected"),
-        [
-            ("resnet10t", (512, None)),
-            ("vit_tiny_patch16_224", (192, 224)),
-            ("efficientnet_b0", (1280, None)),
-        ],
-    )
-    def test_models_by_name(self, name: str, expected: tuple[int, int | None]) -> None:
-        found = backbones.load_backbone(f"timm:{name}", None, None, "group")
-        assert found[1:] == expected
-        assert not [m for m in found.network.modules() if "BatchNorm" in type(m).__name__]
-
-    def test_weights_of_a_file(self, tmp_path: Path) -> None:
-        import timm
-
-        torch.manual_seed(1)
-        model = timm.create_model("resnet10t").eval()
-        file = tmp_path / "model.safetensors"
-        save_file(model.state_dict(), file)
-        config = EncoderConfig(backbone="timm:resnet10t", pretrained=str(tmp_path), norm="batch")
-        encoder, pictures = FaceEncoder(config).eval(), torch.randn(1, 3, 64, 64)
-        model.reset_classifier(0)
-        torch.testing.assert_close(encoder.features(pictures), model(pictures))
-        with pytest.raises(ConfigError, match="^encoder.pretrained: .*another network"):
-            replace(config, backbone="timm:resnet14t").check()
-        with pytest.raises(ConfigError, match="^encoder.backbone: timm has no .*resnet10t"):
-            replace(config, backbone="timm:resnet10").check()

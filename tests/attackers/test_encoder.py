@@ -97,3 +97,28 @@ class TestEmbed:
     ) -> None:
         found, mirrored = embed(encoder, noise), embed(encoder, noise[:, :, ::-1])
         np.testing.assert_allclose(mirrored, found, atol=1e-5)
+
+
+class TestEntry:
+    def test_pixels_as_imagenet_has_them(self) -> None:
+        torch.manual_seed(0)
+        half = FaceEncoder(EncoderConfig(width=8)).eval()
+        torch.manual_seed(0)
+        imagenet = FaceEncoder(EncoderConfig(width=8, normalisation="imagenet")).eval()
+        assert imagenet.state_dict().keys() == half.state_dict().keys()
+        grey = torch.full((1, 3, 16, 16), 0.2)
+        # 0.2 in -1..1 is 0.6 in 0..1.
+        by_hand = [(0.6 - 0.485) / 0.229, (0.6 - 0.456) / 0.224, (0.6 - 0.406) / 0.225]
+        entered = torch.tensor(by_hand).view(1, 3, 1, 1).expand(1, 3, 16, 16)
+        torch.testing.assert_close(imagenet(grey), half(entered), rtol=0, atol=1e-5)
+
+    def test_the_small_network_resizes_when_told(self) -> None:
+        torch.manual_seed(0)
+        plain = FaceEncoder(EncoderConfig(width=8)).eval()
+        torch.manual_seed(0)
+        resizing = FaceEncoder(EncoderConfig(width=8, input_side=16)).eval()
+        pictures = torch.randn(2, 3, 32, 32)
+        resized = torch.nn.functional.interpolate(
+            pictures, (16, 16), mode="bilinear", antialias=True
+        )
+        torch.testing.assert_close(resizing(pictures), plain(resized), rtol=0, atol=1e-6)

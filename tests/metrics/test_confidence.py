@@ -8,6 +8,7 @@ from cldmray.metrics.confidence import (
     Interval,
     bootstrap_columns,
     bootstrap_identities,
+    check_paired,
     paired_bootstrap,
     resampled_counts,
     wilson,
@@ -171,9 +172,25 @@ def test_bad_input_is_refused(success, identities, options):
         bootstrap_identities(success, np.asarray(identities), **options)
 
 
-def test_bad_pairs_and_proportions_are_refused():
-    with pytest.raises(BadInputError, match="share a shape"):
-        paired_bootstrap([0.0], [0.0, 1.0], np.array([0]))
+@pytest.mark.parametrize(
+    ("a", "b", "level", "message"),
+    [
+        ([0.0], [0.0, 1.0], 0.95, r"share a shape \(P,\): \(1,\), \(2,\)"),
+        ([[0.5]], [[0.5]], 0.95, "share a shape"),
+        ([], [], 0.95, r"P, M >= 1, not \(0, 2\)"),
+        ([0.5], [1.5], 0.95, "lie in"),
+        ([np.nan], [0.5], 0.95, "lie in"),
+        ([0.5], [0.5], 0.0, "confidence level"),
+    ],
+)
+def test_bad_pairs_are_refused(a, b, level, message):
+    with pytest.raises(BadInputError, match=message):
+        check_paired(a, b, level)
+    with pytest.raises(BadInputError, match=message):
+        paired_bootstrap(a, b, np.zeros(len(a)), level)
+
+
+def test_bad_proportions_are_refused():
     with pytest.raises(BadInputError, match="no proportion"):
         wilson(3, 2)
     assert isinstance(wilson(1, 2), Interval)
