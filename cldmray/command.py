@@ -2,10 +2,15 @@
 
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from cldmray.errors import CldmrayError
+
+if TYPE_CHECKING:
+    from cldmray.engine.cluster import EngineConfig
+    from cldmray.tracking import Tracker, TrackingConfig
 
 GATE_FAILED = 3
 """Exit status of an audit that ran and whose ``audit.fail_on`` holds."""
@@ -22,6 +27,22 @@ def run_or_exit(main: Callable[[DictConfig], int | None], composed: DictConfig) 
         sys.exit(f"{type(error).__name__}: {error}")
     if status:
         sys.exit(status)
+
+
+def connected(tracking: "TrackingConfig", engine: "EngineConfig") -> "Tracker":
+    """The tracker of a job, which is found to work before the job connects to its cluster.
+
+    Raises:
+        TrackingError: MLflow cannot be used.
+        ConfigError: see :func:`cldmray.engine.cluster.connect`.
+    """
+    from cldmray.engine.cluster import connect
+    from cldmray.tracking import Tracker
+
+    tracker = Tracker(tracking)
+    tracker.check()
+    connect(engine)
+    return tracker
 
 
 def announce(line: str) -> None:

@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.command import announce, run_or_exit
+from cldmray.command import announce, connected, run_or_exit
 
 
 def main(composed: DictConfig) -> None:
@@ -13,21 +13,17 @@ def main(composed: DictConfig) -> None:
     from cldmray import storage
     from cldmray.attribution_config import build_attribution
     from cldmray.building import plain
-    from cldmray.engine.cluster import connect
     from cldmray.gallery.index import load_faiss
     from cldmray.leak_study import LeakStudy
     from cldmray.report.attribution import attribution_table, write_attribution
     from cldmray.report.html import render_attribution
     from cldmray.report.terminal import print_attribution
-    from cldmray.tracking import Tracker
     from cldmray.tracking.attributions import record_attribution
 
     config = build_attribution(composed)
     settings = config.audit.audit
     load_faiss()
-    tracker = Tracker(config.audit.tracking)
-    tracker.check()
-    connect(config.audit.engine)
+    tracker = connected(config.audit.tracking, config.audit.engine)
     seeds = {"audit": settings.seed, "splits": config.audit.splits.seed}
     with tracker.attribution_run(settings.title, plain(composed), seeds) as run:
         study = LeakStudy(config, announce).run()

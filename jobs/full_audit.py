@@ -7,7 +7,7 @@ not run (2: an option is unknown). Its last line is the verdict: ``CLDMRAY_VERDI
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.command import GATE_FAILED, announce, run_or_exit
+from cldmray.command import GATE_FAILED, announce, connected, run_or_exit
 
 
 def main(composed: DictConfig) -> int:
@@ -16,21 +16,18 @@ def main(composed: DictConfig) -> int:
     from cldmray.audit import Audit
     from cldmray.building import plain
     from cldmray.config import build_audit
-    from cldmray.engine.cluster import connect
     from cldmray.gallery.index import load_faiss
     from cldmray.report.terminal import print_report, verdict_line
     from cldmray.report.utility import utility_metrics
     from cldmray.report.write import write_report
-    from cldmray.tracking import Tracker, package_versions
+    from cldmray.tracking import package_versions
     from cldmray.tracking.audits import record
     from cldmray.verdict import verdict_tags
 
     config = build_audit(composed)
     settings = plain(composed)
     load_faiss()
-    tracker = Tracker(config.tracking)
-    tracker.check()
-    connect(config.engine)
+    tracker = connected(config.tracking, config.engine)
     seeds = {"audit": config.audit.seed, "splits": config.splits.seed}
     with tracker.audit_run(config.audit.title, settings, seeds=seeds) as run:
         outcome = Audit(config, settings, announce).run(package_versions())

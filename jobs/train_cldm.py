@@ -6,7 +6,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.command import announce, run_or_exit
+from cldmray.command import announce, connected, run_or_exit
 
 
 def main(composed: DictConfig) -> None:
@@ -17,7 +17,7 @@ def main(composed: DictConfig) -> None:
     from cldmray.building import build, plain
     from cldmray.conditions.base import Condition
     from cldmray.engine.cldm_training import CldmTraining, train_cldm
-    from cldmray.engine.cluster import EngineConfig, connect
+    from cldmray.engine.cluster import EngineConfig
     from cldmray.engine.pictures import load_all, load_split
     from cldmray.faces.records import BACKGROUND
     from cldmray.faces.source import FaceSource
@@ -26,7 +26,7 @@ def main(composed: DictConfig) -> None:
     from cldmray.faces.variants import picture_variants
     from cldmray.report.model import Grid, GridRow
     from cldmray.report.pictures import picture_grid
-    from cldmray.tracking import Tracker, TrackingConfig
+    from cldmray.tracking import TrackingConfig
     from cldmray.tracking.trainings import record_training
 
     @dataclass(frozen=True)
@@ -42,9 +42,7 @@ def main(composed: DictConfig) -> None:
 
     settings = plain(composed)
     job = build(settings, Job, "")
-    tracker = Tracker(job.tracking)
-    tracker.check()
-    connect(job.engine)
+    tracker = connected(job.tracking, job.engine)
     photos, people = load_split(job.faces, job.splits, BACKGROUND)
     rendered, invented = load_all(job.synthetic)
     announce(

@@ -6,7 +6,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.command import announce, run_or_exit
+from cldmray.command import announce, connected, run_or_exit
 
 
 def main(composed: DictConfig) -> None:
@@ -14,10 +14,10 @@ def main(composed: DictConfig) -> None:
     from cldmray.building import build, plain
     from cldmray.conditions import depth_card
     from cldmray.conditions.depth_network import DepthArchitecture
-    from cldmray.engine.cluster import EngineConfig, connect
+    from cldmray.engine.cluster import EngineConfig
     from cldmray.engine.depth_training import DepthTraining, render_people, train_depth
     from cldmray.faces.synthetic import SyntheticFaces
-    from cldmray.tracking import Tracker, TrackingConfig
+    from cldmray.tracking import TrackingConfig
     from cldmray.tracking.trainings import record_training
 
     @dataclass(frozen=True)
@@ -31,9 +31,7 @@ def main(composed: DictConfig) -> None:
 
     settings = plain(composed)
     job = build(settings, Job, "")
-    tracker = Tracker(job.tracking)
-    tracker.check()
-    connect(job.engine)
+    tracker = connected(job.tracking, job.engine)
     with tracker.training_run("depth network", settings) as run:
         rendered = render_people(job.faces)
         announce(f"training on {len(rendered.pictures)} rendered photos")

@@ -1,6 +1,7 @@
 """The small model's parts: shapes, starts, exact rescaling, and the folder they are saved in."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,6 @@ from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.conditions import Canny
 from cldmray.hashing import identity_hash
 
-TINY = cldm.CldmArchitecture(
-    size=32,
-    latent_channels=4,
-    autoencoder_channels=(8, 8, 16, 16),
-    unet_channels=(16, 32),
-    condition_channels=(8, 8, 16, 16),
-    text_width=16,
-    text_length=24,
-)
 MEGABYTE = 1_000_000
 
 
@@ -38,19 +30,6 @@ def repeatable() -> None:
 @pytest.fixture
 def pictures() -> torch.Tensor:
     return torch.rand(6, 3, 32, 32) * 2 - 1
-
-
-def parts() -> dict[str, Any]:
-    tokenizer = cldm.build_tokenizer(TINY)
-    unet = cldm.build_unet(TINY)
-    return {
-        "vae": cldm.build_autoencoder(TINY),
-        "unet": unet,
-        "scheduler": cldm.build_scheduler(),
-        "tokenizer": tokenizer,
-        "text_encoder": cldm.build_text_encoder(TINY, tokenizer),
-        "controlnets": {"canny": cldm.build_controlnet(unet, TINY)},
-    }
 
 
 class TestDefaultArchitecture:
@@ -75,8 +54,10 @@ class TestDefaultArchitecture:
 
 
 class TestNormaliseLatents:
-    def test_reconstructions_stay_and_latents_become_standard(self, pictures: torch.Tensor) -> None:
-        autoencoder = cldm.build_autoencoder(TINY)
+    def test_reconstructions_stay_and_latents_become_standard(
+        self, pictures: torch.Tensor, small: cldm.CldmArchitecture
+    ) -> None:
+        autoencoder = cldm.build_autoencoder(small)
         with torch.no_grad():
             autoencoder.quant_conv.weight.mul_(7)
             autoencoder.quant_conv.bias.add_(3)
@@ -85,17 +66,19 @@ class TestNormaliseLatents:
             old = before.encode(pictures).latent_dist
             cldm.normalise_latents(autoencoder, old.mean)
             new = autoencoder.encode(pictures).latent_dist
-            torch.testing.assert_close(new.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
-            torch.testing.assert_close(new.mean.std((0, 2, 3)), torch.ones(4), atol=1e-5, rtol=0)
+            torch.testing.assert_close(new.mean.mean((0, 2, 3)), torch.zeros(8), atol=1e-5, rtol=0)
+            torch.testing.assert_close(new.mean.std((0, 2, 3)), torch.ones(8), atol=1e-5, rtol=0)
             torch.testing.assert_close(
                 autoencoder.decode(new.mean).sample, before.decode(old.mean).sample,
                 atol=1e-4, rtol=0,
             )  # fmt: skip
 
-    def test_sampled_latents_are_rescaled_alike(self, pictures: torch.Tensor) -> None:
-        autoencoder = cldm.build_autoencoder(TINY)
+    def test_sampled_latents_are_rescaled_alike(
+        self, pictures: torch.Tensor, small: cldm.CldmArchitecture
+    ) -> None:
+        autoencoder = cldm.build_autoencoder(small)
         before = copy.deepcopy(autoencoder)
-        noise = torch.randn(6, 4, 4, 4)
+        noise = torch.randn(6, 8, 4, 4)
         with torch.no_grad():
             old = before.encode(pictures).latent_dist
             cldm.normalise_latents(autoencoder, old.mean)
@@ -140,10 +123,13 @@ def test_the_last_step_is_pure_noise() -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
+def folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    small: cldm.CldmArchitecture,
+    build_parts: Callable[[cldm.CldmArchitecture], dict[str, Any]],
+) -> Path:
     root = tmp_path_factory.mktemp("models") / "tiny"
-    made = parts()
+    made = build_parts(small)
     cldm.save_controlnet_pipeline(root, made)
     cldm_card.write_card(
         root,
@@ -187,14 +173,14 @@ class TestSavedFolder:
         written = (folder / cldm_card.IDENTITIES_FILE).read_text()
         assert "Ann" not in written and "lfw" in written
 
-    def test_the_card(self, folder: Path) -> None:
+    def test_the_card(self, folder: Path, small: cldm.CldmArchitecture) -> None:
         text = (folder / cldm_card.CARD_FILE).read_text()
         _, head, body = text.split("---\n", 2)
         assert yaml.safe_load(head)["library_name"] == "diffusers"
         assert "# tiny" in body
         assert "32x32 face pictures" in body
         assert "3 photos of 2 people of `lfw`,\n  1 photos of 1 people of `synthetic`" in body
-        numbers = sum(p.numel() for p in cldm.build_unet(TINY).parameters())
+        numbers = sum(p.numel() for p in cldm.build_unet(small).parameters())
         assert f"- `unet`: {numbers:,} parameters" in body
         settings = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
         assert settings["training"] == {"steps": 3}

@@ -8,16 +8,6 @@ import torch
 
 from cldmray.anonymizers import cldm, cldm_modules
 
-TINY = cldm.CldmArchitecture(
-    size=32,
-    latent_channels=4,
-    autoencoder_channels=(8, 8, 16, 16),
-    unet_channels=(16, 32),
-    condition_channels=(8, 8, 16, 16),
-    text_width=16,
-    text_length=24,
-)
-
 
 @pytest.fixture(autouse=True)
 def repeatable() -> None:
@@ -31,23 +21,26 @@ def pictures() -> torch.Tensor:
 
 
 class TestControlNets:
-    def inputs(self) -> dict[str, Any]:
+    @pytest.fixture
+    def inputs(self, small: cldm.CldmArchitecture) -> dict[str, Any]:
         return {
-            "noisy": torch.randn(3, 4, 4, 4),
+            "noisy": torch.randn(3, 8, 4, 4),
             "timesteps": torch.tensor([10, 900, 500]),
-            "prompt": torch.randn(1, TINY.text_length, TINY.text_width),
+            "prompt": torch.randn(1, small.text_length, small.text_width),
             "maps": torch.zeros(3, 2, 3, 32, 32),
             "acts": torch.tensor([[True, False], [False, True], [True, True]]),
             "keep": torch.ones(3),
         }
 
-    def model(self) -> cldm_modules.ConditionedDenoiser:
-        unet = cldm.build_unet(TINY)
-        controlnets = {name: cldm.build_controlnet(unet, TINY) for name in ("canny", "depth")}
+    @pytest.fixture
+    def model(self, small: cldm.CldmArchitecture) -> cldm_modules.ConditionedDenoiser:
+        unet = cldm.build_unet(small)
+        controlnets = {name: cldm.build_controlnet(unet, small) for name in ("canny", "depth")}
         return cldm_modules.ConditionedDenoiser(unet, controlnets)
 
-    def test_every_condition_counts_from_the_start(self) -> None:
-        model, inputs = self.model(), self.inputs()
+    def test_every_condition_counts_from_the_start(
+        self, model: cldm_modules.ConditionedDenoiser, inputs: dict[str, Any]
+    ) -> None:
         inputs["maps"] = torch.rand(3, 2, 3, 32, 32)
         output = model(**inputs)
         assert output.shape == inputs["noisy"].shape
@@ -57,8 +50,9 @@ class TestControlNets:
             gradients = [float(p.grad.abs().max()) for p in embedding.parameters()]
             assert min(gradients) > 0
 
-    def test_a_picture_sees_its_own_conditions_only(self) -> None:
-        model, inputs = self.model(), self.inputs()
+    def test_a_picture_sees_its_own_conditions_only(
+        self, model: cldm_modules.ConditionedDenoiser, inputs: dict[str, Any]
+    ) -> None:
         changed = inputs["maps"].clone()
         changed[:, 0] = 1
         with torch.no_grad():
@@ -67,8 +61,9 @@ class TestControlNets:
         assert difference[0] > 1e-5 and difference[2] > 1e-5
         assert difference[1] == 0
 
-    def test_two_conditions_act_as_in_the_pipelines(self) -> None:
-        model, inputs = self.model(), self.inputs()
+    def test_two_conditions_act_as_in_the_pipelines(
+        self, model: cldm_modules.ConditionedDenoiser, inputs: dict[str, Any]
+    ) -> None:
         inputs["maps"] = torch.rand(3, 2, 3, 32, 32)
         text = inputs["prompt"].expand(3, -1, -1)
         with torch.no_grad():
@@ -89,8 +84,9 @@ class TestControlNets:
             ).sample  # fmt: skip
         torch.testing.assert_close(found[2], expected[2])
 
-    def test_a_dropped_condition_does_not_count(self) -> None:
-        model, inputs = self.model(), self.inputs()
+    def test_a_dropped_condition_does_not_count(
+        self, model: cldm_modules.ConditionedDenoiser, inputs: dict[str, Any]
+    ) -> None:
         inputs["keep"] = torch.tensor([1.0, 0.0, 1.0])
         other = {**inputs, "maps": 1 - inputs["maps"]}
         with torch.no_grad():
@@ -142,13 +138,13 @@ class TestAutoencoderLoss:
         )
 
 
-def test_the_divergence_by_hand(pictures: torch.Tensor) -> None:
-    autoencoder = cldm.build_autoencoder(TINY)
+def test_the_divergence_by_hand(pictures: torch.Tensor, small: cldm.CldmArchitecture) -> None:
+    autoencoder = cldm.build_autoencoder(small)
     with torch.no_grad():
         autoencoder.quant_conv.weight.zero_()
-        autoencoder.quant_conv.bias[:4] = 2.0
-        autoencoder.quant_conv.bias[4:] = float(np.log(3.0))
-        noise = torch.randn(6, 4, 4, 4)
+        autoencoder.quant_conv.bias[:8] = 2.0
+        autoencoder.quant_conv.bias[8:] = float(np.log(3.0))
+        noise = torch.randn(6, 8, 4, 4)
         output, divergence = cldm_modules.Reconstruction(autoencoder)(pictures, noise)
     assert output.shape == pictures.shape
     assert float(divergence) == pytest.approx(0.5 * (4 + 3 - 1 - np.log(3)), rel=1e-5)
