@@ -192,6 +192,11 @@ class Inversion(ABC):
         """
 
     @property
+    def steps(self) -> int:
+        """Optimiser steps that it takes to learn; 0: there is no network to train."""
+        return 0
+
+    @property
     def shuffle_seed(self) -> int:
         """Seed of the control's shuffling."""
         return 0
@@ -222,6 +227,10 @@ class TrainedInversion(Inversion):
     """
 
     training: InversionTraining = field(default_factory=InversionTraining, kw_only=True)
+
+    @property
+    def steps(self) -> int:
+        return self.training.steps
 
     @property
     def shuffle_seed(self) -> int:

@@ -64,6 +64,10 @@ class EmbeddingInversion(TrainedInversion):
     def guesses(self) -> int:
         return self.nearest
 
+    @property
+    def steps(self) -> int:
+        return 0 if self.encoder is None else self.training.steps
+
     def check(self) -> None:
         self.teacher.check()
         if self.encoder is None:
