@@ -208,6 +208,7 @@ def _new_tuner(
             **goal,
             num_samples=settings.trials,
             max_concurrent_trials=settings.concurrent,
+            reuse_actors=True,
             search_alg=OptunaSearch(seed=settings.seed),
             scheduler=ASHAScheduler(
                 time_attr="step",
