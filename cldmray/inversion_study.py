@@ -1,11 +1,8 @@
 """The plan of an inversion: search, fit ways back and controls, let the judge name the outcome."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from cldmray.campaign import Campaign, Findings
 from cldmray.config import AuditConfig
@@ -15,9 +12,8 @@ from cldmray.engine.tables import StageTable
 from cldmray.errors import BadInputError
 from cldmray.evaluation import Attack
 from cldmray.exposure import Exposure
-from cldmray.faces.records import EVALUATION, Pictures, decode_pictures
-from cldmray.gallery.references import Strings
 from cldmray.inversion_config import RAW, InversionConfig, controls_of
+from cldmray.inversion_pictures import Shown, grid, shown
 from cldmray.inversion_search import run_search
 from cldmray.leak import main_protocol
 from cldmray.metrics.confidence import Interval, bootstrap_identities
@@ -25,26 +21,11 @@ from cldmray.metrics.identification import chance
 from cldmray.metrics.means import bootstrap_mean
 from cldmray.metrics.recovery import fidelity, rank_1_gain
 from cldmray.report.inversion import InversionReport, Recovery, Row, Search
-from cldmray.report.model import Grid, GridRow
+from cldmray.report.model import Grid
 from cldmray.report.words import percent
 
 MOST_DECIBELS = 100.0
 """Peak signal-to-noise ratio that counts for equal pictures, whose own is infinite."""
-
-
-class Shown(NamedTuple):
-    """Pictures of evaluation people beside their photographs, row by row.
-
-    Attributes:
-        samples, people: shape (P,).
-        photos: shape (P, h, w, 3).
-        guesses: shape (P, guesses, h, w, 3).
-    """
-
-    samples: list[str]
-    people: Strings
-    photos: Pictures
-    guesses: npt.NDArray[np.uint8]
 
 
 class InversionStudy:
@@ -226,50 +207,3 @@ class InversionStudy:
                 values, one.people, settings.level, settings.resamples, settings.seed
             )
             self.rows.append(Row(anonymizer, attacker, "", measure, *interval, *counts, queries))
-
-
-def shown(faces: StageTable, table: StageTable, column: str) -> Shown:
-    """Evaluation people's pictures of a table beside their photographs, by rising sample id.
-
-    Args:
-        column: ``image``, one encoded picture a row, or ``guesses``, a list of them; only the first
-            draw, and no views of regions, are taken.
-    """
-    photos = faces.read(["sample_id", "identity", "image"], EVALUATION)
-    columns = (photos[name].to_pylist() for name in ("sample_id", "identity", "image"))
-    known = {sample: (person, image) for sample, person, image in zip(*columns, strict=True)}
-    pictures: dict[str, list[bytes]] = {}
-    rows: pa.Table = table.read()
-    views = rows["view"].to_pylist() if "view" in rows.column_names else [""] * len(rows)
-    for sample, found, view in zip(
-        rows["sample_id"].to_pylist(), rows[column].to_pylist(), views, strict=True
-    ):
-        if sample in known and sample not in pictures and " region=" not in view:
-            pictures[sample] = [found] if column == "image" else found
-    samples = sorted(pictures)
-    flat = decode_pictures(image for sample in samples for image in pictures[sample])
-    guesses = flat.reshape(len(samples), -1, *flat.shape[1:])
-    return Shown(
-        samples,
-        np.asarray([known[sample][0] for sample in samples]),
-        decode_pictures(known[sample][1] for sample in samples),
-        guesses,
-    )
-
-
-def grid(pictures: dict[str, Shown], inverters: list[str], count: int) -> Grid:
-    """The first photograph of the first people, and what became of it; no more than ``count``.
-
-    The rows are the anonymized pictures, then each inverter's first guess.
-    """
-    raw = pictures[RAW]
-    _, rows = np.unique(raw.people, return_index=True)
-    chosen = rows[:count]
-    return Grid(
-        raw.photos[chosen],
-        [
-            GridRow(name, None, pictures[name].guesses[chosen, 0])
-            for name in [RAW, *inverters]
-            if pictures[name].samples == raw.samples
-        ],
-    )

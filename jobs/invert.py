@@ -17,15 +17,14 @@ def main(composed: DictConfig) -> None:
     from cldmray.inversion_config import build_inversion
     from cldmray.inversion_study import InversionStudy
     from cldmray.report.html import render_inversion
-    from cldmray.report.inversion import inversion_table, write_inversion
     from cldmray.report.inversion_figures import inversion_figures
+    from cldmray.report.inversion_files import inversion_table, write_inversion
     from cldmray.report.terminal import print_inversion
     from cldmray.tracking import Tracker
     from cldmray.tracking.inversions import record_inversion
 
     config = build_inversion(composed)
     settings, output = config.audit.audit, config.audit.output
-    config.check()
     load_faiss()
     tracker = Tracker(config.audit.tracking)
     tracker.check()

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from cldmray.attackers.inversion.rung import InversionRung
 from cldmray.attackers.inversion.unet import UNetInversion
 from cldmray.config import build_audit
-from cldmray.report.inversion import INVERSION
+from cldmray.report.inversion_files import INVERSION
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"widths": "[8,8]", "identity": "0", "perceptual": "0"}

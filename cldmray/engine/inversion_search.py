@@ -178,13 +178,19 @@ def search(
         )
     else:
         tuner = _new_tuner(trainable, steps, settings, engine, path, filesystem)
-    trials = [_row(result, make, settings.objective) for result in tuner.fit()]
+    results = tuner.fit()
+    trials = [_row(results[place], make, settings.objective) for place in range(len(results))]
     if all(row["status"] == "failed" for row in trials):
         raise CldmrayError(f"every trial of the search failed; see {experiment}")
     trials.sort(key=lambda row: (row["status"] == "failed", -row["objective"], row["trial"]))
     table = pa.Table.from_pylist(trials, TRIALS)
     storage.write_table(storage.join(folder, TABLE), table)
     commit(folder, Manifest({TABLE: table.num_rows}))
+
+
+def trial_folder(trial: Any) -> str:
+    """Folder of a trial in the experiment: its name in the table, whatever its settings."""
+    return str(trial.trial_id)
 
 
 def _new_tuner(
@@ -199,16 +205,17 @@ def _new_tuner(
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    goal = {"metric": OBJECTIVE, "mode": "max"}
     longest = max(1, steps)
     return tune.Tuner(
         trainable,
         param_space={key: dimension.domain() for key, dimension in settings.space.items()},
         tune_config=tune.TuneConfig(
-            **goal,
+            metric=OBJECTIVE,
+            mode="max",
             num_samples=settings.trials,
             max_concurrent_trials=settings.concurrent,
             reuse_actors=True,
+            trial_dirname_creator=trial_folder,
             search_alg=OptunaSearch(seed=settings.seed),
             scheduler=ASHAScheduler(
                 time_attr="step",

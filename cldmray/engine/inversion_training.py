@@ -68,7 +68,7 @@ def train_worker(config: dict[str, Any]) -> None:
         total = torch.tensor(losses, dtype=torch.float64).mean().float().to(device)
         if workers > 1:
             torch.distributed.all_reduce(total)
-        return float(total) / workers
+        return total.item() / workers
 
     for point in loop.points(mean):
         with TemporaryDirectory() as folder:

@@ -58,10 +58,10 @@ class Dimension:
 
         if self.choose is not None:
             return tune.choice([json.dumps(value, sort_keys=True) for value in self.choose])
-        low, high = self.low, self.high
+        low, high = float(self.low or 0), float(self.high or 0)
         if self.whole:
             # Ray Tune leaves the upper bound of whole numbers out.
-            bounds = round(low or 0), round(high or 0) + 1
+            bounds = round(low), round(high) + 1
             return tune.lograndint(*bounds) if self.log else tune.randint(*bounds)
         return tune.loguniform(low, high) if self.log else tune.uniform(low, high)
 

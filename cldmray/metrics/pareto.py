@@ -27,4 +27,5 @@ def pareto_front(costs: npt.ArrayLike, gains: npt.ArrayLike) -> npt.NDArray[np.b
     at_most = cost[None] <= cost[:, None]
     at_least = gain[None] >= gain[:, None]
     better = (cost[None] < cost[:, None]) | (gain[None] > gain[:, None])
-    return ~(at_most & at_least & better).any(1)
+    beaten: npt.NDArray[np.bool_] = np.any(at_most & at_least & better, axis=1)
+    return np.logical_not(beaten)

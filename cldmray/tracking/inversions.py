@@ -11,7 +11,7 @@ from cldmray.tracking.runs import Tracker
 
 
 def inversion_metrics(rows: pa.Table) -> dict[str, float]:
-    """Metrics of rows with the columns of ``report.inversion.INVERSION``.
+    """Metrics of rows with the columns of ``report.inversion_files.INVERSION``.
 
     Returns:
         ``<anonymizer>/<inverter>/<gallery>/<measure>``, without what is empty, a gain with
@@ -43,7 +43,7 @@ def record_inversion(
     """Write an inversion into its open run.
 
     Args:
-        rows: columns of ``report.inversion.INVERSION``.
+        rows: columns of ``report.inversion_files.INVERSION``.
         trials: of all searches, with ``anonymizer``, ``trial``, ``status``, ``settings`` (nested),
             ``curve`` (points with ``step`` and further numbers), ``best``, and further numbers.
         tags: headline, data fingerprint.

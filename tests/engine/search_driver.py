@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 from torch import Tensor
 
 from cldmray.attackers.inversion.base import InversionBatch, InversionTraining
@@ -89,7 +90,13 @@ def make(config: Mapping[str, Any]) -> Candidate:
 if __name__ == "__main__":
     WORK, LOG, PAUSE = sys.argv[1], sys.argv[2], float(os.environ.get("PAUSE", "0"))
     engine = EngineConfig(address="local", cpus=2, object_store_mb=100, progress=False)
-    connect(engine)
+    for _ in range(4):
+        try:
+            connect(engine)
+            break
+        except Exception as error:  # Ray gives a node 30 seconds, which a busy machine may exceed.
+            print(error, flush=True)
+            ray.shutdown()
     known = pairs(6)
     samples = [str(row) for row in range(known.queries)]
     material = Material(Queried(known, samples), pairs(3), Small())

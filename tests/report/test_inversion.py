@@ -12,17 +12,15 @@ from PIL import Image
 from cldmray.metrics.confidence import Interval
 from cldmray.report.html import render_inversion
 from cldmray.report.inversion import (
-    INVERSION,
     InversionReport,
     Recovery,
     Row,
     Search,
     Trial,
-    inversion_table,
     points,
-    write_inversion,
 )
 from cldmray.report.inversion_figures import inversion_figures
+from cldmray.report.inversion_files import INVERSION, inversion_table, write_inversion
 from cldmray.report.model import Grid, GridRow
 from cldmray.report.terminal import print_inversion
 
