@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS ?= cpu,recognizer,tune,dev
+EXTRAS ?= cpu,recognizer,judge,tune,dev
 ARGS ?=
 PYTEST_ARGS ?=
 

@@ -14,7 +14,7 @@ from cldmray.evaluation import Attack, curve, strongest
 from cldmray.exposure import Exposure
 from cldmray.faces.records import EVALUATION
 from cldmray.gate import check_people
-from cldmray.health import attacker_health, learning_note
+from cldmray.health import attacker_health, learning_note, query_note
 from cldmray.leak import Leak
 from cldmray.report.examples import example_grid
 from cldmray.report.model import AnonymizerRisk, AttackRate, Report, Stage
@@ -85,6 +85,8 @@ class Audit:
         health = attacker_health(found)
         if rising := learning_note(health):
             self.notes.append(rising)
+        if asked := query_note(found):
+            self.notes.append(asked)
         names = [member.name for member in config.anonymizer.values()]
         note = self._health(clear)
         by_name = {name: [a for a in every if a.anonymizer == name] for name in names}

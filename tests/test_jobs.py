@@ -33,6 +33,11 @@ def run(job: str, folder: Path, *overrides: str) -> subprocess.CompletedProcess[
             "faces=folder",
             "ConfigError: faces.root: must be given, for example faces.root=VALUE",
         ),
+        (
+            "invert.py",
+            "inversion.budget=0",
+            "ConfigError: inversion.budget: must be at least 1, got 0",
+        ),
         pytest.param(
             "train_cldm.py",
             "training.diffusion.warmup=0",

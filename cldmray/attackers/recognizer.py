@@ -83,6 +83,11 @@ class Recognizer(ABC):
     def side(self) -> int:
         """Side in pixels of the aligned faces that the network reads."""
 
+    @property
+    def template(self) -> npt.NDArray[np.float64]:
+        """Where the five landmarks belong in its faces, shape (5, 2), pixels: as ArcFace has it."""
+        return (TEMPLATE + 0.5) * (self.side / TEMPLATE_SIDE) - 0.5
+
     @abstractmethod
     def version(self) -> str:
         """Hash of the weights."""
@@ -137,7 +142,7 @@ class Recognizer(ABC):
         faces = np.empty((len(pictures), self.side, self.side, 3), np.uint8)
         found = np.zeros(len(pictures), bool)
         detections = self.detector.detect(pictures) if by_landmarks else [None] * len(pictures)
-        template = (TEMPLATE + 0.5) * (self.side / TEMPLATE_SIDE) - 0.5
+        template = self.template
         for place, (picture, face) in enumerate(zip(pictures, detections, strict=True)):
             if face is not None:
                 matrix = similarity(face.landmarks, template)

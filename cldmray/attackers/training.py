@@ -1,18 +1,45 @@
 """The steps that train an attacker's encoder, for one process or for one of many."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from cldmray.attackers.encoder import EncoderConfig, FaceEncoder
 from cldmray.attackers.ladder import TrainingConfig
-from cldmray.attackers.objectives import Objective
 from cldmray.torch_layout import channels_last
 
+Call = Callable[..., Tensor]
+"""Calls a network in training, by way of what wraps it."""
 
-def learning_rate(training: TrainingConfig, step: int) -> float:
+
+class Schedule(Protocol):
+    """What the steps must know of a training's settings; see :class:`TrainingConfig`."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def precision(self) -> str: ...
+
+
+class Goal(Protocol):
+    """What the steps minimise; see :class:`cldmray.attackers.objectives.Objective`."""
+
+    @property
+    def training(self) -> Schedule: ...
+    def part(self, rank: int, workers: int) -> slice: ...
+    def loss(self, step: int, part: slice, call: Call, device: torch.device, /) -> Tensor: ...
+
+
+def learning_rate(training: Schedule, step: int) -> float:
     """Learning rate of a step, counted from 0: linear warm-up, cosine to 1 %."""
     share = step / training.steps
     cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
@@ -34,7 +61,7 @@ def starting_encoder(
     return channels_last(encoder)
 
 
-def optimizer_of(encoder: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+def optimizer_of(encoder: nn.Module, training: Schedule) -> torch.optim.Optimizer:
     """AdamW over the encoder, which must be on its device already."""
     return torch.optim.AdamW(
         encoder.parameters(), training.learning_rate, weight_decay=training.weight_decay
@@ -42,7 +69,7 @@ def optimizer_of(encoder: nn.Module, training: TrainingConfig) -> torch.optim.Op
 
 
 def training_steps(
-    goal: Objective,
+    goal: Goal,
     encoder: nn.Module,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
@@ -56,6 +83,7 @@ def training_steps(
     may be evaluated, saved or left as it is.
 
     Args:
+        goal: an :class:`~cldmray.attackers.objectives.Objective`, or one like it.
         encoder: as it is called in training; with several workers in DistributedDataParallel.
         first: steps that were taken before.
         rank, workers: which share of each batch this process takes.
@@ -63,15 +91,15 @@ def training_steps(
     training = goal.training
     part = goal.part(rank, workers)
 
-    def encode(batch: Tensor) -> Tensor:
+    def call(*inputs: Any) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-            embeddings: Tensor = encoder(batch)
-        return embeddings
+            output: Tensor = encoder(*inputs)
+        return output
 
     for step in range(first, training.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
-        loss = goal.loss(step, part, encode, device)
+        loss = goal.loss(step, part, call, device)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

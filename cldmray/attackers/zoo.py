@@ -24,16 +24,34 @@ def model_file(name: str) -> Path:
     Raises:
         MissingDependencyError: the package is not installed, or lacks the file.
     """
-    spec = importlib.util.find_spec(PACKAGE)
+    return package_file(PACKAGE, name, INSTALL)
+
+
+def package_file(package: str, name: str, install: str) -> Path:
+    """Path of a file in the folder ``models`` of a package, which is not imported.
+
+    Args:
+        package: that brings it along.
+        name: of the file.
+        install: what to do where it is absent.
+
+    Raises:
+        MissingDependencyError: the package is not installed, or lacks the file.
+    """
+    spec = importlib.util.find_spec(package)
     for folder in spec.submodule_search_locations or () if spec else ():
         path = Path(folder) / "models" / name
         if path.is_file():
             return path
-    raise MissingDependencyError(f"{name} comes with the package {PACKAGE}: {INSTALL}")
+    raise MissingDependencyError(f"{name} comes with the package {package}: {install}")
 
 
-def load_module(name: str) -> Any:
-    """Import an optional package of the extra.
+def load_module(name: str, install: str = INSTALL) -> Any:
+    """Import an optional package of an extra.
+
+    Args:
+        name: of the module.
+        install: what to do where it is absent.
 
     Raises:
         MissingDependencyError: it is absent or cannot be imported.
@@ -42,7 +60,7 @@ def load_module(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise MissingDependencyError(
-            f"the package {name} cannot be imported ({error}): {INSTALL}"
+            f"the package {name} cannot be imported ({error}): {install}"
         ) from error
 
 

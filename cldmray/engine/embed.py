@@ -77,7 +77,7 @@ def _embedder(
     return lambda pictures: embed(network, pictures, engine.batch_size, device)
 
 
-def _with_regions(whole: pa.Table, regions: Sequence[Region]) -> pa.Table:
+def with_regions(whole: pa.Table, regions: Sequence[Region]) -> pa.Table:
     """Rows of pictures, and after them the same rows once for each region."""
     if not regions or not whole.num_rows:
         return whole
@@ -130,7 +130,7 @@ def embed_views(
 
     def redrawn(block: pa.Table) -> pa.Table:
         whole = chosen(block).rename_columns({"anonymizer": "view"}).select([*columns, "view"])
-        return _with_regions(whole, regions)
+        return with_regions(whole, regions)
 
     tasks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": TASK_CPUS}
     sizes = (engine.block_rows, engine.actors)

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -13,6 +13,7 @@ from cldmray.report import words
 from cldmray.report.attribution import Attribution
 from cldmray.report.figures import cmc_figure, risk_figure
 from cldmray.report.frontier import frontier_figure
+from cldmray.report.inversion import InversionReport, points
 from cldmray.report.model import Report
 from cldmray.report.pictures import picture_grid
 from cldmray.report.results import sorted_results
@@ -86,6 +87,27 @@ def render_attribution(
     """
     return _template("attribution_page.html.j2").render(
         found=found, title=title, created=created, notes=notes, words=words
+    )
+
+
+def render_inversion(
+    found: InversionReport, title: str, created: str, figures: Mapping[str, bytes]
+) -> str:
+    """A page of its own for an inversion.
+
+    Args:
+        created: ISO 8601 time.
+        figures: PNG files by name, see ``report.inversion_figures``.
+    """
+    shown = any(one.shown for one in found.recoveries)
+    return _template("inversion.html.j2").render(
+        found=found,
+        title=title,
+        created=created,
+        figures={name: base64.b64encode(png).decode() for name, png in figures.items()},
+        severity="leak" if shown else "no_leak_found" if found.recoveries else "neutral",
+        points=points,
+        words=words,
     )
 
 

@@ -36,7 +36,19 @@ def picture_grid(grid: Grid) -> bytes:
         if row.condition is not None:
             rows.append((row.anonymizer, "condition", row.condition))
         rows.append((row.anonymizer, "anonymized", row.anonymized))
-    count = len(grid.originals)
+    return picture_sheet(rows)
+
+
+def picture_sheet(rows: list[tuple[str, str, Pictures]]) -> bytes:
+    """Rows of pictures as one PNG, each with its name and, below it, what the pictures are.
+
+    Args:
+        rows: at least one; all with as many pictures, at least one.
+
+    Raises:
+        BadInputError: a row is not of shape (N, H, W, 3) and uint8.
+    """
+    count = len(rows[0][2])
     sheet = Image.new(
         "RGB", (LABEL_WIDTH + count * (CELL + GAP), len(rows) * (CELL + GAP)), "white"
     )

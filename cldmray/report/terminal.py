@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cldmray.report.attribution import Attribution
+from cldmray.report.inversion import InversionReport
 from cldmray.report.model import Report, Severity, Verdict
 from cldmray.report.words import (
     FINDING_LABELS,
@@ -122,6 +123,26 @@ def print_attribution(found: Attribution, notes: Sequence[str] = ()) -> None:
     for statement in found.statements:
         console.print(Text(f"- {statement}"))
     for note in notes:
+        console.print(Text(f"Note: {note}"))
+    console.print()
+    console.print(Text(found.headline, "bold"))
+
+
+def print_inversion(found: InversionReport) -> None:
+    """Print the verdict on every way back, searches, caveats, and last the headline."""
+    console = Console(width=WIDTH, highlight=False, soft_wrap=False)
+    for one in found.recoveries:
+        console.print(Text(f"- {one.sentence}"))
+    for search in found.searches:
+        best = search.trials[0]
+        console.print(
+            Text(
+                f"Search against {search.anonymizer}: {len(search.trials)} trials, best "
+                f"{search.objective} on validation people {best.objective:.3f} with "
+                f"{best.queries:,} queries (trial {best.trial})."
+            )
+        )
+    for note in found.notes:
         console.print(Text(f"Note: {note}"))
     console.print()
     console.print(Text(found.headline, "bold"))

@@ -22,6 +22,7 @@ def record(
     weights: Mapping[Attack, Mapping[str, float]],
     tags: Mapping[str, object],
     files: Mapping[str, bytes],
+    queries: Mapping[Attack, int] | None = None,
 ) -> None:
     """Write an audit's findings below its open parent run.
 
@@ -35,6 +36,7 @@ def record(
         weights: of the parts of each attack that is a fusion.
         tags: words about the audit: verdict, data fingerprint.
         files: artifacts of the parent by name. Pictures of people do not belong there.
+        queries: how often each attack that says so has asked the anonymizer.
 
     Raises:
         TrackingError: MLflow failed.
@@ -51,6 +53,8 @@ def record(
             child.log_results(results.filter(chosen))
             if (rate := clear.get((anonymizer, attacker))) is not None:
                 child.log_metrics({"clear_rank_1": rate})
+            if queries and key in queries:
+                child.log_metrics({"queries": queries[key]})
             child.log_metrics({f"weight/{k}": v for k, v in weights.get(key, {}).items()})
             for training, curve in enumerate(trainings):
                 child.log_curve(f"training_{training}" if training else "training", curve)

@@ -147,6 +147,38 @@ class Tracker:
             yield run
 
     @contextmanager
+    def inversion_run(
+        self, name: str, params: Mapping[str, Any], seeds: Mapping[str, int]
+    ) -> Iterator[Run]:
+        """The run of an inversion, tagged as an audit's is.
+
+        It ends as ``audit_run`` does.
+
+        Args:
+            name: name of the run.
+            params: the composed configuration.
+            seeds: random seeds by purpose.
+        """
+        facts = {f"seed.{purpose}": str(seed) for purpose, seed in seeds.items()}
+        with self._recorded("inversion", name, params, facts) as run:
+            yield run
+
+    @contextmanager
+    def trial_run(self, parent: Run, anonymizer: str, trial: str) -> Iterator[Run]:
+        """A run below an inversion's for one trial of its search.
+
+        It ends as ``audit_run`` does.
+
+        Args:
+            parent: the inversion's run.
+            anonymizer: its name in tables.
+            trial: its name in the table of trials.
+        """
+        tags = {"kind": "trial", "anonymizer": anonymizer, "trial": trial}
+        with self._opened(f"{anonymizer} / trial {trial}", tags, parent=parent.run_id) as run:
+            yield run
+
+    @contextmanager
     def child_run(self, parent: Run, anonymizer: str, attacker: str) -> Iterator[Run]:
         """A run below an audit's for what one attacker reached against one anonymizer.
 

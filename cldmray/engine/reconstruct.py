@@ -1,0 +1,145 @@
+"""Streams anonymized pictures through actors that rebuild photographs, which a judge embeds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from ray.data import ActorPoolStrategy
+
+from cldmray.attackers.inversion.rung import InversionRung
+from cldmray.attackers.inversion.validation import embed_guesses
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.embed import with_regions
+from cldmray.engine.inversion_training import fitted_inverter
+from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
+from cldmray.errors import BadInputError
+from cldmray.faces.records import (
+    EVALUATION,
+    decode_pictures,
+    embeddings_schema,
+    encode_picture,
+)
+from cldmray.faces.regions import Region
+from cldmray.hashing import picture_seed
+
+COLUMNS = ["sample_id", "identity", "split", "draw", "image", "anonymizer"]
+
+
+def reconstructions_schema(dimensions: int) -> pa.Schema:
+    """That of the embeddings table, and beside it the encoded ``guesses``, one list a picture.
+
+    ``view`` is the name of the setting whose pictures were rebuilt; ``embedding`` is the mean of
+    the guesses' embeddings, of unit norm.
+    """
+    return embeddings_schema(dimensions).append(
+        pa.field("guesses", pa.list_(pa.binary()), nullable=False)
+    )
+
+
+def reconstruction_seed(sample: str, draw: int, audit_seed: int) -> int:
+    """Random seed of one picture's reconstruction, in [0, 2**63), never that of the picture itself.
+
+    The attacker does not know the noise with which the anonymizer has drawn the picture.
+    """
+    return picture_seed(f"reconstruction of {sample}", draw, audit_seed)
+
+
+class ReconstructActor:
+    """Holds an inverter and its judge.
+
+    Args:
+        rung: whose inverter it is.
+        fitted: stage of :func:`cldmray.engine.inversion_training.fit_inverter`.
+        seed: of the audit.
+        engine: threads, batch size, and whether there is a GPU.
+    """
+
+    def __init__(
+        self, rung: InversionRung, fitted: StageTable, seed: int, engine: EngineConfig
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(engine.threads)
+        device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
+        self.rung = rung
+        self.inverter = fitted_inverter(fitted, rung.inverter, device)
+        if self.inverter.network is not None:
+            self.inverter.network.eval()
+        self.seed = seed
+        self.batch_size = engine.batch_size
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        parts = [
+            self._rebuilt(block.slice(start, self.batch_size))
+            for start in range(0, max(1, block.num_rows), self.batch_size)
+        ]
+        return pa.concat_tables(parts)
+
+    def _rebuilt(self, block: pa.Table) -> pa.Table:
+        table = block.select(["sample_id", "identity", "view"])
+        vectors = np.zeros((0, self.rung.dimensions), np.float32)
+        guesses: list[list[bytes]] = []
+        if block.num_rows:
+            keys = zip(block["sample_id"].to_pylist(), block["draw"].to_pylist(), strict=True)
+            seeds = np.array([reconstruction_seed(*key, self.seed) for key in keys], np.int64)
+            pictures = decode_pictures(block["image"].to_pylist())
+            rebuilt = self.inverter.reconstruct(pictures, seeds)
+            vectors = embed_guesses(self.rung.judge, rebuilt)
+            guesses = [[encode_picture(guess) for guess in row] for row in rebuilt]
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        table = table.append_column("embedding", column)
+        return table.append_column("guesses", pa.array(guesses, pa.list_(pa.binary())))
+
+
+def reconstruct(
+    rung: InversionRung,
+    fitted: StageTable,
+    anonymized: Sequence[StageTable],
+    seed: int,
+    engine: EngineConfig,
+    folder: str,
+    splits: Sequence[str] = (EVALUATION,),
+    regions: Sequence[Region] = (),
+) -> None:
+    """Rebuild the anonymized pictures of the people of some splits, and embed what comes out.
+
+    Args:
+        rung: whose inverter and judge are used.
+        fitted: its inverter's stage.
+        anonymized: tables of schema ``records.ANONYMIZED``.
+        seed: of the audit; a picture's own comes from it, the sample and the draw.
+        folder: gets a table of :func:`reconstructions_schema`.
+        splits: whose pictures are rebuilt.
+        regions: each adds a view :func:`cldmray.engine.embed.region_view` of pictures in which the
+            rest is masked before they are rebuilt.
+
+    Raises:
+        BadInputError: there is nothing to rebuild.
+    """
+    if not anonymized:
+        raise BadInputError(f"{rung.name}: was given no pictures to rebuild")
+
+    def chosen(block: pa.Table) -> pa.Table:
+        rows = block.filter(pc.is_in(block["split"], pa.array(list(splits), pa.string())))
+        names = ["view" if name == "anonymizer" else name for name in rows.column_names]
+        return with_regions(rows.rename_columns(names), regions)
+
+    sizes = (engine.block_rows, engine.actors)
+    parts = [
+        table.stream(COLUMNS, *sizes).map_batches(
+            chosen, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+        )
+        for table in anonymized
+    ]
+    stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
+    rebuilt = stream.map_batches(
+        ReconstructActor,
+        fn_constructor_args=(rung, fitted, seed, engine),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=ActorPoolStrategy(size=engine.actors),
+        num_cpus=engine.cpus_per_actor,
+        num_gpus=engine.gpus_per_actor or None,
+    )
+    write_records(rebuilt, folder, reconstructions_schema(rung.dimensions))

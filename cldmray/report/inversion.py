@@ -1,0 +1,197 @@
+"""What inversion recovers: rows, verdicts and trials."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from cldmray.metrics.confidence import Interval
+from cldmray.report.model import Grid
+from cldmray.report.words import gallery_name, percent
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of an inversion.
+
+    Attributes:
+        anonymizer: whose pictures were turned back.
+        inverter: by which way back; ``raw`` for the pictures as they are.
+        gallery: in the words of ``records.RESULTS``; empty where none is searched.
+        measure: ``rank_1`` (Full-Ref, by the judge), ``rank_1_gain``, ``psnr`` (dB) or ``ssim``.
+        value, low, high: and its confidence bounds over people.
+        n_probes, n_identities: that it was measured on.
+        queries: anonymized pictures that the inverter has learnt from.
+        compared_with: the inverter that a gain is over.
+        chance: what guessing reaches, where that has a meaning.
+    """
+
+    anonymizer: str
+    inverter: str
+    gallery: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    n_probes: int
+    n_identities: int
+    queries: int = 0
+    compared_with: str = ""
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Whether one way back recovers people, in one gallery.
+
+    Attributes:
+        anonymizer, inverter, gallery: which.
+        rank_1: of the reconstructions, Full-Ref, in 0..1.
+        raw: of the anonymized pictures as they are.
+        chance: of guessing.
+        over_raw: paired gain over ``raw``, in -1..1.
+        control: name of the control with the highest rate.
+        over_controls: paired gain over each control, by its name.
+        queries: anonymized pictures that were learnt from.
+    """
+
+    anonymizer: str
+    inverter: str
+    gallery: str
+    rank_1: Interval
+    raw: Interval
+    chance: float
+    over_raw: Interval
+    control: str
+    over_controls: dict[str, Interval]
+    queries: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether it surely names more people than every control does."""
+        return all(gain.low > 0 for gain in self.over_controls.values())
+
+    @property
+    def verdict(self) -> str:
+        """``recovery shown`` or ``no recovery shown``."""
+        return "recovery shown" if self.shown else "no recovery shown"
+
+    @property
+    def use(self) -> str:
+        """What the attacker has of it, beside the anonymized pictures as they are."""
+        if self.over_raw.low > 0:
+            return "it helps the attacker"
+        if self.over_raw.high < 0:
+            return "the anonymized pictures as they are tell more"
+        return "it is not surely better than the anonymized pictures as they are"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict with its numbers."""
+        gain, best = self.over_raw, self.over_controls[self.control]
+        return (
+            f"{self.inverter} on {self.anonymizer} ({gallery_name(self.gallery)}): {self.verdict}; "
+            f"{self.use}. {percent(self.rank_1.value)} [{_bounds(self.rank_1)}] of the "
+            f"reconstructions are named, {points(best)} over the best control, {self.control}, "
+            f"and {points(gain)} over the anonymized pictures as they are "
+            f"({percent(self.raw.value)}); guessing: {percent(self.chance)}; "
+            f"{self.queries:,} queries."
+        )
+
+
+class Trial(NamedTuple):
+    """One trial of a search.
+
+    Attributes:
+        trial, status, settings, queries, steps, objective, validation_rank_1, validation_cosine,
+            seconds: see ``engine.inversion_search.TRIALS``; ``settings`` is read.
+        curve: learning curve.
+        best, optimal: whether it has the best objective, and whether no other trial names more
+            validation people with as few queries.
+    """
+
+    trial: str
+    status: str
+    settings: dict[str, Any]
+    queries: int
+    steps: int
+    objective: float
+    validation_rank_1: float
+    validation_cosine: float
+    seconds: float
+    curve: list[dict[str, float]]
+    best: bool
+    optimal: bool
+
+
+class Search(NamedTuple):
+    """A search against one anonymizer.
+
+    Attributes:
+        anonymizer: its name.
+        objective: ``rank_1`` or ``cosine``, on validation people.
+        trials: best first.
+        key: of the best settings among the attackers of an audit.
+        yaml: these, as a file of the group ``attack``.
+    """
+
+    anonymizer: str
+    objective: str
+    trials: list[Trial]
+    key: str
+    yaml: str
+
+
+@dataclass(frozen=True)
+class InversionReport:
+    """What was found.
+
+    Attributes:
+        rows: all numbers.
+        recoveries: verdicts, the headline's gallery first.
+        searches: one for each anonymizer, if any.
+        grids: pictures of each anonymizer, by its name; people of the run.
+        notes: caveats, one sentence each.
+        level: of the bounds, in (0, 1).
+        judge: the recognizer that named people.
+        data_fingerprint: hash of the photographs.
+    """
+
+    rows: list[Row]
+    recoveries: list[Recovery]
+    searches: list[Search] = field(default_factory=list)
+    grids: dict[str, Grid] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    level: float = 0.95
+    judge: str = ""
+    data_fingerprint: str = ""
+
+    @property
+    def headline(self) -> str:
+        """Who is recovered, in one sentence: in the gallery that stands first."""
+        if not self.recoveries:
+            return "Nothing was turned back; see the notes."
+        gallery = self.recoveries[0].gallery
+        mine = [one for one in self.recoveries if one.gallery == gallery]
+        shown = [one for one in mine if one.shown]
+        where = f"by {self.judge}, Full-Ref, {gallery_name(gallery)}"
+        if not shown:
+            return f"No recovery shown by any of {len(mine)} inversions ({where})."
+        best = max(shown, key=lambda one: one.rank_1.value)
+        return (
+            f"Recovery shown by {len(shown)} of {len(mine)} inversions ({where}): "
+            f"{best.inverter} on {best.anonymizer} brings {percent(best.rank_1.value)} back, where "
+            f"the best control reaches {percent(best.rank_1.value - _best_gain(best).value)} and "
+            f"the anonymized pictures as they are {percent(best.raw.value)}."
+        )
+
+
+def _best_gain(one: Recovery) -> Interval:
+    return one.over_controls[one.control]
+
+
+def _bounds(interval: Interval) -> str:
+    return f"{100 * interval.low:.1f}, {100 * interval.high:.1f}"
+
+
+def points(gain: Interval) -> str:
+    """A difference of rates in percentage points: ``+3.1 [1.0, 5.2] points``."""
+    return f"{100 * gain.value:+.1f} [{_bounds(gain)}] points"

@@ -1,0 +1,111 @@
+"""A driver that searches, slowly, over random pictures; the test kills it and starts it again."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from torch import Tensor
+
+from cldmray.attackers.inversion.base import InversionBatch, InversionTraining
+from cldmray.attackers.inversion.pairs import InversionPairs
+from cldmray.attackers.inversion.unet import UNetInversion, UNetInverter
+from cldmray.attackers.recognizer import Recognizer
+from cldmray.attackers.training import Call
+from cldmray.engine.cluster import EngineConfig, connect
+from cldmray.engine.inversion_data import Queried
+from cldmray.engine.inversion_search import Candidate, Material, read_trials, search
+from cldmray.engine.search_space import Dimension, SearchSettings
+from cldmray.engine.stages import Stages
+from cldmray.faces.records import Pictures
+
+TRIALS, STEPS = 4, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Small(Recognizer):
+    crop: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+
+    @property
+    def name(self) -> str:
+        return "small"
+
+    @property
+    def dimension(self) -> int:
+        return 48
+
+    @property
+    def side(self) -> int:
+        return 4
+
+    def version(self) -> str:
+        return "1"
+
+    def _raw(self, faces: Pictures) -> Any:
+        return faces.reshape(len(faces), -1).astype(np.float64) - 127.5
+
+
+@dataclass(frozen=True)
+class Slow(UNetInversion):
+    """Every step takes a while and leaves a line in ``log``."""
+
+    log: str = ""
+    pause: float = 0.0
+
+    def build(self, device: str = "cpu") -> "SlowInverter":
+        return SlowInverter(self, device)
+
+
+class SlowInverter(UNetInverter):
+    def loss(self, network: Call, batch: InversionBatch) -> Tensor:
+        config: Any = self.config
+        with Path(config.log).open("a") as log:
+            log.write(json.dumps(config.training.learning_rate) + "\n")
+        time.sleep(config.pause)
+        return super().loss(network, batch)
+
+
+def pairs(people: int) -> InversionPairs:
+    random = np.random.default_rng(people)
+    photos = random.integers(0, 256, (2 * people, 16, 16, 3), np.uint8)
+    codes = np.repeat(np.arange(people), 2)
+    return InversionPairs(photos // 2, codes, np.arange(2 * people), photos, codes)
+
+
+def make(config: Mapping[str, Any]) -> Candidate:
+    training = InversionTraining(
+        steps=STEPS, batch=4, warmup=1, validate_every=1, precision="fp32",
+        learning_rate=config["training.learning_rate"],
+    )  # fmt: skip
+    slow = Slow(widths=(8, 8), identity=0, perceptual=0, training=training)
+    return Candidate(replace(slow, log=LOG, pause=PAUSE), None)
+
+
+if __name__ == "__main__":
+    WORK, LOG, PAUSE = sys.argv[1], sys.argv[2], float(os.environ.get("PAUSE", "0"))
+    engine = EngineConfig(address="local", cpus=2, object_store_mb=100, progress=False)
+    for _ in range(4):
+        try:
+            connect(engine)
+            break
+        except Exception as error:  # Ray gives a node 30 seconds, which a busy machine may exceed.
+            print(error, flush=True)
+            ray.shutdown()
+    known = pairs(6)
+    samples = [str(row) for row in range(known.queries)]
+    material = Material(Queried(known, samples), pairs(3), Small())
+    settings = SearchSettings(
+        trials=TRIALS, grace=STEPS, concurrent=int(os.environ.get("CONCURRENT", "1")),
+        space={"training.learning_rate": Dimension(low=1e-4, high=1e-2, log=True)},
+    )  # fmt: skip
+    stage = Stages(WORK, print).run(
+        "search", {"trials": TRIALS}, [],
+        lambda folder: search(material, make, STEPS, settings, engine, folder),
+    )  # fmt: skip
+    print("TRIALS " + json.dumps(read_trials(stage).to_pylist()), flush=True)

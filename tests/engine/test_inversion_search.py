@@ -1,0 +1,112 @@
+"""The search: what is drawn, and that a killed driver costs no trial and doubles none."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cldmray.engine.inversion_search import WORST, reached
+from cldmray.engine.search_space import Dimension, SearchSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+TRIALS, STEPS = 4, 3
+
+
+class TestSpace:
+    def test_values(self) -> None:
+        listed = Dimension(choose=[None, [8, 16], {"a": 1}])
+        texts = listed.domain().categories
+        assert [listed.value(text) for text in texts] == listed.extremes == listed.choose
+        whole = Dimension(low=1, high=4, whole=True)
+        assert whole.extremes == [1, 4] and whole.value(3.0) == 3
+        assert (whole.domain().lower, whole.domain().upper) == (1, 5)
+        spread = Dimension(low=0.1, high=10, log=True)
+        assert (spread.domain().lower, spread.domain().upper) == (0.1, 10)
+        assert {whole.value(one) for one in whole.domain().sample(200)} == {1, 2, 3, 4}
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {}, {"choose": []}, {"choose": [1], "low": 1.0}, {"low": 2.0, "high": 1.0},
+            {"low": 0.0, "high": 1.0, "log": True}, {"high": 1.0},
+        ],
+    )  # fmt: skip
+    def test_errors(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"^(choose|low): "):
+            Dimension(**wrong)
+
+    @pytest.mark.parametrize(
+        ("wrong", "key"),
+        [
+            ({"trials": -1}, "trials"), ({"trials": 1}, "space"), ({"concurrent": 0}, "concurrent"),
+            ({"grace": 0}, "grace"), ({"reduction": 1}, "reduction"), ({"cpus": 0.0}, "cpus"),
+        ],
+    )  # fmt: skip
+    def test_settings(self, wrong: dict[str, Any], key: str) -> None:
+        with pytest.raises(ValueError, match=f"^{key}: "):
+            SearchSettings(**wrong)
+
+
+def test_a_diverged_training_is_the_worst() -> None:
+    point = {"step": 2.0, "loss": 0.5, "validation_cosine": 0.25, "validation_rank_1": 0.5}
+    assert reached(point, "cosine") == 0.25
+    assert reached(point, "rank_1") == 0.5
+    assert reached({**point, "loss": float("nan")}, "cosine") == WORST
+    assert reached({**point, "loss": float("nan"), "step": 0.0}, "cosine") == 0.25
+
+
+def start(tmp_path: Path, pause: float) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PAUSE": str(pause)}
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("search_driver.py")), str(tmp_path / "work"),
+         str(tmp_path / "log")],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def steps_taken(log: Path) -> Counter[str]:
+    return Counter(log.read_text().split()) if log.exists() else Counter()
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="needs the extra tune")
+    log = tmp_path / "log"
+    driver = start(tmp_path, pause=3)
+    deadline = time.monotonic() + 280
+    try:
+        while len(steps_taken(log)) < 2 or steps_taken(log).total() < STEPS + 2:
+            assert driver.poll() is None, driver.communicate()
+            assert time.monotonic() < deadline, "no second trial was started"
+            time.sleep(0.2)
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    before = steps_taken(log)
+    assert len(before) == 2, "it is killed in the second of four trials"
+    again = start(tmp_path, pause=0)
+    printed, errors = again.communicate(timeout=290)
+    assert again.returncode == 0, printed[-2000:] + errors[-2000:]
+    (line,) = [line for line in printed.splitlines() if line.startswith("TRIALS ")]
+    trials = json.loads(line.removeprefix("TRIALS "))
+    assert len(trials) == len({trial["trial"] for trial in trials}) == TRIALS
+    assert [trial["objective"] for trial in trials] == sorted(
+        (trial["objective"] for trial in trials), reverse=True
+    )
+    for trial in trials:
+        assert trial["status"] == "finished"
+        assert [point["step"] for point in json.loads(trial["curve"])] == [1, 2, 3]
+    after = steps_taken(log)
+    rates = {str(json.loads(t["settings"])["training.learning_rate"]) for t in trials}
+    assert set(after) == rates, "no trial was lost and none was tried that does not count"
+    first = log.read_text().split()[0]
+    assert after[first] == STEPS, "what had ended was not run again"
+    assert all(STEPS <= count <= STEPS + 2 for count in after.values())

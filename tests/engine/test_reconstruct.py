@@ -1,0 +1,122 @@
+"""Reconstructions: whose they are, and that nothing but sample, draw and seed decides them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cldmray.attackers.inversion.rung import InversionRung
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.inversion_loop import WEIGHTS
+from cldmray.engine.reconstruct import (
+    ReconstructActor,
+    reconstruct,
+    reconstruction_seed,
+    reconstructions_schema,
+)
+from cldmray.engine.tables import Manifest, StageTable, read_manifest
+from cldmray.errors import BadInputError
+from cldmray.faces.records import (
+    ANONYMIZED,
+    ATTACKER_VALIDATION,
+    EVALUATION,
+    decode_picture,
+    embedding_matrix,
+)
+from cldmray.hashing import picture_seed
+
+
+@pytest.fixture
+def rung(stubs: Any) -> InversionRung:
+    return InversionRung(stubs.NoiseInversion(), stubs.Pixels(), stubs.Pixels(label="others"))
+
+
+@pytest.fixture
+def fitted(rung: InversionRung, tmp_path: Path) -> StageTable:
+    from cldmray.attackers.inversion.training import save_inverter
+
+    folder = tmp_path / "fitted"
+    folder.mkdir()
+    save_inverter(rung.inverter.build(), str(folder / WEIGHTS))
+    return StageTable(str(folder), Manifest({}), "fitted")
+
+
+@pytest.fixture
+def redrawn(faces: StageTable, write_table: Any, tmp_path: Path) -> StageTable:
+    rows = [{**row, "anonymizer": "copy", "draw": 0, "seed": 0} for row in faces.read().to_pylist()]
+    table = ANONYMIZED.empty_table().from_pylist(rows, ANONYMIZED)
+    found: StageTable = write_table(str(tmp_path / "redrawn"), ANONYMIZED, [[table]])
+    return found
+
+
+def test_seeds_differ_from_those_of_the_pictures() -> None:
+    assert reconstruction_seed("a", 0, 1) == reconstruction_seed("a", 0, 1)
+    keys = [("a", 0, 1), ("b", 0, 1), ("a", 1, 1), ("a", 0, 2)]
+    seeds = {reconstruction_seed(*key) for key in keys} | {picture_seed(*key) for key in keys}
+    assert len(seeds) == 8
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_picture_is_rebuilt_alike_in_any_block(
+    rung: InversionRung, fitted: StageTable, redrawn: StageTable, engine: EngineConfig
+) -> None:
+    whole = redrawn.read(split=EVALUATION).rename_columns(
+        ["view" if name == "anonymizer" else name for name in ANONYMIZED.names]
+    )
+    one = ReconstructActor(rung, fitted, 3, replace(engine, batch_size=64))(whole)
+    order = np.random.default_rng(0).permutation(len(whole))
+    other = ReconstructActor(rung, fitted, 3, replace(engine, batch_size=5))(whole.take(order))
+    assert other.take(np.argsort(order)).equals(one)
+    assert not ReconstructActor(rung, fitted, 4, engine)(whole).equals(one)
+    guesses = [[decode_picture(guess) for guess in row] for row in one["guesses"].to_pylist()]
+    seed = reconstruction_seed(whole["sample_id"][0].as_py(), 0, 3)
+    np.testing.assert_array_equal(
+        guesses[0], np.random.default_rng(seed).integers(0, 256, (2, 32, 32, 3))
+    )
+    vectors = rung.judge.embed(np.array(guesses[0])).mean(0)
+    np.testing.assert_allclose(
+        embedding_matrix(one)[0], vectors / np.linalg.norm(vectors), atol=1e-6
+    )
+    empty = ReconstructActor(rung, fitted, 3, engine)(whole[:0])
+    assert empty.schema.names == one.schema.names and len(empty) == 0
+
+
+def test_there_must_be_something(
+    rung: InversionRung, fitted: StageTable, engine: EngineConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInputError, match="inversion: was given no pictures to rebuild"):
+        reconstruct(rung, fitted, [], 0, engine, str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_the_stream(
+    rung: InversionRung,
+    fitted: StageTable,
+    redrawn: StageTable,
+    engine: EngineConfig,
+    tmp_path: Path,
+) -> None:
+    folder = str(tmp_path / "out")
+    splits = (EVALUATION, ATTACKER_VALIDATION)
+    reconstruct(rung, fitted, [redrawn], 3, engine, folder, splits, ["face"])
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    table: pa.Table = StageTable(folder, manifest, "x").read()
+    assert table.schema.equals(reconstructions_schema(192))
+    assert len(table) == 2 * 9 * 3
+    views = table["view"].to_pylist()
+    assert {view: views.count(view) for view in set(views)} == {"copy": 27, "copy region=face": 27}
+    shown = redrawn.read()
+    wanted = {
+        sample
+        for sample, split in zip(
+            shown["sample_id"].to_pylist(), shown["split"].to_pylist(), strict=True
+        )
+        if split in splits
+    }
+    assert set(table["sample_id"].to_pylist()) == wanted
+    np.testing.assert_allclose(np.linalg.norm(embedding_matrix(table), axis=1), 1, atol=1e-6)

@@ -1,0 +1,126 @@
+"""Verdicts by hand, tables and figures that open, a page that escapes."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from cldmray.metrics.confidence import Interval
+from cldmray.report.html import render_inversion
+from cldmray.report.inversion import (
+    InversionReport,
+    Recovery,
+    Row,
+    Search,
+    Trial,
+    points,
+)
+from cldmray.report.inversion_figures import inversion_figures
+from cldmray.report.inversion_files import INVERSION, inversion_table, write_inversion
+from cldmray.report.model import Grid, GridRow
+from cldmray.report.terminal import print_inversion
+
+UP, FLAT, DOWN = Interval(0.2, 0.1, 0.3), Interval(0.1, -0.1, 0.3), Interval(-0.2, -0.3, -0.1)
+
+
+def recovery(over_raw: Interval = UP, name: str = "unet", **controls: Interval) -> Recovery:
+    gains = controls or {"mean_face": UP, "shuffled": Interval(0.15, 0.05, 0.25)}
+    best = min(gains, key=lambda key: gains[key].value)
+    rates = Interval(0.4, 0.3, 0.5), Interval(0.2, 0.1, 0.3)
+    return Recovery("a<b", name, "source_excluded", *rates, 0.1, over_raw, best, gains, 1234)
+
+
+def report() -> InversionReport:
+    rows = [
+        Row("a<b", "unet", "source_excluded", "rank_1", 0.4, 0.3, 0.5, 9, 3, 1234, chance=0.1),
+        Row("a<b", "unet", "source_excluded", "rank_1_gain", 0.2, 0.1, 0.3, 9, 3, 1234, "raw"),
+        Row("a<b", "unet", "", "psnr", 20.0, 19.0, 21.0, 9, 3, 1234),
+    ]
+    curve = [{"step": 2.0, "loss": 1.0}]
+    trial = Trial("t1", "finished", {"blocks": 1}, 50, 2, 0.5, 0.3, 0.5, 1.0, curve, True, True)
+    failed = Trial("t2", "failed", {"blocks": 2}, 0, 0, -1.0, 0.0, 0.0, 0.0, [], False, False)
+    search = Search("a<b", "cosine", [trial, failed], "inversion_best", "x: 1\n")
+    pictures = np.zeros((2, 8, 8, 3), np.uint8)
+    grid = Grid(pictures, [GridRow("raw", None, pictures), GridRow("unet", None, pictures)])
+    return InversionReport(
+        rows, [recovery()], [search], {"a<b": grid}, ["A note."], 0.95, "dlib", "f00d"
+    )
+
+
+class TestVerdicts:
+    def test_every_control_must_be_beaten(self) -> None:
+        assert recovery().verdict == "recovery shown"
+        assert recovery(mean_face=UP, shuffled=FLAT).verdict == "no recovery shown"
+        assert recovery(mean_face=Interval(0.1, 0.0, 0.2)).verdict == "no recovery shown"
+
+    def test_what_the_attacker_has_of_it(self) -> None:
+        assert recovery(UP).use == "it helps the attacker"
+        assert recovery(FLAT).use.startswith("it is not surely better")
+        assert recovery(DOWN).use == "the anonymized pictures as they are tell more"
+
+    def test_the_sentence(self) -> None:
+        assert recovery().sentence == (
+            "unet on a<b (source excluded): recovery shown; it helps the attacker. "
+            "40.0 % [30.0, 50.0] of the reconstructions are named, +15.0 [5.0, 25.0] points over "
+            "the best control, shuffled, and +20.0 [10.0, 30.0] points over the anonymized "
+            "pictures as they are (20.0 %); guessing: 10.0 %; 1,234 queries."
+        )
+        assert points(DOWN) == "-20.0 [-30.0, -10.0] points"
+
+    def test_the_headline(self) -> None:
+        assert InversionReport([], []).headline.startswith("Nothing was turned back")
+        none = InversionReport([], [recovery(mean_face=FLAT)], judge="dlib")
+        assert none.headline == (
+            "No recovery shown by any of 1 inversions (by dlib, Full-Ref, source excluded)."
+        )
+        both = InversionReport([], [recovery(), recovery(mean_face=FLAT)], judge="dlib")
+        assert both.headline == (
+            "Recovery shown by 1 of 2 inversions (by dlib, Full-Ref, source excluded): unet on a<b "
+            "brings 40.0 % back, where the best control reaches 25.0 % and the anonymized pictures "
+            "as they are 20.0 %."
+        )
+
+
+def test_files(tmp_path: Path) -> None:
+    found = report()
+    written = write_inversion(found, str(tmp_path))
+    assert [Path(uri).relative_to(tmp_path).as_posix() for uri in written] == [
+        "inversion.parquet", "trials.parquet", "inversion.json",
+        "conf/attack/inversion_best.yaml",
+    ]  # fmt: skip
+    table = pq.read_table(tmp_path / "inversion.parquet")
+    assert table.schema.equals(INVERSION)
+    assert table.equals(inversion_table(found.rows))
+    trials = pq.read_table(tmp_path / "trials.parquet").to_pylist()
+    assert [json.loads(row["settings"]) for row in trials] == [{"blocks": 1}, {"blocks": 2}]
+    assert json.loads(trials[0]["curve"]) == [{"step": 2.0, "loss": 1.0}]
+    whole = json.loads((tmp_path / "inversion.json").read_text())
+    assert whole["headline"] == found.headline
+    assert whole["verdicts"][0]["verdict"] == "recovery shown"
+    assert whole["rows"] == table.to_pylist()
+
+
+def test_figures_and_page() -> None:
+    found = report()
+    figures = inversion_figures(found)
+    assert set(figures) == {"rates", "queries", "pictures_0"}
+    for png in figures.values():
+        Image.open(io.BytesIO(png)).verify()
+    page = render_inversion(found, "T<", "2026-01-01T00:00:00", figures)
+    assert "a&lt;b" in page and "<bdi>a<b" not in page
+    assert page.count("data:image/png;base64,") == 3
+    assert "+20.0 [10.0, 30.0] points" in page
+    assert inversion_figures(InversionReport([], [])) == {}
+
+
+def test_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_inversion(report())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert report().headline in printed
+    assert report().recoveries[0].sentence in printed
+    assert "2 trials, best cosine on validation people 0.500 with 50 queries (trial t1)" in printed
+    assert "Note: A note." in printed
