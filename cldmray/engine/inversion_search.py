@@ -38,6 +38,8 @@ ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
     # The trials' tables are ours; no files of loggers beside them.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # The older output, which can be turned off.
+    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 

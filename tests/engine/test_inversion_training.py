@@ -202,6 +202,28 @@ class TestStage:
             for name, value in fit(inversion, pairs).state().items():
                 torch.testing.assert_close(found.state()[name], value)
 
+    def test_two_workers_learn_what_one_does(
+        self,
+        faces: StageTable,
+        redrawn: StageTable,
+        judge: Recognizer,
+        engine: EngineConfig,
+        tmp_path: Path,
+    ) -> None:
+        pairs = queried(faces, redrawn, ATTACKER).pairs
+        validation = queried(faces, redrawn, ATTACKER_VALIDATION).pairs
+        stage = Stages(str(tmp_path), lambda line: None).run(
+            "invert",
+            {},
+            [],
+            lambda folder: fit_inverter(
+                TINY, pairs, validation, judge, replace(engine, train_workers=2), folder
+            ),
+        )
+        found = fitted_inverter(stage, TINY).state()
+        for name, value in fit(TINY, pairs).state().items():
+            torch.testing.assert_close(found[name], value, atol=1e-4, rtol=1e-3)
+
     def test_a_killed_worker_costs_nothing(
         self,
         faces: StageTable,

@@ -50,6 +50,7 @@ def write(tracker: Tracker, run: Any) -> None:
         weights={ATTACKS[0]: {"full_ref/source_excluded/edge_match": 0.5}},
         tags={"verdict": "blur gives people away"},
         files={"results.parquet": b"PAR1", "deep/verdict.json": b"{}"},
+        queries={ATTACKS[0]: 1200},
     )
 
 
@@ -95,7 +96,9 @@ def test_each_child_has_its_own_results(runs: Any) -> None:
         assert metrics["full_ref/source_excluded/n_probes"] == 20
         assert metrics["clear_rank_1"] == pytest.approx(0.89 + 0.01 * place)
     names = {name.split("/")[0] for name in children["blur", "adaptive"].data.metrics}
-    assert names == {"full_ref", "clear_rank_1", "training", "weight"}
+    assert names == {"full_ref", "clear_rank_1", "training", "weight", "queries"}
+    asked = {attack: child.data.metrics.get("queries") for attack, child in children.items()}
+    assert {attack: count for attack, count in asked.items() if count} == {ATTACKS[0]: 1200}
     weights = children["blur", "adaptive"].data.metrics
     assert weights["weight/full_ref/source_excluded/edge_match"] == 0.5
 
