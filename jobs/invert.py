@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.command import announce, run_or_exit
+from cldmray.command import announce, connected, run_or_exit
 
 
 def main(composed: DictConfig) -> None:
@@ -12,7 +12,6 @@ def main(composed: DictConfig) -> None:
 
     from cldmray import storage
     from cldmray.building import plain
-    from cldmray.engine.cluster import connect
     from cldmray.gallery.index import load_faiss
     from cldmray.inversion_config import build_inversion
     from cldmray.inversion_study import InversionStudy
@@ -20,15 +19,12 @@ def main(composed: DictConfig) -> None:
     from cldmray.report.inversion_figures import inversion_figures
     from cldmray.report.inversion_files import inversion_table, write_inversion
     from cldmray.report.terminal import print_inversion
-    from cldmray.tracking import Tracker
     from cldmray.tracking.inversions import record_inversion
 
     config = build_inversion(composed)
     settings, output = config.audit.audit, config.audit.output
     load_faiss()
-    tracker = Tracker(config.audit.tracking)
-    tracker.check()
-    connect(config.audit.engine)
+    tracker = connected(config.audit.tracking, config.audit.engine)
     seeds = {"audit": settings.seed, "splits": config.audit.splits.seed}
     with tracker.inversion_run(settings.title, plain(composed), seeds) as run:
         found = InversionStudy(config, announce).run()
