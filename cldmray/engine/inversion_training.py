@@ -68,7 +68,7 @@ def train_worker(config: dict[str, Any]) -> None:
         total = torch.tensor(losses, dtype=torch.float64).mean().float().to(device)
         if workers > 1:
             torch.distributed.all_reduce(total)
-        return total.item() / workers
+        return float(total) / workers
 
     for point in loop.points(mean):
         with TemporaryDirectory() as folder:
