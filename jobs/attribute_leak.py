@@ -25,7 +25,7 @@ def main(composed: DictConfig) -> None:
     load_faiss()
     tracker = connected(config.audit.tracking, config.audit.engine)
     seeds = {"audit": settings.seed, "splits": config.audit.splits.seed}
-    with tracker.attribution_run(settings.title, plain(composed), seeds) as run:
+    with tracker.study_run("attribution", settings.title, plain(composed), seeds) as run:
         study = LeakStudy(config, announce).run()
         found, output = study.attribution, config.audit.output
         written = write_attribution(found, output)

@@ -26,7 +26,7 @@ def main(composed: DictConfig) -> None:
     load_faiss()
     tracker = connected(config.audit.tracking, config.audit.engine)
     seeds = {"audit": settings.seed, "splits": config.audit.splits.seed}
-    with tracker.inversion_run(settings.title, plain(composed), seeds) as run:
+    with tracker.study_run("inversion", settings.title, plain(composed), seeds) as run:
         found = InversionStudy(config, announce).run()
         figures = inversion_figures(found)
         written = write_inversion(found, output)

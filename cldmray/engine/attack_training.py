@@ -10,8 +10,7 @@ import pyarrow as pa
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train import Checkpoint
 from safetensors.torch import load, load_file, save_file
 
 from cldmray import storage
@@ -22,7 +21,7 @@ from cldmray.attackers.objectives import objective
 from cldmray.attackers.pairs import PairSet, Validation
 from cldmray.attackers.recognizer import Embeddings
 from cldmray.attackers.training import optimizer_of, starting_encoder, training_steps
-from cldmray.engine.checkpoints import last_checkpoint
+from cldmray.engine.checkpoints import attacker_trainer, last_checkpoint
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.tables import Manifest, StageTable, commit
 from cldmray.errors import CldmrayError, ConfigError
@@ -159,34 +158,16 @@ def fit_encoder(
     """
     check_training(rung, engine)
     objective(pairs, rung.training, engine.train_workers)
-    use_gpu = engine.gpus_per_train_worker > 0
     weights = None if start is None else load_encoder(start, rung.encoder).state_dict()
-    filesystem, path = storage.resolve(folder)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={
-            "training": rung.training,
-            "encoder": rung.encoder,
-            "threads": engine.threads,
-            "pairs": ray.put(pairs),
-            "validation": ray.put(validation),
-            "start": None if weights is None else ray.put(weights),
-        },
-        scaling_config=ScalingConfig(
-            num_workers=engine.train_workers,
-            use_gpu=use_gpu,
-            resources_per_worker=(
-                {"GPU": engine.gpus_per_train_worker} if use_gpu else {"CPU": engine.cpus_per_actor}
-            ),
-        ),
-        run_config=RunConfig(
-            name="checkpoints",
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=3),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-        ),
-    )
+    config = {
+        "training": rung.training,
+        "encoder": rung.encoder,
+        "threads": engine.threads,
+        "pairs": ray.put(pairs),
+        "validation": ray.put(validation),
+        "start": None if weights is None else ray.put(weights),
+    }
+    trainer = attacker_trainer(train_worker, config, engine, folder)
     with last_checkpoint(trainer, rung.name) as local:
         trained = (local / WEIGHTS).read_bytes()
         state = torch.load(local / "state.pt", map_location="cpu", weights_only=True)

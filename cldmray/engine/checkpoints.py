@@ -1,12 +1,51 @@
-"""Where a training of Ray Train ended."""
+"""How an attacker is trained by Ray Train, and where a training ended."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from cldmray import storage
+from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import CldmrayError
+
+
+def attacker_trainer(
+    loop: Callable[[dict[str, Any]], None],
+    config: dict[str, Any],
+    engine: EngineConfig,
+    folder: str,
+) -> TorchTrainer:
+    """Trains on the engine's training workers; three of them may fail.
+
+    Args:
+        loop: worker function, called with ``config``.
+        folder: of the stage; gets ``checkpoints``, from which a training that was cut short goes
+            on, and of which the last is kept.
+    """
+    use_gpu = engine.gpus_per_train_worker > 0
+    filesystem, path = storage.resolve(folder)
+    return TorchTrainer(
+        loop,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(
+            num_workers=engine.train_workers,
+            use_gpu=use_gpu,
+            resources_per_worker=(
+                {"GPU": engine.gpus_per_train_worker} if use_gpu else {"CPU": engine.cpus_per_actor}
+            ),
+        ),
+        run_config=RunConfig(
+            name="checkpoints",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
 
 
 @contextmanager

@@ -8,15 +8,14 @@ import pyarrow as pa
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train import Checkpoint
 
 from cldmray import storage
 from cldmray.attackers.inversion.base import Inversion, Inverter
 from cldmray.attackers.inversion.pairs import InversionPairs
 from cldmray.attackers.inversion.training import load_inverter
 from cldmray.attackers.recognizer import Recognizer
-from cldmray.engine.checkpoints import last_checkpoint
+from cldmray.engine.checkpoints import attacker_trainer, last_checkpoint
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.inversion_loop import (
     WEIGHTS,
@@ -131,26 +130,8 @@ def fit_inverter(
 
 
 def _train(learning: Learning, engine: EngineConfig, folder: str) -> list[Point]:
-    use_gpu = engine.gpus_per_train_worker > 0
-    filesystem, path = storage.resolve(folder)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"learning": ray.put(learning), "threads": engine.threads},
-        scaling_config=ScalingConfig(
-            num_workers=engine.train_workers,
-            use_gpu=use_gpu,
-            resources_per_worker=(
-                {"GPU": engine.gpus_per_train_worker} if use_gpu else {"CPU": engine.cpus_per_actor}
-            ),
-        ),
-        run_config=RunConfig(
-            name="checkpoints",
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=3),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-        ),
-    )
+    config = {"learning": ray.put(learning), "threads": engine.threads}
+    trainer = attacker_trainer(train_worker, config, engine, folder)
     with last_checkpoint(trainer, learning.inversion.name) as local:
         storage.write_bytes(storage.join(folder, WEIGHTS), (local / WEIGHTS).read_bytes())
         curve: list[Point] = saved_state(local)["curve"]

@@ -130,37 +130,21 @@ class Tracker:
             yield run
 
     @contextmanager
-    def attribution_run(
-        self, name: str, params: Mapping[str, Any], seeds: Mapping[str, int]
+    def study_run(
+        self, kind: str, name: str, params: Mapping[str, Any], seeds: Mapping[str, int]
     ) -> Iterator[Run]:
-        """The run of an attribution, tagged as an audit's is.
+        """The run of an attribution or an inversion, tagged as an audit's is.
 
         It ends as ``audit_run`` does.
 
         Args:
+            kind: ``attribution`` or ``inversion``.
             name: name of the run.
             params: the composed configuration.
             seeds: random seeds by purpose.
         """
         facts = {f"seed.{purpose}": str(seed) for purpose, seed in seeds.items()}
-        with self._recorded("attribution", name, params, facts) as run:
-            yield run
-
-    @contextmanager
-    def inversion_run(
-        self, name: str, params: Mapping[str, Any], seeds: Mapping[str, int]
-    ) -> Iterator[Run]:
-        """The run of an inversion, tagged as an audit's is.
-
-        It ends as ``audit_run`` does.
-
-        Args:
-            name: name of the run.
-            params: the composed configuration.
-            seeds: random seeds by purpose.
-        """
-        facts = {f"seed.{purpose}": str(seed) for purpose, seed in seeds.items()}
-        with self._recorded("inversion", name, params, facts) as run:
+        with self._recorded(kind, name, params, facts) as run:
             yield run
 
     @contextmanager

@@ -35,7 +35,7 @@ def test_names() -> None:
 
 
 def test_a_run(tracker: Tracker) -> None:
-    with tracker.attribution_run("why", {"seed": 3}, {"audit": 3}) as run:
+    with tracker.study_run("attribution", "why", {"seed": 3}, {"audit": 3}) as run:
         record_attribution(run, rows(), {"headline": "x"}, {"attribution.json": b"{}"})
     found: Any = tracker.client.get_run(run.run_id)
     assert found.info.status == "FINISHED"

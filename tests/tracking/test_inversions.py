@@ -42,7 +42,7 @@ def test_every_trial_is_a_child(tmp_path: Path) -> None:
         "queries": 5, "steps": 4, "objective": 0.2, "seconds": 3.0,
         "validation_rank_1": 0.3, "validation_cosine": 0.2,
     }  # fmt: skip
-    with tracker.inversion_run("name", {"a": 1}, {"audit": 0}) as run:
+    with tracker.study_run("inversion", "name", {"a": 1}, {"audit": 0}) as run:
         rows = pa.Table.from_pylist(ROWS)
         record_inversion(tracker, run, rows, [trial], {"headline": "x"}, {"a.json": b"{}"})
     client = tracker.client
