@@ -22,6 +22,9 @@ from cldmray.errors import CldmrayError, ConfigError
 RAW = "raw"
 """Name of the attacker who lets the judge look at the anonymized pictures as they are."""
 
+SHUFFLED = "-shuffled"
+"""Ends the name of the control that learns from pairs that belong to nobody."""
+
 
 @dataclass(frozen=True)
 class InversionSettings:
@@ -92,14 +95,18 @@ class InversionConfig:
         tried = [Candidate(one, settings.budget) for one in settings.inverters.values()]
         return tried if best is None else [*tried, best]
 
+    def raw(self) -> AuditConfig:
+        """The audit with one attacker, who lets the judge look at the pictures as they are."""
+        return replace(self.audit, attack={RAW: OffTheShelf(self.inversion.judge, label=RAW)})
+
     def with_rungs(self, best: Candidate | None) -> AuditConfig:
-        """The audit with all ways back, their controls and the raw pictures as attackers.
+        """The audit with all ways back and their controls as attackers.
 
         Args:
             best: what a search has found.
         """
         settings = self.inversion
-        rungs: dict[str, Any] = {RAW: OffTheShelf(settings.judge, label=RAW)}
+        rungs: dict[str, Any] = {}
         controls = [Candidate(one, settings.budget) for one in (MEAN, NEAREST)]
         for inverter, budget in [*self.attempts(best), *controls]:
             rungs[inverter.name] = self.rung(inverter, budget)
@@ -142,7 +149,7 @@ MEAN, NEAREST = MeanFaceInversion(), NearestFaceInversion()
 
 def shuffled_twin(inverter: Inversion) -> Inversion:
     """The control of an inverter: the same, learnt from pairs that belong to nobody."""
-    return replace(inverter, shuffled=True, label=f"{inverter.name}-shuffled")
+    return replace(inverter, shuffled=True, label=f"{inverter.name}{SHUFFLED}")
 
 
 def controls_of(inverter: Inversion) -> list[str]:

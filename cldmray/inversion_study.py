@@ -4,15 +4,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cldmray.anonymizers.base import Setting
 from cldmray.campaign import Campaign, Findings
-from cldmray.config import AuditConfig
 from cldmray.engine.inversion_search import Candidate
 from cldmray.engine.stages import Stages
 from cldmray.engine.tables import StageTable
 from cldmray.errors import BadInputError
 from cldmray.evaluation import Attack
 from cldmray.exposure import Exposure
-from cldmray.inversion_config import RAW, InversionConfig, controls_of
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION
+from cldmray.inversion_config import MEAN, RAW, SHUFFLED, InversionConfig, controls_of
 from cldmray.inversion_pictures import Shown, grid, shown
 from cldmray.inversion_search import run_search
 from cldmray.leak import main_protocol
@@ -55,14 +56,27 @@ class InversionStudy:
         audit = self.config.with_rungs(None)
         exposure = Exposure(audit, self.stages, self.announce)
         faces = exposure.faces(exposure.listing())
+        redrawn = {key: exposure.redraw(key, faces) for key in audit.anonymizer}
+        raw = Campaign(self.config.raw(), self.stages, self.announce, self.notes).run(
+            faces, redrawn
+        )
+        self._note_weakness(raw)
         searches: list[Search] = []
         for key, member in audit.anonymizer.items():
-            redrawn = exposure.redraw(key, faces)
-            best = None
-            if self.config.inversion.search.trials and not member.unchanged:
-                found, best = run_search(self.config, self.stages, member.name, faces, redrawn)
-                searches.append(found)
-            self._judge(key, faces, redrawn, best)
+            table = redrawn[key]
+            best, found, rebuilt = None, Findings(), {}
+            if self._can_learn(member, table):
+                if self.config.inversion.search.trials:
+                    done, best = run_search(self.config, self.stages, member.name, faces, table)
+                    searches.append(done)
+                campaign = Campaign(
+                    self.config.with_rungs(best), self.stages, self.announce, self.notes
+                )
+                found = campaign.run(faces, {key: table})
+                rebuilt = {name: stage for (name, _), stage in campaign.rebuilt.items()}
+            found.attacks[:0] = [one for one in raw.attacks if one.anonymizer == member.name]
+            self._judge(member.name, found, best)
+            self._show(member.name, faces, {RAW: table, **rebuilt}, found)
         self.notes[:0] = exposure.notes
         order: list[str] = [*audit.audit.galleries]
         self.recoveries.sort(key=lambda one: order.index(one.gallery))
@@ -77,22 +91,26 @@ class InversionStudy:
             faces.manifest.content[:16],
         )
 
-    def _judge(
-        self, key: str, faces: StageTable, redrawn: StageTable, best: Candidate | None
-    ) -> None:
-        """Fit and judge every way back from one anonymizer's pictures."""
-        audit = self.config.with_rungs(best)
-        name = audit.anonymizer[key].name
-        campaign = Campaign(audit, self.stages, self.announce, self.notes)
-        found = campaign.run(faces, {key: redrawn})
-        self._note_weakness(found, audit)
+    def _can_learn(self, member: Setting, table: StageTable) -> bool:
+        """Whether the attacker has pictures of a setting that differ from the photographs."""
+        if member.unchanged:
+            return False
+        if all(table.count(split) for split in (ATTACKER, ATTACKER_VALIDATION)):
+            return True
+        self.notes.append(
+            f"{member.name} was not turned back: there are no anonymized pictures of attacker and "
+            "validation people to learn from."
+        )
+        return False
+
+    def _judge(self, name: str, found: Findings, best: Candidate | None) -> None:
+        """Rates of everything that was tried on one anonymizer, and the verdicts."""
+        settings = self.config.audit.audit
         tried = [one.inversion for one in self.config.attempts(best)]
-        protocol = main_protocol(audit.audit)
-        for gallery in audit.audit.galleries:
+        for gallery in settings.galleries:
+            place = main_protocol(settings), gallery
             attacks = {
-                one.attacker: one
-                for one in found.attacks
-                if (one.protocol, one.gallery) == (protocol, gallery)
+                one.attacker: one for one in found.attacks if (one.protocol, one.gallery) == place
             }
             for attacker, attack in attacks.items():
                 self._add_rate(attack, found.queries.get((name, attacker), 0))
@@ -100,18 +118,24 @@ class InversionStudy:
                 if inverter.name in attacks:
                     queries = found.queries[name, inverter.name]
                     self._compare(attacks, inverter.name, controls_of(inverter), queries)
-        pictures = {RAW: shown(faces, redrawn, "image")}
-        for attacker in audit.attack:
-            if (stage := campaign.rebuilt.get((attacker, redrawn.key))) is not None:
-                pictures[attacker] = shown(faces, stage, "guesses")
+
+    def _show(
+        self, name: str, faces: StageTable, tables: dict[str, StageTable], found: Findings
+    ) -> None:
+        """How near the pictures come to the photographs, and some of them side by side."""
+        pictures = {
+            attacker: shown(faces, table, "image" if attacker == RAW else "guesses")
+            for attacker, table in tables.items()
+        }
         for attacker, one in pictures.items():
             self._add_likeness(name, attacker, one, found.queries.get((name, attacker), 0))
-        names = [inverter.name for inverter in tried if inverter.name in pictures]
+        controls = {*controls_of(MEAN), *(one for one in pictures if one.endswith(SHUFFLED))}
+        names = [one for one in pictures if one != RAW and one not in controls]
         self.grids[name] = grid(pictures, names, self.config.inversion.grid_pictures)
 
-    def _note_weakness(self, found: Findings, audit: AuditConfig) -> None:
+    def _note_weakness(self, found: Findings) -> None:
         rate = max(found.clear.values(), default=0.0)
-        wanted = audit.audit.min_clear_rank_1
+        wanted = self.config.audit.audit.min_clear_rank_1
         if rate < wanted:
             self.notes.append(
                 f"The judge, {self.config.inversion.judge.name}, names {percent(rate)} of clear "

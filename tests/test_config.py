@@ -11,6 +11,7 @@ from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
 from cldmray.anonymizers.blur import Blur
 from cldmray.anonymizers.pictures import Pictures
 from cldmray.attackers.encoder import EncoderConfig
+from cldmray.attackers.inversion.base import Inversion
 from cldmray.attackers.ladder import Rung, TrainingConfig
 from cldmray.attackers.recognizer import Recognizer
 from cldmray.building import plain
@@ -60,13 +61,25 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
         "attack.off_the_shelf.recognizer",
         Recognizer,
     ),
+    "inverter": lambda name: (
+        ["attack=[inversion]", f"inverter@attack.inversion.inverter={name}"],
+        "attack.inversion.inverter",
+        Inversion,
+    ),
     "condition": lambda name: (
         [f"condition@attack.edge_proxy.condition={name}"],
         "attack.edge_proxy.condition",
         Condition,
     ),
 }
-PRIMARY = {"audit": AuditConfig, "lfw": AuditConfig, "cldm": None, "depth": None, "attribute": None}
+PRIMARY = {
+    "audit": AuditConfig,
+    "lfw": AuditConfig,
+    "cldm": None,
+    "depth": None,
+    "attribute": None,
+    "invert": None,
+}
 
 
 def composed(*overrides: str, name: str = "audit") -> Any:

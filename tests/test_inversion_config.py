@@ -41,9 +41,7 @@ def config(*overrides: str) -> InversionConfig:
 
 
 class TestFiles:
-    @pytest.mark.parametrize(
-        "path", sorted((CONF / "inverter").glob("*.yaml")), ids=lambda p: p.stem
-    )
+    @pytest.mark.parametrize("path", INVERTERS, ids=lambda path: path.stem)
     def test_every_inverter_lists_all_its_settings(self, path: Path) -> None:
         overrides = ["attack=[inversion]", f"inverter@attack.inversion.inverter={path.stem}"]
         whole = composed(*overrides, name="audit")
@@ -71,9 +69,9 @@ class TestRungs:
         one = config("+inverter@inversion.inverters.alike=look_alike", "inversion.budget=9")
         rungs = one.with_rungs(None).attack
         assert list(rungs) == [
-            "raw", "unet", "unet-shuffled", "look_alike", "mean_face", "nearest_training_face",
+            "unet", "unet-shuffled", "look_alike", "mean_face", "nearest_training_face",
         ]  # fmt: skip
-        raw, shuffled = rungs["raw"], rungs["unet-shuffled"]
+        raw, shuffled = one.raw().attack["raw"], rungs["unet-shuffled"]
         assert isinstance(raw, OffTheShelf) and isinstance(shuffled, InversionRung)
         assert raw.recognizer == one.inversion.judge
         assert shuffled.inverter == UNetInversion(shuffled=True, label="unet-shuffled")
