@@ -140,6 +140,11 @@ class InversionConfig:
                 part.check()
             except CldmrayError as error:
                 raise type(error)(f"inversion.{key}: {error}") from error
+        for key, inverter in settings.inverters.items():
+            try:
+                inverter.check_judge(settings.judge)
+            except CldmrayError as error:
+                raise type(error)(f"inversion.inverters.{key}: {error}") from error
         if settings.search.trials:
             check_tune()
 
