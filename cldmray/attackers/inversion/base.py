@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from cldmray.anonymizers.labels import check_label
 from cldmray.attackers.inversion.pairs import InversionPairs
 from cldmray.attackers.pairs import Index
+from cldmray.attackers.recognizer import Recognizer
 from cldmray.attackers.training import Call
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, ConfigError
 from cldmray.faces.records import Pictures
 
 Seeds = npt.NDArray[np.int64]
@@ -195,6 +196,24 @@ class Inversion(ABC):
     def steps(self) -> int:
         """Optimiser steps that it takes to learn; 0: there is no network to train."""
         return 0
+
+    @property
+    def learns_with(self) -> tuple[Recognizer, ...]:
+        """Recognizers that have a say in what it learns."""
+        return ()
+
+    def check_judge(self, judge: Recognizer) -> None:
+        """Refuse a judge whose weights the inverter learns with: it would like what it has taught.
+
+        Raises:
+            ConfigError: it is such a one.
+            MissingDependencyError: the weights of one of both are not installed.
+        """
+        if judge.version() in [one.version() for one in self.learns_with]:
+            raise ConfigError(
+                f"{self.name} learns with {judge.name}, which therefore cannot judge what it "
+                "rebuilds: choose another recognizer, such as dlib"
+            )
 
     @property
     def shuffle_seed(self) -> int:

@@ -37,6 +37,9 @@ class DiffusionInversion(TrainedInversion):
     weights that read it start at zero (Brooks, Holynski and Efros 2023), so that training begins at
     the public model. Guesses are drawn by DDIM (Song, Meng and Ermon 2021).
 
+    Where the anonymizer under attack is that very model, the attacker holds its weights, which is
+    more than to be able to use it: ``pretrained=False`` leaves the autoencoder only.
+
     Attributes:
         model: ``embedded`` (the package's own small model), a local folder or a hub id, as in
             :class:`~cldmray.anonymizers.diffusion.Diffusion`; Stable Diffusion 1 and 2 are known.
@@ -77,6 +80,14 @@ class DiffusionInversion(TrainedInversion):
             BadInputError: the folder is missing or incomplete.
         """
         return Diffusion(self.model).version()
+
+    def trained_on(self) -> frozenset[str]:
+        """Identity hashes of the people that the model was trained on, where it says so.
+
+        Raises:
+            BadInputError: a line of its list is no identity hash.
+        """
+        return Diffusion(self.model).trained_on()
 
     def check(self) -> None:
         self.version()

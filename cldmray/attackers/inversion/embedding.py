@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cldmray.attackers.contrastive import distributed_guided
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.encoder import SFACE, EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.inversion.base import (
     InversionBatch,
     Inverter,
@@ -19,7 +19,7 @@ from cldmray.attackers.inversion.base import (
 from cldmray.attackers.inversion.controls import check_size
 from cldmray.attackers.inversion.pairs import InversionPairs
 from cldmray.attackers.off_the_shelf import landmark_sface
-from cldmray.attackers.recognizer import Embeddings, Recognizer
+from cldmray.attackers.recognizer import Embeddings, Recognizer, SFace
 from cldmray.attackers.training import Call
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.faces.records import Pictures
@@ -67,6 +67,11 @@ class EmbeddingInversion(TrainedInversion):
     @property
     def steps(self) -> int:
         return 0 if self.encoder is None else self.training.steps
+
+    @property
+    def learns_with(self) -> tuple[Recognizer, ...]:
+        started = self.encoder is not None and self.encoder.backbone == SFACE
+        return (self.teacher, SFace()) if started else (self.teacher,)
 
     def check(self) -> None:
         self.teacher.check()

@@ -18,7 +18,7 @@ from cldmray.attackers.inversion.base import (
     on_cpu,
     to_pixels,
 )
-from cldmray.attackers.recognizer import SFace
+from cldmray.attackers.recognizer import Recognizer, SFace
 from cldmray.attackers.training import Call
 from cldmray.conditions.base import Condition
 from cldmray.errors import BadInputError
@@ -83,6 +83,10 @@ class UNetInversion(TrainedInversion):
     def guided(self) -> bool:
         """Whether the recognizer has a say."""
         return self.identity > 0 or self.perceptual > 0
+
+    @property
+    def learns_with(self) -> tuple[Recognizer, ...]:
+        return (self.guide,) if self.guided else ()
 
     def check(self) -> None:
         if self.guided:
