@@ -47,7 +47,7 @@ def train_worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     learning: Learning = ray.get(config["learning"])
     context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
+    rank, workers = int(context.get_world_rank()), int(context.get_world_size())
     device = get_device()
     loop = InversionLoop(
         learning.inversion,
@@ -68,7 +68,7 @@ def train_worker(config: dict[str, Any]) -> None:
         total = torch.tensor(losses, dtype=torch.float64).mean().float().to(device)
         if workers > 1:
             torch.distributed.all_reduce(total)
-        return total.item() / workers
+        return float(total) / workers
 
     for point in loop.points(mean):
         with TemporaryDirectory() as folder:
