@@ -239,6 +239,11 @@ def build_inversion(composed: DictConfig) -> InversionConfig:
     settings: InversionSettings = build(data.pop("inversion", {}), InversionSettings, "inversion")
     data["attack"] = {RAW: settings_of(OffTheShelf(settings.judge, label=RAW))}
     audit: AuditConfig = build(data, AuditConfig, "")
+    if audit.audit.attacker_seeds > 1:
+        raise ConfigError(
+            "audit.attacker_seeds: must be 1 here; give inversion.inverters another one with "
+            f"another training.seed and label instead, got {audit.audit.attacker_seeds}"
+        )
     config = InversionConfig(audit, settings)
     if settings.search.trials:
         check_space(settings)
