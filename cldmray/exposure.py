@@ -8,6 +8,8 @@ import pyarrow.compute as pc
 
 from cldmray import hashing
 from cldmray.anonymizers.base import GroupAnonymizer
+from cldmray.attackers.inversion.diffusion import DiffusionInversion
+from cldmray.attackers.inversion.rung import InversionRung
 from cldmray.attackers.ladder import TrainedRung
 from cldmray.config import AuditConfig
 from cldmray.engine.anonymize import anonymize, evaluation_draws
@@ -94,13 +96,20 @@ class Exposure:
                 )
 
     def _refuse_trained(self, evaluated: set[str]) -> None:
-        for key, member in self.config.anonymizer.items():
-            known = member.trained_on()
+        named: dict[str, tuple[str, frozenset[str]]] = {
+            f"anonymizer.{key}": (member.name, member.trained_on())
+            for key, member in self.config.anonymizer.items()
+        }
+        for key, rung in self.config.attack.items():
+            inverter = rung.inverter if isinstance(rung, InversionRung) else None
+            if isinstance(inverter, DiffusionInversion):
+                named[f"attack.{key}"] = inverter.name, inverter.trained_on()
+        for key, (name, known) in named.items():
             seen = sorted(person for person in evaluated if hashing.identity_hash(person) in known)
             if not seen:
                 continue
             message = (
-                f"anonymizer.{key}: {member.name} was trained on {len(seen)} of the "
+                f"{key}: {name} was trained on {len(seen)} of the "
                 f"{len(evaluated)} people to be evaluated (one is {seen[0]!r})"
             )
             if not self.config.audit.allow_trained_identities:

@@ -140,6 +140,11 @@ class InversionConfig:
                 part.check()
             except CldmrayError as error:
                 raise type(error)(f"inversion.{key}: {error}") from error
+        for key, inverter in settings.inverters.items():
+            try:
+                inverter.check_judge(settings.judge)
+            except CldmrayError as error:
+                raise type(error)(f"inversion.inverters.{key}: {error}") from error
         if settings.search.trials:
             check_tune()
 
@@ -234,6 +239,11 @@ def build_inversion(composed: DictConfig) -> InversionConfig:
     settings: InversionSettings = build(data.pop("inversion", {}), InversionSettings, "inversion")
     data["attack"] = {RAW: settings_of(OffTheShelf(settings.judge, label=RAW))}
     audit: AuditConfig = build(data, AuditConfig, "")
+    if audit.audit.attacker_seeds > 1:
+        raise ConfigError(
+            "audit.attacker_seeds: must be 1 here; give inversion.inverters another one with "
+            f"another training.seed and label instead, got {audit.audit.attacker_seeds}"
+        )
     config = InversionConfig(audit, settings)
     if settings.search.trials:
         check_space(settings)

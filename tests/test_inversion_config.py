@@ -97,6 +97,7 @@ class TestRungs:
         [
             (["inversion.inverters.unet.shuffled=true"], "inversion.inverters.unet: is a control"),
             (["recognizer@inversion.judge=sface"], "inversion.judge: sface has a part"),
+            (["audit.attacker_seeds=2"], "audit.attacker_seeds: must be 1 here"),
             (["inversion.budget=0"], "inversion.budget: must be at least 1, got 0"),
             (["~inversion.inverters.unet"], "inversion.inverters: choose at least one"),
             (["inversion.grid_pictures=-1"], "inversion.grid_pictures: must not be negative"),

@@ -1,8 +1,6 @@
 """The rung that rebuilds photographs from anonymized pictures and lets a recognizer name them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from cldmray.attackers.dlib_recognizer import DlibResNet
 from cldmray.attackers.inversion.base import Inversion, InversionTraining, TrainedInversion
@@ -41,7 +39,7 @@ class InversionRung(EmbeddingRung):
         super().__post_init__()
         if self.budget is not None and self.budget < 1:
             raise ValueError(f"budget: must be at least 1, got {self.budget}")
-        learnt = {one.name for one in (self.validator, *recognizers(self.inverter))}
+        learnt = {one.name for one in (self.validator, *self.inverter.learns_with)}
         if self.judge.name in learnt:
             raise ValueError(
                 f"judge: {self.judge.name} has a part in learning the way back (inverter, "
@@ -77,12 +75,4 @@ class InversionRung(EmbeddingRung):
         self.inverter.check()
         self.validator.check()
         self.judge.check()
-
-
-def recognizers(settings: Any) -> Iterator[Recognizer]:
-    """The recognizers among an inverter's settings, whatever their keys."""
-    if isinstance(settings, Recognizer):
-        yield settings
-    elif is_dataclass(settings):
-        for item in fields(settings):
-            yield from recognizers(getattr(settings, item.name))
+        self.inverter.check_judge(self.judge)

@@ -7,7 +7,7 @@ import pytest
 from cldmray.attackers.dlib_recognizer import DlibResNet
 from cldmray.attackers.inversion.controls import MeanFaceInversion
 from cldmray.attackers.inversion.embedding import EmbeddingInversion
-from cldmray.attackers.inversion.rung import InversionRung, recognizers
+from cldmray.attackers.inversion.rung import InversionRung
 from cldmray.attackers.inversion.unet import UNetInversion
 from cldmray.attackers.onnx_recognizer import OnnxRecognizer
 from cldmray.attackers.recognizer import SFace
@@ -32,12 +32,6 @@ def test_the_judge_must_have_had_no_part() -> None:
     with pytest.raises(ValueError, match="^judge: sface has a part"):
         InversionRung(UNetInversion(), judge=SFace(), validator=other)
     assert InversionRung(MeanFaceInversion(), judge=SFace(), validator=other).judge == SFace()
-
-
-def test_recognizers_are_found_wherever_they_are() -> None:
-    assert [one.name for one in recognizers(UNetInversion())] == ["sface"]
-    assert [one.name for one in recognizers(EmbeddingInversion(teacher=DlibResNet()))] == ["dlib"]
-    assert list(recognizers(MeanFaceInversion())) == []
 
 
 def test_budget() -> None:
