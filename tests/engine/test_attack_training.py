@@ -14,6 +14,7 @@ from cldmray import storage
 from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.ladder import ClearTrained, TrainingConfig
 from cldmray.attackers.pairs import Validation
+from cldmray.attackers.recognizer import Embeddings
 from cldmray.engine.attack_data import pair_set, validation_set
 from cldmray.engine.attack_training import (
     WEIGHTS,
@@ -25,6 +26,7 @@ from cldmray.engine.attack_training import (
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.tables import StageTable, read_manifest
 from cldmray.errors import BadInputError, CldmrayError
+from cldmray.faces.records import Pictures
 
 TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
 STEPS = TrainingConfig(steps=4, batch=4, warmup=1, validate_every=2, precision="fp32", augment=1.0)
@@ -137,12 +139,12 @@ class TestTraining:
 
             __slots__ = ()
 
-            def rank_1(self, encoder: Any, device: str) -> float:
+            def rank_1(self, embed: Callable[[Pictures], Embeddings]) -> float:
                 with calls.open("a") as log:
                     log.write("x")
                 if calls.stat().st_size == 2:
                     raise OSError("the worker fails once")
-                return super(type(self), self).rank_1(encoder, device)
+                return super(type(self), self).rank_1(embed)
 
         weights = storage.read_bytes(storage.join(reference.folder, WEIGHTS))
         flaky = fit("flaky", validation=Flaky(*validation))
