@@ -110,7 +110,7 @@ MEASURE_LABELS = {
     "rank_1_condition": "the condition's person named",
     "rank_1_start": "the starting picture's person named",
     "rank_1_either": "either of them named",
-    "condition_share": "share of these, less guesses, that is the condition's person",
+    "condition_share": "share that is the condition's person, guesses taken off",
     "rank_1_difference": "difference of the rates",
     "carried_share": "share of the rate that goes with the condition",
     "proxy_share": "ratio of the rates",
