@@ -70,7 +70,7 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
         "audit.resamples=100",
         "audit.utility=[]",
         "audit.protocols=[full_ref]",
-        "audit.galleries=[source_excluded]",
+        "audit.galleries=[source_included]",
         "engine.progress=false",
         "engine.actors=1",
         "engine.train_workers=1",
