@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS ?= cpu,recognizer,judge,tune,dev
+TORCH ?= torch
 ARGS ?=
 PYTEST_ARGS ?=
 
@@ -14,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup audit test test-fast lint format clean
+.PHONY: help setup audit test test-fast test-vision pytest lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +30,15 @@ test: lint ## style, types and every test
 
 test-fast: $(STAMP) ## the tests that take seconds
 	$(BIN)/pytest -m 'not slow' $(PYTEST_ARGS)
+
+# torchvision goes with the torch build that has no local version, such as +cpu: hence the ===.
+test-vision: ## the tests that need torchvision, in an environment of their own of 6 GB
+	@$(MAKE) --no-print-directory pytest VENV=$(VENV)/vision EXTRAS=cpu,controlnet,backbones,dev \
+	    TORCH="torch===$$(sed -n 's/^torch==//p' constraints.txt)" \
+	    PYTEST_ARGS='tests/conditions/test_controlnet_aux.py tests/attackers/test_backbone_packages.py'
+
+pytest: $(STAMP)
+	$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -50,5 +60,5 @@ $(STAMP): pyproject.toml constraints.txt
 	    echo '"$(PYTHON)" cannot make virtual environments: install its venv package (Debian: python3-venv)' >&2; exit 1; }
 	@echo 'Installing into $(VENV): a few minutes and some gigabytes, once'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt '$(TORCH)' -e '.[$(EXTRAS)]'
 	@touch $@
