@@ -11,6 +11,7 @@ from cldmray import storage
 from cldmray.faces.records import ALL
 from cldmray.report import words
 from cldmray.report.attribution import Attribution
+from cldmray.report.attribution_figures import scale_figure
 from cldmray.report.figures import cmc_figure, risk_figure
 from cldmray.report.frontier import frontier_figure
 from cldmray.report.inversion import InversionReport, points
@@ -85,8 +86,14 @@ def render_attribution(
         created: ISO 8601 time.
         notes: caveats for the reader, one sentence each.
     """
+    scales = scale_figure(found)
     return _template("attribution_page.html.j2").render(
-        found=found, title=title, created=created, notes=notes, words=words
+        found=found,
+        title=title,
+        created=created,
+        notes=notes,
+        scales=base64.b64encode(scales).decode() if scales else None,
+        words=words,
     )
 
 

@@ -1,5 +1,6 @@
 """Rows of an attribution in files, on the page and in the terminal."""
 
+import base64
 import io
 import json
 from dataclasses import replace
@@ -17,6 +18,7 @@ from cldmray.report.attribution import (
     attribution_table,
     write_attribution,
 )
+from cldmray.report.attribution_figures import _chains, scale_figure
 from cldmray.report.html import render_attribution, render_html
 from cldmray.report.terminal import print_attribution, print_report
 from cldmray.report.write import write_report
@@ -42,6 +44,40 @@ def test_every_question_and_measure_has_words() -> None:
 def test_rows_of_a_question() -> None:
     assert FOUND.of("swap") == ROWS[:2]
     assert FOUND.of("proxy") == []
+
+
+class TestScaleFigure:
+    def test_nothing_to_compare(self) -> None:
+        assert scale_figure(FOUND) is None
+        page = render_attribution(FOUND, "T", "2026-01-01T00:00:00")
+        assert "Risk over the control scale" not in page
+
+    def test_is_drawn_and_shown(self) -> None:
+        def rate(name: str, attacker: str, value: float) -> Row:
+            where = (name, attacker, "full_ref", "source_excluded")
+            return Row("ablation", *where, "rank_1", value, value - 0.1, value + 0.1, 9, chance=0.1)
+
+        def step(name: str, lower: str) -> Row:
+            where = (name, "x", "full_ref", "source_excluded")
+            return Row("scale", *where, "rank_1_difference", 0.1, 0, 0.2, 9, lower)
+
+        rates = [
+            rate(n, a, v) for a in "xy" for n, v in (("none", 0.1), ("c$1", 0.3), ("c$2", 0.6))
+        ]
+        steps = [step("c$1", "none"), step("c$2", "c$1")]
+        drawn = scale_figure(Attribution("", [*rates, *steps]))
+        assert drawn and drawn.startswith(b"\x89PNG")
+        higher = [replace(row, value=0.9, high=0.95) for row in rates]
+        assert drawn != scale_figure(Attribution("", [*higher, *steps])), "rates enter"
+        fewer = scale_figure(Attribution("", [*rates[:3], *steps]))
+        assert drawn != fewer, "every attacker has its line"
+        page = render_attribution(Attribution("", [*rates, *steps]), "T", "2026-01-01T00:00:00")
+        assert base64.b64encode(drawn).decode() in page
+
+    def test_a_panel_row_for_each_chain(self) -> None:
+        steps = [("a1", "a0"), ("a2", "a1"), ("b1", "b0"), ("a1", "a0")]
+        rows = [replace(ROWS[0], question="scale", anonymizer=a, compared_with=b) for a, b in steps]
+        assert _chains(rows) == [["a0", "a1", "a2"], ["b0", "b1"]]
 
 
 def test_files(tmp_path: Path) -> None:
