@@ -38,8 +38,8 @@ def percent(rate: float) -> str:
 
 
 def number(value: float) -> str:
-    """A measure with four significant digits."""
-    return f"{value:.4g}"
+    """A measure with four significant digits; what lies behind the sixth decimal is rounding."""
+    return f"{round(value, 6):.4g}"
 
 
 def levels(risks: Sequence[AnonymizerRisk]) -> str:

@@ -63,6 +63,14 @@ def test_duration(seconds, expected):
     assert words.duration(seconds) == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.20963, "0.2096"), (1.0, "1"), (2.22e-16, "0"), (12345.6, "1.235e+04")],
+)
+def test_number(value, expected):
+    assert words.number(value) == expected
+
+
 def test_flatten_gives_dotted_keys():
     nested = {"a": {"b": 1, "c": [True, {"d": None}]}, "e": [], "f": {}}
     expected = [("a.b", "1"), ("a.c.0", "True"), ("a.c.1.d", "None"), ("e", "[]"), ("f", "{}")]
