@@ -63,8 +63,11 @@ def storage_note(composed: DictConfig) -> str:
     if "working_dir" not in (json.loads(os.environ.get(JOB_CONFIG, "{}")).get("runtime_env") or {}):
         return ""
     here = Path.cwd()
-    places = {key: composed[key] for key in ("output", "work") if key in composed}
-    places["tracking.uri"] = sqlite_path(resolve_uri(OmegaConf.select(composed, "tracking.uri")))
+    named = {
+        key: OmegaConf.select(composed, key, throw_on_resolution_failure=False)
+        for key in ("output", "work", "tracking.uri")
+    }
+    places = named | {"tracking.uri": sqlite_path(resolve_uri(named["tracking.uri"]))}
     lost = [
         key
         for key, place in places.items()
