@@ -1,10 +1,16 @@
 """What every job does around its work."""
 
+import json
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cldmray.errors import CldmrayError
 
@@ -15,18 +21,67 @@ if TYPE_CHECKING:
 GATE_FAILED = 3
 """Exit status of an audit that ran and whose ``audit.fail_on`` holds."""
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and what ``ray job stop`` and a node that goes away send."""
+
+STDERR = 2
+
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Where Ray tells the runtime environment to a job that was submitted."""
+
 
 def run_or_exit(main: Callable[[DictConfig], int | None], composed: DictConfig) -> None:
     """Run a job and end with the exit status that it returns, if it returns one.
 
-    An error that the user can mend ends it with one line and exit status 1.
+    An error that the user can mend ends it with one line and exit status 1. Ctrl-C and SIGTERM
+    stop it: the job sees KeyboardInterrupt, so that its MLflow runs are closed as KILLED, and ends
+    with 128 and the signal's number: 130 or 143.
     """
-    try:
-        status = main(composed)
-    except CldmrayError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    if note := storage_note(composed):
+        announce(note)
+    with _stoppable() as received:
+        try:
+            status = main(composed)
+        except BaseException as error:
+            if received or isinstance(error, KeyboardInterrupt):
+                sys.exit(128 + (received or [signal.SIGINT])[0])
+            if isinstance(error, CldmrayError):
+                sys.exit(f"{type(error).__name__}: {error}")
+            raise
     if status:
         sys.exit(status)
+
+
+def storage_note(composed: DictConfig) -> str:
+    """What a job that ``ray job submit`` runs would leave in Ray's copy of the project.
+
+    Returns:
+        A line for the user; empty where everything lies elsewhere, or for a job started otherwise.
+    """
+    from cldmray.tracking.connection import resolve_uri, sqlite_path
+
+    if "working_dir" not in (json.loads(os.environ.get(JOB_CONFIG, "{}")).get("runtime_env") or {}):
+        return ""
+    here = Path.cwd()
+    named = {
+        key: OmegaConf.select(composed, key, throw_on_resolution_failure=False)
+        for key in ("output", "work", "tracking.uri")
+    }
+    places = named | {"tracking.uri": sqlite_path(resolve_uri(named["tracking.uri"]))}
+    lost = [
+        key
+        for key, place in places.items()
+        if place is not None
+        and "://" not in str(place)
+        and (here / Path(place).expanduser()).is_relative_to(here)
+    ]
+    if not lost:
+        return ""
+    return (
+        f"Note: {', '.join(lost)}: in Ray's copy of the project, {here}, which other nodes do not "
+        "see and Ray deletes in time. Set CLDMRAY_STORAGE and MLFLOW_TRACKING_URI, or give other "
+        "places (s3://, gs://, http://, absolute paths)."
+    )
 
 
 def connected(tracking: "TrackingConfig", engine: "EngineConfig") -> "Tracker":
@@ -41,10 +96,40 @@ def connected(tracking: "TrackingConfig", engine: "EngineConfig") -> "Tracker":
 
     tracker = Tracker(tracking)
     tracker.check()
+    stop = signal.getsignal(signal.SIGTERM)
     connect(engine)
+    signal.signal(signal.SIGTERM, stop)  # in place of that of Ray's drivers
     return tracker
 
 
 def announce(line: str) -> None:
     """Print a line of progress at once, so that job logs follow the work."""
     print(line, flush=True)
+
+
+@contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """Within the block the first of ``STOPS`` raises KeyboardInterrupt; further ones do nothing.
+
+    KeyboardInterrupt, because Ray passes it on from within its own code as it is.
+
+    Yields:
+        The number of the signal, once it has come.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if received:
+            return
+        received.append(number)
+        name = signal.Signals(number).name
+        line = f"Stopped by {name}. The same command goes on from what is finished.\n"
+        os.write(STDERR, line.encode())  # print() may have been interrupted
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in STOPS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -55,8 +55,14 @@ def last_checkpoint(trainer: TorchTrainer, name: str) -> Iterator[Path]:
     Raises:
         CldmrayError: the training reported none; the message has ``name``.
     """
+    # Train's own handler would end the job with exit status 0 and stay after the training.
+    trainer._register_sigint_handler = _leave_to_the_job  # type: ignore[method-assign]
     checkpoint = trainer.fit().checkpoint
     if checkpoint is None:
         raise CldmrayError(f"training of {name} ended without a checkpoint")
     with checkpoint.as_directory() as folder:
         yield Path(folder)
+
+
+def _leave_to_the_job(controller: Any) -> None:
+    """Ctrl-C is the job's, which stops everything: ``cldmray.command``."""

@@ -41,6 +41,8 @@ ENVIRONMENT = {
     # The older output, which can be turned off.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # Ctrl-C is the job's, which stops everything.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 
 TRIALS = pa.schema(

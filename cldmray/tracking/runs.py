@@ -100,8 +100,8 @@ class Tracker:
     ) -> Iterator[Run]:
         """The parent run of an audit, tagged with commit, package versions, seeds and data.
 
-        It ends as FINISHED, FAILED after an exception, or KILLED after KeyboardInterrupt or
-        SystemExit (which Ray's drivers raise on SIGTERM); these pass on.
+        It ends as FINISHED, FAILED after an exception, or KILLED after KeyboardInterrupt (which
+        :mod:`cldmray.command` also makes of SIGTERM) or SystemExit; these pass on.
 
         Args:
             name: name of the run.
@@ -201,12 +201,12 @@ class Tracker:
         try:
             run.set_tags(tags)
             yield run
+            with explained(self.uri):
+                self.client.set_terminated(run.run_id, "FINISHED")
         except BaseException as error:
             killed = isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
             self._close_after_error(run, "KILLED" if killed else "FAILED")
             raise
-        with explained(self.uri):
-            self.client.set_terminated(run.run_id, "FINISHED")
 
     def _close_after_error(self, run: Run, status: str) -> None:
         """Close without hiding the error that is on its way."""
