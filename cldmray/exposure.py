@@ -17,7 +17,7 @@ from cldmray.engine.faces import load_faces
 from cldmray.engine.group_anonymize import anonymize_groups
 from cldmray.engine.stages import Stages
 from cldmray.engine.tables import StageTable
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, CldmrayError
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, BACKGROUND, EVALUATION
 from cldmray.faces.splits import assert_disjoint, split_listing
 
@@ -47,8 +47,26 @@ class Exposure:
             if isinstance(rung, TrainedRung)
         )
 
+    def check(self) -> None:
+        """Find out before any work starts whether what every anonymizer is made from is there.
+
+        Raises:
+            CldmrayError: a file is absent, incomplete or of a refused kind; the message begins
+                with the anonymizer's key.
+        """
+        for key, member in self.config.anonymizer.items():
+            try:
+                hashing.describe(member)
+            except CldmrayError as error:
+                raise type(error)(f"anonymizer.{key}: {error}") from error
+
     def listing(self) -> pa.Table:
-        """Samples of the people who are audited or train the attacker, with their splits."""
+        """Samples of the people who are audited or train the attacker, with their splits.
+
+        Raises:
+            BadInputError: nobody could be named among the people who are audited, or an
+                anonymizer or attacker was trained on them.
+        """
         config = self.config
         listing = config.faces.listing()
         splits = split_listing(listing, config.splits)
@@ -64,6 +82,7 @@ class Exposure:
             f"{config.faces.name}: {listing.num_rows} photos of {len(splits)} people; "
             + ", ".join(f"{people[split]} {split}" for split in used)
         )
+        self._audited(kept)
         self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
         if self._background:
             self._note_background({i for i, split in splits.items() if split == BACKGROUND})
@@ -83,6 +102,30 @@ class Exposure:
                 "results is of a group."
             )
         return found
+
+    def _audited(self, table: pa.Table) -> Counter[str]:
+        """Photographs of each person who is audited, by the columns ``identity`` and ``split``.
+
+        Raises:
+            BadInputError: there are fewer than two people, or no probe would ever have a reference.
+        """
+        rows = table.filter(pc.equal(table["split"], EVALUATION))
+        photos = Counter(rows["identity"].to_pylist())
+        if len(photos) < 2:
+            who = f"only {next(iter(photos))!r} has" if photos else "nobody has"
+            raise BadInputError(
+                f"splits: of the people to be evaluated {who} a usable photograph, and a gallery "
+                "needs at least two people who can be confused; evaluate more (splits.evaluation, "
+                "splits.evaluation_people, splits.min_photos)"
+            )
+        needed = [name for name in self.config.audit.galleries if name != "source_included"]
+        if needed and max(photos.values()) < 2:
+            raise BadInputError(
+                f"audit.galleries: {needed[0]} needs a second photograph of a person, and all "
+                f"{len(photos)} people to be evaluated have one; add photographs, or measure "
+                "source_included alone"
+            )
+        return photos
 
     def _note_background(self, background: set[str]) -> None:
         for member in self.config.anonymizer.values():
@@ -143,6 +186,14 @@ class Exposure:
                 f"{bad} of {listing.num_rows} files cannot be used, more than "
                 f"audit.max_bad_share={config.audit.max_bad_share:g} allows: {reasons} ... "
                 f"(all in {table.folder}/rejected.parquet)"
+            )
+        photos = self._audited(table.read(["identity", "split"]))
+        alone = sorted(person for person, count in photos.items() if count == 1)
+        if alone:
+            self.notes.append(
+                f"{len(alone)} of the {len(photos)} evaluated people have one usable photograph "
+                f"only (one is {alone[0]!r}): it stands in everybody's gallery, but is a probe "
+                "only where the gallery includes the source."
             )
         return table
 

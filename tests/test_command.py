@@ -7,6 +7,7 @@ import pytest
 from cldmray.command import connected
 from cldmray.engine import cluster
 from cldmray.engine.cluster import EngineConfig
+from cldmray.errors import StorageError
 from cldmray.tracking import TrackingConfig, TrackingError
 
 
@@ -31,3 +32,15 @@ def test_nothing_is_connected_to_where_runs_cannot_be_tracked(
     with pytest.raises(TrackingError, match="no such folder"):
         connected(TrackingConfig(uri=f"sqlite:///{tmp_path}/none/runs.db"), EngineConfig())
     assert joined == []
+
+
+def test_nothing_is_connected_to_where_results_cannot_be_written(
+    joined: list[EngineConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    folders = {"work": str(tmp_path / "work"), "output": str(tmp_path / "file")}
+    with pytest.raises(StorageError, match="^output: cannot write"):
+        connected(TrackingConfig(uri=uri), EngineConfig(), **folders)
+    assert joined == []
+    assert not (tmp_path / "runs.db").exists()
