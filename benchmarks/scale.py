@@ -21,11 +21,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from scaling.processes import Memory, Tree
-from scaling.table import goals, lines
+from scaling.table import goals, head, rows, summary
 
 HERE = Path(__file__).resolve().parent
 INTERVAL = 1.0
@@ -73,9 +74,16 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """That of the measured processes: no telemetry, and threads that do not spin."""
+    """That of the measured processes: no telemetry, no waiting for less patient workers."""
     fixed = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    fixed["RAY_worker_niceness"] = "0"
     return {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **os.environ, **fixed}
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines at once."""
+    for line in lines:
+        print(line, flush=True)
 
 
 def main() -> None:
@@ -98,8 +106,12 @@ def main() -> None:
             "attacker": arguments.attacker,
             "engine": {"actors": arguments.actors},
         }
-        runs = [measure({**settings, "pictures": size}) for size in sizes]
-        print("\n".join(lines(runs)), flush=True)
+        show(head(name, arguments.attacker))
+        runs = []
+        for size in sizes:
+            runs.append(measure({**settings, "pictures": size}))
+            show(rows(runs[-1]))
+        show(summary(runs[0], runs[-1]) if len(runs) > 1 else [])
         report[name] = {"runs": runs, **goals(runs[0], runs[-1])}
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)

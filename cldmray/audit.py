@@ -9,15 +9,17 @@ import pyarrow.compute as pc
 
 from cldmray.campaign import Campaign, Findings
 from cldmray.config import AuditConfig
+from cldmray.engine.chosen import chosen_table
 from cldmray.engine.stages import Stages
+from cldmray.engine.tables import StageTable
 from cldmray.evaluation import Attack, curve, strongest
 from cldmray.exposure import Exposure
 from cldmray.faces.records import EVALUATION
 from cldmray.gate import check_people
 from cldmray.health import attacker_health, learning_note, query_note
 from cldmray.leak import Leak
-from cldmray.report.examples import example_grid
-from cldmray.report.model import AnonymizerRisk, AttackRate, Report, Stage
+from cldmray.report.examples import choose_examples, example_grid
+from cldmray.report.model import AnonymizerRisk, AttackRate, Grid, Report, Stage
 from cldmray.report.words import percent
 from cldmray.result_rows import results_table
 from cldmray.utility import Utility
@@ -106,17 +108,7 @@ class Audit:
             risks=risks,
             results=results_table(every, config.audit, groups),
             curves=[curve(attack) for attack in every],
-            grid=example_grid(
-                faces.read(split=EVALUATION),
-                {
-                    config.anonymizer[key].name: (
-                        config.anonymizer[key].conditions,
-                        table.read(split=EVALUATION),
-                    )
-                    for key, table in redrawn.items()
-                },
-                config.audit.grid_pictures,
-            ),
+            grid=self._grid(faces, redrawn),
             rejected=faces.rejected(),
             n_listed=listing.num_rows,
             settings=self.settings,
@@ -129,6 +121,19 @@ class Audit:
             attribution=attribution,
         )
         return Outcome(report, found)
+
+    def _grid(self, faces: StageTable, redrawn: dict[str, StageTable]) -> Grid:
+        """Example pictures; of all others only the ids are read."""
+        ids = [table.read(["sample_id"], EVALUATION) for table in redrawn.values()]
+        people = faces.read(["sample_id", "identity"], EVALUATION)
+        chosen = choose_examples(people, ids, self.config.audit.grid_pictures)
+        columns = ["sample_id", "image"]
+        members = {key: self.config.anonymizer[key] for key in redrawn}
+        rows = {
+            members[key].name: (members[key].conditions, chosen_table(table, columns, chosen))
+            for key, table in redrawn.items()
+        }
+        return example_grid(chosen_table(faces, columns, chosen), rows)
 
     def _risk(self, every: list[Attack], note: str) -> AnonymizerRisk:
         """The strongest attack on one anonymizer, and how well its pictures are linked.

@@ -67,15 +67,15 @@ def main(settings: dict[str, Any]) -> None:
     """Run the stages and print what each took."""
     import pyarrow as pa
 
+    from cldmray.config import AuditSettings
     from cldmray.engine.anonymize import anonymize, evaluation_draws
     from cldmray.engine.cluster import EngineConfig, connect
     from cldmray.engine.embed import ORIGINAL, embed_views
     from cldmray.engine.faces import load_faces
     from cldmray.engine.tables import StageTable, read_manifest
-    from cldmray.evaluation import scores_of
+    from cldmray.evaluation import attacks
     from cldmray.faces import SyntheticFaces
     from cldmray.faces.records import EVALUATION
-    from cldmray.gallery.ranking import rank_scores
 
     engine = EngineConfig(address="local", progress=False, **settings["engine"])
     work = Path(settings["folder"])
@@ -114,18 +114,17 @@ def main(settings: dict[str, Any]) -> None:
     embedded = table(
         "embed", lambda folder: embed_views(rung, None, faces, [redrawn], engine, folder)
     )
-    ranks = timed(
+    ranked = timed(
         "rank",
-        lambda: rank_scores(
-            scores_of(embedded.read(), member.name, "full_ref", "source_excluded", ORIGINAL)
-        ),
+        lambda: attacks([embedded.read()], member.name, rung.name, AuditSettings(), ORIGINAL),
     )
     store.look()
     found = {
         "stages": stages,
         "rows": {t.key: t.manifest.rows for t in (faces, redrawn, embedded)},
-        "probes": len(ranks.better),
-        "rank_1": float((ranks.better == 0).mean()),
+        "attacks": len(ranked),
+        "probes": len(ranked[0].rank_1),
+        "rank_1": float(ranked[0].rank_1.mean()),
         "store_peak": store.peak / 2**20,
         "spilled": store.spilled / 2**20,
     }

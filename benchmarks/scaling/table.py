@@ -1,6 +1,6 @@
 """Tables and ratios of what was measured at several numbers of pictures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 Run = dict[str, Any]
@@ -30,23 +30,27 @@ def cost(small: Run, large: Run, stage: str, kind: str) -> float:
     return float(more / (large["pictures"] - small["pictures"]))
 
 
-def lines(runs: Sequence[Run]) -> Iterator[str]:
-    """The tables of one anonymizer's runs, from the smallest to the largest."""
-    yield f"\n{runs[0]['anonymizer']}, attacked by {runs[0]['attacker']}"
-    head = ("pictures", "stage", "seconds", "CPU s", "RSS MiB", "PSS MiB", "own", "store", "files")
-    yield ("{:>9} {:10}" + "{:>9}" * 7).format(*head)
-    for run in runs:
-        for stage, found in run["stages"].items():
-            yield _line(run["pictures"], stage, found["seconds"], found["cpu"], found["memory"])
-        whole = total(run, "seconds"), total(run, "cpu")
-        yield _line(run["pictures"], "all", *whole, run["memory"])
-        yield (
-            f"{'':10}object store: peak {run['store_peak']:.0f} MiB, spilled "
-            f"{run['spilled']:.0f} MiB; rank 1 of {run['probes']} probes: {run['rank_1']:.3f}"
-        )
-    if len(runs) < 2:
-        return
-    small, large = runs[0], runs[-1]
+def head(anonymizer: str, attacker: str) -> Iterator[str]:
+    """Title of the table of one anonymizer."""
+    yield f"\n{anonymizer}, attacked by {attacker}"
+    words = ("pictures", "stage", "seconds", "CPU s", "RSS MiB", "PSS MiB", "own", "store", "files")
+    yield ("{:>9} {:10}" + "{:>9}" * 7).format(*words)
+
+
+def rows(run: Run) -> Iterator[str]:
+    """Lines of one run."""
+    for stage, found in run["stages"].items():
+        yield _line(run["pictures"], stage, found["seconds"], found["cpu"], found["memory"])
+    whole = total(run, "seconds"), total(run, "cpu")
+    yield _line(run["pictures"], "all", *whole, run["memory"])
+    yield (
+        f"{'':10}object store: peak {run['store_peak']:.0f} MiB, spilled "
+        f"{run['spilled']:.0f} MiB; rank 1 of {run['probes']} probes: {run['rank_1']:.3f}"
+    )
+
+
+def summary(small: Run, large: Run) -> Iterator[str]:
+    """What the largest run took against the smallest, and what a picture costs."""
     found = goals(small, large)
     yield f"{large['pictures']} against {small['pictures']} pictures:"
     yield (
