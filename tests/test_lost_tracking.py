@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 ROOT = Path(__file__).resolve().parents[1]
 JOB = """
@@ -94,7 +94,7 @@ def audit(folder: Path, port: int, **variables: str) -> subprocess.CompletedProc
     job = str(ROOT / "jobs/full_audit.py")
     return subprocess.run(
         [sys.executable, "-c", JOB, job, f"tracking.uri=http://127.0.0.1:{port}", *SMALL],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=600,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=1000,
     )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ray.exceptions import RayError
+
 from cldmray import errors, storage
 
 OWN = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.+)$", re.MULTILINE)
@@ -16,8 +18,8 @@ def own_errors() -> Iterator[None]:
     """Raise cldmray's own error where a worker's traceback ends in one.
 
     Ray hands on an exception of a data task, an actor or a training worker as text inside one of
-    its own, whatever it was. What Ray itself cannot write, such as the checkpoint of a training,
-    it tells in the same way.
+    its own, which may be of the worker's class as well. What Ray itself cannot write, such as the
+    checkpoint of a training, it tells in the same way.
 
     Raises:
         CldmrayError: of the class, and with the first line of the message, that the worker raised.
@@ -25,9 +27,9 @@ def own_errors() -> Iterator[None]:
     """
     try:
         yield
-    except errors.CldmrayError:
-        raise
     except Exception as error:
+        if isinstance(error, errors.CldmrayError) and not isinstance(error, RayError):
+            raise
         raised = [
             (kind, message)
             for name, message in OWN.findall(str(error))

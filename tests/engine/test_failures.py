@@ -1,4 +1,5 @@
 import pytest
+from ray.exceptions import RayTaskError
 
 from cldmray.engine.failures import own_errors
 from cldmray.errors import BadInputError, ConfigError, StorageError
@@ -21,6 +22,14 @@ class TestOwnErrors:
         with expected as caught, own_errors():
             raise cause
         assert caught.value.__cause__ is cause
+
+    def test_an_error_of_both_classes_loses_the_traceback(self) -> None:
+        task = RayTaskError("load", FROM_RAY, BadInputError("pictures: a/b.png: truncated"))
+        both = task.as_instanceof_cause()
+        assert isinstance(both, BadInputError)
+        with pytest.raises(BadInputError) as caught, own_errors():
+            raise both
+        assert str(caught.value) == "pictures: a/b.png: truncated"
 
     def test_a_full_disk_of_ray_is_told_as_our_own(self) -> None:
         text = "ray.train.WorkerGroupError: ...\nOSError: [Errno 28] Error writing bytes to file."
