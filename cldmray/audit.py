@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.campaign import Campaign, Findings
@@ -12,6 +13,7 @@ from cldmray.config import AuditConfig
 from cldmray.engine.chosen import chosen_table
 from cldmray.engine.stages import Stages
 from cldmray.engine.tables import StageTable
+from cldmray.estimate import Estimate
 from cldmray.evaluation import Attack, curve, strongest
 from cldmray.exposure import Exposure
 from cldmray.faces.records import EVALUATION
@@ -60,6 +62,27 @@ class Audit:
         self.campaign = Campaign(config, self.stages, announce, self.notes)
         self.utility = Utility(config, self.stages, self.notes)
 
+    def plan(self) -> pa.Table:
+        """Check everything and tell what will be done, at which cost.
+
+        Returns:
+            The photographs that are used: ``records.LISTING`` with their splits.
+
+        Raises:
+            BadInputError, CldmrayError: as :meth:`run` says.
+        """
+        settings = self.config.audit
+        self.exposure.check()
+        self.campaign.check()
+        self.utility.check()
+        listing = self.exposure.listing()
+        evaluated = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
+        check_people(settings.terms.rules, pc.count_distinct(evaluated).as_py())
+        estimate = Estimate(self.config, self.stages, self.exposure)
+        for line in estimate.lines(estimate.steps(listing, always=settings.dry_run)):
+            self.announce(line)
+        return listing
+
     def run(self, versions: dict[str, str]) -> Outcome:
         """Anonymize, attack, measure and judge.
 
@@ -71,13 +94,8 @@ class Audit:
             CldmrayError: an attacker lacks what it needs, which is found before any work starts.
         """
         config = self.config
-        self.exposure.check()
-        self.campaign.check()
-        self.utility.check()
-        listing = self.exposure.listing()
+        listing = self.plan()
         groups = self.exposure.groups(listing)
-        evaluated = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
-        check_people(config.audit.terms.rules, pc.count_distinct(evaluated).as_py())
         faces = self.exposure.faces(listing)
         redrawn = {key: self.exposure.redraw(key, faces) for key in config.anonymizer}
         found = self.campaign.run(faces, redrawn)

@@ -15,7 +15,7 @@ from cldmray.config import AuditConfig
 from cldmray.engine.anonymize import anonymize, evaluation_draws
 from cldmray.engine.faces import load_faces
 from cldmray.engine.group_anonymize import anonymize_groups
-from cldmray.engine.stages import Stages
+from cldmray.engine.stages import Stages, Work
 from cldmray.engine.tables import StageTable
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, BACKGROUND, EVALUATION
@@ -165,13 +165,8 @@ class Exposure:
     def faces(self, listing: pa.Table) -> StageTable:
         """The decoded photographs; stops where too many files are bad."""
         config = self.config
-        rows = zip(
-            *(listing[name].to_pylist() for name in ("sample_id", "version", "split")), strict=True
-        )
         table = self.stages.run(
-            "faces",
-            {"source": config.faces, "listing": hashing.fingerprint_rows(map(repr, rows))},
-            [],
+            *self.faces_work(listing),
             lambda folder: load_faces(config.faces, listing, config.engine, folder),
         )
         bad = table.manifest.rejected
@@ -201,9 +196,8 @@ class Exposure:
         """The anonymized pictures of one setting."""
         config = self.config
         member = config.anonymizer[key]
-        queried = any(rung.per_anonymizer for rung in config.attack.values())
-        attacker_draws = config.audit.attacker_draws if queried else 0
-        draws = evaluation_draws(attacker_draws, self._background)
+        work = self.redraw_work(key, faces.key)
+        draws = self.draws
 
         def produce(folder: str) -> None:
             if isinstance(member, GroupAnonymizer):
@@ -211,5 +205,32 @@ class Exposure:
             else:
                 anonymize(faces, member, draws, config.audit.seed, config.engine, folder)
 
-        settings = {"anonymizer": member, "draws": draws, "seed": config.audit.seed}
-        return self.stages.run(f"anonymize-{member.name}", settings, [faces.key], produce)
+        return self.stages.run(*work, produce)
+
+    @property
+    def draws(self) -> dict[str, int]:
+        """How often the pictures of each split are anonymized."""
+        queried = any(rung.per_anonymizer for rung in self.config.attack.values())
+        attacker_draws = self.config.audit.attacker_draws if queried else 0
+        return evaluation_draws(attacker_draws, self._background)
+
+    def faces_work(self, listing: pa.Table) -> Work:
+        """The stage of the photographs."""
+        rows = zip(
+            *(listing[name].to_pylist() for name in ("sample_id", "version", "split")), strict=True
+        )
+        settings = {
+            "source": self.config.faces,
+            "listing": hashing.fingerprint_rows(map(repr, rows)),
+        }
+        return Work("faces", settings, [])
+
+    def redraw_work(self, key: str, faces: str) -> Work:
+        """The stage of one setting.
+
+        Args:
+            faces: key of the stage of the photographs.
+        """
+        member = self.config.anonymizer[key]
+        settings = {"anonymizer": member, "draws": self.draws, "seed": self.config.audit.seed}
+        return Work(f"anonymize-{member.name}", settings, [faces])

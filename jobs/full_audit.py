@@ -29,6 +29,9 @@ def main(composed: DictConfig) -> int:
     settings = plain(composed)
     load_faiss()
     tracker = connected(config.tracking, config.engine, work=config.work, output=config.output)
+    if config.audit.dry_run:
+        Audit(config, settings, announce).plan()
+        return 0
     seeds = {"audit": config.audit.seed, "splits": config.splits.seed}
     title = config.audit.title
     with Survival() as work, tracker.audit_run(title, settings, seeds=seeds) as run:
