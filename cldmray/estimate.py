@@ -1,7 +1,7 @@
 """What an audit will do and cost, told before it starts."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -91,20 +91,26 @@ class Estimate:
         config = self.config
         work = self.exposure.faces_work(listing)
         faces = self.stages.place(work)[0]
-        members, reading = [], None
+        members = {}
         for key, member in config.anonymizer.items():
-            work_of = self.exposure.redraw_work(key, faces)
-            count = self._pictures(member, listing)
-            found = self.stages.finished(work_of)
-            cost = None
-            if isinstance(member, Anonymizer) and not found and (always or count >= WORTH_TRYING):
-                read, cost = calibrate(config.faces, member, listing, config.engine)
-                reading = reading or read
-            steps = getattr(member, "steps", None)
-            members.append(Step(work_of.name, count, steps, cost, self._on_gpu(member), found))
+            redraw = self.exposure.redraw_work(key, faces)
+            count, steps = self._pictures(member, listing), getattr(member, "steps", None)
+            found = self.stages.finished(redraw)
+            members[key] = Step(redraw.name, count, steps, on_gpu=self._on_gpu(member), found=found)
+        tried = {
+            key: member
+            for key, member in config.anonymizer.items()
+            if isinstance(member, Anonymizer)
+            and not members[key].found
+            and (always or members[key].pictures >= WORTH_TRYING)
+        }
+        costs = calibrate(config.faces, list(tried.values()), listing, config.engine)
+        for key, (_, cost) in zip(tried, costs, strict=True):
+            members[key] = replace(members[key], cost=cost)
+        reading = costs[0][0] if costs else None
         done = self.stages.finished(work)
         first = Step(work.name, listing.num_rows, None, reading, found=done)
-        return [first, *members, *self._attacks(listing)]
+        return [first, *members.values(), *self._attacks(listing)]
 
     def lines(self, steps: list[Step]) -> Iterator[str]:
         """The plan as a table of at most 82 columns, and what it sums up to."""

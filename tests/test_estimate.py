@@ -42,9 +42,9 @@ class Plan:
     def __init__(self, work: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
         self.tried: list[str] = []
 
-        def calibrate(source: Any, anonymizer: Any, listing: Any, engine: Any) -> Any:
-            self.tried.append(anonymizer.name)
-            return Cost(0.5, 2**19), Cost(1.0, 2**20)
+        def calibrate(source: Any, anonymizers: Any, listing: Any, engine: Any) -> Any:
+            self.tried += [one.name for one in anonymizers]
+            return [(Cost(0.5, 2**19), Cost(1.0, 2**20)) for _ in anonymizers]
 
         monkeypatch.setattr(cldmray.estimate, "calibrate", calibrate)
         config = configured(*overrides)

@@ -1,6 +1,7 @@
 """What one picture costs an anonymizer, measured on a few before the work starts."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -27,13 +28,18 @@ class Cost(NamedTuple):
     size: float
 
 
+Tried = tuple[Cost | None, Cost | None]
+"""Of reading a photograph and of redrawing it; None for what could not be tried: no photograph is
+usable, or the anonymizer has no picture of any."""
+
+
 def calibrate(
     source: FaceSource,
-    anonymizer: Anonymizer,
+    anonymizers: Sequence[Anonymizer],
     listing: pa.Table,
     engine: EngineConfig,
-) -> tuple[Cost | None, Cost | None]:
-    """Costs of reading a photograph and of redrawing it, in a worker like the stage's own.
+) -> list[Tried]:
+    """Costs of each anonymizer, in a worker like the stage's own, which ends afterwards.
 
     Loading the model and the first picture, which is slower than others, are not counted.
 
@@ -41,36 +47,36 @@ def calibrate(
         source: of the photographs.
         listing: of the photographs, schema ``records.LISTING``; the first few are tried.
 
-    Returns:
-        None for what could not be tried: no photograph is usable, or the anonymizer has no picture
-        of any.
-
     Raises:
-        CldmrayError: the anonymizer cannot be opened.
+        CldmrayError: an anonymizer cannot be opened.
     """
-    resources = dict(anonymizer.resources)
-    gpus = resources.pop("GPU", engine.gpus_per_actor)
-    worker = ray.remote(_tried).options(
-        num_cpus=engine.cpus_per_actor,
-        num_gpus=gpus or None,
-        resources=resources or None,
-        max_retries=0,
-    )
+    alike: dict[tuple[float, tuple[tuple[str, float], ...]], list[int]] = {}
+    for place, one in enumerate(anonymizers):
+        others = dict(one.resources)
+        gpus = others.pop("GPU", engine.gpus_per_actor)
+        alike.setdefault((gpus, tuple(sorted(others.items()))), []).append(place)
     few = listing.slice(0, min(PICTURES, engine.batch_size)).combine_chunks()
-    with own_errors():
-        found: tuple[Cost | None, Cost | None] = ray.get(
-            worker.remote(source, anonymizer, few, engine, gpus > 0)
+    found: dict[int, Tried] = {}
+    for (gpus, resources), places in alike.items():
+        worker = ray.remote(max_calls=1, max_retries=0)(_tried).options(
+            num_cpus=engine.cpus_per_actor,
+            num_gpus=gpus or None,
+            resources=dict(resources) or None,
         )
-    return found
+        chosen = [anonymizers[place] for place in places]
+        with own_errors():
+            told = ray.get(worker.remote(source, chosen, few, engine, gpus > 0))
+        found.update(zip(places, told, strict=True))
+    return [found[place] for place in range(len(anonymizers))]
 
 
 def _tried(
     source: FaceSource,
-    anonymizer: Anonymizer,
+    anonymizers: Sequence[Anonymizer],
     listing: pa.Table,
     engine: EngineConfig,
     on_gpu: bool,
-) -> tuple[Cost | None, Cost | None]:
+) -> list[Tried]:
     started = time.process_time()
     rows = []
     contents = source.read(listing["location"].to_pylist())
@@ -81,12 +87,18 @@ def _tried(
             continue
         rows.append({"sample_id": sample, "identity": "", "split": EVALUATION, "image": image})
     if not rows:
-        return None, None
+        return [(None, None) for _ in anonymizers]
     size = sum(len(row["image"]) for row in rows) / len(rows)
     reading = Cost((time.process_time() - started) / len(rows), size)
+    return [(reading, _redrawing(one, rows, engine, on_gpu)) for one in anonymizers]
+
+
+def _redrawing(
+    anonymizer: Anonymizer, rows: list[dict[str, Any]], engine: EngineConfig, on_gpu: bool
+) -> Cost | None:
     kept = [row for row in rows if anonymizer.select([row["sample_id"]])[0]]
     if not kept:
-        return reading, None
+        return None
     prepare = Prepare(anonymizer, {EVALUATION: 1}, 0)
     actor = AnonymizerActor(anonymizer, engine.batch_size, engine.threads)
     clock = time.perf_counter if on_gpu else time.process_time
@@ -100,4 +112,4 @@ def _tried(
 
     first = redraw(kept[:1])
     count = min(len(kept), int(SECONDS / max(first.seconds, 1e-6)))
-    return reading, redraw(kept[:count]) if count > 1 else first
+    return redraw(kept[:count]) if count > 1 else first
