@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
 from cldmray.anonymizers.diffusion import Diffusion
 from cldmray.building import build, plain
-from cldmray.config import AuditConfig
+from cldmray.config import AuditConfig, refuse_dry_run
 from cldmray.errors import ConfigError
 from cldmray.families import coarsened, conditioned, same_pictures, scaled, started
 from cldmray.gallery.references import Gallery
@@ -177,4 +177,5 @@ def build_attribution(composed: DictConfig) -> AttributionConfig:
         data.pop("attribution", {}), AttributionSettings, "attribution"
     )
     audit: AuditConfig = build(data, AuditConfig, "")
+    refuse_dry_run(audit)
     return expand(audit, settings)

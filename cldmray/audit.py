@@ -5,19 +5,23 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.campaign import Campaign, Findings
 from cldmray.config import AuditConfig
+from cldmray.engine.chosen import chosen_table
 from cldmray.engine.stages import Stages
+from cldmray.engine.tables import StageTable
+from cldmray.estimate import Estimate
 from cldmray.evaluation import Attack, curve, strongest
 from cldmray.exposure import Exposure
 from cldmray.faces.records import EVALUATION
 from cldmray.gate import check_people
 from cldmray.health import attacker_health, learning_note, query_note
 from cldmray.leak import Leak
-from cldmray.report.examples import example_grid
-from cldmray.report.model import AnonymizerRisk, AttackRate, Report, Stage
+from cldmray.report.examples import choose_examples, example_grid
+from cldmray.report.model import AnonymizerRisk, AttackRate, Grid, Report, Stage
 from cldmray.report.words import percent
 from cldmray.result_rows import results_table
 from cldmray.utility import Utility
@@ -58,6 +62,27 @@ class Audit:
         self.campaign = Campaign(config, self.stages, announce, self.notes)
         self.utility = Utility(config, self.stages, self.notes)
 
+    def plan(self) -> pa.Table:
+        """Check everything and tell what will be done, at which cost.
+
+        Returns:
+            The photographs that are used: ``records.LISTING`` with their splits.
+
+        Raises:
+            BadInputError, CldmrayError: as :meth:`run` says.
+        """
+        settings = self.config.audit
+        self.exposure.check()
+        self.campaign.check()
+        self.utility.check()
+        listing = self.exposure.listing()
+        evaluated = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
+        check_people(settings.terms.rules, pc.count_distinct(evaluated).as_py())
+        estimate = Estimate(self.config, self.stages, self.exposure)
+        for line in estimate.lines(estimate.steps(listing, always=settings.dry_run)):
+            self.announce(line)
+        return listing
+
     def run(self, versions: dict[str, str]) -> Outcome:
         """Anonymize, attack, measure and judge.
 
@@ -69,12 +94,8 @@ class Audit:
             CldmrayError: an attacker lacks what it needs, which is found before any work starts.
         """
         config = self.config
-        self.campaign.check()
-        self.utility.check()
-        listing = self.exposure.listing()
+        listing = self.plan()
         groups = self.exposure.groups(listing)
-        evaluated = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
-        check_people(config.audit.terms.rules, pc.count_distinct(evaluated).as_py())
         faces = self.exposure.faces(listing)
         redrawn = {key: self.exposure.redraw(key, faces) for key in config.anonymizer}
         found = self.campaign.run(faces, redrawn)
@@ -105,17 +126,7 @@ class Audit:
             risks=risks,
             results=results_table(every, config.audit, groups),
             curves=[curve(attack) for attack in every],
-            grid=example_grid(
-                faces.read(split=EVALUATION),
-                {
-                    config.anonymizer[key].name: (
-                        config.anonymizer[key].conditions,
-                        table.read(split=EVALUATION),
-                    )
-                    for key, table in redrawn.items()
-                },
-                config.audit.grid_pictures,
-            ),
+            grid=self._grid(faces, redrawn),
             rejected=faces.rejected(),
             n_listed=listing.num_rows,
             settings=self.settings,
@@ -128,6 +139,19 @@ class Audit:
             attribution=attribution,
         )
         return Outcome(report, found)
+
+    def _grid(self, faces: StageTable, redrawn: dict[str, StageTable]) -> Grid:
+        """Example pictures; of all others only the ids are read."""
+        ids = [table.read(["sample_id"], EVALUATION) for table in redrawn.values()]
+        people = faces.read(["sample_id", "identity"], EVALUATION)
+        chosen = choose_examples(people, ids, self.config.audit.grid_pictures)
+        columns = ["sample_id", "image"]
+        members = {key: self.config.anonymizer[key] for key in redrawn}
+        rows = {
+            members[key].name: (members[key].conditions, chosen_table(table, columns, chosen))
+            for key, table in redrawn.items()
+        }
+        return example_grid(chosen_table(faces, columns, chosen), rows)
 
     def _risk(self, every: list[Attack], note: str) -> AnonymizerRisk:
         """The strongest attack on one anonymizer, and how well its pictures are linked.

@@ -84,16 +84,23 @@ def storage_note(composed: DictConfig) -> str:
     )
 
 
-def connected(tracking: "TrackingConfig", engine: "EngineConfig") -> "Tracker":
+def connected(tracking: "TrackingConfig", engine: "EngineConfig", **folders: str) -> "Tracker":
     """The tracker of a job, which is found to work before the job connects to its cluster.
 
+    Args:
+        folders: where the job will write, by the settings that name them; found writable first.
+
     Raises:
+        StorageError: a folder cannot be written.
         TrackingError: MLflow cannot be used.
         ConfigError: see :func:`cldmray.engine.cluster.connect`.
     """
+    from cldmray import storage
     from cldmray.engine.cluster import connect
     from cldmray.tracking import Tracker
 
+    for key, folder in folders.items():
+        storage.check_writable(key, folder)
     tracker = Tracker(tracking)
     tracker.check()
     stop = signal.getsignal(signal.SIGTERM)

@@ -12,6 +12,7 @@ from cldmray.attackers.ladder import Rung, training_order
 from cldmray.building import build, plain
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import ORIGINAL
+from cldmray.errors import ConfigError
 from cldmray.faces.regions import Region
 from cldmray.faces.source import FaceSource
 from cldmray.faces.splits import SplitConfig
@@ -51,6 +52,7 @@ class AuditSettings:
         attribution: whether the report says what carries the leak; see :mod:`cldmray.leak`.
         regions: parts of the pictures, ``face`` and ``surroundings``, that attackers are tried on
             by themselves.
+        dry_run: whether the audit ends once it has told what it would do, and at which cost.
     """
 
     title: str = "Face anonymization audit"
@@ -74,6 +76,7 @@ class AuditSettings:
     utility_pictures: int = 500
     attribution: bool = True
     regions: list[Region] = field(default_factory=list)
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         for key in ("seed", "grid_pictures"):
@@ -189,3 +192,9 @@ def build_audit(config: DictConfig) -> AuditConfig:
     data: dict[str, Any] = plain(config)
     audit: AuditConfig = build(data, AuditConfig, "")
     return audit
+
+
+def refuse_dry_run(audit: AuditConfig) -> None:
+    """Raise ConfigError where a job that cannot tell its cost beforehand is asked to."""
+    if audit.audit.dry_run:
+        raise ConfigError("audit.dry_run: only jobs/full_audit.py tells its cost beforehand")

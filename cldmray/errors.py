@@ -15,3 +15,7 @@ class BadInputError(CldmrayError):
 
 class MissingDependencyError(CldmrayError):
     """An optional package is needed and absent; the message says what to install."""
+
+
+class StorageError(CldmrayError):
+    """Files cannot be written; the message names the place, the reason and what to do."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -62,23 +62,35 @@ def view_of(table: pa.Table, view: str) -> Embedded:
     )
 
 
-def scores_of(
-    embeddings: pa.Table, view: str, protocol: Protocol, gallery: Gallery, original: str
-) -> Scores:
-    """Scores of the probes of one view against everybody in the table.
+class Views(NamedTuple):
+    """Two views of an embeddings table, which protocols and galleries share."""
 
-    Args:
-        embeddings: of one encoder, with the views ``original`` and ``view``.
+    probes: Embedded
+    photos: Embedded
 
-    Raises:
-        BadInputError: there is no picture of that view; also see
-            :func:`cldmray.gallery.references.choose_references`.
-    """
-    probes = view_of(embeddings, view)
-    if not len(probes.sample_ids):
-        raise BadInputError(f"{view}: there is no picture of the people to be named")
-    known = probes if gallery == "anonymized_only" else view_of(embeddings, original)
-    return EmbeddingScores(probes, known, protocol, gallery)
+    @classmethod
+    def of(cls, embeddings: pa.Table, view: str, original: str) -> "Views":
+        """The probes of one view, and the photographs.
+
+        Args:
+            embeddings: of one encoder, with the views ``original`` and ``view``.
+
+        Raises:
+            BadInputError: there is no picture of that view.
+        """
+        probes = view_of(embeddings, view)
+        if not len(probes.sample_ids):
+            raise BadInputError(f"{view}: there is no picture of the people to be named")
+        return cls(probes, view_of(embeddings, original))
+
+    def scores(self, protocol: Protocol, gallery: Gallery) -> Scores:
+        """Scores of the probes against everybody in the table.
+
+        Raises:
+            BadInputError: see :func:`cldmray.gallery.references.choose_references`.
+        """
+        known = self.probes if gallery == "anonymized_only" else self.photos
+        return EmbeddingScores(self.probes, known, protocol, gallery)
 
 
 def attacks(
@@ -91,15 +103,16 @@ def attacks(
         view: of the probes, such as an anonymizer's name; it becomes the attacks' ``anonymizer``.
 
     Raises:
-        BadInputError: see :func:`scores_of`.
+        BadInputError: see :class:`Views`.
     """
+    views = [Views.of(table, view, original) for table in tables]
     return [
         Attack.of(
             view,
             attacker,
             protocol,
             gallery,
-            *(scores_of(table, view, protocol, gallery, original) for table in tables),
+            *(one.scores(protocol, gallery) for one in views),
         )
         for protocol in settings.protocols
         for gallery in settings.galleries

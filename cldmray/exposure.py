@@ -15,9 +15,9 @@ from cldmray.config import AuditConfig
 from cldmray.engine.anonymize import anonymize, evaluation_draws
 from cldmray.engine.faces import load_faces
 from cldmray.engine.group_anonymize import anonymize_groups
-from cldmray.engine.stages import Stages
+from cldmray.engine.stages import Stages, Work
 from cldmray.engine.tables import StageTable
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, CldmrayError
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, BACKGROUND, EVALUATION
 from cldmray.faces.splits import assert_disjoint, split_listing
 
@@ -47,8 +47,26 @@ class Exposure:
             if isinstance(rung, TrainedRung)
         )
 
+    def check(self) -> None:
+        """Find out before any work starts whether what every anonymizer is made from is there.
+
+        Raises:
+            CldmrayError: a file is absent, incomplete or of a refused kind; the message begins
+                with the anonymizer's key.
+        """
+        for key, member in self.config.anonymizer.items():
+            try:
+                hashing.describe(member)
+            except CldmrayError as error:
+                raise type(error)(f"anonymizer.{key}: {error}") from error
+
     def listing(self) -> pa.Table:
-        """Samples of the people who are audited or train the attacker, with their splits."""
+        """Samples of the people who are audited or train the attacker, with their splits.
+
+        Raises:
+            BadInputError: nobody could be named among the people who are audited, or an
+                anonymizer or attacker was trained on them.
+        """
         config = self.config
         listing = config.faces.listing()
         splits = split_listing(listing, config.splits)
@@ -64,6 +82,7 @@ class Exposure:
             f"{config.faces.name}: {listing.num_rows} photos of {len(splits)} people; "
             + ", ".join(f"{people[split]} {split}" for split in used)
         )
+        self._audited(kept)
         self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
         if self._background:
             self._note_background({i for i, split in splits.items() if split == BACKGROUND})
@@ -83,6 +102,30 @@ class Exposure:
                 "results is of a group."
             )
         return found
+
+    def _audited(self, table: pa.Table) -> Counter[str]:
+        """Photographs of each person who is audited, by the columns ``identity`` and ``split``.
+
+        Raises:
+            BadInputError: there are fewer than two people, or no probe would ever have a reference.
+        """
+        rows = table.filter(pc.equal(table["split"], EVALUATION))
+        photos = Counter(rows["identity"].to_pylist())
+        if len(photos) < 2:
+            who = f"only {next(iter(photos))!r} has" if photos else "nobody has"
+            raise BadInputError(
+                f"splits: of the people to be evaluated {who} a usable photograph, and a gallery "
+                "needs at least two people who can be confused; evaluate more (splits.evaluation, "
+                "splits.evaluation_people, splits.min_photos)"
+            )
+        needed = [name for name in self.config.audit.galleries if name != "source_included"]
+        if needed and max(photos.values()) < 2:
+            raise BadInputError(
+                f"audit.galleries: {needed[0]} needs a second photograph of a person, and all "
+                f"{len(photos)} people to be evaluated have one; add photographs, or measure "
+                "source_included alone"
+            )
+        return photos
 
     def _note_background(self, background: set[str]) -> None:
         for member in self.config.anonymizer.values():
@@ -122,13 +165,8 @@ class Exposure:
     def faces(self, listing: pa.Table) -> StageTable:
         """The decoded photographs; stops where too many files are bad."""
         config = self.config
-        rows = zip(
-            *(listing[name].to_pylist() for name in ("sample_id", "version", "split")), strict=True
-        )
         table = self.stages.run(
-            "faces",
-            {"source": config.faces, "listing": hashing.fingerprint_rows(map(repr, rows))},
-            [],
+            *self.faces_work(listing),
             lambda folder: load_faces(config.faces, listing, config.engine, folder),
         )
         bad = table.manifest.rejected
@@ -144,15 +182,22 @@ class Exposure:
                 f"audit.max_bad_share={config.audit.max_bad_share:g} allows: {reasons} ... "
                 f"(all in {table.folder}/rejected.parquet)"
             )
+        photos = self._audited(table.read(["identity", "split"]))
+        alone = sorted(person for person, count in photos.items() if count == 1)
+        if alone:
+            self.notes.append(
+                f"{len(alone)} of the {len(photos)} evaluated people have one usable photograph "
+                f"only (one is {alone[0]!r}): it stands in everybody's gallery, but is a probe "
+                "only where the gallery includes the source."
+            )
         return table
 
     def redraw(self, key: str, faces: StageTable) -> StageTable:
         """The anonymized pictures of one setting."""
         config = self.config
         member = config.anonymizer[key]
-        queried = any(rung.per_anonymizer for rung in config.attack.values())
-        attacker_draws = config.audit.attacker_draws if queried else 0
-        draws = evaluation_draws(attacker_draws, self._background)
+        work = self.redraw_work(key, faces.key)
+        draws = self.draws
 
         def produce(folder: str) -> None:
             if isinstance(member, GroupAnonymizer):
@@ -160,5 +205,32 @@ class Exposure:
             else:
                 anonymize(faces, member, draws, config.audit.seed, config.engine, folder)
 
-        settings = {"anonymizer": member, "draws": draws, "seed": config.audit.seed}
-        return self.stages.run(f"anonymize-{member.name}", settings, [faces.key], produce)
+        return self.stages.run(*work, produce)
+
+    @property
+    def draws(self) -> dict[str, int]:
+        """How often the pictures of each split are anonymized."""
+        queried = any(rung.per_anonymizer for rung in self.config.attack.values())
+        attacker_draws = self.config.audit.attacker_draws if queried else 0
+        return evaluation_draws(attacker_draws, self._background)
+
+    def faces_work(self, listing: pa.Table) -> Work:
+        """The stage of the photographs."""
+        rows = zip(
+            *(listing[name].to_pylist() for name in ("sample_id", "version", "split")), strict=True
+        )
+        settings = {
+            "source": self.config.faces,
+            "listing": hashing.fingerprint_rows(map(repr, rows)),
+        }
+        return Work("faces", settings, [])
+
+    def redraw_work(self, key: str, faces: str) -> Work:
+        """The stage of one setting.
+
+        Args:
+            faces: key of the stage of the photographs.
+        """
+        member = self.config.anonymizer[key]
+        settings = {"anonymizer": member, "draws": self.draws, "seed": self.config.audit.seed}
+        return Work(f"anonymize-{member.name}", settings, [faces])

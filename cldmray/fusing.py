@@ -10,7 +10,7 @@ from cldmray.attackers.fusion import Fusion, fit_weights
 from cldmray.config import AuditSettings
 from cldmray.engine.embed import ORIGINAL
 from cldmray.errors import BadInputError
-from cldmray.evaluation import Attack, scores_of
+from cldmray.evaluation import Attack, Views
 from cldmray.gallery.fused import FusedScores, stacked
 
 
@@ -44,12 +44,14 @@ def fuse(
     failed: list[str] = []
     owners = [part.name for part in parts for _ in part.evaluated]
     known = [table for part in parts for table in part.known]
-    evaluated = [table for part in parts for table in part.evaluated]
+    evaluated = [
+        Views.of(table, anonymizer, ORIGINAL) for part in parts for table in part.evaluated
+    ]
     for protocol in settings.protocols:
         for gallery in settings.galleries:
-            place = protocol, gallery, ORIGINAL
             try:
-                learnt = [scores_of(table, anonymizer, *place) for table in known]
+                held_out = (Views.of(table, anonymizer, ORIGINAL) for table in known)
+                learnt = [views.scores(protocol, gallery) for views in held_out]
                 people = len(np.unique(learnt[0].own))
                 if people < fusion.people:
                     raise BadInputError(
@@ -65,7 +67,7 @@ def fuse(
             for owner, weight in zip(owners, rule.tolist(), strict=True):
                 key = f"{protocol}/{gallery}/{owner}"
                 weights[key] = weights.get(key, 0.0) + weight
-            seen = [scores_of(table, anonymizer, *place) for table in evaluated]
+            seen = [views.scores(protocol, gallery) for views in evaluated]
             fused = FusedScores(seen, rule)
             found.append(Attack.of(anonymizer, fusion.name, protocol, gallery, fused))
     note = ""

@@ -14,7 +14,7 @@ from cldmray.attackers.inversion.rung import InversionRung
 from cldmray.attackers.off_the_shelf import OffTheShelf
 from cldmray.attackers.recognizer import Recognizer, SFace
 from cldmray.building import TARGET, build, plain
-from cldmray.config import AuditConfig
+from cldmray.config import AuditConfig, refuse_dry_run
 from cldmray.engine.inversion_search import Candidate, check_tune
 from cldmray.engine.search_space import BUDGET, SearchSettings
 from cldmray.errors import CldmrayError, ConfigError
@@ -239,6 +239,7 @@ def build_inversion(composed: DictConfig) -> InversionConfig:
     settings: InversionSettings = build(data.pop("inversion", {}), InversionSettings, "inversion")
     data["attack"] = {RAW: settings_of(OffTheShelf(settings.judge, label=RAW))}
     audit: AuditConfig = build(data, AuditConfig, "")
+    refuse_dry_run(audit)
     if audit.audit.attacker_seeds > 1:
         raise ConfigError(
             "audit.attacker_seeds: must be 1 here; give inversion.inverters another one with "

@@ -4,14 +4,23 @@ Writes are atomic on a local disk (written beside the target, then renamed) and 
 stores (an object appears whole or not at all).
 """
 
+import errno
+import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, StorageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+PROBE_BYTES = 4096
+"""An empty file fits on a full disk, one of this size does not."""
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
@@ -33,10 +42,64 @@ def exists(uri: str) -> bool:
     return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
 
+def unwritable(place: str, code: int | None, reason: str) -> StorageError:
+    """The error that says where nothing can be written, why, and what to do.
+
+    Args:
+        place: URI or other words.
+        code: the system's number of the error, where it is known.
+        reason: in words, used where the number says nothing.
+    """
+    cure = "see that it is there and that you may write there"
+    if code is not None:
+        reason = os.strerror(code)
+        cure = "make room there" if code in FULL else cure
+        cure = "make it writable" if code in READ_ONLY else cure
+    return StorageError(
+        f"cannot write {place}: {' '.join(reason.split())}; {cure}, then run the same command "
+        "again: finished stages are kept and found"
+    )
+
+
+@contextmanager
+def _writing(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(uri, error.errno, str(error)) from error
+
+
 def make_folder(uri: str) -> None:
-    """Create a folder and its parents where the file system has folders."""
+    """Create a folder and its parents where the file system has folders.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
     filesystem, path = resolve(uri)
-    filesystem.create_dir(path, recursive=True)
+    with _writing(uri):
+        filesystem.create_dir(path, recursive=True)
+
+
+def check_writable(key: str, folder: str) -> None:
+    """Find out whether files can be written to a folder, which is made if it is absent.
+
+    Args:
+        key: the setting that names the folder.
+        folder: path or URI.
+
+    Raises:
+        StorageError: they cannot, or the URI cannot be opened; the message begins with the key.
+    """
+    probe = join(folder, f".{uuid.uuid4().hex}.partial")
+    try:
+        write_bytes(probe, bytes(PROBE_BYTES))
+        filesystem, path = resolve(probe)
+    except StorageError as error:
+        raise StorageError(f"{key}: {error}") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise StorageError(f"{key}: cannot open {folder}: {error}") from error
+    with suppress(OSError):
+        filesystem.delete_file(path)
 
 
 def list_files(uri: str, recursive: bool = True) -> list[fs.FileInfo]:
@@ -64,25 +127,34 @@ def read_bytes(uri: str) -> bytes:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a file atomically, creating its folder."""
+    """Write a file atomically, creating its folder.
+
+    Raises:
+        StorageError: the storage is full, read-only or fails; no part of the file stays.
+    """
     filesystem, path = resolve(uri)
     local = isinstance(filesystem, fs.LocalFileSystem)
-    parent = path.rsplit("/", 1)[0]
-    filesystem.create_dir(parent, recursive=True)
     target = f"{path}.{uuid.uuid4().hex}.partial" if local else path
-    try:
-        with filesystem.open_output_stream(target) as stream:
-            stream.write(content)
-        if local:
-            filesystem.move(target, path)
-    except BaseException:
-        if local:
-            Path(target).unlink(missing_ok=True)
-        raise
+    with _writing(uri):
+        filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
+        try:
+            with filesystem.open_output_stream(target) as stream:
+                stream.write(content)
+            if local:
+                filesystem.move(target, path)
+        except BaseException:
+            if local:
+                with suppress(OSError):
+                    Path(target).unlink(missing_ok=True)
+            raise
 
 
 def write_table(uri: str, table: pa.Table) -> None:
-    """Write one Parquet file atomically."""
+    """Write one Parquet file atomically.
+
+    Raises:
+        StorageError: see :func:`write_bytes`.
+    """
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     write_bytes(uri, sink.getvalue().to_pybytes())

@@ -18,14 +18,17 @@ def main(composed: DictConfig) -> None:
     from cldmray.report.attribution import attribution_table, write_attribution
     from cldmray.report.html import render_attribution
     from cldmray.report.terminal import print_attribution
+    from cldmray.tracking import Survival
     from cldmray.tracking.attributions import record_attribution
 
     config = build_attribution(composed)
     settings = config.audit.audit
     load_faiss()
-    tracker = connected(config.audit.tracking, config.audit.engine)
+    folders = {"work": config.audit.work, "output": config.audit.output}
+    tracker = connected(config.audit.tracking, config.audit.engine, **folders)
     seeds = {"audit": settings.seed, "splits": config.audit.splits.seed}
-    with tracker.study_run("attribution", settings.title, plain(composed), seeds) as run:
+    about = settings.title, plain(composed), seeds
+    with Survival() as work, tracker.study_run("attribution", *about) as run:
         study = LeakStudy(config, announce).run()
         found, output = study.attribution, config.audit.output
         written = write_attribution(found, output)
@@ -33,11 +36,13 @@ def main(composed: DictConfig) -> None:
         text = render_attribution(found, settings.title, created, study.notes)
         page = storage.join(output, "attribution.html")
         storage.write_bytes(page, text.encode())
+        work.written(output)
         files = {uri.rsplit("/", 1)[-1]: storage.read_bytes(uri) for uri in [*written, page]}
         tags = {"headline": found.headline, "data_fingerprint": study.data_fingerprint}
         record_attribution(run, attribution_table(found.rows), tags, files)
     print_attribution(found, study.notes)
     print(f"\nReport: {page}\nMLflow: {tracker.shown_uri}, run {run.run_id}")
+    work.end()
 
 
 @hydra.main(config_path="../conf", config_name="attribute", version_base="1.3")

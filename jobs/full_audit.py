@@ -1,7 +1,8 @@
 """Audit face anonymizers: ``python jobs/full_audit.py [faces=lfw] [anonymizer=[copy,blur]] ...``
 
 Exit status: 0 passed or nothing to fail on, 3 the audit ran and ``audit.fail_on`` holds, 1 it could
-not run (2: an option is unknown). Its last line is the verdict: ``CLDMRAY_VERDICT {...}``, JSON.
+not run or not be recorded in MLflow (2: an option is unknown). The last line of its output is the
+verdict: ``CLDMRAY_VERDICT {...}``, JSON.
 """
 
 import hydra
@@ -20,19 +21,24 @@ def main(composed: DictConfig) -> int:
     from cldmray.report.terminal import print_report, verdict_line
     from cldmray.report.utility import utility_metrics
     from cldmray.report.write import write_report
-    from cldmray.tracking import package_versions
+    from cldmray.tracking import Survival, package_versions
     from cldmray.tracking.audits import record
     from cldmray.verdict import verdict_tags
 
     config = build_audit(composed)
     settings = plain(composed)
     load_faiss()
-    tracker = connected(config.tracking, config.engine)
+    tracker = connected(config.tracking, config.engine, work=config.work, output=config.output)
+    if config.audit.dry_run:
+        Audit(config, settings, announce).plan()
+        return 0
     seeds = {"audit": config.audit.seed, "splits": config.splits.seed}
-    with tracker.audit_run(config.audit.title, settings, seeds=seeds) as run:
+    title = config.audit.title
+    with Survival() as work, tracker.audit_run(title, settings, seeds=seeds) as run:
         outcome = Audit(config, settings, announce).run(package_versions())
         report, judged = outcome.report, outcome.report.verdict
         written = write_report(report, config.output)
+        work.written(config.output)
         tables = ("results.parquet", "utility.parquet")
         public = [uri for uri in written if uri.endswith((".json", *tables))]
         risks = {f"risk/{risk.anonymizer}": risk.risk for risk in report.risks}
@@ -51,6 +57,7 @@ def main(composed: DictConfig) -> int:
     print_report(report)
     print(f"\nReport: {written[-1]}\nMLflow: {tracker.shown_uri}, run {run.run_id}")
     print(verdict_line(judged), flush=True)
+    work.end()
     return GATE_FAILED if judged.gate.outcome == "failed" else 0
 
 

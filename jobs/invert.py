@@ -19,14 +19,17 @@ def main(composed: DictConfig) -> None:
     from cldmray.report.inversion_figures import inversion_figures
     from cldmray.report.inversion_files import inversion_table, write_inversion
     from cldmray.report.terminal import print_inversion
+    from cldmray.tracking import Survival
     from cldmray.tracking.inversions import record_inversion
 
     config = build_inversion(composed)
     settings, output = config.audit.audit, config.audit.output
     load_faiss()
-    tracker = connected(config.audit.tracking, config.audit.engine)
+    folders = {"work": config.audit.work, "output": output}
+    tracker = connected(config.audit.tracking, config.audit.engine, **folders)
     seeds = {"audit": settings.seed, "splits": config.audit.splits.seed}
-    with tracker.study_run("inversion", settings.title, plain(composed), seeds) as run:
+    about = settings.title, plain(composed), seeds
+    with Survival() as work, tracker.study_run("inversion", *about) as run:
         found = InversionStudy(config, announce).run()
         figures = inversion_figures(found)
         written = write_inversion(found, output)
@@ -39,6 +42,7 @@ def main(composed: DictConfig) -> None:
         storage.write_bytes(
             page, render_inversion(found, settings.title, created, figures).encode()
         )
+        work.written(output)
         tags = {"headline": found.headline, "data_fingerprint": found.data_fingerprint}
         trials = [
             {"anonymizer": one.anonymizer, **trial._asdict()}
@@ -48,6 +52,7 @@ def main(composed: DictConfig) -> None:
         record_inversion(tracker, run, inversion_table(found.rows), trials, tags, files | faceless)
     print_inversion(found)
     print(f"\nReport: {page}\nMLflow: {tracker.shown_uri}, run {run.run_id}")
+    work.end()
 
 
 @hydra.main(config_path="../conf", config_name="invert", version_base="1.3")

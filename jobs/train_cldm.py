@@ -26,7 +26,7 @@ def main(composed: DictConfig) -> None:
     from cldmray.faces.variants import picture_variants
     from cldmray.report.model import Grid, GridRow
     from cldmray.report.pictures import picture_grid
-    from cldmray.tracking import TrackingConfig
+    from cldmray.tracking import Survival, TrackingConfig
     from cldmray.tracking.trainings import record_training
 
     @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def main(composed: DictConfig) -> None:
 
     settings = plain(composed)
     job = build(settings, Job, "")
-    tracker = connected(job.tracking, job.engine)
+    tracker = connected(job.tracking, job.engine, output=job.output)
     photos, people = load_split(job.faces, job.splits, BACKGROUND)
     rendered, invented = load_all(job.synthetic)
     announce(
@@ -51,7 +51,7 @@ def main(composed: DictConfig) -> None:
     )
     variants = picture_variants(photos, job.training.variants, job.training.seed)
     folder = Path(job.output)
-    with tracker.training_run(folder.name, settings) as run:
+    with Survival() as work, tracker.training_run(folder.name, settings) as run:
         architecture = cldm.CldmArchitecture(size=job.faces.size)
         trained = train_cldm(
             variants,
@@ -74,8 +74,10 @@ def main(composed: DictConfig) -> None:
             "samples.png": picture_grid(Grid(rendered[:8], rows)),
             "README.md": (folder / cldm_card.CARD_FILE).read_bytes(),
         }
+        work.written(job.output)
         record_training(run, trained.curves, files)
     announce(f"saved {folder}")
+    work.end()
 
 
 @hydra.main(config_path="../conf", config_name="cldm", version_base="1.3")

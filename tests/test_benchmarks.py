@@ -78,3 +78,32 @@ def test_inversion_search(tmp_path: Path) -> None:
     assert min(rates) > 0
     assert report["ratio"] == pytest.approx(rates[1] / rates[0])
     assert f"{report['ratio']:.2f} times as many" in printed
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
+def test_scale(tmp_path: Path) -> None:
+    few = ("--anonymizers", "copy", "--attacker", "edge_match", "--distinct", "4")
+    printed = run("scale.py", "--quick", *few, "--out", str(tmp_path))
+    report = json.loads((tmp_path / "scale.json").read_text("utf-8"))["copy"]
+    small, large = report["runs"]
+    assert (small["pictures"], large["pictures"]) == (300, 1500)
+    for found in (small, large):
+        count = found["pictures"]
+        assert found["rows"] == {"faces": count, "anonymize": count, "embed": 2 * count}
+        assert (found["attacks"], found["probes"]) == (9, count)
+        stages = found["stages"]
+        assert list(stages) == ["start", "faces", "anonymize", "embed", "rank"]
+        assert all(stages[name]["cpu"] > 0 for name in ("faces", "anonymize", "embed"))
+        assert stages["anonymize"]["bytes"] > 1000 * count
+        memory = found["memory"]
+        assert 300 < memory["pss"] <= memory["rss"]
+        assert memory["pss"] == pytest.approx(
+            memory["own"] + memory["store"] + memory["files"], rel=0.2
+        )
+    assert large["spilled"] == 0
+    assert report["rss"] == pytest.approx(
+        large["memory"]["rss"] / small["memory"]["rss"], abs=0.001
+    )
+    assert report["rss"] < 1.3
+    assert report["cpu"] < 1.05
+    assert "1500 against 300 pictures:" in printed

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from cldmray.command import connected, run_or_exit, storage_note
 from cldmray.engine import cluster
 from cldmray.engine.cluster import EngineConfig
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, StorageError
 from cldmray.tracking import Tracker, TrackingConfig, TrackingError
 
 
@@ -162,3 +162,15 @@ def test_a_submitted_job_says_what_would_be_lost(
     assert storage_note(composed) == ""
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     assert storage_note(composed) == ""
+
+
+def test_nothing_is_connected_to_where_results_cannot_be_written(
+    joined: list[EngineConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    folders = {"work": str(tmp_path / "work"), "output": str(tmp_path / "file")}
+    with pytest.raises(StorageError, match="^output: cannot write"):
+        connected(TrackingConfig(uri=uri), EngineConfig(), **folders)
+    assert joined == []
+    assert not (tmp_path / "runs.db").exists()

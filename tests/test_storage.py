@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -6,7 +9,20 @@ import pytest
 from pyarrow import fs
 
 from cldmray import storage
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, StorageError
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMITED = """
+import resource, sys
+from cldmray import storage
+from cldmray.errors import StorageError
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    storage.write_bytes(sys.argv[1], bytes(2000))
+except StorageError as error:
+    print(error)
+storage.write_bytes(sys.argv[1] + "-small", bytes(500))
+"""
 
 TABLE = pa.table({"name": ["a", "b"], "count": [1, 2]})
 
@@ -51,6 +67,29 @@ class TestFiles:
         assert storage.read_bytes(uri) == b"old"
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
+    def test_a_file_that_grows_too_large_is_named_and_leaves_nothing(self, tmp_path: Path) -> None:
+        found = subprocess.run(
+            [sys.executable, "-c", LIMITED, str(tmp_path / "file")],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert found.returncode == 0, found.stderr
+        assert found.stdout == (
+            f"cannot write {tmp_path}/file: File too large; make room there, then run the same "
+            "command again: finished stages are kept and found\n"
+        )
+        assert [path.name for path in tmp_path.iterdir()] == ["file-small"]
+
+    def test_a_place_that_cannot_be_a_folder_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        expected = "Not a directory; see that it is there and that you may write there"
+        with pytest.raises(StorageError, match=f"{tmp_path}/file/below/x: {expected}"):
+            storage.write_bytes(str(tmp_path / "file" / "below" / "x"), b"")
+        with pytest.raises(StorageError, match=f"cannot write {tmp_path}/file/below: {expected}"):
+            storage.make_folder(str(tmp_path / "file" / "below"))
+
     def test_odd_names(self, tmp_path: Path) -> None:
         uri = storage.join(str(tmp_path), "a b%20c", "näme=1", "x?y#z")
         storage.write_bytes(uri, b"odd")
@@ -75,6 +114,29 @@ class TestFiles:
         for _ in range(2):
             storage.make_folder(str(tmp_path / "x" / "y"))
         assert (tmp_path / "x" / "y").is_dir()
+
+
+class TestWritable:
+    def test_a_folder_is_made_and_left_empty(self, tmp_path: Path) -> None:
+        storage.check_writable("work", str(tmp_path / "deep" / "work"))
+        assert list((tmp_path / "deep" / "work").iterdir()) == []
+
+    def test_the_key_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(StorageError, match=f"^output: cannot write {tmp_path}/file/"):
+            storage.check_writable("output", str(tmp_path / "file"))
+        with pytest.raises(StorageError, match="^work: cannot open nowhere://x: "):
+            storage.check_writable("work", "nowhere://x")
+
+    def test_what_failed_decides_what_is_advised(self) -> None:
+        told = [str(storage.unwritable("x", code, "some\n words")) for code in (28, 30, 5, None)]
+        reasons = [text.removeprefix("cannot write x: ").partition(", then")[0] for text in told]
+        assert reasons == [
+            "No space left on device; make room there",
+            "Read-only file system; make it writable",
+            "Input/output error; see that it is there and that you may write there",
+            "some words; see that it is there and that you may write there",
+        ]
 
 
 class TestTables:

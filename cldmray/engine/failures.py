@@ -1,12 +1,16 @@
 """Errors that workers raised, told to the user as if they had been raised here."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cldmray import errors
+from ray.exceptions import RayError
+
+from cldmray import errors, storage
 
 OWN = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.+)$", re.MULTILINE)
+SYSTEM = re.compile(r"^OSError: \[Errno (\d+)\] (.+)$", re.MULTILINE)
 
 
 @contextmanager
@@ -14,22 +18,28 @@ def own_errors() -> Iterator[None]:
     """Raise cldmray's own error where a worker's traceback ends in one.
 
     Ray hands on an exception of a data task, an actor or a training worker as text inside one of
-    its own, whatever it was.
+    its own, which may be of the worker's class as well. What Ray itself cannot write, such as the
+    checkpoint of a training, it tells in the same way.
 
     Raises:
         CldmrayError: of the class, and with the first line of the message, that the worker raised.
+        StorageError: Ray found a storage full or read-only.
     """
     try:
         yield
-    except errors.CldmrayError:
-        raise
     except Exception as error:
+        if isinstance(error, errors.CldmrayError) and not isinstance(error, RayError):
+            raise
         raised = [
             (kind, message)
             for name, message in OWN.findall(str(error))
             if isinstance(kind := getattr(errors, name, None), type)
         ]
-        if not raised:
-            raise
-        kind, message = raised[-1]
-        raise kind(message) from error
+        if raised:
+            kind, message = raised[-1]
+            raise kind(message) from error
+        for code, reason in SYSTEM.findall(str(error)):
+            if int(code) in (*storage.FULL, errno.EROFS):
+                place = f"what a worker keeps ({reason})"
+                raise storage.unwritable(place, int(code), reason) from error
+        raise

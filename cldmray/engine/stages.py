@@ -19,6 +19,14 @@ class StageTime(NamedTuple):
     reused: bool
 
 
+class Work(NamedTuple):
+    """What a stage does: its name, everything that decides the result, keys of its inputs."""
+
+    name: str
+    settings: Mapping[str, Any]
+    inputs: Sequence[str]
+
+
 class Stages:
     """Runs stages under one work folder and remembers how long each took.
 
@@ -31,6 +39,16 @@ class Stages:
         self.work = work
         self.announce = announce
         self.times: list[StageTime] = []
+
+    def place(self, work: Work) -> tuple[str, str]:
+        """Key and folder of a stage, whether it has run or not."""
+        identity = {"stage": work.name, "version": __version__, "inputs": list(work.inputs)}
+        key = hashing.fingerprint({**identity, "settings": hashing.describe(work.settings)})
+        return key, storage.join(self.work, f"{work.name}-{key}")
+
+    def finished(self, work: Work) -> bool:
+        """Whether the stage would be found."""
+        return read_manifest(self.place(work)[1]) is not None
 
     def run(
         self,
@@ -50,9 +68,7 @@ class Stages:
         Raises:
             CldmrayError: ``produce`` returned without committing, or one of its workers raised it.
         """
-        identity = {"stage": name, "version": __version__, "inputs": list(inputs)}
-        key = hashing.fingerprint({**identity, "settings": hashing.describe(settings)})
-        folder = storage.join(self.work, f"{name}-{key}")
+        key, folder = self.place(Work(name, settings, inputs))
         started = time.perf_counter()
         manifest = read_manifest(folder)
         reused = manifest is not None

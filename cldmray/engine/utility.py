@@ -16,6 +16,7 @@ from cldmray import storage
 from cldmray.attackers.detector import YuNet
 from cldmray.conditions.canny import Canny
 from cldmray.engine.attribute_probe import Probe, fit_probes, small_pictures
+from cldmray.engine.chosen import chosen_rows
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import ORIGINAL
 from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
@@ -245,7 +246,6 @@ def measure_utility(
 def _read(uri: str, view: str, samples: pa.Array) -> pa.Table:
     """Rows of some samples of a file, with their view: the anonymizer where none is given."""
     columns = ["sample_id", "identity", "image", *([] if view else ["anonymizer"])]
-    rows = storage.read_table(uri, columns)
-    rows = rows.filter(pc.is_in(rows["sample_id"], samples))
+    rows = chosen_rows(uri, columns, samples)
     given = pa.array([view] * len(rows), pa.string()) if view else rows["anonymizer"]
     return pa.table({**{name: rows[name] for name in columns[:3]}, "view": given})

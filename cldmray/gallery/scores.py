@@ -22,8 +22,8 @@ Float32 = npt.NDArray[np.float32]
 SAME_SCORE = 1e-6
 """Inner products of unit float32 vectors that differ by no more are equal but for rounding."""
 
-CELLS = 20_000_000
-"""Scores that are held in memory at once."""
+CELLS = 8_000_000
+"""Scores of a block, of which a few copies are held in memory at once."""
 
 SHARD_ROWS = 65_536
 """References that are compared at once."""
@@ -135,4 +135,7 @@ def settled_blocks(scores: Scores) -> Iterator[ScoreBlock]:
     """
     for rows, found in scores.blocks():
         own = found[np.arange(len(rows)), scores.own[rows], None]
-        yield ScoreBlock(rows, np.where(np.abs(found - own) <= SAME_SCORE, own, found))
+        gap = found - own
+        same = np.abs(gap, out=gap) <= SAME_SCORE
+        del gap
+        yield ScoreBlock(rows, np.where(same, own, found))

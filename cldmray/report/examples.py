@@ -1,46 +1,57 @@
 """Example pictures for the report: a few evaluation photographs and what became of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cldmray.conditions.base import Condition
 from cldmray.faces.records import decode_picture
 from cldmray.report.model import Grid, GridRow
 
 
-def example_grid(
-    faces: pa.Table,
-    anonymized: Mapping[str, tuple[Mapping[str, Condition], pa.Table]],
-    count: int,
-) -> Grid:
-    """One photograph each of the first ``count`` people that every anonymizer has redrawn.
+def choose_examples(faces: pa.Table, redrawn: Iterable[pa.Table], count: int) -> list[str]:
+    """Samples: one photograph each of the first ``count`` people that everybody has redrawn.
 
     Args:
-        faces: evaluation rows of the faces table, sorted by sample id.
-        anonymized: by anonymizer name, its conditions and the evaluation rows of its table.
-        count: pictures in a row, >= 0.
+        faces: ``sample_id`` and ``identity`` of the evaluation people, sorted by sample id.
+        redrawn: ``sample_id`` of every anonymizer's pictures.
+        count: >= 0.
+    """
+    complete = faces
+    for table in redrawn:
+        complete = complete.filter(pc.is_in(complete["sample_id"], table["sample_id"]))
+    chosen: dict[str, str] = {}
+    pairs = (complete[name].to_pylist() for name in ("sample_id", "identity"))
+    for sample, identity in zip(*pairs, strict=True):
+        if len(chosen) == count:
+            break
+        chosen.setdefault(identity, sample)
+    return list(chosen.values())
+
+
+def example_grid(
+    faces: pa.Table, anonymized: Mapping[str, tuple[Mapping[str, Condition], pa.Table]]
+) -> Grid:
+    """Photographs and what became of them.
+
+    Args:
+        faces: rows of the chosen samples in the faces table.
+        anonymized: by anonymizer name, its conditions and its rows of the same samples.
     """
     redrawn = {
         name: dict(zip(table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True))
         for name, (_, table) in anonymized.items()
     }
-    chosen: dict[str, tuple[str, bytes]] = {}
-    columns = (faces[name].to_pylist() for name in ("sample_id", "identity", "image"))
-    for sample, identity, image in zip(*columns, strict=True):
-        complete = all(sample in pictures for pictures in redrawn.values())
-        if complete and identity not in chosen and len(chosen) < count:
-            chosen[identity] = (sample, image)
+    chosen = dict(zip(faces["sample_id"].to_pylist(), faces["image"].to_pylist(), strict=True))
     if not chosen:
         return Grid(np.zeros((0, 1, 1, 3), np.uint8), [])
-    originals = np.stack([decode_picture(image) for _, image in chosen.values()])
+    originals = np.stack([decode_picture(image) for image in chosen.values()])
     rows = []
     for name, (conditions, _) in anonymized.items():
         maps = [condition(originals) for condition in conditions.values()]
         shown = np.maximum.reduce(maps) if maps else None
-        pictures = np.stack(
-            [decode_picture(redrawn[name][sample]) for sample, _ in chosen.values()]
-        )
+        pictures = np.stack([decode_picture(redrawn[name][sample]) for sample in chosen])
         rows.append(GridRow(name, shown, pictures))
     return Grid(originals, rows)

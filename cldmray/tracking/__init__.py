@@ -4,11 +4,13 @@ from cldmray.tracking.connection import TrackingError
 from cldmray.tracking.redact import redact, redact_text
 from cldmray.tracking.run import Run
 from cldmray.tracking.runs import Tracker, TrackingConfig
+from cldmray.tracking.survival import Survival
 from cldmray.tracking.values import metric_name, result_metrics
 from cldmray.tracking.versions import git_commit, package_versions
 
 __all__ = [
     "Run",
+    "Survival",
     "Tracker",
     "TrackingConfig",
     "TrackingError",

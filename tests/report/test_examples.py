@@ -4,12 +4,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from cldmray.conditions import Canny, SoftEdge
 from cldmray.conditions.base import Condition
 from cldmray.faces.records import Pictures, decode_picture, encode_picture
-from cldmray.report.examples import example_grid
+from cldmray.report.examples import choose_examples
+from cldmray.report.examples import example_grid as grid_of
+from cldmray.report.model import Grid
 
 NONE: Mapping[str, Condition] = {}
 
@@ -38,6 +41,18 @@ def faces() -> pa.Table:
 
 def redrawn(samples: list[str], level: int) -> pa.Table:
     return table(dict.fromkeys(samples, level))
+
+
+def example_grid(
+    faces: pa.Table, tables: Mapping[str, tuple[Mapping[str, Condition], pa.Table]], count: int
+) -> Grid:
+    """The grid of the samples that are chosen."""
+    chosen = choose_examples(faces, [rows for _, rows in tables.values()], count)
+
+    def own(rows: pa.Table) -> pa.Table:
+        return rows.filter(pc.is_in(rows["sample_id"], pa.array(chosen, pa.string())))
+
+    return grid_of(own(faces), {name: (maps, own(rows)) for name, (maps, rows) in tables.items()})
 
 
 ALL = ["ann/1", "ann/2", "bob/1", "cat/1", "cat/2"]

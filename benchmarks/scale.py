@@ -1,0 +1,127 @@
+"""Memory and time of an audit's stages at several numbers of pictures.
+
+    python benchmarks/scale.py [--quick] [--anonymizers copy cldm] [--pictures 2000 20000]
+
+Synthetic people are drawn, anonymized, embedded and ranked, at every size in processes of their
+own, on Ray's default settings for a laptop. Every second the memory of these processes is
+added up: *RSS* counts shared pages once for each process, *PSS* once in all.
+
+- *memory*: the peak at the largest number of pictures against that at the smallest; it should
+  stay flat (goal: at most 1.2).
+- *time*: the same ratio of the times, divided by that of the pictures (goal: at most 1.05). Where
+  other work shares the machine, processor seconds tell more than those of the clock.
+- *--distinct 10*: drawing people takes more time than handling them. So few leave the stage of the
+  photographs without its costs, and all others as they are.
+- *a picture costs*: what the further pictures of the largest size took, per picture; starting
+  processes and loading models is not in it.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from scaling.processes import Memory, Tree
+from scaling.table import goals, head, rows, summary
+
+HERE = Path(__file__).resolve().parent
+INTERVAL = 1.0
+QUICK = (300, 1500)
+
+
+def measure(settings: dict[str, Any]) -> dict[str, Any]:
+    """Run the stages once; adds processor seconds and the memory of each stage to what they say."""
+    with tempfile.TemporaryDirectory(prefix="scale") as folder:
+        command = [sys.executable, str(HERE / "scaling" / "stages.py")]
+        process = subprocess.Popen(
+            [*command, json.dumps({**settings, "folder": folder})],
+            env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        tree, stage, done = Tree(process.pid), ["start"], threading.Event()
+        memory: dict[str, Memory] = {}
+        cpu: dict[str, float] = {}
+
+        def watch() -> None:
+            while not done.wait(INTERVAL):
+                name, before = stage[0], tree.cpu_seconds()
+                memory[name] = memory.get(name, Memory()).peak(tree.sample())
+                cpu[name] = cpu.get(name, 0.0) + tree.cpu_seconds() - before
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        found: dict[str, Any] = {}
+        try:
+            for line in process.stdout or ():
+                told = json.loads(line)
+                found, stage[0] = (told, "end") if "stages" in told else ({}, told["begin"])
+        finally:
+            done.set()
+            watcher.join()
+            process.kill()
+        if not found:
+            raise SystemExit(f"the stages failed: {settings}")
+    for name, values in found["stages"].items():
+        values["cpu"] = cpu.get(name, 0.0)
+        values["memory"] = vars(memory.get(name, Memory()))
+    whole = Memory()
+    for part in memory.values():
+        whole = whole.peak(part)
+    return {**settings, **found, "memory": vars(whole)}
+
+
+def environment() -> dict[str, str]:
+    """That of the measured processes: no telemetry, no waiting for less patient workers."""
+    fixed = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    fixed["RAY_worker_niceness"] = "0"
+    return {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **os.environ, **fixed}
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines at once."""
+    for line in lines:
+        print(line, flush=True)
+
+
+def main() -> None:
+    """Measure every anonymizer at every size, print tables and one line of JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--anonymizers", nargs="+", default=["copy", "cldm"])
+    parser.add_argument("--pictures", nargs="+", type=int, default=[2000, 20000])
+    parser.add_argument("--attacker", default="off_the_shelf")
+    parser.add_argument("--distinct", type=int, help="people who are drawn; others repeat them")
+    parser.add_argument("--actors", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} pictures")
+    parser.add_argument("--out", type=Path, help="folder for scale.json")
+    arguments = parser.parse_args()
+    sizes = sorted(QUICK if arguments.quick else arguments.pictures)
+    report = {}
+    for name in arguments.anonymizers:
+        settings = {
+            "anonymizer": name,
+            "attacker": arguments.attacker,
+            "distinct": arguments.distinct,
+            "engine": {"actors": arguments.actors},
+        }
+        show(head(name, arguments.attacker))
+        runs = []
+        for size in sizes:
+            runs.append(measure({**settings, "pictures": size}))
+            show(rows(runs[-1]))
+        show(summary(runs[0], runs[-1]) if len(runs) > 1 else [])
+        report[name] = {"runs": runs, **goals(runs[0], runs[-1])}
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "scale.json").write_text(json.dumps(report, indent=1), "utf-8")
+    print(json.dumps({name: goals(r["runs"][0], r["runs"][-1]) for name, r in report.items()}))
+
+
+if __name__ == "__main__":
+    main()

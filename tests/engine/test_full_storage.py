@@ -1,0 +1,123 @@
+"""Stages on a real file system that is full or read-only, with real Ray workers."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from cldmray.anonymizers.copy import Copy
+from cldmray.engine.anonymize import anonymize
+from cldmray.engine.checkpoints import attacker_trainer, last_checkpoint
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.faces import load_faces
+from cldmray.engine.failures import own_errors
+from cldmray.engine.stages import Stages
+from cldmray.engine.tables import StageTable
+from cldmray.errors import StorageError
+from cldmray.faces.records import EVALUATION
+from cldmray.faces.synthetic import SyntheticFaces
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+
+SOURCE = SyntheticFaces(people=16, photos_per_person=3)
+SMALL_KIB = 512
+"""Room for the faces, but not for their copies as well."""
+
+
+def mount(*arguments: str) -> bool:
+    command = ["mount", "-t", "tmpfs", *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A small file system of its own, and a function that changes its mount options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not mount("-o", f"size={SMALL_KIB}k", "tmpfs", str(folder)):
+        pytest.skip("needs a user who may mount a small tmpfs")
+
+    def remount(options: str) -> None:
+        assert mount("-o", f"remount,{options}", "tmpfs", str(folder))
+
+    yield folder, remount
+    subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=60)
+
+
+def work(folder: Path, engine: EngineConfig, lines: list[str]) -> tuple[StageTable, StageTable]:
+    """Faces and their copies, in stages."""
+    stages = Stages(str(folder), lines.append)
+    listing = SOURCE.listing()
+    splits = pa.array([EVALUATION] * listing.num_rows, pa.string())
+    listing = listing.append_column("split", splits)
+    faces = stages.run("faces", {}, [], partial(load_faces, SOURCE, listing, engine))
+    draws = {EVALUATION: 1}
+    copies = stages.run(
+        "copy", {}, [faces.key], lambda f: anonymize(faces, Copy(), draws, 0, engine, f)
+    )
+    return faces, copies
+
+
+def test_a_full_disk_keeps_what_is_finished(
+    disk: tuple[Path, Callable[[str], None]], tmp_path: Path, engine: EngineConfig
+) -> None:
+    folder, remount = disk
+    lines: list[str] = []
+    expected = (
+        rf"^cannot write {folder}/copy-\w+/part-\w+\.parquet: No space left on device; make room "
+        "there, then run the same command again: finished stages are kept and found$"
+    )
+    with pytest.raises(StorageError, match=expected):
+        work(folder, engine, lines)
+    assert [line.partition(":")[0] for line in lines] == ["faces ...", "faces", "copy ..."]
+    assert not list(folder.rglob("*.partial"))
+    remount("size=16m")
+    faces, copies = work(folder, engine, lines)
+    assert lines[3] == f"faces: {faces.manifest.rows} rows, found"
+    undisturbed = work(tmp_path / "calm", engine, [])[1]
+    assert copies.read().equals(undisturbed.read())
+    assert copies.manifest.content == undisturbed.manifest.content
+
+
+def test_a_read_only_disk_is_named(
+    disk: tuple[Path, Callable[[str], None]], engine: EngineConfig
+) -> None:
+    folder, remount = disk
+    remount("ro")
+    expected = rf"^cannot write {folder}/faces-\w+: Read-only file system; make it writable, then"
+    with pytest.raises(StorageError, match=expected):
+        work(folder, engine, [])
+    remount("rw,size=16m")
+    assert work(folder, engine, [])[1].manifest.rows == SOURCE.listing().num_rows
+
+
+def fill(config: dict[str, Any]) -> None:
+    """A training whose checkpoint has a MiB."""
+    import tempfile
+
+    import ray.train
+    from ray.train import Checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "state").write_bytes(bytes(2**20))
+        ray.train.report({"loss": 0.0}, checkpoint=Checkpoint.from_directory(folder))
+
+
+def test_a_checkpoint_that_does_not_fit_is_named(
+    disk: tuple[Path, Callable[[str], None]], engine: EngineConfig
+) -> None:
+    folder, remount = disk
+    trainer = attacker_trainer(fill, {}, engine, str(folder / "training"))
+    with pytest.raises(StorageError, match="No space left on device; make room"), own_errors():
+        last_checkpoint(trainer, "filler").__enter__()
+    remount("size=16m")
+    trainer = attacker_trainer(fill, {}, engine, str(folder / "training"))
+    with last_checkpoint(trainer, "filler") as found:
+        assert (found / "state").stat().st_size == 2**20

@@ -1,0 +1,36 @@
+import pytest
+
+from cldmray.tracking import Survival, TrackingError
+
+
+def test_nothing_is_held_back_before_the_results_are_written() -> None:
+    with pytest.raises(TrackingError, match="^no server$"), Survival():
+        raise TrackingError("no server")
+
+
+def test_a_failure_of_mlflow_is_raised_at_the_end() -> None:
+    shown = []
+    with Survival() as work:
+        work.written("out")
+        raise TrackingError("MLflow at x cannot be used: gone; see that it runs")
+    shown.append("report")
+    with pytest.raises(TrackingError) as caught:
+        work.end()
+    assert shown == ["report"]
+    assert str(caught.value) == (
+        "the results are complete in out, but not in MLflow. MLflow at x cannot be used: gone; see "
+        "that it runs. To record them, run the same command again: finished stages are found"
+    )
+    assert caught.value.__cause__ is None
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(KeyboardInterrupt), Survival() as work:
+        work.written("out")
+        raise KeyboardInterrupt
+
+
+def test_nothing_failed() -> None:
+    with Survival() as work:
+        work.written("out")
+    work.end()
