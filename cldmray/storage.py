@@ -5,6 +5,7 @@ stores (an object appears whole or not at all).
 """
 
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from cldmray.errors import BadInputError
+
+PARTIAL = ".partial"
+"""Ending of a local file that is being written, or was when its writer was killed."""
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
@@ -69,7 +73,7 @@ def write_bytes(uri: str, content: bytes) -> None:
     local = isinstance(filesystem, fs.LocalFileSystem)
     parent = path.rsplit("/", 1)[0]
     filesystem.create_dir(parent, recursive=True)
-    target = f"{path}.{uuid.uuid4().hex}.partial" if local else path
+    target = f"{path}.{uuid.uuid4().hex}{PARTIAL}" if local else path
     try:
         with filesystem.open_output_stream(target) as stream:
             stream.write(content)
@@ -79,6 +83,13 @@ def write_bytes(uri: str, content: bytes) -> None:
         if local:
             Path(target).unlink(missing_ok=True)
         raise
+
+
+def delete(uri: str) -> None:
+    """Delete a file, if it is there."""
+    filesystem, path = resolve(uri)
+    with suppress(FileNotFoundError):
+        filesystem.delete_file(path)
 
 
 def write_table(uri: str, table: pa.Table) -> None:

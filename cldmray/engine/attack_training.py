@@ -131,8 +131,8 @@ def check_training(rung: TrainedRung, engine: EngineConfig) -> None:
         and not engine.gpus_per_train_worker
     ):
         raise ConfigError(
-            f"encoder.norm: batch on {engine.most_train_workers} training workers needs GPUs; choose "
-            "group or frozen, or engine.train_workers=1"
+            f"encoder.norm: batch on {engine.most_train_workers} training workers needs GPUs; "
+            "choose group or frozen, or engine.train_workers=1"
         )
 
 

@@ -83,9 +83,7 @@ class EngineConfig:
         for most, least in (("max_actors", "actors"), ("max_train_workers", "train_workers")):
             value = getattr(self, most)
             if value is not None and value < getattr(self, least):
-                raise ValueError(
-                    f"{most}: must be at least {least}, {getattr(self, least)}, or null; got {value}"
-                )
+                raise ValueError(f"{most}: must be null or at least {least}, got {value}")
         if self.object_store_mb < 80:
             raise ValueError(f"object_store_mb: must be at least 80, got {self.object_store_mb}")
 
@@ -98,12 +96,13 @@ class EngineConfig:
     def pool(self) -> ActorPoolStrategy:
         """How many actors a stage gets; an elastic pool begins with those that there is room for.
 
-        Ray must have been started.
+        Ray must have been started. A CPU is left for the tasks that feed the actors.
         """
         if self.max_actors is None:
             return ActorPoolStrategy(size=self.actors)
         wanted = {"CPU": self.cpus_per_actor, "GPU": self.gpus_per_actor}
         there = ray.cluster_resources()
+        there["CPU"] = max(0.0, there.get("CPU", 0.0) - 1)
         room = [int(there.get(kind, 0.0) // share) for kind, share in wanted.items() if share]
         begin = max(self.actors, min([self.max_actors, *room]))
         return ActorPoolStrategy(min_size=self.actors, max_size=self.max_actors, initial_size=begin)

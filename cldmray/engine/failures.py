@@ -1,11 +1,21 @@
-"""Errors that workers raised, told to the user as if they had been raised here."""
+"""What workers raise and what the cluster loses: told to the user, or worked around."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    WorkerCrashedError,
+)
 
 from cldmray import errors
 
+LOSSES = (NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError)
+"""What Ray raises where something was lost that it cannot bring back itself."""
+ATTEMPTS = 5
 OWN = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.+)$", re.MULTILINE)
 
 
@@ -33,3 +43,21 @@ def own_errors() -> Iterator[None]:
             raise
         kind, message = raised[-1]
         raise kind(message) from error
+
+
+def through_losses(work: Callable[[], None], announce: Callable[[str], None]) -> None:
+    """Do the work, and again where the cluster lost something that Ray cannot bring back.
+
+    Ray repeats tasks, restarts actors and computes lost blocks again by itself. What remains are
+    actors of its own that it does not restart, and losses that follow each other too quickly.
+
+    Raises:
+        RayError: the last of ``ATTEMPTS`` losses.
+    """
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            return work()
+        except LOSSES as error:
+            if not left:
+                raise
+            announce(f"lost a part of the cluster ({type(error).__name__}), once more ...")

@@ -207,6 +207,15 @@ class RecordsSink(Datasink[list[_Part]]):
             rejected=len(rejected),
         )
         commit(self.folder, manifest)
+        self._sweep(files)
+
+    def _sweep(self, files: Iterable[str]) -> None:
+        """Delete what drivers and tasks that were killed have left beside the table's files."""
+        for info in storage.list_files(self.folder, recursive=False):
+            name = info.base_name
+            left = name.startswith("part-") and name not in files
+            if left or name.endswith(storage.PARTIAL):
+                storage.delete(storage.join(self.folder, name))
 
 
 def write_records(stream: Dataset, folder: str, schema: pa.Schema) -> None:

@@ -120,7 +120,7 @@ LOSSES = {"contrast": loss_of, "guided": guided_loss_of}
 
 
 def work(rank: int, folder: Path, kind: str, cut: int) -> None:
-    """One of two processes, of which the first takes ``cut`` pairs; for it this file is a script."""
+    """One of two processes, the first of which takes ``cut`` pairs; this file is their script."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
     own = slice(cut, BATCH) if rank else slice(cut)
