@@ -15,6 +15,7 @@ ended before enough processes could be killed.
 import argparse
 import json
 import random
+import signal
 import sys
 import tempfile
 from dataclasses import asdict
@@ -80,6 +81,7 @@ def disturbed(cluster: Cluster, options: argparse.Namespace, folder: Path) -> li
 
 def main() -> None:
     options = parsed()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     options.out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     cluster = Cluster(folder / "ray", environment(), options.nodes)

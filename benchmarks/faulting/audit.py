@@ -1,5 +1,6 @@
 """A small audit as a process of its own, and what it leaves behind."""
 
+import atexit
 import hashlib
 import os
 import re
@@ -87,6 +88,7 @@ class Driver:
             command, env=dict(environment), cwd=folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+        atexit.register(self.process.kill)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 

@@ -7,8 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 STARTS = 5
@@ -45,15 +46,24 @@ class Node:
         command += ["--node-ip-address=127.0.0.1", "--disable-usage-stats"]
         command += ["--min-worker-port=0", "--max-worker-port=0"]
         command += [f"--{name}={free_port()}" for name in ports]
-        with log.open("ab") as output:
+        self.log = log
+        with log.open("wb") as output:
             self.process = subprocess.Popen(
                 command, env=dict(environment), stdout=output, stderr=output,
                 start_new_session=True,
             )  # fmt: skip
 
+    def starts(self) -> bool:
+        """Whether it has started; returns when that is known."""
+        while self.process.poll() is None:
+            if "Ray runtime started" in self.log.read_text():
+                return True
+            time.sleep(0.1)
+        return False
+
     def processes(self) -> dict[int, str]:
         """Title of every process of the node, by its id."""
-        return processes_of_session(self.process.pid)
+        return processes_of_sessions({self.process.pid})
 
     def kill(self) -> int:
         """Kill -9 all processes of the node, as when a machine loses its power; returns how many.
@@ -90,23 +100,21 @@ def start_head(
         arguments = ["--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"]
         arguments += [f"--temp-dir={folder}", f"--object-store-memory={HEAD_STORE}", *further]
         node = Node(arguments, environment, log)
-        while node.process.poll() is None:
-            if "Ray runtime started" in log.read_text():
-                return f"127.0.0.1:{port}", node
-            time.sleep(0.1)
+        if node.starts():
+            return f"127.0.0.1:{port}", node
         node.kill()
     raise RuntimeError(f"Ray's head did not start; see {folder}")
 
 
-def processes_of_session(session: int) -> dict[int, str]:
-    """Title of every living process of a session of the system, by its id."""
+def processes_of_sessions(sessions: Set[int]) -> dict[int, str]:
+    """Title of every living process of some sessions of the system, by its id."""
     found = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal():
             continue
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] != "Z":
+            if int(fields[3]) in sessions and fields[0] != "Z":
                 title = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
                 found[int(folder.name)] = title.decode(errors="replace").strip()
         except (FileNotFoundError, ProcessLookupError):
@@ -176,6 +184,8 @@ class ElasticHead:
 class Cluster:
     """A head without CPUs, on which drivers run, and worker nodes of ``NODE_CPUS`` each.
 
+    A worker node that ends, whatever the reason, is replaced by another at once.
+
     Args:
         folder: for Ray's files and logs; its path must be short, for the sake of sockets.
         environment: of all nodes.
@@ -188,28 +198,44 @@ class Cluster:
         folder.mkdir(parents=True)
         self.address, self.head = start_head(folder, environment, [])
         self.nodes: list[Node] = []
+        self._count = 0
+        self._ends = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
         for _ in range(nodes):
             self.grow()
 
     def grow(self) -> None:
-        """Start one more worker node."""
+        """Start one more worker node; returns when it runs."""
+        place = len(self.nodes)
+        self.nodes.append(self._new())
+        while not self.nodes[place].starts():
+            time.sleep(1.0)
+
+    def shrink(self) -> None:
+        """Kill the youngest worker node for good."""
+        self.nodes.pop().kill()
+
+    def _new(self) -> Node:
+        self._count += 1
         arguments = [f"--address={self.address}", f"--num-cpus={NODE_CPUS}"]
         arguments += [f"--object-store-memory={NODE_STORE}"]
-        log = self.folder / "nodes.log"
-        self.nodes.append(Node(arguments, self.environment, log))
+        return Node(arguments, self.environment, self.folder / f"node-{self._count}.log")
 
-    def mend(self) -> None:
-        """Replace worker nodes that have ended by themselves, as those that could not start."""
-        for node in [node for node in self.nodes if node.process.poll() is not None]:
-            node.kill()
-            self.nodes.remove(node)
-            self.grow()
+    def _keep(self) -> None:
+        while not self._ends.wait(0.2):
+            for node in list(self.nodes):
+                if node.process.poll() is not None and node in self.nodes:
+                    node.kill()
+                    self.nodes[self.nodes.index(node)] = self._new()
 
     def workers(self) -> dict[int, str]:
         """Title of every process of the worker nodes, by its id."""
-        return {pid: title for node in self.nodes for pid, title in node.processes().items()}
+        return processes_of_sessions({node.process.pid for node in self.nodes})
 
     def stop(self) -> None:
         """End all nodes."""
+        self._ends.set()
+        self._keeper.join()
         for node in (*self.nodes, self.head):
             node.stop()

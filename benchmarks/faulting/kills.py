@@ -10,7 +10,7 @@ from pathlib import Path
 from faulting.audit import Driver, kept_files
 from faulting.cluster import Cluster, kill
 
-POLL = 0.02
+POLL = 0.1
 PATIENCE = 1500.0
 """Seconds after which an audit counts as stuck."""
 SPAN = 0.8
@@ -114,7 +114,6 @@ class Disturbance:
         while driver.stage != stage:
             if not driver.running or stage in driver.seconds or time.monotonic() > deadline:
                 return None
-            self.cluster.mend()
             time.sleep(POLL)
         for _ in self._while_running(driver, stage):
             if self._victims():
@@ -130,7 +129,6 @@ class Disturbance:
 
     def _while_running(self, driver: Driver, stage: str) -> Iterator[None]:
         while driver.stage == stage:
-            self.cluster.mend()
             yield
             time.sleep(POLL)
 
@@ -148,8 +146,7 @@ class Disturbance:
         if self.target is TARGETS["driver"]:
             driver.kill()
         elif self.target.title is None:
-            self.cluster.nodes.pop(victim).kill()
-            self.cluster.grow()
+            self.cluster.nodes[victim].kill()
         else:
             kill(victim)
 
