@@ -2,11 +2,11 @@
 
     python benchmarks/faults.py [--kills 4] [--seed 0] [--targets driver node ...] [--out DIR]
 
-Starts a head and two worker nodes on this machine, runs a small audit undisturbed, and then once
-for each target: an anonymizer actor, an embedding actor, a training worker, a whole worker node and
-the driver, each killed with SIGKILL at moments drawn with the seed; a killed node is replaced by
-another, a killed driver is started again. Every picture, embedding, encoder and table must be the
-same, byte by byte.
+Starts a head and two worker nodes on this machine and runs a small audit undisturbed; then one in
+which anonymizer actors, embedding actors and training workers are killed, one in which whole worker
+nodes are, and one whose driver is: with SIGKILL, in stages and at moments drawn with the seed. A
+killed node is replaced by another, a killed driver is started again. Every picture, embedding,
+encoder and table must be the same, byte by byte.
 
 Writes ``faults.json`` and the table ``faults.md``. Exit status 1: something differed, or stages
 ended before enough processes could be killed.
@@ -18,6 +18,7 @@ import random
 import signal
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,9 @@ from faulting.cluster import Cluster
 from faulting.kills import PATIENCE, TARGETS, Disturbance, Kill
 
 ROUNDS = 3
-"""Audits of one target at most, until it has been killed often enough."""
+"""Audits of the same targets at most, until each has been killed often enough."""
+TOGETHER = (("anonymizer", "embedding", "training"), ("node",), ("driver",))
+"""Targets that one audit has to bear."""
 
 
 def parsed() -> argparse.Namespace:
@@ -62,20 +65,21 @@ def disturbed(cluster: Cluster, options: argparse.Namespace, folder: Path) -> li
     expected = kept_files(undisturbed.folder)
     seconds = ", ".join(f"{name} {took:.1f} s" for name, took in undisturbed.seconds.items())
     print(f"undisturbed: {len(expected)} files; {seconds}", flush=True)
+    disturbance = Disturbance(cluster, start, undisturbed.seconds, expected)
     kills: list[Kill] = []
-    for name in options.targets:
-        own: list[Kill] = []
+    for targets in TOGETHER:
+        chosen = [name for name in targets if name in options.targets]
         for number in range(ROUNDS):
-            disturbance = Disturbance(
-                cluster, TARGETS[name], start, undisturbed.seconds, expected,
-                random.Random(f"{options.seed} {name} {number}"),
-            )  # fmt: skip
-            own += disturbance.run(folder / f"{name}-{number}", options.kills - len(own))
-            if len(own) >= options.kills:
+            done = Counter(kill.target for kill in kills)
+            wanted = {name: options.kills - done[TARGETS[name].name] for name in chosen}
+            wanted = {name: count for name, count in wanted.items() if count > 0}
+            if not wanted:
                 break
-        for kill in own:
-            print(f"{kill.target}: {kill.stage}, {kill.seconds:.1f} s: {kill.result}", flush=True)
-        kills += own
+            where = folder / f"{'-'.join(wanted)}-{number}"
+            chance = random.Random(f"{options.seed} {where.name}")
+            for kill in disturbance.run(where, wanted, chance):
+                print(kill, flush=True)
+                kills.append(kill)
     return kills
 
 

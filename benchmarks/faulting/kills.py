@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,94 +58,98 @@ class Kill:
     result: str
 
 
+@dataclass(frozen=True)
+class Strike:
+    """A kill that is planned: ``delay`` seconds after the stage's first sight of a victim."""
+
+    stage: str
+    delay: float
+    target: Target
+
+
 class Disturbance:
-    """Runs audits, and kills processes of one kind meanwhile.
+    """Runs audits, and kills parts of them meanwhile.
 
     Args:
         cluster: to run on.
-        target: what to kill.
         start: starts a driver in a folder.
         reference: seconds that each stage of an undisturbed audit takes.
         expected: see :func:`faulting.audit.kept_files`.
-        chance: draws stages and moments.
     """
 
     def __init__(
         self,
         cluster: Cluster,
-        target: Target,
         start: Callable[[Path], Driver],
         reference: Mapping[str, float],
         expected: Mapping[str, str],
-        chance: random.Random,
     ) -> None:
         self.cluster = cluster
-        self.target = target
         self.start = start
         self.reference = reference
         self.expected = expected
-        self.chance = chance
 
-    def plan(self, kills: int) -> list[tuple[str, float]]:
-        """Stages, in their order, with seconds after the victim's first sight."""
-        stages = [name for name in self.reference if re.match(self.target.stages, name)]
-        rounds, rest = divmod(kills, len(stages))
-        chosen = stages * rounds + self.chance.sample(stages, rest)
-        chosen.sort(key=stages.index)
-        return [(name, self.chance.uniform(0, SPAN * self.reference[name])) for name in chosen]
+    def plan(self, wanted: Mapping[str, int], chance: random.Random) -> list[Strike]:
+        """Strikes in the order of stages and moments; a target's are spread over its stages."""
+        strikes = []
+        for name, kills in wanted.items():
+            target = TARGETS[name]
+            stages = [stage for stage in self.reference if re.match(target.stages, stage)]
+            rounds, rest = divmod(kills, len(stages))
+            for stage in stages * rounds + chance.sample(stages, rest):
+                delay = chance.uniform(0, SPAN * self.reference[stage])
+                strikes.append(Strike(stage, delay, target))
+        order = list(self.reference)
+        return sorted(strikes, key=lambda strike: (order.index(strike.stage), strike.delay))
 
-    def run(self, folder: Path, kills: int) -> list[Kill]:
-        """One audit that is disturbed up to so many times; stages that end too early are spared."""
+    def run(self, folder: Path, wanted: Mapping[str, int], chance: random.Random) -> list[Kill]:
+        """One audit with up to so many kills of each target; what ends too early is spared."""
         driver = self.start(folder)
-        done: list[tuple[str, float]] = []
-        for stage, delay in self.plan(kills):
-            moment = self._strike(driver, stage, delay)
+        done: list[tuple[str, str, float]] = []
+        seen: dict[str, float] = {}
+        for strike in self.plan(wanted, chance):
+            moment = self._strike(driver, strike, seen, chance)
             if moment is None:
                 continue
-            done.append((stage, moment))
-            if self.target is TARGETS["driver"]:
+            done.append((strike.target.name, strike.stage, moment))
+            if not driver.running:
                 driver = self.start(folder)
+                seen.clear()
         result = self._result(driver.finish(PATIENCE), folder)
-        return [Kill(self.target.name, *kill, result) for kill in done]
+        return [Kill(*kill, result) for kill in done]
 
-    def _strike(self, driver: Driver, stage: str, delay: float) -> float | None:
+    def _strike(
+        self, driver: Driver, strike: Strike, seen: dict[str, float], chance: random.Random
+    ) -> float | None:
         """Kill in a stage; returns the seconds into it, or None where it ended before."""
         deadline = time.monotonic() + PATIENCE
-        while driver.stage != stage:
-            if not driver.running or stage in driver.seconds or time.monotonic() > deadline:
+        while driver.stage != strike.stage:
+            if not driver.running or strike.stage in driver.seconds or time.monotonic() > deadline:
                 return None
             time.sleep(POLL)
-        for _ in self._while_running(driver, stage):
-            if self._victims():
-                break
-        seen = time.monotonic()
-        for _ in self._while_running(driver, stage):
-            victims = self._victims()
-            if victims and time.monotonic() >= seen + delay:
-                moment = time.monotonic() - driver.since
-                self._kill(driver, self.chance.choice(victims))
+        while driver.stage == strike.stage:
+            victims = self._victims(strike.target)
+            now = time.monotonic()
+            if victims and now >= seen.setdefault(strike.stage, now) + strike.delay:
+                moment = now - driver.since
+                self._kill(driver, strike.target, chance.choice(victims))
                 return moment
+            time.sleep(POLL)
         return None
 
-    def _while_running(self, driver: Driver, stage: str) -> Iterator[None]:
-        while driver.stage == stage:
-            yield
-            time.sleep(POLL)
-
-    def _victims(self) -> list[int]:
+    def _victims(self, target: Target) -> list[int]:
         """Process ids, or places of nodes; one number for the driver."""
-        if self.target is TARGETS["driver"]:
+        if target is TARGETS["driver"]:
             return [0]
-        if self.target.title is None:
+        if target.title is None:
             return list(range(len(self.cluster.nodes)))
-        pattern = re.compile(self.target.title)
         found = self.cluster.workers().items()
-        return sorted(pid for pid, title in found if pattern.match(title))
+        return sorted(pid for pid, title in found if re.match(target.title, title))
 
-    def _kill(self, driver: Driver, victim: int) -> None:
-        if self.target is TARGETS["driver"]:
+    def _kill(self, driver: Driver, target: Target, victim: int) -> None:
+        if target is TARGETS["driver"]:
             driver.kill()
-        elif self.target.title is None:
+        elif target.title is None:
             self.cluster.nodes[victim].kill()
         else:
             kill(victim)
@@ -153,10 +157,5 @@ class Disturbance:
     def _result(self, status: int, folder: Path) -> str:
         if status:
             return f"exit status {status}"
-        found = kept_files(folder)
-        wrong = [
-            name
-            for name in {**self.expected, **found}
-            if found.get(name) != self.expected.get(name)
-        ]
+        wrong = sorted({name for name, _ in kept_files(folder).items() ^ self.expected.items()})
         return f"{len(wrong)} files differ, as {wrong[0]}" if wrong else "identical"
