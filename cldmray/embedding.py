@@ -84,7 +84,7 @@ class Embedder:
         name = f"train-{rung.name}"
         stage = self.stages.run(
             name,
-            {"rung": rung, "workers": engine.train_workers},
+            {"rung": rung},
             inputs,
             lambda folder: fit_encoder(
                 rung,
@@ -123,7 +123,6 @@ class Embedder:
             "inverter": rung.inverter,
             "validator": rung.validator,
             "budget": rung.budget,
-            "workers": engine.train_workers if rung.inverter.steps else 1,
         }
         stage = self.stages.run(name, settings, [faces.key, redrawn.key], produce)
         curve = inversion_curve(stage)

@@ -22,6 +22,9 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 PROBE_BYTES = 4096
 """An empty file fits on a full disk, one of this size does not."""
 
+PARTIAL = ".partial"
+"""Ending of a local file that is being written, or was when its writer was killed."""
+
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """File system and path of a URI or local path (relative and ``~`` paths are made absolute)."""
@@ -90,7 +93,7 @@ def check_writable(key: str, folder: str) -> None:
     Raises:
         StorageError: they cannot, or the URI cannot be opened; the message begins with the key.
     """
-    probe = join(folder, f".{uuid.uuid4().hex}.partial")
+    probe = join(folder, f".{uuid.uuid4().hex}{PARTIAL}")
     try:
         write_bytes(probe, bytes(PROBE_BYTES))
         filesystem, path = resolve(probe)
@@ -134,7 +137,7 @@ def write_bytes(uri: str, content: bytes) -> None:
     """
     filesystem, path = resolve(uri)
     local = isinstance(filesystem, fs.LocalFileSystem)
-    target = f"{path}.{uuid.uuid4().hex}.partial" if local else path
+    target = f"{path}.{uuid.uuid4().hex}{PARTIAL}" if local else path
     with _writing(uri):
         filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
         try:
@@ -147,6 +150,13 @@ def write_bytes(uri: str, content: bytes) -> None:
                 with suppress(OSError):
                     Path(target).unlink(missing_ok=True)
             raise
+
+
+def delete(uri: str) -> None:
+    """Delete a file, if it is there."""
+    filesystem, path = resolve(uri)
+    with suppress(FileNotFoundError):
+        filesystem.delete_file(path)
 
 
 def write_table(uri: str, table: pa.Table) -> None:

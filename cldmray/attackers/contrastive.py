@@ -33,14 +33,25 @@ def nt_xent(queries: Tensor, keys: Tensor, temperature: float, first: int = 0) -
 def distributed_nt_xent(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """:func:`nt_xent` over the batch of all workers; equal to it in a single process.
 
-    Keys are gathered with their gradients. Each worker's value is the mean over its own queries,
-    so that averaging gradients over workers, as DistributedDataParallel does, gives the gradient
-    of one process with the whole batch. Every worker must bring the same number of pairs.
+    Keys are gathered with their gradients. Each worker's value is the mean over its own queries.
+    Averaging gradients over workers, as DistributedDataParallel does, gives the gradient of one
+    process with the whole batch, where each worker's loss is weighted by its share of the pairs.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return nt_xent(queries, keys, temperature)
-    gathered = torch.cat(dist_functional.all_gather(keys))
-    return nt_xent(queries, gathered, temperature, first=dist.get_rank() * len(queries))
+    counts = _counts(keys)
+    padded = torch.nn.functional.pad(keys, (0, 0, 0, max(counts) - len(keys)))
+    parts = dist_functional.all_gather(padded)
+    gathered = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+    return nt_xent(queries, gathered, temperature, first=sum(counts[: dist.get_rank()]))
+
+
+def _counts(rows: Tensor) -> list[int]:
+    """How many rows each worker brings."""
+    own = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.zeros_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, own)
+    return [int(count) for count in counts]
 
 
 def distributed_guided(students: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""What an encoder is trained for: one step's loss, divided evenly among the workers."""
+"""What an encoder is trained for: one step's loss, divided among the workers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Objective(ABC):
     Args:
         pairs: the training set.
         training: batch, temperature, strength of the random views, seed.
-        workers: processes that share each batch.
+        workers: most processes that share each batch.
 
     Raises:
         BadInputError: there are too few people for the workers.

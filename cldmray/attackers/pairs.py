@@ -50,17 +50,17 @@ class PairSampler:
 
     Args:
         pairs: the training set.
-        batch: people in a batch; fewer where the set has fewer, then a multiple of ``workers``.
+        batch: people in a batch; fewer where the set has fewer.
         seed: of the draws.
-        workers: processes that share each batch evenly.
+        workers: most processes that share each batch.
     """
 
     def __init__(self, pairs: PairSet, batch: int, seed: int, workers: int = 1) -> None:
         self.pairs = pairs
         self.seed = seed
         self.people = np.unique(pairs.query_people)
-        self.batch = min(batch, len(self.people)) // workers * workers
-        if self.batch < 2:
+        self.batch = min(batch, len(self.people))
+        if self.batch < max(2, workers):
             raise BadInputError(
                 f"{len(self.people)} attacker people are too few for {workers} training workers"
             )

@@ -79,8 +79,8 @@ def training_steps(
 ) -> Iterator[float]:
     """Take the steps ``first`` to ``goal.training.steps - 1``, and yield the loss after each.
 
-    All randomness depends on (seed, step) and not on the workers. Between two items the encoder
-    may be evaluated, saved or left as it is.
+    The mean of all workers' losses is that of the batch. All randomness depends on (seed, step) and
+    not on the workers. Between two items the encoder may be evaluated, saved or left as it is.
 
     Args:
         goal: an :class:`~cldmray.attackers.objectives.Objective`, or one like it.
@@ -90,6 +90,9 @@ def training_steps(
     """
     training = goal.training
     part = goal.part(rank, workers)
+    whole = goal.part(0, 1)
+    # Gradients are averaged over workers, whose parts may differ in length.
+    weight = (part.stop - part.start) * workers / (whole.stop - whole.start)
 
     def call(*inputs: Any) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
@@ -99,7 +102,7 @@ def training_steps(
     for step in range(first, training.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
-        loss = goal.loss(step, part, call, device)
+        loss = weight * goal.loss(step, part, call, device)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import Dataset
 
 from cldmray import hashing
 from cldmray.anonymizers.base import Anonymizer, Batch
@@ -146,7 +146,7 @@ def anonymize(
         folder: gets a table of schema ``records.ANONYMIZED``.
     """
     stream = redraw_stream(
-        faces.stream(FACES.names, engine.block_rows, engine.actors),
+        faces.stream(FACES.names, engine.block_rows),
         anonymizer,
         draws,
         audit_seed,
@@ -184,7 +184,7 @@ def redraw_stream(
     redrawn = prepared.map_batches(
         AnonymizerActor,
         fn_constructor_args=(anonymizer, engine.batch_size, engine.threads),
-        compute=ActorPoolStrategy(size=engine.actors),
+        compute=engine.pool(),
         num_cpus=engine.cpus_per_actor,
         num_gpus=gpus or None,
         resources=resources or None,

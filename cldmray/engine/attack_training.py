@@ -127,12 +127,12 @@ def check_training(rung: TrainedRung, engine: EngineConfig) -> None:
     """
     if (
         rung.encoder.norm == "batch"
-        and engine.train_workers > 1
+        and engine.most_train_workers > 1
         and not engine.gpus_per_train_worker
     ):
         raise ConfigError(
-            f"encoder.norm: batch on {engine.train_workers} training workers needs GPUs; choose "
-            "group or frozen, or engine.train_workers=1"
+            f"encoder.norm: batch on {engine.most_train_workers} training workers needs GPUs; "
+            "choose group or frozen, or engine.train_workers=1"
         )
 
 
@@ -157,7 +157,7 @@ def fit_encoder(
         CldmrayError: see :func:`check_training` and :func:`check_converged`.
     """
     check_training(rung, engine)
-    objective(pairs, rung.training, engine.train_workers)
+    objective(pairs, rung.training, engine.most_train_workers)
     weights = None if start is None else load_encoder(start, rung.encoder).state_dict()
     config = {
         "training": rung.training,

@@ -19,7 +19,7 @@ def attacker_trainer(
     engine: EngineConfig,
     folder: str,
 ) -> TorchTrainer:
-    """Trains on the engine's training workers; three of them may fail.
+    """Trains on the engine's training workers, some of which may fail.
 
     Args:
         loop: worker function, called with ``config``.
@@ -32,7 +32,7 @@ def attacker_trainer(
         loop,
         train_loop_config=config,
         scaling_config=ScalingConfig(
-            num_workers=engine.train_workers,
+            num_workers=worker_range(engine.train_workers, engine.max_train_workers),
             use_gpu=use_gpu,
             resources_per_worker=(
                 {"GPU": engine.gpus_per_train_worker} if use_gpu else {"CPU": engine.cpus_per_actor}
@@ -42,10 +42,15 @@ def attacker_trainer(
             name="checkpoints",
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=3),
+            failure_config=FailureConfig(max_failures=engine.train_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
+
+
+def worker_range(least: int, most: int | None) -> int | tuple[int, int]:
+    """Ray Train's number of workers: a fixed one, or from ``least`` to ``most``."""
+    return least if most is None or most == least else (least, most)
 
 
 @contextmanager

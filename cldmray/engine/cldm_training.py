@@ -19,6 +19,7 @@ from cldmray.conditions.base import Condition
 from cldmray.engine.phases import (
     Curve,
     PhaseConfig,
+    Share,
     TrainingRun,
     fit,
     open_accelerator,
@@ -69,9 +70,10 @@ def autoencoder_loop(config: dict[str, Any]) -> None:
     side = architecture.size // 8
     shape = (architecture.latent_channels, side, side)
 
-    def loss_of(wrapped: torch.nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
-        batch = to_unit_range(pictures[index.numpy()]).to(accelerator.device)
-        noise = torch.randn((len(batch), *shape), generator=generator).to(batch.device)
+    def loss_of(wrapped: torch.nn.Module, share: Share) -> Tensor:
+        batch = to_unit_range(pictures[share.index.numpy()]).to(accelerator.device)
+        drawn = torch.randn((share.batch, *shape), generator=share.generator)
+        noise = share.own(drawn).to(batch.device)
         with accelerator.autocast():
             output, divergence = wrapped(batch, noise)
         loss: Tensor = cldm_modules.autoencoder_loss(output.float(), batch) + 1e-4 * divergence
@@ -127,18 +129,20 @@ def diffusion_loop(config: dict[str, Any]) -> None:
     scheduler = cldm.build_scheduler()
     prompt: Tensor = config["prompt"].to(accelerator.device)
 
-    def loss_of(wrapped: torch.nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
-        clean = latents[index]
-        noise = torch.randn(clean.shape, generator=generator)
-        times = torch.randint(0, len(scheduler.betas), (len(clean),), generator=generator)
-        keep = (torch.rand(len(clean), generator=generator) >= training.condition_dropout).float()
+    def loss_of(wrapped: torch.nn.Module, share: Share) -> Tensor:
+        count, generator = share.batch, share.generator
+        clean = latents[share.index]
+        noise = share.own(torch.randn((count, *clean.shape[1:]), generator=generator))
+        times = share.own(torch.randint(0, len(scheduler.betas), (count,), generator=generator))
+        kept = share.own(torch.rand(count, generator=generator)) >= training.condition_dropout
         noisy = scheduler.add_noise(clean, noise, times)
         target = scheduler.get_velocity(clean, noise, times)
-        acts = cldm_modules.choose_conditions(
-            len(clean), len(conditions), training.together, generator
+        chosen = cldm_modules.choose_conditions(
+            count, len(conditions), training.together, generator
         )
-        control = maps[index].float()[:, :, None].expand(-1, -1, 3, -1, -1) / 255
-        inputs = [x.to(accelerator.device) for x in (control, acts, keep)]
+        control = maps[share.index].float()[:, :, None].expand(-1, -1, 3, -1, -1) / 255
+        given = (control, share.own(chosen), kept.float())
+        inputs = [x.to(accelerator.device) for x in given]
         noisy, times, target = (x.to(accelerator.device) for x in (noisy, times, target))
         with accelerator.autocast():
             output = wrapped(noisy, times, prompt, *inputs)
@@ -166,7 +170,7 @@ def fit_autoencoder(
         "pictures": hashlib.sha256(photos.tobytes()).hexdigest(),
         "architecture": hashing.describe(architecture),
         "phase": hashing.describe(training.autoencoder),
-        "seed": [training.seed, training.precision, training.workers],
+        "seed": [training.seed, training.precision],
     }
     name = f"autoencoder-{hashing.fingerprint(decisive)}"
     weights, curve = fit(
@@ -202,10 +206,10 @@ def train_cldm(
     Raises:
         BadInputError: there are more conditions than a worker's share of a batch has pictures.
     """
-    if len(conditions) > training.diffusion.batch // training.workers:
+    if len(conditions) > training.diffusion.batch // training.most_workers:
         raise BadInputError(
             f"training.diffusion.batch: {training.diffusion.batch} pictures over "
-            f"{training.workers} workers are too few for {len(conditions)} conditions"
+            f"{training.most_workers} workers are too few for {len(conditions)} conditions"
         )
     name, autoencoder, autoencoder_curve = fit_autoencoder(photos, training, architecture)
     torch.manual_seed(training.seed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.data import DataContext
+from ray.data import ActorPoolStrategy, DataContext
 
 from cldmray.errors import ConfigError
 
@@ -33,13 +33,19 @@ class EngineConfig:
         address: None joins the cluster of ``ray job submit`` (``RAY_ADDRESS``) or starts a local
             one; ``local`` always starts one; otherwise an address to join.
         cpus: logical CPUs of a local cluster; None takes the machine's.
-        actors: size of each actor pool (anonymizers, embedders).
+        actors: size of each actor pool (anonymizers, embedders), or its least size.
+        max_actors: most actors of a pool, which grows with the work and the cluster and shrinks
+            with them; None keeps every pool at ``actors``.
         cpus_per_actor: logical CPUs of one pool actor; below 1 so that data tasks always find room.
         gpus_per_actor: GPUs of one pool actor; 0 runs on the CPU.
         threads: torch threads of one actor on the CPU.
         batch_size: pictures that an actor redraws or embeds at once.
         block_rows: pictures in one block of the stream and in one Parquet file at most.
-        train_workers: data-parallel workers of every training.
+        train_workers: data-parallel workers of every training, or the fewest.
+        max_train_workers: most workers of a training, which takes as many as the cluster has room
+            for, and starts again from its last checkpoint where that changes; None keeps
+            ``train_workers``.
+        train_failures: failures of training workers that one training survives.
         gpus_per_train_worker: 0 trains on the CPU.
         object_store_mb: object store of a local cluster.
         dashboard: whether a local cluster serves Ray's dashboard on 127.0.0.1.
@@ -50,12 +56,15 @@ class EngineConfig:
     address: str | None = None
     cpus: int | None = None
     actors: int = 2
+    max_actors: int | None = None
     cpus_per_actor: float = 0.5
     gpus_per_actor: float = 0.0
     threads: int = 1
     batch_size: int = 64
     block_rows: int = 256
     train_workers: int = 2
+    max_train_workers: int | None = None
+    train_failures: int = 3
     gpus_per_train_worker: float = 0.0
     object_store_mb: int = 1024
     dashboard: bool = False
@@ -69,8 +78,34 @@ class EngineConfig:
         for key in ("cpus_per_actor", "gpus_per_actor", "gpus_per_train_worker"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
+        if self.train_failures < 0:
+            raise ValueError(f"train_failures: must not be negative, got {self.train_failures}")
+        for most, least in (("max_actors", "actors"), ("max_train_workers", "train_workers")):
+            value = getattr(self, most)
+            if value is not None and value < getattr(self, least):
+                raise ValueError(f"{most}: must be null or at least {least}, got {value}")
         if self.object_store_mb < 80:
             raise ValueError(f"object_store_mb: must be at least 80, got {self.object_store_mb}")
+
+    @property
+    def most_train_workers(self) -> int:
+        """Workers that a training may have at most."""
+        most = self.max_train_workers
+        return self.train_workers if most is None else most
+
+    def pool(self) -> ActorPoolStrategy:
+        """How many actors a stage gets; an elastic pool begins with those that there is room for.
+
+        Ray must have been started. A CPU is left for the tasks that feed the actors.
+        """
+        if self.max_actors is None:
+            return ActorPoolStrategy(size=self.actors)
+        wanted = {"CPU": self.cpus_per_actor, "GPU": self.gpus_per_actor}
+        there = ray.cluster_resources()
+        there["CPU"] = max(0.0, there.get("CPU", 0.0) - 1)
+        room = [int(there.get(kind, 0.0) // share) for kind, share in wanted.items() if share]
+        begin = max(self.actors, min([self.max_actors, *room]))
+        return ActorPoolStrategy(min_size=self.actors, max_size=self.max_actors, initial_size=begin)
 
 
 def connect(config: EngineConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cldmray.conditions.depth_network import DepthArchitecture, DepthNetwork, de
 from cldmray.engine.phases import (
     Curve,
     PhaseConfig,
+    Share,
     TrainingRun,
     fit,
     open_accelerator,
@@ -80,18 +81,19 @@ def render_people(source: SyntheticFaces, block_rows: int = 64) -> Rendered:
     )
 
 
-def disturb(batch: Tensor, noise: float, contrast: float, generator: torch.Generator) -> Tensor:
+def disturb(batch: Tensor, noise: float, contrast: float, share: Share) -> Tensor:
     """Change contrast, colour balance and noise of each picture at random.
 
     Args:
-        batch: pictures in -1..1, shape (N, 3, h, w).
+        batch: pictures of the share in -1..1, shape (N, 3, h, w).
         noise, contrast: see :class:`DepthTraining`.
     """
-    count = len(batch)
+    count, generator = share.batch, share.generator
     gain = 1 + contrast * (2 * torch.rand((count, 1, 1, 1), generator=generator) - 1)
     shift = contrast * (2 * torch.rand((count, 3, 1, 1), generator=generator) - 1)
     level = 2 * noise * torch.rand((count, 1, 1, 1), generator=generator)
-    return batch * gain + shift + level * torch.randn(batch.shape, generator=generator)
+    grain = level * torch.randn((count, *batch.shape[1:]), generator=generator)
+    return batch * share.own(gain) + share.own(shift) + share.own(grain)
 
 
 def depth_loop(config: dict[str, Any]) -> None:
@@ -102,13 +104,13 @@ def depth_loop(config: dict[str, Any]) -> None:
     channels_last(network)
     rendered = Rendered(*ray.get([config["pictures"], config["depth"]]))
 
-    def loss_of(wrapped: torch.nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
-        chosen = index.numpy()
+    def loss_of(wrapped: torch.nn.Module, share: Share) -> Tensor:
+        chosen = share.index.numpy()
         batch = to_unit_range(rendered.pictures[chosen])
         truth = torch.from_numpy(rendered.depth[chosen]).float()[:, None] / 255
-        mirrored = torch.rand(len(batch), generator=generator) < 0.5
+        mirrored = share.own(torch.rand(share.batch, generator=share.generator) < 0.5)
         batch[mirrored], truth[mirrored] = batch[mirrored].flip(-1), truth[mirrored].flip(-1)
-        batch = disturb(batch, training.noise, training.contrast, generator)
+        batch = disturb(batch, training.noise, training.contrast, share)
         with accelerator.autocast():
             guess = wrapped(batch.to(accelerator.device))
         return depth_loss(guess.float(), truth.to(accelerator.device))
@@ -125,7 +127,7 @@ def train_depth(
         "pictures": hashlib.sha256(rendered.pictures.tobytes()).hexdigest(),
         "architecture": hashing.describe(architecture),
         "phase": hashing.describe(training.phase),
-        "rest": [training.seed, training.precision, training.workers, training.noise],
+        "rest": [training.seed, training.precision, training.noise],
         "contrast": training.contrast,
     }
     weights, curve = fit(

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.data import ActorPoolStrategy
 
 from cldmray.attackers.ladder import EmbeddingRung, ReadyRung, TrainedRung
 from cldmray.engine.cluster import EngineConfig
@@ -133,11 +132,11 @@ def embed_views(
         return with_regions(whole, regions)
 
     tasks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": TASK_CPUS}
-    sizes = (engine.block_rows, engine.actors)
-    views = [table.stream([*columns, "anonymizer"], *sizes) for table in anonymized]
+    rows = engine.block_rows
+    views = [table.stream([*columns, "anonymizer"], rows) for table in anonymized]
     parts = [view.map_batches(redrawn, **tasks) for view in views]
     if faces is not None:
-        parts.insert(0, faces.stream(columns, *sizes).map_batches(original, **tasks))
+        parts.insert(0, faces.stream(columns, rows).map_batches(original, **tasks))
     if not parts:
         raise BadInputError(f"{rung.name}: was given no pictures to embed")
     stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
@@ -146,7 +145,7 @@ def embed_views(
         fn_constructor_args=(rung, encoder, engine),
         batch_format="pyarrow",
         batch_size=None,
-        compute=ActorPoolStrategy(size=engine.actors),
+        compute=engine.pool(),
         num_cpus=engine.cpus_per_actor,
         num_gpus=engine.gpus_per_actor or None,
     )

@@ -1,14 +1,23 @@
-"""Errors that workers raised, told to the user as if they had been raised here."""
+"""What workers raise and what the cluster loses: told to the user, or worked around."""
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ray.exceptions import RayError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    WorkerCrashedError,
+)
 
 from cldmray import errors, storage
 
+LOSSES = (NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError)
+"""What Ray raises where something was lost that it cannot bring back itself."""
+ATTEMPTS = 5
 OWN = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.+)$", re.MULTILINE)
 SYSTEM = re.compile(r"^OSError: \[Errno (\d+)\] (.+)$", re.MULTILINE)
 
@@ -43,3 +52,21 @@ def own_errors() -> Iterator[None]:
                 place = f"what a worker keeps ({reason})"
                 raise storage.unwritable(place, int(code), reason) from error
         raise
+
+
+def through_losses(work: Callable[[], None], announce: Callable[[str], None]) -> None:
+    """Do the work, and again where the cluster lost something that Ray cannot bring back.
+
+    Ray repeats tasks, restarts actors and computes lost blocks again by itself. What remains are
+    actors of its own that it does not restart, and losses that follow each other too quickly.
+
+    Raises:
+        RayError: the last of ``ATTEMPTS`` losses.
+    """
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            return work()
+        except LOSSES as error:
+            if not left:
+                raise
+            announce(f"lost a part of the cluster ({type(error).__name__}), once more ...")

@@ -58,7 +58,7 @@ def anonymize_groups(
             table = table.append_column(column, pa.array([value] * size, kind))
         return table
 
-    labelled = faces.stream(FACES.names, engine.block_rows, engine.actors).map_batches(
+    labelled = faces.stream(FACES.names, engine.block_rows).map_batches(
         label, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
     merged = labelled.groupby("group", num_partitions=4).map_groups(
@@ -77,7 +77,7 @@ def plan_groups(
         table = block.select(["sample_id", "identity", "split"])
         return table.append_column("features", pa.array(list(found), pa.list_(pa.float32())))
 
-    stream = faces.stream(FACES.names, engine.block_rows, engine.actors).map_batches(
+    stream = faces.stream(FACES.names, engine.block_rows).map_batches(
         features, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
     rows = sorted(stream.iter_rows(), key=lambda row: row["sample_id"])

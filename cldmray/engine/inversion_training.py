@@ -117,10 +117,10 @@ def fit_inverter(
         task = ray.remote(num_cpus=engine.cpus_per_actor, max_retries=3)(learn_at_once)
         curve: list[Point] = ray.get(task.remote(learning, folder, engine.threads))
     else:
-        if pairs.queries < engine.train_workers:
+        if pairs.queries < engine.most_train_workers:
             raise BadInputError(
                 f"{inversion.name}: {pairs.queries} anonymized pictures are too few for "
-                f"{engine.train_workers} training workers; raise the query budget"
+                f"{engine.most_train_workers} training workers; raise the query budget"
             )
         curve = _train(learning, engine, folder)
     check_converged(inversion.name, curve)

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import ray.train
 import torch
 from accelerate import Accelerator
@@ -17,7 +16,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
-from cldmray.engine.checkpoints import last_checkpoint
+from cldmray.engine.checkpoints import last_checkpoint, worker_range
 
 STATE_FILE = "state.pt"
 
@@ -67,7 +66,9 @@ class TrainingRun:
         variants: versions of each photo: 1 itself, 2 mirrored, further ones shifted and scaled.
         precision: ``bf16``, ``fp16`` or ``no`` (Accelerate's mixed precision).
         checkpoint_every: steps between two checkpoints (and two lines of progress).
-        workers, use_gpu, threads: size of the worker group.
+        workers: of the training, or the fewest.
+        max_workers: the most; None keeps ``workers``.
+        use_gpu, threads: of each worker.
     """
 
     storage: str
@@ -77,6 +78,7 @@ class TrainingRun:
     precision: Literal["bf16", "fp16", "no"] = "bf16"
     checkpoint_every: int = 250
     workers: int = 1
+    max_workers: int | None = None
     use_gpu: bool = False
     threads: int = 2
 
@@ -86,6 +88,13 @@ class TrainingRun:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         if self.seed < 0:
             raise ValueError(f"seed: must not be negative, got {self.seed}")
+        if self.most_workers < self.workers:
+            raise ValueError(f"max_workers: must be at least workers, {self.workers}, or null")
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that the training may have at most."""
+        return self.workers if self.max_workers is None else self.max_workers
 
     def check_shares(self, *keys: str) -> None:
         """Raise ValueError where one of the settings is not in 0..1."""
@@ -95,8 +104,9 @@ class TrainingRun:
 
     def check_batch(self, phase: PhaseConfig) -> None:
         """Raise ValueError where a phase's batch has fewer pictures than there are workers."""
-        if self.workers > phase.batch:
-            raise ValueError(f"workers: {self.workers} are more than a batch has pictures")
+        if self.most_workers > phase.batch:
+            key = "workers" if self.max_workers is None else "max_workers"
+            raise ValueError(f"{key}: {self.most_workers} are more than a batch has pictures")
 
 
 def learning_rate(phase: PhaseConfig, step: int) -> float:
@@ -108,16 +118,36 @@ def learning_rate(phase: PhaseConfig, step: int) -> float:
     return rate
 
 
-def local_batch(
-    size: int, phase: PhaseConfig, seed: int, step: int, rank: int, workers: int
-) -> tuple[npt.NDArray[np.int64], torch.Generator]:
-    """Indices of this worker's share of a step's global batch, and the step's generator.
+class Share:
+    """One worker's part of a step's batch.
 
-    Both depend on (seed, step) only, so that a resumed run repeats the undisturbed one.
+    The whole batch and all that is drawn for it depend on (seed, step) only, so that a resumed run
+    repeats the undisturbed one, and workers may come and go.
+
+    Args:
+        size: number of training pictures.
+        rank, workers: which part.
+
+    Attributes:
+        batch: pictures in the whole batch.
+        index: of this worker's pictures among the training pictures.
+        generator: draws for the whole batch; see :meth:`own`.
+        weight: of this worker's mean loss in the mean over workers.
     """
-    chosen = np.random.default_rng([seed, step]).integers(0, size, phase.batch)
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + step * workers + rank)
-    return chosen[rank::workers], generator
+
+    def __init__(
+        self, size: int, phase: PhaseConfig, seed: int, step: int, rank: int, workers: int
+    ) -> None:
+        self._part = slice(rank, None, workers)
+        self.batch = phase.batch
+        chosen = np.random.default_rng([seed, step]).integers(0, size, phase.batch)
+        self.index = torch.from_numpy(chosen[self._part])
+        self.generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        self.weight = len(self.index) * workers / phase.batch
+
+    def own(self, drawn: Tensor) -> Tensor:
+        """This worker's rows of what was drawn for the whole batch."""
+        return drawn[self._part]
 
 
 class Fitted(NamedTuple):
@@ -139,7 +169,7 @@ def fit(loop: Callable[..., None], name: str, training: TrainingRun, **config: A
         loop,
         train_loop_config={"training": training, **config},
         scaling_config=ScalingConfig(
-            num_workers=training.workers,
+            num_workers=worker_range(training.workers, training.max_workers),
             use_gpu=training.use_gpu,
             resources_per_worker=None if training.use_gpu else {"CPU": 0.5},
         ),
@@ -169,13 +199,13 @@ def run_phase(
     accelerator: Accelerator,
     model: torch.nn.Module,
     size: int,
-    loss_of: Callable[[torch.nn.Module, Tensor, torch.Generator], Tensor],
+    loss_of: Callable[[torch.nn.Module, Share], Tensor],
 ) -> None:
     """The loop that both phases share: resume, step, average, report, checkpoint.
 
     Args:
         size: number of training pictures.
-        loss_of: loss of (wrapped model, picture indices, generator).
+        loss_of: mean loss of the wrapped model over a share of a batch.
     """
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
@@ -191,8 +221,8 @@ def run_phase(
     for step in range(first, phase.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(phase, step)
-        index, generator = local_batch(size, phase, training.seed, step, rank, workers)
-        loss = loss_of(wrapped, torch.from_numpy(index), generator)
+        share = Share(size, phase, training.seed, step, rank, workers)
+        loss = share.weight * loss_of(wrapped, share)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

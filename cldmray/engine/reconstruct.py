@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.data import ActorPoolStrategy
 
 from cldmray.attackers.inversion.rung import InversionRung
 from cldmray.attackers.inversion.validation import embed_guesses
@@ -125,9 +124,8 @@ def reconstruct(
         names = ["view" if name == "anonymizer" else name for name in rows.column_names]
         return with_regions(rows.rename_columns(names), regions)
 
-    sizes = (engine.block_rows, engine.actors)
     parts = [
-        table.stream(COLUMNS, *sizes).map_batches(
+        table.stream(COLUMNS, engine.block_rows).map_batches(
             chosen, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
         )
         for table in anonymized
@@ -138,7 +136,7 @@ def reconstruct(
         fn_constructor_args=(rung, fitted, seed, engine),
         batch_format="pyarrow",
         batch_size=None,
-        compute=ActorPoolStrategy(size=engine.actors),
+        compute=engine.pool(),
         num_cpus=engine.cpus_per_actor,
         num_gpus=engine.gpus_per_actor or None,
     )

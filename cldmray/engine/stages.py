@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cldmray import __version__, hashing, storage
-from cldmray.engine.failures import own_errors
+from cldmray.engine.failures import own_errors, through_losses
 from cldmray.engine.tables import StageTable, read_manifest
 from cldmray.errors import CldmrayError
 
@@ -76,7 +76,7 @@ class Stages:
             self.announce(f"{name} ...")
             storage.make_folder(folder)
             with own_errors():
-                produce(folder)
+                through_losses(lambda: produce(folder), self.announce)
             manifest = read_manifest(folder)
             if manifest is None:
                 raise CldmrayError(f"stage {name} ended without a manifest in {folder}")

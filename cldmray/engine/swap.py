@@ -3,7 +3,6 @@
 Whom an attacker names in them tells what carries the identity (DESIGN section 6, condition swap).
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 
@@ -14,7 +13,7 @@ from cldmray import storage
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.engine.anonymize import SHOWN, redraw_stream
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
+from cldmray.engine.tables import TASK_CPUS, StageTable, block_count, write_records
 from cldmray.errors import BadInputError
 from cldmray.faces.records import ANONYMIZED, EVALUATION, FACES
 from cldmray.hashing import unit_hash
@@ -120,9 +119,9 @@ def swap_conditions(
     def swap(group: pa.Table) -> pa.Table:
         return swap_photos(group, partner_of, audit_seed)
 
-    parts = max(2 * engine.actors, math.ceil(len(evaluated) / engine.block_rows))
+    parts = block_count(len(evaluated), engine.block_rows)
     swapped = (
-        faces.stream(FACES.names, engine.block_rows, engine.actors)
+        faces.stream(FACES.names, engine.block_rows)
         .map_batches(label, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS)
         .groupby("pair", num_partitions=parts)
         .map_groups(swap, batch_format="pyarrow", num_cpus=TASK_CPUS)

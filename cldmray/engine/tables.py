@@ -3,12 +3,15 @@
 Every write task writes its own Parquet files; the driver then commits them by writing
 ``manifest.json`` in one atomic step. Readers see the files that the manifest names and nothing
 else, so a task that was retried or killed leaves no row twice and none half-written.
+
+Files are named after their content and cut where the stage before cut its own, so that a table is
+the same, byte by byte, however many actors wrote it, in whatever order, and whoever was killed.
 """
 
 import hashlib
 import json
 import math
-import uuid
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,6 +33,14 @@ REJECTED_FILE = "rejected.parquet"
 TASK_CPUS = 0.5
 """Logical CPUs of a data task; below 1, so that it runs beside actors on a small machine."""
 SORTED_BY = ("sample_id", "draw", "view")
+LEAST_BLOCKS, LEAST_ROWS = 16, 32
+"""Small tables are cut into that many blocks, unless blocks had fewer rows than that."""
+
+
+def block_count(rows: int, block_rows: int) -> int:
+    """Blocks that a table of ``rows`` > 0 rows is cut into, each of at most ``block_rows``."""
+    least = min(LEAST_BLOCKS, math.ceil(rows / LEAST_ROWS))
+    return max(math.ceil(rows / block_rows), least)
 
 
 @dataclass(frozen=True)
@@ -66,14 +77,16 @@ class StageTable:
         """The Parquet files."""
         return [storage.join(self.folder, name) for name in self.manifest.files]
 
-    def stream(self, columns: list[str], block_rows: int, consumers: int) -> Dataset:
-        """The table as a Ray Data stream; rows come in no fixed order.
+    def stream(self, columns: list[str], block_rows: int) -> Dataset:
+        """The table as a Ray Data stream; blocks come in no fixed order.
+
+        Where blocks are cut depends on the table and on ``block_rows`` alone: a picture's last
+        bits may depend on its neighbours in a batch.
 
         Args:
             columns: the columns to read.
             block_rows: rows of a block at most; small tables are cut finer, so that there is
-                work for every consumer.
-            consumers: actors or tasks that will share the blocks.
+                work for several actors.
 
         Raises:
             BadInputError: the table is empty.
@@ -81,8 +94,7 @@ class StageTable:
         rows = self.manifest.rows
         if not rows:
             raise BadInputError(f"{self.folder}: the table is empty")
-        blocks = max(math.ceil(rows / block_rows), min(4 * consumers, math.ceil(rows / 32)))
-        size = math.ceil(rows / blocks)
+        size = math.ceil(rows / block_count(rows, block_rows))
         slices = [
             Slice(storage.join(self.folder, name), start, min(size, count - start))
             for name, count in self.manifest.files.items()
@@ -117,10 +129,7 @@ class StageTable:
             if split is not None:
                 table = table.filter(pc.equal(table["split"], split))
             tables.append(table)
-        whole = pa.concat_tables(tables)
-        order = [(name, "ascending") for name in SORTED_BY if name in whole.column_names]
-        if order:
-            whole = whole.sort_by(order)
+        whole = _in_order(pa.concat_tables(tables))
         return whole if columns is None else whole.select(columns)
 
     def count(self, split: str) -> int:
@@ -170,11 +179,12 @@ class RecordsSink(Datasink[list[_Part]]):
                 good = pc.equal(table["reason"], "")
                 rejected = table.filter(pc.invert(good)).select(REJECTED.names).to_pylist()
                 table = table.filter(good)
-            table = table.select(self.schema.names).cast(self.schema)
-            name = f"part-{uuid.uuid4().hex}.parquet"
+            table = _in_order(table.select(self.schema.names).cast(self.schema))
+            content = _content_hash(table)
+            name = f"part-{content:032x}.parquet"
             if table.num_rows:
                 storage.write_table(storage.join(self.folder, name), table)
-            parts.append(_Part(name, table.num_rows, _content_hash(table), rejected))
+            parts.append(_Part(name, table.num_rows, content, rejected))
         return parts
 
     def on_write_complete(self, write_result: WriteResult[list[_Part]]) -> None:
@@ -182,14 +192,30 @@ class RecordsSink(Datasink[list[_Part]]):
         parts = [part for parts in write_result.write_returns for part in parts or []]
         rejected = [row for part in parts for row in part.rejected]
         if rejected:
-            uri = storage.join(self.folder, REJECTED_FILE)
-            storage.write_table(uri, pa.Table.from_pylist(rejected, REJECTED))
+            table = pa.Table.from_pylist(rejected, REJECTED).sort_by("sample_id")
+            storage.write_table(storage.join(self.folder, REJECTED_FILE), table)
+        files = {part.file: part.rows for part in parts if part.rows}
+        for file, times in Counter(part.file for part in parts if part.rows).items():
+            for number in range(1, times):
+                again = file.replace(".", f"-{number}.")
+                content = storage.read_bytes(storage.join(self.folder, file))
+                storage.write_bytes(storage.join(self.folder, again), content)
+                files[again] = files[file]
         manifest = Manifest(
-            files={part.file: part.rows for part in parts if part.rows},
+            files=files,
             content=f"{sum(part.content for part in parts) % 2**128:032x}",
             rejected=len(rejected),
         )
         commit(self.folder, manifest)
+        self._sweep(files)
+
+    def _sweep(self, files: Iterable[str]) -> None:
+        """Delete what drivers and tasks that were killed have left beside the table's files."""
+        for info in storage.list_files(self.folder, recursive=False):
+            name = info.base_name
+            left = name.startswith("part-") and name not in files
+            if left or name.endswith(storage.PARTIAL):
+                storage.delete(storage.join(self.folder, name))
 
 
 def write_records(stream: Dataset, folder: str, schema: pa.Schema) -> None:
@@ -218,10 +244,15 @@ def read_manifest(folder: str) -> Manifest | None:
         raise BadInputError(f"{uri} is damaged; delete {folder} to run it again") from error
 
 
+def _in_order(table: pa.Table) -> pa.Table:
+    order = [(name, "ascending") for name in SORTED_BY if name in table.column_names]
+    return table.sort_by(order) if order else table
+
+
 def _content_hash(table: pa.Table) -> int:
     """Sum of the rows' hashes, so that the order and the division into files do not count."""
     total = 0
     for row in table.to_pylist():
         text = repr(sorted(row.items())).encode()
         total += int.from_bytes(hashlib.sha256(text).digest()[:16], "big")
-    return total
+    return total % 2**128

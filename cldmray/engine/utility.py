@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from ray.data import ActorPoolStrategy
 
 from cldmray import storage
 from cldmray.attackers.detector import YuNet
@@ -19,7 +18,7 @@ from cldmray.engine.attribute_probe import Probe, fit_probes, small_pictures
 from cldmray.engine.chosen import chosen_rows
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import ORIGINAL
-from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
+from cldmray.engine.tables import LEAST_BLOCKS, TASK_CPUS, StageTable, write_records
 from cldmray.faces.records import EVALUATION, Pictures, decode_picture, decode_pictures
 from cldmray.hashing import unit_hash
 from cldmray.metrics.edges import edge_f1
@@ -228,7 +227,7 @@ def measure_utility(
             [_read(row["uri"], row["view"], samples) for row in block.to_pylist()]
         )
 
-    blocks = max(math.ceil(len(files) / FILES_AT_ONCE), min(len(files), 4 * engine.actors))
+    blocks = max(math.ceil(len(files) / FILES_AT_ONCE), min(len(files), LEAST_BLOCKS))
     pictures = ray.data.from_items(files, override_num_blocks=blocks).map_batches(
         read, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
@@ -237,7 +236,7 @@ def measure_utility(
         fn_constructor_args=(list(measures), ray.put(originals), others, probes, engine.threads),
         batch_format="pyarrow",
         batch_size=None,
-        compute=ActorPoolStrategy(size=engine.actors),
+        compute=engine.pool(),
         num_cpus=engine.cpus_per_actor,
     )
     write_records(measured, folder, MEASURED)

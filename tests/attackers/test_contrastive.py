@@ -119,14 +119,15 @@ def guided_loss_of(encoder: nn.Module, inputs: Tensor) -> Tensor:
 LOSSES = {"contrast": loss_of, "guided": guided_loss_of}
 
 
-def work(rank: int, folder: Path, kind: str) -> None:
-    """One of two processes; this file runs as a script for it."""
+def work(rank: int, folder: Path, kind: str, cut: int) -> None:
+    """One of two processes, the first of which takes ``cut`` pairs; this file is their script."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
-    half = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
+    own = slice(cut, BATCH) if rank else slice(cut)
     inputs = pictures()
     wrapped = nn.parallel.DistributedDataParallel(small_encoder())
-    loss = LOSSES[kind](wrapped, torch.cat([inputs[:BATCH][half], inputs[BATCH:][half]]))
+    loss = LOSSES[kind](wrapped, torch.cat([inputs[:BATCH][own], inputs[BATCH:][own]]))
+    loss = loss * (cut, BATCH - cut)[rank] * 2 / BATCH
     loss.backward()
     gradients = {name: p.grad for name, p in wrapped.module.named_parameters()}
     torch.save((loss.detach(), gradients), folder / f"{rank}.pt")
@@ -139,12 +140,13 @@ class TestDistributed:
         queries, keys = unit(4, 0), unit(4, 1)
         assert distributed_nt_xent(queries, keys, 0.1) == nt_xent(queries, keys, 0.1)
 
+    @pytest.mark.parametrize("cut", [BATCH // 2, 2, 5])
     @pytest.mark.parametrize("kind", LOSSES)
     def test_two_processes_have_the_loss_and_gradients_of_one(
-        self, tmp_path: Path, kind: str
+        self, tmp_path: Path, kind: str, cut: int
     ) -> None:
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-        command = [sys.executable, __file__, str(tmp_path), kind]
+        command = [sys.executable, __file__, str(tmp_path), kind, str(cut)]
         processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
         assert [process.wait(300) for process in processes] == [0, 0]
         whole = small_encoder()
@@ -163,4 +165,4 @@ class TestDistributed:
 
 
 if __name__ == "__main__":
-    work(int(sys.argv[3]), Path(sys.argv[1]), sys.argv[2])
+    work(int(sys.argv[4]), Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -58,9 +58,9 @@ class TestSampler:
         assert not np.array_equal(one.draw(0), PairSampler(pairs, 4, seed=8).draw(0))
 
     @pytest.mark.parametrize(
-        ("batch", "workers", "expected"), [(128, 1, 4), (3, 1, 3), (3, 2, 2), (128, 3, 3)]
+        ("batch", "workers", "expected"), [(128, 1, 4), (3, 1, 3), (3, 2, 3), (128, 3, 4)]
     )
-    def test_batch_fits_the_people_and_the_workers(
+    def test_batch_fits_the_people_whatever_the_workers(
         self, batch: int, workers: int, expected: int
     ) -> None:
         sampler = PairSampler(pair_set(PEOPLE, True), batch, 0, workers)

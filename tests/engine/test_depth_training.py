@@ -10,30 +10,45 @@ import torch
 
 from cldmray.conditions.depth_network import DepthArchitecture
 from cldmray.engine.depth_training import DepthTraining, disturb, render_people, train_depth
-from cldmray.engine.phases import PhaseConfig
+from cldmray.engine.phases import PhaseConfig, Share
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.faces.synthetic.scene import relative_depth, render
 
 PHASE = PhaseConfig(steps=4, batch=8, learning_rate=1e-3, warmup=1)
 
 
+def share(batch: int, rank: int, workers: int) -> Share:
+    return Share(batch, replace(PHASE, batch=batch), 0, 0, rank, workers)
+
+
+def whole(batch: int) -> Share:
+    return share(batch, 0, 1)
+
+
 class TestDisturb:
     def test_nothing_asked_changes_nothing(self) -> None:
         batch = torch.rand(4, 3, 8, 8)
-        torch.testing.assert_close(disturb(batch, 0, 0, torch.Generator()), batch, atol=0, rtol=0)
+        torch.testing.assert_close(disturb(batch, 0, 0, whole(4)), batch, atol=0, rtol=0)
 
     def test_contrast_and_colour_stay_in_bounds(self) -> None:
         batch = torch.ones(200, 3, 2, 2)
-        found = disturb(batch, 0, 0.3, torch.Generator().manual_seed(0))
+        found = disturb(batch, 0, 0.3, whole(200))
         assert float(found.min()) >= 1 - 0.6 and float(found.max()) <= 1 + 0.6
         assert float(found.mean(1).std()) > 0.1
         assert (found[:, 0] != found[:, 1]).any()
 
     def test_noise_stays_below_its_largest_strength(self) -> None:
         batch = torch.zeros(500, 3, 16, 16)
-        spread = disturb(batch, 0.1, 0, torch.Generator().manual_seed(0)).std((1, 2, 3))
+        spread = disturb(batch, 0.1, 0, whole(500)).std((1, 2, 3))
         assert float(spread.max()) < 0.2 * 1.2
         assert float(spread.mean()) == pytest.approx(0.1, abs=0.01)
+
+    def test_a_worker_disturbs_its_own_as_one_alone_would(self) -> None:
+        batch = torch.rand(7, 3, 4, 4)
+        found = disturb(batch, 0.1, 0.3, whole(7))
+        for rank in range(3):
+            part = disturb(batch[rank::3], 0.1, 0.3, share(7, rank, 3))
+            torch.testing.assert_close(part, found[rank::3], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
-from ray.exceptions import RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 
-from cldmray.engine.failures import own_errors
+from cldmray.engine.failures import ATTEMPTS, own_errors, through_losses
 from cldmray.errors import BadInputError, ConfigError, StorageError
 
 FROM_RAY = """\x1b[36mray::MapBatches(load)()\x1b[39m (pid=1, ip=127.0.0.1)
@@ -58,3 +58,44 @@ class TestOwnErrors:
     def test_no_error(self) -> None:
         with own_errors():
             pass
+
+
+class TestThroughLosses:
+    @pytest.mark.parametrize(
+        "error", [WorkerCrashedError(), RayActorError(), ObjectLostError("", "", "")]
+    )
+    def test_what_was_lost_is_done_again(self, error: Exception) -> None:
+        done: list[int] = []
+        lines: list[str] = []
+
+        def work() -> None:
+            done.append(1)
+            if len(done) < ATTEMPTS:
+                raise error
+
+        through_losses(work, lines.append)
+        assert len(done) == ATTEMPTS
+        assert len(lines) == ATTEMPTS - 1
+        assert type(error).__name__ in lines[0]
+
+    def test_not_for_ever(self) -> None:
+        done: list[int] = []
+
+        def work() -> None:
+            done.append(1)
+            raise WorkerCrashedError
+
+        with pytest.raises(WorkerCrashedError):
+            through_losses(work, lambda line: None)
+        assert len(done) == ATTEMPTS
+
+    def test_other_errors_are_raised_at_once(self) -> None:
+        done: list[int] = []
+
+        def work() -> None:
+            done.append(1)
+            raise BadInputError("no such faces")
+
+        with pytest.raises(BadInputError):
+            through_losses(work, lambda line: None)
+        assert done == [1]

@@ -4,12 +4,11 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from cldmray.engine.cldm_training import CldmTraining
-from cldmray.engine.phases import PhaseConfig, learning_rate, local_batch
+from cldmray.engine.phases import PhaseConfig, Share, learning_rate
 
 PHASE = PhaseConfig(steps=100, batch=10, learning_rate=0.1, warmup=5, decay_from=0.4)
 
@@ -29,30 +28,38 @@ class TestLearningRate:
         assert learning_rate(phase, 50) == pytest.approx(0.1 * (0.01 + 0.99 / 2))
 
 
-class TestLocalBatch:
+class TestShare:
     @pytest.mark.parametrize("workers", [1, 2, 3, 10])
-    def test_workers_share_one_global_batch(self, workers: int) -> None:
-        whole, _ = local_batch(1000, PHASE, 7, 3, 0, 1)
-        shares = [local_batch(1000, PHASE, 7, 3, rank, workers)[0] for rank in range(workers)]
-        assert len(whole) == PHASE.batch
-        assert whole.min() >= 0 and whole.max() < 1000
-        assert sorted(np.concatenate(shares)) == sorted(whole)
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    def test_workers_share_one_batch_and_all_that_is_drawn_for_it(self, workers: int) -> None:
+        whole = Share(1000, PHASE, 7, 3, 0, 1)
+        shares = [Share(1000, PHASE, 7, 3, rank, workers) for rank in range(workers)]
+        assert len(whole.index) == whole.batch == PHASE.batch
+        assert whole.index.min() >= 0 and whole.index.max() < 1000
+        drawn = whole.own(torch.rand(10, generator=whole.generator))
+        assert sorted(torch.cat([share.index for share in shares]).tolist()) == sorted(
+            whole.index.tolist()
+        )
+        assert {len(share.index) for share in shares} <= {10 // workers, 10 // workers + 1}
+        for rank, share in enumerate(shares):
+            own = share.own(torch.rand(10, generator=share.generator))
+            assert own.tolist() == drawn[rank::workers].tolist()
+            assert share.index.tolist() == whole.index[rank::workers].tolist()
+
+    @pytest.mark.parametrize("workers", [1, 3, 4])
+    def test_the_weighted_means_of_workers_have_the_mean_of_the_batch(self, workers: int) -> None:
+        losses = torch.arange(10.0) ** 2
+        shares = [Share(1000, PHASE, 7, 3, rank, workers) for rank in range(workers)]
+        found = [share.weight * share.own(losses).mean() for share in shares]
+        assert float(sum(found)) / workers == pytest.approx(float(losses.mean()))
 
     def test_it_depends_on_seed_and_step_only(self) -> None:
         def batch(seed: int, step: int) -> list[float]:
-            index, generator = local_batch(1000, PHASE, seed, step, 0, 1)
-            return [*index, *torch.rand(2, generator=generator).tolist()]
+            share = Share(1000, PHASE, seed, step, 0, 1)
+            return [*share.index.tolist(), *torch.rand(2, generator=share.generator).tolist()]
 
         assert batch(7, 3) == batch(7, 3)
         found = {tuple(batch(seed, step)) for seed in range(3) for step in range(20)}
         assert len(found) == 60
-
-    def test_workers_draw_different_noise(self) -> None:
-        def noise(step: int, rank: int) -> float:
-            return float(torch.rand(1, generator=local_batch(9, PHASE, 0, step, rank, 4)[1]))
-
-        assert len({noise(step, rank) for step in range(10) for rank in range(4)}) == 40
 
 
 @pytest.mark.parametrize(
@@ -80,6 +87,8 @@ def test_a_wrong_schedule_is_named(key: str, value: Any) -> None:
         ("checkpoint_every", 0),
         ("workers", 0),
         ("workers", 11),
+        ("max_workers", 11),
+        ("max_workers", -1),
         ("threads", 0),
         ("seed", -1),
         ("condition_dropout", 1.1),

@@ -13,6 +13,7 @@ from cldmray.engine.tables import (
     Manifest,
     RecordsSink,
     StageTable,
+    block_count,
     commit,
     read_manifest,
 )
@@ -61,8 +62,35 @@ class TestSink:
         manifest = read_manifest(folder)
         assert manifest is not None
         assert manifest.rows == 3
-        assert len(storage.list_files(folder)) == 5
+        assert len(storage.list_files(folder)) == 2 + len([MANIFEST])
         assert StageTable(folder, manifest, "").read().num_rows == 3
+
+    def test_files_tell_of_rows_alone(self, write_table: Any, tmp_path: Path) -> None:
+        orders: list[list[list[pa.Table]]] = [
+            [[rows(3, 1), rows(2)], [rows(0, 4)]],
+            [[rows(4, 0)], [rows(2)], [rows(1, 3)]],
+        ]
+        bad = rows(5, 6, reason=["", "empty file"], location=["a", "b"])
+        written = []
+        for number, tasks in enumerate(orders):
+            folder = tmp_path / str(number)
+            table = write_table(str(folder), FACES, [*tasks, [bad]][:: 1 - 2 * number])
+            assert table.manifest.rows == 6
+            written.append({path.name: path.read_bytes() for path in folder.iterdir()})
+        assert written[0] == written[1]
+        assert len(written[0]) == 4 + len([MANIFEST, "rejected.parquet"])
+
+    def test_what_a_killed_driver_left_is_swept(self, write_table: Any, folder: str) -> None:
+        RecordsSink(folder, FACES).write([rows(1), rows(2)], None)
+        storage.write_bytes(f"{folder}/part-1.parquet.0.partial", b"half")
+        storage.write_bytes(f"{folder}/checkpoints/state", b"of a training")
+        (file,) = write_table(folder, FACES, [[rows(1, 2)]]).manifest.files
+        kept = {Path(info.path).name for info in storage.list_files(folder)}
+        assert kept == {MANIFEST, file, "state"}
+
+    def test_blocks_of_the_same_rows_are_all_there(self, write_table: Any, folder: str) -> None:
+        table = write_table(folder, FACES, [[rows(1), rows(1)], [rows(1), rows(2)]])
+        assert table.read()["sample_id"].to_pylist() == ["0001"] * 3 + ["0002"]
 
     def test_rejected_rows_are_listed_apart(self, write_table: Any, folder: str) -> None:
         block = rows(2, 1, 0, reason=["truncated", "", "empty"], location=["c", "b", "a"])
@@ -182,7 +210,7 @@ class TestRead:
         with pytest.raises(BadInputError, match="stage: the table is empty"):
             table.read()
         with pytest.raises(BadInputError, match="stage: the table is empty"):
-            table.stream(FACES.names, 16, 1)
+            table.stream(FACES.names, 16)
 
     def test_a_lost_file_is_named(self, write_table: Any, folder: str) -> None:
         table = write_table(folder, FACES, [[rows(0)]])
@@ -190,6 +218,15 @@ class TestRead:
         Path(folder, file).unlink()
         with pytest.raises(BadInputError, match=file):
             table.read()
+
+
+class TestBlocks:
+    @pytest.mark.parametrize(
+        ("count", "block_rows", "expected"),
+        [(1, 256, 1), (32, 256, 1), (33, 256, 2), (500, 256, 16), (9000, 256, 36), (40, 7, 6)],
+    )
+    def test_count(self, count: int, block_rows: int, expected: int) -> None:
+        assert block_count(count, block_rows) == expected
 
 
 class TestManifest:
@@ -227,7 +264,7 @@ class TestRay:
         assert manifest is not None
         table = StageTable(folder, manifest, "")
         assert table.read().equals(whole.cast(FACES))
-        back = table.stream(["split", "sample_id"], 16, 1)
+        back = table.stream(["split", "sample_id"], 16)
         sizes = [
             row["rows"]
             for row in back.map_batches(

@@ -38,7 +38,7 @@ class InversionGoal:
         inverter: has learnt what needs no steps.
         pairs: what it learns from, shuffled already where it is to be.
         training: batch, strength of the random views, seed.
-        workers: processes that share each batch evenly.
+        workers: most processes that share each batch.
 
     Raises:
         BadInputError: there are fewer pairs than workers.
@@ -50,8 +50,8 @@ class InversionGoal:
         self.inverter = inverter
         self.pairs = pairs
         self.training = training
-        self.size = min(training.batch, pairs.queries) // workers * workers
-        if not self.size:
+        self.size = min(training.batch, pairs.queries)
+        if self.size < workers:
             raise BadInputError(
                 f"{pairs.queries} anonymized pictures are too few for {workers} training workers; "
                 "raise the query budget"

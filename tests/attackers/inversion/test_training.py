@@ -93,7 +93,7 @@ class TestBatches:
     def test_too_few_pairs_for_the_workers(self, pairs):
         with pytest.raises(BadInputError, match="raise the query budget"):
             goal(pairs.rows(np.arange(3)), workers=4)
-        assert goal(pairs.rows(np.arange(3)), workers=2).size == 2
+        assert goal(pairs.rows(np.arange(3)), workers=2).size == 3
 
 
 class TestSteps:

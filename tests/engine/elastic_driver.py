@@ -1,0 +1,78 @@
+"""A driver that trains slowly on whatever nodes there are, and then once more on one worker.
+
+Arguments: the cluster's address and a folder. Its file ``sizes`` gets the number of workers at each
+point of the learning curve; points take a while until there is a file ``hurry``.
+"""
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cldmray.attackers.encoder import EncoderConfig
+from cldmray.attackers.ladder import ClearTrained, TrainingConfig
+from cldmray.attackers.pairs import PairSet, Validation
+from cldmray.engine.attack_training import fit_encoder, learning_curve, load_encoder
+from cldmray.engine.cluster import EngineConfig, connect
+from cldmray.engine.tables import StageTable, read_manifest
+
+PAUSE = 2.0
+PEOPLE, BATCH = 9, 7
+TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
+TRAINING = TrainingConfig(
+    steps=240, batch=BATCH, learning_rate=1e-4, warmup=1, validate_every=1, precision="fp32"
+)
+
+
+class Slow(Validation):
+    """Writes the number of workers down, and takes its time."""
+
+    __slots__ = ()
+
+    def rank_1(self, embed: object) -> float:
+        distributed = torch.distributed.is_initialized()
+        if not distributed or torch.distributed.get_rank() == 0:
+            with Path(FOLDER, "sizes").open("a") as sizes:
+                print(torch.distributed.get_world_size() if distributed else 1, file=sizes)
+        if not Path(FOLDER, "hurry").exists():
+            time.sleep(PAUSE)
+        return 0.5
+
+
+def trained(name: str, engine: EngineConfig) -> StageTable:
+    random = np.random.default_rng(0)
+    photos = random.integers(0, 256, (2 * PEOPLE, 32, 32, 3), np.uint8)
+    people, rows = np.repeat(np.arange(PEOPLE), 2), np.arange(2 * PEOPLE)
+    pairs = PairSet(photos, people, rows, photos, people, avoid_source=True)
+    folder = f"{FOLDER}/{name}"
+    rung = ClearTrained(TINY, TRAINING)
+    fit_encoder(rung, pairs, Slow(photos, people, rows, photos, people), None, engine, folder)
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    return StageTable(folder, manifest, name)
+
+
+if __name__ == "__main__":
+    ADDRESS, FOLDER = sys.argv[1:]
+    # A worker takes a whole node of two CPUs.
+    elastic = EngineConfig(
+        address=ADDRESS, cpus_per_actor=2.0, train_workers=1, max_train_workers=2, train_failures=9
+    )
+    connect(elastic)
+    stages = [
+        trained("elastic", elastic),
+        trained("alone", replace(elastic, max_train_workers=None)),
+    ]
+    first, second = (load_encoder(stage, TINY).state_dict() for stage in stages)
+    differences = [float((first[key] - second[key]).abs().max()) for key in first]
+    curves = [learning_curve(stage) for stage in stages]
+    found = {
+        "steps": [[int(point["step"]) for point in curve] for curve in curves],
+        "losses": [[point["loss"] for point in curve] for curve in curves],
+        "weights": max(differences),
+    }
+    print("FOUND " + json.dumps(found), flush=True)

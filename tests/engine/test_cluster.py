@@ -1,0 +1,67 @@
+"""What is asked of a cluster: pools and trainings of a fixed size, and those that grow."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cldmray.engine.checkpoints import attacker_trainer, worker_range
+from cldmray.engine.cluster import EngineConfig
+
+ELASTIC = EngineConfig(actors=2, max_actors=6, train_workers=1, max_train_workers=4)
+
+
+class TestPool:
+    def test_a_fixed_one_asks_for_its_size(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr("ray.cluster_resources")
+        pool = EngineConfig(actors=3).pool()
+        assert (pool.min_size, pool.initial_size, pool.max_size) == (3, 3, 3)
+
+    @pytest.mark.parametrize(
+        ("there", "expected"),
+        [
+            ({}, 2),
+            ({"CPU": 0.0}, 2),
+            ({"CPU": 2.5}, 3),
+            ({"CPU": 64.0}, 6),
+        ],
+    )
+    def test_an_elastic_one_begins_with_what_is_there(
+        self, monkeypatch: pytest.MonkeyPatch, there: dict[str, float], expected: int
+    ) -> None:
+        monkeypatch.setattr("ray.cluster_resources", lambda: dict(there))
+        pool = ELASTIC.pool()
+        assert (pool.min_size, pool.initial_size, pool.max_size) == (2, expected, 6)
+
+    def test_gpus_count_where_actors_need_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 64.0, "GPU": 3.0})
+        assert replace(ELASTIC, gpus_per_actor=1.0).pool().initial_size == 3
+        assert replace(ELASTIC, gpus_per_actor=0.5).pool().initial_size == 6
+        assert replace(ELASTIC, cpus_per_actor=0.0).pool().initial_size == 6
+
+
+class TestTraining:
+    @pytest.mark.parametrize(
+        ("least", "most", "expected"), [(2, None, 2), (2, 2, 2), (1, 4, (1, 4))]
+    )
+    def test_workers(self, least: int, most: int | None, expected: Any) -> None:
+        assert worker_range(least, most) == expected
+
+    def test_the_trainer_grows_and_survives(self, tmp_path: Any) -> None:
+        engine = replace(ELASTIC, train_failures=7)
+        trainer = attacker_trainer(lambda config: None, {}, engine, str(tmp_path))
+        assert trainer.scaling_config.num_workers == (1, 4)
+        assert trainer.run_config.failure_config.max_failures == 7
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "least"),
+    [
+        ("max_actors", 1, "least actors"),
+        ("max_train_workers", 0, "least train_workers"),
+        ("train_failures", -1, "negative"),
+    ],
+)
+def test_a_wrong_size_is_named(key: str, value: int, least: str) -> None:
+    with pytest.raises(ValueError, match=f"^{key}: .*{least}"):
+        replace(ELASTIC, **{key: value})
