@@ -51,7 +51,6 @@ def parsed() -> argparse.Namespace:
     training.add_argument("--gallery", type=int, default=1_000_000, help="references")
     training.add_argument("--probes", type=int, default=100_000, help="that the GPU looks for")
     training.add_argument("--cpu-probes", type=int, default=2_000, help="that the CPU looks for")
-    parser.set_defaults(small=False)
     if parser.parse_known_args()[0].quick:
         parser.set_defaults(
             steps=2, dtype="float32", batch=2, alone=2, batches=2, backbone="small", side=32,
@@ -66,6 +65,7 @@ def main() -> None:
     import torch
     from on_gpu import device, drawing, training
     from on_gpu.architecture import TINY, Shape
+    from on_gpu.device import EXPECTED
     from on_gpu.sides import speed_options
 
     where = device.find(arguments.quick)
@@ -99,6 +99,7 @@ def main() -> None:
         )
         modes["training"] = training, learning
     arguments.out.mkdir(parents=True, exist_ok=True)
+    failures: list[str] = []
     for name, (module, plan) in modes.items():
         report = module.measure(plan, where)
         table = module.markdown(report)
@@ -107,6 +108,10 @@ def main() -> None:
             path = arguments.out / f"{name}.{suffix}"
             path.write_text(text, "utf-8")
             print(path)
+        broken = {row["failure"] for row in report["rows"]} - {None, *EXPECTED}
+        failures += [f"{name}: {failure}" for failure in sorted(broken)]
+    if failures:
+        raise SystemExit("\n".join(failures))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def test_gpu_training(tmp_path: Path) -> None:
     assert (tmp_path / "training.md").read_text("utf-8") in printed
     assert max(report["differences"].values()) < 1e-4
     assert set(report["differences"]) == {"cached", "peer"}
-    assert [row["pairs"] for row in report["rows"]] == 5 * [4] + 5 * [16]
+    assert [row["pairs"] for row in report["rows"]] == 3 * [4] + 5 * [16]
     assert {row["chunk"] for row in report["rows"]} == {None, 8}
     assert all(row["rate"] > 0 and row["failure"] is None for row in report["rows"])
     search = report["search"]
@@ -221,6 +221,15 @@ class TestPartsOfGpu:
         for wrong in ("no_such=1", "steps=3", "dtype"):
             with pytest.raises(SystemExit, match=f"--ours {wrong}: not NAME=VALUE"):
                 sides.speed_options([wrong])
+
+    def test_a_fault_is_told_from_a_finding(self, capfd: pytest.CaptureFixture[str]) -> None:
+        import torch
+        from on_gpu import device
+
+        assert device.failure(torch.OutOfMemoryError("CUDA out of memory")) in device.EXPECTED
+        assert not capfd.readouterr().err
+        assert device.failure(ValueError("a | b\nmore")) == "ValueError: a / b"
+        assert "ValueError" in capfd.readouterr().err
 
     def test_memory_that_does_not_suffice_leaves_the_goals_open(self) -> None:
         from on_gpu import drawing

@@ -2,12 +2,16 @@
 
 import gc
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 
 GIB = 2**30
+OUT_OF_MEMORY, NOT_INSTALLED = "out of memory", "not installed"
+EXPECTED = (OUT_OF_MEMORY, NOT_INSTALLED)
+"""Failures that are findings; all others are faults."""
 
 
 class Device(NamedTuple):
@@ -131,6 +135,14 @@ def fresh_memory(device: Device) -> None:
 def peak_memory(device: Device) -> float | None:
     """Most that torch had given out at once since :func:`fresh_memory`, GiB; None without a GPU."""
     return torch.cuda.max_memory_allocated() / GIB if device.is_gpu else None
+
+
+def failure(error: Exception) -> str:
+    """What becomes of one row, so that an unattended run goes on with the next."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return OUT_OF_MEMORY
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".replace("|", "/")
 
 
 def number(value: float | None, form: str) -> str:

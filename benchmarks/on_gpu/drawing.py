@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from on_gpu import architecture, sides
 from on_gpu.device import (
     Device,
+    failure,
     fresh_memory,
     idle_share,
     matrix_peak,
@@ -141,8 +140,8 @@ def time_side(row: Row, make: Callable[[], Side], count: int, plan: Plan, device
             beside = sides.beside(pictures[0], written[0])
             several = pictures[: max(2 * row.batch, 2)]
             idle = idle_share(device, lambda: run(several, Path(out)))
-        except torch.OutOfMemoryError:
-            return row._replace(failure="out of memory")
+        except Exception as error:
+            return row._replace(failure=failure(error))
     return row._replace(rate=rate, idle=idle, gib=gib, beside=beside, start=start)
 
 

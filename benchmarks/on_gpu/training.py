@@ -17,7 +17,15 @@ from cldmray.attackers.objectives import objective
 from cldmray.attackers.pairs import PairSet
 from cldmray.attackers.training import optimizer_of, starting_encoder, training_steps
 from cldmray.gallery.index import GalleryIndex, load_faiss
-from on_gpu.device import Device, fresh_memory, number, peak_memory, versions
+from on_gpu.device import (
+    NOT_INSTALLED,
+    Device,
+    failure,
+    fresh_memory,
+    number,
+    peak_memory,
+    versions,
+)
 
 Loop = Callable[[int], None]
 """Takes so many optimiser steps, and waits for them."""
@@ -76,35 +84,33 @@ def measure(plan: Plan, device: Device) -> dict[str, Any]:
 
 
 def trained(plan: Plan, shape: EncoderConfig, pairs: int, device: Device) -> list[Row]:
-    """All ways with one batch size; those that memory suffices for take turns."""
+    """All ways with one batch size, each with the device's memory to itself.
+
+    Gradients are cached where the batch has more pictures than a chunk.
+    """
     losses = losses_there()
     ways: dict[Row, Callable[[], Loop]] = {}
-    for chunk in (None, plan.chunk):
+    for chunk in (None, plan.chunk) if plan.chunk < 2 * pairs else (None,):
         row = Row("ours" if chunk is None else "ours, cached", pairs, chunk)
         ways[row] = lambda chunk=chunk: step_loop(plan, shape, losses["ours"], pairs, chunk, device)
         row = row._replace(name=f"{row.name}, with random views")
         ways[row] = lambda chunk=chunk: whole_loop(plan, shape, pairs, chunk, device)
-    rows = {}
+    rows = []
     if "peer" in losses:
         ways[Row(PEER, pairs)] = lambda: step_loop(plan, shape, losses["peer"], pairs, None, device)
     else:
-        rows[PEER] = Row(PEER, pairs, failure="not installed")
-    loops = {}
+        rows.append(Row(PEER, pairs, failure=NOT_INSTALLED))
     for row, make in ways.items():
         fresh_memory(device)
         try:
-            make()(2)
-        except torch.OutOfMemoryError:
-            rows[row.name] = row._replace(failure="out of memory")
+            taken = take_turns({row.name: make()}, plan.blocks, plan.seconds)[row.name]
+        except Exception as error:
+            rows.append(row._replace(failure=failure(error)))
         else:
-            rows[row.name] = row._replace(gib=peak_memory(device))
-            loops[row.name] = make
-    times = take_turns({name: make() for name, make in loops.items()}, plan.blocks, plan.seconds)
-    for name, taken in times.items():
-        rows[name] = rows[name]._replace(rate=pairs / float(np.median(taken)))
-    for row in rows.values():
-        print(line(row), flush=True)
-    return list(rows.values())
+            rate = pairs / float(np.median(taken))
+            rows.append(row._replace(rate=rate, gib=peak_memory(device)))
+        print(line(rows[-1]), flush=True)
+    return rows
 
 
 def losses_there() -> dict[str, Loss]:
