@@ -114,7 +114,7 @@ class TestOneProcess:
         largest = max(float(one.abs().max()) for one in gradients(networks[0]).values())
         for name, gradient in gradients(networks[0]).items():
             found = gradients(networks[1])[name]
-            torch.testing.assert_close(found, gradient, rtol=0, atol=1e-6 * largest, msg=name)
+            torch.testing.assert_close(found, gradient, rtol=0, atol=1e-5 * largest, msg=name)
 
     def test_a_chunk_at_a_time_is_remembered(self) -> None:
         network = encoder()
