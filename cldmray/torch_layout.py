@@ -14,7 +14,12 @@ def channels_last(module: Module) -> Module:
     return cast(Module, cast(Any, module).to(memory_format=torch.channels_last))
 
 
-def to_unit_range(pictures: npt.NDArray[np.uint8]) -> torch.Tensor:
-    """uint8 (N, height, width, 3) to float32 (N, 3, height, width) in -1..1, channels last."""
-    tensor = torch.from_numpy(np.array(pictures, np.float32)).permute(0, 3, 1, 2)
-    return (tensor / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+def to_unit_range(
+    pictures: npt.NDArray[np.uint8], device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """uint8 (N, height, width, 3) to float32 (N, 3, height, width) in -1..1, channels last.
+
+    They travel to the device as bytes and are converted there.
+    """
+    tensor = torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2)
+    return (tensor.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)

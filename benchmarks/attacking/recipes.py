@@ -93,7 +93,9 @@ def follow(
     own, curve = 0.0, []
     started = time.process_time()
     encoder = starting_encoder(rung.encoder, rung.training, before.weights if before else None)
-    steps = training_steps(goal, encoder, optimizer_of(encoder, rung.training), CPU)
+    optimizer = optimizer_of(encoder, rung.training)
+    chunk = rung.training.cache_chunk
+    steps = training_steps(goal, encoder, optimizer, CPU, cache_chunk=chunk)
     for step, _ in enumerate(steps, 1):
         if step in points:
             own += time.process_time() - started

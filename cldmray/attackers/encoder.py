@@ -48,7 +48,8 @@ class EncoderConfig:
         norm: what becomes of a backbone's batch normalisation. ``group`` replaces it by group
             normalisation (Wu and He 2018), so that every picture is treated by itself. ``frozen``
             keeps the statistics of ``pretrained``, which suits its weights best. ``batch`` keeps
-            it; several training workers then share statistics, for which they need GPUs.
+            it; several training workers then share statistics, for which they need GPUs. With
+            ``training.cache_chunk`` the statistics are those of a chunk, not of the batch.
         frozen: convolutions from the input that keep their weights; only of ``sface``.
     """
 

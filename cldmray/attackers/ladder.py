@@ -36,6 +36,9 @@ class TrainingConfig:
         augment: strength of the random views, 0..1.
         precision: ``bf16`` or ``fp32``.
         validate_every: steps between two points of the learning curve.
+        cache_chunk: pictures that a worker sends through the network at once; the gradient is that
+            of the whole batch all the same, see :mod:`cldmray.attackers.gradient_cache`. Takes
+            about a third more time, and memory for so many pictures only. None: the whole batch.
         seed: of the weights, batches and views.
     """
 
@@ -48,6 +51,7 @@ class TrainingConfig:
     augment: float = 1.0
     precision: Literal["bf16", "fp32"] = "bf16"
     validate_every: int = 100
+    cache_chunk: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,6 +60,8 @@ class TrainingConfig:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         if self.batch < 2:
             raise ValueError(f"batch: must be at least 2, got {self.batch}")
+        if self.cache_chunk is not None and self.cache_chunk < 1:
+            raise ValueError(f"cache_chunk: must be at least 1 or null, got {self.cache_chunk}")
         for key in ("learning_rate", "temperature"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"{key}: must be above 0, got {getattr(self, key)}")

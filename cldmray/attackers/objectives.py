@@ -58,10 +58,9 @@ class Contrast(Objective):
         views = self._views(2 * size, step)
         views = torch.cat([views[:size][part], views[size:][part]])
         pairs = self.pairs
-        batch = torch.cat(
-            [to_unit_range(pairs.queries[queries]), to_unit_range(pairs.photos[photos])]
-        )
-        embeddings = encode(augment(batch, views).to(device))
+        both = [pairs.queries[queries], pairs.photos[photos]]
+        batch = torch.cat([to_unit_range(pictures, device) for pictures in both])
+        embeddings = encode(augment(batch, views.to(device)))
         count = len(queries)
         return distributed_nt_xent(
             embeddings[:count], embeddings[count:], self.training.temperature
@@ -93,8 +92,9 @@ class Guidance(Objective):
         queries, photos = self.sampler.draw(step)
         targets = torch.from_numpy(self.targets(step, photos)[part]).to(device)
         views = self._views(len(queries), step)[part]
-        batch = augment(to_unit_range(self.pairs.queries[queries[part]]), views)
-        return distributed_guided(encode(batch.to(device)), targets, self.training.temperature)
+        batch = to_unit_range(self.pairs.queries[queries[part]], device)
+        students = encode(augment(batch, views.to(device)))
+        return distributed_guided(students, targets, self.training.temperature)
 
 
 def objective(pairs: PairSet, training: TrainingConfig, workers: int) -> Objective:

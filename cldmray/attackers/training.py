@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cldmray.attackers.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.gradient_cache import GradientCache
 from cldmray.attackers.ladder import TrainingConfig
 from cldmray.torch_layout import channels_last
 
@@ -76,6 +77,7 @@ def training_steps(
     first: int = 0,
     rank: int = 0,
     workers: int = 1,
+    cache_chunk: int | None = None,
 ) -> Iterator[float]:
     """Take the steps ``first`` to ``goal.training.steps - 1``, and yield the loss after each.
 
@@ -87,6 +89,9 @@ def training_steps(
         encoder: as it is called in training; with several workers in DistributedDataParallel.
         first: steps that were taken before.
         rank, workers: which share of each batch this process takes.
+        cache_chunk: inputs that go through the encoder at once, with the gradient cached; see
+            :class:`~cldmray.attackers.gradient_cache.GradientCache`. The goal's loss must then
+            call the encoder with one tensor. None: the whole batch, as the goal calls it.
     """
     training = goal.training
     part = goal.part(rank, workers)
@@ -99,11 +104,15 @@ def training_steps(
             output: Tensor = encoder(*inputs)
         return output
 
+    cache = None if cache_chunk is None else GradientCache(call, cache_chunk, encoder)
     for step in range(first, training.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
-        loss = weight * goal.loss(step, part, call, device)
+        loss = weight * goal.loss(step, part, cache or call, device)
         optimizer.zero_grad()
-        loss.backward()
+        if cache is None:
+            loss.backward()
+        else:
+            cache.backward(loss)
         optimizer.step()
         yield float(loss.detach())

@@ -55,7 +55,9 @@ def train_worker(config: dict[str, Any]) -> None:
     goal = objective(pairs, training, workers)
     first, curve = _restore(encoder, optimizer)
     losses: list[float] = []
-    steps = training_steps(goal, wrapped, optimizer, device, first, rank, workers)
+    steps = training_steps(
+        goal, wrapped, optimizer, device, first, rank, workers, training.cache_chunk
+    )
     for done, loss in enumerate(steps, first + 1):
         losses.append(loss)
         if done % training.validate_every == 0 or done == training.steps:

@@ -23,6 +23,7 @@ class TestTrainingConfig:
             ("steps", 0),
             ("warmup", 0),
             ("validate_every", 0),
+            ("cache_chunk", 0),
             ("batch", 1),
             ("learning_rate", 0.0),
             ("learning_rate", float("nan")),

@@ -70,6 +70,17 @@ class TestTrainingSteps:
         for name, weights in encoder.state_dict().items():
             torch.testing.assert_close(weights, twin.state_dict()[name], rtol=0, atol=1e-5)
 
+    @pytest.mark.parametrize("cache_chunk", [1, 3, 4])
+    def test_two_chunks_and_more_learn_what_one_batch_learns(self, cache_chunk: int) -> None:
+        goal = objective(pairs(), TRAINING, 1)
+        whole, chunked = (starting_encoder(TINY, TRAINING, None) for _ in range(2))
+        losses = list(training_steps(goal, whole, optimizer_of(whole, TRAINING), CPU))
+        optimizer = optimizer_of(chunked, TRAINING)
+        steps = training_steps(goal, chunked, optimizer, CPU, cache_chunk=cache_chunk)
+        assert list(steps) == pytest.approx(losses, rel=1e-4)
+        for name, weights in whole.state_dict().items():
+            torch.testing.assert_close(chunked.state_dict()[name], weights, rtol=0, atol=1e-4)
+
     def test_goes_on_where_it_stopped(self) -> None:
         goal = objective(pairs(), TRAINING, 1)
         whole = starting_encoder(TINY, TRAINING, None)

@@ -112,6 +112,18 @@ class TestTraining:
             assert math.isfinite(one_point["loss"])
             assert 0 <= one_point["validation_rank_1"] <= 1
 
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_chunks_learn_what_one_batch_learns(
+        self, fit: Callable[..., StageTable], reference: StageTable, workers: int
+    ) -> None:
+        """Four people are eight pictures: two chunks of one worker, two of each of two."""
+        chunked = fit(f"chunks, {workers}", workers, training={"cache_chunk": 4 // workers})
+        first, second = (load_encoder(stage, TINY).state_dict() for stage in (reference, chunked))
+        for name, weights in first.items():
+            torch.testing.assert_close(second[name], weights, rtol=0, atol=1e-4, msg=name)
+        for one, other in zip(learning_curve(reference), learning_curve(chunked), strict=True):
+            assert other == pytest.approx(one, abs=1e-4)
+
     def test_starts_from_other_weights(
         self, fit: Callable[..., StageTable], reference: StageTable, validation: Validation
     ) -> None:

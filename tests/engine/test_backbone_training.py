@@ -62,7 +62,10 @@ Fit = Callable[..., StageTable]
 @pytest.fixture
 def fit(local_ray: None, faces: StageTable, engine: EngineConfig, tmp_path: Path) -> Fit:
     def fit(
-        shape: EncoderConfig, workers: int, start: StageTable | None = None, **training: float
+        shape: EncoderConfig,
+        workers: int,
+        start: StageTable | None = None,
+        **training: float | None,
     ) -> StageTable:
         rung = ClearTrained(shape, replace(STEPS, **training))  # type: ignore[arg-type]
         folder = str(tmp_path / f"{len(list(tmp_path.iterdir()))}")
@@ -111,12 +114,13 @@ def test_others_start_from_it(models: Path, photos: Pictures, fit: Fit, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("chunk", [None, 2])
 def test_two_workers_train_a_network_with_weights_that_it_does_not_use(
-    models: Path, photos: Pictures, fit: Fit
+    models: Path, photos: Pictures, fit: Fit, chunk: int | None
 ) -> None:
     """Without help DistributedDataParallel stops at the second step, waiting for the mask token."""
     shape = shape_of(models / "dino")
     assert any(name.endswith("mask_token") for name, _ in untrained(shape).named_parameters())
-    learnt = embed(load_encoder(fit(shape, 2), shape), photos)
+    learnt = embed(load_encoder(fit(shape, 2, cache_chunk=chunk), shape), photos)
     assert np.abs(learnt - embed(untrained(shape), photos)).max() > 1e-2
     np.testing.assert_allclose(np.linalg.norm(learnt, axis=1), 1, atol=1e-6)

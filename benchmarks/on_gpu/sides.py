@@ -1,0 +1,184 @@
+"""Three ways of redrawing the same pictures: a user's script, the same in batches, and ours.
+
+Each takes photographs, finds their edges, redraws them and writes PNG files, as an audit does.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from on_gpu.architecture import CONTROL
+
+Pictures = npt.NDArray[np.uint8]
+Side = Callable[[Pictures, Path], None]
+"""Redraws pictures (N, side, side, 3) into PNG files of a folder."""
+
+PROMPT, GUIDANCE = "a photo of a face", 7.5
+SPEED = {"compile": True, "channels_last": True}
+"""Settings of ours that are switched on where ``Diffusion`` has them."""
+FIXED = {"model", "controls", "prompt", "guidance", "steps", "device"}
+"""Settings of ours that are those of the others."""
+THREADS = 4
+"""That find edges and write files beside the device."""
+
+
+class Task(NamedTuple):
+    """What all sides do alike.
+
+    Attributes:
+        folder: of the saved pipeline.
+        device: of torch.
+        dtype: of weights and arithmetic, for example ``float16``.
+        steps: of denoising.
+        batch: pictures drawn at once, but by the user's script.
+    """
+
+    folder: Path
+    device: str
+    dtype: str
+    steps: int
+    batch: int
+
+
+def photographs(count: int, side: int) -> Pictures:
+    """Patches of random colours, so that there are edges; uint8 (count, side, side, 3)."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    nearest = cv2.INTER_NEAREST
+    return np.stack([cv2.resize(one, (side, side), interpolation=nearest) for one in coarse])
+
+
+def beside(photograph: npt.NDArray[np.uint8], written: Path, times: int = 5) -> float:
+    """Seconds of one thread for one picture's work off the device: its edges and its PNG file."""
+    drawn = Image.open(written).convert("RGB")
+    started = time.perf_counter()
+    for _ in range(times):
+        _edges(photograph)
+        drawn.save(written)
+    return (time.perf_counter() - started) / times
+
+
+def script(task: Task) -> Side:
+    """What a user would write with diffusers: one picture a call."""
+    return _with_diffusers(task._replace(batch=1))
+
+
+def batched(task: Task) -> Side:
+    """The same script with several pictures a call."""
+    return _with_diffusers(task)
+
+
+def _with_diffusers(task: Task) -> Side:
+    from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+
+    dtype = getattr(torch, task.dtype)
+    controlnet = ControlNetModel.from_pretrained(task.folder / f"controlnet-{CONTROL}", dtype=dtype)
+    pipe: Any = StableDiffusionControlNetPipeline.from_pretrained(
+        task.folder, controlnet=controlnet, dtype=dtype, safety_checker=None
+    ).to(task.device)
+    pipe.set_progress_bar_config(disable=True)
+
+    def run(pictures: Pictures, out: Path) -> None:
+        for start in range(0, len(pictures), task.batch):
+            part = pictures[start : start + task.batch]
+            edges = [Image.fromarray(np.repeat(_edges(one)[..., None], 3, 2)) for one in part]
+            found = pipe(
+                [PROMPT] * len(part),
+                image=edges,
+                num_inference_steps=task.steps,
+                guidance_scale=GUIDANCE,
+            )
+            for number, image in enumerate(found.images, start):
+                image.save(out / f"{number}.png")
+
+    return run
+
+
+def ours(task: Task, options: dict[str, Any]) -> Side:
+    """The anonymizer of audits; other threads find edges ahead of it and write files behind it.
+
+    Args:
+        options: fields of ``Diffusion`` beside those of the task.
+    """
+    from cldmray.anonymizers.base import Batch
+    from cldmray.anonymizers.diffusion import Control, Diffusion
+    from cldmray.conditions import Canny
+
+    setting = Diffusion(
+        model=str(task.folder),
+        controls={CONTROL: Control(Canny(), f"controlnet-{CONTROL}")},
+        prompt=PROMPT,
+        guidance=GUIDANCE,
+        steps=task.steps,
+        device=task.device,
+        **({"dtype": task.dtype} | options),
+    )
+    redraw = setting.open()
+
+    def prepared(pictures: Pictures, start: int) -> Batch:
+        part = pictures[start : start + task.batch]
+        numbers = np.arange(start, start + len(part))
+        maps = {name: one(part) for name, one in setting.conditions.items()}
+        return Batch([str(number) for number in numbers], part, numbers, maps)
+
+    def run(pictures: Pictures, out: Path) -> None:
+        with ThreadPoolExecutor(THREADS) as pool:
+            starts = range(0, len(pictures), task.batch)
+            written: list[Future[None]] = []
+            for batch in _ahead(pool, lambda start: prepared(pictures, start), starts):
+                for name, picture in zip(batch.sample_ids, redraw(batch), strict=True):
+                    written.append(pool.submit(Image.fromarray(picture).save, out / f"{name}.png"))
+            for future in written:
+                future.result()
+
+    return run
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, prepare: Callable[[int], Any], starts: Sequence[int]
+) -> Iterator[Any]:
+    """What ``prepare`` makes of each start, the next being made while one is used."""
+    coming = pool.submit(prepare, starts[0])
+    for following in starts[1:]:
+        found = coming.result()
+        coming = pool.submit(prepare, following)
+        yield found
+    yield coming.result()
+
+
+def _edges(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    found: npt.NDArray[np.uint8] = cv2.Canny(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 80, 160)
+    return found
+
+
+def speed_options(given: Sequence[str]) -> dict[str, Any]:
+    """Fields of ``Diffusion`` from ``NAME=VALUE`` (JSON, else text), over those of ``SPEED``.
+
+    Raises:
+        SystemExit: there is no such field, or no ``=``.
+    """
+    from cldmray.anonymizers.diffusion import Diffusion
+
+    known = {field.name for field in dataclasses.fields(Diffusion)} - FIXED
+    options: dict[str, Any] = {name: value for name, value in SPEED.items() if name in known}
+    for item in given:
+        name, equals, text = item.partition("=")
+        if not equals or name not in known:
+            raise SystemExit(
+                f"--ours {item}: not NAME=VALUE with one of {', '.join(sorted(known))}"
+            )
+        try:
+            options[name] = json.loads(text)
+        except json.JSONDecodeError:
+            options[name] = text
+    return options
