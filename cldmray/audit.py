@@ -69,6 +69,7 @@ class Audit:
             CldmrayError: an attacker lacks what it needs, which is found before any work starts.
         """
         config = self.config
+        self.exposure.check()
         self.campaign.check()
         self.utility.check()
         listing = self.exposure.listing()

@@ -17,7 +17,7 @@ from cldmray.engine.faces import load_faces
 from cldmray.engine.group_anonymize import anonymize_groups
 from cldmray.engine.stages import Stages
 from cldmray.engine.tables import StageTable
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, CldmrayError
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, BACKGROUND, EVALUATION
 from cldmray.faces.splits import assert_disjoint, split_listing
 
@@ -46,6 +46,18 @@ class Exposure:
             for rung in config.attack.values()
             if isinstance(rung, TrainedRung)
         )
+
+    def check(self) -> None:
+        """Find out before any work starts whether every anonymizer has what it needs.
+
+        Raises:
+            CldmrayError: one has not; the message begins with its key.
+        """
+        for key, member in self.config.anonymizer.items():
+            try:
+                member.check()
+            except CldmrayError as error:
+                raise type(error)(f"anonymizer.{key}: {error}") from error
 
     def listing(self) -> pa.Table:
         """Samples of the people who are audited or train the attacker, with their splits."""

@@ -55,6 +55,7 @@ class InversionStudy:
         self.config.check()
         audit = self.config.with_rungs(None)
         exposure = Exposure(audit, self.stages, self.announce)
+        exposure.check()
         faces = exposure.faces(exposure.listing())
         redrawn = {key: exposure.redraw(key, faces) for key in audit.anonymizer}
         raw = Campaign(self.config.raw(), self.stages, self.announce, self.notes).run(

@@ -67,6 +67,7 @@ class LeakStudy:
             BadInputError, CldmrayError: see :meth:`cldmray.audit.Audit.run`.
         """
         audit = self.config.audit
+        self.exposure.check()
         self.campaign.check()
         if self.config.searched:
             self.utility.check()

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.data import DataContext
 
+from cldmray.anonymizers.batching import DEFAULT_BATCH
 from cldmray.errors import ConfigError
 
 WORKER_ENVIRONMENT = {
@@ -37,7 +38,9 @@ class EngineConfig:
         cpus_per_actor: logical CPUs of one pool actor; below 1 so that data tasks always find room.
         gpus_per_actor: GPUs of one pool actor; 0 runs on the CPU.
         threads: torch threads of one actor on the CPU.
-        batch_size: pictures that an actor redraws or embeds at once.
+        batch_size: pictures that an actor redraws or embeds at once. None: an anonymizer on a GPU
+            redraws as many as its memory holds, and everything else takes
+            :data:`~cldmray.anonymizers.batching.DEFAULT_BATCH`.
         block_rows: pictures in one block of the stream and in one Parquet file at most.
         train_workers: data-parallel workers of every training.
         gpus_per_train_worker: 0 trains on the CPU.
@@ -45,6 +48,8 @@ class EngineConfig:
         dashboard: whether a local cluster serves Ray's dashboard on 127.0.0.1.
         progress: whether stages draw progress bars.
         env: environment variables of the workers.
+        compile_cache: folder of what torch has compiled, shared by all actors that reach it, and by
+            later audits; None: torch's own, which the actors of one machine share.
     """
 
     address: str | None = None
@@ -53,7 +58,7 @@ class EngineConfig:
     cpus_per_actor: float = 0.5
     gpus_per_actor: float = 0.0
     threads: int = 1
-    batch_size: int = 64
+    batch_size: int | None = 64
     block_rows: int = 256
     train_workers: int = 2
     gpus_per_train_worker: float = 0.0
@@ -61,9 +66,12 @@ class EngineConfig:
     dashboard: bool = False
     progress: bool = True
     env: dict[str, str] = field(default_factory=lambda: dict(WORKER_ENVIRONMENT))
+    compile_cache: str | None = None
 
     def __post_init__(self) -> None:
-        for key in ("actors", "threads", "batch_size", "block_rows", "train_workers"):
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size: must be at least 1, got {self.batch_size}")
+        for key in ("actors", "threads", "block_rows", "train_workers"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         for key in ("cpus_per_actor", "gpus_per_actor", "gpus_per_train_worker"):
@@ -71,6 +79,19 @@ class EngineConfig:
                 raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
         if self.object_store_mb < 80:
             raise ValueError(f"object_store_mb: must be at least 80, got {self.object_store_mb}")
+
+    @property
+    def embedded_at_once(self) -> int:
+        """Pictures that an actor embeds or rebuilds at once."""
+        return self.batch_size or DEFAULT_BATCH
+
+    @property
+    def worker_environment(self) -> dict[str, str]:
+        """Environment variables of the workers, those of the compiler's cache included."""
+        if self.compile_cache is None:
+            return dict(self.env)
+        cache = {"TORCHINDUCTOR_CACHE_DIR": self.compile_cache, "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
+        return {**self.env, **cache}
 
 
 def connect(config: EngineConfig) -> dict[str, Any]:
@@ -85,7 +106,7 @@ def connect(config: EngineConfig) -> dict[str, Any]:
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if not ray.is_initialized():
-        runtime_env = {"env_vars": config.env}
+        runtime_env = {"env_vars": config.worker_environment}
         options: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False}
         if address == "local":
             options.update(

@@ -74,7 +74,7 @@ def _embedder(
 
     device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
     network = load_encoder(encoder, rung.encoder).to(device)
-    return lambda pictures: embed(network, pictures, engine.batch_size, device)
+    return lambda pictures: embed(network, pictures, engine.embedded_at_once, device)
 
 
 def with_regions(whole: pa.Table, regions: Sequence[Region]) -> pa.Table:

@@ -67,7 +67,7 @@ class ReconstructActor:
         if self.inverter.network is not None:
             self.inverter.network.eval()
         self.seed = seed
-        self.batch_size = engine.batch_size
+        self.batch_size = engine.embedded_at_once
 
     def __call__(self, block: pa.Table) -> pa.Table:
         parts = [
