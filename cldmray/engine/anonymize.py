@@ -1,5 +1,6 @@
 """Streams faces through condition tasks and a pool of anonymizer actors into a table."""
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ PIXELS = "pixels"
 MAP = "condition "
 """Prefix of the columns of condition maps, before the control's name."""
 GPU_CALLS = 2
-"""Calls of an actor at once: one draws while the other fetches its block or puts one away."""
+"""Calls of an actor at once: one draws while the other unpacks its block or packs one."""
 SHOWN = "condition_image"
 """Column, where a block has one, of the pictures that the conditions are taken from."""
 
@@ -106,6 +107,8 @@ def _is_raw(column: str) -> bool:
 class AnonymizerActor:
     """Holds one opened anonymizer, whose weights load once, and redraws blocks batch by batch.
 
+    Calls may overlap; one of them draws at a time.
+
     Args:
         batch_size: pictures at once; None: as many as the GPU's memory holds.
         threads: of torch on the CPU.
@@ -124,12 +127,16 @@ class AnonymizerActor:
         self.controls = list(anonymizer.conditions)
         share = gpus if 0 < gpus < 1 else 1.0
         self.redraw = InBatches(anonymizer.open(), batch_size, share)
+        self.drawing = threading.Lock()
 
     def __call__(self, block: pa.Table) -> pa.Table:
         table = block.select([name for name in block.column_names if not _is_raw(name)])
         if not block.num_rows:
             return table.append_column(PIXELS, block[PIXELS])
-        return table.append_column(PIXELS, raw_column(self.redraw(self._batch(block))))
+        batch = self._batch(block)
+        with self.drawing:
+            redrawn = self.redraw(batch)
+        return table.append_column(PIXELS, raw_column(redrawn))
 
     def _batch(self, rows: pa.Table) -> Batch:
         return Batch(
@@ -196,12 +203,15 @@ def redraw_stream(
         AnonymizerActor,
         fn_constructor_args=(anonymizer, engine.batch_size, engine.threads, gpus),
         compute=ActorPoolStrategy(
-            size=engine.actors, max_concurrent_calls_per_actor=GPU_CALLS if gpus else None
+            size=engine.actors,
+            max_concurrent_calls_per_actor=GPU_CALLS if gpus else None,
+            enable_true_multi_threading=True,
         ),
         num_cpus=engine.cpus_per_actor,
         num_gpus=gpus or None,
         resources=resources or None,
-        **blocks,
+        batch_format="pyarrow",
+        batch_size=engine.rows_a_call(gpus),
     )
     return redrawn.map_batches(encode, num_cpus=TASK_CPUS, **blocks)
 

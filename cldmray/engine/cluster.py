@@ -85,6 +85,18 @@ class EngineConfig:
         """Pictures that an actor embeds or rebuilds at once."""
         return self.batch_size or DEFAULT_BATCH
 
+    def rows_a_call(self, gpus: float) -> int | None:
+        """Rows that an actor gets at once: blocks as they are, or with GPUs whole batches.
+
+        Ray Data refuses an open batch size where an actor asks for a GPU. Smaller blocks are then
+        joined, in the order in which they come.
+
+        Args:
+            gpus: of one actor.
+        """
+        at_once = self.embedded_at_once
+        return at_once * max(1, DEFAULT_BATCH // at_once) if gpus else None
+
     @property
     def worker_environment(self) -> dict[str, str]:
         """Environment variables of the workers, those of the compiler's cache included."""

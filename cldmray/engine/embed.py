@@ -145,7 +145,7 @@ def embed_views(
         EmbedActor,
         fn_constructor_args=(rung, encoder, engine),
         batch_format="pyarrow",
-        batch_size=None,
+        batch_size=engine.rows_a_call(engine.gpus_per_actor),
         compute=ActorPoolStrategy(size=engine.actors),
         num_cpus=engine.cpus_per_actor,
         num_gpus=engine.gpus_per_actor or None,

@@ -137,7 +137,7 @@ def reconstruct(
         ReconstructActor,
         fn_constructor_args=(rung, fitted, seed, engine),
         batch_format="pyarrow",
-        batch_size=None,
+        batch_size=engine.rows_a_call(engine.gpus_per_actor),
         compute=ActorPoolStrategy(size=engine.actors),
         num_cpus=engine.cpus_per_actor,
         num_gpus=engine.gpus_per_actor or None,

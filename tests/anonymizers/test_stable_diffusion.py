@@ -117,6 +117,9 @@ class TestStacks:
         outside = ~ellipse(32, 32, 0.8)
         np.testing.assert_array_equal(drawn[:, outside], whole.images[:, outside])
         assert furthest(paint(whole.take([2])), drawn[[2]]) <= 1
+        strong = {name: replace(one, scale=2.0) for name, one in anonymizer.controls.items()}
+        paint = opened(replace(anonymizer, controls=strong))
+        drawn = paint(whole)
         for name, maps in whole.conditions.items():
             changed = {**whole.conditions, name: 255 - maps}
             assert furthest(paint(replace(whole, conditions=changed)), drawn) > 0, name
@@ -171,19 +174,24 @@ class TestPrompts:
         assert paint.pipe.text_encoder is None
 
 
-def test_guidance_is_one_batch_and_each_network_is_called_once_a_step(sd: Path) -> None:
+def test_guidance_is_one_batch_and_each_network_is_called_once_a_step(
+    sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     anonymizer = settings(sd, "canny", "hed")
     paint = opened(anonymizer)
-    seen: list[tuple[str, int]] = []
-    for name, network in (
-        ("unet", paint.pipe.unet),
-        *((f"net {i}", net) for i, net in enumerate(paint.pipe.controlnet.nets)),
-    ):
-        network.register_forward_pre_hook(
-            lambda _, inputs, name=name: seen.append((name, len(inputs[0])))
-        )
+    seen: list[tuple[Any, int]] = []
+    for network in (paint.pipe.unet, *paint.pipe.controlnet.nets):
+        usual = network.forward
+
+        def counted(*args: Any, _network: Any = network, _usual: Any = usual, **named: Any) -> Any:
+            sample = args[0] if args else named["sample"]
+            seen.append((_network, len(sample)))
+            return _usual(*args, **named)
+
+        monkeypatch.setattr(network, "forward", counted)
     paint(batch(anonymizer, 3))
-    assert Counter(seen) == {("unet", 6): 3, ("net 0", 6): 3, ("net 1", 6): 3}
+    networks = (paint.pipe.unet, *paint.pipe.controlnet.nets)
+    assert Counter(seen) == {(network, 6): 3 for network in networks}
 
 
 @pytest.mark.parametrize("mode", ["text2img", "img2img", "inpaint"])
