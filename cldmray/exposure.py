@@ -48,14 +48,15 @@ class Exposure:
         )
 
     def check(self) -> None:
-        """Find out before any work starts whether what every anonymizer is made from is there.
+        """Find out before any work starts whether every anonymizer has what it needs.
 
         Raises:
-            CldmrayError: a file is absent, incomplete or of a refused kind; the message begins
-                with the anonymizer's key.
+            CldmrayError: a package or file is absent, or a file is incomplete or of a refused kind;
+                the message begins with the anonymizer's key.
         """
         for key, member in self.config.anonymizer.items():
             try:
+                member.check()
                 hashing.describe(member)
             except CldmrayError as error:
                 raise type(error)(f"anonymizer.{key}: {error}") from error

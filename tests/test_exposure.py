@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 from hydra import compose, initialize_config_dir
 
+from cldmray.conditions import ControlNetAux
 from cldmray.config import AuditConfig, build_audit
 from cldmray.engine.stages import Stages
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, MissingDependencyError
 from cldmray.exposure import Exposure
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -124,3 +125,21 @@ class TestPeople:
         asked = "audit.galleries=[source_included]"
         one = self.people(tmp_path, ["ann", "bob"], asked, ann=1, bob=1, cat=4)
         assert one.listing()["identity"].to_pylist().count("ann") == 1
+
+
+def test_what_an_anonymizer_lacks_is_found_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ["faces=folder", f"faces.root={tmp_path}", "anonymizer=[copy,sd15_depth]"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = build_audit(compose("audit", overrides))
+    one = Exposure(config, Stages(str(tmp_path), lambda line: None), lambda line: None)
+
+    def absent(condition: ControlNetAux) -> None:
+        raise MissingDependencyError(f"no {condition.detector}")
+
+    monkeypatch.setattr(ControlNetAux, "check", absent)
+    with pytest.raises(MissingDependencyError, match=r"^anonymizer\.sd15_depth: no midas"):
+        one.check()
+    monkeypatch.setattr(ControlNetAux, "check", lambda condition: None)
+    one.check()

@@ -27,6 +27,19 @@ class Batch:
     seeds: npt.NDArray[np.int64]
     conditions: Mapping[str, Pictures] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def take(self, rows: Sequence[int]) -> "Batch":
+        """Some pictures of the batch, in the order of the rows; rows may repeat."""
+        rows = list(rows)
+        return Batch(
+            [self.sample_ids[row] for row in rows],
+            self.images[rows],
+            self.seeds[rows],
+            {name: maps[rows] for name, maps in self.conditions.items()},
+        )
+
 
 Redraw = Callable[[Batch], Pictures]
 """Anonymizes a batch; picture i of the result belongs to sample i and depends on sample i and its
@@ -67,6 +80,15 @@ class Setting(ABC):
     def version(self) -> str:
         """Changes when outside content that the settings name (weights, a folder) changes."""
         return ""
+
+    def check(self) -> None:
+        """Find out before any work starts whether everything that it needs is installed.
+
+        Raises:
+            CldmrayError: it is not; the message says what to do.
+        """
+        for condition in self.conditions.values():
+            condition.check()
 
     def trained_on(self) -> frozenset[str]:
         """Hashes (:func:`cldmray.hashing.identity_hash`) of the people it was trained on."""

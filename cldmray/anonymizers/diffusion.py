@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from cldmray.anonymizers import model_folder
+from cldmray.anonymizers import model_folder, prompts
 from cldmray.anonymizers.base import Anonymizer, Redraw
 from cldmray.anonymizers.labels import LABEL, check_label
+from cldmray.anonymizers.lora import Lora, check_peft
 from cldmray.conditions.base import Condition
+from cldmray.conditions.controlnet_aux import check_torchvision
+from cldmray.hashing import UNHASHED
 
 Mode = Literal["text2img", "img2img", "inpaint"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -60,15 +63,24 @@ class Diffusion(Anonymizer):
         controls: ControlNets by name; none leaves the picture to the prompt and the mode alone.
         mode: ``text2img`` starts from noise, ``img2img`` from the noised picture, ``inpaint``
             redraws an ellipse in the middle and keeps the rest.
-        prompt: the same for all pictures.
-        negative_prompt: what guidance leads away from; used when ``guidance`` is above 1.
+        prompt: for all pictures, but for placeholders such as ``{style}``.
+        negative_prompt: what guidance leads away from; used when ``guidance`` is above 1. It may
+            have placeholders too.
+        choices: texts that may stand for each placeholder; a picture's seed chooses.
         guidance: classifier-free guidance scale, >= 0; up to 1 means none (Ho and Salimans 2022).
         steps: denoising steps, >= 1.
         scheduler: class name in diffusers, for example ``UniPCMultistepScheduler``; None: the
             model's own.
         strength: share of the noise schedule that ``img2img`` and ``inpaint`` run, in (0, 1].
         mask: the ellipse's share of the picture's sides in ``inpaint``, in (0, 1].
+        lora: adapter that is merged into the weights; needs the extra ``lora``.
+        vae: folder or hub id of an autoencoder that replaces the model's own, for example a tiny
+            one that decodes at a tenth of the cost.
         dtype: of weights and arithmetic.
+        channels_last: layout of the weights that suits GPUs in half precision. Like batch sizes it
+            changes pictures by rounding only.
+        compile: whether torch compiles UNet and ControlNets, minutes once for each batch size.
+            Changes pictures by rounding only.
         device: ``auto`` (CUDA where there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1``.
         revision: branch, tag or commit of a hub id.
         variant: file variant of the weights, for example ``fp16``.
@@ -82,12 +94,17 @@ class Diffusion(Anonymizer):
     mode: Mode = "text2img"
     prompt: str = "a photo of a face"
     negative_prompt: str = ""
+    choices: dict[str, list[str]] = field(default_factory=dict)
     guidance: float = 1.0
     steps: int = 8
     scheduler: str | None = None
     strength: float = 0.8
     mask: float = 0.8
+    lora: Lora | None = None
+    vae: str | None = None
     dtype: Dtype = "float32"
+    channels_last: bool = field(default=False, metadata=UNHASHED)
+    compile: bool = field(default=False, metadata=UNHASHED)
     device: str = "auto"
     revision: str | None = None
     variant: str | None = None
@@ -103,6 +120,10 @@ class Diffusion(Anonymizer):
                 raise ValueError(f"controls has a name of other than letters and digits: {name!r}")
         if self.mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, not {self.mode!r}")
+        texts = {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
+        prompts.check(texts, self.choices)
+        if self.vae == "":
+            raise ValueError("vae must not be empty")
         if not self.guidance >= 0:
             raise ValueError(f"guidance must be at least 0, not {self.guidance}")
         if self.steps < 1:
@@ -150,7 +171,21 @@ class Diffusion(Anonymizer):
         controls = [
             model_folder.find_control(folder, control.model) for control in self.controls.values()
         ]
-        return model_folder.version(folder, controls, self.revision)
+        adapter = [] if self.lora is None else [self.lora.find()]
+        autoencoder = [] if self.vae is None else [model_folder.find(self.vae)]
+        return model_folder.version(folder, [*controls, *adapter, *autoencoder], self.revision)
+
+    def check(self) -> None:
+        """Find out before any work starts whether everything that it needs is installed.
+
+        Raises:
+            MissingDependencyError: the adapter or a condition needs a package that is not there, or
+                a torchvision made for another torch would keep diffusers from loading.
+        """
+        super().check()
+        check_torchvision()
+        if self.lora is not None:
+            check_peft()
 
     def trained_on(self) -> frozenset[str]:
         """Identity hashes in the model folder's ``training_identities.txt``, if it is there.
@@ -162,7 +197,7 @@ class Diffusion(Anonymizer):
         return frozenset() if folder is None else model_folder.trained_on(folder)
 
     def open(self) -> Redraw:
-        """Load the pipeline, encode the prompt once, and return the function that redraws.
+        """Load the pipeline, encode the prompts once, and return the function that redraws.
 
         That function raises BadInputError for pictures whose sides the model cannot draw, and
         when the arithmetic overflows.
@@ -170,6 +205,7 @@ class Diffusion(Anonymizer):
         Raises:
             BadInputError: the model is missing, incomplete, not of a supported kind, has no
                 safetensors, or cannot be fetched; the message names the path or id.
+            MissingDependencyError: see :meth:`check`.
             ConfigError: ``scheduler`` or ``device`` names something that is not there.
         """
         from cldmray.anonymizers.redraw import PipelineRedraw

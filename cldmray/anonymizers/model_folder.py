@@ -76,7 +76,7 @@ def check_component(folder: Path) -> None:
         return
     weights = sorted(folder.glob("*.safetensors"))
     for file in weights:
-        _check_safetensors(file)
+        check_safetensors(file)
     if not weights:
         pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED)
         if pickled:
@@ -87,12 +87,12 @@ def check_component(folder: Path) -> None:
         raise BadInputError(f"{folder} has no *.safetensors file")
 
 
-def version(folder: Path | None, controls: Sequence[Path | None], revision: str | None) -> str:
-    """Fingerprint of the files that a pipeline and its ControlNets are loaded from.
+def version(folder: Path | None, parts: Sequence[Path | None], revision: str | None) -> str:
+    """Fingerprint of the files that a pipeline and what is added to it are loaded from.
 
     Args:
         folder: the pipeline's; None where it is on the hub, for which the revision stands.
-        controls: the ControlNets' folders; None where they are on the hub.
+        parts: folders of ControlNets and the like, or single files; None where they are on the hub.
         revision: of the pipeline on the hub.
 
     Returns:
@@ -104,18 +104,19 @@ def version(folder: Path | None, controls: Sequence[Path | None], revision: str 
     used: list[Path] = []
     if folder is not None:
         used += [folder / component for component in _components(check_pipeline(folder))]
-    for control in controls:
-        if control is not None:
-            check_component(control)
-            used.append(control)
+    for part in parts:
+        if part is not None:
+            if not part.is_file():
+                check_component(part)
+            used.append(part)
     if not used:
         return revision or ""
-    parts: list[object] = [revision or "" if folder is None else ""]
+    content: list[object] = [revision or "" if folder is None else ""]
     for part in used:
-        for file in sorted(part.iterdir()):
+        for file in [part] if part.is_file() else sorted(part.iterdir()):
             if file.suffix in {".json", ".txt", ".safetensors"}:
-                parts += [part.name, file.name, file_hash(file)]
-    return digest(*parts)[:16]
+                content += [part.name, file.name, file_hash(file)]
+    return digest(*content)[:16]
 
 
 def trained_on(folder: Path) -> frozenset[str]:
@@ -158,7 +159,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_safetensors(path: Path) -> None:
+def check_safetensors(path: Path) -> None:
+    """Raise BadInputError where a safetensors file is cut short or something else."""
     from safetensors import SafetensorError, safe_open
 
     try:

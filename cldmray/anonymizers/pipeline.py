@@ -1,28 +1,20 @@
-"""Loads diffusers pipelines from local folders and the hub, with errors that a user can act on."""
+"""Loads diffusers pipelines and makes them ready for inference."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
-import transformers
-from huggingface_hub import model_info
-from huggingface_hub.errors import (
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
-from cldmray.anonymizers import model_folder
+from cldmray.anonymizers import hub, lora, model_folder
 from cldmray.errors import BadInputError, ConfigError
 
 if TYPE_CHECKING:
     from cldmray.anonymizers.diffusion import Control, Diffusion
 
-HUB_TIMEOUT = 10.0
-"""Seconds that the hub has to answer before only its local cache is asked."""
+GRAPHS = 64
+"""Compiled versions of one network's code that are kept: ControlNets share theirs, and each scale
+and each batch size makes a version; beyond the limit torch would silently not compile."""
 
 PIPELINES = {
     "text2img": diffusers.AutoPipelineForText2Image,
@@ -43,8 +35,8 @@ def load(settings: "Diffusion") -> Any:
     device = find_device(settings.device)
     folder = model_folder.find(settings.model)
     if folder is None:
-        source, options = settings.model, _hub_options(settings.model, settings.revision)
-        index = _call(diffusers.DiffusionPipeline.load_config, source, **options)
+        source, options = settings.model, hub.options(settings.model, settings.revision)
+        index = hub.call(diffusers.DiffusionPipeline.load_config, source, **options)
     else:
         source, options = str(folder), {}
         index = model_folder.check_pipeline(folder)
@@ -57,7 +49,9 @@ def load(settings: "Diffusion") -> Any:
     ]
     if controls:
         parts["controlnet"] = controls if len(controls) > 1 else controls[0]
-    pipeline = _call(
+    if settings.vae is not None:
+        parts["vae"] = _load_part(settings.vae, dtype)
+    pipeline = hub.call(
         PIPELINES[settings.mode].from_pretrained, source, dtype=dtype, use_safetensors=True,
         variant=settings.variant, **options, **parts,
     )  # fmt: skip
@@ -68,10 +62,17 @@ def load(settings: "Diffusion") -> Any:
         pipeline = diffusers.AutoPipelineForInpainting.from_pipe(pipeline, dtype=dtype)
     if settings.scheduler is not None:
         pipeline.scheduler = _scheduler(settings.scheduler, pipeline.scheduler)
+    if settings.lora is not None:
+        lora.merge(pipeline, settings.lora)
     pipeline.set_progress_bar_config(disable=True)
     for module in (pipeline.unet, pipeline.vae, *controls):
         module.eval().requires_grad_(False)
-    return pipeline.to(device)
+        if settings.channels_last:
+            module.to(memory_format=torch.channels_last)
+    pipeline.to(device)
+    if settings.compile:
+        _compile(pipeline.unet, *controls)
+    return pipeline
 
 
 def find_device(device: str) -> str:
@@ -97,6 +98,27 @@ def takes_mask(pipeline: Any) -> bool:
     return bool(pipeline.unet.config.in_channels == 2 * pipeline.vae.config.latent_channels + 1)
 
 
+def _load_part(model: str, dtype: torch.dtype) -> Any:
+    """A network that replaces one of the pipeline's; its configuration tells the class."""
+    folder = model_folder.find(model)
+    settings: dict[str, Any] = {}
+    if folder is None:
+        settings = hub.options(model, None)
+    else:
+        model_folder.check_component(folder)
+    return hub.call(
+        diffusers.AutoModel.from_pretrained, model if folder is None else str(folder),
+        dtype=dtype, use_safetensors=True, **settings,
+    )  # fmt: skip
+
+
+def _compile(*networks: torch.nn.Module) -> None:
+    """Let torch compile networks when they are first called, for each batch size anew."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
+    for network in networks:
+        network.compile(dynamic=False)
+
+
 def _load_control(
     folder: Path | None, settings: "Diffusion", control: "Control", dtype: torch.dtype
 ) -> Any:
@@ -105,43 +127,14 @@ def _load_control(
         model_folder.check_component(local)
         source, options = str(local), {}
     elif model_folder.HUB_ID.fullmatch(control.model):
-        source, options = control.model, _hub_options(control.model, control.revision)
+        source, options = control.model, hub.options(control.model, control.revision)
     else:
-        source, options = settings.model, _hub_options(settings.model, settings.revision)
+        source, options = settings.model, hub.options(settings.model, settings.revision)
         options["subfolder"] = control.model
-    return _call(
+    return hub.call(
         diffusers.ControlNetModel.from_pretrained, source, dtype=dtype, use_safetensors=True,
         **options,
     )  # fmt: skip
-
-
-def _hub_options(model: str, revision: str | None) -> dict[str, Any]:
-    """Where to look for a hub model: one quick question spares minutes of retries offline.
-
-    Raises:
-        BadInputError: the hub answers that there is no such model, or none for us.
-    """
-    try:
-        model_info(model, revision=revision, timeout=HUB_TIMEOUT)
-    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise BadInputError(f"{model}: no such folder, and the hub refuses: {error}") from error
-    except Exception:
-        return {"revision": revision, "local_files_only": True}
-    return {"revision": revision}
-
-
-def _call(load: Any, source: str, **options: Any) -> Any:
-    """Call a loader of diffusers, whose errors are of any type."""
-    try:
-        with _no_progress_bars():
-            return load(source, **options)
-    except Exception as error:
-        if options.get("local_files_only"):
-            raise BadInputError(
-                f"{source}: no such folder, the Hugging Face hub cannot be reached, and its local "
-                "cache lacks the model: give the path of a local folder"
-            ) from error
-        raise BadInputError(f"{source} cannot be loaded: {error}") from error
 
 
 def _check_kind(pipeline: Any, source: str, mode: str) -> None:
@@ -168,17 +161,3 @@ def _scheduler(name: str, current: Any) -> Any:
     if not known:
         raise ConfigError(f"scheduler: diffusers has no scheduler class {name!r}")
     return kind.from_config(current.config)
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Loading is seconds long and happens in actors, whose bars would fill the driver's log."""
-    libraries = [diffusers.utils.logging, transformers.utils.logging]
-    shown = [library for library in libraries if library.is_progress_bar_enabled()]
-    for library in shown:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in shown:
-            library.enable_progress_bar()

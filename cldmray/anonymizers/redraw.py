@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cldmray.anonymizers import pipeline
+from cldmray.anonymizers import memory, pipeline
 from cldmray.anonymizers.base import Batch
+from cldmray.anonymizers.prompt_table import PromptTable
 from cldmray.errors import BadInputError
 from cldmray.faces.records import Pictures
 from cldmray.faces.regions import ellipse
@@ -17,34 +18,19 @@ from cldmray.hashing import digest
 if TYPE_CHECKING:
     from cldmray.anonymizers.diffusion import Diffusion
 
-EMBEDS = (
-    "prompt_embeds",
-    "negative_prompt_embeds",
-    "pooled_prompt_embeds",
-    "negative_pooled_prompt_embeds",
-)
-"""What ``encode_prompt`` returns, in this order; the last two come from SDXL only."""
-
 
 class PipelineRedraw:
-    """Holds a pipeline and the embedded prompt; a call redraws one batch."""
+    """Holds a pipeline and the embedded prompts; a call redraws one batch.
+
+    With guidance the pipelines of diffusers put the pictures with and without the prompt into one
+    batch for each step, so that a step calls each network once.
+    """
 
     def __init__(self, settings: "Diffusion") -> None:
         self.settings = settings
         self.pipe = pipeline.load(settings)
-        with torch.inference_mode():
-            embeds = self.pipe.encode_prompt(
-                prompt=settings.prompt,
-                device=self.pipe.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=settings.guidance > 1,
-                negative_prompt=settings.negative_prompt,
-            )
-        self.embeds = {
-            name: value for name, value in zip(EMBEDS, embeds, strict=False) if value is not None
-        }
+        self.prompts = PromptTable(self.pipe, settings)
 
-    @torch.inference_mode()
     def __call__(self, batch: Batch) -> Pictures:
         """Redrawn pictures, uint8, shape (N, height, width, 3).
 
@@ -52,34 +38,75 @@ class PipelineRedraw:
             BadInputError: the sides are no multiples of the autoencoder's factor, or the result
                 is not finite.
         """
+        return self.start(batch)()
+
+    @property
+    def one_size(self) -> bool:
+        """Whether each further batch size costs minutes of compiling."""
+        return self.settings.compile
+
+    def largest_batch(self, example: Batch, share: float) -> int | None:
+        """Pictures that the GPU's free memory holds at once; None where there is no GPU.
+
+        Args:
+            example: at least one picture; two copies of it are drawn.
+            share: of the GPU that belongs to this process, in (0, 1].
+        """
+        if self.pipe.device.type != "cuda":
+            return None
+
+        def draw(count: int) -> None:
+            with torch.compiler.set_stance("force_eager"):
+                self(example.take([0] * count))
+
+        return memory.largest_batch(draw, self.pipe.device, share)
+
+    @torch.inference_mode()
+    def start(self, batch: Batch) -> Callable[[], Pictures]:
+        """Redraw a batch, but leave the pictures on the GPU.
+
+        Returns:
+            A function that waits for the pictures and returns what the plain call does. Meanwhile
+            the next batch may be started.
+
+        Raises:
+            BadInputError: as for a plain call.
+        """
         count, height, width = batch.images.shape[:3]
         factor = self.pipe.vae_scale_factor
         if not count:
-            return np.empty_like(batch.images)
+            return lambda: np.empty_like(batch.images)
         if height % factor or width % factor:
             raise BadInputError(
                 f"{self.settings.name}: pictures of {width}x{height} pixels cannot be drawn, "
                 f"both sides must be multiples of {factor}"
             )
         images = self.pipe(
-            **{name: value.expand(count, *value.shape[1:]) for name, value in self.embeds.items()},
+            **self.prompts(batch.seeds),
             **self._control_inputs(batch),
             **self._mode_inputs(batch),
             generator=[torch.Generator().manual_seed(int(seed)) for seed in batch.seeds],
             guidance_scale=self.settings.guidance,
             num_inference_steps=self.settings.steps,
-            output_type="np",
+            output_type="pt",
         ).images
-        if not np.isfinite(images).all():
-            raise BadInputError(
-                f"{self.settings.name}: the model overflows in {self.settings.dtype}: "
-                "set dtype to float32 or bfloat16"
-            )
-        redrawn: Pictures = np.rint(images * 255).astype(np.uint8)
-        if self.settings.mode == "inpaint":
-            mask = ellipse(height, width, self.settings.mask)
-            redrawn = np.where(mask[..., None], redrawn, batch.images)
-        return redrawn
+        images = images.permute(0, 2, 3, 1).float()
+        finite = memory.to_host(torch.isfinite(images).all())
+        pixels = memory.to_host((images * 255).round().to(torch.uint8).contiguous())
+
+        def finish() -> Pictures:
+            if not finite():
+                raise BadInputError(
+                    f"{self.settings.name}: the model overflows in {self.settings.dtype}: "
+                    "set dtype to float32 or bfloat16"
+                )
+            redrawn: Pictures = pixels().numpy()
+            if self.settings.mode == "inpaint":
+                mask = ellipse(height, width, self.settings.mask)
+                redrawn = np.where(mask[..., None], redrawn, batch.images)
+            return redrawn
+
+        return finish
 
     def _control_inputs(self, batch: Batch) -> dict[str, Any]:
         controls = self.settings.controls
@@ -87,7 +114,7 @@ class PipelineRedraw:
             return {}
         inputs: dict[str, list[Any]] = {
             "image" if self.settings.mode == "text2img" else "control_image": [
-                unit_range(batch.conditions[name]) for name in controls
+                self._pixels(batch.conditions[name]) for name in controls
             ],
             "controlnet_conditioning_scale": [float(one.scale) for one in controls.values()],
             "control_guidance_start": [float(one.start) for one in controls.values()],
@@ -102,7 +129,7 @@ class PipelineRedraw:
         if self.settings.mode == "text2img":
             return {"height": height, "width": width}
         inputs: dict[str, Any] = {
-            "image": unit_range(batch.images),
+            "image": self._pixels(batch.images),
             "strength": self.settings.strength,
         }
         if self.settings.mode == "inpaint":
@@ -136,22 +163,28 @@ class PipelineRedraw:
 
         return hook
 
+    def _pixels(self, pictures: Pictures) -> Tensor:
+        return unit_range(pictures, self.pipe.device)
+
     def _latents(self, images: Pictures) -> Tensor:
         """Latents (N, channels, h, w) of pictures; an fp16 autoencoder encodes in float32."""
         vae = self.pipe.vae
         half = vae.dtype == torch.float16
         if half:
             vae.to(torch.float32)
-        pixels = unit_range(images).to(self.pipe.device, vae.dtype) * 2 - 1
-        latents: Tensor = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+        encoded = vae.encode(self._pixels(images).to(vae.dtype) * 2 - 1)
+        tiny = hasattr(encoded, "latents")
+        latents: Tensor = encoded.latents if tiny else encoded.latent_dist.mode()
+        latents = latents * vae.config.scaling_factor
         if half:
             vae.to(torch.float16)
         return latents.to(vae.dtype)
 
 
-def unit_range(pictures: Pictures) -> Tensor:
-    """uint8 (N, height, width, 3) to float32 (N, 3, height, width) in 0..1."""
-    return torch.tensor(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+def unit_range(pictures: Pictures, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 (N, height, width, 3) to float32 (N, 3, height, width) in 0..1, on a device."""
+    bytes_ = torch.tensor(np.ascontiguousarray(pictures)).to(device)
+    return bytes_.permute(0, 3, 1, 2).float() / 255
 
 
 def _noise(seed: np.int64, shape: torch.Size) -> Tensor:

@@ -17,6 +17,13 @@ class Condition(ABC):
     def name(self) -> str:
         """Name in tables: ``canny``, ``soft_edge``, ``depth``, ..."""
 
+    def check(self) -> None:  # noqa: B027
+        """Find out before any work starts whether everything that it needs is installed.
+
+        Raises:
+            CldmrayError: it is not; the message says what to do.
+        """
+
     @abstractmethod
     def __call__(self, images: Pictures) -> Pictures:
         """Condition maps of a batch.

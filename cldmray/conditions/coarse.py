@@ -33,6 +33,9 @@ class Coarse(Condition):
     def name(self) -> str:
         return f"{self.condition.name}-coarse{self.factor}"
 
+    def check(self) -> None:
+        self.condition.check()
+
     def __call__(self, images: Pictures) -> Pictures:
         maps = self.condition(images)
         if self.factor == 1:

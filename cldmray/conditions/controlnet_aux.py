@@ -6,6 +6,7 @@ several gigabytes with its dependencies.
 
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
 import os
@@ -26,6 +27,10 @@ from cldmray.faces.records import Pictures
 
 PACKAGE = "controlnet_aux"
 ANNOTATORS = "lllyasviel/Annotators"
+PAIR = (
+    "the installed torchvision was built for another torch; install the pair that belongs "
+    "together: pip install 'torch===2.13.0' torchvision==0.28.0"
+)
 
 
 class Detector(NamedTuple):
@@ -103,6 +108,14 @@ class ControlNetAux(Condition):
     def name(self) -> str:
         return self.label or self.detector
 
+    def check(self) -> None:
+        """Find out whether the detector can be imported; its weights are not looked for.
+
+        Raises:
+            MissingDependencyError: controlnet-aux or something it needs is absent or broken.
+        """
+        _module(DETECTORS[self.detector].module, self.detector)
+
     def __call__(self, images: Pictures) -> Pictures:
         """Maps of a batch, resized back to the pictures' size.
 
@@ -120,6 +133,32 @@ class ControlNetAux(Condition):
                 found = np.asarray(detect(image.copy(), **arguments))
             maps[position] = _fitted(found, image.shape[0], image.shape[1])
         return maps
+
+
+def check_torchvision() -> None:
+    """Find out whether torchvision, where it is installed, belongs to the installed torch.
+
+    One that does not breaks diffusers and transformers too, with errors that do not name it.
+
+    Raises:
+        MissingDependencyError: it does not; the message names both versions.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:
+        both = [f"{name} {_version(name)}" for name in ("torchvision", "torch")]
+        raise MissingDependencyError(
+            f"{both[0]} cannot be imported beside {both[1]} ({error}): {PAIR}"
+        ) from error
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"
 
 
 def _fitted(found: Any, height: int, width: int) -> Any:
@@ -201,10 +240,7 @@ def _module(module: str, detector: str) -> types.ModuleType:
         ) from error
     except Exception as error:
         if "torchvision" in str(error):
-            cure = (
-                "the installed torchvision was built for another torch; install the pair that "
-                "belongs together: pip install 'torch===2.13.0' torchvision==0.28.0"
-            )
+            cure = PAIR
         else:
             cure = "install the versions it wants: pip install 'cldmray[controlnet]'"
         raise MissingDependencyError(

@@ -1,5 +1,6 @@
 """Streams faces through condition tasks and a pool of anonymizer actors into a table."""
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from ray.data import Dataset
 
 from cldmray import hashing
 from cldmray.anonymizers.base import Anonymizer, Batch
+from cldmray.anonymizers.batching import InBatches
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
 from cldmray.faces.records import (
@@ -27,6 +29,8 @@ SHAPE = ["height", "width"]
 PIXELS = "pixels"
 MAP = "condition "
 """Prefix of the columns of condition maps, before the control's name."""
+GPU_CALLS = 2
+"""Calls of an actor at once: one draws while the other unpacks its block or packs one."""
 SHOWN = "condition_image"
 """Column, where a block has one, of the pictures that the conditions are taken from."""
 
@@ -101,23 +105,37 @@ def _is_raw(column: str) -> bool:
 
 
 class AnonymizerActor:
-    """Holds one opened anonymizer, whose weights load once, and redraws blocks batch by batch."""
+    """Holds one opened anonymizer, whose weights load once, and redraws blocks batch by batch.
 
-    def __init__(self, anonymizer: Anonymizer, batch_size: int, threads: int) -> None:
+    Calls may overlap; one of them draws at a time.
+
+    Args:
+        batch_size: pictures at once; None: as many as the GPU's memory holds.
+        threads: of torch on the CPU.
+        gpus: share of a GPU, or number of GPUs, that belongs to the actor.
+    """
+
+    def __init__(
+        self, anonymizer: Anonymizer, batch_size: int | None, threads: int, gpus: float = 0.0
+    ) -> None:
         import torch
 
+        from cldmray.anonymizers import memory
+
         torch.set_num_threads(threads)
+        memory.limit(gpus)
         self.controls = list(anonymizer.conditions)
-        self.batch_size = batch_size
-        self.redraw = anonymizer.open()
+        share = gpus if 0 < gpus < 1 else 1.0
+        self.redraw = InBatches(anonymizer.open(), batch_size, share)
+        self.drawing = threading.Lock()
 
     def __call__(self, block: pa.Table) -> pa.Table:
         table = block.select([name for name in block.column_names if not _is_raw(name)])
         if not block.num_rows:
             return table.append_column(PIXELS, block[PIXELS])
-        starts = range(0, block.num_rows, self.batch_size)
-        batches = [self._batch(block.slice(start, self.batch_size)) for start in starts]
-        redrawn = np.concatenate([self.redraw(batch) for batch in batches])
+        batch = self._batch(block)
+        with self.drawing:
+            redrawn = self.redraw(batch)
         return table.append_column(PIXELS, raw_column(redrawn))
 
     def _batch(self, rows: pa.Table) -> Batch:
@@ -183,12 +201,13 @@ def redraw_stream(
     )
     redrawn = prepared.map_batches(
         AnonymizerActor,
-        fn_constructor_args=(anonymizer, engine.batch_size, engine.threads),
-        compute=engine.pool(),
+        fn_constructor_args=(anonymizer, engine.batch_size, engine.threads, gpus),
+        compute=engine.pool(GPU_CALLS if gpus else None),
         num_cpus=engine.cpus_per_actor,
         num_gpus=gpus or None,
         resources=resources or None,
-        **blocks,
+        batch_format="pyarrow",
+        batch_size=engine.rows_a_call(gpus),
     )
     return redrawn.map_batches(encode, num_cpus=TASK_CPUS, **blocks)
 

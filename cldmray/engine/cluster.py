@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
+from cldmray.anonymizers.batching import DEFAULT_BATCH
 from cldmray.errors import ConfigError
 
 WORKER_ENVIRONMENT = {
@@ -39,7 +40,9 @@ class EngineConfig:
         cpus_per_actor: logical CPUs of one pool actor; below 1 so that data tasks always find room.
         gpus_per_actor: GPUs of one pool actor; 0 runs on the CPU.
         threads: torch threads of one actor on the CPU.
-        batch_size: pictures that an actor redraws or embeds at once.
+        batch_size: pictures that an actor redraws or embeds at once. None: an anonymizer on a GPU
+            redraws as many as its memory holds, and everything else takes
+            :data:`~cldmray.anonymizers.batching.DEFAULT_BATCH`.
         block_rows: pictures in one block of the stream and in one Parquet file at most.
         train_workers: data-parallel workers of every training, or the fewest.
         max_train_workers: most workers of a training, which takes as many as the cluster has room
@@ -51,6 +54,8 @@ class EngineConfig:
         dashboard: whether a local cluster serves Ray's dashboard on 127.0.0.1.
         progress: whether stages draw progress bars.
         env: environment variables of the workers.
+        compile_cache: folder of what torch has compiled, shared by all actors that reach it, and by
+            later audits; None: torch's own, which the actors of one machine share.
     """
 
     address: str | None = None
@@ -60,7 +65,7 @@ class EngineConfig:
     cpus_per_actor: float = 0.5
     gpus_per_actor: float = 0.0
     threads: int = 1
-    batch_size: int = 64
+    batch_size: int | None = 64
     block_rows: int = 256
     train_workers: int = 2
     max_train_workers: int | None = None
@@ -70,9 +75,12 @@ class EngineConfig:
     dashboard: bool = False
     progress: bool = True
     env: dict[str, str] = field(default_factory=lambda: dict(WORKER_ENVIRONMENT))
+    compile_cache: str | None = None
 
     def __post_init__(self) -> None:
-        for key in ("actors", "threads", "batch_size", "block_rows", "train_workers"):
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size: must be at least 1, got {self.batch_size}")
+        for key in ("actors", "threads", "block_rows", "train_workers"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         for key in ("cpus_per_actor", "gpus_per_actor", "gpus_per_train_worker"):
@@ -93,19 +101,52 @@ class EngineConfig:
         most = self.max_train_workers
         return self.train_workers if most is None else most
 
-    def pool(self) -> ActorPoolStrategy:
+    def pool(self, calls: int | None = None) -> ActorPoolStrategy:
         """How many actors a stage gets; an elastic pool begins with those that there is room for.
 
         Ray must have been started. A CPU is left for the tasks that feed the actors.
+
+        Args:
+            calls: that an actor works on at a time, in threads of its own; None: Ray's choice.
         """
+        threads: dict[str, Any] = {}
+        if calls is not None:
+            threads = {"max_concurrent_calls_per_actor": calls, "enable_true_multi_threading": True}
         if self.max_actors is None:
-            return ActorPoolStrategy(size=self.actors)
+            return ActorPoolStrategy(size=self.actors, **threads)
         wanted = {"CPU": self.cpus_per_actor, "GPU": self.gpus_per_actor}
         there = ray.cluster_resources()
         there["CPU"] = max(0.0, there.get("CPU", 0.0) - 1)
         room = [int(there.get(kind, 0.0) // share) for kind, share in wanted.items() if share]
         begin = max(self.actors, min([self.max_actors, *room]))
-        return ActorPoolStrategy(min_size=self.actors, max_size=self.max_actors, initial_size=begin)
+        return ActorPoolStrategy(
+            min_size=self.actors, max_size=self.max_actors, initial_size=begin, **threads
+        )
+
+    @property
+    def embedded_at_once(self) -> int:
+        """Pictures that an actor embeds or rebuilds at once."""
+        return self.batch_size or DEFAULT_BATCH
+
+    def rows_a_call(self, gpus: float) -> int | None:
+        """Rows that an actor gets at once: blocks as they are, or with GPUs whole batches.
+
+        Ray Data refuses an open batch size where an actor asks for a GPU. Smaller blocks are then
+        joined, in the order in which they come.
+
+        Args:
+            gpus: of one actor.
+        """
+        at_once = self.embedded_at_once
+        return at_once * max(1, DEFAULT_BATCH // at_once) if gpus else None
+
+    @property
+    def worker_environment(self) -> dict[str, str]:
+        """Environment variables of the workers, those of the compiler's cache included."""
+        if self.compile_cache is None:
+            return dict(self.env)
+        cache = {"TORCHINDUCTOR_CACHE_DIR": self.compile_cache, "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
+        return {**self.env, **cache}
 
 
 def connect(config: EngineConfig) -> dict[str, Any]:
@@ -120,7 +161,7 @@ def connect(config: EngineConfig) -> dict[str, Any]:
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if not ray.is_initialized():
-        runtime_env = {"env_vars": config.env}
+        runtime_env = {"env_vars": config.worker_environment}
         options: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False}
         if address == "local":
             options.update(

@@ -73,7 +73,7 @@ def _embedder(
 
     device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
     network = load_encoder(encoder, rung.encoder).to(device)
-    return lambda pictures: embed(network, pictures, engine.batch_size, device)
+    return lambda pictures: embed(network, pictures, engine.embedded_at_once, device)
 
 
 def with_regions(whole: pa.Table, regions: Sequence[Region]) -> pa.Table:
@@ -144,7 +144,7 @@ def embed_views(
         EmbedActor,
         fn_constructor_args=(rung, encoder, engine),
         batch_format="pyarrow",
-        batch_size=None,
+        batch_size=engine.rows_a_call(engine.gpus_per_actor),
         compute=engine.pool(),
         num_cpus=engine.cpus_per_actor,
         num_gpus=engine.gpus_per_actor or None,

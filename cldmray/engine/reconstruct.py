@@ -66,7 +66,7 @@ class ReconstructActor:
         if self.inverter.network is not None:
             self.inverter.network.eval()
         self.seed = seed
-        self.batch_size = engine.batch_size
+        self.batch_size = engine.embedded_at_once
 
     def __call__(self, block: pa.Table) -> pa.Table:
         parts = [
@@ -135,7 +135,7 @@ def reconstruct(
         ReconstructActor,
         fn_constructor_args=(rung, fitted, seed, engine),
         batch_format="pyarrow",
-        batch_size=None,
+        batch_size=engine.rows_a_call(engine.gpus_per_actor),
         compute=engine.pool(),
         num_cpus=engine.cpus_per_actor,
         num_gpus=engine.gpus_per_actor or None,

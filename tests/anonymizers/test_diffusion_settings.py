@@ -16,8 +16,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from cldmray.anonymizers import pipeline, redraw
+from cldmray.anonymizers import pipeline, prompts, redraw
+from cldmray.anonymizers.base import Anonymizer
 from cldmray.anonymizers.diffusion import Control, Diffusion
+from cldmray.anonymizers.lora import Lora
+from cldmray.building import build, plain
 from cldmray.conditions import Canny, SoftEdge
 from cldmray.errors import ConfigError
 
@@ -67,10 +70,14 @@ class TestName:
         ("device", "tpu"),
         ("family", ""),
         ("label", "../up"),
+        ("vae", ""),
+        ("prompt", "a {style} photo"),
+        ("negative_prompt", "no {style}"),
+        ("choices", {"style": []}),
     ],
 )
 def test_wrong_settings_are_named(key: str, wrong: Any) -> None:
-    with pytest.raises(ValueError, match=f"^{key} "):
+    with pytest.raises(ValueError, match=rf"^{key}[ .]"):
         Diffusion(**{key: wrong})
 
 
@@ -159,7 +166,7 @@ class TestConf:
         assert made["diffusion"].name == "sd-canny-1.0+edge-1.0"
         assert made["diffusion"].conditions["edge"] == SoftEdge()
 
-    @pytest.mark.parametrize("name", ["cldm_none", "cldm_canny", "diffusion"])
+    @pytest.mark.parametrize("name", ["cldm_none", "cldm_canny", "diffusion", "sd15"])
     def test_every_field_is_listed(self, name: str) -> None:
         path = CONF / "anonymizer" / f"{name}.yaml"
         assert path.read_text().startswith(f"# @package anonymizer.{name}\n# ")
@@ -169,6 +176,70 @@ class TestConf:
         for control in config.controls.values():
             listed = set(control) - {"_target_"} | {"condition"}
             assert listed == {field.name for field in fields(Control)}
+
+
+PUBLIC = sorted(path.stem for path in (CONF / "anonymizer").glob("sd*.yaml"))
+
+
+class TestPublicModels:
+    @pytest.fixture(scope="class")
+    def made(self) -> dict[str, Diffusion]:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("audit", [f"anonymizer=[{','.join(PUBLIC)}]"])
+        return {
+            key: build(value, Anonymizer, key)
+            for key, value in plain(composed)["anonymizer"].items()
+        }
+
+    def test_their_names(self, made: dict[str, Diffusion]) -> None:
+        assert {key: one.name for key, one in made.items()} == {
+            "sd15": "sd15-none",
+            "sd15_canny": "sd15-canny-1.0",
+            "sd15_depth": "sd15-depth-1.0",
+            "sd15_depth_hed": "sd15-depth-0.7+hed-0.1-inpaint-1.0",
+            "sd15_five": "sd15-canny-0.4+depth-0.4+hed-0.4+lineart-0.4+normal-0.4",
+            "sd15_img2img": "sd15-none-img2img-0.6",
+            "sd15_lcm": "sd15-lcm-canny-1.0",
+            "sd15_soft_edge": "sd15-soft_edge-1.0",
+            "sd_turbo": "sd-turbo-none-img2img-0.5",
+            "sdxl": "sdxl-none",
+            "sdxl_canny": "sdxl-canny-0.5",
+            "sdxl_depth": "sdxl-depth-0.5",
+            "sdxl_turbo": "sdxl-turbo-canny-0.5",
+        }
+
+    def test_instance_augmentation(self, made: dict[str, Diffusion]) -> None:
+        one = made["sd15_depth_hed"]
+        assert (one.mode, one.steps, one.guidance) == ("inpaint", 40, 7.5)
+        assert one.scheduler == "UniPCMultistepScheduler"
+        assert one.model.endswith("inpainting")
+        assert {name: control.scale for name, control in one.controls.items()} == {
+            "depth": 0.7,
+            "hed": 0.1,
+        }
+        detectors = {name: control.condition.name for name, control in one.controls.items()}
+        assert detectors == {"depth": "midas", "hed": "hed"}
+
+    def test_few_steps(self, made: dict[str, Diffusion]) -> None:
+        assert made["sd15_lcm"].lora == Lora("latent-consistency/lcm-lora-sdv1-5")
+        assert made["sd15_lcm"].scheduler == "LCMScheduler"
+        assert all(made[key].steps == 4 for key in ("sd15_lcm", "sd_turbo", "sdxl_turbo"))
+        assert all(made[key].guidance == 0 for key in ("sd_turbo", "sdxl_turbo"))
+
+    def test_all_suit_a_gpu_and_vary_their_prompts(self, made: dict[str, Diffusion]) -> None:
+        for one in made.values():
+            assert one.channels_last and one.dtype == "float16" and one.variant == "fp16"
+            assert len(prompts.every((one.prompt, one.negative_prompt), one.choices)) == 12
+
+    @pytest.mark.parametrize("name", PUBLIC)
+    def test_the_head_tells_what_one_must_know(self, name: str) -> None:
+        text = (CONF / "anonymizer" / f"{name}.yaml").read_text()
+        head = text[: text.index("\ndefaults:" if "\ndefaults:" in text else "\n_target_")]
+        assert head.startswith(f"# @package anonymizer.{name}\n# ")
+        assert all(line.startswith("#") for line in head.splitlines())
+        for told in ("#   launch:   python jobs/full_audit.py", f"{name}]", "#   memory:   "):
+            assert told in head
+        assert "#   licence:  " in head and "safety checker" in head
 
 
 def test_the_embedded_scheduler_is_kept(folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cldmray import hashing
-from cldmray.anonymizers import cldm, model_folder, pipeline
+from cldmray.anonymizers import cldm, hub, model_folder
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.conditions import Canny
@@ -161,7 +161,7 @@ class TestHub:
         def unreachable(*_: Any, **__: Any) -> None:
             raise ConnectionError("Name or service not known")
 
-        monkeypatch.setattr(pipeline, "model_info", unreachable)
+        monkeypatch.setattr(hub, "model_info", unreachable)
 
     def test_unreachable(self) -> None:
         with pytest.raises(BadInputError, match=r"owner/name: .* give the path of a local folder"):

@@ -1,3 +1,4 @@
+import importlib.metadata
 import importlib.util
 import pickle
 import sys
@@ -8,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cldmray.conditions import ControlNetAux, controlnet_aux
+from cldmray.conditions import Coarse, ControlNetAux, controlnet_aux
 from cldmray.errors import ConfigError, MissingDependencyError
 from cldmray.faces.records import Pictures
 
@@ -152,6 +153,14 @@ class TestWithAFakePackage:
         with pytest.raises(MissingDependencyError, match="needs timm_that_is_absent"):
             ControlNetAux("zoe")(images)
 
+    def test_all_that_is_found_by_the_check_before_any_picture(self) -> None:
+        ControlNetAux("hed").check()
+        assert "controlnet_aux.hed" in sys.modules
+        assert not sys.modules["controlnet_aux.hed"].LOADED
+        for detector in ("midas", "zoe", "mediapipe_face"):
+            with pytest.raises(MissingDependencyError, match=f"detector '{detector}'"):
+                Coarse(ControlNetAux(detector)).check()
+
     def test_another_import_failure_is_passed_on_in_words(self, images: Pictures) -> None:
         with pytest.raises(MissingDependencyError, match="no attribute solutions"):
             ControlNetAux("mediapipe_face")(images)
@@ -169,6 +178,40 @@ def test_without_the_package_the_message_says_what_to_install(
     condition = ControlNetAux("hed")
     with pytest.raises(MissingDependencyError, match=r"pip install 'cldmray\[controlnet\]'"):
         condition(images)
+
+
+class TestTorchvision:
+    @pytest.fixture(autouse=True)
+    def forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+
+    def put(self, root: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        (root / "torchvision").mkdir()
+        (root / "torchvision" / "__init__.py").write_text(source)
+        monkeypatch.syspath_prepend(str(root))
+
+    def test_one_of_another_torch_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.put(tmp_path, MIDAS, monkeypatch)
+        versions = {"torchvision": "0.28.0", "torch": "2.13.0+cpu"}
+        monkeypatch.setattr(importlib.metadata, "version", versions.__getitem__)
+        with pytest.raises(
+            MissingDependencyError,
+            match=r"^torchvision 0.28.0 cannot be imported beside torch 2.13.0\+cpu \(operator .*"
+            r"pip install 'torch===2.13.0' torchvision==0.28.0",
+        ):
+            controlnet_aux.check_torchvision()
+
+    def test_one_that_fits(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.put(tmp_path, "fits = True", monkeypatch)
+        controlnet_aux.check_torchvision()
+        assert sys.modules.pop("torchvision").fits
+
+    def test_none_is_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
+        controlnet_aux.check_torchvision()
+        assert "torchvision" not in sys.modules
 
 
 @pytest.mark.skipif(

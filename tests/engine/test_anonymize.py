@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
+import torch
 
 from cldmray import hashing
+from cldmray.anonymizers import memory
 from cldmray.anonymizers.base import Anonymizer, Batch, Redraw
 from cldmray.anonymizers.blur import Blur
 from cldmray.anonymizers.k_same import KSame
@@ -135,6 +137,36 @@ class TestPrepare:
         assert Prepare(anonymizer, DRAWS, SEED)(FACES.empty_table()).num_rows == 0
 
 
+class TestActor:
+    def test_memory_runs_out_and_no_picture_is_lost(
+        self, faces: StageTable, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        anonymizer = seeded()
+        prepared = Prepare(anonymizer, DRAWS, SEED)(faces.read())
+        expected = AnonymizerActor(anonymizer, 7, 1)(prepared)
+        sizes: list[int] = []
+        usual = anonymizer.open()
+
+        def limited(batch: Batch) -> Images:
+            sizes.append(len(batch))
+            if len(batch) > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return usual(batch)
+
+        monkeypatch.setattr(type(anonymizer), "open", lambda self: limited)
+        found = AnonymizerActor(anonymizer, 16, 1)(prepared)
+        assert sizes[:3] == [16, 8, 4]
+        assert found.equals(expected)
+        assert found.num_rows == prepared.num_rows == 48
+
+    def test_a_share_of_a_gpu_is_kept_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        limits: list[float] = []
+        monkeypatch.setattr(memory, "limit", limits.append)
+        for gpus, share in ((0.25, 0.25), (1.0, 1.0), (0.0, 1.0)):
+            assert AnonymizerActor(Blur(), None, 1, gpus).redraw.share == share
+        assert limits == [0.25, 1.0, 0.0]
+
+
 class TestEvaluationDraws:
     @pytest.mark.parametrize(("queries", "validation"), [(0, 0), (1, 1), (3, 1)])
     def test_counts(self, queries: int, validation: int) -> None:
@@ -178,7 +210,7 @@ class TestStream:
             seed, picture = expected[row["sample_id"], row["draw"]]
             assert row["seed"] == seed
             np.testing.assert_array_equal(decode_pictures([row["image"]])[0], picture)
-        other = run(anonymizer, batch_size=64, actors=2, block_rows=256)
+        other = run(anonymizer, batch_size=None, actors=2, block_rows=256)
         assert other.manifest.content == table.manifest.content
         assert other.manifest.rows == len(expected)
 

@@ -1,0 +1,225 @@
+"""Batches: their sizes, their order, and what happens where memory runs out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cldmray.anonymizers import memory
+from cldmray.anonymizers.base import Batch
+from cldmray.anonymizers.batching import DEFAULT_BATCH, InBatches
+from cldmray.errors import BadInputError, ConfigError
+from cldmray.faces.records import Pictures
+
+
+def batch(count: int) -> Batch:
+    """Pictures of one pixel, which is their number."""
+    images = np.arange(3 * count, dtype=np.uint8).reshape(count, 1, 1, 3)
+    return Batch([str(i) for i in range(count)], images, np.arange(count), {"map": images + 1})
+
+
+def drawn(some: Batch) -> Pictures:
+    assert [str(seed) for seed in some.seeds] == some.sample_ids
+    return np.asarray(255 - some.images // 2 - some.conditions["map"] // 4)
+
+
+@dataclass
+class Limited:
+    """Runs out of memory above a size; the error is of CUDA's class."""
+
+    most: int
+    sizes: list[int] = field(default_factory=list)
+    error: type[Exception] = torch.OutOfMemoryError
+
+    def __call__(self, some: Batch) -> Pictures:
+        self.sizes.append(len(some))
+        if len(some) > self.most:
+            raise self.error("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return drawn(some)
+
+
+@dataclass
+class OnDevice:
+    """Leaves its pictures on a device that holds two batches at once."""
+
+    most: int
+    one_size: bool = False
+    tells: int | None = None
+    log: list[str] = field(default_factory=list)
+    waiting: int = 0
+
+    def __call__(self, some: Batch) -> Pictures:
+        return self.start(some)()
+
+    def largest_batch(self, example: Batch, share: float) -> int | None:
+        assert len(example) == 1
+        if self.most < 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.log.append(f"asked {share}")
+        return self.tells
+
+    def start(self, some: Batch) -> Callable[[], Pictures]:
+        self.log.append(f"start {len(some)}")
+        if len(some) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.waiting += 1
+        assert self.waiting <= 2
+
+        def finish() -> Pictures:
+            self.waiting -= 1
+            self.log.append(f"finish {len(some)}")
+            return drawn(some)
+
+        return finish
+
+
+class TestSizes:
+    def test_a_given_size(self) -> None:
+        redraw = Limited(99)
+        np.testing.assert_array_equal(InBatches(redraw, 4)(batch(10)), drawn(batch(10)))
+        assert redraw.sizes == [4, 4, 2]
+
+    def test_without_one_batches_are_even(self) -> None:
+        redraw = Limited(99)
+        np.testing.assert_array_equal(InBatches(redraw, None)(batch(70)), drawn(batch(70)))
+        assert DEFAULT_BATCH == 64
+        assert redraw.sizes == [35, 35]
+
+    def test_no_pictures(self) -> None:
+        redraw = Limited(99)
+        assert InBatches(redraw, None)(batch(0)).shape == (0, 1, 1, 3)
+        assert redraw.sizes == [0]
+
+    def test_the_device_tells_once(self) -> None:
+        redraw = OnDevice(99, tells=4)
+        batches = InBatches(redraw, None, 0.5)
+        for count in (10, 3):
+            np.testing.assert_array_equal(batches(batch(count)), drawn(batch(count)))
+        assert [line for line in redraw.log if "finish" not in line] == [
+            "asked 0.5",
+            *["start 4", "start 4", "start 2", "start 3"],
+        ]
+
+    def test_a_batch_is_started_before_the_last_one_is_fetched(self) -> None:
+        redraw = OnDevice(99)
+        np.testing.assert_array_equal(InBatches(redraw, 4)(batch(10)), drawn(batch(10)))
+        assert redraw.log == ["start 4", "start 4", "finish 4", "start 2", "finish 4", "finish 2"]
+
+    def test_one_size_by_filling_up(self) -> None:
+        redraw = OnDevice(99, one_size=True)
+        batches = InBatches(redraw, 4)
+        for count in (10, 1):
+            np.testing.assert_array_equal(batches(batch(count)), drawn(batch(count)))
+        assert {line for line in redraw.log if "start" in line} == {"start 4"}
+
+    def test_one_size_that_suits_the_first_block(self) -> None:
+        redraw = OnDevice(99, one_size=True, tells=16)
+        batches = InBatches(redraw, None)
+        for count in (27, 5, 30):
+            np.testing.assert_array_equal(batches(batch(count)), drawn(batch(count)))
+        starts = [line for line in redraw.log if "start" in line]
+        assert starts == ["start 14"] * 6
+
+
+class TestOutOfMemory:
+    @pytest.mark.parametrize("size", [16, None])
+    def test_halved_and_nothing_lost(self, size: int | None) -> None:
+        redraw = Limited(5)
+        batches = InBatches(redraw, size)
+        np.testing.assert_array_equal(batches(batch(21)), drawn(batch(21)))
+        assert redraw.sizes[:3] == ([16, 8, 4] if size else [21, 7, 3])
+        before = len(redraw.sizes)
+        np.testing.assert_array_equal(batches(batch(12)), drawn(batch(12)))
+        assert max(redraw.sizes[before:]) <= 5
+
+    def test_in_the_middle_on_a_device(self) -> None:
+        redraw = OnDevice(8)
+        batches = InBatches(redraw, 8)
+        batches(batch(8))
+        redraw.most = 3
+        np.testing.assert_array_equal(batches(batch(21)), drawn(batch(21)))
+        assert batches.size == 2
+
+    def test_one_size_stays_one(self) -> None:
+        redraw = OnDevice(5, one_size=True)
+        batches = InBatches(redraw, 8)
+        np.testing.assert_array_equal(batches(batch(1)), drawn(batch(1)))
+        assert redraw.log == ["start 8", "start 4", "finish 4"]
+
+    @pytest.mark.parametrize("redraw", [Limited(0), OnDevice(0), OnDevice(0, one_size=True)])
+    @pytest.mark.parametrize("size", [4, None])
+    def test_not_even_one(self, redraw: Any, size: int | None) -> None:
+        with pytest.raises(ConfigError, match=r"^engine.batch_size: not even one picture of 1x1"):
+            InBatches(redraw, size)(batch(3))
+
+    def test_other_errors_are_not_caught(self) -> None:
+        for kind in (RuntimeError, BadInputError):
+            redraw = Limited(2, error=kind)
+            with pytest.raises(kind, match="out of memory"):
+                InBatches(redraw, 4)(batch(4))
+            assert redraw.sizes == [4]
+
+    def test_what_counts_as_it(self) -> None:
+        assert memory.is_out_of_memory(torch.OutOfMemoryError("x"))
+        assert memory.is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+        assert not memory.is_out_of_memory(RuntimeError("shape mismatch"))
+        assert not memory.is_out_of_memory(ValueError("ALLOC_FAILED"))
+
+
+class TestMemory:
+    def test_extrapolation(self) -> None:
+        gib = 2**30
+        assert memory.extrapolate(4 * gib, 5 * gib, 20 * gib) == 15
+        assert memory.extrapolate(4 * gib, 5 * gib, 4 * gib) == 1
+        assert memory.extrapolate(4 * gib, 4 * gib, 40 * gib) == memory.MOST
+        assert memory.extrapolate(4 * gib, 5 * gib, 500 * gib) == memory.MOST
+
+    @pytest.mark.parametrize(("share", "expected"), [(1.0, 25), (0.5, 7), (0.1, 1)])
+    def test_measured_on_a_pretended_gpu(
+        self, monkeypatch: pytest.MonkeyPatch, share: float, expected: int
+    ) -> None:
+        counts: list[int] = []
+        peaks = {1: 30, 2: 32}
+        for name, told in (
+            ("empty_cache", lambda: None),
+            ("reset_peak_memory_stats", lambda device: None),
+            ("max_memory_allocated", lambda device: peaks[counts[-1]]),
+            ("memory_reserved", lambda device: 26),
+            ("mem_get_info", lambda device: (62, 96)),
+        ):
+            monkeypatch.setattr(torch.cuda, name, told)
+        assert memory.largest_batch(counts.append, torch.device("cuda"), share) == expected
+        assert counts == [1, 2]
+
+    @pytest.mark.parametrize("most", [0, 1])
+    def test_little_memory(self, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+        for name in ("empty_cache", "reset_peak_memory_stats", "max_memory_allocated"):
+            monkeypatch.setattr(torch.cuda, name, lambda *_: 1)
+
+        def draw(count: int) -> None:
+            if count > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        if most:
+            assert memory.largest_batch(draw, torch.device("cuda"), 1.0) == 1
+        else:
+            with pytest.raises(torch.OutOfMemoryError):
+                memory.largest_batch(draw, torch.device("cuda"), 1.0)
+
+    def test_a_share_of_a_gpu_is_a_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        limits: list[float] = []
+        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        for share in (0.0, 0.25, 1.0, 2.0):
+            memory.limit(share)
+        assert limits == [0.25]
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        memory.limit(0.25)
+        assert limits == [0.25]
+
+    def test_a_tensor_of_the_cpu_is_there_at_once(self) -> None:
+        tensor = torch.arange(3)
+        assert memory.to_host(tensor)() is tensor

@@ -1,0 +1,74 @@
+"""Templates that pictures fill by their seeds."""
+
+import itertools
+from collections import Counter
+
+import pytest
+
+from cldmray.anonymizers import prompts
+
+CHOICES = {"style": ["candid", "studio"], "light": ["sun", "lamp", "window"], "unused": ["x"]}
+PROMPT = "a {style} photo, {light}"
+
+
+def test_a_seed_chooses_and_always_the_same() -> None:
+    assert prompts.fill(PROMPT, CHOICES, 7) == prompts.fill(PROMPT, CHOICES, 7)
+    assert prompts.fill("a photo {", CHOICES, 7) == "a photo {"
+    fixed = {seed: prompts.fill(PROMPT, CHOICES, seed) for seed in range(4)}
+    assert fixed == {
+        0: "a candid photo, window",
+        1: "a studio photo, lamp",
+        2: "a studio photo, lamp",
+        3: "a studio photo, lamp",
+    }
+
+
+def test_all_are_chosen_equally_often_and_independently() -> None:
+    found = Counter(prompts.fill(PROMPT, CHOICES, seed) for seed in range(3000))
+    assert len(found) == 6
+    assert all(400 < count < 600 for count in found.values())
+
+
+def test_one_placeholder_in_two_templates() -> None:
+    for seed in range(20):
+        both = (prompts.fill(text, CHOICES, seed) for text in ("{style}", "no {style}"))
+        first, second = both
+        assert second == f"no {first}"
+
+
+def test_every_prompt() -> None:
+    found = prompts.every((PROMPT, "not {style}"), CHOICES)
+    assert set(found) == {
+        (f"a {style} photo, {light}", f"not {style}")
+        for style, light in itertools.product(CHOICES["style"], CHOICES["light"])
+    }
+    assert len(found) == 6
+    assert prompts.every(("plain", ""), CHOICES) == [("plain", "")]
+    for seed in range(50):
+        pair = tuple(prompts.fill(text, CHOICES, seed) for text in (PROMPT, "not {style}"))
+        assert pair in found
+
+
+@pytest.mark.parametrize(
+    ("prompt", "choices", "message"),
+    [
+        ("a {styel}", CHOICES, r"^prompt has the placeholder \{styel\}, but choices has no styel"),
+        ("a {style}", {"style": []}, "^choices.style must be a list"),
+        ("a {style}", {"style": "studio"}, "^choices.style must be a list"),
+        (
+            "{a} {b}",
+            {"a": [str(i) for i in range(40)], "b": [str(i) for i in range(26)]},
+            "^choices make more than 1000 different prompts",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    prompt: str, choices: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        prompts.check({"prompt": prompt, "negative_prompt": ""}, choices)
+
+
+def test_a_negative_prompt_is_checked_too() -> None:
+    with pytest.raises(ValueError, match="^negative_prompt has the placeholder"):
+        prompts.check({"prompt": "", "negative_prompt": "{bad}"}, {})
