@@ -55,7 +55,7 @@ def calibrate(
         others = dict(one.resources)
         gpus = others.pop("GPU", engine.gpus_per_actor)
         alike.setdefault((gpus, tuple(sorted(others.items()))), []).append(place)
-    few = listing.slice(0, min(PICTURES, engine.batch_size)).combine_chunks()
+    few = listing.slice(0, min(PICTURES, engine.embedded_at_once)).combine_chunks()
     found: dict[int, Tried] = {}
     for (gpus, resources), places in alike.items():
         worker = ray.remote(max_calls=1, max_retries=0)(_tried).options(

@@ -48,8 +48,8 @@ def attacker_trainer(
     )
 
 
-def worker_range(least: int, most: int | None) -> int | tuple[int, int]:
-    """Ray Train's number of workers: a fixed one, or from ``least`` to ``most``."""
+def worker_range(least: int, most: int | None) -> Any:
+    """Ray Train's number of workers: a fixed one, or the pair of ``least`` and ``most``."""
     return least if most is None or most == least else (least, most)
 
 
@@ -61,7 +61,8 @@ def last_checkpoint(trainer: TorchTrainer, name: str) -> Iterator[Path]:
         CldmrayError: the training reported none; the message has ``name``.
     """
     # Train's own handler would end the job with exit status 0 and stay after the training.
-    trainer._register_sigint_handler = _leave_to_the_job  # type: ignore[method-assign]
+    handled: Any = trainer
+    handled._register_sigint_handler = _leave_to_the_job
     checkpoint = trainer.fit().checkpoint
     if checkpoint is None:
         raise CldmrayError(f"training of {name} ended without a checkpoint")
