@@ -79,7 +79,7 @@ def _panel(axes: Axes, chain: list[str], rates: list[Row], attackers: list[str])
         axes.errorbar(
             places, values, errors, marker="o", ms=4, lw=1.8, capsize=2.5, color=_colour(number)
         )
-    for chance in {row.chance for row in rates} - {None}:
+    for chance in {row.chance for row in rates if row.chance is not None}:
         axes.axhline(chance, color=INK, ls=DASHED, lw=1.2, zorder=0)
     axes.set_xticks(
         range(len(chain)), [short(name) for name in chain], rotation=35, ha="right",
