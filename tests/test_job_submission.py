@@ -70,8 +70,8 @@ def free_port() -> int:
 
 
 def started(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """A head that is up; three tries, as Ray gives itself 30 s, too few where much else runs."""
-    for _ in range(3):
+    """A head that is up; several tries: Ray gives itself 30 s, too few where much else runs."""
+    for _ in range(8):
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command, env=environment, stdout=file, stderr=file, start_new_session=True
