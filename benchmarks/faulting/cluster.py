@@ -172,6 +172,8 @@ class ElasticHead:
                 "type": "external",
                 "module": "ray.autoscaler._private.fake_multi_node.node_provider"
                 ".FakeMultiNodeProvider",
+                "disable_launch_config_check": True,
+                "disable_node_updaters": True,
                 "launch_multiple": True,
                 "head_node_id": HEAD_ID,
             },
