@@ -48,7 +48,7 @@ class Census:
     def __init__(self, address: str) -> None:
         import ray
 
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
         self.nodes = ray.nodes
         self.began = time.monotonic()
         self.seen: list[tuple[float, int]] = [(0.0, 0)]

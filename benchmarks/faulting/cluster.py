@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
+from typing import Any
 
 STARTS = 5
 """How often a head may fail to start."""
@@ -18,6 +19,16 @@ STOPS_IN = 20.0
 """Seconds that a node gets to stop by itself."""
 HEAD_ID = "f" * 51 + "0" * 5
 """Node id of the head, as the autoscaler's provider for tests expects it."""
+UNUSED_LISTS = (
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "initialization_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+    "cluster_synced_files",
+)
+"""Of the autoscaler's settings, which it does not do without."""
 NODE_CPUS = 2
 HEAD_STORE, NODE_STORE = 200_000_000, 150_000_000
 """Bytes of object stores."""
@@ -89,19 +100,24 @@ class Node:
 
 
 def start_head(
-    folder: Path, environment: Mapping[str, str], further: list[str]
+    folder: Path, environment: Mapping[str, str], further: Callable[[str], list[str]]
 ) -> tuple[str, Node]:
-    """A head without CPUs that runs, with its address.
+    """A head without CPUs that runs, with its address, from which ``further`` makes arguments.
 
     Ray gives a node half a minute to start, which a busy machine may exceed.
     """
     for attempt in range(STARTS):
-        port, log = free_port(), folder / f"head-{attempt}.log"
+        port = free_port()
+        address = f"127.0.0.1:{port}"
         arguments = ["--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"]
-        arguments += [f"--temp-dir={folder}", f"--object-store-memory={HEAD_STORE}", *further]
-        node = Node(arguments, environment, log)
+        arguments += [
+            f"--temp-dir={folder}",
+            f"--object-store-memory={HEAD_STORE}",
+            *further(address),
+        ]
+        node = Node(arguments, environment, folder / f"head-{attempt}.log")
         if node.starts():
-            return f"127.0.0.1:{port}", node
+            return address, node
         node.kill()
     raise RuntimeError(f"Ray's head did not start; see {folder}")
 
@@ -144,7 +160,10 @@ class ElasticHead:
         self, folder: Path, environment: Mapping[str, str], nodes: int, idle: float
     ) -> None:
         worker = {"CPU": NODE_CPUS, "object_store_memory": NODE_STORE}
-        config = {
+        config: dict[str, Any] = {
+            **{key: [] for key in UNUSED_LISTS},
+            "auth": {},
+            "file_mounts": {},
             "cluster_name": "elastic",
             "max_workers": nodes,
             "idle_timeout_minutes": idle / 60,
@@ -153,6 +172,8 @@ class ElasticHead:
                 "type": "external",
                 "module": "ray.autoscaler._private.fake_multi_node.node_provider"
                 ".FakeMultiNodeProvider",
+                "disable_launch_config_check": True,
+                "disable_node_updaters": True,
                 "launch_multiple": True,
                 "head_node_id": HEAD_ID,
             },
@@ -169,7 +190,12 @@ class ElasticHead:
         }
         folder.mkdir(parents=True)
         path = folder / "autoscaling.json"
-        path.write_text(json.dumps(config))
+
+        def further(address: str) -> list[str]:
+            config["provider"]["gcs_address"] = address
+            path.write_text(json.dumps(config))
+            return [f"--autoscaling-config={path}"]
+
         autoscaler = {
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
@@ -177,8 +203,7 @@ class ElasticHead:
             "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
             "RAY_enable_autoscaler_v2": "1",
         }
-        arguments = [f"--autoscaling-config={path}"]
-        self.address, self.node = start_head(folder, {**environment, **autoscaler}, arguments)
+        self.address, self.node = start_head(folder, {**environment, **autoscaler}, further)
 
 
 class Cluster:
@@ -196,7 +221,7 @@ class Cluster:
         self.folder = folder
         self.environment = environment
         folder.mkdir(parents=True)
-        self.address, self.head = start_head(folder, environment, [])
+        self.address, self.head = start_head(folder, environment, lambda address: [])
         self.nodes: list[Node] = []
         self._count = 0
         self._ends = threading.Event()
