@@ -209,6 +209,9 @@ def xl(tmp_path_factory: pytest.TempPathFactory, small: Any, build_parts: Any) -
 def test_xl(xl: Path, controls: dict[str, Control], mode: str, guidance: float) -> None:
     anonymizer = replace(settings(xl, controls, mode), guidance=guidance)
     paint = anonymizer.open()
+    assert isinstance(paint, redraw.PipelineRedraw)
+    assert paint.pipe.text_encoder is None and paint.pipe.text_encoder_2 is None
+    assert {"prompt_embeds", "pooled_prompt_embeds"} <= set(paint.prompts.embeds)
     whole = batch(anonymizer)
     drawn = paint(whole)
     assert drawn.shape == whole.images.shape

@@ -181,16 +181,16 @@ class TestConf:
 PUBLIC = sorted(path.stem for path in (CONF / "anonymizer").glob("sd*.yaml"))
 
 
-class TestPublicModels:
-    @pytest.fixture(scope="class")
-    def made(self) -> dict[str, Diffusion]:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("audit", [f"anonymizer=[{','.join(PUBLIC)}]"])
-        return {
-            key: build(value, Anonymizer, key)
-            for key, value in plain(composed)["anonymizer"].items()
-        }
+@pytest.fixture(scope="module")
+def made() -> dict[str, Diffusion]:
+    """The public models by the names of their YAMLs."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("audit", [f"anonymizer=[{','.join(PUBLIC)}]"])
+    settings = plain(composed)["anonymizer"]
+    return {key: build(value, Anonymizer, key) for key, value in settings.items()}
 
+
+class TestPublicModels:
     def test_their_names(self, made: dict[str, Diffusion]) -> None:
         assert {key: one.name for key, one in made.items()} == {
             "sd15": "sd15-none",
