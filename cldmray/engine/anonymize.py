@@ -205,7 +205,7 @@ def redraw_stream(
         compute=ActorPoolStrategy(
             size=engine.actors,
             max_concurrent_calls_per_actor=GPU_CALLS if gpus else None,
-            enable_true_multi_threading=True,
+            enable_true_multi_threading=bool(gpus),
         ),
         num_cpus=engine.cpus_per_actor,
         num_gpus=gpus or None,
