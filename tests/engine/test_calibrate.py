@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from cldmray.anonymizers.blur import Blur
+from cldmray.anonymizers.copy import Copy
+from cldmray.anonymizers.diffusion import Diffusion
+from cldmray.engine.calibrate import calibrate
+from cldmray.engine.cluster import EngineConfig
+from cldmray.errors import BadInputError
+from cldmray.faces.folder import FolderFaces
+from cldmray.faces.synthetic import SyntheticFaces
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+
+SOURCE = SyntheticFaces(people=4, photos_per_person=5, size=32)
+
+
+def test_every_anonymizer_is_tried(engine: EngineConfig) -> None:
+    tried = calibrate(SOURCE, [Copy(), Blur()], SOURCE.listing(), engine)
+    assert len(tried) == 2
+    contents = [content or b"" for content in SOURCE.read(SOURCE.listing()["location"].to_pylist())]
+    sizes = [len(content) for content in contents]
+    for reading, redrawing in tried:
+        assert reading is not None and redrawing is not None
+        assert reading.seconds > 0 and redrawing.seconds > 0
+        assert min(sizes) <= reading.size <= max(sizes)
+    copied, blurred = (redrawing.size for _, redrawing in tried if redrawing)
+    assert min(sizes) <= copied <= max(sizes)
+    assert blurred < copied
+
+
+def test_nothing_to_try(engine: EngineConfig, tmp_path: Path) -> None:
+    (folder := tmp_path / "faces" / "ann").mkdir(parents=True)
+    (folder / "0.png").write_bytes(b"")
+    source = FolderFaces(str(folder.parent))
+    assert calibrate(source, [Copy()], source.listing(), engine) == [(None, None)]
+
+
+def test_a_model_that_is_not_there(engine: EngineConfig, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no such folder"):
+        calibrate(SOURCE, [Diffusion(f"{tmp_path}/none")], SOURCE.listing(), engine)
