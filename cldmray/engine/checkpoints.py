@@ -49,7 +49,7 @@ def attacker_trainer(
 
 
 def worker_range(least: int, most: int | None) -> Any:
-    """Ray Train's number of workers: a fixed one, or the pair of ``least`` and ``most``."""
+    """Ray Train's ``num_workers``: a fixed number, or the pair of ``least`` and ``most``."""
     return least if most is None or most == least else (least, most)
 
 
