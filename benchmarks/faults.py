@@ -27,7 +27,7 @@ from faulting.audit import Driver, environment, kept_files
 from faulting.cluster import Cluster
 from faulting.kills import PATIENCE, TARGETS, Disturbance, Kill
 
-ROUNDS = 3
+ROUNDS = 6
 """Audits of the same targets at most, until each has been killed often enough."""
 TOGETHER = (("anonymizer", "embedding", "training"), ("node",), ("driver",))
 """Targets that one audit has to bear."""
