@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -88,7 +87,7 @@ def started(command: list[str], environment: dict[str, str], log: Path) -> subpr
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """`ray start --head --block`, ended by SIGTERM to it; the path of its sockets must be short."""
     folder = tmp_path_factory.mktemp("head")
-    sockets = tempfile.mkdtemp(prefix="cr", dir="/tmp")
+    short = tempfile.TemporaryDirectory(prefix="cr", dir="/tmp", ignore_cleanup_errors=True)
     storage, tracking = folder / "storage", f"sqlite:///{folder}/runs.db"
     dropped = ("PYTHONPATH", "RAY_ADDRESS")
     environment = {key: value for key, value in os.environ.items() if key not in dropped} | {
@@ -97,17 +96,17 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "disabled",
         "RAY_JOB_STOP_WAIT_TIME_S": "60",
-        "RAY_TMPDIR": sockets,
+        "RAY_TMPDIR": short.name,
         "RAY_worker_niceness": "0",
     }
     port = free_port()
     start = [
         "start", "--head", "--block", "--port=0", f"--dashboard-port={port}",
-        f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={sockets}", "--num-cpus=2",
+        f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={short.name}", "--num-cpus=2",
         f"--ray-client-server-port={free_port()}", "--object-store-memory=200000000",
         "--disable-usage-stats",
     ]  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
+    with short, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         process = started([str(BIN / "ray"), *start], environment, folder / "head.log")
         try:
@@ -115,7 +114,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(PATIENCE)
-            shutil.rmtree(sockets, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -61,8 +61,7 @@ def last_checkpoint(trainer: TorchTrainer, name: str) -> Iterator[Path]:
         CldmrayError: the training reported none; the message has ``name``.
     """
     # Train's own handler would end the job with exit status 0 and stay after the training.
-    handled: Any = trainer
-    handled._register_sigint_handler = _leave_to_the_job
+    vars(trainer)["_register_sigint_handler"] = _leave_to_the_job
     checkpoint = trainer.fit().checkpoint
     if checkpoint is None:
         raise CldmrayError(f"training of {name} ended without a checkpoint")
