@@ -12,6 +12,7 @@ added up: *RSS* counts shared pages once for each process, *PSS* once in all.
   other work shares the machine, processor seconds tell more than those of the clock.
 - *--distinct 10*: drawing people takes more time than handling them. So few leave the stage of the
   photographs without its costs, and all others as they are.
+- *--steps 1*: of the CLDM, saves time and leaves the memory as it is.
 - *a picture costs*: what the further pictures of the largest size took, per picture; starting
   processes and loading models is not in it.
 """
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--pictures", nargs="+", type=int, default=[2000, 20000])
     parser.add_argument("--attacker", default="off_the_shelf")
     parser.add_argument("--distinct", type=int, help="people who are drawn; others repeat them")
+    parser.add_argument("--steps", type=int, default=8, help="in which the CLDM redraws")
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} pictures")
     parser.add_argument("--out", type=Path, help="folder for scale.json")
@@ -108,6 +110,7 @@ def main() -> None:
             "anonymizer": name,
             "attacker": arguments.attacker,
             "distinct": arguments.distinct,
+            "steps": arguments.steps,
             "engine": {"actors": arguments.actors},
         }
         show(head(name, arguments.attacker))

@@ -1,8 +1,9 @@
 """The stages of an audit on synthetic people, in a process of its own: ``stages.py SETTINGS``.
 
-``SETTINGS`` is JSON: ``anonymizer``, ``attacker``, ``pictures``, ``distinct``, ``folder``, and
-``engine``, which are settings of :class:`cldmray.engine.cluster.EngineConfig`. Every line of the
-output is JSON too: ``begin`` names a stage that starts; the last line tells what was found.
+``SETTINGS`` is JSON: ``anonymizer``, ``steps``, ``attacker``, ``pictures``, ``distinct``,
+``folder``, and ``engine``, which are settings of :class:`cldmray.engine.cluster.EngineConfig`.
+Every line of the output is JSON too: ``begin`` names a stage that starts; the last line tells what
+was found.
 """
 
 import json
@@ -45,7 +46,7 @@ class Store:
             time.sleep(0.5)
 
 
-def anonymizer(name: str) -> Any:
+def anonymizer(name: str, steps: int) -> Any:
     """The setting of a name: ``copy``, or ``cldm``, the shipped model on Canny edges."""
     from cldmray.anonymizers.copy import Copy
     from cldmray.anonymizers.diffusion import Control, Diffusion
@@ -53,7 +54,7 @@ def anonymizer(name: str) -> Any:
 
     if name == "copy":
         return Copy()
-    return Diffusion(controls={"canny": Control(Canny(), "controlnet-canny")})
+    return Diffusion(controls={"canny": Control(Canny(), "controlnet-canny")}, steps=steps)
 
 
 def attacker(name: str) -> Any:
@@ -89,7 +90,10 @@ def main(settings: dict[str, Any]) -> None:
 
     engine = EngineConfig(address="local", progress=False, **settings["engine"])
     work = Path(settings["folder"])
-    member, rung = anonymizer(settings["anonymizer"]), attacker(settings["attacker"])
+    member, rung = (
+        anonymizer(settings["anonymizer"], settings["steps"]),
+        attacker(settings["attacker"]),
+    )
     stages: dict[str, dict[str, float]] = {}
 
     def timed(name: str, step: Callable[[], Any]) -> Any:
