@@ -193,7 +193,7 @@ def test_an_audit_that_is_stopped_goes_on_when_submitted_again(head: Head, tmp_p
     assert "Stopped by SIGTERM. The same command goes on from what is finished.\n" in log
     assert "Traceback" not in log
     assert "CLDMRAY_VERDICT" not in log
-    assert not output.exists()
+    assert not list(output.iterdir())
     assert head.run_status("stopped") == ["KILLED"]
     finished = stages(work)
     whole = stages(head.storage / "work")
