@@ -196,18 +196,19 @@ class Audit:
     def _health(self, clear: dict[tuple[str, str], float]) -> str:
         """Why the ladder may be too weak to conclude that nothing leaks; empty if it is not."""
         wanted = self.config.audit.min_clear_rank_1
-        best, attacker = 0.0, "none of the attackers"
+        best, found = 0.0, "none of the attackers has been tried on clear photographs"
         if clear:
             best, attacker = max((rate, name) for (_, name), rate in clear.items())
             self.notes.append(
                 f"Of all attackers {attacker} knows faces best: it names {percent(best)} of clear "
                 "photographs (Full-Ref, source excluded)."
             )
+            found = (
+                f"on clear photographs the best, {attacker}, names {percent(best)}, less than the "
+                f"{percent(wanted)} that audit.min_clear_rank_1 asks for"
+            )
         if best >= wanted:
             return ""
-        note = (
-            f"attacker too weak to conclude: on clear photographs the best, {attacker}, names "
-            f"{percent(best)}, less than the {percent(wanted)} that audit.min_clear_rank_1 asks for"
-        )
+        note = f"attacker too weak to conclude: {found}"
         self.notes.append(note[0].upper() + note[1:] + ".")
         return note
