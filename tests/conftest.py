@@ -49,3 +49,10 @@ def local_ray() -> Iterator[None]:
     connect(EngineConfig(address="local", cpus=2, object_store_mb=400, progress=False))
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def pins() -> dict[str, str]:
+    """Versions in constraints.txt by package."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))

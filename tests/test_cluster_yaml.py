@@ -16,11 +16,6 @@ def config():
     return yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
 
 
-def pins():
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
-
-
 @pytest.fixture(params=["gcp", "azure"])
 def other_cloud(request, config):
     """What the comments at the end give for another cloud, laid over the rest."""
@@ -77,9 +72,9 @@ def test_head_has_no_gpu_and_gpu_nodes_are_spot_from_zero(config):
     assert config["idle_timeout_minutes"] > 0
 
 
-def test_images_bring_the_pinned_ray(config):
+def test_images_bring_the_pinned_ray(config, pins):
     for image in (config["docker"]["head_image"], config["docker"]["worker_image"]):
-        assert image.startswith(f"rayproject/ray:{pins()['ray']}-py311")
+        assert image.startswith(f"rayproject/ray:{pins['ray']}-py311")
 
 
 def test_setup_installs_extras_that_exist_under_the_constraints(config):
@@ -124,7 +119,7 @@ def test_no_secret_is_in_it():
     assert not re.search(r"(?i)(secret_access_key|password|token)\s*[:=]\s*(?!token\b)\w", text)
 
 
-def test_constraints_are_exact_and_name_no_local_build():
-    assert pins()["torch"] == "2.13.0"
-    odd = [f"{name}=={version}" for name, version in pins().items() if "+" in version]
+def test_constraints_are_exact_and_name_no_local_build(pins):
+    assert pins["torch"] == "2.13.0"
+    odd = [f"{name}=={version}" for name, version in pins.items() if "+" in version]
     assert odd == []

@@ -1,8 +1,7 @@
-"""deploy/: KubeRay's manifest and the image's recipe are well-formed and agree with the pins."""
+"""deploy/rayjob.yaml is what KubeRay and Kubernetes take, and agrees with the project's pins."""
 
 import re
 import shlex
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -139,11 +138,6 @@ def containers(job):
     return [one for template in pod_templates(job) for one in template["spec"]["containers"]]
 
 
-def pins():
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
-
-
 def test_the_job_has_no_field_that_kuberay_does_not_know(job):
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     assert set(job) == {"apiVersion", "kind", "metadata", "spec"}
@@ -216,10 +210,10 @@ def test_the_cluster_goes_away_with_the_job(job):
     assert spec["backoffLimit"] == 0
 
 
-def test_every_pod_runs_the_image_of_the_container_file_with_the_pinned_ray(job):
+def test_every_pod_runs_the_image_of_the_container_file_with_the_pinned_ray(job, pins):
     (image,) = {one["image"] for one in containers(job)}
-    assert image.endswith(f"-ray{pins()['ray']}")
-    assert job["spec"]["rayClusterSpec"]["rayVersion"] == pins()["ray"]
+    assert image.endswith(f"-ray{pins['ray']}")
+    assert job["spec"]["rayClusterSpec"]["rayVersion"] == pins["ray"]
     assert f"-t {image} ." in (ROOT / "deploy/Containerfile").read_text(encoding="utf-8")
 
 
@@ -247,90 +241,3 @@ def test_the_entrypoint_is_an_audit_that_can_be_composed(job):
         composed = compose("audit", overrides)
     assert composed.engine.gpus_per_actor == 1
     assert composed.output.startswith("s3://")
-
-
-def instructions():
-    """Instructions of the container file, in order, with what follows them."""
-    text = (ROOT / "deploy/Containerfile").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    joined = re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
-    return [tuple(line.split(" ", 1)) for line in joined]
-
-
-def arguments():
-    pairs = [text.partition("=") for name, text in instructions() if name == "ARG"]
-    return {name: value for name, _, value in pairs}
-
-
-def test_the_container_file_has_only_instructions_that_builders_know():
-    names = [name for name, _ in instructions()]
-    assert set(names) <= {"ARG", "COPY", "ENV", "FROM", "RUN", "USER", "WORKDIR"}
-    assert names.index("FROM") == 1
-    assert dict(instructions())["FROM"] == "${RAY_IMAGE}"
-
-
-def test_the_image_has_the_pinned_ray_and_extras_that_exist():
-    image = rf"rayproject/ray:{re.escape(pins()['ray'])}-py311"
-    assert re.fullmatch(rf"{image}-gpu", arguments()["RAY_IMAGE"])
-    text = (ROOT / "deploy/Containerfile").read_text(encoding="utf-8")
-    assert f"RAY_IMAGE=rayproject/ray:{pins()['ray']}-py311 " in text
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["requires-python"] == ">=3.11"
-    chosen = re.findall(r"EXTRAS=([\w,]+)", text)
-    assert len(chosen) == 2
-    for extras in chosen:
-        assert set(extras.split(",")) <= set(project["optional-dependencies"])
-        assert {"cpu", "gpu"} & set(extras.split(",")) in ({"cpu"}, {"gpu"})
-    assert {"gpu", "controlnet"} <= set(arguments()["EXTRAS"].split(","))
-    (install,) = [text for name, text in instructions() if "${EXTRAS}" in text]
-    assert "-c constraints.txt" in install
-
-
-def test_the_image_does_not_run_as_root():
-    users = [text for name, text in instructions() if name == "USER"]
-    assert users == ["1000:100"]
-    names = [name for name, _ in instructions()]
-    assert names.index("USER") < names.index("COPY")
-
-
-def test_what_the_image_copies_is_there_and_is_sent_to_the_builder():
-    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    assert ignored[1] == "*"
-    sent = {line[1:] for line in ignored if line.startswith("!")}
-    copied = [text.split()[1:-1] for name, text in instructions() if name == "COPY"]
-    for path in (path for paths in copied for path in paths):
-        assert (ROOT / path).exists()
-        assert path.split("/")[0] in sent
-    assert {path for paths in copied for path in paths if "/" not in path} == sent
-
-
-def test_a_submitted_job_takes_along_what_it_needs_and_leaves_the_rest(tmp_path):
-    from zipfile import ZipFile
-
-    from ray._private.ray_constants import get_runtime_env_default_excludes
-    from ray._private.runtime_env.packaging import create_package
-
-    for name in (".git/config", ".venv/bin/python", "mlflow.db", "runs/work/x", "docs/x.png",
-                 "tests/x.py", "benchmarks/x.py", "deploy/rayjob.yaml", "shared/x.jpg",
-                 "cldmray/docs/x.py", "cldmray/x.py", "cldmray/weights/x.safetensors",
-                 "cldmray/__pycache__/x.pyc", "conf/audit.yaml", "jobs/full_audit.py",
-                 "constraints.txt", "pyproject.toml"):  # fmt: skip
-        path = tmp_path / "project" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("x")
-    for name in (".gitignore", ".rayignore"):
-        (tmp_path / "project" / name).write_bytes((ROOT / name).read_bytes())
-    archive = tmp_path / "package.zip"
-    create_package(
-        str(tmp_path / "project"),
-        archive,
-        include_gitignore=True,
-        excludes=get_runtime_env_default_excludes(),
-    )
-    with ZipFile(archive) as package:
-        taken = {name for name in package.namelist() if not name.endswith("/")}
-    assert taken == {
-        ".gitignore", ".rayignore", "cldmray/docs/x.py", "cldmray/x.py",
-        "cldmray/weights/x.safetensors", "conf/audit.yaml", "jobs/full_audit.py",
-        "constraints.txt", "pyproject.toml",
-    }  # fmt: skip
