@@ -18,12 +18,10 @@ from cldmray.config import AuditConfig, refuse_dry_run
 from cldmray.engine.inversion_search import Candidate, check_tune
 from cldmray.engine.search_space import BUDGET, SearchSettings
 from cldmray.errors import CldmrayError, ConfigError
+from cldmray.report.inversion import SHUFFLED
 
 RAW = "raw"
 """Name of the attacker who lets the judge look at the anonymized pictures as they are."""
-
-SHUFFLED = "-shuffled"
-"""Ends the name of the control that learns from pairs that belong to nobody."""
 
 
 @dataclass(frozen=True)

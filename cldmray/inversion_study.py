@@ -13,7 +13,7 @@ from cldmray.errors import BadInputError
 from cldmray.evaluation import Attack
 from cldmray.exposure import Exposure
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION
-from cldmray.inversion_config import MEAN, RAW, SHUFFLED, InversionConfig, controls_of
+from cldmray.inversion_config import MEAN, RAW, InversionConfig, controls_of
 from cldmray.inversion_pictures import Shown, grid, shown
 from cldmray.inversion_search import run_search
 from cldmray.leak import main_protocol
@@ -21,7 +21,7 @@ from cldmray.metrics.confidence import Interval, bootstrap_identities
 from cldmray.metrics.identification import chance
 from cldmray.metrics.means import bootstrap_mean
 from cldmray.metrics.recovery import fidelity, rank_1_gain
-from cldmray.report.inversion import InversionReport, Recovery, Row, Search
+from cldmray.report.inversion import SHUFFLED, InversionReport, Learning, Recovery, Row, Search
 from cldmray.report.model import Grid
 from cldmray.report.words import percent
 
@@ -44,6 +44,7 @@ class InversionStudy:
         self.notes: list[str] = []
         self.rows: list[Row] = []
         self.recoveries: list[Recovery] = []
+        self.learning: list[Learning] = []
         self.grids: dict[str, Grid] = {}
 
     def run(self) -> InversionReport:
@@ -75,6 +76,7 @@ class InversionStudy:
                 )
                 found = campaign.run(faces, {key: table})
                 rebuilt = {name: stage for (name, _), stage in campaign.rebuilt.items()}
+            self.learning += [Learning(*who, curve) for who, (curve, *_) in found.curves.items()]
             found.attacks[:0] = [one for one in raw.attacks if one.anonymizer == member.name]
             self._judge(member.name, found, best)
             self._show(member.name, faces, {RAW: table, **rebuilt}, found)
@@ -84,6 +86,7 @@ class InversionStudy:
         return InversionReport(
             self.rows,
             self.recoveries,
+            self.learning,
             searches,
             self.grids,
             list(dict.fromkeys(self.notes)),

@@ -49,7 +49,9 @@ def main(composed: DictConfig) -> None:
             for one in found.searches
             for trial in one.trials
         ]
-        record_inversion(tracker, run, inversion_table(found.rows), trials, tags, files | faceless)
+        learning = [one._asdict() for one in found.learning]
+        rows = inversion_table(found.rows)
+        record_inversion(tracker, run, rows, learning, trials, tags, files | faceless)
     print_inversion(found)
     print(f"\nReport: {page}\nMLflow: {tracker.shown_uri}, run {run.run_id}")
     work.end()

@@ -81,6 +81,13 @@ def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
     }  # fmt: skip
     assert whole["headline"] in " ".join(done.stdout.split())
 
+    learning = pq.read_table(out / "learning.parquet").to_pylist()
+    steps = {
+        name: [row["step"] for row in learning if row["inverter"] == name]
+        for name in tried | controls
+    }
+    assert steps == {name: [2, 4] if name.startswith("unet") else [0] for name in tried | controls}
+
     trials = pq.read_table(out / "trials.parquet").to_pylist()
     assert len(trials) == len({trial["trial"] for trial in trials}) == 2
     assert [trial["best"] for trial in trials] == [True, False]
@@ -101,7 +108,7 @@ def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
 
     assert "What was recovered" in (out / "inversion.html").read_text()
     assert {path.name for path in (out / "figures").iterdir()} == {
-        "rates.png", "queries.png", "pictures_0.png",
+        "rates.png", "learning.png", "queries.png", "pictures_0.png",
     }  # fmt: skip
 
     from mlflow.tracking import MlflowClient
@@ -117,6 +124,6 @@ def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
     assert all({"queries", "training/validation_cosine"} <= set(r.data.metrics) for r in children)
     names = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert names == {
-        "inversion.parquet", "inversion.json", "trials.parquet", "inversion_best.yaml",
-        "rates.png", "queries.png",
+        "inversion.parquet", "learning.parquet", "inversion.json", "trials.parquet",
+        "inversion_best.yaml", "rates.png", "learning.png", "queries.png",
     }, "no picture of a person leaves the output folder"  # fmt: skip

@@ -1,19 +1,16 @@
 """Figure of an attribution: risk over the control scale."""
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from cldmray.report.attribution import Attribution, Row
 from cldmray.report.figures import (
-    DPI,
     INK,
     LINE_COLOURS,
     MUTED,
     RULE,
-    WIDTH,
+    canvas,
     plain,
     png,
     short,
@@ -43,10 +40,7 @@ def scale_figure(found: Attribution) -> bytes | None:
     rates = [row for row in found.of("ablation") if row.measure == "rank_1" and row.subset == "all"]
     attackers = list(dict.fromkeys(row.attacker for row in rates))
     galleries = list(dict.fromkeys(row.gallery for row in rates))
-    figure = Figure(
-        figsize=(WIDTH, HEIGHT * len(chains)), dpi=DPI, layout="constrained", facecolor="white"
-    )
-    FigureCanvasAgg(figure)
+    figure = canvas(HEIGHT * len(chains))
     panels = figure.subplots(len(chains), len(galleries), squeeze=False)
     for row, chain in zip(panels, chains, strict=True):
         for axes, gallery in zip(row, galleries, strict=True):

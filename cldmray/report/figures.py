@@ -108,9 +108,15 @@ def _rank_axis(axes: Axes, last: int) -> None:
     axes.set_xlabel("number of best candidates looked at (rank)")
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
+def canvas(height: float) -> Figure:
+    """An empty figure of ``WIDTH`` x ``height`` inches at ``DPI``."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = canvas(height)
     axes = figure.add_subplot()
     style(axes)
     return figure, axes

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from cldmray.report.figures import (
@@ -15,7 +13,7 @@ from cldmray.report.figures import (
     INK,
     MUTED,
     RULE,
-    WIDTH,
+    canvas,
     plain,
     png,
     short,
@@ -87,14 +85,13 @@ def frontier_figure(risks: Sequence[AnonymizerRisk], utility: Sequence[UtilityRo
     drawn = [settings for settings in panels(risks, utility) if settings]
     if not drawn:
         return None
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained", facecolor="white")
-    canvas: Any = FigureCanvasAgg(figure)
+    figure = canvas(HEIGHT)
     floor = min(risk.chance for risk in risks) / 3
     every: list[Any] = list(figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0])
     for axes, settings in zip(every, drawn, strict=True):
         _draw(axes, settings, floor)
     every[0].set_ylabel("photos whose person the strongest attack names")
-    canvas.draw()
+    figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes, settings in zip(every, drawn, strict=True):
         _name(axes, settings, floor)

@@ -7,6 +7,9 @@ from cldmray.metrics.confidence import Interval
 from cldmray.report.model import Grid
 from cldmray.report.words import gallery_name, percent
 
+SHUFFLED = "-shuffled"
+"""Ends the name of the control that learns from pairs that belong to nobody."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -90,8 +93,8 @@ class Recovery:
         return (
             f"{self.inverter} on {self.anonymizer} ({gallery_name(self.gallery)}): {self.verdict}; "
             f"{self.use}. {percent(self.rank_1.value)} [{_bounds(self.rank_1)}] of the "
-            f"reconstructions are named, {points(best)} over the best control, {self.control}, "
-            f"and {points(gain)} over the anonymized pictures as they are "
+            f"reconstructions are named, {points(best)} points over the best control, "
+            f"{self.control}, and {points(gain)} points over the anonymized pictures as they are "
             f"({percent(self.raw.value)}); guessing: {percent(self.chance)}; "
             f"{self.queries:,} queries."
         )
@@ -122,6 +125,20 @@ class Trial(NamedTuple):
     optimal: bool
 
 
+class Learning(NamedTuple):
+    """How one way back against one anonymizer has learnt.
+
+    Attributes:
+        anonymizer, inverter: which.
+        points: in order of ``step``; see ``engine.inversion_loop.Point``. One alone where nothing
+            is trained.
+    """
+
+    anonymizer: str
+    inverter: str
+    points: list[dict[str, float]]
+
+
 class Search(NamedTuple):
     """A search against one anonymizer.
 
@@ -147,6 +164,7 @@ class InversionReport:
     Attributes:
         rows: all numbers.
         recoveries: verdicts, the headline's gallery first.
+        learning: curves of all ways back and controls, on validation people.
         searches: one for each anonymizer, if any.
         grids: pictures of each anonymizer, by its name; people of the run.
         notes: caveats, one sentence each.
@@ -157,6 +175,7 @@ class InversionReport:
 
     rows: list[Row]
     recoveries: list[Recovery]
+    learning: list[Learning] = field(default_factory=list)
     searches: list[Search] = field(default_factory=list)
     grids: dict[str, Grid] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -193,5 +212,5 @@ def _bounds(interval: Interval) -> str:
 
 
 def points(gain: Interval) -> str:
-    """A difference of rates in percentage points: ``+3.1 [1.0, 5.2] points``."""
-    return f"{100 * gain.value:+.1f} [{_bounds(gain)}] points"
+    """A difference of rates in percentage points: ``+3.1 [1.0, 5.2]``."""
+    return f"{100 * gain.value:+.1f} [{_bounds(gain)}]"

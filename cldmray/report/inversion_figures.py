@@ -2,28 +2,28 @@
 
 from collections.abc import Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from cldmray.report.figures import (
-    DPI,
     FINDING_COLOURS,
     INK,
     LINE_COLOURS,
     MUTED,
     RULE,
-    WIDTH,
+    canvas,
     plain,
     png,
     short,
     style,
 )
-from cldmray.report.inversion import InversionReport, Row, Search
+from cldmray.report.inversion import SHUFFLED, InversionReport, Learning, Row, Search
 from cldmray.report.pictures import picture_sheet
 
 HEIGHT_BASE, HEIGHT_ROW = 1.2, 0.34
 FRONT_HEIGHT = 4.2
+PANEL_HEIGHT, PANELS_A_ROW = 2.9, 2
 
 
 def rates_figure(rows: Sequence[Row], shown: set[tuple[str, str]]) -> bytes:
@@ -34,9 +34,9 @@ def rates_figure(rows: Sequence[Row], shown: set[tuple[str, str]]) -> bytes:
         shown: anonymizer and inverter of those by which recovery was shown.
 
     Returns:
-        PNG of ``WIDTH`` inches at ``DPI``, taller with every row.
+        PNG, taller with every row.
     """
-    figure = _figure(HEIGHT_BASE + HEIGHT_ROW * len(rows))
+    figure = canvas(HEIGHT_BASE + HEIGHT_ROW * len(rows))
     axes = figure.add_subplot()
     style(axes)
     for place, row in enumerate(rows):
@@ -65,9 +65,9 @@ def front_figure(searches: Sequence[Search]) -> bytes:
         searches: at least one, each with trials that did not all fail.
 
     Returns:
-        PNG of ``WIDTH`` x ``FRONT_HEIGHT`` inches at ``DPI``.
+        PNG.
     """
-    figure = _figure(FRONT_HEIGHT)
+    figure = canvas(FRONT_HEIGHT)
     axes = figure.add_subplot()
     style(axes)
     for number, one in enumerate(searches):
@@ -95,9 +95,65 @@ def front_figure(searches: Sequence[Search]) -> bytes:
     return png(figure)
 
 
+def learning_figure(curves: Sequence[Learning]) -> bytes:
+    """Validation rank-1 over training steps: a panel for each anonymizer.
+
+    Each way back has a colour; those that learn from pairs that belong to nobody are dashed,
+    controls without training dotted across the panel.
+
+    Args:
+        curves: at least one of them with two points.
+
+    Returns:
+        PNG, taller with every row of panels.
+    """
+    panels: dict[str, list[Learning]] = {}
+    for one in curves:
+        panels.setdefault(one.anonymizer, []).append(one)
+    named = list(dict.fromkeys(one.inverter.removesuffix(SHUFFLED) for one in curves))
+    rows = -(-len(panels) // PANELS_A_ROW)
+    figure = canvas(PANEL_HEIGHT * rows + 0.5)
+    places = figure.subplots(
+        rows, min(PANELS_A_ROW, len(panels)), squeeze=False, sharex=True, sharey=True
+    ).flat
+    lines: dict[str, Line2D] = {}
+    for axes, (anonymizer, mine) in zip(places, panels.items(), strict=False):
+        style(axes)
+        for one in mine:
+            number = named.index(one.inverter.removesuffix(SHUFFLED))
+            line = _learning_line(axes, one, LINE_COLOURS[number % len(LINE_COLOURS)])
+            lines.setdefault(one.inverter, line)
+        axes.set_title(short(anonymizer), fontsize=10, color=INK, parse_math=False)
+        axes.xaxis.set_tick_params(labelbottom=True)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.grid(color=RULE)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("training steps")
+    for axes in places:
+        axes.set_visible(False)
+    legend = figure.legend(
+        lines.values(), [short(name) for name in lines], loc="outside lower center", ncols=3,
+        frameon=False, fontsize=9, labelcolor=INK,
+    )  # fmt: skip
+    plain(legend.get_texts())
+    return png(figure)
+
+
+def _learning_line(axes: Axes, one: Learning, colour: str) -> Line2D:
+    steps = [point["step"] for point in one.points]
+    rates = [point["validation_rank_1"] for point in one.points]
+    if len(rates) == 1:
+        return axes.axhline(rates[0], color=colour, ls=(0, (1, 2)), lw=1.6)
+    dashed = one.inverter.endswith(SHUFFLED)
+    (line,) = axes.plot(
+        steps, rates, color=colour, lw=2, ls=(0, (4, 2)) if dashed else "-", marker="o", ms=4
+    )
+    return line
+
+
 def inversion_figures(found: InversionReport) -> dict[str, bytes]:
-    """The report's figures as PNG files by name: ``rates``, ``queries`` and, with people in them,
-    ``pictures_<number>``; one that has nothing to show is left out.
+    """The report's figures as PNG files by name: ``rates``, ``learning``, ``queries`` and, with
+    people in them, ``pictures_<number>``; one that has nothing to show is left out.
     """
     figures = {}
     if found.recoveries:
@@ -109,6 +165,8 @@ def inversion_figures(found: InversionReport) -> dict[str, bytes]:
             if one.shown and one.gallery == gallery
         }
         figures["rates"] = rates_figure(rates, shown)
+    if any(len(one.points) > 1 for one in found.learning):
+        figures["learning"] = learning_figure(found.learning)
     searches = [one for one in found.searches if any(trial.optimal for trial in one.trials)]
     if searches:
         figures["queries"] = front_figure(searches)
@@ -121,9 +179,3 @@ def inversion_figures(found: InversionReport) -> dict[str, bytes]:
                 rows.insert(len(rows) - 1, (label, kind, row.anonymized))
             figures[f"pictures_{number}"] = picture_sheet(rows)
     return figures
-
-
-def _figure(height: float) -> Figure:
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure

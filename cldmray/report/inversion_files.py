@@ -1,13 +1,14 @@
 """What inversion recovers, as tables and as the files that hold them."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
 
 from cldmray import storage
-from cldmray.report.inversion import InversionReport, Row, Search
+from cldmray.report.inversion import InversionReport, Learning, Row, Search
 
 INVERSION = pa.schema(
     [
@@ -33,6 +34,35 @@ def inversion_table(rows: Sequence[Row]) -> pa.Table:
     names = {"low": "ci_low", "high": "ci_high"}
     records = [{names.get(k, k): v for k, v in asdict(row).items()} for row in rows]
     return pa.Table.from_pylist(records, INVERSION)
+
+
+LEARNING = pa.schema(
+    [
+        pa.field("anonymizer", pa.string(), nullable=False),
+        pa.field("inverter", pa.string(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("queries", pa.int64(), nullable=False),
+        pa.field("loss", pa.float64()),
+        pa.field("validation_rank_1", pa.float64()),
+        pa.field("validation_cosine", pa.float64()),
+        pa.field("validation_difference", pa.float64()),
+    ]
+)
+"""One row a point of the learning curves; null for what was not measured."""
+
+
+def learning_table(curves: Sequence[Learning]) -> pa.Table:
+    """The points of all curves as a table of schema :data:`LEARNING`."""
+    rows = [
+        {"anonymizer": one.anonymizer, "inverter": one.inverter, **_finite(point)}
+        for one in curves
+        for point in one.points
+    ]
+    return pa.Table.from_pylist(rows, LEARNING)
+
+
+def _finite(point: Mapping[str, float]) -> dict[str, float]:
+    return {key: value for key, value in point.items() if math.isfinite(value)}
 
 
 def inversion_json(found: InversionReport) -> str:
@@ -75,12 +105,15 @@ def trials_table(searches: Sequence[Search]) -> pa.Table:
 
 
 def write_inversion(found: InversionReport, folder_uri: str) -> list[str]:
-    """Write ``inversion.parquet``, ``inversion.json`` and, after a search, ``trials.parquet`` and
-    the best settings of each search; returns their URIs.
+    """Write ``inversion.parquet``, ``learning.parquet``, ``inversion.json`` and, after a search,
+    ``trials.parquet`` and the best settings of each search; returns their URIs.
 
     The best settings are ``conf/attack/<key>.yaml``.
     """
-    tables = {"inversion.parquet": inversion_table(found.rows)}
+    tables = {
+        "inversion.parquet": inversion_table(found.rows),
+        "learning.parquet": learning_table(found.learning),
+    }
     files = {"inversion.json": inversion_json(found).encode()}
     if found.searches:
         tables["trials.parquet"] = trials_table(found.searches)

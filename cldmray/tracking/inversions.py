@@ -36,6 +36,7 @@ def record_inversion(
     tracker: Tracker,
     run: Run,
     rows: pa.Table,
+    learning: list[dict[str, Any]],
     trials: list[dict[str, Any]],
     tags: Mapping[str, object],
     files: Mapping[str, bytes],
@@ -44,6 +45,8 @@ def record_inversion(
 
     Args:
         rows: columns of ``report.inversion_files.INVERSION``.
+        learning: curves, with ``anonymizer``, ``inverter`` and ``points`` (``step`` and further
+            numbers); they become metrics ``<anonymizer>/<inverter>/training/<number>``.
         trials: of all searches, with ``anonymizer``, ``trial``, ``status``, ``settings`` (nested),
             ``curve`` (points with ``step`` and further numbers), ``best``, and further numbers.
         tags: headline, data fingerprint.
@@ -54,6 +57,8 @@ def record_inversion(
     """
     run.set_tags(tags)
     run.log_metrics(inversion_metrics(rows))
+    for one in learning:
+        run.log_curve(f"{one['anonymizer']}/{one['inverter']}/training", one["points"])
     run.log_files(files)
     for trial in trials:
         with tracker.trial_run(run, trial["anonymizer"], trial["trial"]) as child:

@@ -13,6 +13,7 @@ from cldmray.metrics.confidence import Interval
 from cldmray.report.html import render_inversion
 from cldmray.report.inversion import (
     InversionReport,
+    Learning,
     Recovery,
     Row,
     Search,
@@ -20,7 +21,12 @@ from cldmray.report.inversion import (
     points,
 )
 from cldmray.report.inversion_figures import inversion_figures
-from cldmray.report.inversion_files import INVERSION, inversion_table, write_inversion
+from cldmray.report.inversion_files import (
+    INVERSION,
+    LEARNING,
+    inversion_table,
+    write_inversion,
+)
 from cldmray.report.model import Grid, GridRow
 from cldmray.report.terminal import print_inversion
 
@@ -46,8 +52,15 @@ def report() -> InversionReport:
     search = Search("a<b", "cosine", [trial, failed], "inversion_best", "x: 1\n")
     pictures = np.zeros((2, 8, 8, 3), np.uint8)
     grid = Grid(pictures, [GridRow("raw", None, pictures), GridRow("unet", None, pictures)])
+    points = [
+        {"step": 2.0, "queries": 5.0, "loss": 1.0, "validation_rank_1": 0.1},
+        {"step": 4.0, "queries": 5.0, "loss": 0.5, "validation_rank_1": float("nan")},
+    ]
+    still = [{"step": 0.0, "queries": 5.0, "loss": float("nan"), "validation_rank_1": 0.2}]
+    learning = [Learning("a<b", "unet", points), Learning("a<b", "mean_face", still)]
+    searches, grids = [search], {"a<b": grid}
     return InversionReport(
-        rows, [recovery()], [search], {"a<b": grid}, ["A note."], 0.95, "dlib", "f00d"
+        rows, [recovery()], learning, searches, grids, ["A note."], 0.95, "dlib", "f00d"
     )
 
 
@@ -69,7 +82,7 @@ class TestVerdicts:
             "the best control, shuffled, and +20.0 [10.0, 30.0] points over the anonymized "
             "pictures as they are (20.0 %); guessing: 10.0 %; 1,234 queries."
         )
-        assert points(DOWN) == "-20.0 [-30.0, -10.0] points"
+        assert points(DOWN) == "-20.0 [-30.0, -10.0]"
 
     def test_the_headline(self) -> None:
         assert InversionReport([], []).headline.startswith("Nothing was turned back")
@@ -89,12 +102,19 @@ def test_files(tmp_path: Path) -> None:
     found = report()
     written = write_inversion(found, str(tmp_path))
     assert [Path(uri).relative_to(tmp_path).as_posix() for uri in written] == [
-        "inversion.parquet", "trials.parquet", "inversion.json",
+        "inversion.parquet", "learning.parquet", "trials.parquet", "inversion.json",
         "conf/attack/inversion_best.yaml",
     ]  # fmt: skip
     table = pq.read_table(tmp_path / "inversion.parquet")
     assert table.schema.equals(INVERSION)
     assert table.equals(inversion_table(found.rows))
+    learning = pq.read_table(tmp_path / "learning.parquet")
+    assert learning.schema.equals(LEARNING)
+    assert learning.select(["inverter", "step", "loss", "validation_rank_1"]).to_pylist() == [
+        {"inverter": "unet", "step": 2, "loss": 1.0, "validation_rank_1": 0.1},
+        {"inverter": "unet", "step": 4, "loss": 0.5, "validation_rank_1": None},
+        {"inverter": "mean_face", "step": 0, "loss": None, "validation_rank_1": 0.2},
+    ]
     trials = pq.read_table(tmp_path / "trials.parquet").to_pylist()
     assert [json.loads(row["settings"]) for row in trials] == [{"blocks": 1}, {"blocks": 2}]
     assert json.loads(trials[0]["curve"]) == [{"step": 2.0, "loss": 1.0}]
@@ -107,14 +127,16 @@ def test_files(tmp_path: Path) -> None:
 def test_figures_and_page() -> None:
     found = report()
     figures = inversion_figures(found)
-    assert set(figures) == {"rates", "queries", "pictures_0"}
+    assert set(figures) == {"rates", "learning", "queries", "pictures_0"}
     for png in figures.values():
         Image.open(io.BytesIO(png)).verify()
     page = render_inversion(found, "T<", "2026-01-01T00:00:00", figures)
     assert "a&lt;b" in page and "<bdi>a<b" not in page
-    assert page.count("data:image/png;base64,") == 3
-    assert "+20.0 [10.0, 30.0] points" in page
+    assert page.count("data:image/png;base64,") == 4
+    assert "+20.0 [10.0, 30.0]" in page
     assert inversion_figures(InversionReport([], [])) == {}
+    untrained = InversionReport([], [], [Learning("a", "mean_face", found.learning[1].points)])
+    assert inversion_figures(untrained) == {}
 
 
 def test_terminal(capsys: pytest.CaptureFixture[str]) -> None:

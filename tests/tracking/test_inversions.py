@@ -42,9 +42,14 @@ def test_every_trial_is_a_child(tmp_path: Path) -> None:
         "queries": 5, "steps": 4, "objective": 0.2, "seconds": 3.0,
         "validation_rank_1": 0.3, "validation_cosine": 0.2,
     }  # fmt: skip
+    learning = {
+        "anonymizer": "blur", "inverter": "unet",
+        "points": [{"step": 3.0, "validation_cosine": 0.1}, {"step": 6.0, "loss": 0.4}],
+    }  # fmt: skip
     with tracker.study_run("inversion", "name", {"a": 1}, {"audit": 0}) as run:
         rows = pa.Table.from_pylist(ROWS)
-        record_inversion(tracker, run, rows, [trial], {"headline": "x"}, {"a.json": b"{}"})
+        files = {"a.json": b"{}"}
+        record_inversion(tracker, run, rows, [learning], [trial], {"headline": "x"}, files)
     client = tracker.client
     (experiment,) = [e for e in client.search_experiments() if e.name == "cldmray"]
     runs = {r.data.tags["kind"]: r for r in client.search_runs([experiment.experiment_id])}
@@ -57,5 +62,8 @@ def test_every_trial_is_a_child(tmp_path: Path) -> None:
     history = client.get_metric_history(child.info.run_id, "training/validation_rank_1")
     assert [(point.step, point.value) for point in history] == [(2, 0.1), (4, 0.3)]
     assert parent.data.metrics["blur/unet/queries"] == 7
+    found = client.get_metric_history(parent.info.run_id, "blur/unet/training/validation_cosine")
+    assert [(point.step, point.value) for point in found] == [(3, 0.1)]
+    assert parent.data.metrics["blur/unet/training/loss"] == 0.4
     assert parent.data.tags["headline"] == "x"
     assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["a.json"]
