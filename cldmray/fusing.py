@@ -44,13 +44,14 @@ def fuse(
     failed: list[str] = []
     owners = [part.name for part in parts for _ in part.evaluated]
     known = [table for part in parts for table in part.known]
+    held_out: list[Views] = []
     evaluated = [
         Views.of(table, anonymizer, ORIGINAL) for part in parts for table in part.evaluated
     ]
     for protocol in settings.protocols:
         for gallery in settings.galleries:
             try:
-                held_out = (Views.of(table, anonymizer, ORIGINAL) for table in known)
+                held_out = held_out or [Views.of(table, anonymizer, ORIGINAL) for table in known]
                 learnt = [views.scores(protocol, gallery) for views in held_out]
                 people = len(np.unique(learnt[0].own))
                 if people < fusion.people:
