@@ -23,7 +23,9 @@ from cldmray.report.pictures import picture_sheet
 
 HEIGHT_BASE, HEIGHT_ROW = 1.2, 0.34
 FRONT_HEIGHT = 4.2
-PANEL_HEIGHT, PANELS_A_ROW = 2.9, 2
+PANEL_HEIGHT, PANELS_A_ROW = 2.6, 2
+LOWEST_TOP = 0.05
+"""Of a panel's axis, so that chance does not look like learning."""
 
 
 def rates_figure(rows: Sequence[Row], shown: set[tuple[str, str]]) -> bytes:
@@ -113,9 +115,8 @@ def learning_figure(curves: Sequence[Learning]) -> bytes:
     named = list(dict.fromkeys(one.inverter.removesuffix(SHUFFLED) for one in curves))
     rows = -(-len(panels) // PANELS_A_ROW)
     figure = canvas(PANEL_HEIGHT * rows + 0.5)
-    places = figure.subplots(
-        rows, min(PANELS_A_ROW, len(panels)), squeeze=False, sharex=True, sharey=True
-    ).flat
+    columns = min(PANELS_A_ROW, len(panels))
+    places = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
     lines: dict[str, Line2D] = {}
     for axes, (anonymizer, mine) in zip(places, panels.items(), strict=False):
         style(axes)
@@ -127,9 +128,9 @@ def learning_figure(curves: Sequence[Learning]) -> bytes:
         axes.xaxis.set_tick_params(labelbottom=True)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(color=RULE)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, max(axes.get_ylim()[1], LOWEST_TOP))
         axes.set_xlabel("training steps")
-    for axes in places:
+    for axes in places[len(panels) :]:
         axes.set_visible(False)
     legend = figure.legend(
         lines.values(), [short(name) for name in lines], loc="outside lower center", ncols=3,
