@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cldmray.metrics.confidence import Interval
-from cldmray.report.model import Grid
+from cldmray.report.model import Finding, Grid
 from cldmray.report.words import gallery_name, percent
 
 SHUFFLED = "-shuffled"
@@ -68,31 +68,42 @@ class Recovery:
     queries: int
 
     @property
-    def shown(self) -> bool:
+    def beats_controls(self) -> bool:
         """Whether it surely names more people than every control does."""
         return all(gain.low > 0 for gain in self.over_controls.values())
 
     @property
-    def verdict(self) -> str:
-        """``recovery shown`` or ``no recovery shown``."""
-        return "recovery shown" if self.shown else "no recovery shown"
+    def shown(self) -> bool:
+        """Whether it beats the controls, and surely names more than the pictures as they are do.
+
+        A way back that leaves the pictures alone beats the controls wherever the anonymizer lets
+        something through (k-same: up to 1/k), though it brings nothing back.
+        """
+        return self.beats_controls and self.over_raw.low > 0
 
     @property
-    def use(self) -> str:
-        """What the attacker has of it, beside the anonymized pictures as they are."""
-        if self.over_raw.low > 0:
-            return "it helps the attacker"
-        if self.over_raw.high < 0:
-            return "the anonymized pictures as they are tell more"
-        return "it is not surely better than the anonymized pictures as they are"
+    def verdict(self) -> str:
+        """``recovery shown``; ``no more than as it is`` where only the controls are beaten; else
+        ``no recovery shown``.
+        """
+        if self.shown:
+            return "recovery shown"
+        return "no more than as it is" if self.beats_controls else "no recovery shown"
+
+    @property
+    def finding(self) -> Finding:
+        """The verdict in the words of audits, which have colours."""
+        if self.shown:
+            return "leak"
+        return "inconclusive" if self.beats_controls else "no_leak_found"
 
     @property
     def sentence(self) -> str:
         """The verdict with its numbers."""
         gain, best = self.over_raw, self.over_controls[self.control]
         return (
-            f"{self.inverter} on {self.anonymizer} ({gallery_name(self.gallery)}): {self.verdict}; "
-            f"{self.use}. {percent(self.rank_1.value)} [{_bounds(self.rank_1)}] of the "
+            f"{self.inverter} on {self.anonymizer} ({gallery_name(self.gallery)}): {self.verdict}. "
+            f"{percent(self.rank_1.value)} [{_bounds(self.rank_1)}] of the "
             f"reconstructions are named, {points(best)} points over the best control, "
             f"{self.control}, and {points(gain)} points over the anonymized pictures as they are "
             f"({percent(self.raw.value)}); guessing: {percent(self.chance)}; "

@@ -19,6 +19,7 @@ from cldmray.report.figures import (
     style,
 )
 from cldmray.report.inversion import SHUFFLED, InversionReport, Learning, Row, Search
+from cldmray.report.model import Finding
 from cldmray.report.pictures import picture_sheet
 
 HEIGHT_BASE, HEIGHT_ROW = 1.2, 0.34
@@ -28,12 +29,12 @@ LOWEST_TOP = 0.05
 """Of a panel's axis, so that chance does not look like learning."""
 
 
-def rates_figure(rows: Sequence[Row], shown: set[tuple[str, str]]) -> bytes:
+def rates_figure(rows: Sequence[Row], findings: dict[tuple[str, str], Finding]) -> bytes:
     """Rank-1 rate of every inverter and control in one gallery, its interval, a tick at chance.
 
     Args:
         rows: of the measure ``rank_1`` and one gallery; at least one.
-        shown: anonymizer and inverter of those by which recovery was shown.
+        findings: by anonymizer and inverter; controls have none and are grey.
 
     Returns:
         PNG, taller with every row.
@@ -42,7 +43,8 @@ def rates_figure(rows: Sequence[Row], shown: set[tuple[str, str]]) -> bytes:
     axes = figure.add_subplot()
     style(axes)
     for place, row in enumerate(rows):
-        colour = FINDING_COLOURS["leak"] if (row.anonymizer, row.inverter) in shown else MUTED
+        finding = findings.get((row.anonymizer, row.inverter))
+        colour = FINDING_COLOURS[finding] if finding else MUTED
         axes.plot([row.low, row.high], [place] * 2, color=colour, lw=2.4, solid_capstyle="round")
         axes.plot(row.value, place, "o", color=colour, ms=5.5, mew=0)
         if row.chance is not None:
@@ -160,12 +162,12 @@ def inversion_figures(found: InversionReport) -> dict[str, bytes]:
     if found.recoveries:
         gallery = found.recoveries[0].gallery
         rates = [r for r in found.rows if (r.measure, r.gallery) == ("rank_1", gallery)]
-        shown = {
-            (one.anonymizer, one.inverter)
+        findings = {
+            (one.anonymizer, one.inverter): one.finding
             for one in found.recoveries
-            if one.shown and one.gallery == gallery
+            if one.gallery == gallery
         }
-        figures["rates"] = rates_figure(rates, shown)
+        figures["rates"] = rates_figure(rates, findings)
     if any(len(one.points) > 1 for one in found.learning):
         figures["learning"] = learning_figure(found.learning)
     searches = [one for one in found.searches if any(trial.optimal for trial in one.trials)]

@@ -77,7 +77,6 @@ def inversion_json(found: InversionReport) -> str:
                 "inverter": one.inverter,
                 "gallery": one.gallery,
                 "verdict": one.verdict,
-                "use": one.use,
                 "control": one.control,
                 "queries": one.queries,
             }

@@ -70,14 +70,19 @@ class TestVerdicts:
         assert recovery(mean_face=UP, shuffled=FLAT).verdict == "no recovery shown"
         assert recovery(mean_face=Interval(0.1, 0.0, 0.2)).verdict == "no recovery shown"
 
-    def test_what_the_attacker_has_of_it(self) -> None:
-        assert recovery(UP).use == "it helps the attacker"
-        assert recovery(FLAT).use.startswith("it is not surely better")
-        assert recovery(DOWN).use == "the anonymized pictures as they are tell more"
+    def test_the_pictures_as_they_are_must_be_beaten(self) -> None:
+        assert recovery(UP).verdict == "recovery shown"
+        assert recovery(FLAT).verdict == recovery(DOWN).verdict == "no more than as it is"
+        assert recovery(UP, mean_face=FLAT).verdict == "no recovery shown"
+        assert not recovery(FLAT).shown
+
+    def test_their_colours(self) -> None:
+        found = [recovery(), recovery(FLAT), recovery(mean_face=FLAT)]
+        assert [one.finding for one in found] == ["leak", "inconclusive", "no_leak_found"]
 
     def test_the_sentence(self) -> None:
         assert recovery().sentence == (
-            "unet on a<b (source excluded): recovery shown; it helps the attacker. "
+            "unet on a<b (source excluded): recovery shown. "
             "40.0 % [30.0, 50.0] of the reconstructions are named, +15.0 [5.0, 25.0] points over "
             "the best control, shuffled, and +20.0 [10.0, 30.0] points over the anonymized "
             "pictures as they are (20.0 %); guessing: 10.0 %; 1,234 queries."
