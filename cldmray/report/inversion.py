@@ -204,7 +204,11 @@ class InversionReport:
         shown = [one for one in mine if one.shown]
         where = f"by {self.judge}, Full-Ref, {gallery_name(gallery)}"
         if not shown:
-            return f"No recovery shown by any of {len(mine)} inversions ({where})."
+            raw = max(one.raw.value for one in mine)
+            return (
+                f"No recovery shown by any of {len(mine)} inversions ({where}). Of the anonymized "
+                f"pictures as they are at most {percent(raw)} are named."
+            )
         best = max(shown, key=lambda one: one.rank_1.value)
         return (
             f"Recovery shown by {len(shown)} of {len(mine)} inversions ({where}): "

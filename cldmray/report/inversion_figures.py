@@ -92,6 +92,7 @@ def front_figure(searches: Sequence[Search]) -> bytes:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(color=RULE)
+    axes.set_ylim(0, max(axes.get_ylim()[1], LOWEST_TOP))
     axes.set_xlabel("queries: pictures of other people that were learnt from")
     axes.set_ylabel("validation photos named at first guess")
     legend = axes.legend(frameon=False, fontsize=9, labelcolor=INK)

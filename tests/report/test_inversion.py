@@ -93,7 +93,8 @@ class TestVerdicts:
         assert InversionReport([], []).headline.startswith("Nothing was turned back")
         none = InversionReport([], [recovery(mean_face=FLAT)], judge="dlib")
         assert none.headline == (
-            "No recovery shown by any of 1 inversions (by dlib, Full-Ref, source excluded)."
+            "No recovery shown by any of 1 inversions (by dlib, Full-Ref, source excluded). Of the "
+            "anonymized pictures as they are at most 20.0 % are named."
         )
         both = InversionReport([], [recovery(), recovery(mean_face=FLAT)], judge="dlib")
         assert both.headline == (
