@@ -155,7 +155,8 @@ def test_a_server_that_dies_takes_no_result_along(
         assert f"{stage} ..." in found.stdout
         assert f"{stage} ..." not in again.stdout
     lost, recorded = runs(port)
-    assert lost.info.status == "RUNNING"
+    assert lost.info.status == "KILLED"
+    assert lost.data.tags["continued_by"] == recorded.info.run_id
     assert recorded.info.status == "FINISHED"
     assert recorded.data.tags["recommended"] == "none"
     assert "recommended" not in lost.data.tags

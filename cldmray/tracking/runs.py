@@ -17,6 +17,7 @@ from cldmray.tracking.connection import (
     resolve_uri,
     sqlite_path,
 )
+from cldmray.tracking.left_open import JOB_TAG, PARENT_TAG, end_left_open, job_key
 from cldmray.tracking.redact import redact_text
 from cldmray.tracking.run import Run
 from cldmray.tracking.versions import git_commit, package_versions
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 log = logging.getLogger(__name__)
-
-PARENT_TAG = "mlflow.parentRunId"
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,8 @@ class Tracker:
         """The parent run of an audit, tagged with commit, package versions, seeds and data.
 
         It ends as FINISHED, FAILED after an exception, or KILLED after KeyboardInterrupt (which
-        :mod:`cldmray.command` also makes of SIGTERM) or SystemExit; these pass on.
+        :mod:`cldmray.command` also makes of SIGTERM) or SystemExit; these pass on. Runs that a
+        killed start of the same job left open are ended first (:mod:`cldmray.tracking.left_open`).
 
         Args:
             name: name of the run.
@@ -181,11 +181,14 @@ class Tracker:
     def _recorded(
         self, kind: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
     ) -> Iterator[Run]:
-        facts = {"kind": kind, **tags}
+        key = job_key(kind, name, params)
+        facts = {"kind": kind, JOB_TAG: key, **tags}
         facts |= {f"version.{package}": version for package, version in package_versions().items()}
         if commit := git_commit():
             facts |= {"git_commit": commit, "mlflow.source.git.commit": commit}
         with self._opened(name, facts) as run:
+            with explained(self.uri):
+                end_left_open(self.client, self._experiment(), key, run.run_id)
             run.log_params(params)
             yield run
 
