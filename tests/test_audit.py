@@ -137,6 +137,7 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
 def test_repeating_and_resizing_change_nothing(tmp_path: Path) -> None:
     chosen = ["anonymizer=[blur,k_same,cldm_canny]", "attack=clear_trained", *SMALL]
     chosen += ["anonymizer.k_same.k=4", *weak("clear_trained")]
+    chosen += ["audit.utility=[]", "audit.attribution=false"]
     outcomes = {}
     for name, engine in {
         "first": [],

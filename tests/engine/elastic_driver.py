@@ -20,11 +20,11 @@ from cldmray.engine.attack_training import fit_encoder, learning_curve, load_enc
 from cldmray.engine.cluster import EngineConfig, connect
 from cldmray.engine.tables import StageTable, read_manifest
 
-PAUSE = 2.0
+PAUSE = 5.0
 PEOPLE, BATCH = 9, 7
 TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
 TRAINING = TrainingConfig(
-    steps=240, batch=BATCH, learning_rate=1e-4, warmup=1, validate_every=1, precision="fp32"
+    steps=90, batch=BATCH, learning_rate=1e-4, warmup=1, validate_every=1, precision="fp32"
 )
 
 
