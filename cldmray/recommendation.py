@@ -7,7 +7,8 @@ from cldmray.metrics.confidence import Interval
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.report.advice import Recommendation
 from cldmray.report.model import AnonymizerRisk, UtilityRow
-from cldmray.report.words import number, percent
+from cldmray.report.utility import heading, shown
+from cldmray.report.words import percent
 
 Values = Mapping[str, Mapping[str, float]]
 """Value of each measure by the setting's name."""
@@ -145,18 +146,20 @@ def _choice(fit: int, candidates: int, rated: bool) -> str:
 
 
 def _cost(name: str, most_useful: str | None, control: str | None, utility: Values) -> str:
-    others = [(role, other) for role, other in (("most_useful", most_useful), ("control", control))]
-    shown = [(role, other) for role, other in others if other not in (None, name)]
+    others = {"most_useful": most_useful, "control": control}
+    beside = {role: other for role, other in others.items() if other not in (None, name)}
+    words = {"most_useful": f"{most_useful}, the most useful candidate", "control": f"{control}"}
     parts = []
     for measure, values in utility.items():
-        beside = [f"{other} {number(values[role])}" for role, other in shown if role in values]
+        measured = [shown(measure, values[role]) if role in values else "-" for role in beside]
+        label = heading(measure)
         parts.append(
-            f"{measure} {number(values['value'])}" + (f" ({', '.join(beside)})" if beside else "")
+            f"{label[0].lower()}{label[1:]} {shown(measure, values['value'])}"
+            + (f" ({', '.join(measured)})" if measured else "")
         )
-    text = f"Utility: {', '.join(parts)}."
-    if most_useful == name:
-        return f"{text} No candidate is more useful."
-    return text if most_useful is None else f"{text} The most useful candidate is {most_useful}."
+    compared = f", in brackets of {', and of '.join(words[role] for role in beside)}"
+    text = f"Utility{compared if beside else ''}: {'; '.join(parts)}."
+    return f"{text} No candidate is more useful." if most_useful == name else text
 
 
 def _why_none(safest: Sequence[AnonymizerRisk], k: int, weakness: str) -> str:

@@ -97,8 +97,9 @@ class TestRecommended:
         assert recommended(candidates, utility) == Recommendation(
             "k_same",
             "The upper bound of k_same, 5.0 %, stays at or under 1/20 (5.0 %); of 2 candidates "
-            "that do so it is the most useful. Utility: ssim 0.5123 (blur 0.83, copy 1), "
-            "faces_found 0.9 (blur 0.99). The most useful candidate is blur.",
+            "that do so it is the most useful. Utility, in brackets of blur, the most useful "
+            "candidate, and of copy: looks like the original (SSIM) 0.51 (0.83, 1.00); a face is "
+            "found 90.0 % (99.0 %, -).",
             most_useful="blur",
             control="copy",
             utility={
@@ -111,7 +112,9 @@ class TestRecommended:
         found = recommended([risk("a", 0.04), risk("b", 0.02)], rows("ssim", a=0.9, b=0.8))
         assert found.name == found.most_useful == "a"
         assert found.control is None
-        assert found.reason.endswith("Utility: ssim 0.9. No candidate is more useful.")
+        assert found.reason.endswith(
+            "Utility: looks like the original (SSIM) 0.90. No candidate is more useful."
+        )
 
     def test_without_utility_the_lowest_risk(self) -> None:
         found = recommended([risk("a", 0.04), risk("b", 0.03), risk("c", 0.5, 0.2)])

@@ -75,6 +75,11 @@ def is_rate(measure: str) -> bool:
     return measure == "faces_found" or measure.endswith(AGREEMENT)
 
 
+def shown(measure: str, value: float) -> str:
+    """A value of a measure as text: rates in %, others with two decimals."""
+    return percent(value) if is_rate(measure) else f"{value:.2f}"
+
+
 def utility_columns(rows: Sequence[UtilityRow], anonymizers: Sequence[str]) -> list[Column]:
     """The rows as a table of anonymizers and measures, measures in the order of the rows.
 
@@ -84,13 +89,14 @@ def utility_columns(rows: Sequence[UtilityRow], anonymizers: Sequence[str]) -> l
     found = {(row.anonymizer, row.measure): row for row in rows}
     columns = []
     for measure in dict.fromkeys(row.measure for row in rows):
-        text = percent if is_rate(measure) else "{:.2f}".format
         own = [found.get((name, measure)) for name in anonymizers]
         references: list[Cell | None] = []
         for values in ([row.clear for row in own if row], [row.chance for row in own if row]):
             known = [value for value in values if value is not None]
-            references.append(Cell(text(max(known))) if known else None)
-        cells = [None if row is None else Cell(text(row.value), _interval(row)) for row in own]
+            references.append(Cell(shown(measure, max(known))) if known else None)
+        cells = [
+            None if row is None else Cell(shown(measure, row.value), _interval(row)) for row in own
+        ]
         better = next((row.higher_is_better for row in own if row), True)
         columns.append(Column(heading(measure), "↑" if better else "↓", cells, *references))
     return columns
