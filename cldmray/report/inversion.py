@@ -205,8 +205,9 @@ class InversionReport:
         where = f"by {self.judge}, Full-Ref, {gallery_name(gallery)}"
         if not shown:
             raw = max(one.raw.value for one in mine)
+            tried = f"any of {len(mine)} inversions" if len(mine) > 1 else "the one inversion"
             return (
-                f"No recovery shown by any of {len(mine)} inversions ({where}). Of the anonymized "
+                f"No recovery shown by {tried} ({where}). Of the anonymized "
                 f"pictures as they are at most {percent(raw)} are named."
             )
         best = max(shown, key=lambda one: one.rank_1.value)

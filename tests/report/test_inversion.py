@@ -93,9 +93,11 @@ class TestVerdicts:
         assert InversionReport([], []).headline.startswith("Nothing was turned back")
         none = InversionReport([], [recovery(mean_face=FLAT)], judge="dlib")
         assert none.headline == (
-            "No recovery shown by any of 1 inversions (by dlib, Full-Ref, source excluded). Of the "
+            "No recovery shown by the one inversion (by dlib, Full-Ref, source excluded). Of the "
             "anonymized pictures as they are at most 20.0 % are named."
         )
+        neither = InversionReport([], [recovery(mean_face=FLAT)] * 2, judge="dlib")
+        assert neither.headline.startswith("No recovery shown by any of 2 inversions (by dlib,")
         both = InversionReport([], [recovery(), recovery(mean_face=FLAT)], judge="dlib")
         assert both.headline == (
             "Recovery shown by 1 of 2 inversions (by dlib, Full-Ref, source excluded): unet on a<b "
