@@ -25,7 +25,7 @@ STATE = "state.pt"
 
 Point = dict[str, float]
 """``step``, ``loss`` (NaN where nothing is trained), ``validation_rank_1``, ``validation_cosine``,
-``validation_difference`` (see :func:`validation_point`) and ``queries``."""
+``validation_margin``, ``validation_difference`` (see :func:`validation_point`) and ``queries``."""
 
 
 class InversionLoop:

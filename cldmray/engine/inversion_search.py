@@ -31,8 +31,8 @@ INSTALL = "pip install 'cldmray[tune]'"
 EXPERIMENT = "tune"
 TABLE = "trials.parquet"
 OBJECTIVE = "objective"
-WORST = -1.0
-"""Objective of a training that has diverged: below any cosine and any rate."""
+WORST = -2.0
+"""Objective of a training that has diverged: below any rate, cosine and margin."""
 ENVIRONMENT = {
     # Written that often, the search goes on after a kill where it was.
     "TUNE_GLOBAL_CHECKPOINT_S": "1",

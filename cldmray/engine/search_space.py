@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Objective = Literal["rank_1", "cosine"]
+Objective = Literal["rank_1", "cosine", "margin"]
 
 BUDGET = "budget"
 """Key of the query budget in a search space; all others are settings of the inverter."""
@@ -75,8 +75,9 @@ class SearchSettings:
         inverter: key of the one whose settings are varied.
         concurrent: trials at a time, at most.
         cpus, gpus: of one trial, which may be parts of one.
-        objective: what is made large, by the validator on validation people: ``rank_1``, or
-            ``cosine``, which tells more where few are named.
+        objective: what is made large, by the validator on validation people: ``rank_1``;
+            ``cosine``, which tells more where few are named, but rises for the average face too;
+            or ``margin``, which takes off what is common to all people.
         seed: of the choice of settings.
         grace: optimiser steps before a trial may be stopped.
         reduction: at each further look, so many times later, one of so many trials goes on.

@@ -45,6 +45,7 @@ LEARNING = pa.schema(
         pa.field("loss", pa.float64()),
         pa.field("validation_rank_1", pa.float64()),
         pa.field("validation_cosine", pa.float64()),
+        pa.field("validation_margin", pa.float64()),
         pa.field("validation_difference", pa.float64()),
     ]
 )

@@ -58,6 +58,7 @@ def test_a_diverged_training_is_the_worst() -> None:
     point = {"step": 2.0, "loss": 0.5, "validation_cosine": 0.25, "validation_rank_1": 0.5}
     assert reached(point, "cosine") == 0.25
     assert reached(point, "rank_1") == 0.5
+    assert reached({**point, "validation_margin": -1.5}, "margin") == -1.5 > WORST
     assert reached({**point, "loss": float("nan")}, "cosine") == WORST
     assert reached({**point, "loss": float("nan"), "step": 0.0}, "cosine") == 0.25
 

@@ -129,7 +129,7 @@ class TestLoop:
             torch.testing.assert_close(second.inverter.state()[name], value)
         assert set(whole.curve[0]) == {
             "step", "loss", "queries", "validation_rank_1", "validation_cosine",
-            "validation_difference",
+            "validation_margin", "validation_difference",
         }  # fmt: skip
 
     def test_it_is_the_training_of_one_process(

@@ -50,6 +50,8 @@ def validation_point(
     Returns:
         ``difference``: mean absolute difference from the photograph, over all guesses, in 0..1;
         ``cosine``: mean cosine of the fused embedding and the photograph's, in -1..1;
+        ``margin``: the same less the mean cosine to photographs of other people, which the average
+        face has in common with all, in -2..2; NaN where there is nobody else;
         ``rank_1``: share of the pictures whose best match among all photographs, their own source
         left out, is of the same person, in 0..1; NaN where nobody has a second photograph.
     """
@@ -60,13 +62,17 @@ def validation_point(
     scores = vectors @ gallery.T
     rows = np.arange(pairs.queries)
     cosine = float(scores[rows, pairs.source].mean())
+    strangers = pairs.people[:, None] != pairs.photo_people[None, :]
+    margin = math.nan
+    if strangers.any(1).all():
+        margin = cosine - float(np.mean(scores, axis=1, where=strangers).mean())
     scores[rows, pairs.source] = -np.inf
     usable = np.isin(pairs.people, _with_two(pairs))
     rank_1 = math.nan
     if usable.any():
         best = pairs.photo_people[scores.argmax(1)]
         rank_1 = float((best == pairs.people)[usable].mean())
-    return {"difference": float(difference), "cosine": cosine, "rank_1": rank_1}
+    return {"difference": float(difference), "cosine": cosine, "margin": margin, "rank_1": rank_1}
 
 
 def _with_two(pairs: InversionPairs) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

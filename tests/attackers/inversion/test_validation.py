@@ -77,3 +77,32 @@ class TestPoint:
             pairs.photos[:4], np.arange(4), np.arange(4), pairs.photos[:4], np.arange(4)
         )
         assert math.isnan(validation_point(Shows(pairs.photos), single, quadrants)["rank_1"])
+
+    def test_the_margin_is_the_cosine_less_that_to_other_people(self, pairs, quadrants):
+        shown = np.roll(pairs.photos, 1, axis=0)
+        vectors, photos = quadrants.embed(shown), quadrants.embed(pairs.photos)
+        by_hand = [
+            vectors[row] @ photos[row]
+            - np.mean(
+                [
+                    vectors[row] @ photos[other]
+                    for other in range(len(photos))
+                    if pairs.photo_people[other] != pairs.people[row]
+                ]
+            )
+            for row in range(len(photos))
+        ]
+        found = validation_point(Shows(shown), pairs, quadrants)
+        assert found["margin"] == pytest.approx(np.mean(by_hand), abs=1e-5)
+
+    def test_one_face_for_everybody_has_no_margin(self, pairs, quadrants):
+        same = np.repeat(pairs.photos[:1], len(pairs.photos), axis=0)
+        found = validation_point(Shows(same), pairs, quadrants)
+        assert found["cosine"] > 0.1
+        assert found["margin"] == pytest.approx(0, abs=1e-5)
+
+    def test_without_other_people_there_is_no_margin(self, pairs, quadrants):
+        alone = InversionPairs(
+            pairs.photos[:2], np.zeros(2, int), np.arange(2), pairs.photos[:2], np.zeros(2, int)
+        )
+        assert math.isnan(validation_point(Shows(pairs.photos), alone, quadrants)["margin"])
