@@ -28,15 +28,17 @@ def run(job: str, folder: Path, *overrides: str) -> subprocess.CompletedProcess[
             "anonymizer.blur.sigma=-1",
             "ConfigError: anonymizer.blur.sigma must be above 0, not -1.0",
         ),
-        (
+        pytest.param(
             "full_audit.py",
             "faces=folder",
             "ConfigError: faces.root: must be given, for example faces.root=VALUE",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "invert.py",
             "inversion.budget=0",
             "ConfigError: inversion.budget: must be at least 1, got 0",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "train_cldm.py",

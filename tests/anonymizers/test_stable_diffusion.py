@@ -238,6 +238,7 @@ class TestLayoutAndCompiling:
         difference = other(batch(plain)).astype(int) - opened(plain)(batch(plain))
         assert np.abs(difference).max() <= 1 if dtype == "float32" else abs(difference).mean() < 8
 
+    @pytest.mark.slow
     def test_compiled_networks_draw_the_same(
         self, sd: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
