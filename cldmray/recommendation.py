@@ -147,8 +147,11 @@ def _choice(fit: int, candidates: int, rated: bool) -> str:
 
 def _cost(name: str, most_useful: str | None, control: str | None, utility: Values) -> str:
     others = {"most_useful": most_useful, "control": control}
-    beside = {role: other for role, other in others.items() if other not in (None, name)}
-    words = {"most_useful": f"{most_useful}, the most useful candidate", "control": f"{control}"}
+    beside = {role: other for role, other in others.items() if other and other != name}
+    words = [
+        f"{other}, the most useful candidate" if role == "most_useful" else other
+        for role, other in beside.items()
+    ]
     parts = []
     for measure, values in utility.items():
         measured = [shown(measure, values[role]) if role in values else "-" for role in beside]
@@ -157,8 +160,8 @@ def _cost(name: str, most_useful: str | None, control: str | None, utility: Valu
             f"{label[0].lower()}{label[1:]} {shown(measure, values['value'])}"
             + (f" ({', '.join(measured)})" if measured else "")
         )
-    compared = f", in brackets of {', and of '.join(words[role] for role in beside)}"
-    text = f"Utility{compared if beside else ''}: {'; '.join(parts)}."
+    compared = f", in brackets of {', and of '.join(words)}" if words else ""
+    text = f"Utility{compared}: {'; '.join(parts)}."
     return f"{text} No candidate is more useful." if most_useful == name else text
 
 

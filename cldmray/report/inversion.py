@@ -207,8 +207,8 @@ class InversionReport:
             raw = max(one.raw.value for one in mine)
             tried = f"any of {len(mine)} inversions" if len(mine) > 1 else "the one inversion"
             return (
-                f"No recovery shown by {tried} ({where}). Of the anonymized "
-                f"pictures as they are at most {percent(raw)} are named."
+                f"No recovery shown by {tried} ({where}). Of the anonymized pictures as they are "
+                f"at most {percent(raw)} are named."
             )
         best = max(shown, key=lambda one: one.rank_1.value)
         return (

@@ -2,9 +2,9 @@
 
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cldmray import storage
 from cldmray.hashing import fingerprint
 from cldmray.tracking.redact import redact
 
@@ -32,12 +32,12 @@ def job_key(kind: str, name: str, settings: Mapping[str, Any]) -> str:
     """
     folder = str(settings.get("work") or settings.get("output") or ".")
     if "://" not in folder:
-        folder = f"{socket.gethostname()}:{Path(folder).expanduser().absolute()}"
+        folder = f"{socket.gethostname()}:{storage.resolve(folder)[1]}"
     kept = {key: value for key, value in settings.items() if key not in ("work", "output")}
     return fingerprint([kind, name, redact(kept), folder])
 
 
-def end_left_open(client: "MlflowClient", experiment: str, key: str, by: str) -> list[str]:
+def end_left_open(client: "MlflowClient", experiment: str, key: str, by: str) -> None:
     """End the RUNNING runs of a job that is starting again, and their children, as KILLED.
 
     Args:
@@ -45,9 +45,6 @@ def end_left_open(client: "MlflowClient", experiment: str, key: str, by: str) ->
         experiment: id.
         key: of the job.
         by: id of the run that goes on; it stays as it is.
-
-    Returns:
-        Ids of the runs that were ended, children first.
 
     Raises:
         MlflowException: MLflow failed.
@@ -57,11 +54,8 @@ def end_left_open(client: "MlflowClient", experiment: str, key: str, by: str) ->
         wanted = f"attributes.status = 'RUNNING' and tags.`{tag}` = '{value}'"
         return [run.info.run_id for run in client.search_runs([experiment], wanted)]
 
-    ended: list[str] = []
     for parent in running(JOB_TAG, key):
         if parent != by:
             for run in (*running(PARENT_TAG, parent), parent):
                 client.set_tag(run, CONTINUED_TAG, by)
                 client.set_terminated(run, "KILLED")
-                ended.append(run)
-    return ended
