@@ -27,7 +27,7 @@ ACTORS, THREADS, BATCH = 2, 1, 64
 
 def setting() -> Any:
     """The embedded model on Canny edges, as in conf/anonymizer/cldm_canny.yaml."""
-    from cldmray.anonymizers.diffusion import Control, Diffusion
+    from cldmray.anonymizers.diffusion.settings import Control, Diffusion
     from cldmray.conditions import Canny
 
     return Diffusion(controls={"canny": Control(Canny(), "controlnet-canny")})
@@ -39,7 +39,7 @@ def bare_process(pictures: np.ndarray, seeds: np.ndarray, out: str) -> None:
     from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
     from PIL import Image
 
-    from cldmray.anonymizers.model_folder import EMBEDDED, find
+    from cldmray.anonymizers.diffusion.model_folder import EMBEDDED, find
     from cldmray.conditions import Canny
 
     torch.set_num_threads(THREADS)
@@ -87,7 +87,7 @@ def time_naive(pictures: np.ndarray) -> float:
     from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
     from PIL import Image
 
-    from cldmray.anonymizers.model_folder import EMBEDDED, find
+    from cldmray.anonymizers.diffusion.model_folder import EMBEDDED, find
 
     torch.set_num_threads(ACTORS * THREADS)
     folder = str(find(EMBEDDED))
@@ -117,9 +117,9 @@ def main() -> None:
     import pyarrow as pa
 
     from cldmray.engine.anonymize import anonymize, evaluation_draws
+    from cldmray.engine.artifacts import StageTable, read_manifest
     from cldmray.engine.cluster import WORKER_ENVIRONMENT, EngineConfig, connect
     from cldmray.engine.faces import load_faces
-    from cldmray.engine.tables import StageTable, read_manifest
     from cldmray.faces import SyntheticFaces
     from cldmray.faces.records import decode_pictures
 

@@ -97,10 +97,10 @@ def main() -> None:
     import torch
     from attacking import people, step
 
-    from cldmray.anonymizers.blur import Blur
-    from cldmray.anonymizers.diffusion import Control, Diffusion
-    from cldmray.attackers.encoder import EncoderConfig
-    from cldmray.attackers.ladder import TrainingConfig
+    from cldmray.anonymizers.baselines import Blur
+    from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+    from cldmray.attackers.nn.encoder import EncoderConfig
+    from cldmray.attackers.nn.training import TrainingConfig
     from cldmray.conditions import Canny
 
     torch.set_num_threads(arguments.threads)

@@ -22,15 +22,14 @@ import cv2
 import numpy as np
 import ray
 
-from cldmray.attackers.inversion.base import InversionTraining
-from cldmray.attackers.inversion.pairs import InversionPairs
-from cldmray.attackers.inversion.unet import UNetInversion
-from cldmray.attackers.recognizer import SFace
+from cldmray.attackers.reconstruction.base import InversionTraining
+from cldmray.attackers.reconstruction.pairs import InversionPairs
+from cldmray.attackers.reconstruction.unet import UNetInversion
 from cldmray.engine.cluster import EngineConfig, connect
-from cldmray.engine.inversion_data import Queried
-from cldmray.engine.inversion_search import Candidate, Material, search
-from cldmray.engine.search_space import Dimension, SearchSettings
+from cldmray.engine.reconstruction_training import Queried
+from cldmray.engine.tuning import Candidate, Dimension, Material, SearchSettings, search
 from cldmray.faces.synthetic.scene import picture
+from cldmray.recognizers.sface import SFace
 
 PHOTOS, SIZE, SIGMA = 3, 64, 3.0
 SPACE = {

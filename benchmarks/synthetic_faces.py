@@ -24,11 +24,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.attackers.detector import YuNet
-from cldmray.attackers.recognizer import SFace
-from cldmray.faces.records import Pictures, decode_picture, encode_picture
+from cldmray.arrays import Pictures
+from cldmray.detection.yunet import YuNet
+from cldmray.faces.records import decode_picture, encode_picture
 from cldmray.faces.synthetic.scene import picture
 from cldmray.metrics.confidence import wilson
+from cldmray.recognizers.sface import SFace
 
 REFERENCES, RUNS, T = 5, 5, 2.776
 TARGET = 60.0

@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.command import announce, connected, run_or_exit
+from cldmray.cli.runtime import announce, connected, run_or_exit
 
 
 def main(composed: DictConfig) -> None:
@@ -11,15 +11,15 @@ def main(composed: DictConfig) -> None:
     from datetime import UTC, datetime
 
     from cldmray import storage
-    from cldmray.attribution_config import build_attribution
-    from cldmray.building import plain
+    from cldmray.config.attribution import build_attribution
+    from cldmray.config.instantiate import plain
     from cldmray.gallery.index import load_faiss
-    from cldmray.leak_study import LeakStudy
-    from cldmray.report.attribution import attribution_table, write_attribution
+    from cldmray.pipelines.attribution_study import LeakStudy
     from cldmray.report.html import render_attribution
     from cldmray.report.terminal import print_attribution
+    from cldmray.results.attribution import attribution_table, write_attribution
     from cldmray.tracking import Survival
-    from cldmray.tracking.attributions import record_attribution
+    from cldmray.tracking.layouts import record_attribution
 
     config = build_attribution(composed)
     settings = config.audit.audit

@@ -8,22 +8,22 @@ verdict: ``CLDMRAY_VERDICT {...}``, JSON.
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.command import GATE_FAILED, announce, connected, run_or_exit
+from cldmray.cli.runtime import GATE_FAILED, announce, connected, run_or_exit
 
 
 def main(composed: DictConfig) -> int:
     """Check everything, run the audit, write and track its report; returns the exit status."""
     from cldmray import storage
-    from cldmray.audit import Audit
-    from cldmray.building import plain
-    from cldmray.config import build_audit
+    from cldmray.config.audit import build_audit
+    from cldmray.config.instantiate import plain
+    from cldmray.evaluation.decision import verdict_tags
     from cldmray.gallery.index import load_faiss
+    from cldmray.pipelines.audit import Audit
     from cldmray.report.terminal import print_report, verdict_line
     from cldmray.report.utility import utility_metrics
     from cldmray.report.write import write_report
     from cldmray.tracking import Survival, package_versions
-    from cldmray.tracking.audits import record
-    from cldmray.verdict import verdict_tags
+    from cldmray.tracking.layouts import record
 
     config = build_audit(composed)
     settings = plain(composed)

@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.command import announce, connected, run_or_exit
+from cldmray.cli.runtime import announce, connected, run_or_exit
 
 
 def main(composed: DictConfig) -> None:
@@ -11,16 +11,16 @@ def main(composed: DictConfig) -> None:
     from datetime import UTC, datetime
 
     from cldmray import storage
-    from cldmray.building import plain
+    from cldmray.config.instantiate import plain
+    from cldmray.config.reconstruction import build_inversion
     from cldmray.gallery.index import load_faiss
-    from cldmray.inversion_config import build_inversion
-    from cldmray.inversion_study import InversionStudy
+    from cldmray.pipelines.reconstruction_study import InversionStudy
     from cldmray.report.html import render_inversion
-    from cldmray.report.inversion_figures import inversion_figures
-    from cldmray.report.inversion_files import inversion_table, write_inversion
+    from cldmray.report.reconstruction_figures import inversion_figures
     from cldmray.report.terminal import print_inversion
+    from cldmray.results.reconstruction import inversion_table, write_inversion
     from cldmray.tracking import Survival
-    from cldmray.tracking.inversions import record_inversion
+    from cldmray.tracking.layouts import record_inversion
 
     config = build_inversion(composed)
     settings, output = config.audit.audit, config.audit.output

@@ -6,28 +6,28 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.command import announce, connected, run_or_exit
+from cldmray.cli.runtime import announce, connected, run_or_exit
 
 
 def main(composed: DictConfig) -> None:
     """Load the background people, train, save a diffusers folder with its card and samples."""
     import numpy as np
 
-    from cldmray.anonymizers import cldm, cldm_card, cldm_samples
-    from cldmray.building import build, plain
     from cldmray.conditions.base import Condition
-    from cldmray.engine.cldm_training import CldmTraining, train_cldm
+    from cldmray.config.instantiate import build, plain
     from cldmray.engine.cluster import EngineConfig
-    from cldmray.engine.pictures import load_all, load_split
+    from cldmray.engine.faces import load_all, load_split
+    from cldmray.faces.base import FaceSource
     from cldmray.faces.records import BACKGROUND
-    from cldmray.faces.source import FaceSource
     from cldmray.faces.splits import SplitConfig
     from cldmray.faces.synthetic import SyntheticFaces
-    from cldmray.faces.variants import picture_variants
-    from cldmray.report.model import Grid, GridRow
-    from cldmray.report.pictures import picture_grid
+    from cldmray.models import cldm, cldm_card
+    from cldmray.models.cldm_training import CldmTraining, train_cldm
+    from cldmray.models.variants import picture_variants
+    from cldmray.report.image_grid import picture_grid
+    from cldmray.results.audit import Grid, GridRow
     from cldmray.tracking import Survival, TrackingConfig
-    from cldmray.tracking.trainings import record_training
+    from cldmray.tracking.layouts import record_training
 
     @dataclass(frozen=True)
     class Job:
@@ -68,7 +68,7 @@ def main(composed: DictConfig) -> None:
             {key: settings[key] for key in cldm_card.DECISIVE},
             architecture.size,
         )
-        drawn = cldm_samples.samples(folder, rendered[:8], job.conditions)
+        drawn = cldm_card.samples(folder, rendered[:8], job.conditions)
         rows = [GridRow(name, maps, pictures) for name, (maps, pictures) in drawn.items()]
         files = {
             "samples.png": picture_grid(Grid(rendered[:8], rows)),

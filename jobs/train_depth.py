@@ -6,19 +6,19 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.command import announce, connected, run_or_exit
+from cldmray.cli.runtime import announce, connected, run_or_exit
 
 
 def main(composed: DictConfig) -> None:
     """Render people with their true depth, train, save the network with its card."""
-    from cldmray.building import build, plain
-    from cldmray.conditions import depth_card
     from cldmray.conditions.depth_network import DepthArchitecture
+    from cldmray.config.instantiate import build, plain
     from cldmray.engine.cluster import EngineConfig
-    from cldmray.engine.depth_training import DepthTraining, render_people, train_depth
     from cldmray.faces.synthetic import SyntheticFaces
+    from cldmray.models import depth_card
+    from cldmray.models.depth_training import DepthTraining, render_people, train_depth
     from cldmray.tracking import Survival, TrackingConfig
-    from cldmray.tracking.trainings import record_training
+    from cldmray.tracking.layouts import record_training
 
     @dataclass(frozen=True)
     class Job:

@@ -163,7 +163,7 @@ def put(root, **files):
         "from .. import gallery",
         "if TYPE_CHECKING:\n    from cldmray.gallery import index",
         "def late():\n    from cldmray.gallery import index",
-        "import cldmray.audit",
+        "import cldmray.pipelines.audit",
     ],
 )
 def test_an_import_up_the_list_is_found(tmp_path, line):
@@ -191,7 +191,7 @@ def test_an_import_down_the_list_is_none_of_them(tmp_path, line):
 
 def test_metrics_know_errors_only(tmp_path):
     put(tmp_path, cldmray__faces__source="", cldmray__errors="")
-    put(tmp_path, cldmray__metrics__a="from cldmray.errors import X\nimport cldmray.faces.source")
+    put(tmp_path, cldmray__metrics__a="from cldmray.errors import X\nimport cldmray.faces.base")
     (found,) = layer_violations(tmp_path)
     assert found.endswith(":2 imports cldmray.faces; metrics may import only errors")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cldmray import hashing
-from cldmray.anonymizers.blur import Blur
-from cldmray.attackers.ladder import EdgeProxy
+from cldmray.anonymizers.baselines import Blur
+from cldmray.attackers.contrastive import EdgeProxy
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class TestDescribe:
         found = hashing.describe(Settings())
         assert found["numbers"] == [1, 2]
         assert found["inner"]["sigma"] == 4.0
-        assert found["inner"]["_target_"] == "cldmray.anonymizers.blur.Blur"
+        assert found["inner"]["_target_"] == "cldmray.anonymizers.baselines.Blur"
 
     def test_outside_content_counts(self) -> None:
         first, second = hashing.describe(Weights("w")), hashing.describe(Weights("w", "second"))

@@ -7,15 +7,16 @@ from typing import NamedTuple
 import numpy as np
 
 from cldmray.anonymizers.base import Anonymizer, Batch
-from cldmray.attackers.ladder import TrainedRung
-from cldmray.attackers.pairs import Index, PairSet
-from cldmray.attackers.recognizer import Embeddings
+from cldmray.arrays import Pictures
+from cldmray.attackers.base import TrainedRung
+from cldmray.attackers.nn.pairs import Index, PairSet
 from cldmray.faces import LfwFaces, SyntheticFaces
+from cldmray.faces.base import FaceSource
 from cldmray.faces.decode import decode
-from cldmray.faces.records import ATTACKER, EVALUATION, Pictures
-from cldmray.faces.source import FaceSource
+from cldmray.faces.records import ATTACKER, EVALUATION
 from cldmray.faces.splits import SplitConfig, split_listing
 from cldmray.hashing import identity_hash, picture_seed, unit_hash
+from cldmray.recognizers.base import Embeddings
 
 BATCH = 64
 SYNTHETIC_SEED = 20_261_130

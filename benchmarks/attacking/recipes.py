@@ -9,16 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from attacking.people import People
-from cldmray.attackers.encoder import EncoderConfig, embed
-from cldmray.attackers.ladder import Adaptive, ClearTrained, TrainedRung, TrainingConfig
-from cldmray.attackers.objectives import objective
-from cldmray.attackers.recognizer import Embeddings
-from cldmray.attackers.teacher_guided import TaughtRung, TeacherGuided
-from cldmray.attackers.training import optimizer_of, starting_encoder, training_steps
-from cldmray.faces.records import Pictures
+from cldmray.arrays import Pictures
+from cldmray.attackers.base import TrainedRung
+from cldmray.attackers.contrastive import Adaptive, ClearTrained
+from cldmray.attackers.distilled import TaughtRung, TeacherGuided
+from cldmray.attackers.nn.encoder import EncoderConfig, embed
+from cldmray.attackers.nn.objectives import objective
+from cldmray.attackers.nn.training import (
+    TrainingConfig,
+    optimizer_of,
+    starting_encoder,
+    training_steps,
+)
 from cldmray.gallery.ranking import Embedded, rank_probes
 from cldmray.metrics.confidence import Interval, bootstrap_identities
 from cldmray.metrics.identification import success_at_rank
+from cldmray.recognizers.base import Embeddings
 
 CPU = torch.device("cpu")
 

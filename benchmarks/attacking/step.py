@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cldmray.attackers.contrastive import nt_xent
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder
-from cldmray.torch_layout import channels_last
+from cldmray.arrays import channels_last
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.nn.losses import nt_xent
 
 TEMPERATURE = 0.07
 SIDE = 64

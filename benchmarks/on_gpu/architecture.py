@@ -111,7 +111,7 @@ def save(shape: Shape, device: str, folder: Path) -> None:
     """Build a pipeline and save it as people publish them: fp16 safetensors, UniPC."""
     from diffusers import UniPCMultistepScheduler
 
-    from cldmray.anonymizers import cldm
+    from cldmray.models import cldm
 
     scheduler = UniPCMultistepScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1

@@ -10,12 +10,16 @@ from attacking.step import Loss, fresh_encoder, peers, take_turns
 from gallery import DIMENSIONS, K, mixture
 from torch import Tensor
 
-from cldmray.attackers.encoder import EncoderConfig
-from cldmray.attackers.gradient_cache import GradientCache
-from cldmray.attackers.ladder import TrainingConfig
-from cldmray.attackers.objectives import objective
-from cldmray.attackers.pairs import PairSet
-from cldmray.attackers.training import optimizer_of, starting_encoder, training_steps
+from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.gradient_cache import GradientCache
+from cldmray.attackers.nn.objectives import objective
+from cldmray.attackers.nn.pairs import PairSet
+from cldmray.attackers.nn.training import (
+    TrainingConfig,
+    optimizer_of,
+    starting_encoder,
+    training_steps,
+)
 from cldmray.gallery.index import GalleryIndex, load_faiss
 from on_gpu.device import (
     NOT_INSTALLED,
@@ -118,7 +122,7 @@ def losses_there() -> dict[str, Loss]:
     try:
         return peers()
     except ImportError:
-        from cldmray.attackers.contrastive import nt_xent
+        from cldmray.attackers.nn.losses import nt_xent
 
         return {"ours": lambda queries, photos: nt_xent(queries, photos, 0.07)}
 

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import torch
 
-from cldmray.anonymizers import model_folder
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion import Control, Diffusion
-from cldmray.anonymizers.redraw import PipelineRedraw, unit_range
+from cldmray.anonymizers.diffusion import model_folder
+from cldmray.anonymizers.diffusion.inference import PipelineRedraw, unit_range
+from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.arrays import Pictures
 from cldmray.conditions import Canny, Depth, SoftEdge
 from cldmray.conditions.base import Condition
-from cldmray.faces.records import Pictures
 from cldmray.hashing import picture_seed
 from quality.subjects import Subjects
 

@@ -5,15 +5,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cldmray.attackers.detector import YuNet
-from cldmray.attackers.recognizer import SAME_PERSON, SFace
+from cldmray.arrays import Pictures
 from cldmray.conditions import Canny
-from cldmray.faces.records import Pictures
-from cldmray.metrics.confidence import Interval, bootstrap_identities
-from cldmray.metrics.edges import edge_f1
+from cldmray.detection.yunet import YuNet
+from cldmray.metrics.confidence import (
+    Interval,
+    bootstrap_identities,
+    bootstrap_mean,
+    bootstrap_statistic,
+)
 from cldmray.metrics.frechet import frechet_distance
-from cldmray.metrics.means import bootstrap_mean, bootstrap_statistic
-from cldmray.metrics.pixels import psnr, ssim
+from cldmray.metrics.image_similarity import edge_f1, psnr, ssim
+from cldmray.recognizers.base import SAME_PERSON
+from cldmray.recognizers.sface import SFace
 from quality.drawing import BLUR_SIGMA, Gallery
 from quality.subjects import Subjects
 

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cldmray.anonymizers.diffusion import Diffusion
+from cldmray.anonymizers.diffusion.settings import Diffusion
+from cldmray.arrays import Pictures
 from cldmray.faces import LfwFaces
+from cldmray.faces.base import FaceSource
 from cldmray.faces.decode import decode
-from cldmray.faces.records import BACKGROUND, Pictures
-from cldmray.faces.source import FaceSource
+from cldmray.faces.records import BACKGROUND
 from cldmray.faces.splits import SplitConfig, split_listing
 from cldmray.hashing import identity_hash, unit_hash
 

@@ -48,8 +48,8 @@ class Store:
 
 def anonymizer(name: str, steps: int) -> Any:
     """The setting of a name: ``copy``, or ``cldm``, the shipped model on Canny edges."""
-    from cldmray.anonymizers.copy import Copy
-    from cldmray.anonymizers.diffusion import Control, Diffusion
+    from cldmray.anonymizers.baselines import Copy
+    from cldmray.anonymizers.diffusion.settings import Control, Diffusion
     from cldmray.conditions import Canny
 
     if name == "copy":
@@ -62,8 +62,8 @@ def attacker(name: str) -> Any:
 
     The other, ``edge_match``, makes embeddings about as long in a small part of the time.
     """
-    from cldmray.attackers.edge_match import EdgeMatch
-    from cldmray.attackers.off_the_shelf import OffTheShelf
+    from cldmray.attackers.condition_match import EdgeMatch
+    from cldmray.attackers.pretrained import OffTheShelf
 
     return OffTheShelf() if name == "off_the_shelf" else EdgeMatch(side=11)
 
@@ -78,15 +78,15 @@ def main(settings: dict[str, Any]) -> None:
     """Run the stages and print what each took."""
     import pyarrow as pa
 
-    from cldmray.config import AuditSettings
+    from cldmray.config.audit import AuditSettings
     from cldmray.engine.anonymize import anonymize, evaluation_draws
+    from cldmray.engine.artifacts import StageTable, read_manifest
     from cldmray.engine.cluster import EngineConfig, connect
-    from cldmray.engine.embed import ORIGINAL, embed_views
+    from cldmray.engine.embed import embed_views
     from cldmray.engine.faces import load_faces
-    from cldmray.engine.tables import StageTable, read_manifest
-    from cldmray.evaluation import attacks
+    from cldmray.evaluation.identification import attacks
     from cldmray.faces import SyntheticFaces
-    from cldmray.faces.records import EVALUATION
+    from cldmray.faces.records import EVALUATION, ORIGINAL
 
     engine = EngineConfig(address="local", progress=False, **settings["engine"])
     work = Path(settings["folder"])

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from cldmray.arrays import Pictures
 from cldmray.conditions.base import Condition
-from cldmray.faces.records import Pictures
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from cldmray.anonymizers.base import Batch, Redraw
+from cldmray.arrays import Pictures
 from cldmray.errors import ConfigError
-from cldmray.faces.records import Pictures
 
 DEFAULT_BATCH = 64
 """Pictures at once where nothing tells how many fit."""

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cldmray.anonymizers.base import GroupAnonymizer
-from cldmray.anonymizers.labels import check_label
+from cldmray.arrays import Pictures
 from cldmray.errors import BadInputError
-from cldmray.faces.records import Pictures
+from cldmray.results.names import check_label
 
 
 @dataclass(frozen=True)

@@ -1,73 +1,48 @@
-"""The seed paper's contrastive objective, for one process or many.
+"""Attackers whose contrastive encoder is trained on pairs (query, photograph) of attacker people."""
 
-Source: Lorenz, Ludwig, Haug, Lienhart, arXiv 2504.05849 (2025); the one-directional form of
-NT-Xent (Chen et al. 2020) / InfoNCE (van den Oord et al. 2018).
-"""
+from dataclasses import dataclass
 
-import torch
-import torch.distributed as dist
-import torch.distributed.nn.functional as dist_functional
-from torch import Tensor
+from cldmray.attackers.base import Query, ThroughCondition, TrainedRung
 
 
-def nt_xent(queries: Tensor, keys: Tensor, temperature: float, first: int = 0) -> Tensor:
-    """Mean cross-entropy of naming each query's own key among all keys.
+@dataclass(frozen=True)
+class ClearTrained(TrainedRung):
+    """Knows photographs of other people only: pairs of two photographs of one person."""
 
-    ``loss = mean_i -log( exp(q_i . k_(first+i) / t) / sum_j exp(q_i . k_j / t) )``
+    @property
+    def name(self) -> str:
+        return self.label or "clear_trained"
 
-    Args:
-        queries: unit norm, shape (n, d): the anonymized view.
-        keys: unit norm, shape (m, d), m >= first + n: the photographs; keys of other people are
-            the negatives. There are no query-query terms and no key-to-query direction.
-        temperature: t > 0.
-        first: row of ``keys`` that belongs to query 0; query i belongs to row ``first + i``.
+    @property
+    def query(self) -> Query:
+        return "photo"
 
-    Returns:
-        A scalar.
+
+@dataclass(frozen=True)
+class EdgeProxy(ThroughCondition, TrainedRung):
+    """The paper's black-box attacker: knows which condition is used, never the model's output.
+
+    Pairs of a photograph's own condition map and a photograph; probes are read through the same
+    extractor.
     """
-    logits = queries @ keys.T / temperature
-    targets = torch.arange(first, first + len(queries), device=queries.device)
-    return torch.nn.functional.cross_entropy(logits, targets)
+
+    @property
+    def name(self) -> str:
+        return self.label or "edge_proxy"
+
+    @property
+    def query(self) -> Query:
+        return "condition"
 
 
-def distributed_nt_xent(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    """:func:`nt_xent` over the batch of all workers; equal to it in a single process.
+@dataclass(frozen=True)
+class Adaptive(TrainedRung):
+    """The paper's main attacker: can query the anonymizer with photographs of other people."""
 
-    Keys are gathered with their gradients. Each worker's value is the mean over its own queries.
-    Averaging gradients over workers, as DistributedDataParallel does, gives the gradient of one
-    process with the whole batch, where each worker's loss is weighted by its share of the pairs.
-    """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return nt_xent(queries, keys, temperature)
-    counts = _counts(keys)
-    padded = torch.nn.functional.pad(keys, (0, 0, 0, max(counts) - len(keys)))
-    parts = dist_functional.all_gather(padded)
-    gathered = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-    return nt_xent(queries, gathered, temperature, first=sum(counts[: dist.get_rank()]))
+    @property
+    def name(self) -> str:
+        return self.label or "adaptive"
 
-
-def _counts(rows: Tensor) -> list[int]:
-    """How many rows each worker brings."""
-    own = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.zeros_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, own)
-    return [int(count) for count in counts]
-
-
-def distributed_guided(students: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """Pulls students to their targets, and away from other people's, over the batch of all workers.
-
-    ``loss = mean_i [ -log( exp(s_i . t_i / T) / sum_j exp(s_i . t_j / T) ) + 1 - s_i . t_i ]``,
-    the first term as in :func:`distributed_nt_xent`. Contrast alone would leave free where the
-    students lie as long as their own target is nearest; the cosine brings them there.
-
-    Args:
-        students: unit norm, shape (n, d).
-        targets: the teacher's embeddings, unit norm, shape (n, d), row i for student i.
-        temperature: T > 0.
-
-    Returns:
-        A scalar; each worker's is the mean over its own students.
-    """
-    cosine = (students * targets).sum(dim=1).mean()
-    return distributed_nt_xent(students, targets, temperature) + 1 - cosine
+    @property
+    def query(self) -> Query:
+        return "anonymized"

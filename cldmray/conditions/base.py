@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from cldmray.faces.records import Pictures
+from cldmray.arrays import Pictures
 
 
 class Condition(ABC):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from cldmray.arrays import Pictures
 from cldmray.conditions.base import Condition
-from cldmray.faces.records import Pictures
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from cldmray.arrays import Pictures
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
-from cldmray.faces.records import Pictures
 
 
 @dataclass(frozen=True)

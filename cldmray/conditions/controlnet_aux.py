@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from cldmray.arrays import Pictures
 from cldmray.conditions.base import Condition
 from cldmray.errors import ConfigError, MissingDependencyError
-from cldmray.faces.records import Pictures
 
 PACKAGE = "controlnet_aux"
 ANNOTATORS = "lllyasviel/Annotators"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from cldmray.arrays import Pictures
 from cldmray.conditions.base import Condition
 from cldmray.errors import BadInputError
-from cldmray.faces.records import Pictures
 
 if TYPE_CHECKING:
     from cldmray.conditions.depth_network import DepthNetwork
@@ -66,7 +66,7 @@ class Depth(Condition):
         """
         import torch
 
-        from cldmray.torch_layout import to_unit_range
+        from cldmray.arrays import to_unit_range
 
         network, size = load_depth(self.folder)
         height, width = images.shape[1:3]
@@ -96,8 +96,8 @@ def load_depth(folder: Path) -> tuple["DepthNetwork", int]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    from cldmray.arrays import channels_last
     from cldmray.conditions.depth_network import DepthArchitecture, DepthNetwork
-    from cldmray.torch_layout import channels_last
 
     try:
         settings = json.loads(_content(folder / CONFIG_FILE))

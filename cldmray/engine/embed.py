@@ -8,20 +8,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.attackers.ladder import EmbeddingRung, ReadyRung, TrainedRung
+from cldmray.arrays import Pictures
+from cldmray.attackers.base import EmbeddingRung, ReadyRung, TrainedRung
+from cldmray.engine.artifacts import TASK_CPUS, StageTable, write_records
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     EVALUATION,
-    Pictures,
+    ORIGINAL,
     decode_pictures,
     embeddings_schema,
     encode_pictures,
 )
 from cldmray.faces.regions import Region, keep_region
-
-ORIGINAL = "original"
 
 
 def region_view(view: str, region: Region) -> str:
@@ -33,7 +32,7 @@ class EmbedActor:
     """Holds what a rung embeds with; originals are read as they are, other views as it reads them.
 
     Args:
-        encoder: trained encoder of a :class:`~cldmray.attackers.ladder.TrainedRung`, else None.
+        encoder: trained encoder of a :class:`~cldmray.attackers.base.TrainedRung`, else None.
     """
 
     def __init__(
@@ -68,8 +67,8 @@ def _embedder(
         return rung.embed
     if not isinstance(rung, TrainedRung) or encoder is None:
         raise ValueError(f"{rung.name} embeds with a trained encoder, but was given none")
-    from cldmray.attackers.encoder import embed
-    from cldmray.engine.attack_training import load_encoder
+    from cldmray.attackers.nn.encoder import embed
+    from cldmray.engine.attacker_training import load_encoder
 
     device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
     network = load_encoder(encoder, rung.encoder).to(device)

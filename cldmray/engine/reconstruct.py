@@ -6,19 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.attackers.inversion.rung import InversionRung
-from cldmray.attackers.inversion.validation import embed_guesses
+from cldmray.attackers.reconstruction.attacker import InversionRung
+from cldmray.attackers.reconstruction.validation import embed_guesses
+from cldmray.engine.artifacts import TASK_CPUS, StageTable, write_records
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import with_regions
-from cldmray.engine.inversion_training import fitted_inverter
-from cldmray.engine.tables import TASK_CPUS, StageTable, write_records
+from cldmray.engine.reconstruction_training import fitted_inverter
 from cldmray.errors import BadInputError
-from cldmray.faces.records import (
-    EVALUATION,
-    decode_pictures,
-    embeddings_schema,
-    encode_picture,
-)
+from cldmray.faces.records import EVALUATION, decode_pictures, embeddings_schema, encode_picture
 from cldmray.faces.regions import Region
 from cldmray.hashing import picture_seed
 
@@ -49,7 +44,7 @@ class ReconstructActor:
 
     Args:
         rung: whose inverter it is.
-        fitted: stage of :func:`cldmray.engine.inversion_training.fit_inverter`.
+        fitted: stage of :func:`cldmray.engine.reconstruction_training.fit_inverter`.
         seed: of the audit.
         engine: threads, batch size, and whether there is a GPU.
     """

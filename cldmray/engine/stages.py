@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cldmray import __version__, hashing, storage
+from cldmray.engine.artifacts import StageTable, read_manifest
 from cldmray.engine.failures import own_errors, through_losses
-from cldmray.engine.tables import StageTable, read_manifest
 from cldmray.errors import CldmrayError
 
 

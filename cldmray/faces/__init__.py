@@ -2,12 +2,12 @@
 
 :func:`cldmray.faces.decode.decode` turns their files into pictures."""
 
+from cldmray.faces.base import FaceSource, sample_names
 from cldmray.faces.celeba import CelebaFaces
 from cldmray.faces.decode import BadPicture
 from cldmray.faces.folder import FolderFaces
 from cldmray.faces.lfw import LfwFaces
 from cldmray.faces.parquet import ParquetFaces
-from cldmray.faces.source import FaceSource, sample_names
 from cldmray.faces.splits import (
     SplitConfig,
     assert_disjoint,

@@ -7,9 +7,7 @@ import pyarrow as pa
 
 from cldmray import storage
 from cldmray.errors import BadInputError
-from cldmray.faces.files import list_folder, read_files
-from cldmray.faces.groups import majority
-from cldmray.faces.source import (
+from cldmray.faces.base import (
     FaceSource,
     Sample,
     check_common,
@@ -17,7 +15,8 @@ from cldmray.faces.source import (
     listing_table,
     sample_names,
 )
-from cldmray.faces.tables import read_lines, read_pairs
+from cldmray.faces.files import list_folder, read_files, read_lines, read_pairs
+from cldmray.faces.groups import majority
 from cldmray.storage import join
 
 PHOTOS = "img_align_celeba"

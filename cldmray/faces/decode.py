@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from cldmray.arrays import Pictures
 from cldmray.errors import CldmrayError
-from cldmray.faces.records import Pictures
 
 MAX_FILE_BYTES = 1 << 28
 MAX_PIXELS = 50_000_000

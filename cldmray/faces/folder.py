@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
-from cldmray.faces.files import list_folder, read_files
-from cldmray.faces.groups import read_groups
-from cldmray.faces.source import (
+from cldmray.faces.base import (
     FaceSource,
     Sample,
     check_common,
@@ -16,6 +14,8 @@ from cldmray.faces.source import (
     listing_table,
     sample_names,
 )
+from cldmray.faces.files import list_folder, read_files
+from cldmray.faces.groups import read_groups
 from cldmray.hashing import UNHASHED
 
 LAYOUT = "one sub-folder a person, each with that person's photos"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
+from cldmray.faces.base import FaceSource, check_common, checked_crop, listing_table
 from cldmray.faces.files import read_files
 from cldmray.faces.folder import folder_samples
 from cldmray.faces.groups import read_groups
-from cldmray.faces.source import FaceSource, check_common, checked_crop, listing_table
 from cldmray.hashing import UNHASHED
 
 MOST_PHOTOS_OF_ONE_PERSON = 530

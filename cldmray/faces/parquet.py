@@ -13,9 +13,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from cldmray.errors import BadInputError
-from cldmray.faces.files import FoundFile, list_folder, open_root, version
-from cldmray.faces.groups import read_groups
-from cldmray.faces.source import (
+from cldmray.faces.base import (
     FaceSource,
     Sample,
     check_common,
@@ -23,6 +21,8 @@ from cldmray.faces.source import (
     listing_table,
     sample_names,
 )
+from cldmray.faces.files import FoundFile, list_folder, open_root, version
+from cldmray.faces.groups import read_groups
 from cldmray.hashing import UNHASHED
 
 IDENTITY, IMAGE, NAME = "identity", "image", "name"

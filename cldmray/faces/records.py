@@ -8,18 +8,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-Pictures = npt.NDArray[np.uint8]
-"""RGB pictures, shape (N, height, width, 3), values 0..255."""
+from cldmray.arrays import Pictures
 
 BACKGROUND = "background"
 ATTACKER = "attacker"
 ATTACKER_VALIDATION = "attacker_validation"
 EVALUATION = "evaluation"
-ALL = "all"
-"""Subset of a row of results that is of all probes."""
-
 SPLITS = (BACKGROUND, ATTACKER, ATTACKER_VALIDATION, EVALUATION)
-
 LISTING = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -30,7 +25,6 @@ LISTING = pa.schema(
 )
 """What a source offers: ``location`` is understood by the source's ``read``; ``version``
 (size and modification time, or a content hash) changes whenever the content does."""
-
 FACES = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -39,7 +33,6 @@ FACES = pa.schema(
         pa.field("image", pa.binary(), nullable=False),
     ]
 )
-
 ANONYMIZED = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -51,7 +44,6 @@ ANONYMIZED = pa.schema(
         pa.field("image", pa.binary(), nullable=False),
     ]
 )
-
 REJECTED = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -60,27 +52,6 @@ REJECTED = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
-
-RESULTS = pa.schema(
-    [
-        pa.field("anonymizer", pa.string(), nullable=False),
-        pa.field("attacker", pa.string(), nullable=False),
-        pa.field("protocol", pa.string(), nullable=False),
-        pa.field("gallery", pa.string(), nullable=False),
-        pa.field("subset", pa.string(), nullable=False),
-        pa.field("measure", pa.string(), nullable=False),
-        pa.field("value", pa.float64(), nullable=False),
-        pa.field("ci_low", pa.float64(), nullable=False),
-        pa.field("ci_high", pa.float64(), nullable=False),
-        pa.field("n_probes", pa.int64(), nullable=False),
-        pa.field("n_identities", pa.int64(), nullable=False),
-        pa.field("gallery_size", pa.int64(), nullable=False),
-        pa.field("chance", pa.float64(), nullable=False),
-    ]
-)
-"""``subset`` is ``ALL``, or which part of the probes a row is of: ``sex=female`` for one group of
-people, ``region=face`` for masked probes. It belongs to the key of a row, as all before
-``value`` do."""
 
 
 def embeddings_schema(dimensions: int) -> pa.Schema:
@@ -122,3 +93,6 @@ def decode_pictures(column: Iterable[bytes]) -> Pictures:
     """A binary column as one array (N, height, width, 3); all pictures share one size."""
     pictures = [decode_picture(bytes(content)) for content in column]
     return np.stack(pictures) if pictures else np.zeros((0, 0, 0, 3), np.uint8)
+
+
+ORIGINAL = "original"

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.faces.records import Pictures
+from cldmray.arrays import Pictures
 
 Region = Literal["face", "surroundings"]
 REGIONS: tuple[Region, ...] = get_args(Region)

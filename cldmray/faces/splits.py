@@ -8,14 +8,8 @@ from posixpath import basename
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
-from cldmray.faces.records import (
-    ATTACKER,
-    ATTACKER_VALIDATION,
-    BACKGROUND,
-    EVALUATION,
-    SPLITS,
-)
-from cldmray.faces.tables import read_lines, read_pairs
+from cldmray.faces.files import read_lines, read_pairs
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, BACKGROUND, EVALUATION, SPLITS
 from cldmray.hashing import unit_hash
 
 LISTED = (BACKGROUND, ATTACKER, EVALUATION)

@@ -8,14 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cldmray.gallery.index import GalleryIndex
-from cldmray.gallery.references import (
-    Embedded,
-    Gallery,
-    Index,
-    Protocol,
-    Strings,
-    choose_references,
-)
+from cldmray.gallery.protocols import Embedded, Gallery, Index, Protocol, Strings, choose_references
 
 Float32 = npt.NDArray[np.float32]
 
@@ -69,7 +62,7 @@ class EmbeddingScores(Scores):
     Args:
         probes: anonymized pictures; their ``sample_ids`` name the source photos.
         references: all pictures of the candidate people, see
-            :func:`cldmray.gallery.references.choose_references`, also for the errors.
+            :func:`cldmray.gallery.protocols.choose_references`, also for the errors.
         protocol, gallery: which of them count for which probe.
         shard_rows: references that are compared at once, >= 1; the scores do not depend on it.
         depth: neighbours fetched for each probe from each shard of references; None fetches all,

@@ -6,10 +6,21 @@ with all its probes (cluster bootstrap), and the rate is a ratio of sums: succes
 Sources: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993 (percentile
 interval, chapter 13); E. B. Wilson, "Probable inference, the law of succession, and statistical
 inference", JASA 22, 1927; ISO/IEC 19795-1:2021 (uncertainty of estimates, test crews).
+
+Confidence intervals over identities of means and of any other statistic of photographs.
+
+Source: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993 (percentile
+interval, chapter 13; standard error, chapter 6).
+
+Quantiles of a value per photograph, with confidence intervals over identities.
+
+Source: R. J. Hyndman and Y. Fan, "Sample Quantiles in Statistical Packages", The American
+Statistician 50(4), 1996 (definition 1, the inverse of the distribution function); B. Efron and
+R. J. Tibshirani, "An Introduction to the Bootstrap", 1993 (percentile interval, chapter 13).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -22,11 +33,9 @@ from cldmray.errors import BadInputError
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any]
 """Identity of each probe, shape (P,), any dtype that sorts."""
-
 CELLS_PER_CHUNK = 4_000_000
 CACHED_CELLS = 4_000_000
 """Draws of at most so many cells, at 4 bytes each, are kept; the last 24 of them at most."""
-
 SAME = 1e-12
 """Rates of identities that differ by no more than this are the same but for rounding."""
 
@@ -262,3 +271,137 @@ def percentile_interval(value: float, draws: Floats, level: float) -> Interval:
     """The value between the quantiles of its resamples, shape (R,), stretched to contain it."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, min(float(low), value), max(float(high), value))
+
+
+Rows = npt.NDArray[np.int64]
+
+
+def bootstrap_mean(
+    values: npt.ArrayLike,
+    identities: Labels,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Mean of a value per photograph with its cluster-bootstrap interval over identities.
+
+    It is :func:`cldmray.metrics.confidence.bootstrap_identities` for values of any range.
+
+    Args:
+        values: finite, shape (P,).
+        identities, level, resamples, seed: see ``bootstrap_identities``.
+
+    Returns:
+        Mean and bounds in the values' unit; of zero width only where all values are the same.
+
+    Raises:
+        BadInputError: the shapes differ, a value is not finite, or an argument is out of range.
+    """
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1 or not array.size or not np.isfinite(array).all():
+        raise BadInputError("values must be finite and of shape (P,) with P >= 1")
+    lowest, width = float(array.min()), float(np.ptp(array))
+    share = (array - lowest) / width if width > 0 else np.zeros_like(array)
+    found = bootstrap_identities(share, identities, level, resamples, seed)
+    return Interval(*(lowest + width * min(1.0, bound) for bound in found))
+
+
+def bootstrap_statistic(
+    statistic: Callable[[Rows], float],
+    identities: Labels,
+    level: float = 0.95,
+    resamples: int = 100,
+    seed: int = 0,
+) -> Interval:
+    """Any statistic of photographs with its normal bootstrap interval over identities.
+
+    The bounds are the statistic plus and minus the normal quantile times its standard deviation
+    over resamples of the identities: unlike percentiles, they are not shifted by the bias that
+    distances of distributions have on resamples, where photographs repeat.
+
+    Args:
+        statistic: of the photographs in the given rows, which may repeat.
+        identities: label of each photograph's identity, shape (P,).
+        level: confidence level, in (0, 1).
+        resamples: >= 2.
+        seed: of the resamples.
+
+    Raises:
+        BadInputError: an argument is out of range.
+    """
+    if not 0 < level < 1 or resamples < 2 or not len(identities):
+        raise BadInputError(
+            f"level={level} must lie in (0, 1), resamples={resamples} be at least 2, and there "
+            "must be an identity"
+        )
+    labels, codes = np.unique(np.asarray(identities), return_inverse=True)
+    rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    rng = np.random.default_rng(seed)
+    drawn = [
+        statistic(
+            np.concatenate([rows[code] for code in rng.integers(len(labels), size=len(rows))])
+        )
+        for _ in range(resamples)
+    ]
+    value = float(statistic(np.arange(len(codes))))
+    half = NormalDist().inv_cdf(0.5 + level / 2) * float(np.std(drawn, ddof=1))
+    return Interval(value, value - half, value + half)
+
+
+ROUNDING = 1e-9
+
+
+def bootstrap_quantiles(
+    values: npt.ArrayLike,
+    identities: Labels,
+    shares: Sequence[float],
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[Interval]:
+    """Quantiles of values with their cluster-bootstrap intervals over identities.
+
+    A quantile is the lowest value that at least a share of all photographs does not exceed
+    (Hyndman & Fan's definition 1), so it is one of the values. Its interval has no width where
+    all resamples agree, as they may for whole numbers.
+
+    Args:
+        values: one per photograph, finite, shape (P,).
+        identities: label of each photograph's identity, shape (P,).
+        shares: each in (0, 1], for example 0.5 for the median.
+        level: confidence level, in (0, 1).
+        resamples: >= 1.
+        seed: the result depends on the values and this seed, never on the order of photographs.
+
+    Returns:
+        One interval per share, in the values' unit.
+
+    Raises:
+        BadInputError: the shapes differ, a value is not finite, or an argument is out of range.
+    """
+    check_level(level)
+    array = np.asarray(values, np.float64)
+    labels, codes = np.unique(np.asarray(identities), return_inverse=True)
+    if array.ndim != 1 or array.shape != codes.shape or not array.size:
+        raise BadInputError(f"values and identities must share a shape (P,): {array.shape}")
+    if not np.isfinite(array).all() or not all(0 < share <= 1 for share in shares):
+        raise BadInputError(f"values must be finite and shares in (0, 1], not {list(shares)}")
+    order = np.argsort(array, kind="stable")
+    array, codes = array[order], codes[order]
+    found = _quantiles(array, np.ones((1, len(array))), shares)
+    blocks = [
+        _quantiles(array, counts[:, codes], shares)
+        for counts in resampled_counts(len(labels), resamples, seed, width=len(array))
+    ]
+    draws = np.concatenate(blocks, axis=1)
+    return [
+        percentile_interval(float(value[0]), drawn, level)
+        for value, drawn in zip(found, draws, strict=True)
+    ]
+
+
+def _quantiles(values: Floats, weights: Floats, shares: Sequence[float]) -> Floats:
+    """Quantiles of sorted values (P,) under weights (R, P), shape (len(shares), R)."""
+    total = np.cumsum(weights, axis=1)
+    places = [(total < share * total[:, -1:] - ROUNDING).sum(1) for share in shares]
+    return np.stack([values[place] for place in places])

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import Floats, Interval, Labels, check_level
-from cldmray.metrics.resampled_errors import Sample, resample_errors, true_match_rates
-from cldmray.metrics.score_intervals import rate_interval
+from cldmray.metrics.verification import Sample, rate_interval, resample_errors, true_match_rates
 
 
 def fnir_at_fpir(
@@ -61,7 +60,7 @@ def fnir_at_fpir_interval(
 
     Enrolled and unknown people are drawn together, so a resample varies how many of each there
     are; one that lacks either is left out. Where all resamples agree, Wilson's interval over
-    identities is returned, see :func:`cldmray.metrics.score_intervals.verification_intervals`.
+    identities is returned, see :func:`cldmray.metrics.verification.verification_intervals`.
 
     Args:
         own, rival, unknown, fpir: see :func:`fnir_at_fpir`.

@@ -4,19 +4,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from cldmray.report.attribution import Attribution, Row
-from cldmray.report.figures import (
-    INK,
-    LINE_COLOURS,
-    MUTED,
-    RULE,
-    canvas,
-    plain,
-    png,
-    short,
-    style,
-)
-from cldmray.report.words import gallery_name
+from cldmray.report.figures import INK, LINE_COLOURS, MUTED, RULE, canvas, plain, png, short, style
+from cldmray.report.formatting import gallery_name
+from cldmray.results.attribution import Attribution, Row
 
 HEIGHT = 3.6
 DASHED = (0, (4, 3))

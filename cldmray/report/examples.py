@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from cldmray.conditions.base import Condition
 from cldmray.faces.records import decode_picture
-from cldmray.report.model import Grid, GridRow
+from cldmray.results.audit import Grid, GridRow
 
 
 def choose_examples(faces: pa.Table, redrawn: Iterable[pa.Table], count: int) -> list[str]:

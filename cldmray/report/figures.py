@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
-from cldmray.report.model import AnonymizerRisk, Curve, Finding
-from cldmray.report.words import percent
+from cldmray.report.formatting import percent
+from cldmray.results.audit import AnonymizerRisk, Curve, Finding
 
 DPI = 160
 WIDTH = 8.0

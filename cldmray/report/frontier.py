@@ -19,9 +19,9 @@ from cldmray.report.figures import (
     short,
     style,
 )
-from cldmray.report.labels import Box, place_labels
-from cldmray.report.model import AnonymizerRisk, UtilityRow
+from cldmray.report.label_placement import Box, place_labels
 from cldmray.report.utility import heading, is_rate
+from cldmray.results.audit import AnonymizerRisk, UtilityRow
 
 HEIGHT = 4.8
 PANELS = 2

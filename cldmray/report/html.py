@@ -8,17 +8,16 @@ from typing import Any
 import jinja2
 
 from cldmray import storage
-from cldmray.faces.records import ALL
-from cldmray.report import words
-from cldmray.report.attribution import Attribution
+from cldmray.report import formatting
 from cldmray.report.attribution_figures import scale_figure
 from cldmray.report.figures import cmc_figure, risk_figure
 from cldmray.report.frontier import frontier_figure
-from cldmray.report.inversion import InversionReport, points
-from cldmray.report.model import Report
-from cldmray.report.pictures import picture_grid
-from cldmray.report.results import sorted_results
+from cldmray.report.image_grid import picture_grid
 from cldmray.report.utility import utility_columns
+from cldmray.results.attribution import Attribution
+from cldmray.results.audit import Report
+from cldmray.results.reconstruction import InversionReport, points
+from cldmray.results.table import ALL, sorted_results
 
 HEADLINE_MEASURE = "rank_1"
 MOST_REJECTED_SHOWN = 500
@@ -71,9 +70,9 @@ def render_html(report: Report, figures: dict[str, bytes] | None = None) -> str:
         n_audited=report.n_listed - len(rejected),
         useful=useful,
         utility=utility_columns(report.utility, useful),
-        levels=words.levels(report.risks),
-        settings=words.flatten(report.settings),
-        words=words,
+        levels=formatting.levels(report.risks),
+        settings=formatting.flatten(report.settings),
+        words=formatting,
     )
 
 
@@ -93,7 +92,7 @@ def render_attribution(
         created=created,
         notes=notes,
         scales=base64.b64encode(scales).decode() if scales else None,
-        words=words,
+        words=formatting,
     )
 
 
@@ -114,7 +113,7 @@ def render_inversion(
         figures={name: base64.b64encode(png).decode() for name, png in figures.items()},
         severity="leak" if shown else "no_leak_found" if found.recoveries else "neutral",
         points=points,
-        words=words,
+        words=formatting,
     )
 
 

@@ -11,10 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cldmray.report.attribution import Attribution
-from cldmray.report.inversion import InversionReport
-from cldmray.report.model import Report, Severity, Verdict
-from cldmray.report.words import (
+from cldmray.report.formatting import (
     FINDING_LABELS,
     GATE_LABELS,
     SEVERITY_LABELS,
@@ -22,6 +19,9 @@ from cldmray.report.words import (
     levels,
     protocol_name,
 )
+from cldmray.results.attribution import Attribution
+from cldmray.results.audit import Report, Severity, Verdict
+from cldmray.results.reconstruction import InversionReport
 
 WIDTH = 100
 MARKER = "CLDMRAY_VERDICT"

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from cldmray import storage
 from cldmray.errors import BadInputError
-from cldmray.report.model import UtilityRow
-from cldmray.report.words import percent
+from cldmray.report.formatting import percent
+from cldmray.results.audit import UtilityRow
 
 UTILITY = pa.schema(
     [
@@ -26,7 +26,7 @@ UTILITY = pa.schema(
         pa.field("chance", pa.float64()),
     ]
 )
-"""Fields of :class:`cldmray.report.model.UtilityRow`; ``ci_low`` and ``ci_high`` as in results."""
+"""Fields of :class:`cldmray.results.audit.UtilityRow`; ``ci_low`` and ``ci_high`` as in results."""
 
 HEADINGS = {
     "ssim": "Looks like the original (SSIM)",
@@ -50,7 +50,7 @@ class Column(NamedTuple):
     Attributes:
         heading: the measure in plain words.
         arrow: up where higher is more useful, else down.
-        clear, chance: see :class:`~cldmray.report.model.UtilityRow`.
+        clear, chance: see :class:`~cldmray.results.audit.UtilityRow`.
     """
 
     heading: str

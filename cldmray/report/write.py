@@ -3,11 +3,11 @@
 import json
 
 from cldmray import storage
-from cldmray.report.attribution import write_attribution
 from cldmray.report.html import report_figures, write_html
-from cldmray.report.model import Report
-from cldmray.report.results import write_results
 from cldmray.report.utility import write_utility
+from cldmray.results.attribution import write_attribution
+from cldmray.results.audit import Report
+from cldmray.results.table import write_results
 
 
 def write_report(report: Report, folder_uri: str) -> list[str]:

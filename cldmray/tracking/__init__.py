@@ -1,10 +1,10 @@
 """MLflow: the one place that names params, metrics and tags, and the only one that imports it."""
 
+from cldmray.errors import redact, redact_text
 from cldmray.tracking.connection import TrackingError
-from cldmray.tracking.redact import redact, redact_text
+from cldmray.tracking.deferred_errors import Survival
 from cldmray.tracking.run import Run
 from cldmray.tracking.runs import Tracker, TrackingConfig
-from cldmray.tracking.survival import Survival
 from cldmray.tracking.values import metric_name, result_metrics
 from cldmray.tracking.versions import git_commit, package_versions
 

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cldmray.errors import CldmrayError
-from cldmray.tracking.redact import redact_text
+from cldmray.errors import CldmrayError, redact_text
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

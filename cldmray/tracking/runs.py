@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from cldmray.errors import ConfigError
+from cldmray.errors import ConfigError, redact_text
 from cldmray.tracking.connection import (
     TrackingError,
     check_reachable,
@@ -17,8 +17,7 @@ from cldmray.tracking.connection import (
     resolve_uri,
     sqlite_path,
 )
-from cldmray.tracking.left_open import JOB_TAG, PARENT_TAG, end_left_open, job_key
-from cldmray.tracking.redact import redact_text
+from cldmray.tracking.orphaned_runs import JOB_TAG, PARENT_TAG, end_left_open, job_key
 from cldmray.tracking.run import Run
 from cldmray.tracking.versions import git_commit, package_versions
 
@@ -100,8 +99,8 @@ class Tracker:
         """The parent run of an audit, tagged with commit, package versions, seeds and data.
 
         It ends as FINISHED, FAILED after an exception, or KILLED after KeyboardInterrupt (which
-        :mod:`cldmray.command` also makes of SIGTERM) or SystemExit; these pass on. Runs that a
-        killed start of the same job left open are ended first (:mod:`cldmray.tracking.left_open`).
+        :mod:`cldmray.cli.runtime` also makes of SIGTERM) or SystemExit; these pass on. Runs that a
+        killed start of the same job left open are ended first (:mod:`cldmray.tracking.orphaned_runs`).
 
         Args:
             name: name of the run.

@@ -8,9 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from cldmray.errors import BadInputError
-from cldmray.faces.records import ALL
-from cldmray.tracking.redact import HIDDEN, is_secret_key, redact, redact_text
+from cldmray.errors import HIDDEN, BadInputError, is_secret_key, redact, redact_text
+from cldmray.results.table import ALL
 
 LONGEST_VALUE = 500
 LONGEST_KEY = 250

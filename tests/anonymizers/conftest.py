@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from cldmray.anonymizers import cldm
+from cldmray.models import cldm
 
 SMALL = cldm.CldmArchitecture(
     size=32,

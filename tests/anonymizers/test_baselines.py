@@ -8,16 +8,13 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from cldmray.anonymizers.base import Anonymizer, Batch, GroupAnonymizer
-from cldmray.anonymizers.blur import Blur
-from cldmray.anonymizers.condition_map import ConditionMap
-from cldmray.anonymizers.copy import Copy
+from cldmray.anonymizers.baselines import Blur, ConditionMap, Copy, Pixelate
 from cldmray.anonymizers.k_same import KSame
-from cldmray.anonymizers.pictures import Pictures
-from cldmray.anonymizers.pixelate import Pixelate
+from cldmray.anonymizers.precomputed import Pictures
+from cldmray.arrays import Pictures as Images
 from cldmray.conditions.canny import Canny
 from cldmray.conditions.soft_edge import SoftEdge
 from cldmray.errors import BadInputError
-from cldmray.faces.records import Pictures as Images
 
 CONF = Path(__file__).parents[2] / "conf" / "anonymizer"
 BASELINES = ["copy", "blur", "pixelate", "k_same", "pictures"]

@@ -11,8 +11,8 @@ import torch
 from cldmray.anonymizers import memory
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.batching import DEFAULT_BATCH, InBatches
+from cldmray.arrays import Pictures
 from cldmray.errors import BadInputError, ConfigError
-from cldmray.faces.records import Pictures
 
 
 def batch(count: int) -> Batch:

@@ -12,11 +12,11 @@ import yaml
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from safetensors.torch import load_file
 
-from cldmray.anonymizers import cldm, cldm_card
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion import Control, Diffusion
+from cldmray.anonymizers.diffusion.settings import Control, Diffusion
 from cldmray.conditions import Canny
 from cldmray.hashing import identity_hash
+from cldmray.models import cldm, cldm_card
 
 MEGABYTE = 1_000_000
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.anonymizers import cldm, cldm_modules
+from cldmray.models import cldm, cldm_modules
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from cldmray.anonymizers import cldm
-from cldmray.anonymizers.cldm_start import patch_components, start_as_components
+from cldmray.models import cldm
+from cldmray.models.cldm_modules import patch_components, start_as_components
 
 ARCH = cldm.CldmArchitecture(
     size=32, latent_channels=12, autoencoder_channels=(16, 48, 64, 64), unet_channels=(16, 32)

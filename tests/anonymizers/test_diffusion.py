@@ -15,13 +15,14 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from cldmray.anonymizers import cldm, redraw
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion import Control, Diffusion
+from cldmray.anonymizers.diffusion import inference
+from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.arrays import Pictures
 from cldmray.conditions import Canny, SoftEdge
 from cldmray.errors import BadInputError
-from cldmray.faces.records import Pictures
 from cldmray.faces.regions import ellipse
+from cldmray.models import cldm
 
 CONF = Path(__file__).parents[2] / "conf"
 CANNY = Control(Canny(), "controlnet-canny")
@@ -95,7 +96,7 @@ def test_it_draws_what_the_plain_pipeline_draws(folder: Path) -> None:
     plain.set_progress_bar_config(disable=True)
     expected = plain(
         anonymizer.prompt,
-        image=redraw.unit_range(whole.conditions["canny"]),
+        image=inference.unit_range(whole.conditions["canny"]),
         guidance_scale=1.0,
         num_inference_steps=3,
         generator=torch.Generator().manual_seed(int(whole.seeds[0])),
@@ -133,7 +134,7 @@ def test_guidance_leads_away_from_the_negative_prompt(folder: Path) -> None:
 def test_another_scheduler(folder: Path, name: str, mode: str) -> None:
     anonymizer = replace(settings(folder, {"canny": CANNY}, mode), scheduler=name, steps=8)
     paint = anonymizer.open()
-    assert isinstance(paint, redraw.PipelineRedraw)
+    assert isinstance(paint, inference.PipelineRedraw)
     assert type(paint.pipe.scheduler).__name__ == name
     whole = batch(anonymizer)
     drawn = paint(whole)
@@ -209,7 +210,7 @@ def xl(tmp_path_factory: pytest.TempPathFactory, small: Any, build_parts: Any) -
 def test_xl(xl: Path, controls: dict[str, Control], mode: str, guidance: float) -> None:
     anonymizer = replace(settings(xl, controls, mode), guidance=guidance)
     paint = anonymizer.open()
-    assert isinstance(paint, redraw.PipelineRedraw)
+    assert isinstance(paint, inference.PipelineRedraw)
     assert paint.pipe.text_encoder is None and paint.pipe.text_encoder_2 is None
     assert {"prompt_embeds", "pooled_prompt_embeds"} <= set(paint.prompts.embeds)
     whole = batch(anonymizer)
@@ -233,7 +234,7 @@ def test_half_precision_is_close(folder: Path, mode: str, dtype: Any) -> None:
 def test_an_overflow_is_no_picture(folder: Path) -> None:
     anonymizer = settings(folder, {})
     paint = anonymizer.open()
-    assert isinstance(paint, redraw.PipelineRedraw)
+    assert isinstance(paint, inference.PipelineRedraw)
     paint.pipe.vae.post_quant_conv.bias.fill_(float("nan"))
     with pytest.raises(BadInputError, match="cldm-none: the model overflows in float32"):
         paint(batch(anonymizer))

@@ -16,12 +16,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from cldmray.anonymizers import pipeline, prompts, redraw
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.anonymizers.diffusion import Control, Diffusion
-from cldmray.anonymizers.lora import Lora
-from cldmray.building import build, plain
+from cldmray.anonymizers.diffusion import inference, loading, prompts
+from cldmray.anonymizers.diffusion.lora import Lora
+from cldmray.anonymizers.diffusion.settings import Control, Diffusion
 from cldmray.conditions import Canny, SoftEdge
+from cldmray.config.instantiate import build, plain
 from cldmray.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -104,9 +104,9 @@ def test_an_unknown_scheduler(folder: Path) -> None:
 
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="device is 'cuda:99'"):
-        pipeline.find_device("cuda:99")
-    assert pipeline.find_device("cpu") == "cpu"
-    assert pipeline.find_device("auto") in {"cpu", "cuda"}
+        loading.find_device("cuda:99")
+    assert loading.find_device("cpu") == "cpu"
+    assert loading.find_device("auto") in {"cpu", "cuda"}
 
 
 def test_settings_travel_to_other_processes(folder: Path) -> None:
@@ -116,7 +116,7 @@ def test_settings_travel_to_other_processes(folder: Path) -> None:
 
 def test_settings_do_without_torch() -> None:
     code = (
-        "import sys, cldmray.anonymizers, cldmray.anonymizers.diffusion as d;"
+        "import sys, cldmray.anonymizers, cldmray.anonymizers.diffusion.settings as d;"
         "d.Diffusion('owner/name').version();"
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
     )
@@ -160,7 +160,7 @@ class TestConf:
         made = self.compose(
             tmp_path,
             "+condition@anonymizer.diffusion.controls.edge.condition=soft_edge",
-            f"{new}._target_=cldmray.anonymizers.diffusion.Control",
+            f"{new}._target_=cldmray.anonymizers.diffusion.settings.Control",
             f"{new}.model=owner/edge",
         )
         assert made["diffusion"].name == "sd-canny-1.0+edge-1.0"
@@ -244,5 +244,5 @@ class TestPublicModels:
 
 def test_the_embedded_scheduler_is_kept(folder: Path) -> None:
     paint = settings(folder, {}).open()
-    assert isinstance(paint, redraw.PipelineRedraw)
+    assert isinstance(paint, inference.PipelineRedraw)
     assert isinstance(paint.pipe.scheduler, DDIMScheduler)

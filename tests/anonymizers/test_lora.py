@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cldmray.anonymizers import lora, redraw
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion import Diffusion
-from cldmray.anonymizers.lora import USUAL_FILE, Lora
+from cldmray.anonymizers.diffusion import inference, lora
+from cldmray.anonymizers.diffusion.lora import USUAL_FILE, Lora
+from cldmray.anonymizers.diffusion.settings import Diffusion
 from cldmray.errors import BadInputError, MissingDependencyError
 
 LAYER = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -111,7 +111,7 @@ class TestMerge:
         for scale in (None, 0.5):
             one = None if scale is None else Lora(str(adapter), scale=scale)
             paint = settings(folder, one).open()
-            assert isinstance(paint, redraw.PipelineRedraw)
+            assert isinstance(paint, inference.PipelineRedraw)
             weights[scale] = paint.pipe.unet.get_submodule(LAYER).weight
             assert type(paint.pipe.unet.get_submodule(LAYER)) is torch.nn.Linear
         torch.manual_seed(0)

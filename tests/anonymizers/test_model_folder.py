@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from cldmray import hashing
-from cldmray.anonymizers import cldm, hub, model_folder
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion import Control, Diffusion
+from cldmray.anonymizers.diffusion import hub, model_folder
+from cldmray.anonymizers.diffusion.settings import Control, Diffusion
 from cldmray.conditions import Canny
 from cldmray.errors import BadInputError
+from cldmray.models import cldm
 
 CANNY = Control(Canny(), "controlnet-canny")
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.pictures import Pictures
+from cldmray.anonymizers.precomputed import Pictures
 from cldmray.errors import BadInputError
 from cldmray.faces.folder import FolderFaces
 from cldmray.hashing import sample_id

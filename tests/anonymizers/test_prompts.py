@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from cldmray.anonymizers import prompts
+from cldmray.anonymizers.diffusion import prompts
 
 CHOICES = {"style": ["candid", "studio"], "light": ["sun", "lamp", "window"], "unused": ["x"]}
 PROMPT = "a {style} photo, {light}"

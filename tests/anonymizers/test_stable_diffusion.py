@@ -10,14 +10,15 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny, PNDMScheduler, UNet2DConditionModel
 
-from cldmray.anonymizers import cldm, pipeline, prompts, redraw
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.batching import InBatches
-from cldmray.anonymizers.diffusion import Control, Diffusion
+from cldmray.anonymizers.diffusion import inference, loading, prompts
+from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.arrays import Pictures
 from cldmray.conditions import Canny, Coarse, SoftEdge
 from cldmray.errors import BadInputError
-from cldmray.faces.records import Pictures
 from cldmray.faces.regions import ellipse
+from cldmray.models import cldm
 
 SCALES = {"canny": 1.0, "depth": 0.7, "hed": 0.1, "lineart": 0.4, "normal": 0.3}
 CONDITIONS = {
@@ -87,9 +88,9 @@ def furthest(first: Pictures, second: Pictures) -> int:
     return int(np.abs(first.astype(int) - second.astype(int)).max())
 
 
-def opened(anonymizer: Diffusion) -> redraw.PipelineRedraw:
+def opened(anonymizer: Diffusion) -> inference.PipelineRedraw:
     paint = anonymizer.open()
-    assert isinstance(paint, redraw.PipelineRedraw)
+    assert isinstance(paint, inference.PipelineRedraw)
     return paint
 
 
@@ -152,7 +153,7 @@ class TestPrompts:
     def test_encoded_once_and_the_encoder_is_freed(
         self, sd: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        kind = pipeline.diffusers.StableDiffusionPipeline
+        kind = loading.diffusers.StableDiffusionPipeline
         encoded: list[str] = []
         encode = kind.encode_prompt
 

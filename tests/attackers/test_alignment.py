@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cldmray.attackers.alignment import TEMPLATE, crop_matrix, similarity, warp
+from cldmray.detection.alignment import TEMPLATE, crop_matrix, similarity, warp
 from cldmray.errors import BadInputError
 
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])

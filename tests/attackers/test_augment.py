@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cldmray.attackers.augment import augment, augmentation
+from cldmray.attackers.nn.augment import augment, augmentation
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cldmray.attackers import backbones
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder
-from cldmray.attackers.ladder import ClearTrained
+from cldmray.attackers.contrastive import ClearTrained
+from cldmray.attackers.nn import backbones
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
 from cldmray.errors import ConfigError, MissingDependencyError
 
 

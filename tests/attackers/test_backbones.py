@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cldmray.attackers import backbones
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
-from cldmray.attackers.ladder import Adaptive, TrainingConfig
-from cldmray.attackers.objectives import objective
-from cldmray.attackers.pairs import PairSet
+from cldmray.attackers.contrastive import Adaptive
+from cldmray.attackers.nn import backbones
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.nn.objectives import objective
+from cldmray.attackers.nn.pairs import PairSet
+from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.errors import ConfigError
 from cldmray.hashing import describe
 

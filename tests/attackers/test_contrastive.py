@@ -9,11 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cldmray.attackers.contrastive import (
-    distributed_guided,
-    distributed_nt_xent,
-    nt_xent,
-)
+from cldmray.attackers.nn.losses import distributed_guided, distributed_nt_xent, nt_xent
 
 TEMPERATURE = 0.1
 BATCH = 6

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cldmray.attackers import zoo
-from cldmray.attackers.detector import Detection, YuNet, _best
+from cldmray.detection import model_files
+from cldmray.detection.yunet import Detection, YuNet, _best
 from cldmray.errors import MissingDependencyError
 from cldmray.faces.decode import decode
 from cldmray.faces.lfw import LfwFaces
@@ -79,6 +79,6 @@ def test_a_wrong_threshold_is_refused(threshold):
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(zoo, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(model_files, "PACKAGE", "no_such_package")
     with pytest.raises(MissingDependencyError, match=r"cldmray\[recognizer\]"):
         YuNet().detect(np.zeros((1, 64, 64, 3), np.uint8))

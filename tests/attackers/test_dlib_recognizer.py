@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cldmray.attackers import dlib_recognizer
-from cldmray.attackers.alignment import TEMPLATE, similarity
-from cldmray.attackers.dlib_recognizer import DlibResNet
-from cldmray.attackers.recognizer import SFace
+from cldmray.detection.alignment import TEMPLATE, similarity
 from cldmray.errors import BadInputError, MissingDependencyError
 from cldmray.faces.decode import decode
 from cldmray.hashing import describe
+from cldmray.recognizers import dlib as dlib_recognizer
+from cldmray.recognizers.dlib import DlibResNet
+from cldmray.recognizers.sface import SFace
 
 CROP = (61, 56, 189, 184)
 

@@ -6,10 +6,11 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from cldmray import hashing
-from cldmray.attackers.edge_match import EdgeMatch
+from cldmray.arrays import Pictures
+from cldmray.attackers.condition_match import EdgeMatch
 from cldmray.conditions import NoCondition, SoftEdge
 from cldmray.conditions.base import Condition
-from cldmray.faces.records import Pictures, decode_pictures
+from cldmray.faces.records import decode_pictures
 from cldmray.faces.synthetic import SyntheticFaces
 
 

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
-from cldmray.faces.records import Pictures
-from cldmray.torch_layout import to_unit_range
+from cldmray.arrays import Pictures, to_unit_range
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
 
 TINY = EncoderConfig(width=8, dimensions=16, pool=2)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from cldmray.attackers.fusion import Fusion, fit_weights, normalised
+from cldmray.attackers.score_fusion import Fusion, fit_weights
+from cldmray.gallery.fused_scores import normalised
 
 
 class TestNormalised:

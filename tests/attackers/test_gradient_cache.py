@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cldmray.attackers.contrastive import distributed_guided, distributed_nt_xent, nt_xent
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder
-from cldmray.attackers.gradient_cache import GradientCache
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.nn.gradient_cache import GradientCache
+from cldmray.attackers.nn.losses import distributed_guided, distributed_nt_xent, nt_xent
 
 BATCH = 6
 TEMPERATURE = 0.1

@@ -1,18 +1,13 @@
 import pytest
 
 from cldmray import hashing
-from cldmray.attackers.edge_match import EdgeMatch
-from cldmray.attackers.encoder import EncoderConfig
-from cldmray.attackers.ladder import (
-    Adaptive,
-    ClearTrained,
-    EdgeProxy,
-    Rung,
-    TrainingConfig,
-    training_order,
-)
-from cldmray.attackers.off_the_shelf import OffTheShelf
-from cldmray.attackers.teacher_guided import TeacherGuided
+from cldmray.attackers.base import Rung, training_order
+from cldmray.attackers.condition_match import EdgeMatch
+from cldmray.attackers.contrastive import Adaptive, ClearTrained, EdgeProxy
+from cldmray.attackers.distilled import TeacherGuided
+from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.training import TrainingConfig
+from cldmray.attackers.pretrained import OffTheShelf
 from cldmray.conditions.canny import Canny
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cldmray.attackers.contrastive import distributed_guided, nt_xent
-from cldmray.attackers.ladder import TrainingConfig
-from cldmray.attackers.objectives import Contrast, Guidance, objective, person_means
-from cldmray.attackers.pairs import PairSet
+from cldmray.attackers.nn.losses import distributed_guided, nt_xent
+from cldmray.attackers.nn.objectives import Contrast, Guidance, objective, person_means
+from cldmray.attackers.nn.pairs import PairSet
+from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.errors import BadInputError
 
 PEOPLE = np.repeat(np.arange(6), 3)

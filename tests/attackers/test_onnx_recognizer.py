@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.attackers.encoder import EncoderConfig
-from cldmray.attackers.off_the_shelf import OffTheShelf
-from cldmray.attackers.onnx_recognizer import OnnxRecognizer
-from cldmray.attackers.recognizer import SFace
-from cldmray.attackers.teacher_guided import TeacherGuided
-from cldmray.attackers.zoo import SFACE, model_file
+from cldmray.attackers.distilled import TeacherGuided
+from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.pretrained import OffTheShelf
+from cldmray.detection.model_files import SFACE, model_file
 from cldmray.errors import BadInputError, ConfigError
+from cldmray.recognizers.onnx import OnnxRecognizer
+from cldmray.recognizers.sface import SFace
 
 onnx = pytest.importorskip("onnx", reason="needs the extra recognizer")
 pytest.importorskip("onnxruntime", reason="needs the extra recognizer")

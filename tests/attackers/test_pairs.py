@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cldmray.attackers.pairs import PairSampler, PairSet, Validation
-from cldmray.attackers.recognizer import Embeddings
+from cldmray.arrays import Pictures
+from cldmray.attackers.nn.pairs import PairSampler, PairSet, Validation
 from cldmray.errors import BadInputError
-from cldmray.faces.records import Pictures
+from cldmray.recognizers.base import Embeddings
 
 PEOPLE = [0, 0, 0, 1, 1, 2, 3, 3, 3, 3]
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.attackers import zoo
-from cldmray.attackers.alignment import TEMPLATE
-from cldmray.attackers.detector import Detection, YuNet
-from cldmray.attackers.recognizer import SAME_PERSON, Recognizer, SFace
+from cldmray.arrays import Pictures
+from cldmray.detection import model_files
+from cldmray.detection.alignment import TEMPLATE
+from cldmray.detection.yunet import Detection, YuNet
 from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
 from cldmray.faces.decode import decode
-from cldmray.faces.records import Pictures
 from cldmray.hashing import describe
+from cldmray.recognizers.base import SAME_PERSON, Recognizer
+from cldmray.recognizers.sface import SFace
 
 CROP = (61, 56, 189, 184)
 
@@ -150,11 +151,11 @@ class TestSFace:
     def test_without_the_extra_it_says_what_to_install(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(zoo, "PACKAGE", "no_such_package")
+        monkeypatch.setattr(model_files, "PACKAGE", "no_such_package")
         with pytest.raises(MissingDependencyError, match=r"cldmray\[recognizer\]"):
             SFace().embed(noise(1))
 
 
 def test_a_missing_package_is_named() -> None:
     with pytest.raises(MissingDependencyError, match=r"no_such_package.*cldmray\[recognizer\]"):
-        zoo.load_module("no_such_package")
+        model_files.load_module("no_such_package")

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder
-from cldmray.attackers.sface_student import SFaceStudent, SlopedUnit
-from cldmray.attackers.sface_torch import SIDE, load_sface
-from cldmray.attackers.zoo import SFACE, model_file
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.nn.sface_student import SFaceStudent, SlopedUnit
+from cldmray.detection.model_files import SFACE, model_file
 from cldmray.errors import ConfigError
+from cldmray.recognizers.sface_network import SIDE, load_sface
 
 
 def test_a_sloped_unit_is_a_parametric_relu_whose_slopes_stay() -> None:

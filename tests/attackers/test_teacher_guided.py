@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 
 from cldmray import hashing
-from cldmray.attackers import zoo
-from cldmray.attackers.encoder import EncoderConfig
-from cldmray.attackers.off_the_shelf import OffTheShelf
-from cldmray.attackers.recognizer import Recognizer, SFace
-from cldmray.attackers.teacher_guided import (
+from cldmray.attackers.distilled import (
     EdgeProxyTeacher,
     EdgesOfAnonymized,
     TaughtRung,
     TeacherGuided,
 )
+from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.pretrained import OffTheShelf
 from cldmray.conditions import Canny
+from cldmray.detection import model_files
 from cldmray.errors import ConfigError, MissingDependencyError
 from cldmray.faces.records import ATTACKER, BACKGROUND
+from cldmray.recognizers.base import Recognizer
+from cldmray.recognizers.sface import SFace
 
 RUNGS = [
     TeacherGuided(),
@@ -67,7 +68,7 @@ def test_the_student_must_have_the_length_of_the_teacher() -> None:
 def test_a_missing_extra_is_found_by_the_check(
     rung: OffTheShelf | TaughtRung, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zoo, "PACKAGE", "cldmray_has_no_such_package")
+    monkeypatch.setattr(model_files, "PACKAGE", "cldmray_has_no_such_package")
     with pytest.raises(MissingDependencyError, match=r"pip install 'cldmray\[recognizer\]'"):
         rung.check()
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder
-from cldmray.attackers.ladder import TrainingConfig
-from cldmray.attackers.objectives import objective
-from cldmray.attackers.pairs import PairSet
-from cldmray.attackers.training import (
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.nn.objectives import objective
+from cldmray.attackers.nn.pairs import PairSet
+from cldmray.attackers.nn.training import (
+    TrainingConfig,
     learning_rate,
     optimizer_of,
     starting_encoder,

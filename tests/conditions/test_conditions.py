@@ -6,15 +6,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from cldmray.conditions import (
-    Canny,
-    Coarse,
-    Condition,
-    ControlNetAux,
-    NoCondition,
-    SoftEdge,
-)
-from cldmray.faces.records import Pictures
+from cldmray.arrays import Pictures
+from cldmray.conditions import Canny, Coarse, Condition, ControlNetAux, NoCondition, SoftEdge
 
 CONF = Path(__file__).parents[2] / "conf" / "condition"
 

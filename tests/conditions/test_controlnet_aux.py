@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from cldmray.arrays import Pictures
 from cldmray.conditions import Coarse, ControlNetAux, controlnet_aux
 from cldmray.errors import ConfigError, MissingDependencyError
-from cldmray.faces.records import Pictures
 
 CANNY = """
 import cv2

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from cldmray.arrays import to_unit_range
 from cldmray.conditions import Depth
 from cldmray.conditions.depth import EMBEDDED_FOLDER, load_depth
-from cldmray.conditions.depth_card import save_depth
 from cldmray.conditions.depth_network import DepthArchitecture, DepthNetwork, depth_loss
 from cldmray.errors import BadInputError
-from cldmray.torch_layout import to_unit_range
+from cldmray.models.depth_card import save_depth
 
 TINY = DepthArchitecture(size=16, channels=(8, 8, 16))
 SETTINGS = {

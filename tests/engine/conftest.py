@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from ray.data.datasource import WriteResult
 
+from cldmray.engine.artifacts import RecordsSink, StageTable, read_manifest
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.tables import RecordsSink, StageTable, read_manifest
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, FACES
 from cldmray.faces.synthetic import SyntheticFaces
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cldmray.attackers.encoder import EncoderConfig
-from cldmray.attackers.ladder import ClearTrained, TrainingConfig
-from cldmray.attackers.pairs import PairSet, Validation
-from cldmray.engine.attack_training import fit_encoder, learning_curve, load_encoder
+from cldmray.attackers.contrastive import ClearTrained
+from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.pairs import PairSet, Validation
+from cldmray.attackers.nn.training import TrainingConfig
+from cldmray.engine.artifacts import StageTable, read_manifest
+from cldmray.engine.attacker_training import fit_encoder, learning_curve, load_encoder
 from cldmray.engine.cluster import EngineConfig, connect
-from cldmray.engine.tables import StageTable, read_manifest
 
 PAUSE = 5.0
 PEOPLE, BATCH = 9, 7

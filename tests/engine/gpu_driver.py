@@ -10,9 +10,10 @@ import pyarrow as pa
 import ray
 
 from cldmray.anonymizers.base import Anonymizer, Batch, Redraw
+from cldmray.arrays import Pictures
 from cldmray.engine.anonymize import redraw_stream
 from cldmray.engine.cluster import EngineConfig
-from cldmray.faces.records import Pictures, decode_pictures, encode_pictures
+from cldmray.faces.records import decode_pictures, encode_pictures
 
 COUNT = 70
 

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import ray
 from torch import Tensor
 
-from cldmray.attackers.inversion.base import Inversion, InversionBatch, Inverter, Seeds
-from cldmray.attackers.inversion.unet import UNetInversion, UNetInverter
-from cldmray.attackers.recognizer import Recognizer
-from cldmray.attackers.training import Call
-from cldmray.faces.records import Pictures
+from cldmray.arrays import Pictures
+from cldmray.attackers.nn.training import Call
+from cldmray.attackers.reconstruction.base import Inversion, InversionBatch, Inverter, Seeds
+from cldmray.attackers.reconstruction.unet import UNetInversion, UNetInverter
+from cldmray.recognizers.base import Recognizer
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

@@ -13,17 +13,23 @@ import numpy as np
 import ray
 from torch import Tensor
 
-from cldmray.attackers.inversion.base import InversionBatch, InversionTraining
-from cldmray.attackers.inversion.pairs import InversionPairs
-from cldmray.attackers.inversion.unet import UNetInversion, UNetInverter
-from cldmray.attackers.recognizer import Recognizer
-from cldmray.attackers.training import Call
+from cldmray.arrays import Pictures
+from cldmray.attackers.nn.training import Call
+from cldmray.attackers.reconstruction.base import InversionBatch, InversionTraining
+from cldmray.attackers.reconstruction.pairs import InversionPairs
+from cldmray.attackers.reconstruction.unet import UNetInversion, UNetInverter
 from cldmray.engine.cluster import EngineConfig, connect
-from cldmray.engine.inversion_data import Queried
-from cldmray.engine.inversion_search import Candidate, Material, read_trials, search
-from cldmray.engine.search_space import Dimension, SearchSettings
+from cldmray.engine.reconstruction_training import Queried
 from cldmray.engine.stages import Stages
-from cldmray.faces.records import Pictures
+from cldmray.engine.tuning import (
+    Candidate,
+    Dimension,
+    Material,
+    SearchSettings,
+    read_trials,
+    search,
+)
+from cldmray.recognizers.base import Recognizer
 
 TRIALS, STEPS = 4, 3
 

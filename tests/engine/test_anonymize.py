@@ -12,23 +12,24 @@ import torch
 from cldmray import hashing
 from cldmray.anonymizers import memory
 from cldmray.anonymizers.base import Anonymizer, Batch, Redraw
-from cldmray.anonymizers.blur import Blur
+from cldmray.anonymizers.baselines import Blur
 from cldmray.anonymizers.k_same import KSame
-from cldmray.anonymizers.pictures import Pictures
+from cldmray.anonymizers.precomputed import Pictures
+from cldmray.arrays import Pictures as Images
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
 from cldmray.engine.anonymize import (
     AnonymizerActor,
     Prepare,
     anonymize,
+    anonymize_groups,
     evaluation_draws,
     raw_column,
     raw_pictures,
 )
+from cldmray.engine.artifacts import StageTable, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.failures import own_errors
-from cldmray.engine.group_anonymize import anonymize_groups
-from cldmray.engine.tables import StageTable, read_manifest
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     ANONYMIZED,
@@ -39,7 +40,6 @@ from cldmray.faces.records import (
     FACES,
     decode_pictures,
 )
-from cldmray.faces.records import Pictures as Images
 
 SEED = 11
 DRAWS = {EVALUATION: 1, ATTACKER: 2}

@@ -8,16 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cldmray.attackers.encoder import EncoderConfig
-from cldmray.attackers.ladder import Adaptive, ClearTrained, EdgeProxy, TrainingConfig
-from cldmray.attackers.teacher_guided import (
-    EdgeProxyTeacher,
-    EdgesOfAnonymized,
-    TeacherGuided,
-)
+from cldmray.attackers.contrastive import Adaptive, ClearTrained, EdgeProxy
+from cldmray.attackers.distilled import EdgeProxyTeacher, EdgesOfAnonymized, TeacherGuided
+from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.conditions.canny import Canny
-from cldmray.engine.attack_data import pair_set, validation_set
-from cldmray.engine.tables import StageTable
+from cldmray.engine.artifacts import StageTable
+from cldmray.engine.attacker_training import pair_set, validation_set
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     ANONYMIZED,

@@ -11,22 +11,24 @@ import pytest
 import torch
 
 from cldmray import storage
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
-from cldmray.attackers.ladder import ClearTrained, TrainingConfig
-from cldmray.attackers.pairs import Validation
-from cldmray.attackers.recognizer import Embeddings
-from cldmray.engine.attack_data import pair_set, validation_set
-from cldmray.engine.attack_training import (
+from cldmray.arrays import Pictures
+from cldmray.attackers.contrastive import ClearTrained
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.nn.pairs import Validation
+from cldmray.attackers.nn.training import TrainingConfig
+from cldmray.engine.artifacts import StageTable, read_manifest
+from cldmray.engine.attacker_training import (
     WEIGHTS,
     check_converged,
     fit_encoder,
     learning_curve,
     load_encoder,
+    pair_set,
+    validation_set,
 )
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.tables import StageTable, read_manifest
 from cldmray.errors import BadInputError, CldmrayError
-from cldmray.faces.records import Pictures
+from cldmray.recognizers.base import Embeddings
 
 TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
 STEPS = TrainingConfig(steps=4, batch=4, warmup=1, validate_every=2, precision="fp32", augment=1.0)

@@ -18,32 +18,31 @@ from safetensors.torch import save
 
 from cldmray import storage
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.blur import Blur
-from cldmray.attackers.encoder import EncoderConfig
-from cldmray.attackers.ladder import (
-    Adaptive,
-    ClearTrained,
-    EdgeProxy,
-    ReadyRung,
-    TrainedRung,
+from cldmray.anonymizers.baselines import Blur
+from cldmray.arrays import Pictures
+from cldmray.attackers.base import ReadyRung, TrainedRung
+from cldmray.attackers.contrastive import Adaptive, ClearTrained, EdgeProxy
+from cldmray.attackers.distilled import EdgeProxyTeacher, TaughtRung, TeacherGuided
+from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.objectives import objective
+from cldmray.attackers.nn.training import (
     TrainingConfig,
+    optimizer_of,
+    starting_encoder,
+    training_steps,
 )
-from cldmray.attackers.objectives import objective
-from cldmray.attackers.teacher_guided import EdgeProxyTeacher, TaughtRung, TeacherGuided
-from cldmray.attackers.training import optimizer_of, starting_encoder, training_steps
 from cldmray.conditions.canny import Canny
-from cldmray.engine.attack_data import pair_set
-from cldmray.engine.attack_training import WEIGHTS
+from cldmray.engine.artifacts import Manifest, StageTable
+from cldmray.engine.attacker_training import WEIGHTS, pair_set
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.embed import ORIGINAL, EmbedActor
-from cldmray.engine.tables import Manifest, StageTable
-from cldmray.evaluation import view_of
+from cldmray.engine.embed import EmbedActor
+from cldmray.evaluation.identification import view_of
 from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
     EVALUATION,
     FACES,
-    Pictures,
+    ORIGINAL,
     decode_pictures,
     embeddings_schema,
     encode_pictures,

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cldmray.engine import attribute_probe
-from cldmray.engine.attribute_probe import Probe, fit_probe, fit_probes, small_pictures
+from cldmray.engine import utility
+from cldmray.engine.utility import Probe, fit_probe, fit_probes, small_pictures
 from cldmray.faces.records import ATTACKER, EVALUATION, FACES, encode_picture
 
 
@@ -78,9 +78,9 @@ def test_only_attacker_people_with_a_known_value_teach(write_table, tmp_path):
 def test_the_number_of_pictures_is_bounded(write_table, tmp_path, monkeypatch):
     faces = table(write_table, tmp_path, [20, 200] * 4, [ATTACKER] * 8)
     seen = []
-    monkeypatch.setattr(attribute_probe, "MOST_PICTURES", 3)
+    monkeypatch.setattr(utility, "MOST_PICTURES", 3)
     monkeypatch.setattr(
-        attribute_probe, "fit_probe", lambda name, features, labels: seen.append(len(labels))
+        utility, "fit_probe", lambda name, features, labels: seen.append(len(labels))
     )
     groups = pa.table({"identity": [f"p{i}" for i in range(8)], "tone": ["a", "b"] * 4})
     assert fit_probes(faces, groups) == []

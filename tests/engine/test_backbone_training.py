@@ -9,14 +9,21 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
-from cldmray.attackers.ladder import ClearTrained, TrainingConfig
-from cldmray.engine.attack_data import pair_set, validation_set
-from cldmray.engine.attack_training import WEIGHTS, check_training, fit_encoder, load_encoder
+from cldmray.arrays import Pictures
+from cldmray.attackers.contrastive import ClearTrained
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.nn.training import TrainingConfig
+from cldmray.engine.artifacts import Manifest, StageTable, read_manifest
+from cldmray.engine.attacker_training import (
+    WEIGHTS,
+    check_training,
+    fit_encoder,
+    load_encoder,
+    pair_set,
+    validation_set,
+)
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.tables import Manifest, StageTable, read_manifest
 from cldmray.errors import ConfigError
-from cldmray.faces.records import Pictures
 
 STEPS = TrainingConfig(steps=2, batch=4, warmup=1, validate_every=2, precision="fp32")
 

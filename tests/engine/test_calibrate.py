@@ -2,11 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from cldmray.anonymizers.blur import Blur
-from cldmray.anonymizers.copy import Copy
-from cldmray.anonymizers.diffusion import Diffusion
-from cldmray.engine.calibrate import calibrate
+from cldmray.anonymizers.baselines import Blur, Copy
+from cldmray.anonymizers.diffusion.settings import Diffusion
 from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.cost import calibrate
 from cldmray.errors import BadInputError
 from cldmray.faces.folder import FolderFaces
 from cldmray.faces.synthetic import SyntheticFaces

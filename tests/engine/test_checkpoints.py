@@ -9,8 +9,8 @@ import pytest
 from ray.train import Checkpoint
 from ray.train.torch import TorchTrainer
 
-from cldmray.engine.checkpoints import attacker_trainer, last_checkpoint
 from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.training import attacker_trainer, last_checkpoint
 
 
 @pytest.mark.parametrize("ours", [True, False])

@@ -3,8 +3,7 @@ from typing import Any
 import pytest
 
 from cldmray import storage
-from cldmray.engine.chosen import chosen_rows, chosen_table
-from cldmray.engine.tables import StageTable
+from cldmray.engine.artifacts import StageTable, chosen_rows, chosen_table
 
 COLUMNS = ["sample_id", "image"]
 

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.anonymizers import cldm
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion import Control, Diffusion
+from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.arrays import Pictures, to_unit_range
 from cldmray.conditions import Canny, SoftEdge
-from cldmray.engine import cldm_training
-from cldmray.engine.cldm_training import CldmTraining, train_cldm
-from cldmray.engine.phases import Fitted, PhaseConfig
 from cldmray.errors import BadInputError
-from cldmray.faces.records import Pictures, decode_pictures
+from cldmray.faces.records import decode_pictures
 from cldmray.faces.synthetic import SyntheticFaces
-from cldmray.torch_layout import to_unit_range
+from cldmray.models import cldm, cldm_training
+from cldmray.models.cldm_training import CldmTraining, train_cldm
+from cldmray.models.phases import Fitted, PhaseConfig
 
 TINY = cldm.CldmArchitecture(
     size=64,

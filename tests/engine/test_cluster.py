@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cldmray.engine.checkpoints import attacker_trainer, worker_range
 from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.training import attacker_trainer, worker_range
 
 ELASTIC = EngineConfig(actors=2, max_actors=6, train_workers=1, max_train_workers=4)
 

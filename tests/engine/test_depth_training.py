@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from cldmray.conditions.depth_network import DepthArchitecture
-from cldmray.engine.depth_training import DepthTraining, disturb, render_people, train_depth
-from cldmray.engine.phases import PhaseConfig, Share
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.faces.synthetic.scene import relative_depth, render
+from cldmray.models.depth_training import DepthTraining, disturb, render_people, train_depth
+from cldmray.models.phases import PhaseConfig, Share
 
 PHASE = PhaseConfig(steps=4, batch=8, learning_rate=1e-3, warmup=1)
 

@@ -11,20 +11,22 @@ import torch
 from safetensors.torch import save
 
 from cldmray import storage
-from cldmray.attackers.edge_match import EdgeMatch
-from cldmray.attackers.encoder import EncoderConfig, FaceEncoder, embed
-from cldmray.attackers.ladder import ClearTrained, EdgeProxy, ReadyRung, Rung
-from cldmray.attackers.off_the_shelf import OffTheShelf
+from cldmray.attackers.base import ReadyRung, Rung
+from cldmray.attackers.condition_match import EdgeMatch
+from cldmray.attackers.contrastive import ClearTrained, EdgeProxy
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.pretrained import OffTheShelf
 from cldmray.conditions.canny import Canny
-from cldmray.engine.attack_training import WEIGHTS
+from cldmray.engine.artifacts import Manifest, StageTable, read_manifest
+from cldmray.engine.attacker_training import WEIGHTS
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.embed import ORIGINAL, EmbedActor, embed_views, region_view
-from cldmray.engine.tables import Manifest, StageTable, read_manifest
+from cldmray.engine.embed import EmbedActor, embed_views, region_view
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
     EVALUATION,
+    ORIGINAL,
     decode_pictures,
     embedding_matrix,
     embeddings_schema,

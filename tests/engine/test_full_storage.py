@@ -9,14 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cldmray.anonymizers.copy import Copy
+from cldmray.anonymizers.baselines import Copy
 from cldmray.engine.anonymize import anonymize
-from cldmray.engine.checkpoints import attacker_trainer, last_checkpoint
+from cldmray.engine.artifacts import StageTable
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.faces import load_faces
 from cldmray.engine.failures import own_errors
 from cldmray.engine.stages import Stages
-from cldmray.engine.tables import StageTable
+from cldmray.engine.training import attacker_trainer, last_checkpoint
 from cldmray.errors import StorageError
 from cldmray.faces.records import EVALUATION
 from cldmray.faces.synthetic import SyntheticFaces

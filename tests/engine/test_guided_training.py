@@ -9,22 +9,29 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cldmray.attackers.encoder import EncoderConfig
-from cldmray.attackers.ladder import ReadyRung, TrainingConfig
-from cldmray.attackers.teacher_guided import TeacherGuided
-from cldmray.engine.attack_data import pair_set, validation_set
-from cldmray.engine.attack_training import fit_encoder, learning_curve, load_encoder
+from cldmray.arrays import Pictures
+from cldmray.attackers.base import ReadyRung
+from cldmray.attackers.distilled import TeacherGuided
+from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.training import TrainingConfig
+from cldmray.engine.artifacts import StageTable, read_manifest
+from cldmray.engine.attacker_training import (
+    fit_encoder,
+    learning_curve,
+    load_encoder,
+    pair_set,
+    validation_set,
+)
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.embed import ORIGINAL, embed_views
-from cldmray.engine.tables import StageTable, read_manifest
-from cldmray.evaluation import view_of
+from cldmray.engine.embed import embed_views
+from cldmray.evaluation.identification import view_of
 from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
     ATTACKER_VALIDATION,
     EVALUATION,
     FACES,
-    Pictures,
+    ORIGINAL,
     embeddings_schema,
     encode_picture,
 )

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from cldmray.engine.inversion_search import WORST, reached
-from cldmray.engine.search_space import Dimension, SearchSettings
+from cldmray.engine.tuning import WORST, Dimension, SearchSettings, reached
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS, STEPS = 4, 3

@@ -9,18 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.attackers.inversion.base import InversionTraining
-from cldmray.attackers.inversion.controls import MeanFaceInversion
-from cldmray.attackers.inversion.pairs import within_budget
-from cldmray.attackers.inversion.training import fit
-from cldmray.attackers.inversion.unet import UNetInversion
-from cldmray.attackers.recognizer import Recognizer
+from cldmray.attackers.reconstruction.base import InversionTraining
+from cldmray.attackers.reconstruction.controls import MeanFaceInversion
+from cldmray.attackers.reconstruction.pairs import within_budget
+from cldmray.attackers.reconstruction.training import fit
+from cldmray.attackers.reconstruction.unet import UNetInversion
+from cldmray.engine.artifacts import StageTable
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.inversion_data import queried
-from cldmray.engine.inversion_loop import InversionLoop, check_converged, check_validation
-from cldmray.engine.inversion_training import fit_inverter, fitted_inverter, inversion_curve
+from cldmray.engine.reconstruction_training import (
+    InversionLoop,
+    check_converged,
+    check_validation,
+    fit_inverter,
+    fitted_inverter,
+    inversion_curve,
+    queried,
+)
 from cldmray.engine.stages import Stages
-from cldmray.engine.tables import StageTable
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.faces.records import (
     ANONYMIZED,
@@ -30,6 +35,7 @@ from cldmray.faces.records import (
     decode_pictures,
     encode_pictures,
 )
+from cldmray.recognizers.base import Recognizer
 
 STEPS = InversionTraining(steps=6, batch=4, warmup=1, validate_every=2, precision="fp32")
 TINY = UNetInversion(widths=(8, 8), identity=0, perceptual=0, training=STEPS)

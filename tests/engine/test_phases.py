@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from cldmray.engine.cldm_training import CldmTraining
-from cldmray.engine.phases import PhaseConfig, Share, learning_rate
+from cldmray.models.cldm_training import CldmTraining
+from cldmray.models.phases import PhaseConfig, Share, learning_rate
 
 PHASE = PhaseConfig(steps=100, batch=10, learning_rate=0.1, warmup=5, decay_from=0.4)
 

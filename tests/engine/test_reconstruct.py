@@ -8,16 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cldmray.attackers.inversion.rung import InversionRung
+from cldmray.attackers.reconstruction.attacker import InversionRung
+from cldmray.engine.artifacts import Manifest, StageTable, read_manifest
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.inversion_loop import WEIGHTS
 from cldmray.engine.reconstruct import (
     ReconstructActor,
     reconstruct,
     reconstruction_seed,
     reconstructions_schema,
 )
-from cldmray.engine.tables import Manifest, StageTable, read_manifest
+from cldmray.engine.reconstruction_training import WEIGHTS
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     ANONYMIZED,
@@ -36,7 +36,7 @@ def rung(stubs: Any) -> InversionRung:
 
 @pytest.fixture
 def fitted(rung: InversionRung, tmp_path: Path) -> StageTable:
-    from cldmray.attackers.inversion.training import save_inverter
+    from cldmray.attackers.reconstruction.training import save_inverter
 
     folder = tmp_path / "fitted"
     folder.mkdir()

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from cldmray import storage
-from cldmray.anonymizers.blur import Blur
+from cldmray.anonymizers.baselines import Blur
+from cldmray.engine.artifacts import Manifest, StageTable, commit, read_manifest
 from cldmray.engine.stages import Stages
-from cldmray.engine.tables import Manifest, StageTable, commit, read_manifest
 from cldmray.errors import CldmrayError
 
 

@@ -8,15 +8,15 @@ import pytest
 
 from cldmray import hashing
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion import Control, Diffusion
+from cldmray.anonymizers.diffusion.settings import Control, Diffusion
 from cldmray.conditions import Canny
 from cldmray.engine.anonymize import SHOWN, anonymize
+from cldmray.engine.artifacts import StageTable, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.swap import SWAPPED, people_in_pairs, swap_conditions, swap_photos
-from cldmray.engine.tables import StageTable, read_manifest
 from cldmray.errors import BadInputError
+from cldmray.evaluation.ablation import scaled
 from cldmray.faces.records import EVALUATION, FACES, decode_pictures
-from cldmray.families import scaled
 
 SEED = 4
 

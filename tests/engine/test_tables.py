@@ -7,8 +7,7 @@ import ray
 from ray.data.datasource import WriteResult
 
 from cldmray import storage
-from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.tables import (
+from cldmray.engine.artifacts import (
     MANIFEST,
     Manifest,
     RecordsSink,
@@ -17,6 +16,7 @@ from cldmray.engine.tables import (
     commit,
     read_manifest,
 )
+from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError
 from cldmray.faces.records import ANONYMIZED, EVALUATION, FACES, REJECTED, embeddings_schema
 

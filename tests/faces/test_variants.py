@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from cldmray.faces.records import Pictures, decode_pictures
+from cldmray.arrays import Pictures
+from cldmray.faces.records import decode_pictures
 from cldmray.faces.synthetic import SyntheticFaces
-from cldmray.faces.variants import picture_variants
+from cldmray.models.variants import picture_variants
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from cldmray.attackers.fusion import normalised
 from cldmray.errors import BadInputError
-from cldmray.gallery.fused import FusedScores, stacked
+from cldmray.gallery.fused_scores import FusedScores, normalised, stacked
 from cldmray.gallery.ranking import rank_scores
 from cldmray.gallery.scores import ScoreBlock, Scores
 

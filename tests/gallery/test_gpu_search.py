@@ -9,8 +9,8 @@ import pytest
 
 from cldmray.gallery import gpu_search, index
 from cldmray.gallery.index import Codes, Floats, GalleryIndex, load_faiss
+from cldmray.gallery.protocols import Embedded
 from cldmray.gallery.ranking import rank_probes
-from cldmray.gallery.references import Embedded
 
 
 def unit(rows: int, seed: int, dimensions: int = 8) -> Floats:

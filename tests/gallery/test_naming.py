@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.gallery import naming
-from cldmray.gallery.naming import rank_named
-from cldmray.gallery.ranking import Embedded, rank_probes
+from cldmray.gallery import ranking
+from cldmray.gallery.ranking import Embedded, rank_named, rank_probes
 
 
 def embedded(people: int = 7, seed: int = 0, spread: float = 0.6) -> tuple[Embedded, Embedded]:
@@ -40,7 +39,7 @@ def by_loop(probes: Embedded, photos: Embedded, left_out: list[tuple[str, ...]])
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("cells", [10, 10**6])
 def test_equals_the_loop(seed: int, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(naming, "CELLS", cells)
+    monkeypatch.setattr(ranking, "CELLS", cells)
     probes, photos = embedded(seed=seed)
     rng = np.random.default_rng(seed)
     named = Embedded(probes.sample_ids, rng.permutation(probes.identities), probes.vectors)

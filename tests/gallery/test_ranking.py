@@ -6,8 +6,8 @@ import numpy.typing as npt
 import pytest
 
 from cldmray.errors import BadInputError
+from cldmray.gallery.protocols import REFERENCES, Embedded, Gallery, Protocol
 from cldmray.gallery.ranking import Ranks, rank_probes
-from cldmray.gallery.references import REFERENCES, Embedded, Gallery, Protocol
 from cldmray.hashing import unit_hash
 
 GRID = list(product(get_args(Protocol), get_args(Gallery)))

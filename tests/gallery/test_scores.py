@@ -9,15 +9,9 @@ import numpy.typing as npt
 import pytest
 
 from cldmray.errors import BadInputError
+from cldmray.gallery.protocols import REFERENCES, Embedded, Gallery, Protocol
 from cldmray.gallery.ranking import rank_scores
-from cldmray.gallery.references import REFERENCES, Embedded, Gallery, Protocol
-from cldmray.gallery.scores import (
-    SAME_SCORE,
-    EmbeddingScores,
-    ScoreBlock,
-    Scores,
-    settled_blocks,
-)
+from cldmray.gallery.scores import SAME_SCORE, EmbeddingScores, ScoreBlock, Scores, settled_blocks
 from cldmray.hashing import unit_hash
 
 GRID = list(product(get_args(Protocol), get_args(Gallery)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.metrics.edges import edge_agreement, edge_f1
+from cldmray.metrics.image_similarity import edge_agreement, edge_f1
 
 
 def brute(given, found, tolerance):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.metrics.confidence import bootstrap_identities
-from cldmray.metrics.means import bootstrap_mean, bootstrap_statistic
+from cldmray.metrics.confidence import bootstrap_identities, bootstrap_mean, bootstrap_statistic
 
 
 def test_rates_have_the_interval_of_rates():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.metrics.pixels import psnr, ssim
+from cldmray.metrics.image_similarity import psnr, ssim
 
 
 def brute_ssim(x, y, peak=255.0):

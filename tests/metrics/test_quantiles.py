@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.metrics.quantiles import bootstrap_quantiles
+from cldmray.metrics.confidence import bootstrap_quantiles
 
 SHARES = [0.1, 0.25, 0.5, 0.9, 1.0]
 

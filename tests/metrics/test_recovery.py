@@ -5,8 +5,8 @@ import pytest
 
 from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import paired_bootstrap
-from cldmray.metrics.pixels import psnr, ssim
-from cldmray.metrics.recovery import fidelity, rank_1_gain
+from cldmray.metrics.image_similarity import psnr, ssim
+from cldmray.metrics.reconstruction import fidelity, rank_1_gain
 
 
 class TestFidelity:

@@ -8,19 +8,18 @@ from sklearn.metrics import roc_curve
 
 from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import wilson
-from cldmray.metrics.resampled_errors import (
+from cldmray.metrics.verification import (
     DENSE,
     Sample,
+    equal_error_rate,
+    equal_error_rate_interval,
     equal_error_rates,
     resample_errors,
-    true_match_rates,
-)
-from cldmray.metrics.score_intervals import (
-    equal_error_rate_interval,
+    tmr_at_fmr,
     tmr_at_fmr_interval,
+    true_match_rates,
     verification_intervals,
 )
-from cldmray.metrics.verification import equal_error_rate, tmr_at_fmr
 
 
 def people(rng, n, distance, photos=(1, 6), others=30):
@@ -157,7 +156,7 @@ def test_small_blocks_and_double_precision_change_nothing(monkeypatch):
     mated, non_mated, labels = people(np.random.default_rng(6), 20, 1.5)
     whole = verification_intervals(mated, labels, non_mated, labels, resamples=100)
     monkeypatch.setattr("cldmray.metrics.confidence.CELLS_PER_CHUNK", 10_000)
-    monkeypatch.setattr("cldmray.metrics.resampled_errors.EXACT_IN_SINGLE", 0)
+    monkeypatch.setattr("cldmray.metrics.verification.EXACT_IN_SINGLE", 0)
     again = verification_intervals(mated, labels, non_mated, labels, resamples=100)
     np.testing.assert_allclose(again.equal_error_rate, whole.equal_error_rate, atol=1e-12)
     assert again.tmr == whole.tmr

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import wilson
-from cldmray.metrics.unlinkability import automatic_bins, d_sys, d_sys_interval, linkability
+from cldmray.metrics.linkage import automatic_bins, d_sys, d_sys_interval, linkability
 
 
 def test_by_hand():

@@ -4,16 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cldmray.faces.records import REJECTED, RESULTS
-from cldmray.report.model import (
-    AnonymizerRisk,
-    Curve,
-    Grid,
-    GridRow,
-    Report,
-    Stage,
-    Verdict,
-)
+from cldmray.faces.records import REJECTED
+from cldmray.results.audit import AnonymizerRisk, Curve, Grid, GridRow, Report, Stage, Verdict
+from cldmray.results.table import RESULTS
 
 GALLERY = 120
 PROBES = 960

@@ -9,8 +9,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cldmray.report import words
-from cldmray.report.attribution import (
+from cldmray.report import formatting
+from cldmray.report.attribution_figures import _chains, scale_figure
+from cldmray.report.html import render_attribution, render_html
+from cldmray.report.terminal import print_attribution, print_report
+from cldmray.report.write import write_report
+from cldmray.results.attribution import (
     ATTRIBUTION,
     QUESTIONS,
     Attribution,
@@ -18,10 +22,6 @@ from cldmray.report.attribution import (
     attribution_table,
     write_attribution,
 )
-from cldmray.report.attribution_figures import _chains, scale_figure
-from cldmray.report.html import render_attribution, render_html
-from cldmray.report.terminal import print_attribution, print_report
-from cldmray.report.write import write_report
 
 WHERE = ("canny <b>", "adaptive", "full_ref", "source_excluded")
 ROWS = [
@@ -35,10 +35,10 @@ FOUND = Attribution("93.1 % [87.4, 97.2] of the leak & more.", ROWS, ["It rises.
 
 
 def test_every_question_and_measure_has_words() -> None:
-    assert list(words.QUESTION_LABELS) == list(QUESTIONS)
-    assert words.measured(ROWS[0]) == "93.1 % [87.4, 97.2]"
-    assert words.measured(ROWS[2]) == "91.2 % [none, 95.5]"
-    assert words.measured(ROWS[4]) == "0.568 [0.500, 0.600]"
+    assert list(formatting.QUESTION_LABELS) == list(QUESTIONS)
+    assert formatting.measured(ROWS[0]) == "93.1 % [87.4, 97.2]"
+    assert formatting.measured(ROWS[2]) == "91.2 % [none, 95.5]"
+    assert formatting.measured(ROWS[4]) == "0.568 [0.500, 0.600]"
 
 
 def test_rows_of_a_question() -> None:
@@ -107,9 +107,9 @@ def test_the_page(report, alone: bool) -> None:
     assert "93.1 % [87.4, 97.2] of the leak &amp; more." in text and "<li>It rises.</li>" in text
     assert "canny &lt;b&gt;" in text and "canny <b>" not in text
     for row in ROWS:
-        assert words.measured(row) in text
+        assert formatting.measured(row) in text
     for question in QUESTIONS:
-        assert (words.QUESTION_LABELS[question] in text) == bool(FOUND.of(question))
+        assert (formatting.QUESTION_LABELS[question] in text) == bool(FOUND.of(question))
     assert "region=face" in text and "the 90 % bounds" in " ".join(text.split())
     assert "http://" not in text and "https://" not in text and "<script" not in text
 

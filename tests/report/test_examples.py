@@ -7,12 +7,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from cldmray.arrays import Pictures
 from cldmray.conditions import Canny, SoftEdge
 from cldmray.conditions.base import Condition
-from cldmray.faces.records import Pictures, decode_picture, encode_picture
+from cldmray.faces.records import decode_picture, encode_picture
 from cldmray.report.examples import choose_examples
 from cldmray.report.examples import example_grid as grid_of
-from cldmray.report.model import Grid
+from cldmray.results.audit import Grid
 
 NONE: Mapping[str, Condition] = {}
 

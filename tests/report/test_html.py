@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from cldmray.faces.records import REJECTED
-from cldmray.report import words
-from cldmray.report.advice import Gate, Recommendation
+from cldmray.report import formatting
 from cldmray.report.html import render_html, report_figures
-from cldmray.report.model import Grid, Verdict
+from cldmray.results.audit import Grid, Verdict
+from cldmray.results.decision import Gate, Recommendation
 
 VOID = {"meta", "img", "br"}
 
@@ -48,12 +48,12 @@ def test_every_number_is_shown(report, no_figures):
     page = render_html(report, no_figures)
     for risk in report.risks:
         for rate in (risk.risk, risk.low, risk.high, risk.chance):
-            assert words.percent(rate) in page
+            assert formatting.percent(rate) in page
         assert f'not rejected">{risk.largest_k}<' in page
-        assert words.risk_in_words(risk) in page
+        assert formatting.risk_in_words(risk) in page
     for row in report.results.to_pylist():
         for name in ("value", "ci_low", "ci_high"):
-            assert words.number(row[name]) in page
+            assert formatting.number(row[name]) in page
     assert "1,200 of 1,203 files audited" in page
     assert report.data_fingerprint in page
     assert "12 min 34 s" in page and "reused from an earlier run" in page
@@ -165,7 +165,7 @@ def test_a_long_list_of_rejected_files_is_cut(report, no_figures):
 def test_secrets_do_not_reach_the_page(report, no_figures):
     page = render_html(report, no_figures)
     assert "swordfish" not in page and "key:hidden" not in page
-    assert words.MASK in page
+    assert formatting.MASK in page
 
 
 def test_an_empty_audit_still_has_a_page(report):

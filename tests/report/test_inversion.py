@@ -11,24 +11,22 @@ from PIL import Image
 
 from cldmray.metrics.confidence import Interval
 from cldmray.report.html import render_inversion
-from cldmray.report.inversion import (
+from cldmray.report.reconstruction_figures import inversion_figures
+from cldmray.report.terminal import print_inversion
+from cldmray.results.audit import Grid, GridRow
+from cldmray.results.reconstruction import (
+    INVERSION,
+    LEARNING,
     InversionReport,
     Learning,
     Recovery,
     Row,
     Search,
     Trial,
-    points,
-)
-from cldmray.report.inversion_figures import inversion_figures
-from cldmray.report.inversion_files import (
-    INVERSION,
-    LEARNING,
     inversion_table,
+    points,
     write_inversion,
 )
-from cldmray.report.model import Grid, GridRow
-from cldmray.report.terminal import print_inversion
 
 UP, FLAT, DOWN = Interval(0.2, 0.1, 0.3), Interval(0.1, -0.1, 0.3), Interval(-0.2, -0.3, -0.1)
 

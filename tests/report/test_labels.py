@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from cldmray.report.labels import Box, _crosses, place_labels
+from cldmray.report.label_placement import Box, _crosses, place_labels
 
 FRAME = Box(0, 0, 300, 200)
 

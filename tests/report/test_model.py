@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cldmray.report.model import Verdict
+from cldmray.results.audit import Verdict
 
 
 @pytest.mark.parametrize("severity", ["leak", "inconclusive", "no_leak_found"])

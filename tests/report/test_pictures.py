@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from cldmray.errors import BadInputError
-from cldmray.report.model import Grid, GridRow
-from cldmray.report.pictures import CELL, GAP, LABEL_WIDTH, picture_grid
+from cldmray.report.image_grid import CELL, GAP, LABEL_WIDTH, picture_grid
+from cldmray.results.audit import Grid, GridRow
 
 
 def flat(*colours, height=16, width=16):

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.faces.records import RESULTS
-from cldmray.report.results import sorted_results, write_results
+from cldmray.results.table import RESULTS, sorted_results, write_results
 from cldmray.storage import read_table
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from cldmray.report.advice import Gate, Recommendation
-from cldmray.report.model import Verdict
 from cldmray.report.terminal import WIDTH, print_report, verdict_line
+from cldmray.results.audit import Verdict
+from cldmray.results.decision import Gate, Recommendation
 
 
 class Terminal(io.StringIO):

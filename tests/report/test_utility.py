@@ -14,8 +14,7 @@ from cldmray.report import frontier
 from cldmray.report.figures import DPI, FINDING_COLOURS, WIDTH
 from cldmray.report.frontier import Setting, frontier_figure, optimal, panels
 from cldmray.report.html import render_html, report_figures
-from cldmray.report.labels import Box, place_labels
-from cldmray.report.model import UtilityRow
+from cldmray.report.label_placement import Box, place_labels
 from cldmray.report.utility import (
     UTILITY,
     heading,
@@ -25,6 +24,7 @@ from cldmray.report.utility import (
     write_utility,
 )
 from cldmray.report.write import write_report
+from cldmray.results.audit import UtilityRow
 from cldmray.storage import read_table
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cldmray.report import words
+from cldmray.report import formatting
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ from cldmray.report import words
     ],
 )
 def test_out_of(rates, expected):
-    assert words.out_of(*rates) == expected
+    assert formatting.out_of(*rates) == expected
 
 
 def test_risk_in_words(report):
     risk = replace(report.risks[0], risk=0.12, chance=0.01)
     expected = "Named correctly in 12 of 100 photos; guessing would be 1 of 100."
-    assert words.risk_in_words(risk) == expected
+    assert formatting.risk_in_words(risk) == expected
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_risk_in_words(report):
     ],
 )
 def test_k_in_words(report, largest_k, expected):
-    assert words.k_in_words(replace(report.risks[0], largest_k=largest_k)) == expected
+    assert formatting.k_in_words(replace(report.risks[0], largest_k=largest_k)) == expected
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_k_in_words(report, largest_k, expected):
     [(0.0, "0.0 %"), (0.0083, "0.83 %"), (0.1243, "12.4 %"), (1.0, "100.0 %")],
 )
 def test_percent(rate, expected):
-    assert words.percent(rate) == expected
+    assert formatting.percent(rate) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_percent(rate, expected):
     ],
 )
 def test_duration(seconds, expected):
-    assert words.duration(seconds) == expected
+    assert formatting.duration(seconds) == expected
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_duration(seconds, expected):
     [(0.20963, "0.2096"), (1.0, "1"), (2.22e-16, "0"), (12345.6, "1.235e+04")],
 )
 def test_number(value, expected):
-    assert words.number(value) == expected
+    assert formatting.number(value) == expected
 
 
 def test_flatten_gives_dotted_keys():
     nested = {"a": {"b": 1, "c": [True, {"d": None}]}, "e": [], "f": {}}
     expected = [("a.b", "1"), ("a.c.0", "True"), ("a.c.1.d", "None"), ("e", "[]"), ("f", "{}")]
-    assert words.flatten(nested) == expected
+    assert formatting.flatten(nested) == expected
 
 
 @pytest.mark.parametrize(
@@ -90,22 +90,24 @@ def test_flatten_gives_dotted_keys():
     ],
 )
 def test_secrets_are_masked(key):
-    assert words.flatten({"x": {key: {"deep": "swordfish"}}}) == [(f"x.{key}", words.MASK)]
+    assert formatting.flatten({"x": {key: {"deep": "swordfish"}}}) == [
+        (f"x.{key}", formatting.MASK)
+    ]
 
 
 def test_only_secrets_are_masked():
-    assert words.flatten({"tokenizer": "clip", "keypoints": 5}) == [
+    assert formatting.flatten({"tokenizer": "clip", "keypoints": 5}) == [
         ("tokenizer", "clip"),
         ("keypoints", "5"),
     ]
 
 
 def test_credentials_in_urls_are_masked():
-    pairs = words.flatten({"uri": "https://me:swordfish@host/x", "mail": "me@host"})
+    pairs = formatting.flatten({"uri": "https://me:swordfish@host/x", "mail": "me@host"})
     assert pairs == [("uri", "https://[masked]@host/x"), ("mail", "me@host")]
 
 
 def test_names():
-    assert words.protocol_name("few_ref") == "Few-Ref"
-    assert words.protocol_name("custom") == "custom"
-    assert words.gallery_name("source_excluded") == "source excluded"
+    assert formatting.protocol_name("few_ref") == "Few-Ref"
+    assert formatting.protocol_name("custom") == "custom"
+    assert formatting.gallery_name("source_excluded") == "source excluded"

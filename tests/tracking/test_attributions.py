@@ -4,9 +4,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from cldmray.report.attribution import Row, attribution_table
+from cldmray.results.attribution import Row, attribution_table
 from cldmray.tracking import Tracker
-from cldmray.tracking.attributions import attribution_metrics, record_attribution
+from cldmray.tracking.layouts import attribution_metrics, record_attribution
 
 WHERE = ("cldm-canny-1.0+depth-1.0", "adaptive", "full_ref", "source_excluded")
 

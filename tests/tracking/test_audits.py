@@ -5,9 +5,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cldmray.faces.records import RESULTS
+from cldmray.results.table import RESULTS
 from cldmray.tracking import Tracker
-from cldmray.tracking.audits import record
+from cldmray.tracking.layouts import record
 
 ATTACKS = [("blur", "adaptive"), ("blur", "clear_trained"), ("copy", "clear_trained")]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cldmray.tracking.inversions import inversion_metrics, record_inversion
+from cldmray.tracking.layouts import inversion_metrics, record_inversion
 from cldmray.tracking.runs import Tracker, TrackingConfig
 
 ROWS = [

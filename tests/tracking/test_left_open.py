@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cldmray.tracking import Run, Tracker
-from cldmray.tracking.left_open import job_key
+from cldmray.tracking.orphaned_runs import job_key
 
 SETTINGS: dict[str, Any] = {"audit": {"seed": 1}, "work": "s3://bucket/work", "output": "runs/1"}
 

@@ -1,6 +1,6 @@
 import pytest
 
-from cldmray.tracking.redact import HIDDEN, is_secret_key, redact, redact_text
+from cldmray.errors import HIDDEN, is_secret_key, redact, redact_text
 
 
 @pytest.mark.parametrize(

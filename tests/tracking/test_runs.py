@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from cldmray.errors import BadInputError, ConfigError
-from cldmray.faces.records import RESULTS
+from cldmray.results.table import RESULTS
 from cldmray.tracking import Tracker, TrackingConfig, TrackingError
 from cldmray.tracking.connection import sqlite_path
 

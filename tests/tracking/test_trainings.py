@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cldmray.tracking import Tracker
-from cldmray.tracking.trainings import record_training
+from cldmray.tracking.layouts import record_training
 
 
 def test_a_finished_training(tracker: Tracker) -> None:

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.faces.records import RESULTS
+from cldmray.results.table import RESULTS
 from cldmray.tracking.values import (
     clean_key,
     clean_metric,

@@ -8,18 +8,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.faces.records import Pictures
-from cldmray.faces.synthetic import accessories, landmarks
+from cldmray.arrays import Pictures
+from cldmray.faces.synthetic import hair_and_accessories, landmarks
 from cldmray.faces.synthetic.curves import Floats, generator
 from cldmray.faces.synthetic.geometry import ANGLES, JAW, ROWS, Head, follow
-from cldmray.faces.synthetic.hair import covers_ears, hair, scalp
+from cldmray.faces.synthetic.hair_and_accessories import covers_ears, hair, scalp
 from cldmray.faces.synthetic.identity import CURLY, Person, person
-from cldmray.faces.synthetic.mesh import HEAD, Mesh
 from cldmray.faces.synthetic.photo import Circumstances, circumstances
 from cldmray.faces.synthetic.shading import background, shade, shadows
 from cldmray.faces.synthetic.skin import Skin, skin
-from cldmray.faces.synthetic.source import LARGEST
-from cldmray.faces.synthetic.splat import Camera, Seen, splat
+from cldmray.faces.synthetic.splat import HEAD, Camera, Mesh, Seen, splat
 
 HEAD_HEIGHT = 23.0
 """Centimetres in one unit of depth."""
@@ -84,7 +82,11 @@ def model(seed: int, identity: int, per_cm: float) -> Model:
     moves = head.moves(rest, ROWS[:, None], ANGLES[None])
     places = (rest[..., 0], ROWS[:, None], ANGLES[None], scalp(who, ROWS[:, None], ANGLES[None]))
     surface = np.stack(np.broadcast_arrays(*places), axis=-1).astype(np.float32)
-    ears = () if covers_ears(who) else tuple(accessories.ear(who, head, s) for s in (-1.0, 1.0))
+    ears = (
+        ()
+        if covers_ears(who)
+        else tuple(hair_and_accessories.ear(who, head, s) for s in (-1.0, 1.0))
+    )
     return Model(who, head, rest, moves, surface, hair(who, head), ears, skin(who, per_cm))
 
 
@@ -145,11 +147,11 @@ def _meshes(made: Model, shot: Circumstances) -> list[Mesh]:
     if shot.cap:
         flat = hair(made.who, made.head, 0.35)
         meshes += [] if flat is None else [flat]
-        meshes.append(accessories.cap(made.head, 1.5 if made.who.hair == CURLY else 1.1))
+        meshes.append(hair_and_accessories.cap(made.head, 1.5 if made.who.hair == CURLY else 1.1))
     elif made.hair is not None:
         meshes.append(made.hair)
     if shot.glasses:
-        meshes.append(accessories.glasses(made.who))
+        meshes.append(hair_and_accessories.glasses(made.who))
     return meshes
 
 
@@ -189,7 +191,9 @@ def _lenses(image: Floats, who: Person, shot: Circumstances, camera: Camera) -> 
     turn = np.linspace(0, 2 * np.pi, 40, dtype=np.float32)
     area = np.zeros(image.shape[:2], np.uint8)
     for side in (-1.0, 1.0):
-        outline = camera.project(_pose(accessories.lens(who, side, turn), shot, None))[:, :2]
+        outline = camera.project(_pose(hair_and_accessories.lens(who, side, turn), shot, None))[
+            :, :2
+        ]
         cv2.fillPoly(area, [np.rint(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     share = area.astype(np.float32)[..., None] / 255
     image *= 1 - 0.06 * share
@@ -282,3 +286,7 @@ class _Scene:
         points = points + np.einsum("e,enk->nk", _amounts(shot), moves)
         pixels = self.camera.project(_pose(points, shot, None))[:, :2]
         return np.asarray((pixels + 0.5) / self.finer - 0.5, np.float32)
+
+
+LARGEST = 1024
+"""Largest side of a picture in pixels."""

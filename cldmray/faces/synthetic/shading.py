@@ -9,10 +9,9 @@ from cldmray.faces.synthetic.curves import Floats, generator, noise, sample, ste
 from cldmray.faces.synthetic.eyes import opening, paint_eyes, paint_mouth
 from cldmray.faces.synthetic.geometry import COLLAR, GAP, MOUTH
 from cldmray.faces.synthetic.identity import Person
-from cldmray.faces.synthetic.mesh import EAR, GLASSES, HAIR, HEAD
 from cldmray.faces.synthetic.photo import Circumstances
 from cldmray.faces.synthetic.skin import Skin
-from cldmray.faces.synthetic.splat import Seen
+from cldmray.faces.synthetic.splat import EAR, GLASSES, HAIR, HEAD, Seen
 
 REACHES = (0.4, 0.8, 1.3, 2.0, 2.9, 4.0, 5.5)
 """Distances in cm at which something may stand in the light."""

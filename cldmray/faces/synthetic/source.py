@@ -7,17 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cldmray.faces.base import FaceSource, check_common
 from cldmray.faces.records import LISTING, encode_picture
-from cldmray.faces.source import FaceSource, check_common
 from cldmray.faces.synthetic.identity import groups
+from cldmray.faces.synthetic.scene import LARGEST
 from cldmray.hashing import fingerprint, sample_id
 
 RENDERING = 1
 """Raised whenever the same numbers give another picture, so that nothing old is reused."""
-
-LARGEST = 1024
-"""Largest side of a picture in pixels."""
-
 GROUPS = pa.schema(
     [
         pa.field("identity", pa.string(), nullable=False),

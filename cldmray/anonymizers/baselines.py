@@ -1,0 +1,164 @@
+"""The control: the photo itself.
+
+Gaussian blur, the newspaper's classic.
+
+Mosaic of coarse blocks.
+
+Publishes the condition itself: what a conditioned model is given, before it draws anything.
+"""
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from cldmray.anonymizers.base import Anonymizer, Batch, Redraw
+from cldmray.arrays import Pictures
+from cldmray.conditions.base import Condition
+from cldmray.conditions.canny import Canny
+from cldmray.errors import BadInputError
+from cldmray.results.names import check_label
+
+
+@dataclass(frozen=True)
+class Copy(Anonymizer):
+    """Publishes every photo unchanged: what the attackers reach when nothing is hidden.
+
+    Attributes:
+        label: name in tables; None: ``copy``.
+    """
+
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        check_label(self.label)
+
+    @property
+    def name(self) -> str:
+        return self.label or "copy"
+
+    @property
+    def is_control(self) -> bool:
+        return True
+
+    @property
+    def unchanged(self) -> bool:
+        return True
+
+    def open(self) -> Redraw:
+        return _copy
+
+
+def _copy(batch: Batch) -> Pictures:
+    return batch.images.copy()
+
+
+@dataclass(frozen=True)
+class Blur(Anonymizer):
+    """Gaussian blur with a mirrored border.
+
+    Attributes:
+        sigma: standard deviation in pixels of the picture as it is audited, > 0.
+        label: name in tables; None: ``blur``.
+    """
+
+    sigma: float = 4.0
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sigma > 0:
+            raise ValueError(f"sigma must be above 0, not {self.sigma}")
+        check_label(self.label)
+
+    @property
+    def name(self) -> str:
+        return self.label or "blur"
+
+    def open(self) -> Redraw:
+        return self._redraw
+
+    def _redraw(self, batch: Batch) -> Pictures:
+        blurred = np.empty_like(batch.images)
+        for position, image in enumerate(batch.images):
+            blurred[position] = cv2.GaussianBlur(
+                image, (0, 0), self.sigma, borderType=cv2.BORDER_REFLECT
+            )
+        return blurred
+
+
+@dataclass(frozen=True)
+class Pixelate(Anonymizer):
+    """Replaces each block by its mean colour: area averaging down, nearest neighbour up.
+
+    Attributes:
+        blocks: blocks along the shorter side, >= 1; those along the longer side are as many as
+            keep them closest to square.
+        label: name in tables; None: ``pixelate``.
+    """
+
+    blocks: int = 8
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1:
+            raise ValueError(f"blocks must be at least 1, not {self.blocks}")
+        check_label(self.label)
+
+    @property
+    def name(self) -> str:
+        return self.label or "pixelate"
+
+    def open(self) -> Redraw:
+        return self._redraw
+
+    def _redraw(self, batch: Batch) -> Pictures:
+        """Mosaics of a batch.
+
+        Raises:
+            BadInputError: the pictures have fewer pixels than blocks along a side.
+        """
+        height, width = batch.images.shape[1:3]
+        shorter = min(height, width)
+        if len(batch.images) and self.blocks > shorter:
+            raise BadInputError(
+                f"{self.name}: {self.blocks} blocks asked of pictures of {width}x{height} pixels"
+            )
+        mosaics = np.empty_like(batch.images)
+        for position, image in enumerate(batch.images):
+            across = round(width * self.blocks / shorter)
+            down = round(height * self.blocks / shorter)
+            coarse = cv2.resize(image, (across, down), interpolation=cv2.INTER_AREA)
+            mosaics[position] = cv2.resize(
+                coarse, (width, height), interpolation=cv2.INTER_NEAREST_EXACT
+            )
+        return mosaics
+
+
+@dataclass(frozen=True)
+class ConditionMap(Anonymizer):
+    """Replaces each picture by its condition map.
+
+    No conditioned model can tell more of a person than its condition does, but for what it learnt
+    of the very people; the attacks on the maps are therefore the upper end of what a better model
+    under the same condition may give away.
+
+    Attributes:
+        condition: extractor of the maps.
+        label: name in tables; None: ``<condition>-map``.
+    """
+
+    condition: Condition = field(default_factory=Canny)
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        check_label(self.label)
+
+    @property
+    def name(self) -> str:
+        return self.label or f"{self.condition.name}-map"
+
+    def open(self) -> Redraw:
+        return self._redraw
+
+    def _redraw(self, batch: Batch) -> Pictures:
+        return self.condition(batch.images)

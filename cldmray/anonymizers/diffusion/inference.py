@@ -1,0 +1,194 @@
+"""Runs a loaded diffusers pipeline on batches, picture by picture reproducible."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cldmray.anonymizers import memory
+from cldmray.anonymizers.base import Batch
+from cldmray.anonymizers.diffusion import loading
+from cldmray.anonymizers.diffusion.prompt_table import PromptTable
+from cldmray.arrays import Pictures
+from cldmray.errors import BadInputError
+from cldmray.faces.regions import ellipse
+from cldmray.hashing import digest
+
+if TYPE_CHECKING:
+    from cldmray.anonymizers.diffusion.settings import Diffusion
+
+
+class PipelineRedraw:
+    """Holds a pipeline and the embedded prompts; a call redraws one batch.
+
+    With guidance the pipelines of diffusers put the pictures with and without the prompt into one
+    batch for each step, so that a step calls each network once.
+    """
+
+    def __init__(self, settings: "Diffusion") -> None:
+        self.settings = settings
+        self.pipe = loading.load(settings)
+        self.prompts = PromptTable(self.pipe, settings)
+
+    def __call__(self, batch: Batch) -> Pictures:
+        """Redrawn pictures, uint8, shape (N, height, width, 3).
+
+        Raises:
+            BadInputError: the sides are no multiples of the autoencoder's factor, or the result
+                is not finite.
+        """
+        return self.start(batch)()
+
+    @property
+    def one_size(self) -> bool:
+        """Whether each further batch size costs minutes of compiling."""
+        return self.settings.compile
+
+    def largest_batch(self, example: Batch, share: float) -> int | None:
+        """Pictures that the GPU's free memory holds at once; None where there is no GPU.
+
+        Args:
+            example: at least one picture; two copies of it are drawn.
+            share: of the GPU that belongs to this process, in (0, 1].
+        """
+        if self.pipe.device.type != "cuda":
+            return None
+
+        def draw(count: int) -> None:
+            with torch.compiler.set_stance("force_eager"):
+                self(example.take([0] * count))
+
+        return memory.largest_batch(draw, self.pipe.device, share)
+
+    @torch.inference_mode()
+    def start(self, batch: Batch) -> Callable[[], Pictures]:
+        """Redraw a batch, but leave the pictures on the GPU.
+
+        Returns:
+            A function that waits for the pictures and returns what the plain call does. Meanwhile
+            the next batch may be started.
+
+        Raises:
+            BadInputError: as for a plain call.
+        """
+        count, height, width = batch.images.shape[:3]
+        factor = self.pipe.vae_scale_factor
+        if not count:
+            return lambda: np.empty_like(batch.images)
+        if height % factor or width % factor:
+            raise BadInputError(
+                f"{self.settings.name}: pictures of {width}x{height} pixels cannot be drawn, "
+                f"both sides must be multiples of {factor}"
+            )
+        images = self.pipe(
+            **self.prompts(batch.seeds),
+            **self._control_inputs(batch),
+            **self._mode_inputs(batch),
+            generator=[torch.Generator().manual_seed(int(seed)) for seed in batch.seeds],
+            guidance_scale=self.settings.guidance,
+            num_inference_steps=self.settings.steps,
+            output_type="pt",
+        ).images
+        images = images.permute(0, 2, 3, 1).float()
+        finite = memory.to_host(torch.isfinite(images).all())
+        pixels = memory.to_host((images * 255).round().to(torch.uint8).contiguous())
+
+        def finish() -> Pictures:
+            if not finite():
+                raise BadInputError(
+                    f"{self.settings.name}: the model overflows in {self.settings.dtype}: "
+                    "set dtype to float32 or bfloat16"
+                )
+            redrawn: Pictures = pixels().numpy()
+            if self.settings.mode == "inpaint":
+                mask = ellipse(height, width, self.settings.mask)
+                redrawn = np.where(mask[..., None], redrawn, batch.images)
+            return redrawn
+
+        return finish
+
+    def _control_inputs(self, batch: Batch) -> dict[str, Any]:
+        controls = self.settings.controls
+        if not controls:
+            return {}
+        inputs: dict[str, list[Any]] = {
+            "image" if self.settings.mode == "text2img" else "control_image": [
+                self._pixels(batch.conditions[name]) for name in controls
+            ],
+            "controlnet_conditioning_scale": [float(one.scale) for one in controls.values()],
+            "control_guidance_start": [float(one.start) for one in controls.values()],
+            "control_guidance_end": [float(one.end) for one in controls.values()],
+        }
+        if len(controls) > 1:
+            return inputs
+        return {name: values[0] for name, values in inputs.items()}
+
+    def _mode_inputs(self, batch: Batch) -> dict[str, Any]:
+        count, height, width = batch.images.shape[:3]
+        if self.settings.mode == "text2img":
+            return {"height": height, "width": width}
+        inputs: dict[str, Any] = {
+            "image": self._pixels(batch.images),
+            "strength": self.settings.strength,
+        }
+        if self.settings.mode == "inpaint":
+            mask = torch.from_numpy(ellipse(height, width, self.settings.mask)).float()
+            if loading.takes_mask(self.pipe):
+                inputs["mask_image"] = mask.expand(count, 1, -1, -1)
+                inputs |= {"height": height, "width": width}
+            else:
+                inputs["callback_on_step_end"] = self._keep_outside(batch, mask)
+        return inputs
+
+    def _keep_outside(self, batch: Batch, mask: Tensor) -> Callable[..., dict[str, Tensor]]:
+        """Hook that puts the noised original back around the mask after every step.
+
+        diffusers' inpainting pipelines do so for latents of four channels only; other models they
+        reject or, with a ControlNet, silently redraw as a whole.
+        """
+        outside = self._latents(batch.images)
+        noise = torch.stack([_noise(seed, outside.shape[1:]) for seed in batch.seeds]).to(outside)
+        redraw = torch.nn.functional.max_pool2d(mask[None, None], self.pipe.vae_scale_factor)
+        redraw = redraw.to(outside)
+
+        def hook(pipe: Any, step: int, _: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+            timesteps = pipe.scheduler.timesteps
+            following = len(timesteps) - pipe.num_timesteps + step + 1
+            kept = outside
+            if following < len(timesteps):
+                kept = pipe.scheduler.add_noise(outside, noise, timesteps[following, None])
+            latents = state["latents"]
+            return {"latents": (redraw * latents + (1 - redraw) * kept).to(latents.dtype)}
+
+        return hook
+
+    def _pixels(self, pictures: Pictures) -> Tensor:
+        return unit_range(pictures, self.pipe.device)
+
+    def _latents(self, images: Pictures) -> Tensor:
+        """Latents (N, channels, h, w) of pictures; an fp16 autoencoder encodes in float32."""
+        vae = self.pipe.vae
+        half = vae.dtype == torch.float16
+        if half:
+            vae.to(torch.float32)
+        encoded = vae.encode(self._pixels(images).to(vae.dtype) * 2 - 1)
+        tiny = hasattr(encoded, "latents")
+        latents: Tensor = encoded.latents if tiny else encoded.latent_dist.mode()
+        latents = latents * vae.config.scaling_factor
+        if half:
+            vae.to(torch.float16)
+        return latents.to(vae.dtype)
+
+
+def unit_range(pictures: Pictures, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 (N, height, width, 3) to float32 (N, 3, height, width) in 0..1, on a device."""
+    bytes_ = torch.tensor(np.ascontiguousarray(pictures)).to(device)
+    return bytes_.permute(0, 3, 1, 2).float() / 255
+
+
+def _noise(seed: np.int64, shape: torch.Size) -> Tensor:
+    """Normal noise of one picture's surroundings, independent of what the pipeline draws."""
+    own = int(digest("surroundings", int(seed))[:15], 16)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(own))

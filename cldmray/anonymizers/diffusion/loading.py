@@ -1,0 +1,163 @@
+"""Loads diffusers pipelines and makes them ready for inference."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import torch
+
+from cldmray.anonymizers.diffusion import hub, lora, model_folder
+from cldmray.errors import BadInputError, ConfigError
+
+if TYPE_CHECKING:
+    from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+
+GRAPHS = 64
+"""Compiled versions of one network's code that are kept: ControlNets share theirs, and each scale
+and each batch size makes a version; beyond the limit torch would silently not compile."""
+
+PIPELINES = {
+    "text2img": diffusers.AutoPipelineForText2Image,
+    "img2img": diffusers.AutoPipelineForImage2Image,
+    "inpaint": diffusers.AutoPipelineForImage2Image,
+}
+
+
+def load(settings: "Diffusion") -> Any:
+    """The pipeline that the settings describe, on its device, ready for inference.
+
+    For ``inpaint`` it is the image-to-image pipeline unless the model's UNet takes the mask as an
+    input of its own.
+
+    Raises:
+        BadInputError, ConfigError: as :meth:`Diffusion.open` says.
+    """
+    device = find_device(settings.device)
+    folder = model_folder.find(settings.model)
+    if folder is None:
+        source, options = settings.model, hub.options(settings.model, settings.revision)
+        index = hub.call(diffusers.DiffusionPipeline.load_config, source, **options)
+    else:
+        source, options = str(folder), {}
+        index = model_folder.check_pipeline(folder)
+    dtype = getattr(torch, settings.dtype)
+    parts: dict[str, Any] = {}
+    if "safety_checker" in index:
+        parts = {"safety_checker": None, "requires_safety_checker": False}
+    controls = [
+        _load_control(folder, settings, control, dtype) for control in settings.controls.values()
+    ]
+    if controls:
+        parts["controlnet"] = controls if len(controls) > 1 else controls[0]
+    if settings.vae is not None:
+        parts["vae"] = _load_part(settings.vae, dtype)
+    pipeline = hub.call(
+        PIPELINES[settings.mode].from_pretrained, source, dtype=dtype, use_safetensors=True,
+        variant=settings.variant, **options, **parts,
+    )  # fmt: skip
+    _check_kind(pipeline, source, settings.mode)
+    for name, control in zip(settings.controls, controls, strict=True):
+        _check_match(pipeline, name, control)
+    if settings.mode == "inpaint" and takes_mask(pipeline):
+        pipeline = diffusers.AutoPipelineForInpainting.from_pipe(pipeline, dtype=dtype)
+    if settings.scheduler is not None:
+        pipeline.scheduler = _scheduler(settings.scheduler, pipeline.scheduler)
+    if settings.lora is not None:
+        lora.merge(pipeline, settings.lora)
+    pipeline.set_progress_bar_config(disable=True)
+    for module in (pipeline.unet, pipeline.vae, *controls):
+        module.eval().requires_grad_(False)
+        if settings.channels_last:
+            module.to(memory_format=torch.channels_last)
+    pipeline.to(device)
+    if settings.compile:
+        _compile(pipeline.unet, *controls)
+    return pipeline
+
+
+def find_device(device: str) -> str:
+    """The torch device that a setting means.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        number = int(device.partition(":")[2] or 0)
+        if not number < torch.cuda.device_count():
+            count = torch.cuda.device_count()
+            raise ConfigError(f"device is {device!r}, but torch sees {count} CUDA devices")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device is 'mps', but torch cannot use it here")
+    return device
+
+
+def takes_mask(pipeline: Any) -> bool:
+    """Whether the UNet reads a mask and the masked picture beside the latents."""
+    return bool(pipeline.unet.config.in_channels == 2 * pipeline.vae.config.latent_channels + 1)
+
+
+def _load_part(model: str, dtype: torch.dtype) -> Any:
+    """A network that replaces one of the pipeline's; its configuration tells the class."""
+    folder = model_folder.find(model)
+    settings: dict[str, Any] = {}
+    if folder is None:
+        settings = hub.options(model, None)
+    else:
+        model_folder.check_component(folder)
+    return hub.call(
+        diffusers.AutoModel.from_pretrained, model if folder is None else str(folder),
+        dtype=dtype, use_safetensors=True, **settings,
+    )  # fmt: skip
+
+
+def _compile(*networks: torch.nn.Module) -> None:
+    """Let torch compile networks when they are first called, for each batch size anew."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
+    for network in networks:
+        network.compile(dynamic=False)
+
+
+def _load_control(
+    folder: Path | None, settings: "Diffusion", control: "Control", dtype: torch.dtype
+) -> Any:
+    local = model_folder.find_control(folder, control.model)
+    if local is not None:
+        model_folder.check_component(local)
+        source, options = str(local), {}
+    elif model_folder.HUB_ID.fullmatch(control.model):
+        source, options = control.model, hub.options(control.model, control.revision)
+    else:
+        source, options = settings.model, hub.options(settings.model, settings.revision)
+        options["subfolder"] = control.model
+    return hub.call(
+        diffusers.ControlNetModel.from_pretrained, source, dtype=dtype, use_safetensors=True,
+        **options,
+    )  # fmt: skip
+
+
+def _check_kind(pipeline: Any, source: str, mode: str) -> None:
+    if not (hasattr(pipeline, "unet") and hasattr(pipeline, "vae")):
+        kind = type(pipeline).__name__
+        raise BadInputError(f"{source} is a {kind}; only Stable Diffusion 1, 2 and XL are known")
+    if takes_mask(pipeline) and mode != "inpaint":
+        raise BadInputError(f"{source} is an inpainting model: mode must be inpaint, not {mode}")
+
+
+def _check_match(pipeline: Any, name: str, control: Any) -> None:
+    for key in ("cross_attention_dim", "block_out_channels"):
+        ours, theirs = control.config[key], pipeline.unet.config[key]
+        if ours != theirs:
+            raise BadInputError(
+                f"controls.{name}.model belongs to another model: its {key} is {ours}, "
+                f"the UNet's {theirs}"
+            )
+
+
+def _scheduler(name: str, current: Any) -> Any:
+    kind: Any = getattr(diffusers, name, None)
+    known = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
+    if not known:
+        raise ConfigError(f"scheduler: diffusers has no scheduler class {name!r}")
+    return kind.from_config(current.config)

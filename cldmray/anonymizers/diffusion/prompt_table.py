@@ -1,0 +1,62 @@
+"""Prompts encoded once, so that the text encoders' memory is free for pictures."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cldmray.anonymizers.diffusion import prompts
+
+if TYPE_CHECKING:
+    from cldmray.anonymizers.diffusion.settings import Diffusion
+
+EMBEDS = (
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_pooled_prompt_embeds",
+)
+"""What ``encode_prompt`` returns, in this order; the last two come from SDXL only."""
+
+
+class PromptTable:
+    """Embeddings of every prompt that the settings can make; takes the pipeline's encoders away."""
+
+    def __init__(self, pipe: Any, settings: "Diffusion") -> None:
+        self.settings = settings
+        texts = prompts.every((settings.prompt, settings.negative_prompt), settings.choices)
+        self.place = {pair: place for place, pair in enumerate(texts)}
+        encoded = [self._encode(pipe, *pair) for pair in texts]
+        self.embeds = {name: torch.cat([one[name] for one in encoded]) for name in encoded[0]}
+        for name in ("text_encoder", "text_encoder_2"):
+            if getattr(pipe, name, None) is not None:
+                setattr(pipe, name, None)
+        if pipe.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _encode(self, pipe: Any, prompt: str, negative: str) -> dict[str, Tensor]:
+        embeds = pipe.encode_prompt(
+            prompt=prompt,
+            device=pipe.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=self.settings.guidance > 1,
+            negative_prompt=negative,
+        )
+        return {name: one for name, one in zip(EMBEDS, embeds, strict=False) if one is not None}
+
+    def __call__(self, seeds: npt.NDArray[np.int64]) -> dict[str, Tensor]:
+        """The pipeline's arguments for pictures of these seeds, one row a picture."""
+        if len(self.place) == 1:
+            rows = len(seeds)
+            return {name: one.expand(rows, *one.shape[1:]) for name, one in self.embeds.items()}
+        places = [self.place[self._texts(int(seed))] for seed in seeds]
+        return {
+            name: one[torch.tensor(places, device=one.device)] for name, one in self.embeds.items()
+        }
+
+    def _texts(self, seed: int) -> tuple[str, ...]:
+        both = (self.settings.prompt, self.settings.negative_prompt)
+        return tuple(prompts.fill(text, self.settings.choices, seed) for text in both)

@@ -1,0 +1,213 @@
+"""Any Stable Diffusion model of diffusers, with any ControlNets, as an anonymizer."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from cldmray.anonymizers.base import Anonymizer, Redraw
+from cldmray.anonymizers.diffusion import model_folder, prompts
+from cldmray.anonymizers.diffusion.lora import Lora, check_peft
+from cldmray.conditions.base import Condition
+from cldmray.conditions.controlnet_aux import check_torchvision
+from cldmray.hashing import UNHASHED
+from cldmray.results.names import LABEL, check_label
+
+Mode = Literal["text2img", "img2img", "inpaint"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class Control:
+    """One ControlNet and the condition that it reads (Zhang, Rao and Agrawala 2023).
+
+    Attributes:
+        condition: extractor of its maps.
+        model: folder name inside the pipeline's folder or hub repository, local folder, or hub id.
+        scale: factor on its residuals, >= 0; 0 switches it off.
+        start, end: shares of the steps between which it acts, 0 <= start < end <= 1.
+        revision: branch, tag or commit, where ``model`` is a hub id.
+    """
+
+    condition: Condition
+    model: str
+    scale: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError("model must not be empty")
+        if not self.scale >= 0:
+            raise ValueError(f"scale must be at least 0, not {self.scale}")
+        if not 0 <= self.start < 1:
+            raise ValueError(f"start must be in [0, 1), not {self.start}")
+        if not self.start < self.end <= 1:
+            raise ValueError(f"end must be above start={self.start} and at most 1, not {self.end}")
+
+
+@dataclass(frozen=True)
+class Diffusion(Anonymizer):
+    """Redraws pictures with a latent diffusion model (Rombach et al. 2022).
+
+    Stable Diffusion 1.x, 2.x and XL in diffusers' folder layout, weights as safetensors only.
+    A safety checker, where the model has one, is left out: it would put black pictures among the
+    audited ones. Each picture's noise comes from its own seed on the CPU, so that neither its
+    neighbours in the batch nor the device's random generator matter.
+
+    Attributes:
+        model: ``embedded`` (the package's own small model), a local folder, or a hub id.
+        controls: ControlNets by name; none leaves the picture to the prompt and the mode alone.
+        mode: ``text2img`` starts from noise, ``img2img`` from the noised picture, ``inpaint``
+            redraws an ellipse in the middle and keeps the rest.
+        prompt: for all pictures, but for placeholders such as ``{style}``.
+        negative_prompt: what guidance leads away from; used when ``guidance`` is above 1. It may
+            have placeholders too.
+        choices: texts that may stand for each placeholder; a picture's seed chooses.
+        guidance: classifier-free guidance scale, >= 0; up to 1 means none (Ho and Salimans 2022).
+        steps: denoising steps, >= 1.
+        scheduler: class name in diffusers, for example ``UniPCMultistepScheduler``; None: the
+            model's own.
+        strength: share of the noise schedule that ``img2img`` and ``inpaint`` run, in (0, 1].
+        mask: the ellipse's share of the picture's sides in ``inpaint``, in (0, 1].
+        lora: adapter that is merged into the weights; needs the extra ``lora``.
+        vae: folder or hub id of an autoencoder that replaces the model's own, for example a tiny
+            one that decodes at a tenth of the cost.
+        dtype: of weights and arithmetic.
+        channels_last: layout of the weights that suits GPUs in half precision. Like batch sizes it
+            changes pictures by rounding only.
+        compile: whether torch compiles UNet and ControlNets, minutes once for each batch size.
+            Changes pictures by rounding only.
+        device: ``auto`` (CUDA where there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1``.
+        revision: branch, tag or commit of a hub id.
+        variant: file variant of the weights, for example ``fp16``.
+        family: first word of the default name.
+        label: name in tables; None: ``cldm-none``, ``cldm-canny-1.0``,
+            ``cldm-canny-1.0+depth-0.7-img2img-0.5``.
+    """
+
+    model: str = model_folder.EMBEDDED
+    controls: dict[str, Control] = field(default_factory=dict)
+    mode: Mode = "text2img"
+    prompt: str = "a photo of a face"
+    negative_prompt: str = ""
+    choices: dict[str, list[str]] = field(default_factory=dict)
+    guidance: float = 1.0
+    steps: int = 8
+    scheduler: str | None = None
+    strength: float = 0.8
+    mask: float = 0.8
+    lora: Lora | None = None
+    vae: str | None = None
+    dtype: Dtype = "float32"
+    channels_last: bool = field(default=False, metadata=UNHASHED)
+    compile: bool = field(default=False, metadata=UNHASHED)
+    device: str = "auto"
+    revision: str | None = None
+    variant: str | None = None
+    family: str = "cldm"
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "controls", dict(self.controls))
+        if not self.model:
+            raise ValueError("model must not be empty")
+        for name in self.controls:
+            if not LABEL.fullmatch(name):
+                raise ValueError(f"controls has a name of other than letters and digits: {name!r}")
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, not {self.mode!r}")
+        texts = {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
+        prompts.check(texts, self.choices)
+        if self.vae == "":
+            raise ValueError("vae must not be empty")
+        if not self.guidance >= 0:
+            raise ValueError(f"guidance must be at least 0, not {self.guidance}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
+        if self.scheduler is not None and not self.scheduler.isidentifier():
+            raise ValueError(f"scheduler must be a class name, not {self.scheduler!r}")
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"strength must be in (0, 1], not {self.strength}")
+        if self.mode != "text2img" and int(self.steps * self.strength) < 1:
+            raise ValueError(
+                f"strength={self.strength} leaves none of {self.steps} steps; raise one of them"
+            )
+        if not 0 < self.mask <= 1:
+            raise ValueError(f"mask must be in (0, 1], not {self.mask}")
+        if self.dtype not in get_args(Dtype):
+            known = ", ".join(get_args(Dtype))
+            raise ValueError(f"dtype must be one of {known}, not {self.dtype!r}")
+        if not DEVICE.fullmatch(self.device):
+            raise ValueError(f"device must be auto, cpu, mps, cuda or cuda:N, not {self.device!r}")
+        if not LABEL.fullmatch(self.family):
+            raise ValueError(f"family may hold letters, digits and . _ + -, not {self.family!r}")
+        check_label(self.label)
+
+    @property
+    def name(self) -> str:
+        if self.label is not None:
+            return self.label
+        parts = [f"{name}-{float(control.scale)}" for name, control in self.controls.items()]
+        setting = "" if self.mode == "text2img" else f"-{self.mode}-{float(self.strength)}"
+        return f"{self.family}-{'+'.join(parts) or 'none'}{setting}"
+
+    @property
+    def conditions(self) -> Mapping[str, Condition]:
+        return {name: control.condition for name, control in self.controls.items()}
+
+    def version(self) -> str:
+        """Fingerprint of the weights and settings in the folders that are used.
+
+        Files' times do not enter. Of a hub model it says the revision, ``""`` where none is set.
+
+        Raises:
+            BadInputError: a folder is missing or incomplete.
+        """
+        folder = model_folder.find(self.model)
+        controls = [
+            model_folder.find_control(folder, control.model) for control in self.controls.values()
+        ]
+        adapter = [] if self.lora is None else [self.lora.find()]
+        autoencoder = [] if self.vae is None else [model_folder.find(self.vae)]
+        return model_folder.version(folder, [*controls, *adapter, *autoencoder], self.revision)
+
+    def check(self) -> None:
+        """Find out before any work starts whether everything that it needs is installed.
+
+        Raises:
+            MissingDependencyError: the adapter or a condition needs a package that is not there, or
+                a torchvision made for another torch would keep diffusers from loading.
+        """
+        super().check()
+        check_torchvision()
+        if self.lora is not None:
+            check_peft()
+
+    def trained_on(self) -> frozenset[str]:
+        """Identity hashes in the model folder's ``training_identities.txt``, if it is there.
+
+        Raises:
+            BadInputError: a line of the file is no identity hash.
+        """
+        folder = model_folder.find(self.model)
+        return frozenset() if folder is None else model_folder.trained_on(folder)
+
+    def open(self) -> Redraw:
+        """Load the pipeline, encode the prompts once, and return the function that redraws.
+
+        That function raises BadInputError for pictures whose sides the model cannot draw, and
+        when the arithmetic overflows.
+
+        Raises:
+            BadInputError: the model is missing, incomplete, not of a supported kind, has no
+                safetensors, or cannot be fetched; the message names the path or id.
+            MissingDependencyError: see :meth:`check`.
+            ConfigError: ``scheduler`` or ``device`` names something that is not there.
+        """
+        from cldmray.anonymizers.diffusion.inference import PipelineRedraw
+
+        return PipelineRedraw(self)

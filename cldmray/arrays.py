@@ -1,0 +1,37 @@
+"""Images as arrays and as tensors, in the memory layout in which convolutions run fastest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+Pictures = npt.NDArray[np.uint8]
+"""RGB pictures, shape (N, height, width, 3), values 0..255."""
+Floats = npt.NDArray[np.float64]
+"""Any array of float64."""
+Module = TypeVar("Module", bound="torch.nn.Module")
+
+
+def channels_last(module: Module) -> Module:
+    """The module with its weights in channels-last order; results are the same."""
+    import torch
+
+    return cast(Module, cast(Any, module).to(memory_format=torch.channels_last))
+
+
+def to_unit_range(
+    pictures: npt.NDArray[np.uint8], device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """uint8 (N, height, width, 3) to float32 (N, 3, height, width) in -1..1, channels last.
+
+    They travel to the device as bytes and are converted there.
+    """
+    import torch
+
+    tensor = torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2)
+    return (tensor.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,69 @@
+"""The attacker who lays condition maps on top of each other, without any learning."""
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.arrays import Pictures
+from cldmray.attackers.base import ReadyRung
+from cldmray.conditions.base import Condition
+from cldmray.conditions.canny import Canny
+
+FLAT = 1e-2
+"""Norm, in grey levels, below which a mean-free map holds nothing but rounding."""
+
+
+@dataclass(frozen=True)
+class EdgeMatch(ReadyRung):
+    """Correlates the condition map of the probe with those of the gallery's photographs.
+
+    A map is blurred, so that edges need not fall on the same pixel, reduced, freed of its mean and
+    brought to unit norm: the inner product of two such vectors is the correlation coefficient of
+    the two reduced maps. A map without contrast, such as one without edges, becomes the zero
+    vector, which is equally far from everybody.
+
+    It finds the very photograph again rather than the person, so its rate on clear photographs
+    says nothing about what a good attacker could do.
+
+    Attributes:
+        condition: extractor of both sides' maps.
+        sigma: standard deviation of the Gaussian blur, pixels of the picture; 0 blurs nothing.
+        side: of the reduced map, pixels.
+    """
+
+    condition: Condition = field(default_factory=Canny)
+    sigma: float = 2.0
+    side: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sigma >= 0:
+            raise ValueError(f"sigma: must not be negative, got {self.sigma}")
+        if self.side < 2:
+            raise ValueError(f"side: must be at least 2, got {self.side}")
+
+    @property
+    def name(self) -> str:
+        return self.label or "edge_match"
+
+    @property
+    def dimensions(self) -> int:
+        return self.side**2
+
+    @property
+    def knows_clear_faces(self) -> bool:
+        return False
+
+    def embed(self, pictures: Pictures) -> npt.NDArray[np.float32]:
+        """Embeddings of pictures (N, h, w, 3): float32, (N, side^2), unit norm or all zero."""
+        maps = self.condition(pictures).mean(axis=3, dtype=np.float32)
+        vectors = np.empty((len(maps), self.dimensions), np.float32)
+        for row, grey in enumerate(maps):
+            smooth = cv2.GaussianBlur(grey, (0, 0), self.sigma) if self.sigma else grey
+            small = cv2.resize(smooth, (self.side, self.side), interpolation=cv2.INTER_AREA)
+            vectors[row] = small.ravel() - small.mean()
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors[norms[:, 0] < FLAT] = 0.0
+        return np.asarray(vectors / np.maximum(norms, FLAT), np.float32)

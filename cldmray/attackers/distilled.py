@@ -1,0 +1,99 @@
+"""Attackers whose encoder learns from a public recognizer where a person's pictures belong.
+
+The student sees what is left of a person - the anonymized picture, or a condition map - and is
+taught the embedding that the recognizer, its teacher, gives to clear photographs of that person.
+When people are to be named, the student embeds the probes and the teacher the gallery.
+
+Source: knowledge distillation into another view, after Hinton et al., "Distilling the Knowledge
+in a Neural Network", 2015; the loss is in :func:`cldmray.attackers.nn.losses.distributed_guided`.
+"""
+
+from dataclasses import dataclass, field
+
+from cldmray.attackers.base import Query, ThroughCondition, TrainedRung
+from cldmray.errors import ConfigError
+from cldmray.faces.records import ATTACKER, BACKGROUND
+from cldmray.recognizers.base import Recognizer
+from cldmray.recognizers.sface import landmark_sface
+
+
+@dataclass(frozen=True)
+class TaughtRung(TrainedRung):
+    """An attacker with a teacher.
+
+    The rate on clear photographs that stands for it is the teacher's.
+
+    Attributes:
+        teacher: embeds the photographs; ``encoder.dimensions`` must be the length of its
+            embeddings.
+        train_on_background: whether background people are learnt from as well, which is honest
+            only where the anonymizer was not trained on them: an anonymizer may treat people whom
+            it has seen differently. Where it is known that it was, a note of the report says so.
+    """
+
+    teacher: Recognizer = field(default_factory=landmark_sface)
+    train_on_background: bool = False
+
+    @property
+    def training_splits(self) -> tuple[str, ...]:
+        return (ATTACKER, BACKGROUND) if self.train_on_background else (ATTACKER,)
+
+    def check(self) -> None:
+        super().check()
+        self.teacher.check()
+        if self.encoder.dimensions != self.teacher.dimension:
+            raise ConfigError(
+                f"encoder.dimensions: must be {self.teacher.dimension}, the length of "
+                f"{self.teacher.name}'s embeddings, got {self.encoder.dimensions}"
+            )
+
+
+@dataclass(frozen=True)
+class TeacherGuided(TaughtRung):
+    """Can query the anonymizer with photographs of other people, as ``adaptive`` can."""
+
+    @property
+    def name(self) -> str:
+        return self.label or "adaptive_teacher"
+
+    @property
+    def query(self) -> Query:
+        return "anonymized"
+
+
+@dataclass(frozen=True)
+class EdgeProxyTeacher(ThroughCondition, TaughtRung):
+    """Knows which condition is used, never the model or its output, as ``edge_proxy`` does.
+
+    Attributes:
+        condition: its maps of photographs are learnt from, and probes are read through it.
+    """
+
+    @property
+    def name(self) -> str:
+        return self.label or "edge_proxy_teacher"
+
+    @property
+    def query(self) -> Query:
+        return "condition"
+
+
+@dataclass(frozen=True)
+class EdgesOfAnonymized(ThroughCondition, TaughtRung):
+    """Can query the anonymizer, and reads its pictures through the extractor of its condition.
+
+    What a conditioned model draws follows its condition, so that the condition can be extracted
+    again, less exactly. An attacker who knows how to read exact maps (``edge_proxy_teacher``, from
+    which this one starts by default) has only to learn what the anonymizer does to them.
+
+    Attributes:
+        condition: extractor through which anonymized pictures are read.
+    """
+
+    @property
+    def name(self) -> str:
+        return self.label or "adaptive_edges"
+
+    @property
+    def query(self) -> Query:
+        return "anonymized"

@@ -1,0 +1,268 @@
+"""What every way back from anonymized pictures offers, before and after it has learnt."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from cldmray.arrays import Pictures
+from cldmray.attackers.nn.pairs import Index
+from cldmray.attackers.nn.training import Call
+from cldmray.attackers.reconstruction.pairs import InversionPairs
+from cldmray.errors import BadInputError, ConfigError
+from cldmray.recognizers.base import Recognizer
+from cldmray.results.names import check_label
+
+Seeds = npt.NDArray[np.int64]
+"""One random seed a picture, shape (N,), all >= 0."""
+
+
+@dataclass(frozen=True)
+class InversionTraining:
+    """How an inverter's network is trained.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: pairs in one batch, of as many different people as there are.
+        learning_rate: its peak; warm-up, then a cosine to 1 %.
+        warmup: steps of the warm-up.
+        weight_decay: of AdamW.
+        augment: strength of the random views, 0..1, which both sides of a pair undergo alike; 0
+            mirrors only. An anonymizer does not treat a turned or enlarged face as it would
+            treat the upright one, and turning softens the photographs.
+        precision: ``bf16`` or ``fp32``.
+        validate_every: steps between two points of the learning curve.
+        seed: of the weights, batches and views, and of the control's shuffling.
+    """
+
+    steps: int = 600
+    batch: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 30
+    weight_decay: float = 0.01
+    augment: float = 0.0
+    precision: Literal["bf16", "fp32"] = "bf16"
+    validate_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch", "warmup", "validate_every"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate: must be above 0, got {self.learning_rate}")
+        for key in ("weight_decay", "seed"):
+            if not getattr(self, key) >= 0:
+                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
+        if not 0 <= self.augment <= 1:
+            raise ValueError(f"augment: must be in 0..1, got {self.augment}")
+        if self.precision not in ("bf16", "fp32"):
+            raise ValueError(f"precision: must be bf16 or fp32, got {self.precision!r}")
+
+
+class InversionBatch(NamedTuple):
+    """One worker's part of a step's batch, on its device.
+
+    Attributes:
+        anonymized: in -1..1, shape (n, 3, h, w).
+        maps: extracted from them, in -1..1, shape (n, 3, h, w); None where nobody looks at any.
+        photos: in -1..1, shape (n, 3, h, w).
+        rows: of the photographs in :attr:`InversionPairs.photos`, shape (n,).
+        seeds: of whatever else is random about each pair, shape (n,).
+    """
+
+    anonymized: Tensor
+    maps: Tensor | None
+    photos: Tensor
+    rows: Index
+    seeds: Seeds
+
+
+class Inverter(ABC):
+    """A way back from anonymized pictures: made by :meth:`Inversion.build`, then it learns.
+
+    First :meth:`learn`, which takes what needs no steps; then, where there is a ``network``, the
+    steps of :func:`cldmray.attackers.nn.training.training_steps`; then it reconstructs.
+
+    Attributes:
+        network: what the steps train; None where nothing is.
+    """
+
+    network: nn.Module | None = None
+
+    def learn(self, pairs: InversionPairs) -> None:  # noqa: B027
+        """Take from the pairs what needs no steps.
+
+        Raises:
+            BadInputError: they do not fit this inverter.
+        """
+
+    def maps(self, anonymized: Pictures) -> Pictures | None:
+        """What is extracted from the pictures before the network sees both; None: nothing."""
+        return None
+
+    def loss(self, network: Call, batch: InversionBatch) -> Tensor:
+        """Mean loss over a batch, a scalar.
+
+        Args:
+            network: calls ``self.network``, by way of whatever wraps it in training.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no network to train")
+
+    def reconstruct(self, pictures: Pictures, seeds: Seeds) -> Pictures:
+        """What the photographs may have looked like, uint8 (N, guesses, h, w, 3).
+
+        A picture's guesses depend on it and its seed only, never on its neighbours, but for
+        rounding by one grey level.
+
+        Args:
+            pictures: anonymized, uint8 (N, h, w, 3).
+            seeds: shape (N,).
+
+        Raises:
+            BadInputError: the pictures' size is not that of the photographs learnt from, or none
+                that the network takes; or nothing was learnt yet.
+        """
+        if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8:
+            raise BadInputError(
+                f"pictures must be uint8 (N, h, w, 3), not {pictures.dtype} {pictures.shape}"
+            )
+        if len(seeds) != len(pictures):
+            raise BadInputError(f"{len(pictures)} pictures need as many seeds, not {len(seeds)}")
+        return self._reconstruct(pictures, seeds)
+
+    @abstractmethod
+    def _reconstruct(self, pictures: Pictures, seeds: Seeds) -> Pictures:
+        """:meth:`reconstruct` of pictures that were looked at."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All that was learnt, on the CPU."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state` of an inverter with the same settings has given."""
+
+
+@dataclass(frozen=True)
+class Inversion(ABC):
+    """Settings of one way back; subclasses are frozen dataclasses.
+
+    Attributes:
+        label: name in tables; None: that of the kind.
+        shuffled: whether it is the control that learns from pairs whose photographs are another
+            person's, so that only what all faces share can be learnt.
+    """
+
+    label: str | None = field(default=None, kw_only=True)
+    shuffled: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_label(self.label)
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """Name of the kind, the default of ``label``."""
+
+    @property
+    def name(self) -> str:
+        """Name in tables."""
+        return self.label or (f"{self.kind}-shuffled" if self.shuffled else self.kind)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it tells what counts as no recovery, rather than being an attack."""
+        return self.shuffled
+
+    @property
+    def guesses(self) -> int:
+        """Reconstructions of each picture."""
+        return 1
+
+    def check(self) -> None:  # noqa: B027
+        """Find out before any work starts whether everything is there that it needs.
+
+        Raises:
+            CldmrayError: it is not; the message says what is missing.
+        """
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps that it takes to learn; 0: there is no network to train."""
+        return 0
+
+    @property
+    def learns_with(self) -> tuple[Recognizer, ...]:
+        """Recognizers that have a say in what it learns."""
+        return ()
+
+    def check_judge(self, judge: Recognizer) -> None:
+        """Refuse a judge whose weights the inverter learns with: it would like what it has taught.
+
+        Raises:
+            ConfigError: it is such a one.
+            MissingDependencyError: the weights of one of both are not installed.
+        """
+        if judge.version() in [one.version() for one in self.learns_with]:
+            raise ConfigError(
+                f"{self.name} learns with {judge.name}, which therefore cannot judge what it "
+                "rebuilds: choose another recognizer, such as dlib"
+            )
+
+    @property
+    def shuffle_seed(self) -> int:
+        """Seed of the control's shuffling."""
+        return 0
+
+    def training_pairs(self, pairs: InversionPairs) -> InversionPairs:
+        """The pairs as this inverter learns them: shuffled where it is the control.
+
+        Raises:
+            BadInputError: they are of fewer than two people, and to be shuffled.
+        """
+        return pairs.shuffled(self.shuffle_seed) if self.shuffled else pairs
+
+    @abstractmethod
+    def build(self, device: str = "cpu") -> Inverter:
+        """The inverter before it learns; seeds torch's global generator if it has a network.
+
+        Raises:
+            CldmrayError: as :meth:`check` says.
+        """
+
+
+@dataclass(frozen=True)
+class TrainedInversion(Inversion):
+    """Settings of a way back whose network is trained.
+
+    Attributes:
+        training: how.
+    """
+
+    training: InversionTraining = field(default_factory=InversionTraining, kw_only=True)
+
+    @property
+    def steps(self) -> int:
+        return self.training.steps
+
+    @property
+    def shuffle_seed(self) -> int:
+        return self.training.seed
+
+
+def to_pixels(pictures: Tensor) -> Pictures:
+    """Pictures in -1..1, shape (N, 3, h, w), as uint8 (N, h, w, 3); what is beyond is cut off."""
+    levels = ((pictures.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    found: Pictures = levels.permute(0, 2, 3, 1).cpu().numpy()
+    return found
+
+
+def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state as safetensors takes it: on the CPU, contiguous."""
+    return {name: value.detach().cpu().contiguous() for name, value in state.items()}

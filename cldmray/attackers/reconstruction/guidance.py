@@ -1,0 +1,111 @@
+"""How far a reconstruction is from the photograph in the eyes of SFace: differentiable."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cldmray.attackers.nn.sface_student import SlopedUnit
+from cldmray.recognizers.base import Device
+from cldmray.recognizers.sface import SFace
+from cldmray.recognizers.sface_network import SFaceNet
+
+EPSILON = 1e-6
+
+
+class Distances(NamedTuple):
+    """Of each pair of pictures, shape (n,).
+
+    Attributes:
+        identity: 1 - cosine of the embeddings, in 0..2.
+        perceptual: mean squared difference of intermediate features, in 0..4.
+    """
+
+    identity: Tensor
+    perceptual: Tensor
+
+
+class FaceGuide:
+    """The frozen recognizer, with what it sees on the way to its embedding.
+
+    The features are those that its layers of stride 2, but for the first, read, at 56, 28 and 14
+    pixels; each place's features are brought to unit norm over the channels before they are
+    compared, as in Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual
+    Metric", 2018, without that paper's learnt weights.
+
+    Args:
+        recognizer: its ``crop`` says where the faces are; they must be aligned, whatever its
+            ``align``.
+        device: of torch.
+        precision: ``bf16`` or ``fp32``.
+
+    Raises:
+        MissingDependencyError: the extra ``recognizer`` is not installed.
+    """
+
+    def __init__(self, recognizer: SFace, device: str, precision: str) -> None:
+        kind: Device = "cuda" if device.startswith("cuda") else "cpu"
+        network: SFaceNet = replace(recognizer, device=kind).network()
+        self.mean, self.factor, self.side = network.mean, network.factor, recognizer.side
+        self.layers = [
+            SlopedUnit(layer.weight) if isinstance(layer, nn.PReLU) else layer
+            for layer in network.layers
+        ]
+        halving = [n for n, layer in enumerate(self.layers) if _stride(layer) == 2]
+        self.taps = frozenset(halving[1:])
+        self.crop = recognizer.crop
+        self.half = precision == "bf16"
+
+    def __call__(self, reconstructions: Tensor, photos: Tensor) -> Distances:
+        """Distances of pictures in -1..1, shape (n, 3, h, w), h = w; no gradient to the photos."""
+        with torch.no_grad():
+            target, wanted = self._look(photos)
+        embedding, found = self._look(reconstructions)
+        differences = [
+            (mine - theirs).square().sum(1).mean((1, 2))
+            for mine, theirs in zip(found, wanted, strict=True)
+        ]
+        return Distances(1 - (embedding * target).sum(1), torch.stack(differences).mean(0))
+
+    def _look(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Embeddings (n, 128) of unit norm, and features of unit norm over the channels."""
+        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self.half):
+            x = ((cropped(pictures, self.crop, self.side) + 1) * 127.5 - self.mean) * self.factor
+            x = x.contiguous(memory_format=torch.channels_last)
+            features = []
+            for number, layer in enumerate(self.layers):
+                if number in self.taps:
+                    norm = x.float().square().sum(1, keepdim=True).add(EPSILON).sqrt()
+                    features.append(x.float() / norm)
+                x = layer(x)
+        return functional.normalize(x.float(), dim=1), features
+
+
+def _stride(layer: nn.Module) -> int:
+    return int(layer.stride[0]) if isinstance(layer, nn.Conv2d) else 1
+
+
+def cropped(pictures: Tensor, crop: tuple[float, float, float, float], side: int) -> Tensor:
+    """The square of a recognizer's ``crop``, shape (n, 3, side, side); reflected beyond the edge.
+
+    Args:
+        pictures: square, shape (n, 3, h, h).
+        crop: left, top, right, bottom as shares of the picture's side.
+        side: of the result, pixels; pictures that the crop shrinks are averaged first.
+    """
+    left, top, right, bottom = crop
+    width = right - left
+    if pictures.shape[-1] * width > side:
+        smaller = round(side / width)
+        pictures = functional.interpolate(
+            pictures, (smaller, smaller), mode="bilinear", antialias=True
+        )
+    theta = pictures.new_tensor([[width, 0.0, left + right - 1], [0.0, width, top + bottom - 1]])
+    grid = functional.affine_grid(
+        theta.expand(len(pictures), 2, 3), [len(pictures), 3, side, side], align_corners=False
+    )
+    return functional.grid_sample(
+        pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )

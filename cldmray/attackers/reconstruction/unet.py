@@ -1,0 +1,207 @@
+"""Regression: one network draws the most likely photograph."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cldmray.arrays import Pictures, channels_last, to_unit_range
+from cldmray.attackers.nn.encoder import ResidualBlock
+from cldmray.attackers.nn.training import Call
+from cldmray.attackers.reconstruction.base import (
+    InversionBatch,
+    Inverter,
+    Seeds,
+    TrainedInversion,
+    on_cpu,
+    to_pixels,
+)
+from cldmray.conditions.base import Condition
+from cldmray.errors import BadInputError
+from cldmray.recognizers.base import Recognizer
+from cldmray.recognizers.sface import SFace
+
+PICTURES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class UNetInversion(TrainedInversion):
+    """A small U-Net (Ronneberger, Fischer and Brox 2015) from anonymized pictures to photographs.
+
+    It minimises the absolute difference of the pixels, in -1..1, plus what SFace sees of it
+    (:class:`~cldmray.attackers.reconstruction.guidance.FaceGuide`), so that it prefers a sharp face of
+    the right person to the mean of all that are possible. The recognizer that judges must be
+    another.
+
+    Attributes:
+        widths: channels of its levels, multiples of 8; each halves the one before.
+        blocks: residual blocks of each level, down and up.
+        fold: squares of so many pixels a side are one place of the first level.
+        condition: extractor whose maps of the pictures it sees beside them; None: the pictures
+            alone.
+        identity: weight of the identity loss; 0 leaves it out.
+        perceptual: weight of the perceptual loss; 0 leaves it out. Where both are 0, the extra
+            ``recognizer`` is not needed.
+        looked_at: share of each batch, in 0..1, that the recognizer looks at; it takes most of the
+            time.
+        guide: the recognizer of both; its ``crop`` says where the pictures' faces are.
+    """
+
+    widths: tuple[int, ...] = (48, 96, 128, 160)
+    blocks: int = 1
+    fold: int = 2
+    condition: Condition | None = None
+    identity: float = 0.5
+    perceptual: float = 0.5
+    looked_at: float = 0.5
+    guide: SFace = field(default_factory=SFace)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "widths", tuple(self.widths))
+        if not self.widths or any(width < 8 or width % 8 for width in self.widths):
+            raise ValueError(f"widths: must be multiples of 8, got {self.widths}")
+        for key in ("blocks", "fold"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
+        for key in ("identity", "perceptual"):
+            if not getattr(self, key) >= 0:
+                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
+
+        if not 0 < self.looked_at <= 1:
+            raise ValueError(f"looked_at: must be above 0 and at most 1, got {self.looked_at}")
+
+    @property
+    def kind(self) -> str:
+        return "unet"
+
+    @property
+    def guided(self) -> bool:
+        """Whether the recognizer has a say."""
+        return self.identity > 0 or self.perceptual > 0
+
+    @property
+    def learns_with(self) -> tuple[Recognizer, ...]:
+        return (self.guide,) if self.guided else ()
+
+    def check(self) -> None:
+        if self.guided:
+            self.guide.check()
+
+    def build(self, device: str = "cpu") -> "UNetInverter":
+        return UNetInverter(self, device)
+
+
+class UNetInverter(Inverter):
+    """See :class:`UNetInversion`."""
+
+    def __init__(self, config: UNetInversion, device: str) -> None:
+        torch.manual_seed(config.training.seed)
+        self.config = config
+        self.device = device
+        inputs = 3 if config.condition is None else 6
+        self.unet = FaceUNet(inputs, config.widths, config.blocks, config.fold)
+        self.network = channels_last(self.unet).to(device)
+        self.guide = None
+        if config.guided:
+            from cldmray.attackers.reconstruction.guidance import FaceGuide
+
+            self.guide = FaceGuide(config.guide, device, config.training.precision)
+
+    def maps(self, anonymized: Pictures) -> Pictures | None:
+        condition = self.config.condition
+        return None if condition is None else condition(anonymized)
+
+    def loss(self, network: Call, batch: InversionBatch) -> Tensor:
+        seen = batch.anonymized
+        if batch.maps is not None:
+            seen = torch.cat([seen, batch.maps], dim=1)
+        drawn = network(seen).float()
+        loss = (drawn - batch.photos).abs().mean()
+        if self.guide is not None:
+            some = math.ceil(self.config.looked_at * len(drawn))
+            far = self.guide(drawn[:some], batch.photos[:some])
+            loss = loss + self.config.identity * far.identity.mean()
+            loss = loss + self.config.perceptual * far.perceptual.mean()
+        return loss
+
+    @torch.no_grad()
+    def _reconstruct(self, pictures: Pictures, seeds: Seeds) -> Pictures:
+        drawn = np.empty((len(pictures), 1, *pictures.shape[1:]), np.uint8)
+        for start in range(0, len(pictures), PICTURES_AT_ONCE):
+            part = pictures[start : start + PICTURES_AT_ONCE]
+            seen = to_unit_range(part)
+            maps = self.maps(part)
+            if maps is not None:
+                seen = torch.cat([seen, to_unit_range(maps)], dim=1)
+            drawn[start : start + len(part), 0] = to_pixels(self.unet(seen.to(self.device)))
+        return drawn
+
+    def state(self) -> dict[str, Tensor]:
+        return on_cpu(self.unet.state_dict())
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.unet.load_state_dict(state)
+
+
+class FaceUNet(nn.Module):
+    """Draws a picture out of a picture: a share of it, which is learnt, plus what the levels add.
+
+    Before its first step it hands the picture on as it is.
+
+    Args:
+        inputs: channels; the first three are the picture.
+        widths, blocks, fold: see :class:`UNetInversion`.
+    """
+
+    def __init__(self, inputs: int, widths: tuple[int, ...], blocks: int, fold: int) -> None:
+        super().__init__()
+        self.fold = fold
+        self.factor = fold * 2 ** (len(widths) - 1)
+        self.first = nn.Conv2d(inputs * fold**2, widths[0], 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        before = widths[0]
+        for level, width in enumerate(widths):
+            steps = [ResidualBlock(before, width, 2 if level else 1)]
+            steps += [ResidualBlock(width, width, 1) for _ in range(blocks - 1)]
+            self.down.append(nn.Sequential(*steps))
+            before = width
+        for width in reversed(widths[:-1]):
+            steps = [ResidualBlock(before + width, width, 1)]
+            steps += [ResidualBlock(width, width, 1) for _ in range(blocks - 1)]
+            self.up.append(nn.Sequential(*steps))
+            before = width
+        self.last = nn.Conv2d(widths[0], 3 * fold**2, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        self.share = nn.Parameter(torch.ones(()))
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """Pictures, shape (N, 3, h, w), about -1..1.
+
+        Args:
+            seen: in -1..1, shape (N, inputs, h, w).
+
+        Raises:
+            BadInputError: the pictures are smaller than one place of the last level.
+        """
+        height, width = seen.shape[-2:]
+        if min(height, width) < self.factor:
+            raise BadInputError(f"pictures of {width}x{height} pixels are too small for the U-Net")
+        padding = (0, -width % self.factor, 0, -height % self.factor)
+        padded = functional.pad(seen, padding, mode="replicate")
+        x = self.first(functional.pixel_unshuffle(padded, self.fold))
+        kept = []
+        for level in self.down:
+            x = level(x)
+            kept.append(x)
+        kept.pop()
+        for level in self.up:
+            x = functional.interpolate(x, scale_factor=2, mode="nearest")
+            x = level(torch.cat([x, kept.pop()], dim=1))
+        added = functional.pixel_shuffle(self.last(torch.relu(x)), self.fold)
+        return self.share * seen[:, :3] + added[..., :height, :width]

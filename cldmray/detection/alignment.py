@@ -1,0 +1,101 @@
+"""Brings faces to the place in the picture where a recognizer was trained to see them."""
+
+import math
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.arrays import Pictures
+from cldmray.errors import BadInputError
+
+Matrix = npt.NDArray[np.float64]
+"""Affine map of (x, y) pixel centres, shape (2, 3)."""
+
+TEMPLATE_SIDE = 112
+TEMPLATE = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
+)
+"""Eyes, nose and corners of the mouth, left before right as seen, in a picture of 112x112
+pixels: the landmarks of ArcFace (Deng et al. 2019), to which SFace was trained too."""
+
+
+def similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> Matrix:
+    """Rotation, scale and shift that take one set of points closest to another.
+
+    The least-squares solution of Umeyama, "Least-Squares Estimation of Transformation Parameters
+    Between Two Point Patterns", PAMI 1991; it never mirrors.
+
+    Args:
+        source, target: points (x, y), shape (K, 2), K >= 2, in the same order.
+
+    Returns:
+        The map from source to target, shape (2, 3).
+
+    Raises:
+        BadInputError: the shapes differ, or all source points are one.
+    """
+    given, wanted = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    if given.shape != wanted.shape or given.ndim != 2 or given.shape[1] != 2 or len(given) < 2:
+        raise BadInputError(f"points must share a shape (K, 2): {given.shape}, {wanted.shape}")
+    centre, goal = given.mean(0), wanted.mean(0)
+    spread = ((given - centre) ** 2).sum() / len(given)
+    if not spread > 0:
+        raise BadInputError("points that are all one have no orientation")
+    covariance = (wanted - goal).T @ (given - centre) / len(given)
+    left, singular, right = np.linalg.svd(covariance)
+    signs = np.array([1.0, 1.0 if np.linalg.det(left @ right) >= 0 else -1.0])
+    linear = (singular * signs).sum() / spread * (left * signs) @ right
+    return np.column_stack([linear, goal - linear @ centre])
+
+
+def crop_matrix(crop: tuple[float, float, float, float], side: int, output: int) -> Matrix:
+    """Map from a square picture to the picture of its crop.
+
+    Args:
+        crop: left, top, right, bottom as shares of the picture's side; they may lie outside of it.
+        side: of the picture in pixels.
+        output: side of the result in pixels.
+    """
+    left, top, right, bottom = (share * side for share in crop)
+    across, down = output / (right - left), output / (bottom - top)
+    return np.array(
+        [
+            [across, 0.0, (0.5 - left) * across - 0.5],
+            [0.0, down, (0.5 - top) * down - 0.5],
+        ]
+    )
+
+
+def warp(picture: Pictures, matrix: Matrix, side: int) -> Pictures:
+    """The picture under an affine map; what lies beyond its edge is its reflection.
+
+    Enlarged with cubic interpolation; where the map shrinks, the picture is averaged to about the
+    output's scale first, so that nothing aliases.
+
+    Args:
+        picture: RGB, uint8, shape (h, w, 3).
+        matrix: from the picture's pixels to the output's.
+        side: of the output in pixels.
+
+    Returns:
+        uint8, shape (side, side, 3).
+    """
+    scale = math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
+    if scale < 1:
+        height, width = (math.ceil(edge * scale) for edge in picture.shape[:2])
+        stretch = np.array([picture.shape[1] / width, picture.shape[0] / height])
+        shrunk = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        picture = np.asarray(shrunk, np.uint8)
+        shift = matrix[:, :2] @ ((stretch - 1) / 2) + matrix[:, 2]
+        matrix = np.column_stack([matrix[:, :2] * stretch, shift])
+    warped = cv2.warpAffine(
+        picture, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+    )
+    return np.asarray(warped, np.uint8)

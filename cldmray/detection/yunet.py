@@ -1,0 +1,107 @@
+"""Finds the face in a picture: YuNet."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.arrays import Pictures
+from cldmray.detection.model_files import YUNET, file_version, model_file
+
+Floats = npt.NDArray[np.float32]
+SMALLEST_SIDE = 256
+"""Pixels; smaller pictures are enlarged, since YuNet finds faces from about 10 pixels on but
+places their landmarks well only in larger ones."""
+OVERLAP = 0.3
+"""Intersection over union above which two boxes are one face, as in OpenCV's zoo."""
+CANDIDATES = 5000
+
+
+class Detection(NamedTuple):
+    """One face; positions are in pixels of the given picture, whose first pixel's centre is 0.
+
+    Attributes:
+        box: left, top, width, height; it may reach beyond the picture. Shape (4,).
+        landmarks: (x, y) of eyes, nose, corners of the mouth, left before right as seen in the
+            picture. Shape (5, 2).
+        score: in 0..1.
+    """
+
+    box: Floats
+    landmarks: Floats
+    score: float
+
+
+@dataclass(frozen=True)
+class YuNet:
+    """The face detector of Wu, Peng and Yu, "YuNet: A Tiny Millisecond-level Face Detector", 2023.
+
+    Needs the extra ``recognizer``, which holds the weights; OpenCV runs them on the CPU.
+
+    Attributes:
+        threshold: lowest score of a face, in 0..1.
+    """
+
+    threshold: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must be in 0..1, not {self.threshold}")
+
+    def version(self) -> str:
+        """Hash of the weights.
+
+        Raises:
+            MissingDependencyError: the extra ``recognizer`` is not installed.
+        """
+        return file_version(model_file(YUNET))
+
+    def detect(self, pictures: Pictures) -> list[Detection | None]:
+        """The face of highest score in each picture; None where no score reaches the threshold.
+
+        Args:
+            pictures: RGB, uint8, shape (N, h, w, 3), of any size; pictures whose shorter side is
+                below 256 pixels are enlarged to it.
+
+        Returns:
+            N detections.
+
+        Raises:
+            MissingDependencyError: the extra ``recognizer`` is not installed.
+        """
+        weights = str(model_file(YUNET))
+        if not len(pictures):
+            return []
+        height, width = pictures.shape[1:3]
+        scale = max(1.0, SMALLEST_SIDE / min(height, width))
+        size = (round(width * scale), round(height * scale))
+        network = _quietly_loaded(weights, size, self.threshold)
+        enlarged = np.array([size[0] / width, size[1] / height], np.float32)
+        found: list[Detection | None] = []
+        for picture in pictures:
+            seen = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+            if scale > 1:
+                seen = cv2.resize(seen, size, interpolation=cv2.INTER_CUBIC)
+            faces = network.detect(seen)[1]
+            found.append(None if faces is None or not len(faces) else _best(faces, enlarged))
+        return found
+
+
+def _best(faces: npt.NDArray[np.generic], enlarged: Floats) -> Detection:
+    """The face of highest score among rows (box, landmarks, score), shape (F, 15)."""
+    rows = np.asarray(faces, np.float32)
+    row = rows[rows[:, -1].argmax()]
+    corner = (row[:2] + 0.5) / enlarged - 0.5
+    landmarks = (row[4:14].reshape(5, 2) + 0.5) / enlarged - 0.5
+    return Detection(np.concatenate([corner, row[2:4] / enlarged]), landmarks, float(row[-1]))
+
+
+def _quietly_loaded(weights: str, size: tuple[int, int], threshold: float) -> cv2.FaceDetectorYN:
+    """The network for one picture size, without OpenCV 5's warning that it runs on the CPU."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    try:
+        return cv2.FaceDetectorYN.create(weights, "", size, threshold, OVERLAP, CANDIDATES)
+    finally:
+        cv2.utils.logging.setLogLevel(level)

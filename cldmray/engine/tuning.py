@@ -1,0 +1,375 @@
+"""What a search varies, and how it is run.
+
+Ray Tune searches the inverter that recovers most of the attacker's validation people.
+
+Optuna's tree-structured Parzen estimator (Bergstra et al. 2011) proposes settings, asynchronous
+successive halving (Li et al. 2020) stops those that fall behind.
+"""
+
+import importlib.util
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import torch
+
+from cldmray import storage
+from cldmray.attackers.reconstruction.base import Inversion
+from cldmray.attackers.reconstruction.pairs import InversionPairs
+from cldmray.engine.artifacts import Manifest, StageTable, commit
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.reconstruction_training import InversionLoop, Point, Queried, saved_state
+from cldmray.errors import CldmrayError, MissingDependencyError
+from cldmray.recognizers.base import Recognizer
+
+Objective = Literal["rank_1", "cosine", "margin"]
+BUDGET = "budget"
+"""Key of the query budget in a search space; all others are settings of the inverter."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One setting that is varied: either ``choose``, or ``low`` and ``high``.
+
+    Attributes:
+        choose: the values, plain data.
+        low, high: bounds of a number, both included.
+        log: whether it is spread evenly over its logarithm.
+        whole: whether it is a whole number.
+    """
+
+    choose: list[Any] | None = None
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if self.choose is not None:
+            if not self.choose or self.low is not None or self.high is not None:
+                raise ValueError("choose: name at least one value, and neither low nor high")
+            return
+        if self.low is None or self.high is None or not self.low < self.high:
+            raise ValueError(
+                f"low: give either choose, or low below high, got {self.low}, {self.high}"
+            )
+        if self.log and self.low <= 0:
+            raise ValueError(f"low: must be above 0 where log is true, got {self.low}")
+
+    @property
+    def extremes(self) -> list[Any]:
+        """All values of ``choose``, or both bounds: if they fit, all values do."""
+        if self.choose is not None:
+            return self.choose
+        return [self.value(bound) for bound in (self.low, self.high)]
+
+    def value(self, drawn: Any) -> Any:
+        """The setting's value, from what was drawn of :meth:`domain`."""
+        if self.choose is not None:
+            return json.loads(drawn)
+        return round(drawn) if self.whole else float(drawn)
+
+    def domain(self) -> Any:
+        """The dimension as Ray Tune knows it; values of ``choose`` as JSON texts."""
+        from ray import tune
+
+        if self.choose is not None:
+            return tune.choice([json.dumps(value, sort_keys=True) for value in self.choose])
+        low, high = float(self.low or 0), float(self.high or 0)
+        if self.whole:
+            # Ray Tune leaves the upper bound of whole numbers out.
+            bounds = round(low), round(high) + 1
+            return tune.lograndint(*bounds) if self.log else tune.randint(*bounds)
+        return tune.loguniform(low, high) if self.log else tune.uniform(low, high)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How the best inverter is searched.
+
+    Attributes:
+        trials: inverters that are tried; 0 searches none.
+        inverter: key of the one whose settings are varied.
+        concurrent: trials at a time, at most.
+        cpus, gpus: of one trial, which may be parts of one.
+        objective: what is made large, by the validator on validation people: ``rank_1``;
+            ``cosine``, which tells more where few are named, but rises for the average face too;
+            or ``margin``, which takes off what is common to all people.
+        seed: of the choice of settings.
+        grace: optimiser steps before a trial may be stopped.
+        reduction: at each further look, so many times later, one of so many trials goes on.
+        space: what is varied: dotted settings of the inverter, and ``budget``, the queries.
+    """
+
+    trials: int = 0
+    inverter: str = "unet"
+    concurrent: int = 1
+    cpus: float = 0.5
+    gpus: float = 0.0
+    objective: Objective = "cosine"
+    seed: int = 0
+    grace: int = 100
+    reduction: int = 3
+    space: dict[str, Dimension] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in ("trials", "seed", "cpus", "gpus"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
+        for key in ("concurrent", "grace"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
+        if not self.cpus and not self.gpus:
+            raise ValueError("cpus: must be above 0 where gpus is 0")
+        if self.reduction < 2:
+            raise ValueError(f"reduction: must be at least 2, got {self.reduction}")
+        if self.trials and not self.space:
+            raise ValueError("space: name what is to be varied")
+
+
+INSTALL = "pip install 'cldmray[tune]'"
+EXPERIMENT = "tune"
+TABLE = "trials.parquet"
+OBJECTIVE = "objective"
+WORST = -2.0
+"""Objective of a training that has diverged: below any rate, cosine and margin."""
+ENVIRONMENT = {
+    # Written that often, the search goes on after a kill where it was.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",
+    # The trials' tables are ours; no files of loggers beside them.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # The older output, which can be turned off.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # Ctrl-C is the job's, which stops everything.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+TRIALS = pa.schema(
+    [
+        pa.field("trial", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("settings", pa.string(), nullable=False),
+        pa.field("queries", pa.int64(), nullable=False),
+        pa.field("steps", pa.int64(), nullable=False),
+        pa.field("objective", pa.float64(), nullable=False),
+        pa.field("validation_rank_1", pa.float64()),
+        pa.field("validation_cosine", pa.float64()),
+        pa.field("seconds", pa.float64()),
+        pa.field("curve", pa.string(), nullable=False),
+    ]
+)
+"""One row a trial, the best first. ``status`` is ``finished``, ``stopped`` (fell behind) or
+``failed``; ``settings`` holds what was varied and ``curve`` the points, as JSON; ``steps``,
+``objective`` and rates are those of the last point; ``queries`` were learnt from; ``seconds`` are
+those of the trial's training and validation."""
+
+
+class Candidate(NamedTuple):
+    """What a trial fits: an inverter and its query budget."""
+
+    inversion: Inversion
+    budget: int | None
+
+
+Make = Callable[[Mapping[str, Any]], Candidate]
+"""The candidate of what was drawn of each dimension; picklable."""
+
+
+class Material(NamedTuple):
+    """What every trial learns from and is validated on."""
+
+    known: Queried
+    validation: InversionPairs
+    validator: Recognizer
+
+
+def check_tune() -> None:
+    """Find out before any work starts whether Optuna is there.
+
+    Raises:
+        MissingDependencyError: it is not.
+    """
+    if importlib.util.find_spec("optuna") is None:
+        raise MissingDependencyError(f"the search needs the package optuna: {INSTALL}")
+
+
+def train_trial(
+    config: dict[str, Any],
+    material: Material,
+    make: Make,
+    objective: str,
+    threads: int,
+    gpu: bool,
+) -> None:
+    """One trial, in a process of its own; killed, it goes on from its last point."""
+    from ray import tune
+
+    torch.set_num_threads(threads)
+    candidate = make(config)
+    loop = InversionLoop(
+        candidate.inversion,
+        material.known.within(candidate.budget),
+        material.validation,
+        material.validator,
+        "cuda" if gpu else "cpu",
+    )
+    checkpoint = tune.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            loop.restore(folder)
+    for point in loop.points():
+        found = reached(point, objective)
+        with TemporaryDirectory() as folder:
+            loop.save(folder)
+            saved = tune.Checkpoint.from_directory(folder)
+            tune.report({**point, OBJECTIVE: found}, checkpoint=saved)
+        if found == WORST:
+            return
+
+
+def reached(point: Point, objective: str) -> float:
+    """The objective at a point of a learning curve; :data:`WORST` where the training diverged."""
+    if point["step"] and not math.isfinite(point["loss"]):
+        return WORST
+    return point[f"validation_{objective}"]
+
+
+def search(
+    material: Material,
+    make: Make,
+    steps: int,
+    settings: SearchSettings,
+    engine: EngineConfig,
+    folder: str,
+) -> None:
+    """Run all trials and commit their table to a stage folder.
+
+    A search whose driver was killed goes on from what lies in the folder: trials that had ended
+    are kept, others go on from their checkpoints, and only those that are missing are added.
+
+    Args:
+        material: pairs of attacker and of validation people, never of evaluation people.
+        make: the candidate of a trial.
+        steps: the longest training.
+        folder: gets Ray Tune's experiment ``tune`` and ``trials.parquet``.
+
+    Raises:
+        MissingDependencyError: Optuna is absent.
+        CldmrayError: every trial failed.
+    """
+    check_tune()
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    from ray import tune
+
+    filesystem, path = storage.resolve(folder)
+    experiment = storage.join(path, EXPERIMENT)
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            train_trial,
+            material=material,
+            make=make,
+            objective=settings.objective,
+            threads=engine.threads,
+            gpu=settings.gpus > 0,
+        ),
+        {"cpu": settings.cpus, "gpu": settings.gpus},
+    )
+    if tune.Tuner.can_restore(experiment, filesystem):
+        tuner = tune.Tuner.restore(
+            experiment, trainable, resume_errored=True, storage_filesystem=filesystem
+        )
+    else:
+        tuner = _new_tuner(trainable, steps, settings, engine, path, filesystem)
+    results = tuner.fit()
+    trials = [_row(results[place], make, settings.objective) for place in range(len(results))]
+    if all(row["status"] == "failed" for row in trials):
+        raise CldmrayError(f"every trial of the search failed; see {experiment}")
+    trials.sort(key=lambda row: (row["status"] == "failed", -row["objective"], row["trial"]))
+    table = pa.Table.from_pylist(trials, TRIALS)
+    storage.write_table(storage.join(folder, TABLE), table)
+    commit(folder, Manifest({TABLE: table.num_rows}))
+
+
+def trial_folder(trial: Any) -> str:
+    """Folder of a trial in the experiment: its name in the table, whatever its settings."""
+    return str(trial.trial_id)
+
+
+def _new_tuner(
+    trainable: Any,
+    steps: int,
+    settings: SearchSettings,
+    engine: EngineConfig,
+    path: str,
+    filesystem: Any,
+) -> Any:
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    longest = max(1, steps)
+    return tune.Tuner(
+        trainable,
+        param_space={key: dimension.domain() for key, dimension in settings.space.items()},
+        tune_config=tune.TuneConfig(
+            metric=OBJECTIVE,
+            mode="max",
+            num_samples=settings.trials,
+            max_concurrent_trials=settings.concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=trial_folder,
+            search_alg=OptunaSearch(seed=settings.seed),
+            scheduler=ASHAScheduler(
+                time_attr="step",
+                max_t=longest,
+                grace_period=min(settings.grace, longest),
+                reduction_factor=settings.reduction,
+            ),
+        ),
+        run_config=tune.RunConfig(
+            name=EXPERIMENT,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=tune.FailureConfig(max_failures=2),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            verbose=1 if engine.progress else 0,
+        ),
+    )
+
+
+def _row(result: Any, make: Make, objective: str) -> dict[str, Any]:
+    """A trial's row; what it has reached is read from its last checkpoint."""
+    metrics = result.metrics or {}
+    candidate = make(result.config)
+    curve: list[Point] = []
+    if result.checkpoint is not None:
+        with result.checkpoint.as_directory() as folder:
+            curve = saved_state(folder)["curve"]
+    last = curve[-1] if curve else {}
+    steps = int(last.get("step", 0))
+    failed = result.error is not None or not curve
+    complete = steps >= candidate.inversion.steps
+    return {
+        "trial": str(metrics.get("trial_id") or Path(result.path).name),
+        "status": "failed" if failed else "finished" if complete else "stopped",
+        "settings": json.dumps(dict(result.config), sort_keys=True),
+        "queries": int(last.get("queries", 0)),
+        "steps": steps,
+        "objective": reached(last, objective) if last else WORST,
+        "validation_rank_1": last.get("validation_rank_1"),
+        "validation_cosine": last.get("validation_cosine"),
+        "seconds": metrics.get("time_total_s"),
+        "curve": json.dumps(curve),
+    }
+
+
+def read_trials(stage: StageTable) -> pa.Table:
+    """The table of a search's stage, schema :data:`TRIALS`, the best trial first."""
+    return storage.read_table(storage.join(stage.folder, TABLE)).cast(TRIALS)

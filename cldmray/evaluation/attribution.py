@@ -1,0 +1,209 @@
+"""What carries the leak, computed from attacks that have been run (DESIGN section 6)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.config.audit import AuditSettings
+from cldmray.evaluation.ablation import Family
+from cldmray.evaluation.identification import Attack
+from cldmray.metrics.confidence import Interval, bootstrap_identities, paired_bootstrap
+from cldmray.metrics.identification import chance
+from cldmray.metrics.ratios import ratio_interval, share_interval
+from cldmray.results.attribution import Question, Row
+
+Floats = npt.NDArray[np.float64]
+PROXIES = (("edge_proxy", "adaptive"), ("edge_proxy_teacher", "adaptive_teacher"))
+"""Attackers who know the condition only, and those beside them who can query the anonymizer."""
+
+
+@dataclass(frozen=True)
+class Swap:
+    """One attacker on pictures with the condition of one person and the start of another.
+
+    Attributes:
+        anonymizer: the setting whose conditions were swapped.
+        attacker, gallery: in the words of ``records.RESULTS``; the protocol is Full-Ref. *Source
+            excluded* means that neither of the two photographs is in the gallery.
+        condition, start: success of naming either person first, in [0, 1], shape (P,).
+        pairs: of people who were swapped with each other, shape (P,); the unit of resampling.
+        gallery_size: candidate people.
+    """
+
+    anonymizer: str
+    attacker: str
+    gallery: str
+    condition: Floats
+    start: Floats
+    pairs: npt.NDArray[np.str_]
+    gallery_size: int
+
+
+def _bounds(settings: AuditSettings) -> tuple[float, int, int]:
+    return settings.level, settings.resamples, settings.seed
+
+
+def paired(first: Attack, second: Attack) -> tuple[Floats, Floats, Any]:
+    """Success of two attacks on the photographs that both were tried on, and the identities.
+
+    Returns:
+        Three arrays of shape (P,), in order of sample id.
+    """
+    samples, here, there = np.intersect1d(
+        first.ranks.sample_ids, second.ranks.sample_ids, return_indices=True
+    )
+    del samples
+    return first.rank_1[here], second.rank_1[there], first.ranks.identities[here]
+
+
+def _row(question: Question, attack: Attack, measure: str, found: Interval, **more: Any) -> Row:
+    return Row(
+        question,
+        attack.anonymizer,
+        attack.attacker,
+        attack.protocol,
+        attack.gallery,
+        measure,
+        *found,
+        **{"n_probes": len(attack.ranks.identities), **more},
+    )
+
+
+def rate_row(question: Question, attack: Attack, settings: AuditSettings, **more: Any) -> Row:
+    """The rank-1 rate of an attack with its interval over people."""
+    found = bootstrap_identities(attack.rank_1, attack.ranks.identities, *_bounds(settings))
+    guess = chance(1, attack.ranks.gallery_size)
+    return _row(question, attack, "rank_1", found, chance=guess, **more)
+
+
+def _difference(
+    question: Question, attack: Attack, other: Attack, settings: AuditSettings
+) -> Row | None:
+    a, b, people = paired(attack, other)
+    if not len(a):
+        return None
+    found = paired_bootstrap(a, b, people, *_bounds(settings))
+    more = {"compared_with": other.anonymizer, "n_probes": len(a)}
+    return _row(question, attack, "rank_1_difference", found, **more)
+
+
+def ablation_rows(
+    every: Sequence[Attack], groups: Sequence[Family], settings: AuditSettings
+) -> list[Row]:
+    """Rates of settings with and without their condition, and steps between control scales.
+
+    Measures: ``rank_1``; ``rank_1_difference``, paired, against the setting without a condition
+    (question ``ablation``) and against the next lower scale (``scale``); and ``carried_share`` =
+    (rate - rate without) / rate, in (-inf, 1].
+    """
+    rows: list[Row | None] = []
+    for lane in _lanes(every):
+        for none in dict.fromkeys(group.none for group in groups if group.none in lane):
+            rows.append(rate_row("ablation", lane[none], settings))
+        for group in groups:
+            names = [name for name in group.names if name in lane]
+            base = lane.get(group.none or "")
+            for name in names:
+                rows.append(rate_row("ablation", lane[name], settings))
+                if base is not None:
+                    rows.append(_difference("ablation", lane[name], base, settings))
+                    rows.append(_carried(lane[name], base, settings))
+            chain = [base, *(lane[name] for name in names)] if base else [lane[n] for n in names]
+            rows += [_difference("scale", b, a, settings) for a, b in pairwise(chain)]
+    return [row for row in rows if row is not None]
+
+
+def _lanes(every: Sequence[Attack]) -> list[dict[str, Attack]]:
+    """Attacks of one attacker, protocol and gallery by their anonymizer."""
+    lanes: dict[tuple[str, str, str], dict[str, Attack]] = {}
+    for one in every:
+        lanes.setdefault((one.attacker, one.protocol, one.gallery), {})[one.anonymizer] = one
+    return list(lanes.values())
+
+
+def _carried(attack: Attack, base: Attack, settings: AuditSettings) -> Row | None:
+    with_it, without, people = paired(attack, base)
+    if not with_it.any():
+        return None
+    left = ratio_interval(without, with_it, people, *_bounds(settings))
+    found = Interval(1 - left.value, 1 - left.high, 1 - left.low)
+    more = {"compared_with": base.anonymizer, "n_probes": len(with_it)}
+    return _row("ablation", attack, "carried_share", found, **more)
+
+
+def proxy_rows(every: Sequence[Attack], names: Sequence[str], settings: AuditSettings) -> list[Row]:
+    """``proxy_share``: what an attacker reaches who has the condition alone, as share of what one
+    reaches who can query the anonymizer; may exceed 1.
+
+    Args:
+        names: settings to compare them on.
+    """
+    by_attack = {(a.anonymizer, a.attacker, a.protocol, a.gallery): a for a in every}
+    rows = []
+    for (name, attacker, *where), attack in by_attack.items():
+        rival = dict(PROXIES).get(attacker, "")
+        other = by_attack.get((name, rival, where[0], where[1]))
+        if other is None or name not in names:
+            continue
+        a, b, people = paired(attack, other)
+        if b.any():
+            found = ratio_interval(a, b, people, *_bounds(settings))
+            more = {"compared_with": rival, "n_probes": len(a)}
+            rows.append(_row("proxy", attack, "proxy_share", found, **more))
+    return rows
+
+
+def region_rows(every: Sequence[Attack], settings: AuditSettings) -> list[Row]:
+    """Rank-1 rates on pictures of which one region is left, named in ``subset``.
+
+    Args:
+        every: attacks on views of :func:`cldmray.engine.embed.region_view`.
+    """
+    rows = []
+    for attack in every:
+        name, _, subset = attack.anonymizer.partition(" ")
+        rows.append(replace(rate_row("region", attack, settings), anonymizer=name, subset=subset))
+    return rows
+
+
+def swap_rows(swap: Swap, settings: AuditSettings) -> list[Row]:
+    """Rates of naming either person, ``rank_1_either``, and ``condition_share``.
+
+    The share is that of the condition's person among the successes for either, those by guessing
+    taken off both. There is none where neither is named more often than by guessing.
+    """
+    guess = chance(1, swap.gallery_size)
+    either = np.minimum(swap.condition + swap.start, 1.0)
+    found = {
+        name: (bootstrap_identities(values, swap.pairs, *_bounds(settings)), share)
+        for name, values, share in (
+            ("rank_1_condition", swap.condition, guess),
+            ("rank_1_start", swap.start, guess),
+            ("rank_1_either", either, min(1.0, 2 * guess)),
+        )
+    }
+    rows = [_swap_row(swap, name, interval, by) for name, (interval, by) in found.items()]
+    if max(swap.condition.mean(), swap.start.mean()) > guess:
+        share = share_interval(
+            swap.condition, swap.start, swap.pairs, *_bounds(settings), chance=guess
+        )
+        rows.append(_swap_row(swap, "condition_share", share, None))
+    return rows
+
+
+def _swap_row(swap: Swap, measure: str, found: Interval, guess: float | None) -> Row:
+    return Row(
+        "swap",
+        swap.anonymizer,
+        swap.attacker,
+        "full_ref",
+        swap.gallery,
+        measure,
+        *found,
+        n_probes=len(swap.pairs),
+        chance=guess,
+    )

@@ -1,0 +1,196 @@
+"""From embeddings to attacks, curves and the strongest attack on each anonymizer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cldmray.config.audit import AuditSettings
+from cldmray.errors import BadInputError
+from cldmray.faces.records import embedding_matrix
+from cldmray.gallery.protocols import Embedded, Gallery, Protocol
+from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
+from cldmray.gallery.scores import EmbeddingScores, Scores
+from cldmray.metrics.confidence import Interval, bootstrap_columns
+from cldmray.metrics.identification import chance, cmc, success_at_rank
+from cldmray.metrics.k_anonymity import k_anonymity
+from cldmray.results.audit import AnonymizerRisk, AttackRate, Curve
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attacker against one anonymizer in one protocol and gallery.
+
+    Attributes:
+        anonymizer, attacker, protocol, gallery: which one, in the words of ``records.RESULTS``.
+        ranks: of the probes, those of every training of the attacker one after the other.
+        scores: from which they were counted, one per training; empty where only the ranks are
+            known.
+    """
+
+    anonymizer: str
+    attacker: str
+    protocol: str
+    gallery: str
+    ranks: Ranks
+    scores: tuple[Scores, ...] = ()
+
+    @classmethod
+    def of(
+        cls, anonymizer: str, attacker: str, protocol: str, gallery: str, *scores: Scores
+    ) -> "Attack":
+        """The attack with these scores, one per training of the attacker, at least one."""
+        ranks = pool_ranks([rank_scores(one) for one in scores])
+        return cls(anonymizer, attacker, protocol, gallery, ranks, scores)
+
+    @property
+    def rank_1(self) -> Any:
+        """Probability per probe, shape (P,), that its person is named first."""
+        return success_at_rank(self.ranks.better, self.ranks.ties, 1)
+
+
+def view_of(table: pa.Table, view: str) -> Embedded:
+    """The embeddings of one view of an embeddings table."""
+    rows = table.filter(pc.equal(table["view"], view)).sort_by("sample_id")
+    return Embedded(
+        np.asarray(rows["sample_id"].to_pylist()),
+        np.asarray(rows["identity"].to_pylist()),
+        embedding_matrix(rows),
+    )
+
+
+class Views(NamedTuple):
+    """Two views of an embeddings table, which protocols and galleries share."""
+
+    probes: Embedded
+    photos: Embedded
+
+    @classmethod
+    def of(cls, embeddings: pa.Table, view: str, original: str) -> "Views":
+        """The probes of one view, and the photographs.
+
+        Args:
+            embeddings: of one encoder, with the views ``original`` and ``view``.
+
+        Raises:
+            BadInputError: there is no picture of that view.
+        """
+        probes = view_of(embeddings, view)
+        if not len(probes.sample_ids):
+            raise BadInputError(f"{view}: there is no picture of the people to be named")
+        return cls(probes, view_of(embeddings, original))
+
+    def scores(self, protocol: Protocol, gallery: Gallery) -> Scores:
+        """Scores of the probes against everybody in the table.
+
+        Raises:
+            BadInputError: see :func:`cldmray.gallery.protocols.choose_references`.
+        """
+        known = self.probes if gallery == "anonymized_only" else self.photos
+        return EmbeddingScores(self.probes, known, protocol, gallery)
+
+
+def attacks(
+    tables: Sequence[pa.Table], view: str, attacker: str, settings: AuditSettings, original: str
+) -> list[Attack]:
+    """Rank the probes of one view in every protocol and gallery of the audit.
+
+    Args:
+        tables: embeddings of the evaluation people by every training of the attacker.
+        view: of the probes, such as an anonymizer's name; it becomes the attacks' ``anonymizer``.
+
+    Raises:
+        BadInputError: see :class:`Views`.
+    """
+    views = [Views.of(table, view, original) for table in tables]
+    return [
+        Attack.of(
+            view,
+            attacker,
+            protocol,
+            gallery,
+            *(one.scores(protocol, gallery) for one in views),
+        )
+        for protocol in settings.protocols
+        for gallery in settings.galleries
+    ]
+
+
+def clear_rank_1(embeddings: pa.Table, original: str) -> float:
+    """Rank-1 rate of an encoder on clear photographs: Full-Ref, source excluded."""
+    photos = view_of(embeddings, original)
+    ranks = rank_probes(photos, photos, "full_ref", "source_excluded")
+    return float(success_at_rank(ranks.better, ranks.ties, 1).mean())
+
+
+def curve(attack: Attack) -> Curve:
+    """The CMC of an attack over all ranks of its gallery."""
+    ranks = list(range(1, attack.ranks.gallery_size + 1))
+    return Curve(
+        attack.anonymizer,
+        attack.attacker,
+        attack.protocol,
+        attack.gallery,
+        ranks,
+        [float(rate) for rate in cmc(attack.ranks.better, attack.ranks.ties, ranks)],
+        [chance(rank, attack.ranks.gallery_size) for rank in ranks],
+    )
+
+
+def strongest(every: list[Attack], settings: AuditSettings, note: str) -> AnonymizerRisk:
+    """The strongest of all attacks on one anonymizer, with bounds that hold for all at once.
+
+    With m attacks each interval has the level 1 - (1 - level) / m (Bonferroni), so that choosing
+    the strongest afterwards does not make a claim look rejected by luck. The strongest is the one
+    with the highest rate among those whose lower bound exceeds chance; where there is none, the
+    one with the highest upper bound, which is the most that the measurements leave possible.
+    Claims of k-anonymity are tested against the highest lower bound of all.
+
+    Args:
+        every: the attacks on one anonymizer.
+        note: what limits a conclusion that nothing leaks; may be empty.
+    """
+    level = 1 - (1 - settings.level) / len(every)
+    resamples = max(settings.resamples, round(50 / (1 - level)))
+    found = list(zip(every, _rank_1_intervals(every, settings, level, resamples), strict=True))
+    leaking = [(a, i) for a, i in found if i.low > chance(1, a.ranks.gallery_size)]
+    if leaking:
+        attack, interval = max(leaking, key=lambda pair: (pair[1].value, pair[1].low))
+    else:
+        attack, interval = max(found, key=lambda pair: (pair[1].high, pair[1].value))
+    firm, surest = max(found, key=lambda pair: (pair[1].low, pair[0] is attack))
+    size = attack.ranks.gallery_size
+    return AnonymizerRisk(
+        anonymizer=attack.anonymizer,
+        risk=interval.value,
+        low=interval.low,
+        high=interval.high,
+        attacker=attack.attacker,
+        protocol=attack.protocol,
+        gallery=attack.gallery,
+        chance=chance(1, size),
+        largest_k=k_anonymity(surest, size).largest_k_not_rejected,
+        level=settings.level,
+        note="" if leaking else note,
+        firmest=AttackRate(firm.attacker, firm.protocol, firm.gallery, *surest),
+        upper=max(i.high for _, i in found),
+    )
+
+
+def _rank_1_intervals(
+    every: list[Attack], settings: AuditSettings, level: float, resamples: int
+) -> list[Interval]:
+    """Rank-1 rate of each attack; those on the same probes share their resamples."""
+    together: dict[bytes, list[int]] = {}
+    for place, attack in enumerate(every):
+        together.setdefault(attack.ranks.identities.tobytes(), []).append(place)
+    found: dict[int, Interval] = {}
+    for places in together.values():
+        columns = np.stack([every[place].rank_1 for place in places], 1)
+        identities = every[places[0]].ranks.identities
+        intervals = bootstrap_columns(columns, identities, level, resamples, settings.seed)
+        found.update(zip(places, intervals, strict=True))
+    return [found[place] for place in range(len(every))]

@@ -1,0 +1,297 @@
+"""What the measures of one attack need of its scores, read in one pass with bounded memory.
+
+The measures of one attack (DESIGN section 5), each with its interval and what guessing gives.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.config.audit import AuditSettings
+from cldmray.gallery.protocols import Strings
+from cldmray.gallery.ranking import Ranks
+from cldmray.gallery.scores import SAME_SCORE, Float32, Scores, settled_blocks
+from cldmray.hashing import unit_hash
+from cldmray.metrics.confidence import (
+    Interval,
+    bootstrap_columns,
+    bootstrap_mean,
+    bootstrap_quantiles,
+    sums_by_identity,
+)
+from cldmray.metrics.identification import (
+    anonymity_set_size,
+    chance,
+    reciprocal_rank,
+    success_at_rank,
+)
+from cldmray.metrics.k_anonymity import k_anonymity
+from cldmray.metrics.linkage import d_sys_interval
+from cldmray.metrics.open_set import fnir_at_fpir_interval
+from cldmray.metrics.verification import verification_intervals
+
+Floats = npt.NDArray[np.float64]
+NON_MATED_SCORES = 200_000
+"""Most non-mated scores of an attack. Where there are more, they are those of the probes whose
+sample ids come first by a hash."""
+
+
+class Trials(NamedTuple):
+    """What the measures need of the scores of one attack.
+
+    Attributes:
+        shuffled: per probe, share of all probes that belong to its best candidate, (P,).
+        mated: score of each probe with its own identity, (P,).
+        labels: identity of each probe, (P,).
+        non_mated: scores of some probes with all other candidates, (Q, N - 1).
+        non_mated_labels: identity of each of these probes, (Q,).
+        enrolled_people: candidates in the half of the gallery that stays.
+        enrolled: whether the probe's person is one of them, (P,).
+        rival: best score of each probe among the others of that half, (P,); -inf if there are none.
+    """
+
+    shuffled: Floats
+    mated: Float32
+    labels: Strings
+    non_mated: Float32
+    non_mated_labels: Strings
+    enrolled_people: int
+    enrolled: npt.NDArray[np.bool_]
+    rival: Float32
+
+
+def collect(scores: Scores, most: int = NON_MATED_SCORES) -> Trials:
+    """Read the scores of an attack once.
+
+    Args:
+        most: non-mated scores that are kept, but at least those of one probe.
+    """
+    people, probes = len(scores.people), len(scores.own)
+    share = np.bincount(scores.own, minlength=people) / probes
+    stays = enrolled_people(scores.people)
+    sampled = _sampled(scores.sample_ids, max(1, most // (people - 1)))
+    shuffled = np.empty(probes)
+    mated, rival = np.empty(probes, np.float32), np.empty(probes, np.float32)
+    non_mated = []
+    for rows, found in settled_blocks(scores):
+        own = np.zeros(found.shape, bool)
+        own[np.arange(len(rows)), scores.own[rows]] = True
+        first = found >= found.max(1, keepdims=True) - SAME_SCORE
+        shuffled[rows] = first @ share / first.sum(1)
+        mated[rows] = found[own]
+        chosen = sampled[rows]
+        non_mated.append(found[chosen][~own[chosen]].reshape(-1, people - 1))
+        rival[rows] = np.where(own | ~stays, -np.inf, found).max(1)
+    return Trials(
+        shuffled,
+        mated,
+        scores.identities,
+        np.concatenate(non_mated),
+        scores.identities[sampled],
+        int(stays.sum()),
+        stays[scores.own],
+        rival,
+    )
+
+
+def enrolled_people(people: Strings) -> npt.NDArray[np.bool_]:
+    """Which candidates stay in the gallery when half of them, rounded down, are left out by hash.
+
+    Args:
+        people: identities, shape (N,).
+    """
+    order = np.argsort([unit_hash("open_set", person) for person in people.tolist()])
+    stays = np.ones(len(people), bool)
+    stays[order[: len(people) // 2]] = False
+    return stays
+
+
+def _sampled(sample_ids: Strings, most: int) -> npt.NDArray[np.bool_]:
+    if len(sample_ids) <= most:
+        return np.ones(len(sample_ids), bool)
+    hashes = [unit_hash("non_mated", sample) for sample in sample_ids.tolist()]
+    chosen = np.zeros(len(sample_ids), bool)
+    chosen[np.argsort(hashes, kind="stable")[:most]] = True
+    return chosen
+
+
+RANKS = (1, 5, 10)
+FMRS = {"1e-2": 1e-2, "1e-3": 1e-3}
+FPIRS = {"1e-1": 1e-1, "1e-2": 1e-2}
+QUANTILES = {"median": 0.5, "p10": 0.1}
+SCORE_RESAMPLES = 500
+"""Bootstrap resamples, up to a level of 95 %, of the measures that need a threshold or a quantile
+in each; never more than the audit's."""
+
+
+class Measured(NamedTuple):
+    """One measure of one attack; ``chance`` is what guessing gives."""
+
+    name: str
+    interval: Interval
+    chance: float
+
+
+def measure(ranks: Ranks, scores: Sequence[Scores], settings: AuditSettings) -> list[Measured]:
+    """All measures of one attack.
+
+    Measures of ranks: ``rank_1``, ``rank_5``, ``rank_10``, ``mean_reciprocal_rank``;
+    ``anonymity_set_size`` (mean rank of the true identity), its ``_median`` and its lowest tenth
+    ``_p10`` over photos, and ``_person_median`` and ``_person_p10`` over people, whose value is
+    the mean of their photos; ``largest_k_not_rejected``, whose lower bound is the largest k that
+    the attack supports, and ``k_point_estimate``, 1 / rank-1.
+
+    Where there are several trainings, ``rank_1_by_seed``: the bounds are not those of an interval
+    but the lowest and the highest rank-1 rate of one training.
+
+    Measures of scores: ``rank_1_shuffled``, the rank-1 rate if the probes' identities were
+    shuffled, which is the measured rate of guessing where people with many photos attract matches
+    (its interval takes the shares of the identities as given); ``eer``, ``tmr_at_fmr_*``,
+    ``d_sys``; and ``fnir_at_fpir_*`` with half of the people left out of the gallery, by a hash;
+    these rows are absent where fewer than two people stay or a half has no probe.
+
+    Args:
+        ranks: of every training of the attacker, one after the other.
+        scores: of every training, in the same order. The measures of scores, whose thresholds
+            belong to one training, are averaged, value and bounds; without scores they are absent.
+        settings: level, resamples (see ``SCORE_RESAMPLES``) and seed.
+    """
+    trials = [collect(one) for one in scores]
+    measured = _identification(ranks, trials, settings)
+    if len(scores) > 1:
+        measured.append(_by_seed(ranks, len(scores)))
+    measured += _anonymity_sets(ranks, settings)
+    measured += _claims(measured[0].interval, ranks.gallery_size)
+    by_training = [[*_verification(one, settings), *_open_set(one, settings)] for one in trials]
+    return measured + [_averaged(found) for found in zip(*by_training, strict=True)]
+
+
+def rank_1_by_subset(
+    ranks: Ranks, subsets: Mapping[str, Strings], settings: AuditSettings
+) -> list[tuple[str, Interval, npt.NDArray[np.bool_]]]:
+    """Rank-1 rate of the probes of some people in the whole gallery.
+
+    Args:
+        subsets: the people of each subset, by its name; one without probes is left out.
+
+    Returns:
+        Name of the subset, its rate, and which probes are its own, shape (P,).
+    """
+    success = success_at_rank(ranks.better, ranks.ties, 1)
+    found = []
+    for name, people in subsets.items():
+        own = np.isin(ranks.identities, people)
+        if own.any():
+            (interval,) = bootstrap_columns(
+                success[own, None],
+                ranks.identities[own],
+                settings.level,
+                settings.resamples,
+                settings.seed,
+            )
+            found.append((name, interval, own))
+    return found
+
+
+def _identification(ranks: Ranks, trials: list[Trials], settings: AuditSettings) -> list[Measured]:
+    size = ranks.gallery_size
+    columns = {
+        f"rank_{k}": (success_at_rank(ranks.better, ranks.ties, k), chance(k, size)) for k in RANKS
+    }
+    guess = float(np.mean(1 / np.arange(1, size + 1)))
+    columns["mean_reciprocal_rank"] = (reciprocal_rank(ranks.better, ranks.ties), guess)
+    values, guesses = zip(*columns.values(), strict=True)
+    intervals = bootstrap_columns(
+        np.stack(values, 1), ranks.identities, settings.level, settings.resamples, settings.seed
+    )
+    measured = [Measured(*one) for one in zip(columns, intervals, guesses, strict=True)]
+    if trials:
+        shuffled = np.concatenate([one.shuffled for one in trials])
+        mean = bootstrap_mean(
+            shuffled, ranks.identities, settings.level, settings.resamples, settings.seed
+        )
+        measured.append(Measured("rank_1_shuffled", mean, chance(1, size)))
+    return measured
+
+
+def _by_seed(ranks: Ranks, trainings: int) -> Measured:
+    rates = success_at_rank(ranks.better, ranks.ties, 1).reshape(trainings, -1).mean(1)
+    spread = Interval(float(rates.mean()), float(rates.min()), float(rates.max()))
+    return Measured("rank_1_by_seed", spread, chance(1, ranks.gallery_size))
+
+
+def _anonymity_sets(ranks: Ranks, settings: AuditSettings) -> list[Measured]:
+    """Guessing gives every rank from 1 to N alike; a person's mean is taken to be normal then."""
+    size, name = ranks.gallery_size, "anonymity_set"
+    photos = anonymity_set_size(ranks.better, ranks.ties)
+    mean = bootstrap_mean(
+        photos, ranks.identities, settings.level, settings.resamples, settings.seed
+    )
+    measured = [Measured(f"{name}_size", mean, (size + 1) / 2)]
+    sums, counts = sums_by_identity(photos[:, None], ranks.identities)
+    spread = math.sqrt((size**2 - 1) / 12 * np.mean(1 / counts))
+    people, labels = sums[0] / counts, np.arange(len(counts))
+    options = list(QUANTILES.values()), settings.level, _score_resamples(settings), settings.seed
+    for values, owners, kind in ((photos, ranks.identities, ""), (people, labels, "person_")):
+        intervals = bootstrap_quantiles(values, owners, *options)
+        for (word, share), interval in zip(QUANTILES.items(), intervals, strict=True):
+            guess = float(math.ceil(round(share * size, 9)))
+            if kind:
+                guess = max(1.0, NormalDist((size + 1) / 2, spread).inv_cdf(share))
+            measured.append(Measured(f"{name}_{kind}{word}", interval, guess))
+    return measured
+
+
+def _claims(rate: Interval, size: int) -> list[Measured]:
+    claims = k_anonymity(rate, size)
+    standing, supported = claims.largest_k_not_rejected, claims.largest_k_supported
+    low, high = (min(size, 1 / bound) if bound else size for bound in (rate.high, rate.low))
+    return [
+        Measured("largest_k_not_rejected", Interval(standing, supported, standing), size),
+        Measured("k_point_estimate", Interval(claims.point_estimate, low, high), size),
+    ]
+
+
+def _verification(trials: Trials, settings: AuditSettings) -> list[Measured]:
+    pairs = trials.mated, trials.labels, trials.non_mated, trials.non_mated_labels
+    options = settings.level, _score_resamples(settings), settings.seed
+    eer, tmrs = verification_intervals(*pairs, list(FMRS.values()), *options)
+    matches = [
+        Measured(f"tmr_at_fmr_{word}", interval, fmr)
+        for (word, fmr), interval in zip(FMRS.items(), tmrs, strict=True)
+    ]
+    linked = Measured("d_sys", d_sys_interval(*pairs, *options), 0.0)
+    return [Measured("eer", eer, 0.5), *matches, linked]
+
+
+def _open_set(trials: Trials, settings: AuditSettings) -> list[Measured]:
+    mine, others = trials.enrolled, ~trials.enrolled
+    if trials.enrolled_people < 2 or not mine.any() or not others.any():
+        return []
+    samples = trials.mated[mine], trials.rival[mine], trials.rival[others]
+    labels = trials.labels[mine], trials.labels[others]
+    resamples = _score_resamples(settings)
+    measured = []
+    for word, fpir in FPIRS.items():
+        interval = fnir_at_fpir_interval(
+            *samples, *labels, fpir, settings.level, resamples, settings.seed
+        )
+        guess = 1 - fpir / trials.enrolled_people
+        measured.append(Measured(f"fnir_at_fpir_{word}", interval, guess))
+    return measured
+
+
+def _score_resamples(settings: AuditSettings) -> int:
+    """Enough for the bounds of a high level, too."""
+    return min(settings.resamples, max(SCORE_RESAMPLES, math.ceil(25 / (1 - settings.level))))
+
+
+def _averaged(found: Sequence[Measured]) -> Measured:
+    """One measure of every training, averaged."""
+    values, lows, highs = zip(*(one.interval for one in found), strict=True)
+    mean = Interval(*(float(np.mean(part)) for part in (values, lows, highs)))
+    return Measured(found[0].name, mean, found[0].chance)

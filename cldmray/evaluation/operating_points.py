@@ -1,0 +1,83 @@
+"""The design boundary: the loosest of many settings that stays under a target."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cldmray.config.audit import AuditSettings
+from cldmray.evaluation.identification import Attack
+from cldmray.metrics.confidence import bootstrap_identities
+from cldmray.report.formatting import percent
+
+
+class Point(NamedTuple):
+    """One setting of a search: its risk, with bounds that hold for all of them, and utility.
+
+    Attributes:
+        attacker: the one with the highest upper bound.
+        value, low, high: its rank-1 rate.
+        utility: higher is better; NaN where it was not measured.
+    """
+
+    anonymizer: str
+    attacker: str
+    value: float
+    low: float
+    high: float
+    n_probes: int
+    utility: float
+
+
+def search_point(
+    attacks: Sequence[Attack], searched: int, utility: float, settings: AuditSettings
+) -> Point:
+    """A setting's strongest attack, with bounds that hold for all ``searched`` settings at once.
+
+    The level of each is 1 - (1 - level) / searched (Bonferroni). Attacks on one setting need no
+    further correction: the highest of their upper bounds is at least that of the strongest.
+    """
+    level = 1 - (1 - settings.level) / searched
+    resamples = max(settings.resamples, round(50 / (1 - level)))
+    found = [
+        (bootstrap_identities(a.rank_1, a.ranks.identities, level, resamples, settings.seed), a)
+        for a in attacks
+    ]
+    interval, attack = max(found, key=lambda pair: (pair[0].high, pair[0].value))
+    count = len(attack.ranks.identities)
+    return Point(attack.anonymizer, attack.attacker, *interval, count, utility)
+
+
+def design_boundary(points: Sequence[Point], target: float) -> Point | None:
+    """The loosest setting that stays under a target: the most useful whose upper bound does.
+
+    Args:
+        points: all settings that were searched.
+        target: rank-1 rate that must not be exceeded, 1/k.
+
+    Returns:
+        The one of highest utility among those with ``high <= target``, at equal utility the one
+        of lower risk; None where there is none.
+    """
+    fit = [point for point in points if point.high <= target]
+    return max(fit, key=lambda p: (-np.inf if np.isnan(p.utility) else p.utility, -p.high),
+               default=None)  # fmt: skip
+
+
+def boundary_sentence(points: Sequence[Point], k: int, measure: str, level: float) -> str:
+    """The answer of :func:`design_boundary` for people."""
+    best = design_boundary(points, 1 / k)
+    searched = f"Of {len(points)} settings searched"
+    asked = f"1/{k} = {percent(1 / k)}"
+    if best is None:
+        closest = min(points, key=lambda point: point.high)
+        return (
+            f"{searched}, none stays surely under {asked}: the lowest upper bound is "
+            f"{percent(closest.high)}, of {closest.anonymizer} ({closest.attacker})."
+        )
+    return (
+        f"{searched}, the loosest that stays surely under {asked} is {best.anonymizer}: its "
+        f"strongest attack, {best.attacker}, names {percent(best.value)}, at most "
+        f"{percent(best.high)} ({percent(level)} confidence for all settings at once), and its "
+        f"{measure} is {best.utility:.3f}."
+    )

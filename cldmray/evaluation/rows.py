@@ -1,0 +1,110 @@
+"""From attacks to rows of results, of all people and of groups of them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cldmray.config.audit import AuditSettings
+from cldmray.evaluation.identification import Attack
+from cldmray.evaluation.measures import measure, rank_1_by_subset
+from cldmray.gallery.protocols import Strings
+from cldmray.metrics.confidence import Interval
+from cldmray.metrics.identification import chance
+from cldmray.results.table import ALL, RESULTS
+
+SMALLEST_GROUP = 5
+"""Audited people that a group needs to have rows of its own."""
+
+
+def result_rows(
+    attack: Attack, settings: AuditSettings, subsets: Mapping[str, Strings] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of ``records.RESULTS`` of one attack.
+
+    Args:
+        subsets: people of each group, see :func:`group_members`.
+
+    Returns:
+        Every measure of :func:`cldmray.evaluation.measures.measure` for all people, then ``rank_1`` for each
+        group that has probes.
+    """
+    ranks = attack.ranks
+    rows = [
+        _row(attack, ALL, name, interval, guess, ranks.sample_ids, ranks.identities)
+        for name, interval, guess in measure(ranks, attack.scores, settings)
+    ]
+    guess = chance(1, ranks.gallery_size)
+    for subset, interval, own in rank_1_by_subset(ranks, subsets or {}, settings):
+        samples, people = ranks.sample_ids[own], ranks.identities[own]
+        rows.append(_row(attack, subset, "rank_1", interval, guess, samples, people))
+    return rows
+
+
+def _row(
+    attack: Attack,
+    subset: str,
+    measure: str,
+    interval: Interval,
+    guess: float,
+    samples: Strings,
+    people: Strings,
+) -> dict[str, Any]:
+    return {
+        "anonymizer": attack.anonymizer,
+        "attacker": attack.attacker,
+        "protocol": attack.protocol,
+        "gallery": attack.gallery,
+        "subset": subset,
+        "measure": measure,
+        "value": interval.value,
+        "ci_low": interval.low,
+        "ci_high": interval.high,
+        "n_probes": len(np.unique(samples)),
+        "n_identities": len(np.unique(people)),
+        "gallery_size": attack.ranks.gallery_size,
+        "chance": guess,
+    }
+
+
+def group_members(groups: pa.Table | None, people: Strings) -> dict[str, Strings]:
+    """The groups with at least ``SMALLEST_GROUP`` of some people.
+
+    Args:
+        groups: see :meth:`cldmray.faces.base.FaceSource.groups`.
+        people: identities of whom the groups are formed.
+
+    Returns:
+        Members of each group, sorted, under a name such as ``sex=female``.
+    """
+    if groups is None:
+        return {}
+    known = groups.filter(pc.is_in(groups["identity"], pa.array(people.tolist(), pa.string())))
+    names = np.asarray(known["identity"].to_pylist(), np.str_)
+    members: dict[str, Strings] = {}
+    for attribute in known.column_names:
+        if attribute == "identity":
+            continue
+        values = np.array(known[attribute].to_pylist(), object)
+        for value in sorted({value for value in values if value is not None}):
+            found = np.unique(names[values == value])
+            if len(found) >= SMALLEST_GROUP:
+                members[f"{attribute}={value}"] = found
+    return members
+
+
+def results_table(
+    every: Iterable[Attack], settings: AuditSettings, groups: pa.Table | None = None
+) -> pa.Table:
+    """All rows of all attacks, schema ``records.RESULTS``.
+
+    Args:
+        groups: of the audited people, see :meth:`cldmray.faces.base.FaceSource.groups`.
+    """
+    rows = []
+    for attack in every:
+        subsets = group_members(groups, np.unique(attack.ranks.identities))
+        rows.extend(result_rows(attack, settings, subsets))
+    return pa.Table.from_pylist(rows, RESULTS)

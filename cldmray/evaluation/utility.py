@@ -1,0 +1,146 @@
+"""Rows of utility from what was measured picture by picture, with intervals over identities."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cldmray.config.audit import AuditSettings
+from cldmray.faces.records import ORIGINAL, embedding_matrix
+from cldmray.metrics.confidence import (
+    Interval,
+    bootstrap_identities,
+    bootstrap_mean,
+    bootstrap_statistic,
+)
+from cldmray.metrics.frechet import frechet_distance
+from cldmray.metrics.pose import majority_share, yaw_classes
+from cldmray.results.audit import UtilityRow
+
+Row = dict[str, Any]
+"""A row of ``engine.utility.MEASURED``."""
+Pair = tuple[Row, Row]
+"""Of an anonymized picture, and of its original."""
+FRECHET_RESAMPLES = 100
+
+
+def picture_rows(
+    anonymizer: str, pairs: list[Pair], groups: pa.Table | None, settings: AuditSettings
+) -> Iterator[UtilityRow]:
+    """All measures of single pictures that ``settings.utility`` names.
+
+    Args:
+        pairs: of the anonymizer's pictures.
+        groups: column ``identity`` and one for each attribute; null where unknown.
+    """
+    if not pairs:
+        return
+
+    def row(
+        measure: str,
+        values: Any,
+        measured: list[Pair],
+        interval: Callable[..., Interval],
+        clear: float,
+        chance: float | None = None,
+    ) -> UtilityRow:
+        people = np.asarray([own["identity"] for own, _ in measured])
+        found = interval(values, people, settings.level, settings.resamples, settings.seed)
+        return UtilityRow(anonymizer, measure, *found, len(measured), True, clear, chance)
+
+    for measure in ("ssim", "edge_f1"):
+        if measure in settings.utility:
+            values = [own[measure] for own, _ in pairs]
+            others = [there[measure] for _, there in pairs if there[measure] is not None]
+            chance = float(np.mean(others)) if others else None
+            yield row(measure, values, pairs, bootstrap_mean, 1.0, chance)
+    if "faces_found" in settings.utility:
+        found = [own["face_found"] for own, _ in pairs]
+        clear = float(np.mean([there["face_found"] for _, there in pairs]))
+        yield row("faces_found", found, pairs, bootstrap_identities, clear)
+    posed = [pair for pair in pairs if not np.isnan(_yaw(pair[1]))]
+    if "pose" in settings.utility and posed:
+        turned = np.asarray([[_yaw(row) for row in pair] for pair in posed])
+        got, wanted = yaw_classes(turned).T
+        same = ~np.isnan(turned[:, 0]) & (got == wanted)
+        yield row("pose_agreement", same, posed, bootstrap_identities, 1.0, majority_share(wanted))
+    for attribute, truth in _truths(groups) if "attributes" in settings.utility else ():
+        known = [
+            pair
+            for pair in pairs
+            if truth.get(pair[0]["identity"]) is not None and _read(pair[0], attribute)
+        ]
+        if known:
+            true = [str(truth[own["identity"]]) for own, _ in known]
+            own, there = (
+                [
+                    _read(pair[side], attribute) == value
+                    for pair, value in zip(known, true, strict=True)
+                ]
+                for side in (0, 1)
+            )
+            yield row(
+                f"{attribute}_agreement",
+                own,
+                known,
+                bootstrap_identities,
+                float(np.mean(there)),
+                majority_share(true),
+            )
+
+
+def _yaw(row: Row) -> float:
+    """The yaw proxy; NaN where no face was found."""
+    return float("nan") if row["yaw"] is None else float(row["yaw"])
+
+
+def _truths(groups: pa.Table | None) -> Iterable[tuple[str, dict[str, str | None]]]:
+    """Each attribute with its value by identity."""
+    if groups is None:
+        return
+    people = groups["identity"].to_pylist()
+    for attribute in (name for name in groups.column_names if name != "identity"):
+        yield attribute, dict(zip(people, groups[attribute].to_pylist(), strict=True))
+
+
+def _read(row: Row, attribute: str) -> str | None:
+    """What the probe of an attribute read in a picture, such as ``female``; None without probe."""
+    found = (text.partition("=") for text in row["attributes"] or ())
+    return next((value for name, _, value in found if name == attribute), None)
+
+
+def frechet_rows(
+    anonymizer: str, features: str, table: pa.Table, settings: AuditSettings
+) -> Iterator[UtilityRow]:
+    """Fréchet distance of the features of an anonymizer's pictures and of their originals.
+
+    ``clear`` is the distance of one half of the originals to the other half: with half as many
+    pictures in each set, it is more than what the number of pictures alone may cause.
+
+    Args:
+        features: whose they are, for the measure's name.
+        table: embeddings with the views ``original`` and ``anonymizer``, of the pictures to use.
+    """
+    own = table.filter(pc.equal(table["view"], anonymizer)).sort_by("sample_id")
+    photos = table.filter(pc.equal(table["view"], ORIGINAL)).sort_by("sample_id")
+    photos = photos.filter(pc.is_in(photos["sample_id"], own["sample_id"].combine_chunks()))
+    if len(photos) < 2:
+        return
+    shown, given = embedding_matrix(own), embedding_matrix(photos)
+
+    def distance(rows: npt.NDArray[np.int64]) -> float:
+        return frechet_distance(shown[rows], given[rows])
+
+    value, low, high = bootstrap_statistic(
+        distance,
+        np.asarray(photos["identity"].to_pylist()),
+        settings.level,
+        FRECHET_RESAMPLES,
+        settings.seed,
+    )
+    clear = frechet_distance(given[::2], given[1::2]) if len(given) >= 4 else None
+    measure, low = f"frechet_{features}", max(0.0, low)
+    yield UtilityRow(anonymizer, measure, value, low, high, len(own), False, clear)

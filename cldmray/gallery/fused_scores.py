@@ -1,0 +1,79 @@
+"""Weighted sums of several attackers' scores of the same probes with the same candidates."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.errors import BadInputError
+from cldmray.gallery.scores import ScoreBlock, Scores
+
+Floats = npt.NDArray[np.float64]
+
+
+def _check_alike(parts: Sequence[Scores]) -> None:
+    first = parts[0]
+    for part in parts[1:]:
+        same = np.array_equal(part.people, first.people) and np.array_equal(
+            part.sample_ids, first.sample_ids
+        )
+        if not same:
+            raise BadInputError("attackers whose scores are fused saw different probes or people")
+
+
+def stacked(parts: Sequence[Scores]) -> Floats:
+    """All normalised scores at once, shape (P, N, R), of R attackers.
+
+    Raises:
+        BadInputError: they saw different probes or candidates.
+    """
+    _check_alike(parts)
+    layers = [
+        np.concatenate([normalised(block.scores) for block in part.blocks()]) for part in parts
+    ]
+    return np.stack(layers, axis=2)
+
+
+class FusedScores(Scores):
+    """Weighted sum of normalised scores, see :func:`cldmray.gallery.fused_scores.normalised`.
+
+    Args:
+        parts: scores of R attackers.
+        weights: shape (R,).
+
+    Raises:
+        BadInputError: the attackers saw different probes or candidates.
+    """
+
+    def __init__(self, parts: Sequence[Scores], weights: Floats) -> None:
+        _check_alike(parts)
+        self._parts = list(parts)
+        self._weights = weights
+        self.people = parts[0].people
+        self.own = parts[0].own
+        self.sample_ids = parts[0].sample_ids
+        self.identities = parts[0].identities
+
+    def blocks(self) -> Iterator[ScoreBlock]:
+        """See :meth:`Scores.blocks`."""
+        for blocks in zip(*(part.blocks() for part in self._parts), strict=True):
+            total = sum(
+                weight * normalised(block.scores)
+                for weight, block in zip(self._weights, blocks, strict=True)
+            )
+            yield ScoreBlock(blocks[0].rows, np.asarray(total, np.float32))
+
+
+def normalised(scores: npt.NDArray[np.floating]) -> Floats:
+    """Scores (P, N) with mean 0 and standard deviation 1 over the N candidates of each probe.
+
+    A probe whose candidates all score the same gets zeros.
+    """
+    values = np.asarray(scores, np.float64)
+    centred = values - values.mean(axis=1, keepdims=True)
+    spread = centred.std(axis=1, keepdims=True)
+    return np.where(spread > FLAT, centred / np.maximum(spread, FLAT), 0.0)
+
+
+FLAT = 1e-6
+"""Standard deviation of scores below which all candidates count as equally near."""

@@ -1,0 +1,155 @@
+"""How alike two pictures are, pixel by pixel and in structure.
+
+Agreement of two edge maps, forgiving small shifts.
+
+Source: the boundary measure of Martin, Fowlkes and Malik, "Learning to Detect Natural Image
+Boundaries Using Local Brightness, Color, and Texture Cues", PAMI 2004, with every pixel within
+the tolerance counted as a match instead of a one-to-one assignment.
+"""
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.errors import BadInputError
+
+Floats = npt.NDArray[np.float64]
+Images = npt.NDArray[Any]
+"""Pictures, shape (N, h, w) or (N, h, w, channels), any numeric dtype."""
+WINDOW = 11
+SIGMA = 1.5
+K1, K2 = 0.01, 0.03
+
+
+def psnr(first: Images, second: Images, peak: float = 255.0) -> Floats:
+    """Peak signal-to-noise ratio of each pair of pictures, in dB: 10 log10(peak^2 / MSE).
+
+    Args:
+        first, second: of the same shape.
+        peak: the largest value a pixel can have.
+
+    Returns:
+        Shape (N,); infinite where the pictures are equal.
+
+    Raises:
+        BadInputError: the shapes differ or are not of pictures.
+    """
+    a, b = _checked(first, second)
+    error = ((a - b) ** 2).reshape(len(a), -1).mean(1)
+    with np.errstate(divide="ignore"):
+        ratio: Floats = 10 * np.log10(peak**2 / error)
+    return ratio
+
+
+def ssim(first: Images, second: Images, peak: float = 255.0) -> Floats:
+    """Structural similarity of each pair of pictures.
+
+    Wang, Bovik, Sheikh and Simoncelli, "Image Quality Assessment: From Error Visibility to
+    Structural Similarity", 2004: Gaussian window of 11x11 pixels with sigma 1.5, K1 = 0.01,
+    K2 = 0.03, population variances, mean over the windows that lie wholly in the picture and over
+    the channels.
+
+    Args:
+        first, second: of the same shape, sides of at least 11 pixels.
+        peak: the largest value a pixel can have.
+
+    Returns:
+        Shape (N,), in -1..1; 1 where the pictures are equal.
+
+    Raises:
+        BadInputError: the shapes differ, are not of pictures, or are too small.
+    """
+    a, b = _checked(first, second)
+    if min(a.shape[1:3]) < WINDOW:
+        raise BadInputError(f"pictures of {a.shape[1:3]} pixels are smaller than {WINDOW}x{WINDOW}")
+    small, smaller = (K2 * peak) ** 2, (K1 * peak) ** 2
+    scores = np.empty(len(a))
+    for place, (x, y) in enumerate(zip(a, b, strict=True)):
+        mean_x, mean_y = _blurred(x), _blurred(y)
+        variances = _blurred(x * x) + _blurred(y * y) - mean_x**2 - mean_y**2
+        covariance = _blurred(x * y) - mean_x * mean_y
+        luminance = (2 * mean_x * mean_y + smaller) / (mean_x**2 + mean_y**2 + smaller)
+        structure = (2 * covariance + small) / (variances + small)
+        scores[place] = (luminance * structure).mean()
+    return scores
+
+
+def _checked(first: Images, second: Images) -> tuple[Floats, Floats]:
+    if first.shape != second.shape or first.ndim not in (3, 4) or not first.size:
+        raise BadInputError(
+            f"pictures must share a shape (N, h, w) or (N, h, w, channels): "
+            f"{first.shape}, {second.shape}"
+        )
+    return np.asarray(first, np.float64), np.asarray(second, np.float64)
+
+
+def _blurred(picture: Floats) -> Floats:
+    """Means under the window, at the windows that lie wholly in the picture."""
+    half = WINDOW // 2
+    blurred = cv2.GaussianBlur(picture, (WINDOW, WINDOW), SIGMA)
+    return np.asarray(blurred, np.float64)[half:-half, half:-half]
+
+
+Maps = npt.NDArray[Any]
+"""Edge maps, shape (N, h, w), any dtype; pixels other than 0 are edges."""
+ROUNDING = 1e-4
+
+
+class EdgeAgreement(NamedTuple):
+    """Of each picture, shape (N,), all in 0..1.
+
+    Attributes:
+        precision: share of found edge pixels near a given one; 1 where none is found.
+        recall: share of given edge pixels near a found one; 1 where none is given.
+        f1: harmonic mean of both, 0 where both are 0.
+    """
+
+    precision: Floats
+    recall: Floats
+    f1: Floats
+
+
+def edge_agreement(given: Maps, found: Maps, tolerance: float = 2.0) -> EdgeAgreement:
+    """Precision, recall and F1 of found edges, picture by picture.
+
+    Two pixels match when the Euclidean distance of their centres is at most the tolerance.
+
+    Args:
+        given: the edges that should be there.
+        found: the edges that are there, of the same shape.
+        tolerance: in pixels, >= 0.
+
+    Raises:
+        BadInputError: the shapes differ or are not (N, h, w), or the tolerance is negative.
+    """
+    if given.shape != found.shape or given.ndim != 3:
+        raise BadInputError(f"edge maps must share a shape (N, h, w): {given.shape}, {found.shape}")
+    if not tolerance >= 0:
+        raise BadInputError(f"tolerance must be at least 0, not {tolerance}")
+    precision = np.array([_near(b, a, tolerance) for a, b in zip(given, found, strict=True)])
+    recall = np.array([_near(a, b, tolerance) for a, b in zip(given, found, strict=True)])
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros(len(given)), where=total > 0)
+    return EdgeAgreement(precision.astype(np.float64), recall.astype(np.float64), f1)
+
+
+def edge_f1(given: Maps, found: Maps, tolerance: float = 2.0) -> Floats:
+    """F1 of :func:`edge_agreement`, shape (N,), in 0..1; 1 where both maps are empty.
+
+    Raises:
+        BadInputError: see :func:`edge_agreement`.
+    """
+    return edge_agreement(given, found, tolerance).f1
+
+
+def _near(edges: Maps, others: Maps, tolerance: float) -> float:
+    """Share of the edge pixels of one map (h, w) that have an edge of the other near."""
+    mine, theirs = edges != 0, others != 0
+    if not mine.any():
+        return 1.0
+    if not theirs.any():
+        return 0.0
+    distance = cv2.distanceTransform((~theirs).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return float((distance[mine] <= tolerance + ROUNDING).mean())

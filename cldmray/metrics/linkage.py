@@ -1,0 +1,184 @@
+"""Unlinkability: can two anonymized pictures of one person be told to be the same person's?
+
+Source: M. Gomez-Barrero, J. Galbally, C. Rathgeb and C. Busch, "General Framework to Evaluate
+Unlinkability in Biometric Template Protection Systems", IEEE TIFS 13(6), 2018.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.errors import BadInputError
+from cldmray.metrics.confidence import (
+    SAME,
+    Floats,
+    Interval,
+    Labels,
+    check_level,
+    resampled_counts,
+    wilson,
+)
+from cldmray.metrics.verification import Codes, Sample, identity_codes
+
+MOST_BINS = 100
+
+
+class Linkability(NamedTuple):
+    """The local measure over bins of scores.
+
+    Attributes:
+        edges: of the bins, in rising order, shape (B + 1,).
+        local: D(s) in each bin, shape (B,), in [0, 1].
+        mated, non_mated: share of each sample in each bin, shape (B,), each sums to 1.
+    """
+
+    edges: Floats
+    local: Floats
+    mated: Floats
+    non_mated: Floats
+
+
+def automatic_bins(mated: int, non_mated: int) -> int:
+    """Number of bins for samples of these sizes: 2 n^(1/3), n the smaller, from 1 to 100.
+
+    This is Rice's rule, rounded up. From n = 100 on it has fewer bins than the min(n / 10, 100) of
+    the authors' program, and therefore less of the bias that :func:`d_sys` describes; ask for
+    theirs where a number is to be compared with published ones.
+    """
+    return min(MOST_BINS, int(np.ceil(round(2 * np.cbrt(min(mated, non_mated)), 9))))
+
+
+def linkability(
+    mated: npt.ArrayLike, non_mated: npt.ArrayLike, bins: int | None = None, omega: float = 1.0
+) -> Linkability:
+    """D(s) = 2 w LR / (1 + w LR) - 1 where w LR > 1, else 0; LR = p(s|mated) / p(s|non-mated).
+
+    The densities are histograms of equal bins from the lowest to the highest score of all. Where
+    no non-mated score lies but a mated one does, D is 1; where there is neither, it is 0.
+
+    Args, Raises: see :func:`d_sys`.
+    """
+    same, other = _check(mated, "mated"), _check(non_mated, "non-mated")
+    edges = _edges(same, other, bins, omega)
+    counts = [np.bincount(_bin(part, edges), minlength=len(edges) - 1) for part in (same, other)]
+    shares = [count / count.sum() for count in counts]
+    return Linkability(edges, _local(shares[0], shares[1], omega), shares[0], shares[1])
+
+
+def d_sys(
+    mated: npt.ArrayLike, non_mated: npt.ArrayLike, bins: int | None = None, omega: float = 1.0
+) -> float:
+    """Global linkability: D(s) of :func:`linkability`, averaged over the mated scores.
+
+    Small samples bias it upwards, because chance alone lifts one density over the other in about
+    half of the bins: with the same distribution on both sides, where D is 0, n independent mated
+    and m non-mated scores in B bins give up to 0.2 sqrt(B / n + B / m). With the automatic bins
+    and many more non-mated scores that is 0.06 for n = 100, 0.04 for n = 500 and 0.02 for n = 2000,
+    and more where the scores of one person depend on each other. The bias fades as the
+    distributions part: normal ones a standard deviation apart, D = 0.29, show less than 0.01.
+
+    Args:
+        mated: scores of pairs of one person, any shape with >= 1 entry, finite.
+        non_mated: scores of pairs of two people, any shape with >= 1 entry, finite.
+        bins: number of bins, >= 1; None for :func:`automatic_bins`.
+        omega: p(mated) / p(non-mated) before the scores are seen, > 0; 1 in the paper.
+
+    Returns:
+        In [0, 1]; 0 fully unlinkable, 1 where mated and non-mated scores share no bin.
+
+    Raises:
+        BadInputError: a sample is empty or not finite, or an argument is out of range.
+    """
+    found = linkability(mated, non_mated, bins, omega)
+    return min(1.0, float(found.local @ found.mated))
+
+
+def d_sys_interval(
+    mated: npt.ArrayLike,
+    mated_labels: Labels,
+    non_mated: npt.ArrayLike,
+    non_mated_labels: Labels,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    bins: int | None = None,
+    omega: float = 1.0,
+) -> Interval:
+    """:func:`d_sys` with its interval by bootstrap over identities; the bins stay where they are.
+
+    A resample is biased upwards against its sample as the sample is against the truth. The bounds
+    are therefore those of the basic bootstrap, 2 value - quantile (Efron & Tibshirani 1993),
+    within [0, 1] and stretched to contain the value. Where all resamples agree, Wilson's interval
+    with n = number of identities is returned.
+
+    Args:
+        mated: one score per probe, shape (P,), finite.
+        mated_labels: identity of each of these probes, shape (P,).
+        non_mated: scores of probes with M other people, shape (Q, M), finite.
+        non_mated_labels: identity of each of these probes, shape (Q,).
+        level: confidence level, in (0, 1).
+        resamples: >= 1. Those without a mated or without a non-mated score are left out.
+        seed: the result depends on the values and this seed, never on the order of probes.
+        bins, omega: see :func:`d_sys`.
+
+    Raises:
+        BadInputError: a shape does not fit, or see :func:`d_sys`.
+    """
+    check_level(level)
+    same, other = _check(mated, "mated"), _check(non_mated, "non-mated")
+    if same.ndim != 1 or other.ndim != 2:
+        raise BadInputError(
+            f"scores must have shapes (P,) and (Q, M), not {same.shape} and {other.shape}"
+        )
+    edges = _edges(same, other, bins, omega)
+    codes, n = identity_codes([Sample(same, mated_labels), Sample(other, non_mated_labels)])
+    tables = [_table(part, own, n, edges) for part, own in zip((same, other), codes, strict=True)]
+    draws = []
+    for counts in resampled_counts(n, resamples, seed, width=4 * len(edges)):
+        drawn = [counts @ table for table in tables]
+        totals = [part.sum(1, keepdims=True) for part in drawn]
+        told = ((totals[0] > 0) & (totals[1] > 0))[:, 0]
+        shares = [part[told] / total[told] for part, total in zip(drawn, totals, strict=True)]
+        draws.append(np.einsum("rb,rb->r", _local(shares[0], shares[1], omega), shares[0]))
+    value, identities = d_sys(same, other, bins, omega), min(len(np.unique(own)) for own in codes)
+    every = np.concatenate(draws)
+    if not every.size or np.ptp(every) <= SAME:
+        return wilson(value * identities, identities, level)
+    low, high = 2 * value - np.quantile(every, [(1 + level) / 2, (1 - level) / 2])
+    return Interval(value, max(0.0, min(float(low), value)), min(1.0, max(float(high), value)))
+
+
+def _check(scores: npt.ArrayLike, name: str) -> Floats:
+    array = np.asarray(scores, np.float64)
+    if not array.size or not np.isfinite(array).all():
+        raise BadInputError(f"{name} scores must be at least one, and finite")
+    return array
+
+
+def _edges(mated: Floats, non_mated: Floats, bins: int | None, omega: float) -> Floats:
+    number = automatic_bins(mated.size, non_mated.size) if bins is None else bins
+    if number < 1 or not 0 < omega < np.inf:
+        raise BadInputError(f"bins={number} must be at least 1, and omega={omega} above 0, finite")
+    lowest = min(mated.min(), non_mated.min())
+    return np.linspace(lowest, max(mated.max(), non_mated.max()), number + 1)
+
+
+def _bin(scores: Floats, edges: Floats) -> Codes:
+    """Bin of each score, flat; a score on an edge belongs to the bin above it, if there is one."""
+    return np.searchsorted(edges[1:-1], scores.ravel(), side="right")
+
+
+def _table(scores: Floats, codes: Codes, n: int, edges: Floats) -> Floats:
+    """Scores of each identity in each bin, shape (n, B)."""
+    bins = len(edges) - 1
+    cells = np.repeat(codes, scores[0].size) * bins + _bin(scores, edges)
+    return np.bincount(cells, minlength=n * bins).reshape(n, bins).astype(np.float64)
+
+
+def _local(mated: Floats, non_mated: Floats, omega: float) -> Floats:
+    """D(s) of shares of any shape: 2 w LR / (1 + w LR) - 1 = (w p - q) / (w p + q)."""
+    ahead = omega * mated - non_mated
+    local = np.zeros_like(ahead)
+    np.divide(ahead, omega * mated + non_mated, out=local, where=ahead > SAME)
+    return local

@@ -1,0 +1,151 @@
+"""Public face recognizers: what the off-the-shelf attacker, teachers and measures look with."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.arrays import Pictures
+from cldmray.detection.alignment import TEMPLATE, TEMPLATE_SIDE, crop_matrix, similarity, warp
+from cldmray.detection.yunet import YuNet
+from cldmray.errors import BadInputError
+
+Embeddings = npt.NDArray[np.float32]
+"""Shape (N, d), unit norm."""
+Align = Literal["fixed", "landmarks"]
+Device = Literal["auto", "cpu", "cuda"]
+SAME_PERSON = 0.363
+"""Cosine of two SFace embeddings from which on OpenCV's zoo calls them one person."""
+LFW_CROP = (3 / 128, 8 / 128, 125 / 128, 130 / 128)
+"""Rows and columns 64 to 186 of LFW's aligned photos, within the crop of ``LfwFaces``."""
+BATCH = 32
+
+
+class Embedded(NamedTuple):
+    """Embeddings (N, d), and for which pictures the landmarks of a face were used, bool (N,)."""
+
+    embeddings: Embeddings
+    found: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognizer(ABC):
+    """Maps pictures of faces to the unit sphere, where one person's pictures are close.
+
+    Subclasses are frozen dataclasses whose fields are their settings; networks load on the first
+    call and stay for the life of the process.
+
+    Attributes:
+        align: ``fixed`` takes the same square of every picture, for pictures that are aligned
+            already; ``landmarks`` turns each face upright by YuNet's five landmarks, and falls back
+            to ``fixed`` where no face is found.
+        crop: the square of ``fixed``: left, top, right, bottom as shares of the picture's side. The
+            default fits the crop of ``LfwFaces``; beyond the edge the picture is reflected.
+        detector: finds the landmarks.
+        device: ``auto`` (CUDA where there is one, else the CPU), ``cpu`` or ``cuda``.
+    """
+
+    align: Align = "fixed"
+    crop: tuple[float, float, float, float] = LFW_CROP
+    detector: YuNet = field(default_factory=YuNet)
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "crop", tuple(self.crop))
+        if self.align not in get_args(Align):
+            raise ValueError(f"align must be fixed or landmarks, not {self.align!r}")
+        if self.device not in get_args(Device):
+            raise ValueError(f"device must be auto, cpu or cuda, not {self.device!r}")
+        if len(self.crop) != 4:
+            raise ValueError(f"crop must be left, top, right, bottom, not {self.crop}")
+        left, top, right, bottom = self.crop
+        if not (right > left and abs((right - left) - (bottom - top)) < 1e-6):
+            raise ValueError(f"crop must span a square, not {self.crop}")
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name in tables."""
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Length d of an embedding."""
+
+    @property
+    @abstractmethod
+    def side(self) -> int:
+        """Side in pixels of the aligned faces that the network reads."""
+
+    @property
+    def template(self) -> npt.NDArray[np.float64]:
+        """Where the five landmarks belong in its faces, shape (5, 2), pixels: as ArcFace has it."""
+        return (TEMPLATE + 0.5) * (self.side / TEMPLATE_SIDE) - 0.5
+
+    @abstractmethod
+    def version(self) -> str:
+        """Hash of the weights."""
+
+    @abstractmethod
+    def _raw(self, faces: Pictures) -> npt.NDArray[np.floating[Any]]:
+        """The network's output for aligned faces (N, side, side, 3), shape (N, d), of any norm."""
+
+    def check(self) -> None:
+        """Embed one black picture on the CPU, so that whatever is missing is found out at once.
+
+        Raises:
+            BadInputError, MissingDependencyError: as :meth:`embed` says.
+        """
+        self.detector.version()
+        replace(self, device="cpu").embed(np.zeros((1, self.side, self.side, 3), np.uint8))
+
+    def embed(self, pictures: Pictures) -> Embeddings:
+        """Embeddings of pictures: float32, shape (N, d), unit norm, row i of picture i alone.
+
+        Args:
+            pictures: RGB, uint8, shape (N, h, w, 3), square unless every face is found.
+
+        Raises:
+            BadInputError: the pictures are of another shape, or the network's file is missing,
+                unreadable or yields no embeddings.
+            ConfigError: ``device`` is not there.
+            MissingDependencyError: the extra ``recognizer`` is not installed.
+        """
+        return self.embed_with_report(pictures).embeddings
+
+    def embed_with_report(self, pictures: Pictures) -> Embedded:
+        """:meth:`embed`, and which pictures were aligned by landmarks: none if ``fixed``."""
+        faces, found = self.aligned(pictures)
+        parts = [self._raw(faces[start : start + BATCH]) for start in range(0, len(faces), BATCH)]
+        raw = np.concatenate(parts) if parts else np.zeros((0, self.dimension))
+        if raw.ndim != 2 or len(raw) != len(faces) or not np.isfinite(raw).all():
+            raise BadInputError(f"{self.name}: the network's output {raw.shape} is no embedding")
+        norm = np.linalg.norm(raw.astype(np.float64), axis=1, keepdims=True)
+        return Embedded((raw / np.maximum(norm, 1e-12)).astype(np.float32), found)
+
+    def aligned(self, pictures: Pictures) -> tuple[Pictures, npt.NDArray[np.bool_]]:
+        """The faces as the network sees them, uint8 (N, side, side, 3), and bool (N,).
+
+        Raises:
+            BadInputError, MissingDependencyError: as :meth:`embed` says.
+        """
+        if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8:
+            got = f"{pictures.dtype} {pictures.shape}"
+            raise BadInputError(f"pictures must be uint8 (N, h, w, 3), not {got}")
+        by_landmarks = self.align == "landmarks"
+        faces = np.empty((len(pictures), self.side, self.side, 3), np.uint8)
+        found = np.zeros(len(pictures), bool)
+        detections = self.detector.detect(pictures) if by_landmarks else [None] * len(pictures)
+        template = self.template
+        for place, (picture, face) in enumerate(zip(pictures, detections, strict=True)):
+            if face is not None:
+                matrix = similarity(face.landmarks, template)
+            elif picture.shape[0] == picture.shape[1]:
+                matrix = crop_matrix(self.crop, picture.shape[0], self.side)
+            else:
+                raise BadInputError(f"a picture of {picture.shape[:2]} pixels is not square")
+            faces[place] = warp(picture, matrix, self.side)
+            found[place] = face is not None
+        return faces, found

@@ -1,0 +1,95 @@
+"""dlib's face recognizer: another network, other training pictures, another library than SFace's.
+
+It judges reconstructions by attackers who have learnt with the help of SFace.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.arrays import Pictures
+from cldmray.detection.model_files import file_version, load_module, package_file
+from cldmray.errors import BadInputError
+from cldmray.recognizers.base import Align, Device, Recognizer
+
+PACKAGE = "face_recognition_models"
+FILE = "dlib_face_recognition_resnet_model_v1.dat"
+INSTALL = "pip install 'cldmray[judge]'"
+
+SIDE = 150
+LANDMARKS = np.array(
+    [
+        [0.31699, 0.31066],
+        [0.66984, 0.31066],
+        [0.49342, 0.51042],
+        [0.33610, 0.68682],
+        [0.65074, 0.68682],
+    ]
+)
+"""Eyes, nose and corners of the mouth in the faces that dlib cuts, as shares of their side: the
+mean face of its landmarks with its padding of a quarter on each side."""
+DLIB_LFW_CROP = (0.034, 0.143, 0.988, 1.097)
+"""The square that dlib would cut of the mean face in the crop of ``LfwFaces``."""
+
+
+@dataclass(frozen=True)
+class DlibResNet(Recognizer):
+    """The residual network of 29 layers that comes with dlib (King 2009; He et al. 2016).
+
+    Its weights, which Davis King has put into the public domain, come with the extra ``judge``; no
+    pickle is read. On 500 photographs of 100 people of LFW, 64x64 pixels, rank-1 is 99.4 % with
+    ``landmarks`` and 99.0 % with ``fixed``. dlib's own rule calls two faces one person where their
+    unscaled embeddings are closer than 0.6; here embeddings have unit norm.
+
+    Attributes:
+        device: ``cpu`` or ``auto``; it runs on the CPU only.
+    """
+
+    align: Align = "landmarks"
+    crop: tuple[float, float, float, float] = DLIB_LFW_CROP
+    device: Device = "cpu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.device == "cuda":
+            raise ValueError("device must be cpu, dlib runs nowhere else, not 'cuda'")
+
+    @property
+    def name(self) -> str:
+        return "dlib"
+
+    @property
+    def dimension(self) -> int:
+        return 128
+
+    @property
+    def side(self) -> int:
+        return SIDE
+
+    @property
+    def template(self) -> npt.NDArray[np.float64]:
+        return LANDMARKS * SIDE - 0.5
+
+    def version(self) -> str:
+        return file_version(_weights())
+
+    def _raw(self, faces: Pictures) -> npt.NDArray[np.floating[Any]]:
+        network = _network(_weights())
+        return np.array(network.compute_face_descriptor(list(faces)), np.float64)
+
+
+def _weights() -> Path:
+    return package_file(PACKAGE, FILE, INSTALL)
+
+
+@functools.cache
+def _network(path: Path) -> Any:
+    dlib = load_module("dlib", INSTALL)
+    try:
+        return dlib.face_recognition_model_v1(str(path))
+    except RuntimeError as error:
+        raise BadInputError(f"{path} is no recognizer of dlib: {error}") from error

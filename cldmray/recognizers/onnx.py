@@ -1,0 +1,145 @@
+"""Any face recognizer in an ONNX file."""
+
+import functools
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.arrays import Pictures
+from cldmray.detection.model_files import file_version, load_module
+from cldmray.errors import BadInputError, ConfigError
+from cldmray.recognizers.base import Recognizer
+
+ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True)
+class OnnxRecognizer(Recognizer):
+    """Any recognizer in an ONNX file, for example InsightFace's ArcFace models (Deng et al. 2019).
+
+    Its first output for faces (N, 3, side, side), or (N, side, side, 3), must be their embeddings
+    (N, d); the batch axis may be open or fixed to 1. Faces are aligned to ArcFace's template. Needs
+    the extra ``recognizer``; ``OMP_NUM_THREADS`` limits its threads.
+
+    Attributes:
+        path: of the file.
+        input_side: side in pixels of the faces that it reads.
+        mean, deviation: a pixel v in 0..255 enters it as (v - mean) / deviation.
+            InsightFace's models take 127.5 and 127.5, some others 127.5 and 128.
+        channels: order of the colours, ``rgb`` or ``bgr``.
+        layout: ``nchw``, colours before rows and columns, as torch has them, or ``nhwc``, after
+            them, as TensorFlow has.
+        label: name in tables; None: the file's name.
+    """
+
+    path: str
+    input_side: int = 112
+    mean: float = 127.5
+    deviation: float = 127.5
+    channels: Literal["rgb", "bgr"] = "rgb"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.path:
+            raise ValueError("path must not be empty")
+        if self.input_side < 8:
+            raise ValueError(f"input_side must be at least 8 pixels, not {self.input_side}")
+        if not self.deviation > 0:
+            raise ValueError(f"deviation must be above 0, not {self.deviation}")
+        if self.channels not in ("rgb", "bgr"):
+            raise ValueError(f"channels must be rgb or bgr, not {self.channels!r}")
+        if self.layout not in ("nchw", "nhwc"):
+            raise ValueError(f"layout must be nchw or nhwc, not {self.layout!r}")
+
+    @property
+    def name(self) -> str:
+        return self.label or Path(self.path).stem
+
+    @property
+    def side(self) -> int:
+        return self.input_side
+
+    @property
+    def dimension(self) -> int:
+        return _dimension(replace(self, device="cpu"))
+
+    def version(self) -> str:
+        return file_version(_onnx_file(self.path))
+
+    def _raw(self, faces: Pictures) -> npt.NDArray[np.floating[Any]]:
+        session = _session(_onnx_file(self.path), self.device)
+        entry = session.get_inputs()[0]
+        shape = list(entry.shape)
+        wanted = [3, self.side, self.side] if self.layout == "nchw" else [self.side, self.side, 3]
+        if len(shape) != 4 or any(
+            isinstance(has, int) and has != one for has, one in zip(shape[1:], wanted, strict=True)
+        ):
+            said = ", ".join(map(str, wanted))
+            raise BadInputError(
+                f"{self.path}: its input is {shape}, not (N, {said}), as input_side and layout say"
+            )
+        ordered = faces if self.channels == "rgb" else faces[..., ::-1]
+        placed = ordered.transpose(0, 3, 1, 2) if self.layout == "nchw" else ordered
+        batch = (placed.astype(np.float32) - self.mean) / self.deviation
+        step = shape[0] if isinstance(shape[0], int) else len(batch)
+        if step not in (1, len(batch)):
+            raise BadInputError(f"{self.path}: its batch axis is fixed to {step}; only 1 is known")
+        parts = [
+            session.run(None, {entry.name: np.ascontiguousarray(batch[start : start + step])})[0]
+            for start in range(0, len(batch), step)
+        ]
+        return np.concatenate(parts)
+
+
+@functools.cache
+def _dimension(recognizer: OnnxRecognizer) -> int:
+    black = np.zeros((1, recognizer.side, recognizer.side, 3), np.uint8)
+    return int(recognizer._raw(black).shape[-1])
+
+
+def _onnx_file(path: str) -> Path:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise BadInputError(f"path: no ONNX file {file}")
+    return file
+
+
+@functools.cache
+def _session(path: Path, device: str) -> Any:
+    runtime = load_module("onnxruntime")
+    cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
+    if device == "cuda" and not cuda:
+        raise ConfigError("device is 'cuda', but onnxruntime is without CUDA: onnxruntime-gpu")
+    providers = ["CUDAExecutionProvider"] if cuda and device != "cpu" else []
+    runtime.disable_telemetry_events()
+    options = runtime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    try:
+        return runtime.InferenceSession(
+            _with_true_inputs(path), options, [*providers, "CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise BadInputError(f"{path} is no ONNX file that can be run: {error}") from error
+
+
+def _with_true_inputs(path: Path) -> bytes:
+    """The model with those graph inputs only that a caller must give.
+
+    SFace's file lists its weights among them, and onnxruntime would ask for each.
+    """
+    model = load_module("onnx").load(str(path))
+    graph = model.graph
+    read = {name for node in graph.node for name in node.input}
+    read -= {weights.name for weights in graph.initializer}
+    for entry in list(graph.input):
+        if entry.name not in read:
+            graph.input.remove(entry)
+    content: bytes = model.SerializeToString()
+    return content

@@ -1,0 +1,73 @@
+"""recognizers.sface."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.arrays import Pictures
+from cldmray.detection.model_files import SFACE, file_version, model_file
+from cldmray.errors import ConfigError
+from cldmray.recognizers.base import Recognizer
+
+
+@dataclass(frozen=True)
+class SFace(Recognizer):
+    """The recognizer of Zhong et al., "SFace", 2021 (:mod:`cldmray.recognizers.sface_network`).
+
+    OpenCV zoo's weights from the extra ``recognizer``, run by torch. Two pictures whose
+    embeddings' cosine is above ``SAME_PERSON`` count as one person.
+    """
+
+    @property
+    def name(self) -> str:
+        return "sface"
+
+    @property
+    def dimension(self) -> int:
+        return 128
+
+    @property
+    def side(self) -> int:
+        return 112
+
+    def version(self) -> str:
+        return file_version(model_file(SFACE))
+
+    def network(self) -> Any:
+        """The :class:`~cldmray.recognizers.sface_network.SFaceNet` on its device, shared and frozen.
+
+        Raises:
+            ConfigError, MissingDependencyError: as :meth:`embed` says.
+        """
+        return _sface(model_file(SFACE), self.device)
+
+    def _raw(self, faces: Pictures) -> npt.NDArray[np.floating[Any]]:
+        import torch
+
+        network = self.network()
+        with torch.inference_mode():
+            batch = torch.from_numpy(faces).permute(0, 3, 1, 2)
+            batch = batch.to(next(network.parameters()).device).float()
+            output: npt.NDArray[np.float32] = network(batch).cpu().numpy()
+        return output
+
+
+@functools.cache
+def _sface(path: Path, device: str) -> Any:
+    import torch
+
+    from cldmray.recognizers.sface_network import load_sface
+
+    cuda = torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        raise ConfigError("device is 'cuda', but torch sees no CUDA device")
+    return load_sface(path).to("cuda" if cuda and device != "cpu" else "cpu")
+
+
+def landmark_sface() -> Recognizer:
+    """SFace on faces turned upright by their landmarks, which names clear photographs best."""
+    return SFace(align="landmarks")

@@ -1,0 +1,166 @@
+"""Numbers and record values in plain words."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cldmray.results.attribution import Question, Row
+from cldmray.results.audit import AnonymizerRisk, Finding, Severity
+
+SEVERITY_LABELS: dict[Severity, str] = {
+    "leak": "Identity leaks",
+    "inconclusive": "Inconclusive",
+    "no_leak_found": "No leak found",
+    "neutral": "Verdict",
+}
+
+GATE_LABELS = {"none": "No gate", "passed": "Gate passed", "failed": "Gate failed"}
+
+FINDING_LABELS: dict[Finding, str] = {
+    "leak": "Above guessing",
+    "inconclusive": "Inconclusive",
+    "no_leak_found": "Not above guessing",
+}
+
+PROTOCOLS = {"full_ref": "Full-Ref", "few_ref": "Few-Ref", "single_ref": "Single-Ref"}
+
+MASK = "[masked]"
+SECRET_KEY = re.compile(
+    r"password|passwd|secret|credential|(api|access|private)[_-]?key|(^|[_-])token$", re.IGNORECASE
+)
+USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def percent(rate: float) -> str:
+    """A rate in [0, 1] as a percentage: one decimal, two below 1 %."""
+    return f"{100 * rate:.2f} %" if 0 < rate < 0.01 else f"{100 * rate:.1f} %"
+
+
+def number(value: float) -> str:
+    """A measure with four significant digits; what lies behind the sixth decimal is rounding."""
+    return f"{round(value, 6):.4g}"
+
+
+def levels(risks: Sequence[AnonymizerRisk]) -> str:
+    """The confidence levels in use, usually one: ``95 %``."""
+    return " / ".join(f"{100 * level:g} %" for level in sorted({risk.level for risk in risks}))
+
+
+def protocol_name(protocol: str) -> str:
+    """``full_ref`` as ``Full-Ref``; an unknown protocol as it is."""
+    return PROTOCOLS.get(protocol, protocol)
+
+
+def gallery_name(gallery: str) -> str:
+    """``source_excluded`` as ``source excluded``."""
+    return gallery.replace("_", " ")
+
+
+def out_of(*rates: float) -> list[str]:
+    """Rates in [0, 1] as counts of one round number: ``["12 of 100", "1 of 100"]``.
+
+    The number is the smallest of 100, 1,000 and 10,000 for which no rate strictly between 0 and
+    1 rounds to none or all.
+    """
+    totals = [100, 1000, 10_000]
+    between = [rate for rate in rates if 0 < rate < 1]
+    fits = (t for t in totals if all(0 < round(rate * t) < t for rate in between))
+    total = next(fits, totals[-1])
+    return [f"{round(rate * total):,} of {total:,}" for rate in rates]
+
+
+def risk_in_words(risk: AnonymizerRisk) -> str:
+    """How often the strongest attack names the person, beside guessing."""
+    named, guessed = out_of(risk.risk, risk.chance)
+    return f"Named correctly in {named} photos; guessing would be {guessed}."
+
+
+def k_in_words(risk: AnonymizerRisk) -> str:
+    """What the strongest attack says about claims of k-anonymity."""
+    if risk.largest_k >= risk.gallery_size:
+        return f"No claim of k-anonymity up to the gallery's {risk.largest_k} people is rejected."
+    if risk.largest_k == 1:
+        return "Every claim of k-anonymity is rejected, even k = 2."
+    return f"Claims of k-anonymity above k = {risk.largest_k} are rejected."
+
+
+def linkage_in_words(risk: AnonymizerRisk) -> str:
+    """How often an anonymized picture finds another one of its person; empty if not measured."""
+    if risk.linkage is None:
+        return ""
+    _, _, _, rate, low, high = risk.linkage
+    return (
+        f"Without any original, {percent(rate)} ({percent(low)} to {percent(high)}) of the "
+        "pictures lead to another anonymized picture of their person first."
+    )
+
+
+QUESTION_LABELS: dict[Question, str] = {
+    "swap": "Condition of one person, starting picture of another: whom do attackers name?",
+    "ablation": "With and without the condition",
+    "scale": "From one control scale to the next",
+    "proxy": "The condition alone against the whole anonymizer",
+    "region": "The face, or its surroundings, by itself",
+    "boundary": "How loose may a setting be?",
+}
+
+MEASURE_LABELS = {
+    "rank_1": "named at first guess",
+    "rank_1_condition": "the condition's person named",
+    "rank_1_start": "the starting picture's person named",
+    "rank_1_either": "either of them named",
+    "condition_share": "share that is the condition's person, guesses taken off",
+    "rank_1_difference": "difference of the rates",
+    "carried_share": "share of the rate that goes with the condition",
+    "proxy_share": "ratio of the rates",
+}
+
+
+def measured(row: Row) -> str:
+    """Value and bounds of a row of an attribution, as percentages."""
+    if row.measure not in MEASURE_LABELS:
+        return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+    low, high = (
+        "none" if math.isinf(bound) else f"{100 * bound:.1f}" for bound in (row.low, row.high)
+    )
+    return f"{100 * row.value:.1f} % [{low}, {high}]"
+
+
+def duration(seconds: float) -> str:
+    """A duration: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``1 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted key, text) pairs, secrets masked.
+
+    Masked are values under keys that look secret (password, token, api_key, ...) and the user
+    part of URLs.
+
+    Args:
+        settings: mappings and sequences down to scalars.
+        prefix: key of ``settings`` itself within its parent.
+
+    Returns:
+        Pairs in the order of ``settings``.
+    """
+    pairs: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if SECRET_KEY.search(str(key)):
+            pairs.append((name, MASK))
+        elif isinstance(value, Mapping) and value:
+            pairs.extend(flatten(value, name))
+        elif isinstance(value, Sequence) and not isinstance(value, str | bytes) and value:
+            pairs.extend(flatten({str(i): item for i, item in enumerate(value)}, name))
+        else:
+            pairs.append((name, USER_INFO.sub(f"{MASK}@", str(value))))
+    return pairs

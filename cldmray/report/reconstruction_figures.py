@@ -1,0 +1,185 @@
+"""Figures of an inversion: rates beside those of the controls, and what queries buy."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from cldmray.report.figures import (
+    FINDING_COLOURS,
+    INK,
+    LINE_COLOURS,
+    MUTED,
+    RULE,
+    canvas,
+    plain,
+    png,
+    short,
+    style,
+)
+from cldmray.report.image_grid import picture_sheet
+from cldmray.results.audit import Finding
+from cldmray.results.reconstruction import SHUFFLED, InversionReport, Learning, Row, Search
+
+HEIGHT_BASE, HEIGHT_ROW = 1.2, 0.34
+FRONT_HEIGHT = 4.2
+PANEL_HEIGHT, PANELS_A_ROW = 2.6, 2
+LOWEST_TOP = 0.05
+"""Of a panel's axis, so that chance does not look like learning."""
+
+
+def rates_figure(rows: Sequence[Row], findings: dict[tuple[str, str], Finding]) -> bytes:
+    """Rank-1 rate of every inverter and control in one gallery, its interval, a tick at chance.
+
+    Args:
+        rows: of the measure ``rank_1`` and one gallery; at least one.
+        findings: by anonymizer and inverter; controls have none and are grey.
+
+    Returns:
+        PNG, taller with every row.
+    """
+    figure = canvas(HEIGHT_BASE + HEIGHT_ROW * len(rows))
+    axes = figure.add_subplot()
+    style(axes)
+    for place, row in enumerate(rows):
+        finding = findings.get((row.anonymizer, row.inverter))
+        colour = FINDING_COLOURS[finding] if finding else MUTED
+        axes.plot([row.low, row.high], [place] * 2, color=colour, lw=2.4, solid_capstyle="round")
+        axes.plot(row.value, place, "o", color=colour, ms=5.5, mew=0)
+        if row.chance is not None:
+            axes.plot([row.chance] * 2, [place - 0.32, place + 0.32], color=INK, lw=1.4)
+    names = [short(f"{row.inverter} on {row.anonymizer}") for row in rows]
+    axes.set_yticks(range(len(rows)), names)
+    plain(axes.get_yticklabels())
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(-0.01, 1.01)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(axis="x", color=RULE)
+    axes.set_xlabel(
+        "photos whose person the judge names at first guess; the upright tick is chance"
+    )
+    return png(figure)
+
+
+def front_figure(searches: Sequence[Search]) -> bytes:
+    """Validation rank-1 of every trial over its queries; the front of each search as steps.
+
+    Args:
+        searches: at least one, each with trials that did not all fail.
+
+    Returns:
+        PNG.
+    """
+    figure = canvas(FRONT_HEIGHT)
+    axes = figure.add_subplot()
+    style(axes)
+    for number, one in enumerate(searches):
+        colour = LINE_COLOURS[number % len(LINE_COLOURS)]
+        trials = [trial for trial in one.trials if trial.status != "failed"]
+        front = sorted(
+            (trial.queries, trial.validation_rank_1) for trial in trials if trial.optimal
+        )
+        label = short(one.anonymizer)
+        axes.plot(
+            [trial.queries for trial in trials],
+            [trial.validation_rank_1 for trial in trials],
+            "o", color=colour, ms=4, alpha=0.5, mew=0,
+        )  # fmt: skip
+        xs, ys = zip(*front, strict=True)
+        axes.plot(xs, ys, color=colour, lw=2, drawstyle="steps-post", marker="o", label=label)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(color=RULE)
+    axes.set_ylim(0, max(axes.get_ylim()[1], LOWEST_TOP))
+    axes.set_xlabel("queries: pictures of other people that were learnt from")
+    axes.set_ylabel("validation photos named at first guess")
+    legend = axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    plain(legend.get_texts())
+    return png(figure)
+
+
+def learning_figure(curves: Sequence[Learning]) -> bytes:
+    """Validation rank-1 over training steps: a panel for each anonymizer.
+
+    Each way back has a colour; those that learn from pairs that belong to nobody are dashed,
+    controls without training dotted across the panel.
+
+    Args:
+        curves: at least one of them with two points.
+
+    Returns:
+        PNG, taller with every row of panels.
+    """
+    panels: dict[str, list[Learning]] = {}
+    for one in curves:
+        panels.setdefault(one.anonymizer, []).append(one)
+    named = list(dict.fromkeys(one.inverter.removesuffix(SHUFFLED) for one in curves))
+    rows = -(-len(panels) // PANELS_A_ROW)
+    figure = canvas(PANEL_HEIGHT * rows + 0.5)
+    columns = min(PANELS_A_ROW, len(panels))
+    places = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
+    lines: dict[str, Line2D] = {}
+    for axes, (anonymizer, mine) in zip(places, panels.items(), strict=False):
+        style(axes)
+        for one in mine:
+            number = named.index(one.inverter.removesuffix(SHUFFLED))
+            line = _learning_line(axes, one, LINE_COLOURS[number % len(LINE_COLOURS)])
+            lines.setdefault(one.inverter, line)
+        axes.set_title(short(anonymizer), fontsize=10, color=INK, parse_math=False)
+        axes.xaxis.set_tick_params(labelbottom=True)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.grid(color=RULE)
+        axes.set_ylim(0, max(axes.get_ylim()[1], LOWEST_TOP))
+        axes.set_xlabel("training steps")
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
+    legend = figure.legend(
+        lines.values(), [short(name) for name in lines], loc="outside lower center", ncols=3,
+        frameon=False, fontsize=9, labelcolor=INK,
+    )  # fmt: skip
+    plain(legend.get_texts())
+    return png(figure)
+
+
+def _learning_line(axes: Axes, one: Learning, colour: str) -> Line2D:
+    steps = [point["step"] for point in one.points]
+    rates = [point["validation_rank_1"] for point in one.points]
+    if len(rates) == 1:
+        return axes.axhline(rates[0], color=colour, ls=(0, (1, 2)), lw=1.6)
+    dashed = one.inverter.endswith(SHUFFLED)
+    (line,) = axes.plot(
+        steps, rates, color=colour, lw=2, ls=(0, (4, 2)) if dashed else "-", marker="o", ms=4
+    )
+    return line
+
+
+def inversion_figures(found: InversionReport) -> dict[str, bytes]:
+    """The report's figures as PNG files by name: ``rates``, ``learning``, ``queries`` and, with
+    people in them, ``pictures_<number>``; one that has nothing to show is left out.
+    """
+    figures = {}
+    if found.recoveries:
+        gallery = found.recoveries[0].gallery
+        rates = [r for r in found.rows if (r.measure, r.gallery) == ("rank_1", gallery)]
+        findings = {
+            (one.anonymizer, one.inverter): one.finding
+            for one in found.recoveries
+            if one.gallery == gallery
+        }
+        figures["rates"] = rates_figure(rates, findings)
+    if any(len(one.points) > 1 for one in found.learning):
+        figures["learning"] = learning_figure(found.learning)
+    searches = [one for one in found.searches if any(trial.optimal for trial in one.trials)]
+    if searches:
+        figures["queries"] = front_figure(searches)
+    for number, (name, grid) in enumerate(found.grids.items()):
+        if len(grid.originals):
+            rows = [("original", "", grid.originals)]
+            kinds = ["anonymized", *["reconstruction"] * len(grid.rows)]
+            for kind, row in zip(kinds, grid.rows, strict=False):
+                label = name if kind == "anonymized" else row.anonymizer
+                rows.insert(len(rows) - 1, (label, kind, row.anonymized))
+            figures[f"pictures_{number}"] = picture_sheet(rows)
+    return figures

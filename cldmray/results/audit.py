@@ -1,0 +1,266 @@
+"""What a report is made from: plain dataclasses that a finished audit fills in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+
+from cldmray.arrays import Pictures
+from cldmray.results.attribution import Attribution
+from cldmray.results.decision import Gate, Recommendation
+
+Finding = Literal["leak", "inconclusive", "no_leak_found"]
+Severity = Literal["leak", "inconclusive", "no_leak_found", "neutral"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of the audit.
+
+    Attributes:
+        sentence: the answer in one sentence, for people.
+        machine: the same for programs, JSON-able. Its key ``severity`` (``leak``,
+            ``inconclusive`` or ``no_leak_found``) colours the report.
+        recommendation: what may be released; None: not asked.
+        gate: whether the job fails.
+    """
+
+    sentence: str
+    machine: dict[str, Any]
+    recommendation: Recommendation | None = None
+    gate: Gate = field(default_factory=Gate)
+
+    @property
+    def everything(self) -> dict[str, Any]:
+        """``machine`` with the sentence, as in ``verdict.json``."""
+        return {"sentence": self.sentence, **self.machine}
+
+    @property
+    def severity(self) -> Severity:
+        """``machine["severity"]``; ``neutral`` where it is absent or unknown."""
+        named: Severity
+        for named in ("leak", "inconclusive", "no_leak_found"):
+            if self.machine.get("severity") == named:
+                return named
+        return "neutral"
+
+
+class AttackRate(NamedTuple):
+    """One attack and its rank-1 identification rate in [0, 1] with confidence bounds."""
+
+    attacker: str
+    protocol: str
+    gallery: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class AnonymizerRisk:
+    """The strongest attack on one anonymizer.
+
+    Attributes:
+        anonymizer, attacker, protocol, gallery: which attack, in the words of
+            ``records.RESULTS``.
+        risk: its rank-1 identification rate, in [0, 1].
+        low, high: confidence bounds of ``risk``, in [0, 1].
+        chance: rank-1 rate of guessing, in (0, 1].
+        largest_k: largest k whose claim of k-anonymity the attack does not reject, >= 1.
+        level: confidence level of the bounds, in (0, 1).
+        note: what limits the conclusion, such as "attacker too weak to conclude"; may be empty.
+        firmest: the attack with the highest lower bound, against which claims are tested; None:
+            this one.
+        upper: highest upper bound of all attacks on it, in [``high``, 1]; None: ``high``.
+        linkage: the attack that best links anonymized pictures of a person with each other, no
+            original at hand; None where that was not measured.
+    """
+
+    anonymizer: str
+    risk: float
+    low: float
+    high: float
+    attacker: str
+    protocol: str
+    gallery: str
+    chance: float
+    largest_k: int
+    level: float
+    note: str = ""
+    firmest: AttackRate | None = None
+    upper: float | None = None
+    linkage: AttackRate | None = None
+
+    @property
+    def rejecting(self) -> AttackRate:
+        """The attack against which claims of k-anonymity are tested."""
+        return self.firmest or AttackRate(
+            self.attacker, self.protocol, self.gallery, self.risk, self.low, self.high
+        )
+
+    @property
+    def ceiling(self) -> float:
+        """The most that any attack leaves possible, in [0, 1]."""
+        return self.high if self.upper is None else self.upper
+
+    @property
+    def finding(self) -> Finding:
+        """``leak`` where the lower bound exceeds chance; a note withholds any other conclusion."""
+        if self.low > self.chance:
+            return "leak"
+        return "inconclusive" if self.note else "no_leak_found"
+
+    @property
+    def gallery_size(self) -> int:
+        """Number of candidate people, from the rank-1 rate of guessing."""
+        return round(1 / self.chance)
+
+
+class AttackerHealth(NamedTuple):
+    """How good one attacker was where it should be good, and whether it had learnt enough.
+
+    Attributes:
+        anonymizer, attacker: in the words of ``records.RESULTS``.
+        clear: rank-1 rate on clear photographs, in [0, 1]; None where that says nothing.
+        trainings: how often it was trained, each time with another seed; 0: it learns nothing.
+        steps: of one training.
+        validation: rank-1 rate on validation people at the end, in [0, 1].
+        late_gain: what the last quarter of the steps added to it.
+    """
+
+    anonymizer: str
+    attacker: str
+    clear: float | None
+    trainings: int
+    steps: int
+    validation: float | None
+    late_gain: float | None
+
+
+@dataclass(frozen=True)
+class UtilityRow:
+    """How useful one anonymizer's pictures still are, by one measure.
+
+    Attributes:
+        anonymizer: its name in tables.
+        measure: ``ssim``, ``edge_f1``, ``faces_found``, ``pose_agreement``,
+            ``<attribute>_agreement`` or ``frechet_<features>``; see :mod:`cldmray.pipelines.utility`.
+        value: the measure, with confidence bounds ``low`` and ``high`` over identities.
+        n_pictures: pictures that were measured.
+        higher_is_better: which direction is more useful.
+        clear: what clear photographs reach, where that is measured.
+        chance: what needs no look at the original: the photograph of another person for ``ssim``
+            and ``edge_f1``, the most frequent class for agreements; None where there is no such.
+    """
+
+    anonymizer: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    n_pictures: int
+    higher_is_better: bool
+    clear: float | None = None
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One cumulative match characteristic; ``rates`` and ``chance`` in [0, 1] at ``ranks``."""
+
+    anonymizer: str
+    attacker: str
+    protocol: str
+    gallery: str
+    ranks: list[int]
+    rates: list[float]
+    chance: list[float]
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """Example pictures of one anonymizer; picture i shows the same sample as original i.
+
+    Attributes:
+        condition: what the anonymizer was given, shape (N, H, W, 3), or None if nothing.
+        anonymized: what it returned, shape (N, H, W, 3).
+    """
+
+    anonymizer: str
+    condition: Pictures | None
+    anonymized: Pictures
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Example pictures: N originals, shape (N, H, W, 3), and what became of them."""
+
+    originals: Pictures
+    rows: list[GridRow]
+
+
+class Stage(NamedTuple):
+    """One stage of the run: wall time in seconds, rows written, whether an old result served."""
+
+    name: str
+    seconds: float
+    rows: int
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is shown about a finished audit.
+
+    Attributes:
+        title: name of the audit.
+        created: ISO 8601 time.
+        verdict: the answer.
+        risks: one entry per anonymizer, its strongest attack.
+        results: all measures, schema ``records.RESULTS``.
+        curves: CMC curves; the figure shows those of the strongest attacks.
+        grid: example pictures; zero originals leave the section out.
+        rejected: files that were not audited, schema ``records.REJECTED``.
+        n_listed: files that the source offered, rejected ones included.
+        settings: nested configuration; values under secret-looking keys are masked.
+        versions: package name to version.
+        stages: in order of execution.
+        notes: caveats for the reader, one sentence each.
+        data_fingerprint: hash of the audited data; may be empty.
+        utility: how useful each anonymizer's pictures still are; may be empty.
+        health: of the attackers; may be empty.
+        attribution: what carries the leak; None leaves the section out.
+    """
+
+    title: str
+    created: str
+    verdict: Verdict
+    risks: list[AnonymizerRisk]
+    results: pa.Table
+    curves: list[Curve]
+    grid: Grid
+    rejected: pa.Table
+    n_listed: int
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    stages: list[Stage]
+    notes: list[str]
+    data_fingerprint: str = ""
+    utility: list[UtilityRow] = field(default_factory=list)
+    health: list[AttackerHealth] = field(default_factory=list)
+    attribution: Attribution | None = None
+
+    @property
+    def ranked_risks(self) -> list[AnonymizerRisk]:
+        """The risks, highest first."""
+        return sorted(self.risks, key=lambda risk: (-risk.risk, risk.anonymizer))
+
+    def strongest_curves(self) -> list[Curve]:
+        """The curves of the strongest attacks, in the order of :attr:`ranked_risks`."""
+        by_attack = {
+            (curve.anonymizer, curve.attacker, curve.protocol, curve.gallery): curve
+            for curve in self.curves
+        }
+        keys = [(r.anonymizer, r.attacker, r.protocol, r.gallery) for r in self.ranked_risks]
+        return [by_attack[key] for key in keys if key in by_attack]

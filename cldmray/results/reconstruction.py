@@ -1,0 +1,357 @@
+"""What inversion recovers: rows, verdicts and trials.
+
+What inversion recovers, as tables and as the files that hold them.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from cldmray import storage
+from cldmray.metrics.confidence import Interval
+from cldmray.report.formatting import gallery_name, percent
+from cldmray.results.audit import Finding, Grid
+
+SHUFFLED = "-shuffled"
+"""Ends the name of the control that learns from pairs that belong to nobody."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of an inversion.
+
+    Attributes:
+        anonymizer: whose pictures were turned back.
+        inverter: by which way back; ``raw`` for the pictures as they are.
+        gallery: in the words of ``records.RESULTS``; empty where none is searched.
+        measure: ``rank_1`` (Full-Ref, by the judge), ``rank_1_gain``, ``psnr`` (dB) or ``ssim``.
+        value, low, high: and its confidence bounds over people.
+        n_probes, n_identities: that it was measured on.
+        queries: anonymized pictures that the inverter has learnt from.
+        compared_with: the inverter that a gain is over.
+        chance: what guessing reaches, where that has a meaning.
+    """
+
+    anonymizer: str
+    inverter: str
+    gallery: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    n_probes: int
+    n_identities: int
+    queries: int = 0
+    compared_with: str = ""
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Whether one way back recovers people, in one gallery.
+
+    Attributes:
+        anonymizer, inverter, gallery: which.
+        rank_1: of the reconstructions, Full-Ref, in 0..1.
+        raw: of the anonymized pictures as they are.
+        chance: of guessing.
+        over_raw: paired gain over ``raw``, in -1..1.
+        control: name of the control with the highest rate.
+        over_controls: paired gain over each control, by its name.
+        queries: anonymized pictures that were learnt from.
+    """
+
+    anonymizer: str
+    inverter: str
+    gallery: str
+    rank_1: Interval
+    raw: Interval
+    chance: float
+    over_raw: Interval
+    control: str
+    over_controls: dict[str, Interval]
+    queries: int
+
+    @property
+    def beats_controls(self) -> bool:
+        """Whether it surely names more people than every control does."""
+        return all(gain.low > 0 for gain in self.over_controls.values())
+
+    @property
+    def shown(self) -> bool:
+        """Whether it beats the controls, and surely names more than the pictures as they are do.
+
+        A way back that leaves the pictures alone beats the controls wherever the anonymizer lets
+        something through (k-same: up to 1/k), though it brings nothing back.
+        """
+        return self.beats_controls and self.over_raw.low > 0
+
+    @property
+    def verdict(self) -> str:
+        """``recovery shown``; ``no more than as it is`` where only the controls are beaten; else
+        ``no recovery shown``.
+        """
+        if self.shown:
+            return "recovery shown"
+        return "no more than as it is" if self.beats_controls else "no recovery shown"
+
+    @property
+    def finding(self) -> Finding:
+        """The verdict in the words of audits, which have colours."""
+        if self.shown:
+            return "leak"
+        return "inconclusive" if self.beats_controls else "no_leak_found"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict with its numbers."""
+        gain, best = self.over_raw, self.over_controls[self.control]
+        return (
+            f"{self.inverter} on {self.anonymizer} ({gallery_name(self.gallery)}): {self.verdict}. "
+            f"{percent(self.rank_1.value)} [{_bounds(self.rank_1)}] of the "
+            f"reconstructions are named, {points(best)} points over the best control, "
+            f"{self.control}, and {points(gain)} points over the anonymized pictures as they are "
+            f"({percent(self.raw.value)}); guessing: {percent(self.chance)}; "
+            f"{self.queries:,} queries."
+        )
+
+
+class Trial(NamedTuple):
+    """One trial of a search.
+
+    Attributes:
+        trial, status, settings, queries, steps, objective, validation_rank_1, validation_cosine,
+            seconds: see ``engine.inversion_search.TRIALS``; ``settings`` is read.
+        curve: learning curve.
+        best, optimal: whether it has the best objective, and whether no other trial names more
+            validation people with as few queries.
+    """
+
+    trial: str
+    status: str
+    settings: dict[str, Any]
+    queries: int
+    steps: int
+    objective: float
+    validation_rank_1: float
+    validation_cosine: float
+    seconds: float
+    curve: list[dict[str, float]]
+    best: bool
+    optimal: bool
+
+
+class Learning(NamedTuple):
+    """How one way back against one anonymizer has learnt.
+
+    Attributes:
+        anonymizer, inverter: which.
+        points: in order of ``step``; see ``engine.inversion_loop.Point``. One alone where nothing
+            is trained.
+    """
+
+    anonymizer: str
+    inverter: str
+    points: list[dict[str, float]]
+
+
+class Search(NamedTuple):
+    """A search against one anonymizer.
+
+    Attributes:
+        anonymizer: its name.
+        objective: ``rank_1`` or ``cosine``, on validation people.
+        trials: best first.
+        key: of the best settings among the attackers of an audit.
+        yaml: these, as a file of the group ``attack``.
+    """
+
+    anonymizer: str
+    objective: str
+    trials: list[Trial]
+    key: str
+    yaml: str
+
+
+@dataclass(frozen=True)
+class InversionReport:
+    """What was found.
+
+    Attributes:
+        rows: all numbers.
+        recoveries: verdicts, the headline's gallery first.
+        learning: curves of all ways back and controls, on validation people.
+        searches: one for each anonymizer, if any.
+        grids: pictures of each anonymizer, by its name; people of the run.
+        notes: caveats, one sentence each.
+        level: of the bounds, in (0, 1).
+        judge: the recognizer that named people.
+        data_fingerprint: hash of the photographs.
+    """
+
+    rows: list[Row]
+    recoveries: list[Recovery]
+    learning: list[Learning] = field(default_factory=list)
+    searches: list[Search] = field(default_factory=list)
+    grids: dict[str, Grid] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    level: float = 0.95
+    judge: str = ""
+    data_fingerprint: str = ""
+
+    @property
+    def headline(self) -> str:
+        """Who is recovered, in one sentence: in the gallery that stands first."""
+        if not self.recoveries:
+            return "Nothing was turned back; see the notes."
+        gallery = self.recoveries[0].gallery
+        mine = [one for one in self.recoveries if one.gallery == gallery]
+        shown = [one for one in mine if one.shown]
+        where = f"by {self.judge}, Full-Ref, {gallery_name(gallery)}"
+        if not shown:
+            raw = max(one.raw.value for one in mine)
+            tried = f"any of {len(mine)} inversions" if len(mine) > 1 else "the one inversion"
+            return (
+                f"No recovery shown by {tried} ({where}). Of the anonymized pictures as they are "
+                f"at most {percent(raw)} are named."
+            )
+        best = max(shown, key=lambda one: one.rank_1.value)
+        return (
+            f"Recovery shown by {len(shown)} of {len(mine)} inversions ({where}): "
+            f"{best.inverter} on {best.anonymizer} brings {percent(best.rank_1.value)} back, where "
+            f"the best control reaches {percent(best.rank_1.value - _best_gain(best).value)} and "
+            f"the anonymized pictures as they are {percent(best.raw.value)}."
+        )
+
+
+def _best_gain(one: Recovery) -> Interval:
+    return one.over_controls[one.control]
+
+
+def _bounds(interval: Interval) -> str:
+    return f"{100 * interval.low:.1f}, {100 * interval.high:.1f}"
+
+
+def points(gain: Interval) -> str:
+    """A difference of rates in percentage points: ``+3.1 [1.0, 5.2]``."""
+    return f"{100 * gain.value:+.1f} [{_bounds(gain)}]"
+
+
+INVERSION = pa.schema(
+    [
+        pa.field("anonymizer", pa.string(), nullable=False),
+        pa.field("inverter", pa.string(), nullable=False),
+        pa.field("gallery", pa.string(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("compared_with", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("ci_low", pa.float64(), nullable=False),
+        pa.field("ci_high", pa.float64(), nullable=False),
+        pa.field("n_probes", pa.int64(), nullable=False),
+        pa.field("n_identities", pa.int64(), nullable=False),
+        pa.field("queries", pa.int64(), nullable=False),
+        pa.field("chance", pa.float64()),
+    ]
+)
+"""Rows of :class:`~cldmray.results.reconstruction.Row`."""
+
+
+def inversion_table(rows: Sequence[Row]) -> pa.Table:
+    """The rows as a table of schema :data:`INVERSION`."""
+    names = {"low": "ci_low", "high": "ci_high"}
+    records = [{names.get(k, k): v for k, v in asdict(row).items()} for row in rows]
+    return pa.Table.from_pylist(records, INVERSION)
+
+
+LEARNING = pa.schema(
+    [
+        pa.field("anonymizer", pa.string(), nullable=False),
+        pa.field("inverter", pa.string(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("queries", pa.int64(), nullable=False),
+        pa.field("loss", pa.float64()),
+        pa.field("validation_rank_1", pa.float64()),
+        pa.field("validation_cosine", pa.float64()),
+        pa.field("validation_margin", pa.float64()),
+        pa.field("validation_difference", pa.float64()),
+    ]
+)
+"""One row a point of the learning curves; null for what was not measured."""
+
+
+def learning_table(curves: Sequence[Learning]) -> pa.Table:
+    """The points of all curves as a table of schema :data:`LEARNING`."""
+    rows = [
+        {"anonymizer": one.anonymizer, "inverter": one.inverter, **_finite(point)}
+        for one in curves
+        for point in one.points
+    ]
+    return pa.Table.from_pylist(rows, LEARNING)
+
+
+def _finite(point: Mapping[str, float]) -> dict[str, float]:
+    return {key: value for key, value in point.items() if math.isfinite(value)}
+
+
+def inversion_json(found: InversionReport) -> str:
+    """Headline, verdicts and rows for programs."""
+    whole = {
+        "headline": found.headline,
+        "level": found.level,
+        "judge": found.judge,
+        "verdicts": [
+            {
+                "anonymizer": one.anonymizer,
+                "inverter": one.inverter,
+                "gallery": one.gallery,
+                "verdict": one.verdict,
+                "control": one.control,
+                "queries": one.queries,
+            }
+            for one in found.recoveries
+        ],
+        "rows": inversion_table(found.rows).to_pylist(),
+        "notes": found.notes,
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def trials_table(searches: Sequence[Search]) -> pa.Table:
+    """One row a trial of all searches; ``settings`` and ``curve`` as JSON."""
+    rows = [
+        {
+            "anonymizer": one.anonymizer,
+            **trial._asdict(),
+            "settings": json.dumps(trial.settings, sort_keys=True),
+            "curve": json.dumps(trial.curve),
+        }
+        for one in searches
+        for trial in one.trials
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def write_inversion(found: InversionReport, folder_uri: str) -> list[str]:
+    """Write ``inversion.parquet``, ``learning.parquet``, ``inversion.json`` and, after a search,
+    ``trials.parquet`` and the best settings of each search; returns their URIs.
+
+    The best settings are ``conf/attack/<key>.yaml``.
+    """
+    tables = {
+        "inversion.parquet": inversion_table(found.rows),
+        "learning.parquet": learning_table(found.learning),
+    }
+    files = {"inversion.json": inversion_json(found).encode()}
+    if found.searches:
+        tables["trials.parquet"] = trials_table(found.searches)
+    for one in found.searches:
+        files[f"conf/attack/{one.key}.yaml"] = one.yaml.encode()
+    for name, table in tables.items():
+        storage.write_table(storage.join(folder_uri, name), table)
+    for name, content in files.items():
+        storage.write_bytes(storage.join(folder_uri, name), content)
+    return [storage.join(folder_uri, name) for name in (*tables, *files)]

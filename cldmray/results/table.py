@@ -1,0 +1,100 @@
+"""The results table as Parquet and JSON: same rows, same values, same bytes on a rerun."""
+
+import itertools
+import json
+import math
+from typing import Any
+
+import pyarrow as pa
+
+from cldmray import storage
+from cldmray.errors import BadInputError
+
+KEYS = ("anonymizer", "attacker", "protocol", "gallery", "subset", "measure")
+
+
+def sorted_results(table: pa.Table) -> pa.Table:
+    """The results with the columns of ``records.RESULTS``, rows sorted by what identifies them.
+
+    Args:
+        table: schema ``records.RESULTS``, columns and rows in any order.
+
+    Raises:
+        BadInputError: a column is absent or of another type, a row occurs twice, or a value is
+            null, NaN or infinite; the message names the row.
+    """
+    if set(table.column_names) != set(RESULTS.names):
+        raise BadInputError(f"results have columns {table.column_names}, not {RESULTS.names}")
+    try:
+        cast = table.select(RESULTS.names).cast(RESULTS)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise BadInputError(f"results do not fit their schema: {error}") from error
+    rows = sorted(cast.to_pylist(), key=_key)
+    for row in rows:
+        if any(value is None for value in row.values()):
+            raise BadInputError(f"results hold an empty value: {row}")
+        if not all(math.isfinite(v) for v in row.values() if isinstance(v, float)):
+            raise BadInputError(f"results hold a value that is not finite: {row}")
+    for row, following in itertools.pairwise(rows):
+        if _key(row) == _key(following):
+            raise BadInputError(f"results hold a row twice: {' / '.join(_key(row))}")
+    return pa.Table.from_pylist(rows, schema=RESULTS)
+
+
+def results_json(table: pa.Table) -> str:
+    """The rows as a JSON list of objects, one object a line; floats keep every bit.
+
+    Args:
+        table: as :func:`sorted_results` returns it.
+    """
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in table.to_pylist()]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def write_results(table: pa.Table, folder_uri: str) -> list[str]:
+    """Write ``results.parquet`` and ``results.json`` into a folder.
+
+    Args:
+        table: schema ``records.RESULTS``, rows in any order.
+        folder_uri: local path, ``s3://`` or ``gs://``; created if absent.
+
+    Returns:
+        URIs of the two files.
+
+    Raises:
+        BadInputError: see :func:`sorted_results`; nothing is written then.
+    """
+    ordered = sorted_results(table)
+    parquet = storage.join(folder_uri, "results.parquet")
+    text = storage.join(folder_uri, "results.json")
+    storage.write_table(parquet, ordered)
+    storage.write_bytes(text, results_json(ordered).encode())
+    return [parquet, text]
+
+
+def _key(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row[name]) for name in KEYS)
+
+
+RESULTS = pa.schema(
+    [
+        pa.field("anonymizer", pa.string(), nullable=False),
+        pa.field("attacker", pa.string(), nullable=False),
+        pa.field("protocol", pa.string(), nullable=False),
+        pa.field("gallery", pa.string(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("ci_low", pa.float64(), nullable=False),
+        pa.field("ci_high", pa.float64(), nullable=False),
+        pa.field("n_probes", pa.int64(), nullable=False),
+        pa.field("n_identities", pa.int64(), nullable=False),
+        pa.field("gallery_size", pa.int64(), nullable=False),
+        pa.field("chance", pa.float64(), nullable=False),
+    ]
+)
+"""``subset`` is ``ALL``, or which part of the probes a row is of: ``sex=female`` for one group of
+people, ``region=face`` for masked probes. It belongs to the key of a row, as all before
+``value`` do."""
+ALL = "all"
+"""Subset of a row of results that is of all probes."""

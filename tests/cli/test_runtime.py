@@ -1,0 +1,176 @@
+"""A job connects to its cluster once its runs can be tracked, and stops cleanly when told to."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from cldmray.cli.runtime import connected, run_or_exit, storage_note
+from cldmray.engine import cluster
+from cldmray.engine.cluster import EngineConfig
+from cldmray.errors import BadInputError, StorageError
+from cldmray.tracking import Tracker, TrackingConfig, TrackingError
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[EngineConfig]:
+    """The clusters that were connected to."""
+    found: list[EngineConfig] = []
+    monkeypatch.setattr(cluster, "connect", found.append)
+    return found
+
+
+def test_the_tracker_is_that_of_the_settings(joined: list[EngineConfig], tmp_path: Path) -> None:
+    engine = EngineConfig(cpus=3)
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    assert connected(TrackingConfig(uri=uri), engine).shown_uri == uri
+    assert joined == [engine]
+
+
+def test_nothing_is_connected_to_where_runs_cannot_be_tracked(
+    joined: list[EngineConfig], tmp_path: Path
+) -> None:
+    with pytest.raises(TrackingError, match="no such folder"):
+        connected(TrackingConfig(uri=f"sqlite:///{tmp_path}/none/runs.db"), EngineConfig())
+    assert joined == []
+
+
+def test_rays_handler_of_sigterm_does_not_stay(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def ray_init(engine: EngineConfig) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    monkeypatch.setattr(cluster, "connect", ray_init)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        connected(TrackingConfig(uri=f"sqlite:///{tmp_path}/runs.db"), EngineConfig())
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "SIGINT")]
+)
+def test_a_signal_stops_the_job_and_closes_its_runs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    number: signal.Signals, status: int, name: str,
+) -> None:  # fmt: skip
+    tracker = Tracker(TrackingConfig(uri=f"sqlite:///{tmp_path}/runs.db"))
+    opened = []
+
+    def main(composed: DictConfig) -> None:
+        with tracker.audit_run("stopped", {}) as run, tracker.child_run(run, "a", "b") as child:
+            opened.extend([run, child])
+            os.kill(os.getpid(), number)
+            raise AssertionError("went on")
+
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(SystemExit) as stopped:
+        run_or_exit(main, OmegaConf.create({}))
+    assert stopped.value.code == status
+    assert [tracker.client.get_run(run.run_id).info.status for run in opened] == ["KILLED"] * 2
+    told = f"Stopped by {name}. The same command goes on from what is finished.\n"
+    assert capfd.readouterr().err.endswith(told)
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_signal_does_not_disturb_the_closing() -> None:
+    closed = []
+
+    def main(composed: DictConfig) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            closed.append(True)
+
+    with pytest.raises(SystemExit) as stopped:
+        run_or_exit(main, OmegaConf.create({}))
+    assert stopped.value.code == 143
+    assert closed == [True]
+
+
+def test_what_fails_because_of_the_stop_is_the_stop() -> None:
+    def main(composed: DictConfig) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise BadInputError("a worker is gone") from None
+
+    with pytest.raises(SystemExit) as stopped:
+        run_or_exit(main, OmegaConf.create({}))
+    assert stopped.value.code == 143
+
+
+@pytest.mark.parametrize(
+    ("returned", "code"),
+    [(0, None), (None, None), (3, 3), (BadInputError("x"), "BadInputError: x")],
+)
+def test_other_ends(returned: int | Exception | None, code: object) -> None:
+    def main(composed: DictConfig) -> int | None:
+        if isinstance(returned, Exception):
+            raise returned
+        return returned
+
+    if code is None:
+        run_or_exit(main, OmegaConf.create({}))
+        return
+    with pytest.raises(SystemExit) as ended:
+        run_or_exit(main, OmegaConf.create({}))
+    assert ended.value.code == code
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    def main(composed: DictConfig) -> None:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        run_or_exit(main, OmegaConf.create({}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "environment", "told"),
+    [
+        ({"output": "runs/1", "work": "runs/work"}, {}, "output, work, tracking.uri"),
+        ({"output": "s3://b/1", "work": "/mnt/work"}, {}, "tracking.uri"),
+        ({"output": "gs://b/1"}, {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}, ""),
+        ({"output": "/mnt/1", "tracking": {"uri": "sqlite:////mnt/runs.db"}}, {}, ""),
+        ({"output": "~/1", "tracking": {"uri": "https://mlflow"}}, {}, ""),
+    ],
+)
+def test_a_submitted_job_says_what_would_be_lost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    settings: dict[str, object], environment: dict[str, str], told: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    composed = OmegaConf.create(settings)
+    job = {"runtime_env": {"working_dir": "gcs://_ray_pkg_1.zip"}, "metadata": {}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    note = storage_note(composed)
+    assert note.startswith(f"Note: {told}: in Ray's copy of the project, {tmp_path}, ") or not told
+    assert bool(note) == bool(told)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": {}}))
+    assert storage_note(composed) == ""
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    assert storage_note(composed) == ""
+
+
+def test_nothing_is_connected_to_where_results_cannot_be_written(
+    joined: list[EngineConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    folders = {"work": str(tmp_path / "work"), "output": str(tmp_path / "file")}
+    with pytest.raises(StorageError, match="^output: cannot write"):
+        connected(TrackingConfig(uri=uri), EngineConfig(), **folders)
+    assert joined == []
+    assert not (tmp_path / "runs.db").exists()

@@ -1,0 +1,89 @@
+"""An attribution's settings become the settings that are tried, or an error that names the key."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cldmray.config.attribution import AttributionConfig, AttributionSettings, build_attribution
+from cldmray.errors import ConfigError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+ONE = ["anonymizer=[cldm_none,cldm_canny]", "attribution.swap.anonymizers=[cldm_canny]"]
+NO_SEARCH = "attribution.boundary.anonymizer=null"
+
+
+def built(*overrides: str) -> AttributionConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return build_attribution(compose("attribute", list(overrides)))
+
+
+def names(config: AttributionConfig) -> list[str]:
+    return [member.name for member in config.audit.anonymizer.values()]
+
+
+def test_the_shipped_one() -> None:
+    config = built()
+    assert config.searched == [
+        "cldm-canny-0.5",
+        "cldm-canny-1.0",
+        "cldm-canny-0.5-coarse4",
+        "cldm-canny-1.0-coarse4",
+        "cldm-canny-0.5-img2img-0.6",
+        "cldm-canny-1.0-img2img-0.6",
+        "cldm-canny-0.5-coarse4-img2img-0.6",
+        "cldm-canny-1.0-coarse4-img2img-0.6",
+    ]
+    assert config.swapped == [
+        "cldm-canny-1.0-img2img-0.8",
+        "cldm-canny-1.0-img2img-0.6",
+        "cldm-depth-1.0-img2img-0.8",
+        "cldm-depth-1.0-img2img-0.6",
+    ]
+    found = names(config)
+    assert len(found) == len(set(found)) == 5 + 4 * 3 + 4 + 5
+    assert set(config.searched) | set(config.swapped) <= set(found)
+    assert config.audit.audit.regions == ["face", "surroundings"]
+
+
+def test_scales() -> None:
+    config = built(*ONE, NO_SEARCH, "attribution.swap.strengths=[]", "attribution.scales=[0,0.5,2]")
+    assert names(config) == ["cldm-none", "cldm-canny-1.0", "cldm-canny-0.5", "cldm-canny-2.0"]
+    assert (config.swapped, config.searched) == ([], [])
+
+
+def test_scale_0_makes_the_control_where_it_is_not_named() -> None:
+    config = built("anonymizer=[cldm_canny]", *ONE[1:], NO_SEARCH, "attribution.scales=[0]")
+    assert names(config) == ["cldm-canny-1.0", "cldm-none", "cldm-canny-1.0-img2img-0.8",
+                             "cldm-canny-1.0-img2img-0.6"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["attribution.scales=[-1]"], "attribution.scales: must not be negative"),
+        (["attribution.boundary.scales=[]"], "attribution.boundary.scales: name at least one"),
+        (["attribution.boundary.target_k=1"], "attribution.boundary.target_k: must be at least 2"),
+        (["attribution.boundary.pictures=1"], "attribution.boundary.pictures: must be at least 2"),
+        (["attribution.boundary.coarseness=[0]"], "attribution.boundary: factor must be at least"),
+        (["attribution.boundary.strengths=[2]"], "attribution.boundary: strength must be in"),
+        (["attribution.swap.strengths=[0.01]"], "attribution.swap.strengths: strength=0.01 leaves"),
+        (["attribution.swap.anonymizers=[cldm_none]"], "attribution.swap.anonymizers: 'cldm_none'"),
+        (["attribution.boundary.anonymizer=nosuch"], "attribution.boundary.anonymizer: 'nosuch'"),
+        (["anonymizer.cldm_none.steps=4"], "attribution.scales .cldm_canny.: two settings get"),
+        (["audit.galleries=[source_included]"], "attribution.boundary.gallery: source_excluded is"),
+        (["audit.regions=[face,face]"], "audit.regions: name none twice"),
+        (["audit.regions=[nose]"], "audit.regions.*nose"),
+        (["+attribution.scale=1"], "attribution.scale: AttributionSettings has no such setting"),
+    ],
+)
+def test_a_wrong_setting_is_named(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{words}"):
+        built(*ONE, *overrides)
+
+
+def test_defaults_are_those_of_the_file() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        written = compose("attribute").attribution
+    assert list(written.scales) == AttributionSettings().scales
+    assert written.boundary.target_k == AttributionSettings().boundary.target_k

@@ -1,0 +1,182 @@
+"""The composed configuration becomes an audit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
+from cldmray.anonymizers.baselines import Blur
+from cldmray.anonymizers.precomputed import Pictures
+from cldmray.attackers.base import Rung
+from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.training import TrainingConfig
+from cldmray.attackers.reconstruction.base import Inversion
+from cldmray.conditions import SoftEdge
+from cldmray.conditions.base import Condition
+from cldmray.config.audit import AuditConfig, AuditSettings, build_audit
+from cldmray.config.instantiate import plain
+from cldmray.engine.cluster import EngineConfig
+from cldmray.evaluation.decision import Terms
+from cldmray.evaluation.gate import ClaimRejected, Found
+from cldmray.faces import FaceSource
+from cldmray.faces.splits import SplitConfig
+from cldmray.recognizers.base import Recognizer
+from cldmray.tracking import TrackingConfig
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+YAMLS = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
+MEMBERS = [path for path in YAMLS if path.parent.name]
+PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
+    "faces": lambda name: ([f"faces={name}"], "faces", FaceSource),
+    "engine": lambda name: ([f"engine={name}"], "engine", EngineConfig),
+    "tracking": lambda name: ([f"tracking={name}"], "tracking", TrackingConfig),
+    "anonymizer": lambda name: (
+        [f"anonymizer=[{name}]"],
+        f"anonymizer.{name}",
+        Anonymizer | GroupAnonymizer,
+    ),
+    "attack": lambda name: (
+        [f"attack=[{','.join(dict.fromkeys(['clear_trained', 'edge_proxy_teacher', name]))}]"],
+        f"attack.{name}",
+        Rung,
+    ),
+    "attack_size": lambda name: ([f"attack_size={name}"], "attack.adaptive.encoder", EncoderConfig),
+    "encoder": lambda name: (
+        [f"encoder@attack.adaptive.encoder={name}", "attack.adaptive.start_from=null"],
+        "attack.adaptive.encoder",
+        EncoderConfig,
+    ),
+    "training": lambda name: (
+        [f"training@attack.adaptive.training={name}"],
+        "attack.adaptive.training",
+        TrainingConfig,
+    ),
+    "recognizer": lambda name: (
+        [
+            "attack=[off_the_shelf]",
+            f"recognizer@attack.off_the_shelf.recognizer={name}",
+        ],
+        "attack.off_the_shelf.recognizer",
+        Recognizer,
+    ),
+    "inverter": lambda name: (
+        ["attack=[inversion]", f"inverter@attack.inversion.inverter={name}"],
+        "attack.inversion.inverter",
+        Inversion,
+    ),
+    "condition": lambda name: (
+        [f"condition@attack.edge_proxy.condition={name}"],
+        "attack.edge_proxy.condition",
+        Condition,
+    ),
+}
+PRIMARY = {
+    "audit": AuditConfig,
+    "lfw": AuditConfig,
+    "cldm": None,
+    "depth": None,
+    "attribute": None,
+    "invert": None,
+}
+
+
+def composed(*overrides: str, name: str = "audit") -> Any:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+def missing(node: Any, path: str) -> list[str]:
+    """Dotted keys of the values that only the user can give."""
+    if isinstance(node, dict):
+        return [key for name, item in node.items() for key in missing(item, f"{path}.{name}")]
+    return [path] if node == "???" else []
+
+
+def audit(*overrides: str) -> AuditConfig:
+    return build_audit(composed(*overrides))
+
+
+def reach(config: Any, path: str) -> Any:
+    for part in path.split("."):
+        config = config[part] if isinstance(config, dict) else getattr(config, part)
+    return config
+
+
+class TestShippedConfiguration:
+    def test_the_default_audit(self) -> None:
+        config = audit()
+        assert list(config.anonymizer) == [
+            "copy",
+            "blur",
+            "k_same",
+            "cldm_none",
+            "cldm_canny",
+            "cldm_depth",
+        ]
+        assert list(config.attack) == [
+            "off_the_shelf",
+            "edge_match",
+            "clear_trained",
+            "edge_proxy",
+            "adaptive",
+            "fusion",
+        ]
+        assert config.splits == SplitConfig()
+        assert config.audit == AuditSettings()
+        assert config.output.startswith("runs/20")
+
+    @pytest.mark.parametrize("path", MEMBERS, ids=str)
+    def test_every_member_of_a_group_builds(self, path: Path) -> None:
+        group, name = path.parent.as_posix(), path.stem
+        overrides, key, expected = PLACES[group](name)
+        whole = plain(composed(*overrides))
+        given = [f"{gap}=somewhere" for gap in missing(whole, "root")]
+        given = [override.removeprefix("root.") for override in given]
+        assert isinstance(reach(audit(*overrides, *given), key), expected)
+
+    def test_every_file_at_the_top_is_known(self) -> None:
+        assert {path.stem for path in YAMLS if not path.parent.name} == set(PRIMARY)
+
+    @pytest.mark.parametrize("name", [name for name, kind in PRIMARY.items() if kind])
+    def test_every_audit_builds(self, name: str) -> None:
+        assert build_audit(composed(name=name)).anonymizer
+
+    def test_published_pictures_follow_the_faces(self) -> None:
+        config = audit(
+            "faces.name=mine",
+            "faces.size=32",
+            "anonymizer=[pictures]",
+            "anonymizer.pictures.root=x",
+        )
+        assert config.anonymizer == {"pictures": Pictures("x", source="mine", size=32)}
+
+    def test_nested_values_reach_their_objects(self) -> None:
+        config = audit(
+            "anonymizer.cldm_canny.controls.canny.scale=0.5",
+            "condition@anonymizer.cldm_canny.controls.canny.condition=soft_edge",
+            "attack.adaptive.encoder.blocks=[1,1,1,1]",
+            "attack.adaptive.start_from=null",
+        )
+        drawn: Any = config.anonymizer["cldm_canny"]
+        assert drawn.name == "cldm-canny-0.5"
+        assert drawn.controls["canny"].condition == SoftEdge()
+        assert config.attack["adaptive"].encoder.blocks == (1, 1, 1, 1)
+
+    def test_the_terms_of_the_verdict(self) -> None:
+        assert audit().audit.terms == Terms()
+        terms = audit(
+            "audit.target_k=5",
+            'audit.fail_on=["k<4",leak]',
+            "audit.release=[cldm-canny-1.0,copy]",
+        ).audit.terms
+        assert terms == Terms(5, (ClaimRejected(4), Found("leak")), ("cldm-canny-1.0", "copy"))
+        assert audit("audit.fail_on='k<4, leak'").audit.terms.rules == terms.rules
+
+    def test_two_settings_of_one_anonymizer(self) -> None:
+        config = audit(
+            "+anonymizer.wide={_target_:cldmray.anonymizers.baselines.Blur,sigma:8,label:blur-8}"
+        )
+        assert config.anonymizer["wide"] == Blur(8.0, "blur-8")

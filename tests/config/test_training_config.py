@@ -1,0 +1,61 @@
+"""The composed configurations of the training jobs."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cldmray.conditions import Canny, Depth, SoftEdge
+from cldmray.conditions.base import Condition
+from cldmray.config.instantiate import build, plain
+from cldmray.errors import ConfigError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+TRAININGS = {"cldm": "cldm_training.CldmTraining", "depth": "depth_training.DepthTraining"}
+
+
+def composed(*overrides: str, name: str = "audit") -> Any:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+def training_class(name: str) -> Any:
+    module, _, kind = TRAININGS[name].partition(".")
+    return getattr(importlib.import_module(f"cldmray.models.{module}"), kind)
+
+
+class TestTheTrainingJobs:
+    @pytest.mark.parametrize("name", list(TRAININGS))
+    def test_they_compose(self, name: str) -> None:
+        settings = plain(composed(name=name))
+        training = build(settings["training"], training_class(name), "training")
+        assert training.checkpoint_every == settings["training"]["checkpoint_every"]
+        assert training.storage.startswith("runs/")
+
+    def test_the_cldm_learns_three_conditions(self) -> None:
+        settings = plain(composed(name="cldm"))
+        conditions = build(settings["conditions"], dict[str, Condition], "conditions")
+        assert conditions == {"canny": Canny(), "soft_edge": SoftEdge(), "depth": Depth()}
+
+    def test_trained_people_are_not_those_that_audits_render(self) -> None:
+        seeds = [
+            plain(composed("faces=synthetic"))["faces"]["seed"],
+            plain(composed(name="cldm"))["synthetic"]["seed"],
+            plain(composed(name="depth"))["faces"]["seed"],
+        ]
+        assert len(set(seeds)) == 3
+
+    @pytest.mark.parametrize(
+        ("name", "override", "key"),
+        [
+            ("cldm", "training.diffusion.steps=many", "training.diffusion.steps"),
+            ("cldm", "+training.diffusion.epochs=3", "training.diffusion.epochs"),
+            ("depth", "training.noise=2", "training.noise"),
+        ],
+    )
+    def test_errors_name_the_key(self, name: str, override: str, key: str) -> None:
+        settings = plain(composed(override, name=name))
+        with pytest.raises(ConfigError, match=f"^{key}: "):
+            build(settings["training"], training_class(name), "training")

@@ -1,0 +1,237 @@
+"""Shares of the leak from hand-made outcomes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cldmray.config.audit import AuditSettings
+from cldmray.evaluation.ablation import Family
+from cldmray.evaluation.attribution import (
+    Swap,
+    ablation_rows,
+    paired,
+    proxy_rows,
+    rate_row,
+    region_rows,
+    swap_rows,
+)
+from cldmray.evaluation.identification import Attack
+from cldmray.gallery.ranking import Ranks
+from cldmray.metrics.confidence import paired_bootstrap
+from cldmray.report.attribution_statements import headline, scale_statements
+from cldmray.results.attribution import Row
+
+SETTINGS = AuditSettings(resamples=400)
+PEOPLE = 40
+
+
+def attack(
+    name: str, hits: Sequence[int], attacker: str = "adaptive", gallery: str = "source_excluded"
+) -> Attack:
+    """People 0 ... 39 have two photographs each; ``hits`` are the people who are always named."""
+    people = np.repeat(np.arange(PEOPLE), 2)
+    named = np.isin(people, list(hits))
+    ranks = Ranks(
+        np.where(named, 0, 2),
+        np.zeros(len(people), np.int64),
+        np.array([f"p{person:02}" for person in people]),
+        np.array([f"s{number:03}" for number in range(len(people))]),
+        100,
+    )
+    return Attack(name, attacker, "full_ref", gallery, ranks)
+
+
+def only(rows: Sequence[Row], **wanted: str) -> Row:
+    (row,) = (r for r in rows if all(getattr(r, key) == value for key, value in wanted.items()))
+    return row
+
+
+class TestPaired:
+    def test_photographs_that_both_were_tried_on(self) -> None:
+        first, second = attack("a", range(10)), attack("b", range(5))
+        turned = np.arange(79, 9, -1)
+        fewer = Ranks(*(part[turned] for part in second.ranks[:4]), 100)  # type: ignore[index]
+        a, b, people = paired(first, Attack("b", "adaptive", "full_ref", "x", fewer))
+        assert len(a) == len(b) == len(people) == 70
+        assert (a.sum(), b.sum()) == (10, 0)
+        assert people[0] == "p05" and people[-1] == "p39"
+
+
+class TestAblation:
+    GROUPS = (Family("none", ["canny-0.5", "canny-1.0"], [0.5, 1.0]),)
+
+    def test_shares_by_hand(self) -> None:
+        every = [attack("none", [0]), attack("canny-0.5", range(4)), attack("canny-1.0", range(20))]
+        rows = ablation_rows(every, self.GROUPS, SETTINGS)
+        assert len(rows) == 3 + 2 + 2 + 2
+        assert [r.value for r in rows if r.measure == "rank_1"] == [1 / 40, 4 / 40, 20 / 40]
+        whole = only(rows, anonymizer="canny-1.0", measure="carried_share")
+        assert whole.value == pytest.approx(19 / 20)
+        assert whole.low < whole.value < whole.high <= 1
+        assert whole.compared_with == "none" and whole.n_probes == 80
+        assert only(rows, anonymizer="canny-0.5", measure="carried_share").value == 0.75
+        difference = only(rows, anonymizer="canny-1.0", question="ablation",
+                          measure="rank_1_difference")  # fmt: skip
+        a, b, people = paired(every[2], every[0])
+        expected = paired_bootstrap(a, b, people, 0.95, 400, 0)
+        assert (difference.value, difference.low, difference.high) == expected
+        steps = [row for row in rows if row.question == "scale"]
+        assert [(row.compared_with, row.anonymizer) for row in steps] == [
+            ("none", "canny-0.5"),
+            ("canny-0.5", "canny-1.0"),
+        ]
+        assert [row.value for row in steps] == pytest.approx([3 / 40, 16 / 40])
+
+    def test_nothing_is_carried_where_nothing_is_found(self) -> None:
+        every = [attack("none", [0]), attack("canny-0.5", []), attack("canny-1.0", [0])]
+        rows = ablation_rows(every, self.GROUPS, SETTINGS)
+        shares = {r.anonymizer: r.value for r in rows if r.measure == "carried_share"}
+        assert shares == {"canny-1.0": 0.0}
+
+    def test_without_a_control_only_the_steps(self) -> None:
+        groups = [Family(None, ["canny-0.5", "canny-1.0"], [0.5, 1.0])]
+        rows = ablation_rows(
+            [attack("canny-1.0", range(9)), attack("canny-0.5", range(4))], groups, SETTINGS
+        )
+        assert [(r.question, r.measure) for r in rows] == [
+            ("ablation", "rank_1"),
+            ("ablation", "rank_1"),
+            ("scale", "rank_1_difference"),
+        ]
+
+    def test_attackers_are_not_mixed(self) -> None:
+        every = [attack("none", [0]), attack("canny-1.0", range(20), "edge_proxy")]
+        rows = ablation_rows(every, self.GROUPS, SETTINGS)
+        assert {row.measure for row in rows} == {"rank_1"}
+
+
+class TestScaleStatements:
+    @pytest.mark.parametrize(
+        ("hits", "words"),
+        [
+            ((1, 12, 30), "rises in 2 steps of control scale, surely in each"),
+            ((1, 20, 20), "never surely falls in 2 steps of control scale, and surely rises in 1"),
+            ((1, 30, 10), "it falls surely in 1 of 2 steps"),
+            ((1, 2, 2), "changes surely in none of 2 steps"),
+        ],
+    )
+    def test_course(self, hits: tuple[int, int, int], words: str) -> None:
+        names = ("none", "canny-0.5", "canny-1.0")
+        every = [attack(name, range(n)) for name, n in zip(names, hits, strict=True)]
+        rows = ablation_rows(every, TestAblation.GROUPS, SETTINGS)
+        (text,) = scale_statements(rows, TestAblation.GROUPS)
+        assert text.startswith("none to canny-1.0, adaptive, source excluded: ")
+        assert words in text
+
+    def test_a_single_step_is_no_course(self) -> None:
+        rows = ablation_rows(
+            [attack("none", [0]), attack("canny-1.0", range(9))], TestAblation.GROUPS, SETTINGS
+        )
+        assert scale_statements(rows, TestAblation.GROUPS) == []
+
+
+class TestProxy:
+    def test_ratio_by_hand(self) -> None:
+        every = [
+            attack("canny", range(20)),
+            attack("canny", range(5), "edge_proxy"),
+            attack("canny", range(5, 15), "edge_proxy_teacher"),
+            attack("blur", range(5), "edge_proxy"),
+            attack("blur", range(5)),
+        ]
+        (row,) = proxy_rows(every, ["canny"], SETTINGS)
+        assert (row.attacker, row.compared_with, row.value) == ("edge_proxy", "adaptive", 0.25)
+        assert 0 < row.low < 0.25 < row.high < 1
+        every.append(attack("canny", range(5, 10), "adaptive_teacher"))
+        rows = proxy_rows(every, ["canny"], SETTINGS)
+        assert [row.value for row in rows] == [0.25, 2.0]
+
+    def test_an_adaptive_attack_without_success_gives_no_ratio(self) -> None:
+        every = [attack("canny", []), attack("canny", range(5), "edge_proxy")]
+        assert proxy_rows(every, ["canny"], SETTINGS) == []
+
+
+def test_regions_become_subsets() -> None:
+    (row,) = region_rows([attack("canny-1.0 region=face", range(10))], SETTINGS)
+    assert (row.anonymizer, row.subset, row.value) == ("canny-1.0", "region=face", 0.25)
+    whole = rate_row("ablation", attack("canny-1.0", range(10)), SETTINGS)
+    assert (row.low, row.high, row.chance) == (whole.low, whole.high, 0.01)
+    assert whole.subset == "all"
+
+
+def swap(condition: int, start: int, gallery: str = "source_excluded", name: str = "canny") -> Swap:
+    """40 pairs of people with two pictures each: first those named by condition, then by start."""
+    pairs = np.repeat(np.arange(PEOPLE), 2)
+    return Swap(
+        name,
+        "adaptive",
+        gallery,
+        (pairs < condition).astype(float),
+        ((pairs >= condition) & (pairs < condition + start)).astype(float),
+        np.array([f"p{pair:02}" for pair in pairs]),
+        100,
+    )
+
+
+class TestSwap:
+    def test_shares_by_hand(self) -> None:
+        rows = swap_rows(swap(12, 4), SETTINGS)
+        values = {row.measure: row.value for row in rows}
+        assert values == pytest.approx(
+            {
+                "rank_1_condition": 0.3,
+                "rank_1_start": 0.1,
+                "rank_1_either": 0.4,
+                "condition_share": 0.29 / (0.29 + 0.09),
+            }
+        )
+        share = only(rows, measure="condition_share")
+        assert 0 < share.low < share.value < share.high <= 1
+        assert (share.chance, share.n_probes) == (None, 80)
+        assert only(rows, measure="rank_1_either").chance == 0.02
+
+    @pytest.mark.parametrize(("condition", "start", "value"), [(12, 0, 1.0), (0, 12, 0.0)])
+    def test_all_of_one_kind_still_has_a_width(
+        self, condition: int, start: int, value: float
+    ) -> None:
+        share = only(swap_rows(swap(condition, start), SETTINGS), measure="condition_share")
+        assert share.value == value
+        assert share.high - share.low > 0.05
+
+    def test_no_share_of_guesses(self) -> None:
+        assert {r.measure for r in swap_rows(swap(0, 0), SETTINGS)} == {
+            "rank_1_condition",
+            "rank_1_start",
+            "rank_1_either",
+        }
+
+
+class TestHeadline:
+    def test_the_swap_that_says_most(self) -> None:
+        swaps: list[Any] = [
+            swap(12, 4),
+            swap(20, 0, "source_included"),
+            swap(3, 3, name="depth"),
+            swap(40, 0, name="other", gallery="source_included"),
+        ]
+        text = headline([row for one in swaps for row in swap_rows(one, SETTINGS)])
+        assert text.startswith("76.3 % [")
+        assert "of the leak is carried by the condition" in text
+        assert "adaptive names the condition's person in 30.0 %" in text
+        assert "starting picture's in 10.0 %" in text and "(canny, source excluded;" in text
+
+    def test_the_ablation_where_no_swap_is_above_guessing(self) -> None:
+        every = [attack("none", [0]), attack("canny-1.0", range(20))]
+        rows = swap_rows(swap(1, 0), SETTINGS)
+        rows += ablation_rows(every, TestAblation.GROUPS, SETTINGS)
+        text = headline(rows)
+        assert text.startswith("95.0 % [") and "than in canny-1.0 (source excluded)" in text
+
+    def test_nothing_to_tell(self) -> None:
+        every = [attack("none", [0]), attack("canny-1.0", [1])]
+        rows = swap_rows(swap(1, 0), SETTINGS)
+        rows += ablation_rows(every, TestAblation.GROUPS, SETTINGS)
+        assert headline(rows).startswith("What carries the leak cannot be told")
+        assert headline([]).startswith("What carries the leak cannot be told")

@@ -1,0 +1,62 @@
+import pytest
+
+from cldmray.evaluation.diagnostics import attacker_health, late_gain, learning_note, still_learning
+from cldmray.pipelines.attack_runner import Findings
+
+
+def curve(*points: tuple[int, float]) -> list[dict[str, float]]:
+    return [{"step": s, "loss": 1.0, "validation_rank_1": rate} for s, rate in points]
+
+
+class TestLateGain:
+    def test_the_last_quarter_by_hand(self) -> None:
+        rising = curve((25, 0.1), (50, 0.2), (75, 0.25), (100, 0.35))
+        assert late_gain([rising]) == pytest.approx(0.10)
+
+    def test_a_point_between_does_not_count(self) -> None:
+        assert late_gain([curve((50, 0.2), (90, 0.5), (100, 0.3))]) == pytest.approx(0.1)
+
+    def test_trainings_are_averaged(self) -> None:
+        flat, rising = curve((60, 0.3), (100, 0.3)), curve((60, 0.1), (100, 0.3))
+        assert late_gain([flat, rising]) == pytest.approx(0.1)
+
+    def test_unknown_without_an_early_point(self) -> None:
+        assert late_gain([curve((100, 0.3))]) is None
+        assert late_gain([]) is None
+
+
+def findings() -> Findings:
+    return Findings(
+        curves={
+            ("blur", "adaptive"): [curve((50, 0.2), (100, 0.4)), curve((50, 0.4), (100, 0.4))],
+            ("blur", "clear_trained"): [curve((75, 0.5), (100, 0.52))],
+            ("blur", "edge_match"): [],
+        },
+        clear={("blur", "clear_trained"): 0.6},
+    )
+
+
+def test_rows() -> None:
+    adaptive, clear_trained, match = attacker_health(findings())
+    assert (adaptive.trainings, adaptive.steps, adaptive.clear) == (2, 100, None)
+    assert adaptive.validation == pytest.approx(0.4)
+    assert adaptive.late_gain == pytest.approx(0.1)
+    assert (clear_trained.clear, clear_trained.trainings) == (0.6, 1)
+    assert match[3:] == (0, 0, None, None)
+
+
+def test_who_still_learns_is_named() -> None:
+    rows = attacker_health(findings())
+    assert [still_learning(row) for row in rows] == [True, False, False]
+    note = learning_note(rows)
+    assert "adaptive on blur (validation 40.0 %, of which 10.0 % came last)" in note
+    assert "clear_trained" not in note
+    assert learning_note(rows[1:]) == ""
+    both = [rows[0], rows[0]._replace(anonymizer="copy")]
+    assert "adaptive on blur and copy (validation 40.0 %" in learning_note(both)
+
+
+def test_a_gain_of_less_than_a_percent_may_be_chance() -> None:
+    (row,) = attacker_health(Findings(curves={("a", "b"): [curve((50, 0.001), (100, 0.009))]}))
+    assert row.late_gain == pytest.approx(0.008)
+    assert not still_learning(row)

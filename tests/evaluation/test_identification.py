@@ -1,0 +1,225 @@
+"""From embeddings to rows, curves and the strongest attack, by hand-computed examples."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cldmray.config.audit import AuditSettings
+from cldmray.errors import BadInputError
+from cldmray.evaluation.identification import (
+    Attack,
+    _rank_1_intervals,
+    attacks,
+    clear_rank_1,
+    curve,
+    strongest,
+    view_of,
+)
+from cldmray.faces.records import embeddings_schema
+from cldmray.gallery.ranking import Ranks, rank_scores
+from cldmray.metrics.confidence import bootstrap_identities
+
+SETTINGS = AuditSettings(resamples=500)
+PEOPLE = ["ann", "bob", "cat"]
+
+
+def unit(degrees: float) -> list[float]:
+    angle = np.deg2rad(degrees)
+    return [float(np.cos(angle)), float(np.sin(angle))]
+
+
+def embeddings(*views: tuple[str, dict[str, float]]) -> pa.Table:
+    """Two-dimensional embeddings: for each view, the angle of each sample ``<person>/<photo>``."""
+    rows = [
+        {
+            "sample_id": sample,
+            "identity": sample.split("/")[0],
+            "view": view,
+            "embedding": unit(degrees),
+        }
+        for view, angles in views
+        for sample, degrees in angles.items()
+    ]
+    return pa.Table.from_pylist(rows[::-1], embeddings_schema(2))
+
+
+PHOTOS = {"ann/1": 0, "ann/2": 10, "bob/1": 90, "bob/2": 100, "cat/1": 180, "cat/2": 190}
+BLURRED = {"ann/1": 0, "ann/2": 100, "bob/1": 95, "bob/2": 120, "cat/1": 90, "cat/2": 150}
+
+
+@pytest.fixture
+def table() -> pa.Table:
+    return embeddings(("original", PHOTOS), ("blur", BLURRED))
+
+
+def attack(better: list[int], ties: list[int], identities: list[str], size: int) -> Attack:
+    ranks = Ranks(
+        np.array(better),
+        np.array(ties),
+        np.array(identities),
+        np.array([f"{i:016x}" for i in range(len(better))]),
+        size,
+    )
+    return Attack("blur", "adaptive", "full_ref", "source_excluded", ranks)
+
+
+def many(rate: float, people: int = 40, name: str = "adaptive") -> Attack:
+    """Two probes a person; the first ``rate`` of the people are named, the others come last."""
+    better = [0 if person < rate * people else people - 1 for person in range(people)] * 2
+    identities = [f"p{person:02d}" for person in range(people)] * 2
+    return replace(attack(better, [0] * len(better), identities, people), attacker=name)
+
+
+class TestViewOf:
+    def test_rows_are_chosen_and_sorted(self, table: pa.Table) -> None:
+        found = view_of(table, "blur")
+        assert found.sample_ids.tolist() == sorted(BLURRED)
+        assert found.identities.tolist() == [name for name in PEOPLE for _ in range(2)]
+        np.testing.assert_allclose(found.vectors, [unit(BLURRED[s]) for s in sorted(BLURRED)])
+        assert found.vectors.dtype == np.float32
+
+    def test_chunks_make_no_difference(self, table: pa.Table) -> None:
+        chunked = pa.concat_tables([table[:5], table[5:6], table[6:6], table[6:]])
+        np.testing.assert_array_equal(
+            view_of(chunked, "original").vectors, view_of(table, "original").vectors
+        )
+
+    def test_an_absent_view_is_empty(self, table: pa.Table) -> None:
+        assert view_of(table, "copy").vectors.shape == (0, 2)
+
+
+class TestAttacks:
+    def test_every_protocol_and_gallery(self, table: pa.Table) -> None:
+        found = attacks([table], "blur", "adaptive", SETTINGS, "original")
+        assert [(one.protocol, one.gallery) for one in found] == [
+            (protocol, gallery)
+            for protocol in ("full_ref", "few_ref", "single_ref")
+            for gallery in ("source_excluded", "source_included", "anonymized_only")
+        ]
+        assert {(one.anonymizer, one.attacker) for one in found} == {("blur", "adaptive")}
+
+    def test_ranks_by_hand(self, table: pa.Table) -> None:
+        settings = replace(SETTINGS, protocols=["full_ref"], galleries=["source_excluded"])
+        (found,) = attacks([table], "blur", "adaptive", settings, "original")
+        assert found.ranks.sample_ids.tolist() == sorted(BLURRED)
+        # ann/2 at 100 degrees stands 0 from bob, 80 from cat and 100 from ann; cat/1 at 90 stands
+        # 0 from bob, 80 from ann and 100 from cat; cat/2 at 150 stands 30 from cat.
+        assert found.ranks.better.tolist() == [0, 2, 0, 0, 2, 0]
+        assert found.ranks.ties.tolist() == [0] * 6
+        assert found.rank_1.tolist() == [1, 0, 1, 1, 0, 1]
+
+    def test_anonymized_only_by_hand(self, table: pa.Table) -> None:
+        settings = replace(SETTINGS, protocols=["full_ref"], galleries=["anonymized_only"])
+        (found,) = attacks([table], "blur", "adaptive", settings, "original")
+        # Blurred pictures stand at ann 0, 100; bob 95, 120; cat 90, 150 degrees. ann/1 stands 100
+        # from ann/2, 95 from bob, 90 from cat; ann/2 100 from ann/1, 5 from bob, 10 from cat;
+        # bob/1 25 from bob/2, 5 from ann and cat; bob/2 25 from bob/1, 20 from ann, 30 from cat;
+        # cat/1 60 from cat/2, 10 from ann, 5 from bob; cat/2 60 from cat/1, 30 from bob, 50 ann.
+        assert found.ranks.sample_ids.tolist() == sorted(BLURRED)
+        assert found.ranks.better.tolist() == [2, 2, 2, 1, 2, 2]
+        assert found.ranks.ties.tolist() == [0] * 6
+        assert found.ranks.gallery_size == 3
+
+    def test_scores_and_ranks_agree(self, table: pa.Table) -> None:
+        for found in attacks([table], "blur", "adaptive", SETTINGS, "original"):
+            (scores,) = found.scores
+            for column, again in zip(rank_scores(scores), found.ranks, strict=True):
+                np.testing.assert_array_equal(column, again)
+
+    def test_several_trainings_are_pooled(self, table: pa.Table) -> None:
+        settings = replace(SETTINGS, protocols=["full_ref"], galleries=["source_excluded"])
+        (once,) = attacks([table], "blur", "adaptive", settings, "original")
+        twice = Attack.of("blur", "adaptive", "full_ref", "source_excluded", *once.scores * 2)
+        assert twice.ranks.better.tolist() == once.ranks.better.tolist() * 2
+        assert twice.ranks.gallery_size == 3
+        assert twice.rank_1.mean() == once.rank_1.mean()
+        (again,) = attacks([table, table], "blur", "adaptive", settings, "original")
+        assert again.ranks.better.tolist() == twice.ranks.better.tolist()
+        assert len(again.scores) == 2
+
+    def test_an_anonymizer_without_pictures_is_named(self, table: pa.Table) -> None:
+        with pytest.raises(BadInputError, match="^mine: there is no picture of the people"):
+            attacks([table], "mine", "adaptive", SETTINGS, "original")
+
+
+def test_clear_rank_1() -> None:
+    assert clear_rank_1(embeddings(("original", PHOTOS)), "original") == 1.0
+    confused = {**PHOTOS, "bob/2": 20}
+    # ann/2 finds bob/2 as near as ann/1: half; bob/2 finds ann/2 first: none; the others their own.
+    assert clear_rank_1(embeddings(("original", confused)), "original") == pytest.approx(4.5 / 6)
+
+
+def test_curve() -> None:
+    one = attack([0, 0, 3, 6], [0, 1, 0, 0], ["ann", "ann", "bob", "cat"], 8)
+    found = curve(one)
+    assert found.ranks == list(range(1, 9))
+    assert found.rates == pytest.approx([0.375, 0.5, 0.5, 0.75, 0.75, 0.75, 1.0, 1.0])
+    assert found.chance == pytest.approx([rank / 8 for rank in range(1, 9)])
+    names = (found.anonymizer, found.attacker, found.protocol, found.gallery)
+    assert names == ("blur", "adaptive", "full_ref", "source_excluded")
+
+
+class TestStrongest:
+    def test_the_highest_lower_bound_is_chosen(self) -> None:
+        every = [many(0.3, name="clear_trained"), many(0.6), many(0.1, name="edge_proxy")]
+        found = strongest(every, SETTINGS, "")
+        assert (found.anonymizer, found.attacker, found.risk) == ("blur", "adaptive", 0.6)
+        assert (found.chance, found.gallery_size) == (1 / 40, 40)
+        assert found.finding == "leak"
+        assert found.largest_k == int(1 / found.low)
+
+    def test_many_sure_probes_beat_few_lucky_ones(self) -> None:
+        lucky = replace(attack([0, 0, 1], [0, 0, 0], PEOPLE, 40), attacker="lucky")
+        assert lucky.rank_1.mean() > many(0.6).rank_1.mean()
+        assert strongest([lucky, many(0.6)], SETTINGS, "").attacker == "adaptive"
+
+    def test_more_attacks_widen_the_bounds(self) -> None:
+        every = [many(0.5), *(many(0.1, name=f"weak{i}") for i in range(9))]
+        alone, among = strongest(every[:1], SETTINGS, ""), strongest(every, SETTINGS, "")
+        assert among.attacker == alone.attacker == "adaptive"
+        assert among.low < alone.low < alone.high < among.high
+        assert among.level == alone.level == 0.95
+        expected = bootstrap_identities(
+            every[0].rank_1, every[0].ranks.identities, 0.995, 10_000, SETTINGS.seed
+        )
+        assert (among.low, among.high) == (expected.low, expected.high)
+
+    def test_shared_resamples_change_no_interval(self) -> None:
+        other = replace(attack([0] * 7, [0] * 7, list("abcdefg"), 40), attacker="other")
+        every = [many(0.2), other, many(0.4, name="edge_proxy")]
+        together = _rank_1_intervals(every, SETTINGS, 0.9, 300)
+        assert together == [
+            bootstrap_identities(one.rank_1, one.ranks.identities, 0.9, 300, SETTINGS.seed)
+            for one in every
+        ]
+
+    def test_guessing_is_no_leak(self) -> None:
+        nobody = many(0.0)
+        found = strongest([nobody], SETTINGS, "")
+        assert (found.risk, found.low, found.largest_k) == (0.0, 0.0, 40)
+        assert found.finding == "no_leak_found"
+
+    def test_bounds_of_other_attacks_are_kept(self) -> None:
+        lucky = replace(attack([0, 0, 1], [0, 0, 0], PEOPLE, 40), attacker="lucky")
+        found = strongest([lucky, many(0.6)], SETTINGS, "")
+        assert found.rejecting == (
+            "adaptive", "full_ref", "source_excluded", found.risk, found.low, found.high
+        )  # fmt: skip
+        assert found.upper == found.ceiling == 1.0 > found.high
+
+    def test_claims_are_tested_against_the_highest_lower_bound(self) -> None:
+        spread = many(0.7, people=10, name="spread")
+        spread = replace(spread, ranks=spread.ranks._replace(gallery_size=100))
+        narrow = many(0.6, people=100, name="narrow")
+        found = strongest([spread, narrow], SETTINGS, "")
+        assert (found.attacker, found.risk) == ("spread", 0.7)
+        assert (found.rejecting.attacker, found.rejecting.value) == ("narrow", 0.6)
+        assert found.rejecting.low > found.low
+        assert found.largest_k == int(1 / found.rejecting.low)
+
+    def test_the_note_passes(self) -> None:
+        found = strongest([many(0.0)], SETTINGS, "attacker too weak")
+        assert found.note == "attacker too weak"
+        assert found.finding == "inconclusive"

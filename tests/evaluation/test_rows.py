@@ -1,0 +1,99 @@
+"""Rows of results: what each holds, for all people and for groups of them."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cldmray.config.audit import AuditSettings
+from cldmray.evaluation.identification import Attack
+from cldmray.evaluation.rows import SMALLEST_GROUP, group_members, result_rows, results_table
+from cldmray.gallery.ranking import Ranks
+from cldmray.results.table import ALL, RESULTS
+
+SETTINGS = AuditSettings(resamples=200)
+PEOPLE = [f"p{number}" for number in range(12)]
+
+
+def attack(attacker: str = "adaptive") -> Attack:
+    """Two probes each of 12 people; the first six people are named, the others come last."""
+    identities = np.array(PEOPLE * 2)
+    better = np.array(([0] * 6 + [39] * 6) * 2)
+    samples = np.array([f"{place:04d}" for place in range(24)])
+    ranks = Ranks(better, np.zeros(24, np.int64), identities, samples, 40)
+    return Attack("blur", attacker, "full_ref", "source_excluded", ranks)
+
+
+def groups() -> pa.Table:
+    """Five people are f, six m, one unknown; four are old; strangers are both."""
+    sexes = ["f"] * 5 + ["m"] * 6 + [None]
+    ages = ["old"] * 4 + ["young"] * 8
+    return pa.table(
+        {
+            "identity": [*PEOPLE[::-1], "stranger"],
+            "sex": [*sexes[::-1], "f"],
+            "age": [*ages[::-1], "old"],
+        }
+    )
+
+
+def test_rows_of_all_people() -> None:
+    rows = result_rows(attack(), SETTINGS)
+    assert {row["subset"] for row in rows} == {ALL}
+    assert len({row["measure"] for row in rows}) == len(rows) == 11
+    for row in rows:
+        assert set(row) == set(RESULTS.names)
+        assert (row["n_probes"], row["n_identities"], row["gallery_size"]) == (24, 12, 40)
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+        assert (row["anonymizer"], row["attacker"]) == ("blur", "adaptive")
+        assert (row["protocol"], row["gallery"]) == ("full_ref", "source_excluded")
+
+
+def test_trials_of_several_trainings_are_the_same_probes() -> None:
+    one = attack()
+    twice = [np.concatenate([column] * 2) for column in one.ranks[:4]]
+    rows = result_rows(replace(one, ranks=Ranks(*twice, 40)), SETTINGS)  # type: ignore[arg-type]
+    assert (rows[0]["n_probes"], rows[0]["n_identities"]) == (24, 12)
+    assert rows[0]["value"] == 0.5
+
+
+class TestGroups:
+    def test_members(self) -> None:
+        found = group_members(groups(), np.array(PEOPLE))
+        assert list(found) == ["sex=f", "sex=m", "age=young"]
+        assert found["sex=f"].tolist() == sorted(PEOPLE[:5])
+        assert found["age=young"].tolist() == sorted(PEOPLE[4:])
+
+    def test_small_groups_have_no_rows(self) -> None:
+        assert SMALLEST_GROUP == 5
+        found = group_members(groups(), np.array(PEOPLE[1:]))
+        assert list(found) == ["sex=m", "age=young"]
+        assert group_members(groups(), np.array(["nobody"])) == {}
+        assert group_members(None, np.array(PEOPLE)) == {}
+
+    def test_rows(self) -> None:
+        rows: dict[str, dict[str, Any]] = {
+            row["subset"]: row
+            for row in result_rows(attack(), SETTINGS, group_members(groups(), np.array(PEOPLE)))
+            if row["measure"] == "rank_1"
+        }
+        assert list(rows) == [ALL, "sex=f", "sex=m", "age=young"]
+        assert rows["sex=f"]["value"] == 1
+        assert rows["sex=m"]["value"] == pytest.approx(1 / 6)
+        assert rows["age=young"]["value"] == pytest.approx(2 / 8)
+        assert (rows["sex=m"]["n_probes"], rows["sex=m"]["n_identities"]) == (12, 6)
+        assert {row["gallery_size"] for row in rows.values()} == {40}
+        assert {row["chance"] for row in rows.values()} == {1 / 40}
+        assert rows["sex=f"]["ci_low"] < 1 == rows["sex=f"]["ci_high"]
+
+
+def test_results_table() -> None:
+    every = [attack(), attack("edge_proxy")]
+    found = results_table(every, SETTINGS, groups())
+    assert found.schema == RESULTS
+    assert found["attacker"].to_pylist() == ["adaptive"] * 14 + ["edge_proxy"] * 14
+    assert found == results_table(every, SETTINGS, groups())
+    assert results_table(every, SETTINGS).num_rows == 22
+    assert results_table([], SETTINGS).schema == RESULTS

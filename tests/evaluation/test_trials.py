@@ -1,0 +1,113 @@
+"""What is read of scores: by hand, and however the scores come in blocks."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from cldmray.evaluation.measures import Trials, collect, enrolled_people
+from cldmray.gallery.scores import ScoreBlock, Scores
+from cldmray.hashing import unit_hash
+
+
+class Given(Scores):
+    """Scores (P, N) of probes of the people p0, p1, ... in blocks of some rows."""
+
+    def __init__(self, own: list[int], scores: npt.ArrayLike, rows: int = 1000) -> None:
+        self.table = np.asarray(scores, np.float32)
+        self.own = np.array(own)
+        self.people = np.array([f"p{column}" for column in range(self.table.shape[1])])
+        self.identities = self.people[self.own]
+        self.sample_ids = np.array([f"s{row}" for row in range(len(own))])
+        self.step = rows
+
+    def blocks(self) -> Iterator[ScoreBlock]:
+        for start in range(0, len(self.own), self.step):
+            rows = np.arange(start, min(start + self.step, len(self.own)))
+            yield ScoreBlock(rows, self.table[rows])
+
+
+TABLE = [[9, 1, 2, 3], [4, 8, 8, 0], [5, 6, 1, 7], [2, 2, 2, 2]]
+OWN = [0, 1, 0, 3]
+
+
+def left_out() -> set[str]:
+    """Two of the four people, those whose hashes are lowest."""
+    return set(sorted(["p0", "p1", "p2", "p3"], key=lambda who: unit_hash("open_set", who))[:2])
+
+
+def test_by_hand() -> None:
+    found = collect(Given(OWN, TABLE))
+    assert found.mated.tolist() == [9, 8, 5, 2]
+    assert found.labels.tolist() == ["p0", "p1", "p0", "p3"]
+    assert found.non_mated.tolist() == [[1, 2, 3], [4, 8, 0], [6, 1, 7], [2, 2, 2]]
+    assert found.non_mated_labels.tolist() == found.labels.tolist()
+    # Half of the probes belong to p0, a quarter each to p1 and p3, none to p2. The best of the
+    # first is p0; of the second p1 or p2; of the third p3; of the fourth anybody.
+    assert found.shuffled.tolist() == [1 / 2, 1 / 8, 1 / 4, 1 / 4]
+
+
+def test_the_open_set_by_hand() -> None:
+    found, gone = collect(Given(OWN, TABLE)), left_out()
+    names = ["p0", "p1", "p2", "p3"]
+    assert found.enrolled_people == 2
+    assert found.enrolled.tolist() == [names[own] not in gone for own in OWN]
+    for rival, row, own in zip(found.rival, TABLE, OWN, strict=True):
+        others = [score for score, who in zip(row, names, strict=True)
+                  if who not in gone and who != names[own]]  # fmt: skip
+        assert rival == max(others)
+
+
+@pytest.mark.parametrize("people", [2, 3, 8, 101])
+def test_half_of_the_people_stay(people: int) -> None:
+    names = np.array([f"p{number}" for number in range(people)])
+    stays = enrolled_people(names)
+    assert stays.sum() == people - people // 2
+    order = np.random.default_rng(0).permutation(people)
+    np.testing.assert_array_equal(enrolled_people(names[order]), stays[order])
+
+
+def crowd(rows: int = 1000) -> Given:
+    random = np.random.default_rng(0)
+    return Given(random.integers(0, 7, 50).tolist(), random.normal(size=(50, 7)), rows)
+
+
+def assert_same(found: Trials, again: Trials) -> None:
+    for column, other in zip(found, again, strict=True):
+        np.testing.assert_array_equal(column, other)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 49])
+def test_blocks_change_nothing(rows: int) -> None:
+    assert_same(collect(crowd(rows)), collect(crowd()))
+    assert_same(collect(crowd(rows), most=60), collect(crowd(), most=60))
+
+
+def test_shuffling_is_what_the_closed_form_says() -> None:
+    scores = crowd()
+    random = np.random.default_rng(1)
+    first = scores.table.argmax(1)
+    drawn = [np.mean(random.permutation(scores.own) == first) for _ in range(4000)]
+    assert collect(scores).shuffled.mean() == pytest.approx(np.mean(drawn), abs=0.004)
+
+
+class TestFewerNonMatedScores:
+    def test_whole_probes_by_hash(self) -> None:
+        found = collect(crowd(), most=65)
+        assert found.non_mated.shape == (10, 6)
+        scores = crowd()
+        order = sorted(range(50), key=lambda row: unit_hash("non_mated", f"s{row}"))[:10]
+        assert found.non_mated_labels.tolist() == scores.identities[sorted(order)].tolist()
+        assert set(found.non_mated[0]) < set(scores.table[min(order)])
+        assert len(found.mated) == 50
+
+    def test_at_least_one_probe(self) -> None:
+        assert collect(crowd(), most=1).non_mated.shape == (1, 6)
+
+    def test_the_order_of_probes_chooses_no_others(self) -> None:
+        whole = crowd()
+        back = Given(whole.own[::-1].tolist(), whole.table[::-1])
+        back.sample_ids = whole.sample_ids[::-1]
+        found, again = collect(whole, most=65), collect(back, most=65)
+        np.testing.assert_array_equal(again.non_mated[::-1], found.non_mated)

@@ -1,0 +1,111 @@
+"""How the audit's job ends: exit status, last line and MLflow, with an audit that does no work."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STUB = """
+import runpy, sys
+from pathlib import Path
+import numpy as np
+import cldmray.pipelines.audit, cldmray.engine.cluster
+from cldmray.errors import BadInputError
+from cldmray.faces.records import REJECTED, RESULTS
+from cldmray.results.audit import AnonymizerRisk, Grid, Report
+from cldmray.evaluation.decision import verdict
+
+class Stub:
+    def __init__(self, config, settings, announce):
+        self.config = config
+    def run(self, versions):
+        if self.config.audit.title == "broken":
+            raise BadInputError("no such faces")
+        risk = AnonymizerRisk(
+            "blur", 0.5, 0.4, 0.6, "adaptive", "full_ref", "source_excluded", 0.01, 2, 0.95
+        )
+        judged = verdict([risk], {"copy"}, self.config.audit.terms)
+        grid = Grid(np.zeros((0, 8, 8, 3), np.uint8), [])
+        report = Report(
+            "t", "2026-01-01T00:00:00", judged, [risk], RESULTS.empty_table(), [], grid,
+            REJECTED.empty_table(), 0, {}, {}, [], [],
+        )
+        return cldmray.pipelines.audit.Outcome(report, cldmray.pipelines.audit.Findings())
+
+cldmray.pipelines.audit.Audit = Stub
+cldmray.engine.cluster.connect = lambda engine: None
+job = sys.argv.pop(1)
+sys.argv[0] = job
+runpy.run_path(job, run_name="__main__")
+"""
+
+
+def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return subprocess.run(
+        [sys.executable, "-c", STUB, str(ROOT / "jobs/full_audit.py"), "output=out", *overrides],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+
+
+def only_run(folder: Path) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("cldmray")
+    assert experiment is not None
+    (found,) = client.search_runs([experiment.experiment_id])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fail_on", "status", "gate"),
+    [
+        ("null", 0, "none"),
+        ('"k<2 or rank_1>0.4"', 0, "passed"),
+        ('["k<20",leak]', 3, "failed"),
+    ],
+)
+def test_an_audit_that_ran(tmp_path: Path, fail_on: str, status: int, gate: str) -> None:
+    found = run(tmp_path, f"audit.fail_on={fail_on}")
+    assert found.returncode == status, found.stderr[-2000:]
+    assert "Traceback" not in found.stderr
+    marker, _, text = found.stdout.splitlines()[-1].partition(" ")
+    assert marker == "CLDMRAY_VERDICT"
+    told = json.loads(text)
+    assert told == json.loads((tmp_path / "out/verdict.json").read_text())
+    assert told["gate"]["outcome"] == gate
+    assert [reason[:11] for reason in told["gate"]["reasons"]] == (
+        ["blur: k<20:", "blur: leak:"] if status else []
+    )
+    assert (tmp_path / "out/report.html").exists()
+    tracked = only_run(tmp_path)
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.tags["gate"] == gate
+    assert ("gate_reasons" in tracked.data.tags) == (status == 3)
+    assert tracked.data.tags["recommended"] == "none"
+
+
+@pytest.mark.slow
+def test_an_audit_that_could_not_run(tmp_path: Path) -> None:
+    found = run(tmp_path, "audit.title=broken", "audit.fail_on=leak")
+    assert found.returncode == 1
+    assert found.stderr.endswith("BadInputError: no such faces\n")
+    assert "CLDMRAY_VERDICT" not in found.stdout
+    assert only_run(tmp_path).info.status == "FAILED"
+
+
+def test_help_tells_the_exit_statuses(tmp_path: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, str(ROOT / "jobs/full_audit.py"), "--help"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert found.returncode == 0
+    assert "3 the audit ran and audit.fail_on holds" in found.stdout
+    assert "CLDMRAY_VERDICT {...}" in found.stdout

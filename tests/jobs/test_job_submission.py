@@ -1,0 +1,212 @@
+"""`ray job submit` against a head of our own: the log, the exit status, a stop and what goes on."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+from mlflow.tracking import MlflowClient
+from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.util import get_node_ip_address
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+PATIENCE = 1200
+"""Seconds that a step may take on a machine that is busy with other work."""
+AUDIT = [
+    "python", "jobs/full_audit.py", "faces.people=18", "faces.photos_per_person=3",
+    "splits.evaluation_people=6", "splits.min_photos=3", "splits.validation_share=0.3",
+    "anonymizer=[copy,blur]", "attack=[edge_match]", "audit.utility=[]",
+    "audit.attribution=false", "audit.resamples=100", "engine.actors=1",
+]  # fmt: skip
+
+
+class Head(NamedTuple):
+    """Address of its dashboard, its environment, and where its jobs' stages and runs go."""
+
+    address: str
+    environment: dict[str, str]
+    storage: Path
+    tracking: str
+
+    @property
+    def client(self) -> JobSubmissionClient:
+        return JobSubmissionClient(self.address)
+
+    def ray_job(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [BIN / "ray", "job", words[0], "--address", self.address, *words[1:]],
+            env=self.environment, capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+
+    def submit(self, name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+        options = ["--submission-id", name, "--working-dir", str(ROOT)]
+        return self.ray_job("submit", *options, "--", *AUDIT, *overrides)
+
+    def run_status(self, title: str) -> list[str]:
+        client = MlflowClient(self.tracking)
+        experiment = client.get_experiment_by_name("cldmray")
+        assert experiment is not None
+        found = client.search_runs([experiment.experiment_id])
+        return [run.info.status for run in found if run.info.run_name == title]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def started(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """A head that is up; several tries: Ray gives itself 30 s, too few where much else runs."""
+    for _ in range(8):
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command, env=environment, stdout=file, stderr=file, start_new_session=True
+            )
+        while process.poll() is None:
+            up = "Ray runtime started" in log.read_text()
+            time.sleep(3)  # it ends soon where one of its servers did not come up
+            if up and process.poll() is None:
+                return process
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """`ray start --head --block`, ended by SIGTERM to it; the path of its sockets must be short."""
+    folder = tmp_path_factory.mktemp("head")
+    short = tempfile.TemporaryDirectory(prefix="cr", dir="/tmp", ignore_cleanup_errors=True)
+    storage, tracking = folder / "storage", f"sqlite:///{folder}/runs.db"
+    dropped = ("PYTHONPATH", "RAY_ADDRESS")
+    environment = {key: value for key, value in os.environ.items() if key not in dropped} | {
+        "CLDMRAY_STORAGE": str(storage),
+        "MLFLOW_TRACKING_URI": tracking,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",
+        "RAY_TMPDIR": short.name,
+        "RAY_worker_niceness": "0",
+    }
+    port = free_port()
+    start = [
+        "start", "--head", "--block", "--port=0", f"--dashboard-port={port}",
+        f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={short.name}", "--num-cpus=2",
+        f"--ray-client-server-port={free_port()}", "--object-store-memory=200000000",
+        "--disable-usage-stats",
+    ]  # fmt: skip
+    with short, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        process = started([str(BIN / "ray"), *start], environment, folder / "head.log")
+        try:
+            yield Head(f"http://127.0.0.1:{port}", environment, storage, tracking)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(head: Head) -> subprocess.CompletedProcess[str]:
+    """The audit that the others are compared with; its stages lie in the storage."""
+    return head.submit("undisturbed", "audit.title=undisturbed", f"output={head.storage}/report")
+
+
+def stages(work: Path) -> dict[str, dict[str, object]]:
+    """Content and number of rows of every finished stage, by the name of its folder."""
+    found = {}
+    for path in work.glob("*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        rows = sum(manifest["files"].values())
+        found[path.parent.name] = {"content": manifest["content"], "rows": rows}
+    return found
+
+
+def test_an_audit_that_ran(head: Head, undisturbed: subprocess.CompletedProcess[str]) -> None:
+    log = undisturbed.stdout
+    assert undisturbed.returncode == 0, log[-3000:] + undisturbed.stderr[-3000:]
+    lines = ["faces ...", "faces: 54 rows", "anonymize-copy ...", "anonymize-blur: 18 rows",
+             "embed-edge_match", "Report: ", "CLDMRAY_VERDICT {"]  # fmt: skip
+    places = [log.find(line) for line in lines]
+    assert -1 not in places and places == sorted(places)
+    assert "Traceback" not in log
+    assert "Note: output" not in log
+    assert head.client.get_job_status("undisturbed") == JobStatus.SUCCEEDED
+    assert head.run_status("undisturbed") == ["FINISHED"]
+    assert len(stages(head.storage / "work")) == 4
+
+
+def test_the_dashboard_listens_on_loopback_only(head: Head) -> None:
+    outside = get_node_ip_address()
+    if outside.startswith("127."):
+        pytest.skip("this machine has no address but loopback")
+    with socket.socket() as probe:
+        assert probe.connect_ex((outside, int(head.address.rsplit(":", 1)[1]))) != 0
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_an_audit_whose_gate_fails(head: Head) -> None:
+    done = head.submit("gate", "audit.title=gate", "audit.fail_on=inconclusive", "output=runs/gate")
+    assert done.returncode == 1
+    assert "faces: 54 rows, found" in done.stdout
+    assert "Note: output: in Ray's copy of the project" in done.stdout
+    assert '"gate":{"outcome":"failed"' in done.stdout
+    told = head.ray_job("status", "gate").stdout
+    assert "Job 'gate' failed" in told
+    assert "failed with exit code 3" in told
+    assert head.client.get_job_info("gate").driver_exit_code == 3
+    assert head.run_status("gate") == ["FINISHED"]
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_an_audit_that_is_stopped_goes_on_when_submitted_again(head: Head, tmp_path: Path) -> None:
+    work, output = tmp_path / "work", tmp_path / "report"
+    overrides = ["audit.title=stopped", f"work={work}", f"output={output}"]
+    client = head.client
+    client.submit_job(
+        entrypoint=" ".join([*AUDIT, *overrides]),
+        submission_id="stopped",
+        runtime_env={"working_dir": str(ROOT)},
+    )
+    until = time.monotonic() + PATIENCE
+    while "anonymize-copy: " not in (log := client.get_job_logs("stopped")):
+        assert not client.get_job_status("stopped").is_terminal(), log
+        assert time.monotonic() < until, log
+        time.sleep(0.2)
+    assert head.ray_job("stop", "stopped").returncode == 0
+    until = time.monotonic() + PATIENCE
+    while not client.get_job_status("stopped").is_terminal():
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert client.get_job_status("stopped") == JobStatus.STOPPED
+    log = client.get_job_logs("stopped")
+    assert "Stopped by SIGTERM. The same command goes on from what is finished.\n" in log
+    assert "Traceback" not in log
+    assert "CLDMRAY_VERDICT" not in log
+    assert not list(output.iterdir())
+    assert head.run_status("stopped") == ["KILLED"]
+    finished = stages(work)
+    whole = stages(head.storage / "work")
+    assert 2 <= len(finished) < len(whole)
+    assert finished.items() <= whole.items()
+
+    again = head.submit("again", *overrides)
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert "faces: 54 rows, found" in again.stdout
+    assert "anonymize-copy: 18 rows, found" in again.stdout
+    assert sorted(head.run_status("stopped")) == ["FINISHED", "KILLED"]
+    assert stages(work) == whole
+    tables = [pq.read_table(folder / "results.parquet") for folder in
+              (output, head.storage / "report")]  # fmt: skip
+    assert tables[0].num_rows > 0
+    assert tables[0].equals(tables[1])

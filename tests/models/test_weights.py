@@ -1,0 +1,142 @@
+"""The model that ships with the package: small, safe to read, documented, and able to draw."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+
+from cldmray.anonymizers.base import Batch
+from cldmray.anonymizers.diffusion import model_folder
+from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.arrays import Pictures
+from cldmray.conditions import Canny, Depth, SoftEdge
+from cldmray.conditions.depth import EMBEDDED_FOLDER as DEPTH_FOLDER
+from cldmray.config.instantiate import build, plain
+from cldmray.faces.records import decode_pictures
+from cldmray.faces.synthetic import SyntheticFaces
+from cldmray.hashing import identity_hash
+from cldmray.models import cldm_card
+
+FOLDER = model_folder.EMBEDDED_FOLDER
+CONF = Path(__file__).resolve().parents[2] / "conf"
+LARGEST = 30_000_000
+
+
+def files() -> list[Path]:
+    assert FOLDER.is_dir(), f"no {FOLDER.name} in the package; jobs/train_cldm.py trains it"
+    return sorted(path for path in FOLDER.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    source = SyntheticFaces(people=4, photos_per_person=1, size=64)
+    return decode_pictures(filter(None, source.read(source.listing()["location"].to_pylist())))
+
+
+def draw(anonymizer: Diffusion, pictures: Pictures, first_seed: int = 0) -> Pictures:
+    torch.set_num_threads(1)
+    seeds = np.arange(first_seed, first_seed + len(pictures))
+    maps = {name: extract(pictures) for name, extract in anonymizer.conditions.items()}
+    return anonymizer.open()(Batch([str(seed) for seed in seeds], pictures, seeds, maps))
+
+
+CONDITIONS = {"canny": Canny(), "soft_edge": SoftEdge(), "depth": Depth()}
+SINGLE = {
+    name: Diffusion(controls={name: Control(condition, f"controlnet-{name}")}, device="cpu")
+    for name, condition in CONDITIONS.items()
+}
+CANNY = SINGLE["canny"]
+PAIR = Diffusion(controls={**CANNY.controls, **SINGLE["depth"].controls}, device="cpu")
+
+
+def test_it_is_small_with_the_depth_network() -> None:
+    every = [*files(), *DEPTH_FOLDER.iterdir()]
+    assert sum(path.stat().st_size for path in every) <= LARGEST
+
+
+def test_its_weights_are_safetensors_only() -> None:
+    kinds = {path.suffix for path in files()}
+    assert ".safetensors" in kinds
+    assert kinds <= {".json", ".md", ".safetensors", ".txt"}
+
+
+def test_it_is_whole() -> None:
+    model_folder.check_pipeline(FOLDER)
+    for name, anonymizer in SINGLE.items():
+        model_folder.check_component(FOLDER / f"controlnet-{name}")
+        assert len(anonymizer.version()) == 16
+
+
+def test_no_path_of_the_training_machine_is_in_it() -> None:
+    for path in files():
+        if path.suffix in {".json", ".md", ".txt"}:
+            text = path.read_text("utf-8")
+            assert not any(root in text for root in ("/home/", "/tmp/", "/work/", "/root/")), path
+    for path in FOLDER.rglob("config.json"):
+        assert "/" not in json.loads(path.read_text()).get("_name_or_path", "")
+
+
+def test_the_card_says_how_it_was_made() -> None:
+    card = (FOLDER / cldm_card.CARD_FILE).read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["license"]
+    settings = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert {"training", "splits", "conditions", "synthetic"} <= set(settings)
+
+
+def test_its_people_are_listed_by_hash() -> None:
+    assert (FOLDER / cldm_card.IDENTITIES_FILE).is_file()
+    known = CANNY.trained_on()
+    assert len(known) > 100
+    card = (FOLDER / cldm_card.CARD_FILE).read_text()
+    seed = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])["synthetic"]["seed"]
+    assert identity_hash(f"person_{seed}_000000") in known
+    assert identity_hash("person_0_000000") not in known
+
+
+@pytest.mark.parametrize(
+    "anonymizer", [Diffusion(device="cpu"), *SINGLE.values(), PAIR], ids=lambda one: one.name
+)
+def test_it_draws_the_same_again(anonymizer: Diffusion, pictures: Pictures) -> None:
+    drawn = draw(anonymizer, pictures)
+    assert drawn.shape == (4, 64, 64, 3)
+    assert drawn.dtype == np.uint8
+    assert (drawn.reshape(4, -1).std(1) > 10).all()
+    np.testing.assert_array_equal(drawn, draw(anonymizer, pictures))
+    assert (drawn != draw(anonymizer, pictures, first_seed=9)).any((1, 2, 3)).all()
+
+
+def standardised_edges(pictures: Pictures) -> np.ndarray:
+    """Soft edges of each picture as one row of mean 0 and deviation 1."""
+    edges = SoftEdge()(pictures)[..., 0].reshape(len(pictures), -1).astype(float)
+    found: np.ndarray = (edges - edges.mean(1, keepdims=True)) / edges.std(1, keepdims=True)
+    return found
+
+
+@pytest.mark.parametrize("name", ["canny", "soft_edge"])
+def test_it_follows_the_edges_that_it_is_given(name: str, pictures: Pictures) -> None:
+    drawn, given = standardised_edges(draw(SINGLE[name], pictures)), standardised_edges(pictures)
+    correlation = drawn @ given.T / given.shape[1]
+    own = np.eye(len(pictures), dtype=bool)
+    assert correlation[own].mean() > correlation[~own].mean() + 0.1
+
+
+def test_it_follows_the_depth_that_it_is_given(pictures: Pictures) -> None:
+    given = Depth()(pictures).astype(float)
+    drawn = Depth()(draw(SINGLE["depth"], pictures)).astype(float)
+    away = [[np.abs(one - other).mean() for other in given] for one in drawn]
+    own = np.eye(len(pictures), dtype=bool)
+    assert np.array(away)[own].mean() < 0.7 * np.array(away)[~own].mean()
+
+
+@pytest.mark.parametrize(
+    "key", ["cldm_none", "cldm_canny", "cldm_soft_edge", "cldm_depth", "cldm_canny_depth"]
+)
+def test_the_shipped_configuration_opens_it(key: str, pictures: Pictures) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = plain(compose("audit", [f"anonymizer=[{key}]"]))
+    anonymizer = build(composed["anonymizer"][key], Diffusion, f"anonymizer.{key}")
+    assert draw(anonymizer, pictures[:1]).shape == (1, 64, 64, 3)

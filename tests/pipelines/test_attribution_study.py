@@ -1,0 +1,190 @@
+"""Whose conditions are swapped in an audit, and how the pictures of two people are ranked."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cldmray.attackers.base import Rung
+from cldmray.config.audit import AuditConfig, build_audit
+from cldmray.engine.swap import SWAPPED
+from cldmray.evaluation.attribution import Swap
+from cldmray.evaluation.identification import Attack
+from cldmray.faces.records import ORIGINAL, embeddings_schema
+from cldmray.gallery.ranking import Ranks
+from cldmray.pipelines.attack_runner import Findings
+from cldmray.pipelines.attribution_study import Leak, swap_outcomes
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+PEOPLE = {"ann": 0, "bob": 90, "cat": 180, "dan": 270}
+
+
+def unit(degrees: float) -> list[float]:
+    angle = np.deg2rad(degrees)
+    return [float(np.cos(angle)), float(np.sin(angle))]
+
+
+def outcomes(probes: dict[str, tuple[str, str, float]], *galleries: str) -> list[Swap]:
+    """Each probe: by its starting photograph, whose condition (photo, pair) and its angle.
+
+    Everybody has the photographs 1 and 2, ten degrees apart.
+    """
+    rows = [
+        {"sample_id": f"{p}/{n}", "identity": p, "view": ORIGINAL, "embedding": unit(a + 10 * n)}
+        for p, a in PEOPLE.items()
+        for n in (1, 2)
+    ]
+    origins = []
+    for sample, (condition, pair, angle) in probes.items():
+        own = {"sample_id": sample, "identity": sample[:3]}
+        rows.append({**own, "view": "swapped", "embedding": unit(angle)})
+        origins.append(
+            {
+                **own, "split": "evaluation", "anonymizer": "swapped", "draw": 0, "seed": 0,
+                "image": b"", "condition_id": condition, "condition_identity": condition[:3],
+                "pair": pair,
+            }
+        )  # fmt: skip
+    return swap_outcomes(
+        pa.Table.from_pylist(rows[::-1], embeddings_schema(2)),
+        pa.Table.from_pylist(origins, SWAPPED),
+        "swapped",
+        "adaptive",
+        galleries,
+    )
+
+
+class TestOutcomes:
+    def test_by_hand(self) -> None:
+        (found,) = outcomes(
+            {
+                "ann/1": ("bob/1", "ann", 95.0),  # near bob
+                "bob/1": ("ann/2", "ann", 100.0),  # near bob, the start
+                "cat/2": ("dan/1", "cat", 5.0),  # near ann, who is neither
+            },
+            "source_included",
+        )
+        assert found.condition.tolist() == [1, 0, 0]
+        assert found.start.tolist() == [0, 1, 0]
+        assert found.pairs.tolist() == ["ann", "ann", "cat"]
+        assert (found.anonymizer, found.attacker, found.gallery, found.gallery_size) == (
+            "swapped", "adaptive", "source_included", 4,
+        )  # fmt: skip
+
+    def test_neither_photograph_behind_it_is_in_the_gallery(self) -> None:
+        """ann/1 and ann/2 are at 10 and 20 degrees, bob/1 and bob/2 at 100 and 110."""
+        probe = {"ann/2": ("bob/1", "ann", 56.0)}
+        included, excluded = outcomes(probe, "source_included", "source_excluded")
+        assert (included.condition.tolist(), included.start.tolist()) == ([0], [1])
+        assert (excluded.condition.tolist(), excluded.start.tolist()) == ([0], [1])
+        probe = {"ann/2": ("bob/1", "ann", 64.0)}
+        included, excluded = outcomes(probe, "source_included", "source_excluded")
+        assert (included.condition.tolist(), included.start.tolist()) == ([1], [0])
+        assert (excluded.condition.tolist(), excluded.start.tolist()) == ([1], [0])
+        probe = {"ann/2": ("bob/1", "ann", 57.0)}
+        moved = outcomes({"ann/2": ("bob/2", "ann", 57.0)}, "source_excluded")[0]
+        assert moved.condition.tolist() == [1], "ann/1 is 47 degrees away, bob/1 only 43"
+        whole = outcomes(probe, "source_included")[0]
+        assert whole.start.tolist() == [1], "ann/2 is 37 degrees away"
+
+    def test_other_galleries_are_passed_over(self) -> None:
+        assert outcomes({"ann/1": ("bob/1", "ann", 95.0)}, "anonymized_only") == []
+
+
+def attack(name: str, attacker: str, rate: float, gallery: str = "source_excluded") -> Attack:
+    hits = np.arange(20) < 20 * rate
+    names = np.array([f"p{number:02}" for number in range(20)])
+    ranks = Ranks(np.where(hits, 0, 4), np.zeros(20, np.int64), names, names, 20)
+    return Attack(name, attacker, "full_ref", gallery, ranks)
+
+
+class FakeLeak(Leak):
+    """Remembers what is swapped instead of drawing."""
+
+    def swaps(self, faces: Any, setting: Any, rungs: Any) -> list[Swap]:
+        self.asked: tuple[Any, list[tuple[Rung, Any]]] = (setting, list(rungs))
+        ones = np.ones(4)
+        pairs = np.array(list("aabb"))
+        return [Swap(setting.name, "adaptive", "source_excluded", ones, 0 * ones, pairs, 20)]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> AuditConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose(
+            "audit", [f"work={tmp_path}", f"output={tmp_path}", "audit.resamples=100"]
+        )
+    return build_audit(composed)
+
+
+def findings(*attacks: Attack) -> Findings:
+    encoders: dict[Any, Any] = {(a.anonymizer, a.attacker): f"weights of {a.anonymizer}"
+                                for a in attacks}  # fmt: skip
+    return Findings(list(attacks), {}, {}, encoders, [])
+
+
+class TestExplain:
+    FOUND = (
+        attack("copy", "adaptive", 1.0),
+        attack("cldm-none", "adaptive", 0.1),
+        attack("cldm-canny-1.0", "edge_proxy", 0.9),
+        attack("cldm-canny-1.0", "adaptive", 0.5),
+        attack("cldm-depth-1.0", "adaptive", 0.4),
+        attack("cldm-depth-1.0", "adaptive", 0.9, "source_included"),
+    )
+
+    def explained(self, config: AuditConfig, *attacks: Attack) -> tuple[FakeLeak, Any]:
+        leak = FakeLeak(config, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
+        return leak, leak.explain(SimpleNamespace(), findings(*attacks))  # type: ignore[arg-type]
+
+    def test_the_setting_that_leaks_most_and_who_learnt_from_it(self, config: AuditConfig) -> None:
+        leak, found = self.explained(config, *self.FOUND)
+        setting, ((rung, encoder),) = leak.asked
+        assert setting.name == "cldm-canny-1.0-img2img-0.8"
+        assert (rung.name, encoder) == ("adaptive", "weights of cldm-canny-1.0")
+        assert found.headline.startswith("100.0 % [")
+        assert {row.question for row in found.rows} == {"swap", "ablation", "scale", "proxy"}
+        carried = {
+            row.anonymizer: row.value for row in found.rows if row.measure == "carried_share"
+        }
+        assert carried == pytest.approx({"cldm-canny-1.0": 0.8, "cldm-depth-1.0": 0.75})
+
+    def test_attackers_that_did_not_learn_where_there_are_no_others(
+        self, config: AuditConfig
+    ) -> None:
+        leak, _ = self.explained(config, self.FOUND[2], attack("cldm-canny-1.0", "other", 0.3))
+        ((rung, _),) = leak.asked[1]
+        assert rung.name == "edge_proxy"
+
+    def test_a_setting_that_starts_from_the_photograph_is_taken_as_it_is(
+        self, config: AuditConfig
+    ) -> None:
+        member: Any = replace(config.anonymizer["cldm_canny"], mode="img2img", strength=0.6)  # type: ignore[type-var]
+        changed = replace(config, anonymizer={"mine": member})
+        leak, _ = self.explained(changed, attack(member.name, "adaptive", 0.5))
+        assert leak.asked[0] == member
+
+    def test_one_step_starts_from_noise_alone(self, config: AuditConfig) -> None:
+        member: Any = replace(config.anonymizer["cldm_canny"], steps=1)  # type: ignore[type-var]
+        changed = replace(config, anonymizer={"mine": member})
+        leak, _ = self.explained(changed, attack(member.name, "adaptive", 0.5))
+        assert (leak.asked[0].mode, leak.asked[0].strength) == ("img2img", 1.0)
+
+    def test_nothing_to_explain(self, config: AuditConfig) -> None:
+        _, found = self.explained(config, *self.FOUND[:2])
+        assert found is None
+
+    def test_regions(self, config: AuditConfig) -> None:
+        leak = FakeLeak(config, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
+        found = findings(*self.FOUND)
+        found.regions.append(attack("cldm-canny-1.0 region=face", "adaptive", 0.25))
+        whole = leak.attribution(found, [], ["So it is."])
+        (row,) = whole.of("region")
+        assert (row.anonymizer, row.subset, row.value) == ("cldm-canny-1.0", "region=face", 0.25)
+        assert whole.statements[-1] == "So it is."
+        assert whole.level == config.audit.level

@@ -1,0 +1,223 @@
+"""Whole audits with a real local Ray: on synthetic faces, on LFW, through the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cldmray.config.audit import AuditConfig, build_audit
+from cldmray.faces.records import decode_pictures
+from cldmray.results.table import RESULTS
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNGS = ("clear_trained", "edge_proxy", "adaptive")
+SMALL = [
+    "faces.people=24",
+    "faces.photos_per_person=5",
+    "splits.evaluation_people=8",
+    "splits.validation_share=0.3",
+    "audit.resamples=200",
+    "audit.grid_pictures=4",
+    "engine.progress=false",
+]
+
+
+def weak(*rungs: str) -> list[str]:
+    """Overrides that train the rungs for an instant."""
+    settings = ("encoder.width=8", "training.steps=8", "training.batch=16", "training.warmup=2")
+    return [f"attack.{rung}.{setting}" for rung in rungs for setting in settings]
+
+
+def configured(work: Path, *overrides: str) -> AuditConfig:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose("audit", [*overrides, f"work={work}", f"output={work}/out"])
+    return build_audit(composed)
+
+
+def run_audit(config: AuditConfig) -> Any:
+    from cldmray.pipelines.audit import Audit
+
+    return Audit(config, {}, lambda line: None).run({"cldmray": "test"})
+
+
+def pictures_of(work: Path, anonymizer: str) -> np.ndarray:
+    (folder,) = work.glob(f"anonymize-{anonymizer}-*")
+    table = pq.ParquetDataset(sorted(map(str, folder.glob("part-*.parquet")))).read()
+    table = table.sort_by([("sample_id", "ascending"), ("draw", "ascending")])
+    return decode_pictures(table["image"].to_pylist())
+
+
+@pytest.mark.slow
+def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
+    out, work = tmp_path / "out", tmp_path / "work"
+    command = [sys.executable, str(ROOT / "jobs/full_audit.py"), *SMALL, *weak(*RUNGS)]
+    command += ["anonymizer=[copy,k_same,cldm_canny]", "anonymizer.k_same.k=4", f"work={work}"]
+    command += ["attack.fusion.people=2"]
+    environment = {**os.environ, "COLUMNS": "100"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    first = subprocess.run(
+        [*command, f"output={out}"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
+    assert "cldm-canny-1.0" in first.stdout and "report.html" in first.stdout
+
+    table = pq.read_table(out / "results.parquet")
+    assert table.schema.names == RESULTS.names
+    assert json.loads((out / "results.json").read_text()) == table.to_pylist()
+    settings = {"copy", "k_same", "cldm-canny-1.0"}
+    found = {(row["anonymizer"], row["attacker"]) for row in table.to_pylist()}
+    ladder = {"off_the_shelf", "edge_match", *RUNGS, "fusion"}
+    expected = {(setting, rung) for setting in settings for rung in ladder}
+    assert found == expected - {("copy", "adaptive")}, "there is nothing to learn from copies"
+    included = [
+        row["value"]
+        for row in table.to_pylist()
+        if row["anonymizer"] == "copy" and row["gallery"] == "source_included"
+        and row["measure"] == "rank_1"
+        and row["attacker"] in ("off_the_shelf", "edge_match", "clear_trained")
+    ]  # fmt: skip
+    assert min(included) == 1.0
+    useful = pq.read_table(out / "utility.parquet").to_pylist()
+    assert json.loads((out / "utility.json").read_text()) == useful
+    kinds = {"sex", "age", "skin_tone", "pose"}
+    measures = {"ssim", "edge_f1", "faces_found", "frechet_off_the_shelf"}
+    measures |= {f"{kind}_agreement" for kind in kinds}
+    assert {(row["anonymizer"], row["measure"]) for row in useful} == {
+        (setting, measure) for setting in settings for measure in measures
+    }
+    page = (out / "report.html").read_text()
+    assert "What privacy costs" in page
+    verdict = json.loads((out / "verdict.json").read_text())
+    assert verdict["severity"] in {"leak", "inconclusive", "no_leak_found"}
+    assert {entry["anonymizer"] for entry in verdict["settings"]} == settings
+    assert "data:image/png;base64" in page and "cldm-canny-1.0" in page
+    why = json.loads((out / "attribution.json").read_text())
+    assert why["headline"] in " ".join(first.stdout.split())
+    assert {row["question"] for row in why["rows"]} == {"swap", "ablation", "proxy"}
+    assert {row["anonymizer"] for row in why["rows"] if row["question"] == "swap"} == {
+        "cldm-canny-1.0-img2img-0.8"
+    }
+
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("cldmray")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if run.data.tags["kind"] == "audit"]
+    assert len(parents) == 1 and len(runs) == 1 + len(found)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert parents[0].data.tags["data_fingerprint"]
+    assert parents[0].data.metrics["utility/copy/ssim"] == 1.0
+
+    again = subprocess.run(
+        [*command, f"output={tmp_path}/again"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr[-3000:]
+    stages = [line for line in again.stdout.splitlines() if line.endswith(" rows, found")]
+    assert len(stages) == len([line for line in again.stdout.splitlines() if " rows, " in line])
+    first_bytes = (out / "results.parquet").read_bytes()
+    assert (tmp_path / "again/results.parquet").read_bytes() == first_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_repeating_and_resizing_change_nothing(tmp_path: Path) -> None:
+    chosen = ["anonymizer=[blur,k_same,cldm_canny]", "attack=clear_trained", *SMALL]
+    chosen += ["anonymizer.k_same.k=4", *weak("clear_trained")]
+    chosen += ["audit.utility=[]", "audit.attribution=false"]
+    outcomes = {}
+    for name, engine in {
+        "first": [],
+        "second": [],
+        "resized": ["engine.batch_size=7", "engine.actors=1", "engine.block_rows=50"],
+    }.items():
+        config = configured(tmp_path / name, *chosen, *engine)
+        outcomes[name] = run_audit(config).report
+    assert outcomes["first"].results.equals(outcomes["second"].results)
+    assert outcomes["first"].data_fingerprint == outcomes["resized"].data_fingerprint
+    for anonymizer in ("blur", "k_same", "cldm-canny-1.0"):
+        pictures = {name: pictures_of(tmp_path / name, anonymizer) for name in outcomes}
+        assert np.array_equal(pictures["first"], pictures["second"])
+        difference = pictures["first"].astype(int) - pictures["resized"]
+        assert np.abs(difference).max() <= (1 if anonymizer.startswith("cldm") else 0)
+
+
+def test_a_claim_that_cannot_be_tested_is_refused_before_work(tmp_path: Path) -> None:
+    from cldmray.errors import BadInputError
+
+    config = configured(tmp_path, *SMALL, "anonymizer=copy", "audit.fail_on='k<9 or leak'")
+    with pytest.raises(BadInputError, match="audit.fail_on: k<9 cannot be tested on 8 people"):
+        run_audit(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_people_whom_the_model_was_trained_on_are_refused(tmp_path: Path) -> None:
+    from cldmray.errors import BadInputError
+    from cldmray.hashing import identity_hash
+
+    config = configured(tmp_path, *SMALL, "anonymizer=cldm_none")
+    known = {identity_hash(name) for name in config.faces.listing()["identity"].to_pylist()}
+    member = config.anonymizer["cldm_none"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(member), "trained_on", lambda self: frozenset(known))
+        with pytest.raises(BadInputError, match="allow_trained_identities=true"):
+            run_audit(config)
+
+
+@pytest.mark.slow
+@pytest.mark.lfw
+@pytest.mark.usefixtures("local_ray")
+def test_an_audit_of_real_faces_survives_bad_files(tmp_path: Path, lfw_root: Path) -> None:
+    root = tmp_path / "photos"
+    people = [p for p in sorted(lfw_root.iterdir()) if 4 <= len(list(p.iterdir())) <= 8][:40]
+    for person in people:
+        folder = root / person.name
+        folder.mkdir(parents=True)
+        for photo in person.iterdir():
+            (folder / photo.name).symlink_to(photo)
+    victim = root / people[0].name
+    (victim / "empty.jpg").write_bytes(b"")
+    (victim / "not a picture.jpg").write_text("hello")
+    whole = next(people[0].iterdir()).read_bytes()
+    (victim / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+
+    config = configured(
+        tmp_path / "work",
+        "faces=lfw",
+        f"faces.root={root}",
+        "splits.evaluation_people=15",
+        "splits.min_photos=4",
+        "splits.validation_share=0.3",
+        "anonymizer=[copy,pixelate]",
+        "audit.resamples=200",
+        "engine.progress=false",
+        *weak(*RUNGS),
+    )
+    report = run_audit(config).report
+    reasons = {row["reason"] for row in report.rejected.to_pylist()}
+    assert reasons == {"empty file", "not an image", "truncated"}
+    rows = report.results.to_pylist()
+    copies = [
+        row for row in rows
+        if row["anonymizer"] == "copy" and row["measure"] == "rank_1"
+        and row["gallery"] == "source_included" and row["attacker"] == "clear_trained"
+    ]  # fmt: skip
+    assert [row["value"] for row in copies] == [1.0, 1.0, 1.0]
+    assert all(row["ci_low"] <= row["value"] <= row["ci_high"] for row in rows)
+    assert {row["gallery_size"] for row in rows} == {15}

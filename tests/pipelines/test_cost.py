@@ -1,0 +1,165 @@
+"""What an audit tells before it starts: pictures, steps, hours, storage, what is found."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+import cldmray.pipelines.cost
+from cldmray.config.attribution import build_attribution
+from cldmray.config.audit import build_audit
+from cldmray.config.reconstruction import build_inversion
+from cldmray.engine.artifacts import Manifest, commit
+from cldmray.engine.cost import Cost
+from cldmray.engine.stages import Stages
+from cldmray.errors import ConfigError
+from cldmray.pipelines.cost import Estimate, Step
+from cldmray.pipelines.data_preparation import Exposure
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "faces.people=24",
+    "faces.photos_per_person=5",
+    "splits.evaluation_people=8",
+    "splits.validation_share=0.5",
+    "anonymizer=[copy,k_same,cldm_canny]",
+    "attack=[off_the_shelf,clear_trained,adaptive]",
+]
+
+
+def configured(*overrides: str) -> Any:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return build_audit(compose("audit", [*SMALL, *overrides]))
+
+
+class Plan:
+    """Estimates whose anonymizers seem to cost one second and 2**20 bytes a picture."""
+
+    def __init__(self, work: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
+        self.tried: list[str] = []
+
+        def calibrate(source: Any, anonymizers: Any, listing: Any, engine: Any) -> Any:
+            self.tried += [one.name for one in anonymizers]
+            return [(Cost(0.5, 2**19), Cost(1.0, 2**20)) for _ in anonymizers]
+
+        monkeypatch.setattr(cldmray.pipelines.cost, "calibrate", calibrate)
+        config = configured(*overrides)
+        self.stages = Stages(str(work), lambda line: None)
+        self.exposure = Exposure(config, self.stages, lambda line: None)
+        self.listing = self.exposure.listing()
+        self.estimate = Estimate(config, self.stages, self.exposure)
+
+    def steps(self, always: bool = True) -> dict[str, Step]:
+        return {step.name: step for step in self.estimate.steps(self.listing, always)}
+
+    def split(self, *names: str) -> int:
+        found = self.listing["split"].to_pylist()
+        return sum(found.count(name) for name in names)
+
+
+def test_every_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(tmp_path, monkeypatch, "audit.attacker_draws=3", "audit.attacker_seeds=2")
+    steps = plan.steps()
+    assert list(steps) == [
+        "faces", "anonymize-copy", "anonymize-k_same", "anonymize-cldm-canny-1.0",
+        "attack-off_the_shelf", "attack-clear_trained", "attack-adaptive",
+    ]  # fmt: skip
+    evaluated, learnt, held = map(plan.split, ("evaluation", "attacker", "attacker_validation"))
+    assert evaluated == 40 and learnt and held
+    assert steps["faces"].pictures == evaluated + learnt + held
+    drawn = steps["anonymize-cldm-canny-1.0"]
+    assert drawn.pictures == evaluated + 3 * learnt + held
+    assert (drawn.steps, drawn.on_gpu, drawn.found) == (8, False, False)
+    assert drawn.hours == pytest.approx(drawn.pictures / 3600)
+    assert drawn.mib == drawn.pictures
+    assert steps["anonymize-k_same"].pictures == evaluated + learnt + held
+    assert steps["anonymize-k_same"].hours is None
+    assert steps["faces"].mib == steps["faces"].pictures / 2
+    assert plan.tried == ["copy", "cldm-canny-1.0"]
+    # Photographs and three settings; two trainings of the same; two trainings for each of the two
+    # settings that change a picture, each with the photographs.
+    assert steps["attack-off_the_shelf"].pictures == 40 * 4
+    assert steps["attack-clear_trained"].pictures == 40 * 4 * 2
+    assert steps["attack-adaptive"].pictures == 40 * 2 * 2 * 2
+    trained = plan.estimate.config.attack["adaptive"].training.steps
+    assert steps["attack-adaptive"].steps == trained * 2 * 2
+
+
+def test_few_pictures_are_worth_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(tmp_path, monkeypatch)
+    steps = plan.steps(always=False)
+    assert plan.tried == []
+    assert all(step.hours is None for step in steps.values())
+    monkeypatch.setattr(cldmray.pipelines.cost, "WORTH_TRYING", 100)
+    assert plan.steps(always=False)["anonymize-copy"].hours is not None
+
+
+def test_what_is_found_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(tmp_path, monkeypatch)
+    faces = plan.exposure.faces_work(plan.listing)
+    key, folder = plan.stages.place(faces)
+    for place in (folder, plan.stages.place(plan.exposure.redraw_work("cldm_canny", key))[1]):
+        commit(place, Manifest({"part": 1}))
+    steps = plan.steps()
+    assert plan.tried == ["copy"]
+    found = [name for name, step in steps.items() if step.found]
+    assert found == ["faces", "anonymize-cldm-canny-1.0"]
+    assert all(steps[name].hours == steps[name].mib == 0 for name in found)
+
+
+def test_the_table_is_compact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(tmp_path, monkeypatch)
+    steps = [
+        Step("faces", 7200, cost=Cost(0.5, 2**20), found=True),
+        Step("anonymize-sd", 7200, 20, Cost(0.25, 2**19), on_gpu=True),
+        Step("anonymize-blur", 3600, None, Cost(0.1, 2**10)),
+        Step("attack-adaptive", 100, 4000),
+    ]
+    lines = list(plan.estimate.lines(steps))
+    assert [line.split() for line in lines[:-1]] == [
+        ["what", "will", "be", "done", "pictures", "steps", "CPU-hours", "GPU-hours", "MiB"],
+        ["faces,", "found", "7200", "-", "0.000", "-", "0"],
+        ["anonymize-sd", "7200", "20", "-", "0.500", "3600"],
+        ["anonymize-blur", "3600", "-", "0.100", "-", "4"],
+        ["attack-adaptive", "100", "4000", "-", "-", "-"],
+    ]
+    assert len({len(line) for line in lines[:-1]}) == 1
+    assert max(map(len, lines[:-1])) <= 82
+    assert lines[-1] == (
+        "estimated: 0.100 CPU-hours and 0.500 GPU-hours over 2 actors, 3604 MiB in runs/work; not "
+        "estimated: attack-adaptive"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "build"), [("attribute", build_attribution), ("invert", build_inversion)]
+)
+def test_other_jobs_refuse_a_dry_run(name: str, build: Any) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose(name, ["audit.dry_run=true"])
+    with pytest.raises(ConfigError, match="^audit.dry_run: only jobs/full_audit.py"):
+        build(composed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_dry_run_does_no_stage_and_succeeds(tmp_path: Path) -> None:
+    settings = ["audit.dry_run=true", "engine.cpus=2", "engine.object_store_mb=100", "work=work"]
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    found = subprocess.run(
+        [sys.executable, str(ROOT / "jobs/full_audit.py"), *SMALL, *settings, "output=out"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1500,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-3000:]
+    rows = {line.split()[0]: line.split()[1:] for line in found.stdout.splitlines() if line}
+    for name in ("faces", "anonymize-copy", "anonymize-cldm-canny-1.0"):
+        pictures, _, hours, _, mib = rows[name]
+        assert int(pictures) > 40 and float(hours) >= 0 and float(mib) >= 0
+    assert float(rows["anonymize-cldm-canny-1.0"][2]) > float(rows["anonymize-copy"][2])
+    assert "CLDMRAY_VERDICT" not in found.stdout
+    assert list((tmp_path / "work").iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,71 @@
+"""What is made of a search's trials."""
+
+import json
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import yaml
+from hydra import compose, initialize_config_dir
+
+from cldmray.attackers.reconstruction.attacker import InversionRung
+from cldmray.attackers.reconstruction.unet import UNetInversion
+from cldmray.config.audit import build_audit
+from cldmray.config.reconstruction import build_inversion
+from cldmray.engine.tuning import TRIALS, Dimension
+from cldmray.pipelines.reconstruction_study import as_attack, best_candidate, longest, told
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+SPACE = {"blocks": Dimension(choose=[1, 2]), "budget": Dimension(choose=[5, None])}
+
+
+def row(
+    name: str, blocks: int, budget: int | None, status: str, *numbers: float
+) -> dict[str, object]:
+    queries, objective, rank_1 = numbers
+    return {
+        "trial": name, "status": status, "queries": int(queries), "steps": 4, "curve": "[]",
+        "settings": json.dumps({"blocks": json.dumps(blocks), "budget": json.dumps(budget)}),
+        "objective": objective, "validation_rank_1": rank_1, "validation_cosine": math.nan,
+        "seconds": 1.0,
+    }  # fmt: skip
+
+
+TABLE = pa.Table.from_pylist(
+    [
+        row("a", 2, 5, "finished", 5, 0.5, 0.2),
+        row("b", 1, None, "stopped", 50, 0.4, 0.3),
+        row("c", 1, None, "finished", 50, 0.3, 0.1),
+        row("d", 2, None, "failed", 0, -1.0, math.nan),
+    ],
+    TRIALS,
+)
+
+
+def test_trials_are_read() -> None:
+    trials = told(TABLE, SPACE)
+    assert [trial.settings for trial in trials[:2]] == [
+        {"blocks": 2, "budget": 5}, {"blocks": 1, "budget": None},
+    ]  # fmt: skip
+    assert [trial.best for trial in trials] == [True, False, False, False]
+    assert [trial.optimal for trial in trials] == [True, True, False, False]
+    assert trials[3].validation_rank_1 == 0 and trials[0].validation_cosine == 0
+
+
+def test_the_best_becomes_an_attacker(tmp_path: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = build_inversion(
+            compose("invert", ["inversion.search.trials=2", "anonymizer=[blur]"])
+        )
+    assert longest(config) == 600
+    best = best_candidate(config, told(TABLE, SPACE)[0])
+    assert best.inversion == UNetInversion(blocks=2, label="unet-tuned") and best.budget == 5
+    text = as_attack(config, best, "inversion_best")
+    assert yaml.safe_load(text)["inverter"]["blocks"] == 2
+    target = tmp_path / "attack" / "inversion_best.yaml"
+    target.parent.mkdir()
+    target.write_text(text)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = ["attack=[inversion_best]", f"hydra.searchpath=[file://{tmp_path}]"]
+        rung = build_audit(compose("audit", overrides)).attack["inversion_best"]
+    assert rung == InversionRung(UNetInversion(blocks=2), budget=5, label="inversion_best")

@@ -1,0 +1,108 @@
+"""Judgement: rates, paired gains and verdicts, from ranks made up by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cldmray.config.reconstruction import build_inversion
+from cldmray.errors import BadInputError
+from cldmray.evaluation.identification import Attack
+from cldmray.gallery.ranking import Ranks
+from cldmray.pipelines.attack_runner import Findings
+from cldmray.pipelines.reconstruction_study import InversionStudy
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+PEOPLE = 40
+NAMED = {"raw": 8, "unet": 20, "unet-shuffled": 2, "mean_face": 1, "nearest_training_face": 4}
+"""People, of 40 with one photograph each, who are named: the first ones."""
+
+
+def attack(name: str, named: int, gallery: str) -> Attack:
+    place = np.arange(PEOPLE)
+    ids = np.array([f"p{number:02d}" for number in place])
+    better = np.where(place < named, 0, 1)
+    ranks = Ranks(better, np.zeros(PEOPLE, np.int64), ids, ids, PEOPLE)
+    return Attack("blur", name, "full_ref", gallery, ranks)
+
+
+def study(work: Path) -> InversionStudy:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("invert", ["anonymizer=[blur]", "audit.resamples=500", f"work={work}"])
+    return InversionStudy(build_inversion(composed), lambda line: None)
+
+
+def found(**named: int) -> Findings:
+    rates = {key.replace("-", "_"): key for key in NAMED}
+    numbers = NAMED | {rates[key]: value for key, value in named.items()}
+    attacks = [
+        attack(name, count, gallery)
+        for name, count in numbers.items()
+        for gallery in ("source_excluded", "source_included")
+    ]
+    return Findings(attacks, queries={("blur", name): 9 for name in NAMED if name != "raw"})
+
+
+def test_rates_gains_and_verdict(tmp_path: Path) -> None:
+    one = study(tmp_path)
+    one._judge("blur", found(), None)
+    verdicts = {recovery.gallery: recovery for recovery in one.recoveries}
+    assert list(verdicts) == ["source_excluded", "source_included"]
+    mine = verdicts["source_excluded"]
+    assert (mine.inverter, mine.queries, mine.chance) == ("unet", 9, 1 / PEOPLE)
+    assert (mine.rank_1.value, mine.raw.value) == (0.5, 0.2)
+    assert mine.over_raw.value == pytest.approx(0.3)
+    assert mine.control == "nearest_training_face"
+    gains = {name: gain.value for name, gain in mine.over_controls.items()}
+    assert gains == pytest.approx(
+        {"mean_face": 19 / 40, "nearest_training_face": 16 / 40, "unet-shuffled": 18 / 40}
+    )
+    assert mine.verdict == "recovery shown"
+    rates = {r.inverter: r for r in one.rows if (r.measure, r.gallery) == ("rank_1", mine.gallery)}
+    assert {name: row.value for name, row in rates.items()} == {
+        name: count / PEOPLE for name, count in NAMED.items()
+    }
+    assert {name: row.queries for name, row in rates.items()} == {
+        name: 0 if name == "raw" else 9 for name in NAMED
+    }
+    compared = [row.compared_with for row in one.rows if row.measure == "rank_1_gain"]
+    assert compared == ["raw", "mean_face", "nearest_training_face", "unet-shuffled"] * 2
+
+
+def test_one_control_that_is_not_beaten_is_enough(tmp_path: Path) -> None:
+    one = study(tmp_path)
+    one._judge("blur", found(unet_shuffled=20), None)
+    assert {recovery.verdict for recovery in one.recoveries} == {"no recovery shown"}
+    assert one.recoveries[0].control == "unet-shuffled"
+
+
+def test_who_is_named_without_it_is_not_recovered(tmp_path: Path) -> None:
+    one = study(tmp_path)
+    one._judge("blur", found(raw=35), None)
+    (first, _) = one.recoveries
+    assert first.beats_controls and first.over_raw.high < 0
+    assert first.verdict == "no more than as it is"
+
+
+def test_what_learnt_nothing_has_rates_only(tmp_path: Path) -> None:
+    one = study(tmp_path)
+    one._judge("blur", Findings([attack("raw", 3, "source_excluded")]), None)
+    assert one.recoveries == []
+    assert [(row.inverter, row.measure) for row in one.rows] == [("raw", "rank_1")]
+
+
+def test_other_probes_are_not_compared(tmp_path: Path) -> None:
+    one = study(tmp_path)
+    first, second = attack("unet", 3, "source_excluded"), attack("raw", 3, "source_excluded")
+    others = second.ranks._replace(sample_ids=second.ranks.sample_ids[::-1])
+    with pytest.raises(BadInputError, match="unet and raw saw different probes"):
+        one._gain(first, Attack("blur", "raw", "full_ref", "source_excluded", others))
+
+
+def test_a_weak_judge_is_named(tmp_path: Path) -> None:
+    one = study(tmp_path)
+    one._note_weakness(Findings(clear={("blur", "raw"): 0.5}))
+    assert one.notes[0].startswith("The judge, dlib, names 50.0 % of clear photographs")
+    one._note_weakness(Findings(clear={("blur", "raw"): 0.95}))
+    assert len(one.notes) == 1
