@@ -1,15 +1,15 @@
 """How fast the contrastive step is, and how far each recipe comes for its CPU seconds.
 
-    python benchmarks/attack.py [--lfw DIR] [--anonymizer blur] [--quick]
+    python benchmarks/attackers.py [--lfw DIR] [--anonymizer blur] [--quick]
 
 - *step*: our loss beside pytorch-metric-learning's NTXentLoss: the same values on the same encoder
   and batches, and the ratio of their speeds. Blocks of both take turns in one process.
-- *recipes*: ``clear_trained``, ``adaptive`` afresh, ``adaptive`` that starts from
-  ``clear_trained``, and the teacher-guided one, trained in this process by the engine's own loop.
-  Rank-1 on people whom neither the anonymizer nor the attacker has seen: Full-Ref, source photo
+- *recipes*: ``clean_trained``, ``adaptive`` afresh, ``adaptive`` that starts from
+  ``clean_trained``, and the teacher-guided one, trained in this process by the engine's own loop.
+  Rank-1 on people whom neither the anonymizer nor the attacker has seen: Full-Ref, source image
   excluded, 95 % interval by bootstrap over identities.
 
-Writes ``attack.json`` and ``attack.png``. Needs the extras ``dev`` and ``recognizer``.
+Writes ``attackers.json`` and ``attackers.png``. Needs the extras ``dev`` and ``recognizer``.
 """
 
 import argparse
@@ -32,8 +32,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--anonymizer", choices=("cldm_canny", "blur"), default="cldm_canny")
     parser.add_argument("--people", type=int, default=100, help="who are evaluated: the pool")
     parser.add_argument("--attackers", type=int, default=240, help="people to learn from")
-    parser.add_argument("--photos", type=int, default=4, help="of each person, at most")
-    parser.add_argument("--draws", type=int, default=1, help="anonymized pictures a photo")
+    parser.add_argument("--images", type=int, default=4, help="of each person, at most")
+    parser.add_argument("--draws", type=int, default=1, help="anonymized images a photo")
     parser.add_argument("--steps", type=int, default=240, help="of each recipe")
     parser.add_argument("--blocks", type=int, default=7, help="of each side of the step")
     parser.add_argument("--seconds", type=float, default=1.0, help="that a block takes about")
@@ -45,7 +45,7 @@ def parsed() -> argparse.Namespace:
     parser.set_defaults(points=5)
     if parser.parse_known_args()[0].quick:
         parser.set_defaults(
-            anonymizer="blur", people=20, attackers=30, photos=3, steps=12, blocks=3, points=2,
+            anonymizer="blur", identities=20, attackers=30, images=3, steps=12, blocks=3, points=2,
             seconds=0.05, batches=[16],
         )  # fmt: skip
     return parser.parse_args()
@@ -95,7 +95,7 @@ def main() -> None:
     environment.enter()
     import cv2
     import torch
-    from attacking import people, step
+    from attacking import identities, step
 
     from cldmray.anonymizers.baselines import Blur
     from cldmray.anonymizers.diffusion.settings import Control, Diffusion
@@ -113,30 +113,30 @@ def main() -> None:
     ]
     print(step.table(comparisons), flush=True)
 
-    started = time.perf_counter()
+    with_init_image = time.perf_counter()
     diffusion = Diffusion(controls={"canny": Control(Canny(), "controlnet-canny")})
     anonymizer = diffusion if arguments.anonymizer == "cldm_canny" else Blur()
-    plan = people.Plan(
-        arguments.lfw, arguments.people, arguments.attackers, arguments.photos, arguments.draws
+    plan = identities.Plan(
+        arguments.lfw, arguments.identities, arguments.attackers, arguments.images, arguments.draws
     )
-    attacker, evaluated = people.gather(plan, anonymizer)
+    learner, evaluated = identities.gather(plan, anonymizer)
     about = (
         f"{anonymizer.name}, {'LFW' if arguments.lfw else 'synthetic people'}: "
-        f"{len(attacker.photos)} photos of {attacker.count} attacker people, "
-        f"{len(evaluated.photos)} of {evaluated.count} evaluated"
+        f"{len(learner.images)} images of {learner.count} attacker people, "
+        f"{len(evaluated.images)} of {evaluated.count} evaluated"
     )
-    print(f"\n{about}; made in {time.perf_counter() - started:.0f} s", flush=True)
+    print(f"\n{about}; made in {time.perf_counter() - with_init_image:.0f} s", flush=True)
     training = TrainingConfig(
-        steps=arguments.steps, batch=64, warmup=max(1, min(20, arguments.steps // 5))
+        max_steps=arguments.steps, batch_size=64, warmup_steps=max(1, min(20, arguments.steps // 5))
     )
     found: dict[str, Recipe] = {}
-    for name, rung in recipes(shape, training, not arguments.no_teacher).items():
-        before = found[rung.start_from] if rung.start_from else None
+    for name, attacker in recipes(shape, training, not arguments.no_teacher).items():
+        before = found[attacker.init_from] if attacker.init_from else None
         points = spaced(arguments.steps, arguments.points)
-        found[name] = follow(name, rung, attacker, evaluated, points, before)
+        found[name] = follow(name, attacker, learner, evaluated, points, before)
     chance = 1 / evaluated.count
     print(table(list(found.values()), chance))
-    figure(list(found.values()), chance, about, arguments.out / "attack.png")
+    figure(list(found.values()), chance, about, arguments.out / "attackers.png")
     report = {
         "settings": {key: str(value) for key, value in vars(arguments).items() if key != "lfw"},
         "step": [one._asdict() for one in comparisons],
@@ -144,7 +144,7 @@ def main() -> None:
         "chance": chance,
         "recipes": [plain(recipe) for recipe in found.values()],
     }
-    path = arguments.out / "attack.json"
+    path = arguments.out / "attackers.json"
     path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     print(f"\n{path}")
 

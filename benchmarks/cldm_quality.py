@@ -1,10 +1,10 @@
 """Whether a CLDM folder is a fair stand-in: measured on people whom it never saw.
 
-    python benchmarks/cldm_quality.py [--model embedded] [--lfw ../shared/lfw] [--pictures 500]
+    python benchmarks/cldm_quality.py [--model embedded] [--lfw ../shared/lfw] [--images 500]
 
 Two sources: LFW's evaluation and attacker people by the default splits, where ``--lfw`` is given,
 and synthetic people of a seed of their own. Prints one table for each, with 95 % intervals from a
-bootstrap over identities, and writes ``quality.json`` and one grid of pictures for each source.
+bootstrap over identities, and writes ``quality.json`` and one grid of images for each source.
 Grids of LFW show real people: keep them out of the repository. Needs the extra ``recognizer``.
 """
 
@@ -30,20 +30,20 @@ HEADER = 16
 
 
 def grid(subjects: Subjects, gallery: Gallery) -> Image.Image:
-    """Photographs, maps and outputs side by side."""
+    """Images, maps and outputs side by side."""
     columns = {"original": subjects.given}
     for name, maps in gallery.maps.items():
         if name != "soft_edge":
             columns[f"{name} map"] = maps
-        columns[f"{name} output"] = gallery.pictures[name]
-    columns |= {"none output": gallery.pictures["none"], "VAE": gallery.pictures["round_trip"]}
+        columns[f"{name} output"] = gallery.images[name]
+    columns |= {"none output": gallery.images["none"], "VAE": gallery.images["round_trip"]}
     rows = min(GRID_ROWS, len(subjects.given))
     sheet = Image.new("RGB", (GRID_SIDE * len(columns), HEADER + GRID_SIDE * rows), "white")
     pen = ImageDraw.Draw(sheet)
-    for across, (title, pictures) in enumerate(columns.items()):
+    for across, (title, images) in enumerate(columns.items()):
         pen.text((GRID_SIDE * across + 4, 2), title, fill="black")
         for down in range(rows):
-            tile = Image.fromarray(np.ascontiguousarray(pictures[down]))
+            tile = Image.fromarray(np.ascontiguousarray(images[down]))
             tile = tile.resize((GRID_SIDE, GRID_SIDE), Image.Resampling.NEAREST)
             sheet.paste(tile, (GRID_SIDE * across, HEADER + GRID_SIDE * down))
     return sheet
@@ -56,14 +56,18 @@ def plain(row: Row) -> dict[str, Any]:
 
 def measure(model: Diffusion, subjects: Subjects, sface: SFace, out: Path) -> dict[str, Any]:
     """Measure one source: print its table, write its grid, return its results."""
-    started = time.perf_counter()
+    with_init_image = time.perf_counter()
     gallery = Gallery(model, subjects)
     rows = all_rows(subjects, gallery, sface)
-    people = len(np.unique(subjects.people))
-    print(f"\n{subjects.name}: {len(subjects.given)} photos of {people} people", end="")
-    print(f", {time.perf_counter() - started:.0f} s\n{table(rows)}", flush=True)
+    identities = len(np.unique(subjects.identities))
+    print(f"\n{subjects.name}: {len(subjects.given)} images of {identities} people", end="")
+    print(f", {time.perf_counter() - with_init_image:.0f} s\n{table(rows)}", flush=True)
     grid(subjects, gallery).save(out / f"{subjects.name}.png")
-    return {"pictures": len(subjects.given), "people": people, "rows": [plain(row) for row in rows]}
+    return {
+        "images": len(subjects.given),
+        "identities": identities,
+        "rows": [plain(row) for row in rows],
+    }
 
 
 def main() -> None:
@@ -71,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded", help="embedded, or a folder of diffusers")
     parser.add_argument("--lfw", help="folder of LFW; without it, synthetic people only")
-    parser.add_argument("--pictures", type=int, default=500, help="at most, of each source")
+    parser.add_argument("--images", type=int, default=500, help="at most, of each source")
     parser.add_argument("--align", choices=("fixed", "landmarks"), default="fixed")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/cldm_quality"))
@@ -81,8 +85,8 @@ def main() -> None:
     model, sface = Diffusion(arguments.model), SFace(align=arguments.align)
     sources = []
     if arguments.lfw:
-        sources.append(lfw_subjects(arguments.lfw, arguments.pictures, model))
-    synthetic = synthetic_subjects(arguments.pictures)
+        sources.append(lfw_subjects(arguments.lfw, arguments.images, model))
+    synthetic = synthetic_subjects(arguments.images)
     if synthetic is None:
         print("synthetic: left out, this version has no cldmray.faces.synthetic.SyntheticFaces")
     else:

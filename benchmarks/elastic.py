@@ -32,7 +32,7 @@ ELASTIC = (
     "engine.max_actors=3",
     "engine.train_workers=1",
     "engine.max_train_workers=2",
-    "attack.clear_trained.training.precision=fp32",
+    "attackers.clean_trained.training.precision=fp32",
 )
 TOLERANCE = 0.02
 INSIDE = "--inside"

@@ -5,7 +5,7 @@
 Starts a head and two worker nodes on this machine and runs a small audit undisturbed; then one in
 which anonymizer actors, embedding actors and training workers are killed, one in which whole worker
 nodes are, and one whose driver is: with SIGKILL, in stages and at moments drawn with the seed. A
-killed node is replaced by another, a killed driver is started again. Every picture, embedding,
+killed node is replaced by another, a killed driver is started again. Every image, embedding,
 encoder and table must be the same, byte by byte.
 
 Writes ``faults.json`` and the table ``faults.md``. Exit status 1: something differed, or stages

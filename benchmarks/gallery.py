@@ -68,9 +68,9 @@ class Data(NamedTuple):
     """Unit vectors and their people: gallery (n, 128) and probes (P, 128)."""
 
     gallery: Floats
-    people: Codes
+    identities: Codes
     probes: Floats
-    probe_people: Codes
+    probe_identities: Codes
 
 
 def mixture(gallery: int, probes: int, seed: int = 0) -> Data:
@@ -87,8 +87,8 @@ def mixture(gallery: int, probes: int, seed: int = 0) -> Data:
         return vectors
 
     centres = drawn(identities)
-    people = np.arange(gallery) // REFERENCES
-    probe_people = random.integers(0, identities, probes)
+    unique_identities = np.arange(gallery) // REFERENCES
+    probe_identities = random.integers(0, identities, probes)
 
     def around(of: Codes) -> Floats:
         vectors = centres[of]
@@ -97,7 +97,9 @@ def mixture(gallery: int, probes: int, seed: int = 0) -> Data:
             part += NOISE * drawn(len(part))
         return unit(vectors)
 
-    return Data(around(people), people, around(probe_people), probe_people)
+    return Data(
+        around(unique_identities), unique_identities, around(probe_identities), probe_identities
+    )
 
 
 def torch_search(gallery: Floats) -> Search:
@@ -139,9 +141,9 @@ def resident() -> float:
 
 def timed(search: Search, probes: Floats) -> tuple[float, Codes]:
     """Seconds, and what was found."""
-    started = time.perf_counter()
+    with_init_image = time.perf_counter()
     found = search(probes)
-    return time.perf_counter() - started, found
+    return time.perf_counter() - with_init_image, found
 
 
 class Table:
@@ -158,7 +160,7 @@ class Table:
         known = min(len(found), len(self.truth))
         top, truth = found[:known], self.truth[:known]
         shared = (top[:, :, None] == truth[:, None, :]).any(2)
-        nearest = self.data.people[found[:, 0]] == self.data.probe_people[: len(found)]
+        nearest = self.data.identities[found[:, 0]] == self.data.probe_identities[: len(found)]
         row = Row(
             name, build, gib, len(found) / seconds, len(found),
             float((top[:, 0] == truth[:, 0]).mean()), float(shared.mean()), float(nearest.mean()),
@@ -176,9 +178,9 @@ def exact(data: Data, count: int, blocks: int) -> tuple[Table, float]:
     """
     from cldmray.gallery.index import GalleryIndex
 
-    before, started = resident(), time.perf_counter()
+    before, with_init_image = resident(), time.perf_counter()
     index = GalleryIndex(data.gallery, np.arange(len(data.gallery)))
-    build, gib = time.perf_counter() - started, resident() - before
+    build, gib = time.perf_counter() - with_init_image, resident() - before
     searches: dict[str, Search] = {
         "ours (flat)": labels_of(index),
         "torch matmul + topk": torch_search(data.gallery),
@@ -207,16 +209,16 @@ def approximate(data: Data, table: Table, probes: list[int], efs: list[int]) -> 
     size = len(data.gallery)
     lists = int(2 ** np.clip(np.round(np.log2(4 * size**0.5)), 4, 16))
     kinds = {f"IVF{lists},Flat": ("nprobe", probes), "HNSW32,Flat": ("efSearch", efs)}
-    for kind, (setting, values) in kinds.items():
-        before, started = resident(), time.perf_counter()
+    for kind, (anonymizer, values) in kinds.items():
+        before, with_init_image = resident(), time.perf_counter()
         index = faiss.index_factory(DIMENSIONS, kind, faiss.METRIC_INNER_PRODUCT)
         index.train(data.gallery[:: max(1, size // (40 * lists))])
         index.add(data.gallery)
-        build, gib = time.perf_counter() - started, resident() - before
+        build, gib = time.perf_counter() - with_init_image, resident() - before
         for value in values:
-            faiss.ParameterSpace().set_index_parameter(index, setting, value)
+            faiss.ParameterSpace().set_index_parameter(index, anonymizer, value)
             seconds, found = timed(labels_of(index), data.probes)
-            table.add(f"{kind}, {setting} {value}", build, gib, seconds, found)
+            table.add(f"{kind}, {anonymizer} {value}", build, gib, seconds, found)
         del index
 
 
@@ -244,11 +246,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     threadpoolctl.threadpool_limits(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
+    with_init_image = time.perf_counter()
     data = mixture(arguments.gallery, arguments.probes)
     print(f"{arguments.probes} probes, {arguments.gallery} references, {DIMENSIONS} dimensions, "
           f"{REFERENCES} a person, {arguments.threads} thread(s); drawn in "
-          f"{time.perf_counter() - started:.0f} s\n", flush=True)  # fmt: skip
+          f"{time.perf_counter() - with_init_image:.0f} s\n", flush=True)  # fmt: skip
     count = min(arguments.exact, arguments.probes)
     table, ratio = exact(data, count, arguments.blocks)
     approximate(data, table, arguments.nprobe, arguments.ef)

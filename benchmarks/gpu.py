@@ -4,9 +4,9 @@
 
 Needs no Ray, no network and no weights: models have the true shapes and random weights.
 
-- *drawing*: pictures per second, photograph to PNG file, at 512x512, 20 steps, one ControlNet, of
-  (a) the script that a user would write with diffusers, one picture a call, (b) the same with
-  several pictures a call, (c) ours, ``Diffusion.open()``. Beside them the share of the peak of bf16
+- *drawing*: images per second, image to PNG file, at 512x512, 20 steps, one ControlNet, of
+  (a) the script that a user would write with diffusers, one image a call, (b) the same with
+  several images a call, (c) ours, ``Diffusion.open()``. Beside them the share of the peak of bf16
   matrix products measured in the same run (the models' FLOPs are counted, not estimated), the share
   of time in which the GPU is idle, and peak memory. Goals: (c) at least 4 times (a), at least 1.3
   times (b), at least 45 % of the peak.
@@ -34,9 +34,9 @@ def parsed() -> argparse.Namespace:
     drawing = parser.add_argument_group("drawing")
     drawing.add_argument("--steps", type=int, default=20)
     drawing.add_argument("--dtype", default="float16", help="of weights and arithmetic")
-    drawing.add_argument("--batch", type=int, default=16, help="pictures at once of (b)")
-    drawing.add_argument("--our-batch", type=int, help="pictures at once of (c); as (b)")
-    drawing.add_argument("--alone", type=int, default=12, help="pictures that (a) is timed on")
+    drawing.add_argument("--batch", type=int, default=16, help="images at once of (b)")
+    drawing.add_argument("--our-batch", type=int, help="images at once of (c); as (b)")
+    drawing.add_argument("--alone", type=int, default=12, help="images that (a) is timed on")
     drawing.add_argument("--batches", type=int, default=4, help="that (b) and (c) are timed on")
     drawing.add_argument(
         "--ours", nargs="+", default=[], metavar="NAME=VALUE", help="settings of Diffusion for (c)"
@@ -45,7 +45,7 @@ def parsed() -> argparse.Namespace:
     training.add_argument("--backbone", default="transformers:resnet-50")
     training.add_argument("--side", type=int, default=112, help="of the faces, pixels")
     training.add_argument("--pairs", type=int, nargs="+", default=[256, 4096], help="in a batch")
-    training.add_argument("--chunk", type=int, default=512, help="pictures, of gradient caching")
+    training.add_argument("--chunk", type=int, default=512, help="images, of gradient caching")
     training.add_argument("--seconds", type=float, default=4.0, help="that a block takes about")
     training.add_argument("--blocks", type=int, default=5)
     training.add_argument("--gallery", type=int, default=1_000_000, help="references")

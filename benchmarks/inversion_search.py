@@ -1,6 +1,6 @@
-"""Trials an hour that a search of inverters ends, one at a time and two at a time.
+"""Trials an hour that a search of reconstruction models ends, one at a time and two at a time.
 
-    python benchmarks/inversion_search.py [--trials 4] [--steps 20] [--people 24] [--out FOLDER]
+    python benchmarks/reconstruction_search.py [--trials 4] [--steps 20] [--people 24] [--out FOLDER]
 
 Both searches run one after the other in the same Ray of two logical CPUs, after one trial that
 warms it up: over the same blurred synthetic people, with the same seed, one torch thread a trial.
@@ -22,34 +22,39 @@ import cv2
 import numpy as np
 import ray
 
-from cldmray.attackers.reconstruction.base import InversionTraining
-from cldmray.attackers.reconstruction.pairs import InversionPairs
-from cldmray.attackers.reconstruction.unet import UNetInversion
+from cldmray.attackers.reconstruction.base import ReconstructionTraining
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
+from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.engine.cluster import EngineConfig, connect
 from cldmray.engine.reconstruction_training import Queried
 from cldmray.engine.tuning import Candidate, Dimension, Material, SearchSettings, search
-from cldmray.faces.synthetic.scene import picture
+from cldmray.faces.synthetic.scene import image
 from cldmray.recognizers.sface import SFace
 
-PHOTOS, SIZE, SIGMA = 3, 64, 3.0
+IMAGES, SIZE, SIGMA = 3, 64, 3.0
 SPACE = {
     "widths": Dimension(choose=[[24, 48, 64], [32, 64, 96]]),
     "learning_rate": Dimension(low=3e-4, high=3e-3, log=True),
 }
 
 
-def pairs(people: range) -> InversionPairs:
-    """Blurred photographs of synthetic people, and the photographs."""
-    photos = np.array(
-        [picture(0, person, photo, SIZE) for person in people for photo in range(PHOTOS)], np.uint8
+def pairs(identities: range) -> ReconstructionPairs:
+    """Blurred images of synthetic people, and the images."""
+    images = np.array(
+        [
+            image(0, identity, original, SIZE)
+            for identity in identities
+            for original in range(IMAGES)
+        ],
+        np.uint8,
     )
-    codes = np.repeat(np.arange(len(people)), PHOTOS)
-    return InversionPairs(blurred(photos), codes, np.arange(len(photos)), photos, codes)
+    codes = np.repeat(np.arange(len(identities)), IMAGES)
+    return ReconstructionPairs(blurred(images), codes, np.arange(len(images)), images, codes)
 
 
-def blurred(photos: Any) -> Any:
-    """The photographs, blurred."""
-    return np.stack([cv2.GaussianBlur(one, (0, 0), SIGMA) for one in photos])
+def blurred(images: Any) -> Any:
+    """The images, blurred."""
+    return np.stack([cv2.GaussianBlur(one, (0, 0), SIGMA) for one in images])
 
 
 class Make:
@@ -64,23 +69,27 @@ class Make:
 
     def __call__(self, drawn: Mapping[str, Any]) -> Candidate:
         values = {key: SPACE[key].value(value) for key, value in drawn.items()}
-        training = InversionTraining(
-            steps=self.steps, warmup=2, validate_every=self.steps, learning_rate=values.pop(
+        training = ReconstructionTraining(
+            max_steps=self.steps, warmup_steps=2, validate_every=self.steps, learning_rate=values.pop(
                 "learning_rate"
             ),
         )  # fmt: skip
-        return Candidate(UNetInversion(**values, identity=0, perceptual=0, training=training), None)
+        return Candidate(
+            UNetReconstruction(**values, identity=0, perceptual=0, training=training), None
+        )
 
 
 def seconds(
     material: Material, engine: EngineConfig, steps: int, trials: int, at_once: int
 ) -> float:
     """Wall time of one search."""
-    settings = SearchSettings(trials=trials, concurrent=at_once, grace=steps, space=SPACE)
+    settings = SearchSettings(
+        trials=trials, max_concurrent_trials=at_once, grace_period=steps, space=SPACE
+    )
     with TemporaryDirectory() as folder:
-        started = time.perf_counter()
+        with_init_image = time.perf_counter()
         search(material, Make(steps), steps, settings, engine, folder)
-        return time.perf_counter() - started
+        return time.perf_counter() - with_init_image
 
 
 def main() -> None:
@@ -92,8 +101,8 @@ def main() -> None:
     given = parser.parse_args()
     engine = EngineConfig(address="local", cpus=2, object_store_mb=200, progress=False)
     connect(engine)
-    known = pairs(range(given.people))
-    validation = pairs(range(given.people, given.people + given.people // 2))
+    known = pairs(range(given.identities))
+    validation = pairs(range(given.identities, given.identities + given.identities // 2))
     samples = [str(row) for row in range(known.queries)]
     material = Material(Queried(known, samples), validation, SFace())
     seconds(material, engine, given.steps, 1, 1)
@@ -112,7 +121,7 @@ def main() -> None:
     print(f"two at a time: {report['ratio']:.2f} times as many")
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / "inversion_search.json").write_text(json.dumps(report, indent=1) + "\n")
+        (given.out / "reconstruction_search.json").write_text(json.dumps(report, indent=1) + "\n")
     ray.shutdown()
 
 

@@ -1,19 +1,19 @@
-"""Memory and time of an audit's stages at several numbers of pictures.
+"""Memory and time of an audit's stages at several numbers of images.
 
-    python benchmarks/scale.py [--quick] [--anonymizers copy cldm] [--pictures 2000 20000]
+    python benchmarks/scale.py [--quick] [--anonymizers copy cldm] [--images 2000 20000]
 
 Synthetic people are drawn, anonymized, embedded and ranked, at every size in processes of their
 own, on Ray's default settings for a laptop. Every second the memory of these processes is
 added up: *RSS* counts shared pages once for each process, *PSS* once in all.
 
-- *memory*: the peak at the largest number of pictures against that at the smallest; it should
+- *memory*: the peak at the largest number of images against that at the smallest; it should
   stay flat (goal: at most 1.2).
-- *time*: the same ratio of the times, divided by that of the pictures (goal: at most 1.05). Where
+- *time*: the same ratio of the times, divided by that of the images (goal: at most 1.05). Where
   other work shares the machine, processor seconds tell more than those of the clock.
 - *--distinct 10*: drawing people takes more time than handling them. So few leave the stage of the
-  photographs without its costs, and all others as they are.
+  images without its costs, and all others as they are.
 - *--steps 1*: of the CLDM, saves time and leaves the memory as it is.
-- *a picture costs*: what the further pictures of the largest size took, per picture; starting
+- *an image costs*: what the further images of the largest size took, per image; starting
   processes and loading models is not in it.
 """
 
@@ -94,16 +94,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--anonymizers", nargs="+", default=["copy", "cldm"])
-    parser.add_argument("--pictures", nargs="+", type=int, default=[2000, 20000])
-    parser.add_argument("--attacker", default="off_the_shelf")
+    parser.add_argument("--anonymizers", nargs="+", default=["no_op", "cldm"])
+    parser.add_argument("--images", nargs="+", type=int, default=[2000, 20000])
+    parser.add_argument("--attacker", default="pretrained")
     parser.add_argument("--distinct", type=int, help="people who are drawn; others repeat them")
-    parser.add_argument("--steps", type=int, default=8, help="in which the CLDM redraws")
+    parser.add_argument("--steps", type=int, default=8, help="in which the CLDM anonymizes")
     parser.add_argument("--actors", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} pictures")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} images")
     parser.add_argument("--out", type=Path, help="folder for scale.json")
     arguments = parser.parse_args()
-    sizes = sorted(QUICK if arguments.quick else arguments.pictures)
+    sizes = sorted(QUICK if arguments.quick else arguments.images)
     report = {}
     for name in arguments.anonymizers:
         settings = {
@@ -116,7 +116,7 @@ def main() -> None:
         show(head(name, arguments.attacker))
         runs = []
         for size in sizes:
-            runs.append(measure({**settings, "pictures": size}))
+            runs.append(measure({**settings, "images": size}))
             show(rows(runs[-1]))
         show(summary(runs[0], runs[-1]) if len(runs) > 1 else [])
         report[name] = {"runs": runs, **goals(runs[0], runs[-1])}

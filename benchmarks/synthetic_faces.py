@@ -2,14 +2,14 @@
 
     python benchmarks/synthetic_faces.py [--people 100] [--seed 0]
 
-Needs the extra `recognizer`. Every person has five reference photos and one probe, all clear;
+Needs the extra `recognizer`. Every person has five reference images and one probe, all clear;
 rank 1 is the share of probes whose most similar reference is of the same person.
 
-- *YuNet*: the share of 256-pixel photos in which the detector finds a face.
-- *SFace*: the recognizer on faces that are turned upright by YuNet's landmarks. Photos of 64
+- *YuNet*: the share of 256-pixel images in which the detector finds a face.
+- *SFace*: the recognizer on faces that are turned upright by YuNet's landmarks. Images of 64
   pixels are enlarged to 256 for the detector only; what SFace reads is cut out of the 64 pixels.
-- *raw pixels*: the nearest reference by Euclidean distance between whole photos of 64 pixels.
-- *renders*: photos of 64 pixels with their PNG encoding, one thread, six of each person in turn
+- *raw pixels*: the nearest reference by Euclidean distance between whole images of 64 pixels.
+- *renders*: images of 64 pixels with their PNG encoding, one thread, six of each person in turn
   and one of each person, beside encoding and decoding alone.
 
 Intervals of shares are Wilson's at 95 %; those of rates come from five runs, Student's t.
@@ -24,20 +24,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.detection.yunet import YuNet
-from cldmray.faces.records import decode_picture, encode_picture
+from cldmray.faces.records import decode_image, encode_image
 from cldmray.faces.synthetic.scene import picture
 from cldmray.metrics.confidence import wilson
 from cldmray.recognizers.sface import SFace
 
 REFERENCES, RUNS, T = 5, 5, 2.776
 TARGET = 60.0
-"""Photos per second that the project wants from one core."""
+"""Images per second that the project wants from one core."""
 
 
-def photos(seed: int, people: int, size: int) -> Pictures:
-    """Pictures (people, 1 + REFERENCES, size, size, 3); the first of each person is the probe."""
+def photos(seed: int, people: int, size: int) -> Images:
+    """Images (people, 1 + REFERENCES, size, size, 3); the first of each person is the probe."""
     taken = [
         [picture(seed, person, photo, size) for photo in range(1 + REFERENCES)]
         for person in range(people)
@@ -64,10 +64,10 @@ def rates(work: Callable[[int], object], count: int) -> list[float]:
     """Calls per second in each of several runs; the argument numbers the calls through."""
     found = []
     for run in range(RUNS):
-        started = time.perf_counter()
+        with_init_image = time.perf_counter()
         for number in range(run * count, (run + 1) * count):
             work(number)
-        found.append(count / (time.perf_counter() - started))
+        found.append(count / (time.perf_counter() - with_init_image))
     return found
 
 
@@ -87,10 +87,10 @@ def main() -> None:
     people, seed = options.people, options.seed
     cv2.setNumThreads(1)
     other = seed + 1
-    grouped = rates(lambda n: encode_picture(picture(other, n // 6, n % 6)), 60)
-    single = rates(lambda n: encode_picture(picture(other, 1000 + n, 0)), 40)
+    grouped = rates(lambda n: encode_image(picture(other, n // 6, n % 6)), 60)
+    single = rates(lambda n: encode_image(picture(other, 1000 + n, 0)), 40)
     example = picture(other, 0, 0)
-    png = rates(lambda _: decode_picture(encode_picture(example)), 300)
+    png = rates(lambda _: decode_image(encode_image(example)), 300)
     small, large = photos(seed, people, 64), photos(seed, people, 256)
     recognizer = SFace(align="landmarks")
     rows = []
@@ -105,13 +105,13 @@ def main() -> None:
     hits = rank_1(small.reshape(people, 1 + REFERENCES, -1).astype(np.float32))
     rows.append(("raw pixels, rank 1, 64 pixels", share(hits, people)))
     rows.append(("chance", f"{100 / people:5.1f} %"))
-    rows.append(("renders, six photos of a person", rate(grouped)))
-    rows.append(("renders, one photo of a person", rate(single)))
+    rows.append(("renders, six images of a person", rate(grouped)))
+    rows.append(("renders, one image of a person", rate(single)))
     rows.append(("PNG encoding and decoding alone", rate(png)))
     ratio = statistics.mean(grouped) / TARGET
-    rows.append(("six photos of a person, against 60 /s", f"{ratio:6.2f}"))
+    rows.append(("six images of a person, against 60 /s", f"{ratio:6.2f}"))
     slower = statistics.mean(png) / statistics.mean(grouped)
-    rows.append(("PNG alone against six photos of a person", f"{slower:6.1f}"))
+    rows.append(("PNG alone against six images of a person", f"{slower:6.1f}"))
     for label, text in rows:
         print(f"{label:42}{text}")
 

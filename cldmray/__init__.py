@@ -1,3 +1,3 @@
-"""cldmray: do anonymized face pictures still give the person away?"""
+"""cldmray: do anonymized face images still give the person away?"""
 
 __version__ = "0.1.0"

@@ -10,8 +10,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
-Pictures = npt.NDArray[np.uint8]
-"""RGB pictures, shape (N, height, width, 3), values 0..255."""
+Images = npt.NDArray[np.uint8]
+"""RGB images, shape (N, height, width, 3), values 0..255."""
 Floats = npt.NDArray[np.float64]
 """Any array of float64."""
 Module = TypeVar("Module", bound="torch.nn.Module")
@@ -25,7 +25,7 @@ def channels_last(module: Module) -> Module:
 
 
 def to_unit_range(
-    pictures: npt.NDArray[np.uint8], device: torch.device | str = "cpu"
+    images: npt.NDArray[np.uint8], device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """uint8 (N, height, width, 3) to float32 (N, 3, height, width) in -1..1, channels last.
 
@@ -33,5 +33,5 @@ def to_unit_range(
     """
     import torch
 
-    tensor = torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2)
+    tensor = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2)
     return (tensor.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)

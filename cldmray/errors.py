@@ -56,9 +56,9 @@ def is_secret_key(key: str) -> bool:
     A dotted key is secret if any part of it is.
     """
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", key)
-    words = re.split(r"[^a-z0-9]+", spaced.lower())
+    formatting = re.split(r"[^a-z0-9]+", spaced.lower())
     lower = key.lower()
-    return any(part in lower for part in SECRET_PARTS) or not SECRET_WORDS.isdisjoint(words)
+    return any(part in lower for part in SECRET_PARTS) or not SECRET_WORDS.isdisjoint(formatting)
 
 
 def redact_text(text: str) -> str:

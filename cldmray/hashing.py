@@ -1,4 +1,4 @@
-"""Stable hashes: sample ids, split ranks, per-picture seeds, configuration fingerprints.
+"""Stable hashes: sample ids, split ranks, per-image seeds, configuration fingerprints.
 
 Everything here depends on the given values alone, never on the process, the order of the
 data or Python's randomised ``hash``.
@@ -14,8 +14,8 @@ from typing import Any
 
 SEPARATOR = b"\x1f"
 
-UNHASHED = {"hashed": False}
-"""Metadata of a dataclass field that changes no picture, so that :func:`describe` skips it."""
+EXCLUDED_FROM_KEY = {"hashed": False}
+"""Metadata of a dataclass field that changes no image, so that :func:`describe` skips it."""
 
 
 def digest(*parts: object) -> str:
@@ -43,13 +43,13 @@ def identity_hash(identity: str) -> str:
     return digest("identity", identity)[:12]
 
 
-def picture_seed(sample: str, draw: int, audit_seed: int) -> int:
-    """Random seed of one anonymized picture, in [0, 2**63).
+def image_seed(sample_id: str, sample: int, audit_seed: int) -> int:
+    """Random seed of one anonymized image, in [0, 2**63).
 
     It depends on the sample, the draw and the audit's seed only, so that order, batch size,
-    number of workers and restarts change no picture (DESIGN section 8).
+    number of workers and restarts change no image (DESIGN section 8).
     """
-    return int(digest("picture", sample, draw, audit_seed)[:16], 16) >> 1
+    return int(digest("picture", sample_id, sample, audit_seed)[:16], 16) >> 1
 
 
 def fingerprint(value: Any) -> str:
@@ -70,28 +70,28 @@ def fingerprint_rows(rows: Iterable[str]) -> str:
     return total.hexdigest()[:16]
 
 
-def describe(value: Any) -> Any:
+def canonicalize(value: Any) -> Any:
     """Settings of an object as JSON-like data: dataclasses become mappings with their class.
 
-    Fields with the metadata ``UNHASHED`` are left out. An object's ``version()``, where it has
+    Fields with the metadata ``EXCLUDED_FROM_KEY`` are left out. An object's ``version()``, where it has
     one, is included: it changes with outside content (weights, folders) that the settings only
     name.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         hashed = [f.name for f in dataclasses.fields(value) if f.metadata.get("hashed", True)]
-        found = {name: describe(getattr(value, name)) for name in hashed}
+        found = {name: canonicalize(getattr(value, name)) for name in hashed}
         found["_target_"] = f"{kind.__module__}.{kind.__qualname__}"
         version = getattr(value, "version", None)
         if callable(version):
             found["_version_"] = version()
         return found
     if isinstance(value, Mapping):
-        return {str(key): describe(item) for key, item in value.items()}
+        return {str(key): canonicalize(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [describe(item) for item in value]
+        return [canonicalize(item) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted((describe(item) for item in value), key=fingerprint)
+        return sorted((canonicalize(item) for item in value), key=fingerprint)
     return value
 
 

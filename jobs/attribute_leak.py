@@ -14,35 +14,35 @@ def main(composed: DictConfig) -> None:
     from cldmray.config.attribution import build_attribution
     from cldmray.config.instantiate import plain
     from cldmray.gallery.index import load_faiss
-    from cldmray.pipelines.attribution_study import LeakStudy
+    from cldmray.pipelines.attribution_study import AttributionStudy
     from cldmray.report.html import render_attribution
     from cldmray.report.terminal import print_attribution
     from cldmray.results.attribution import attribution_table, write_attribution
-    from cldmray.tracking import Survival
+    from cldmray.tracking import DeferredErrors
     from cldmray.tracking.layouts import record_attribution
 
     config = build_attribution(composed)
     settings = config.audit.audit
     load_faiss()
-    folders = {"work": config.audit.work, "output": config.audit.output}
+    folders = {"cache_dir": config.audit.cache_dir, "output": config.audit.output}
     tracker = connected(config.audit.tracking, config.audit.engine, **folders)
     seeds = {"audit": settings.seed, "splits": config.audit.splits.seed}
     about = settings.title, plain(composed), seeds
-    with Survival() as work, tracker.study_run("attribution", *about) as run:
-        study = LeakStudy(config, announce).run()
+    with DeferredErrors() as cache_dir, tracker.study_run("attribution", *about) as run:
+        study = AttributionStudy(config, announce).run()
         found, output = study.attribution, config.audit.output
         written = write_attribution(found, output)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         text = render_attribution(found, settings.title, created, study.notes)
         page = storage.join(output, "attribution.html")
         storage.write_bytes(page, text.encode())
-        work.written(output)
+        cache_dir.written(output)
         files = {uri.rsplit("/", 1)[-1]: storage.read_bytes(uri) for uri in [*written, page]}
         tags = {"headline": found.headline, "data_fingerprint": study.data_fingerprint}
         record_attribution(run, attribution_table(found.rows), tags, files)
     print_attribution(found, study.notes)
     print(f"\nReport: {page}\nMLflow: {tracker.shown_uri}, run {run.run_id}")
-    work.end()
+    cache_dir.end()
 
 
 @hydra.main(config_path="../conf", config_name="attribute", version_base="1.3")

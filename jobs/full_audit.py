@@ -1,4 +1,4 @@
-"""Audit face anonymizers: ``python jobs/full_audit.py [faces=lfw] [anonymizer=[copy,blur]] ...``
+"""Audit face anonymizers: ``python jobs/full_audit.py [faces=lfw] [anonymizers=[no_op,blur]] ...``
 
 Exit status: 0 passed or nothing to fail on, 3 the audit ran and ``audit.fail_on`` holds, 1 it could
 not run or not be recorded in MLflow (2: an option is unknown). The last line of its output is the
@@ -22,23 +22,25 @@ def main(composed: DictConfig) -> int:
     from cldmray.report.terminal import print_report, verdict_line
     from cldmray.report.utility import utility_metrics
     from cldmray.report.write import write_report
-    from cldmray.tracking import Survival, package_versions
+    from cldmray.tracking import DeferredErrors, package_versions
     from cldmray.tracking.layouts import record
 
     config = build_audit(composed)
     settings = plain(composed)
     load_faiss()
-    tracker = connected(config.tracking, config.engine, work=config.work, output=config.output)
+    tracker = connected(
+        config.tracking, config.engine, cache_dir=config.cache_dir, output=config.output
+    )
     if config.audit.dry_run:
         Audit(config, settings, announce).plan()
         return 0
     seeds = {"audit": config.audit.seed, "splits": config.splits.seed}
     title = config.audit.title
-    with Survival() as work, tracker.audit_run(title, settings, seeds=seeds) as run:
+    with DeferredErrors() as cache_dir, tracker.audit_run(title, settings, seeds=seeds) as run:
         outcome = Audit(config, settings, announce).run(package_versions())
         report, judged = outcome.report, outcome.report.verdict
         written = write_report(report, config.output)
-        work.written(config.output)
+        cache_dir.written(config.output)
         tables = ("results.parquet", "utility.parquet")
         public = [uri for uri in written if uri.endswith((".json", *tables))]
         risks = {f"risk/{risk.anonymizer}": risk.risk for risk in report.risks}
@@ -48,7 +50,7 @@ def main(composed: DictConfig) -> int:
             results=report.results,
             metrics=risks | utility_metrics(report.utility),
             curves=outcome.found.curves,
-            clear=outcome.found.clear,
+            clean=outcome.found.clean,
             weights=outcome.found.weights,
             queries=outcome.found.queries,
             tags=verdict_tags(judged) | {"data_fingerprint": report.data_fingerprint},
@@ -57,7 +59,7 @@ def main(composed: DictConfig) -> int:
     print_report(report)
     print(f"\nReport: {written[-1]}\nMLflow: {tracker.shown_uri}, run {run.run_id}")
     print(verdict_line(judged), flush=True)
-    work.end()
+    cache_dir.end()
     return GATE_FAILED if judged.gate.outcome == "failed" else 0
 
 

@@ -1,4 +1,4 @@
-"""Can it be turned back? ``python jobs/invert.py [inversion.search.trials=20] ...``"""
+"""Can it be turned back? ``python jobs/invert.py [reconstruction.search.trials=20] ...``"""
 
 import hydra
 from omegaconf import DictConfig
@@ -12,37 +12,37 @@ def main(composed: DictConfig) -> None:
 
     from cldmray import storage
     from cldmray.config.instantiate import plain
-    from cldmray.config.reconstruction import build_inversion
+    from cldmray.config.reconstruction import build_reconstruction
     from cldmray.gallery.index import load_faiss
-    from cldmray.pipelines.reconstruction_study import InversionStudy
-    from cldmray.report.html import render_inversion
-    from cldmray.report.reconstruction_figures import inversion_figures
-    from cldmray.report.terminal import print_inversion
-    from cldmray.results.reconstruction import inversion_table, write_inversion
-    from cldmray.tracking import Survival
-    from cldmray.tracking.layouts import record_inversion
+    from cldmray.pipelines.reconstruction_study import ReconstructionStudy
+    from cldmray.report.html import render_reconstruction
+    from cldmray.report.reconstruction_figures import reconstruction_figures
+    from cldmray.report.terminal import print_reconstruction
+    from cldmray.results.reconstruction import reconstruction_table, write_reconstruction
+    from cldmray.tracking import DeferredErrors
+    from cldmray.tracking.layouts import record_reconstruction
 
-    config = build_inversion(composed)
+    config = build_reconstruction(composed)
     settings, output = config.audit.audit, config.audit.output
     load_faiss()
-    folders = {"work": config.audit.work, "output": output}
+    folders = {"cache_dir": config.audit.cache_dir, "output": output}
     tracker = connected(config.audit.tracking, config.audit.engine, **folders)
     seeds = {"audit": settings.seed, "splits": config.audit.splits.seed}
     about = settings.title, plain(composed), seeds
-    with Survival() as work, tracker.study_run("inversion", *about) as run:
-        found = InversionStudy(config, announce).run()
-        figures = inversion_figures(found)
-        written = write_inversion(found, output)
+    with DeferredErrors() as cache_dir, tracker.study_run("reconstruction", *about) as run:
+        found = ReconstructionStudy(config, announce).run()
+        figures = reconstruction_figures(found)
+        written = write_reconstruction(found, output)
         files = {uri.rsplit("/", 1)[-1]: storage.read_bytes(uri) for uri in written}
         for name, png in figures.items():
             storage.write_bytes(storage.join(output, "figures", f"{name}.png"), png)
-        faceless = {f"{n}.png": png for n, png in figures.items() if not n.startswith("pictures")}
+        faceless = {f"{n}.png": png for n, png in figures.items() if not n.startswith("images")}
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        page = storage.join(output, "inversion.html")
+        page = storage.join(output, "reconstruction.html")
         storage.write_bytes(
-            page, render_inversion(found, settings.title, created, figures).encode()
+            page, render_reconstruction(found, settings.title, created, figures).encode()
         )
-        work.written(output)
+        cache_dir.written(output)
         tags = {"headline": found.headline, "data_fingerprint": found.data_fingerprint}
         trials = [
             {"anonymizer": one.anonymizer, **trial._asdict()}
@@ -50,11 +50,11 @@ def main(composed: DictConfig) -> None:
             for trial in one.trials
         ]
         learning = [one._asdict() for one in found.learning]
-        rows = inversion_table(found.rows)
-        record_inversion(tracker, run, rows, learning, trials, tags, files | faceless)
-    print_inversion(found)
+        rows = reconstruction_table(found.rows)
+        record_reconstruction(tracker, run, rows, learning, trials, tags, files | faceless)
+    print_reconstruction(found)
     print(f"\nReport: {page}\nMLflow: {tracker.shown_uri}, run {run.run_id}")
-    work.end()
+    cache_dir.end()
 
 
 @hydra.main(config_path="../conf", config_name="invert", version_base="1.3")

@@ -1,4 +1,4 @@
-"""Train the small CLDM on background people: ``python jobs/train_cldm.py faces.root=DIR``"""
+"""Train the small CLDM on auxiliary people: ``python jobs/train_cldm.py faces.root=DIR``"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from cldmray.cli.runtime import announce, connected, run_or_exit
 
 
 def main(composed: DictConfig) -> None:
-    """Load the background people, train, save a diffusers folder with its card and samples."""
+    """Load the auxiliary people, train, save a diffusers folder with its card and samples."""
     import numpy as np
 
     from cldmray.conditions.base import Condition
@@ -18,15 +18,15 @@ def main(composed: DictConfig) -> None:
     from cldmray.engine.cluster import EngineConfig
     from cldmray.engine.faces import load_all, load_split
     from cldmray.faces.base import FaceSource
-    from cldmray.faces.records import BACKGROUND
+    from cldmray.faces.records import AUXILIARY
     from cldmray.faces.splits import SplitConfig
     from cldmray.faces.synthetic import SyntheticFaces
     from cldmray.models import cldm, cldm_card
     from cldmray.models.cldm_training import CldmTraining, train_cldm
-    from cldmray.models.variants import picture_variants
-    from cldmray.report.image_grid import picture_grid
+    from cldmray.models.variants import image_variants
+    from cldmray.report.image_grid import image_grid
     from cldmray.results.audit import Grid, GridRow
-    from cldmray.tracking import Survival, TrackingConfig
+    from cldmray.tracking import DeferredErrors, TrackingConfig
     from cldmray.tracking.layouts import record_training
 
     @dataclass(frozen=True)
@@ -43,15 +43,15 @@ def main(composed: DictConfig) -> None:
     settings = plain(composed)
     job = build(settings, Job, "")
     tracker = connected(job.tracking, job.engine, output=job.output)
-    photos, people = load_split(job.faces, job.splits, BACKGROUND)
+    originals, identities = load_split(job.faces, job.splits, AUXILIARY)
     rendered, invented = load_all(job.synthetic)
     announce(
-        f"training on {len(photos)} photos of {len(set(people))} people and on {len(rendered)} "
-        f"rendered photos of {len(set(invented))} people who do not exist"
+        f"training on {len(originals)} images of {len(set(identities))} people and on {len(rendered)} "
+        f"rendered images of {len(set(invented))} people who do not exist"
     )
-    variants = picture_variants(photos, job.training.variants, job.training.seed)
+    variants = image_variants(originals, job.training.variants, job.training.seed)
     folder = Path(job.output)
-    with Survival() as work, tracker.training_run(folder.name, settings) as run:
+    with DeferredErrors() as cache_dir, tracker.training_run(folder.name, settings) as run:
         architecture = cldm.CldmArchitecture(size=job.faces.size)
         trained = train_cldm(
             variants,
@@ -63,21 +63,21 @@ def main(composed: DictConfig) -> None:
         cldm.save_controlnet_pipeline(folder, trained.parts)
         cldm_card.write_card(
             folder,
-            {job.faces.name: people, job.synthetic.name: invented},
+            {job.faces.name: identities, job.synthetic.name: invented},
             trained.parts,
             {key: settings[key] for key in cldm_card.DECISIVE},
             architecture.size,
         )
         drawn = cldm_card.samples(folder, rendered[:8], job.conditions)
-        rows = [GridRow(name, maps, pictures) for name, (maps, pictures) in drawn.items()]
+        rows = [GridRow(name, maps, images) for name, (maps, images) in drawn.items()]
         files = {
-            "samples.png": picture_grid(Grid(rendered[:8], rows)),
+            "samples.png": image_grid(Grid(rendered[:8], rows)),
             "README.md": (folder / cldm_card.CARD_FILE).read_bytes(),
         }
-        work.written(job.output)
+        cache_dir.written(job.output)
         record_training(run, trained.curves, files)
     announce(f"saved {folder}")
-    work.end()
+    cache_dir.end()
 
 
 @hydra.main(config_path="../conf", config_name="cldm", version_base="1.3")

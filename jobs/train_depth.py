@@ -17,7 +17,7 @@ def main(composed: DictConfig) -> None:
     from cldmray.faces.synthetic import SyntheticFaces
     from cldmray.models import depth_card
     from cldmray.models.depth_training import DepthTraining, render_people, train_depth
-    from cldmray.tracking import Survival, TrackingConfig
+    from cldmray.tracking import DeferredErrors, TrackingConfig
     from cldmray.tracking.layouts import record_training
 
     @dataclass(frozen=True)
@@ -32,16 +32,16 @@ def main(composed: DictConfig) -> None:
     settings = plain(composed)
     job = build(settings, Job, "")
     tracker = connected(job.tracking, job.engine, output=job.output)
-    with Survival() as work, tracker.training_run("depth network", settings) as run:
+    with DeferredErrors() as cache_dir, tracker.training_run("depth network", settings) as run:
         rendered = render_people(job.faces)
-        announce(f"training on {len(rendered.pictures)} rendered photos")
+        announce(f"training on {len(rendered.images)} rendered images")
         network, curve = train_depth(rendered, job.training, job.architecture)
         folder = Path(job.output)
         depth_card.save_depth(folder, network, job.architecture, settings)
-        work.written(job.output)
+        cache_dir.written(job.output)
         record_training(run, {"depth": curve}, {"README.md": (folder / "README.md").read_bytes()})
     announce(f"saved {folder}")
-    work.end()
+    cache_dir.end()
 
 
 @hydra.main(config_path="../conf", config_name="depth", version_base="1.3")

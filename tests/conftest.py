@@ -35,7 +35,7 @@ def lfw_root() -> Path:
     named = os.environ.get("CLDMRAY_LFW")
     root = Path(named) if named else ROOT.parent / "shared" / "lfw"
     if not root.is_dir():
-        pytest.skip(f"needs the LFW photographs: no folder {root}; set CLDMRAY_LFW")
+        pytest.skip(f"needs the LFW images: no folder {root}; set CLDMRAY_LFW")
     return root
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cldmray import hashing
 from cldmray.anonymizers.baselines import Blur
-from cldmray.attackers.contrastive import EdgeProxy
+from cldmray.attackers.contrastive import ConditionOnly
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TestIds:
         )
         assert hashing.sample_id("lfw", "Ada/1") == "37014e186d9069fa"
         assert hashing.identity_hash("Ada") == "50e9c21627f3"
-        assert hashing.picture_seed("ab", 1, 7) == 1512085507781328365
+        assert hashing.image_seed("ab", 1, 7) == 1512085507781328365
 
     def test_parts_are_not_run_together(self) -> None:
         assert hashing.digest("ab", "c") != hashing.digest("a", "bc")
@@ -49,9 +49,9 @@ class TestIds:
 class TestSeeds:
     def test_fit_signed_64_bits_and_differ(self) -> None:
         seeds = [
-            hashing.picture_seed(f"{sample:016x}", draw, audit)
-            for sample in range(50)
-            for draw in range(3)
+            hashing.image_seed(f"{sample:016x}", sample, audit)
+            for sample_id in range(50)
+            for sample in range(3)
             for audit in range(3)
         ]
         assert all(0 <= seed < 2**63 for seed in seeds)
@@ -59,7 +59,7 @@ class TestSeeds:
         assert max(seeds) > 2**62
 
     def test_unit_hash_is_uniform(self) -> None:
-        values = np.array([hashing.unit_hash("person", number) for number in range(4000)])
+        values = np.array([hashing.unit_hash("identity", number) for number in range(4000)])
         assert values.min() >= 0
         assert values.max() < 1
         counts, _ = np.histogram(values, 10, (0, 1))
@@ -83,19 +83,22 @@ class TestFingerprint:
 
 class TestDescribe:
     def test_names_class_and_settings(self) -> None:
-        found = hashing.describe(Settings())
+        found = hashing.canonicalize(Settings())
         assert found["numbers"] == [1, 2]
         assert found["inner"]["sigma"] == 4.0
         assert found["inner"]["_target_"] == "cldmray.anonymizers.baselines.Blur"
 
     def test_outside_content_counts(self) -> None:
-        first, second = hashing.describe(Weights("w")), hashing.describe(Weights("w", "second"))
+        first, second = (
+            hashing.canonicalize(Weights("w")),
+            hashing.canonicalize(Weights("w", "second")),
+        )
         assert first["_version_"] == "first"
         assert hashing.fingerprint(first) != hashing.fingerprint(second)
 
     def test_reaches_into_mappings_and_sequences(self) -> None:
-        found = hashing.describe({"rungs": [EdgeProxy()], 3: Path("x")})
-        assert found["rungs"][0]["condition"]["high"] == 160
+        found = hashing.canonicalize({"attackers": [ConditionOnly()], 3: Path("x")})
+        assert found["attackers"][0]["condition"]["high"] == 160
         assert json.loads(json.dumps(found, default=str))["3"] == "x"
 
     @pytest.mark.parametrize("value", [{"b", "a", "c"}, frozenset("hello world")])

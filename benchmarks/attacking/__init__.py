@@ -1,1 +1,1 @@
-"""Parts of ``benchmarks/attack.py``."""
+"""Parts of ``benchmarks/attackers.py``."""

@@ -1,4 +1,4 @@
-"""Who is attacked and from whom the attacker learns: photographs and anonymized pictures."""
+"""Who is attacked and from whom the attacker learns: images and anonymized images."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from cldmray.anonymizers.base import Anonymizer, Batch
-from cldmray.arrays import Pictures
-from cldmray.attackers.base import TrainedRung
+from cldmray.arrays import Images
+from cldmray.attackers.base import TrainedAttacker
 from cldmray.attackers.nn.pairs import Index, PairSet
 from cldmray.faces import LfwFaces, SyntheticFaces
 from cldmray.faces.base import FaceSource
 from cldmray.faces.decode import decode
 from cldmray.faces.records import ATTACKER, EVALUATION
 from cldmray.faces.splits import SplitConfig, split_listing
-from cldmray.hashing import identity_hash, picture_seed, unit_hash
+from cldmray.hashing import identity_hash, image_seed, unit_hash
 from cldmray.recognizers.base import Embeddings
 
 BATCH = 64
@@ -23,38 +23,44 @@ SYNTHETIC_SEED = 20_261_130
 """Of the synthetic people measured here; none of the package's trainings uses it."""
 
 
-class People(NamedTuple):
-    """Photographs of some people and their anonymized pictures.
+class Identities(NamedTuple):
+    """Images of some people and their anonymized images.
 
     Attributes:
-        sample_ids: of the photographs, shape (N,).
-        identities: of the photographs, shape (N,).
-        photos: pictures (N, h, w, 3).
-        redrawn: anonymized pictures, all photographs in their order, once for each draw.
+        sample_ids: of the images, shape (N,).
+        identities: of the images, shape (N,).
+        images: images (N, h, w, 3).
+        anonymized: anonymized images, all images in their order, once for each draw.
     """
 
     sample_ids: np.ndarray
     identities: np.ndarray
-    photos: Pictures
-    redrawn: Pictures
+    originals: Images
+    anonymized: Images
 
     @property
     def count(self) -> int:
         """Number of people."""
         return len(np.unique(self.identities))
 
-    def pairs(self, rung: TrainedRung, taught: Embeddings | None) -> PairSet:
-        """What a rung learns from; ``taught`` is as in :class:`PairSet`."""
+    def pairs(self, attacker: TrainedAttacker, teacher_embeddings: Embeddings | None) -> PairSet:
+        """What an attacker learns from; ``taught`` is as in :class:`PairSet`."""
         _, codes = np.unique(self.identities, return_inverse=True)
-        people: Index = codes.astype(np.int64)
-        rows = np.arange(len(people))
-        queries, source = self.photos, rows
-        if rung.query == "anonymized":
-            queries, source = self.redrawn, np.tile(rows, len(self.redrawn) // len(rows))
-        elif rung.probe_condition is not None:
-            queries = rung.probe_condition(self.photos)
+        identities: Index = codes.astype(np.int64)
+        rows = np.arange(len(identities))
+        queries, source = self.originals, rows
+        if attacker.query == "anonymized":
+            queries, source = self.anonymized, np.tile(rows, len(self.anonymized) // len(rows))
+        elif attacker.probe_condition is not None:
+            queries = attacker.probe_condition(self.originals)
         return PairSet(
-            queries, people[source], source, self.photos, people, rung.query == "photo", taught
+            queries,
+            identities[source],
+            source,
+            self.originals,
+            identities,
+            attacker.query == "image",
+            teacher_embeddings,
         )
 
 
@@ -64,18 +70,18 @@ class Plan(NamedTuple):
     Attributes:
         lfw: folder of LFW; None renders synthetic people.
         evaluated, attackers: people.
-        photos: of each person, at most.
-        draws: anonymized pictures of each photograph that the attacker learns from.
+        images: of each person, at most.
+        draws: anonymized images of each image that the attacker learns from.
     """
 
     lfw: str | None
     evaluated: int
     attackers: int
-    photos: int
+    originals: int
     draws: int
 
 
-def gather(plan: Plan, anonymizer: Anonymizer) -> tuple[People, People]:
+def gather(plan: Plan, anonymizer: Anonymizer) -> tuple[Identities, Identities]:
     """The attacker's people and the evaluated ones, all of them strangers to the anonymizer.
 
     Raises:
@@ -84,54 +90,60 @@ def gather(plan: Plan, anonymizer: Anonymizer) -> tuple[People, People]:
     if plan.lfw is None:
         count = plan.evaluated + plan.attackers
         source: FaceSource = SyntheticFaces(
-            people=count, photos_per_person=plan.photos, seed=SYNTHETIC_SEED
+            n_identities=count, images_per_identity=plan.originals, seed=SYNTHETIC_SEED
         )
-        config = SplitConfig(evaluation_people=plan.evaluated, min_photos=plan.photos)
+        config = SplitConfig(n_evaluation_identities=plan.evaluated, min_images=plan.originals)
     else:
         source = LfwFaces(plan.lfw)
-        config = SplitConfig(evaluation_people=plan.evaluated)
+        config = SplitConfig(n_evaluation_identities=plan.evaluated)
     listing = source.listing()
-    splits = split_listing(listing, replace(config, validation_share=0.0))
+    splits = split_listing(listing, replace(config, validation_fraction=0.0))
     trained_on = anonymizer.trained_on()
     rows: dict[str, list[int]] = {}
-    for row, person in enumerate(listing["identity"].to_pylist()):
-        if identity_hash(person) not in trained_on:
-            rows.setdefault(person, []).append(row)
+    for row, identity in enumerate(listing["identity"].to_pylist()):
+        if identity_hash(identity) not in trained_on:
+            rows.setdefault(identity, []).append(row)
     attackers = sorted(
-        (person for person, own in rows.items() if splits[person] == ATTACKER and len(own) > 1),
-        key=lambda person: unit_hash("benchmark", person),
+        (
+            identity
+            for identity, own in rows.items()
+            if splits[identity] == ATTACKER and len(own) > 1
+        ),
+        key=lambda identity: unit_hash("benchmark", identity),
     )
-    evaluated = [person for person in rows if splits[person] == EVALUATION]
-    redraw = anonymizer.open()
+    evaluated = [identity for identity in rows if splits[identity] == EVALUATION]
+    anonymize = anonymizer.open()
 
-    def take(people: list[str], draws: int) -> People:
-        taken = [row for person in people for row in rows[person][: plan.photos]]
+    def take(identities: list[str], draws: int) -> Identities:
+        taken = [row for identity in identities for row in rows[identity][: plan.originals]]
         part = listing.take(taken)
         contents = source.read(part["location"].to_pylist())
-        photos = np.stack([decode(content, source.crop, source.size) for content in contents])
+        originals = np.stack([decode(content, source.crop, source.size) for content in contents])
         ids = part["sample_id"].to_pylist()
         batches = [
-            redraw(batch)
+            anonymize(batch)
             for draw in range(draws)
-            for batch in batched(anonymizer, ids, photos, draw)
+            for batch in batched(anonymizer, ids, originals, draw)
         ]
-        return People(
+        return Identities(
             np.array(ids),
             np.array(part["identity"].to_pylist()),
-            photos,
+            originals,
             np.concatenate(batches),
         )
 
     return take(attackers[: plan.attackers], plan.draws), take(evaluated, 1)
 
 
-def batched(anonymizer: Anonymizer, ids: list[str], photos: Pictures, draw: int) -> Iterator[Batch]:
-    """The photographs in batches, with their condition maps and the seeds of a draw."""
+def batched(
+    anonymizer: Anonymizer, ids: list[str], originals: Images, draw: int
+) -> Iterator[Batch]:
+    """The images in batches, with their condition maps and the seeds of a draw."""
     for start in range(0, len(ids), BATCH):
         part = slice(start, start + BATCH)
         yield Batch(
             ids[part],
-            photos[part],
-            np.array([picture_seed(one, draw, 0) for one in ids[part]], np.int64),
-            {name: one(photos[part]) for name, one in anonymizer.conditions.items()},
+            originals[part],
+            np.array([image_seed(one, draw, 0) for one in ids[part]], np.int64),
+            {name: one(originals[part]) for name, one in anonymizer.conditions.items()},
         )

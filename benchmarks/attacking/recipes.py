@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacking.people import People
-from cldmray.arrays import Pictures
-from cldmray.attackers.base import TrainedRung
-from cldmray.attackers.contrastive import Adaptive, ClearTrained
-from cldmray.attackers.distilled import TaughtRung, TeacherGuided
+from attacking.identities import Identities
+from cldmray.arrays import Images
+from cldmray.attackers.base import TrainedAttacker
+from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained
+from cldmray.attackers.distilled import AdaptiveDistilled, DistilledAttacker
 from cldmray.attackers.nn.encoder import EncoderConfig, embed
 from cldmray.attackers.nn.objectives import objective
 from cldmray.attackers.nn.training import (
@@ -36,7 +36,7 @@ class Point(NamedTuple):
         step: optimiser steps taken.
         own: CPU seconds of these steps: drawing batches, forward, backward, AdamW.
         total: ``own`` and what had to be done before: the training that the recipe starts from,
-            or the teacher's embeddings of the attacker's photographs.
+            or the teacher's embeddings of the attacker's images.
         rank_1: rate on the evaluated people with its 95 % interval; Full-Ref, source excluded.
     """
 
@@ -56,87 +56,94 @@ class Recipe(NamedTuple):
 
 def recipes(
     shape: EncoderConfig, training: TrainingConfig, teacher: bool
-) -> dict[str, TrainedRung]:
-    """The rungs that are compared, each after the one it starts from."""
-    rungs: dict[str, TrainedRung] = {
-        "clear_trained": ClearTrained(shape, training),
-        "adaptive, afresh": Adaptive(shape, training),
-        "adaptive, warm start": Adaptive(shape, training, start_from="clear_trained"),
+) -> dict[str, TrainedAttacker]:
+    """The attackers that are compared, each after the one it starts from."""
+    attackers: dict[str, TrainedAttacker] = {
+        "clean_trained": CleanTrained(shape, training),
+        "adaptive_contrastive, afresh": AdaptiveContrastive(shape, training),
+        "adaptive_contrastive, warm start": AdaptiveContrastive(
+            shape, training, init_from="clean_trained"
+        ),
     }
     if teacher:
-        rungs["adaptive, teacher"] = TeacherGuided(shape, training)
-    return rungs
+        attackers["adaptive_contrastive, teacher"] = AdaptiveDistilled(shape, training)
+    return attackers
 
 
 def follow(
     name: str,
-    rung: TrainedRung,
-    attacker: People,
-    evaluated: People,
+    attacker: TrainedAttacker,
+    attacker_name: Identities,
+    evaluated: Identities,
     points: Sequence[int],
     before: Recipe | None,
 ) -> Recipe:
-    """Train a rung in this process and measure it at some numbers of steps.
+    """Train an attacker in this process and measure it at some numbers of steps.
 
-    Only the steps are timed: neither the pictures, which all recipes share, nor the measurements.
+    Only the steps are timed: neither the images, which all recipes share, nor the measurements.
     Points before the last are taken on the way, where the learning rate has not yet fallen; a
     training planned for as many steps ends higher.
 
     Args:
-        points: numbers of steps; the last is ``rung.training.steps``.
+        points: numbers of steps; the last is ``attacker.training.steps``.
         before: the recipe that this one starts from.
     """
-    spent, taught, gallery = 0.0, None, None
-    if isinstance(rung, TaughtRung):
-        rung.check()
-        started = time.process_time()
-        taught = rung.teacher.embed(attacker.photos)
-        spent = time.process_time() - started
-        gallery = rung.teacher.embed(evaluated.photos)
+    spent, teacher_embeddings, gallery = 0.0, None, None
+    if isinstance(attacker, DistilledAttacker):
+        attacker.check()
+        with_init_image = time.process_time()
+        teacher_embeddings = attacker.teacher.embed(attacker_name.originals)
+        spent = time.process_time() - with_init_image
+        gallery = attacker.teacher.embed(evaluated.originals)
     elif before is not None:
         spent = before.curve[-1].total
-    goal = objective(attacker.pairs(rung, taught), rung.training, 1)
+    goal = objective(attacker_name.pairs(attacker, teacher_embeddings), attacker.training, 1)
     own, curve = 0.0, []
-    started = time.process_time()
-    encoder = starting_encoder(rung.encoder, rung.training, before.weights if before else None)
-    optimizer = optimizer_of(encoder, rung.training)
-    chunk = rung.training.cache_chunk
-    steps = training_steps(goal, encoder, optimizer, CPU, cache_chunk=chunk)
-    for step, _ in enumerate(steps, 1):
+    with_init_image = time.process_time()
+    encoder = starting_encoder(
+        attacker.encoder, attacker.training, before.weights if before else None
+    )
+    optimizer = optimizer_of(encoder, attacker.training)
+    chunk = attacker.training.micro_batch_size
+    max_steps = training_steps(goal, encoder, optimizer, CPU, micro_batch_size=chunk)
+    for step, _ in enumerate(max_steps, 1):
         if step in points:
-            own += time.process_time() - started
+            own += time.process_time() - with_init_image
             encoder.eval()
-            rate = named(encoder, rung, evaluated, gallery)
+            rate = named(encoder, attacker, evaluated, gallery)
             encoder.train()
             curve.append(Point(step, own, spent + own, rate))
-            started = time.process_time()
+            with_init_image = time.process_time()
     return Recipe(name, curve, encoder.state_dict())
 
 
 def named(
-    encoder: nn.Module, rung: TrainedRung, people: People, gallery: Embeddings | None
+    encoder: nn.Module,
+    attacker: TrainedAttacker,
+    unique_identities: Identities,
+    gallery: Embeddings | None,
 ) -> Interval:
-    """Rank-1 rate of the anonymized pictures: Full-Ref, source excluded.
+    """Rank-1 rate of the anonymized images: Full-Ref, source excluded.
 
     Args:
-        gallery: the teacher's embeddings of the photographs; None embeds them with the encoder.
+        gallery: the teacher's embeddings of the images; None embeds them with the encoder.
     """
-    probes: Pictures = people.redrawn
-    if rung.probe_condition is not None:
-        probes = rung.probe_condition(probes)
+    probes: Images = unique_identities.anonymized
+    if attacker.probe_condition is not None:
+        probes = attacker.probe_condition(probes)
     if gallery is None:
-        gallery = embed(encoder, people.photos)
-    ids, identities = people.sample_ids, people.identities
+        gallery = embed(encoder, unique_identities.originals)
+    ids, identities = unique_identities.sample_ids, unique_identities.identities
     found = rank_probes(
         Embedded(ids, identities, embed(encoder, probes)),
         Embedded(ids, identities, gallery),
         "full_ref",
         "source_excluded",
     )
-    hits = success_at_rank(found.better, found.ties, 1)
+    hits = success_at_rank(found.n_higher, found.n_tied, 1)
     return bootstrap_identities(hits, found.identities)
 
 
-def spaced(steps: int, count: int) -> list[int]:
+def spaced(max_steps: int, count: int) -> list[int]:
     """About ``count`` numbers of steps up to ``steps``, each about twice the one before."""
-    return sorted({int(one) for one in np.maximum(1, steps // 2 ** np.arange(count))})
+    return sorted({int(one) for one in np.maximum(1, max_steps // 2 ** np.arange(count))})

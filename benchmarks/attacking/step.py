@@ -1,10 +1,10 @@
 """Our contrastive step beside pytorch-metric-learning's, on the same encoder and batches.
 
-Our loss names each query's photograph among all photographs of the batch, and nothing else. In
+Our loss names each query's image among all images of the batch, and nothing else. In
 pytorch-metric-learning that is ``SelfSupervisedLoss(NTXentLoss(t), symmetric=False)``: anchors
-are the queries only, and pairs are formed against the photographs only. Its default,
-``symmetric=True``, is SimCLR's loss, which also names the query of each photograph and takes
-queries and photographs alike as negatives. It is another number, so its time is given without a
+are the queries only, and pairs are formed against the images only. Its default,
+``symmetric=True``, is SimCLR's loss, which also names the query of each image and takes
+queries and images alike as negatives. It is another number, so its time is given without a
 comparison of values.
 """
 
@@ -24,7 +24,7 @@ TEMPERATURE = 0.07
 SIDE = 64
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Loss of queries and photographs, each (n, d)."""
+"""Loss of queries and images, each (n, d)."""
 
 
 class Comparison(NamedTuple):
@@ -55,8 +55,8 @@ def peers() -> dict[str, Loss]:
     def peer(symmetric: bool) -> Any:
         return SelfSupervisedLoss(NTXentLoss(temperature=TEMPERATURE), symmetric=symmetric)
 
-    def ours(queries: Tensor, photos: Tensor) -> Tensor:
-        return nt_xent(queries, photos, TEMPERATURE)
+    def ours(queries: Tensor, originals: Tensor) -> Tensor:
+        return nt_xent(queries, originals, TEMPERATURE)
 
     return {"ours": ours, "peer": peer(False), "peer, symmetric": peer(True)}
 
@@ -72,18 +72,18 @@ def compare(shape: EncoderConfig, batch: int, blocks: int, seconds: float) -> Co
     """
     losses = peers()
     generator = torch.Generator().manual_seed(batch)
-    pictures = [
+    images = [
         (torch.rand(2 * batch, 3, SIDE, SIDE, generator=generator) * 2 - 1).contiguous(
             memory_format=torch.channels_last
         )
         for _ in range(4)
     ]
     values, gradients = zip(
-        *(difference(shape, one, losses["ours"], losses["peer"]) for one in pictures), strict=True
+        *(difference(shape, one, losses["ours"], losses["peer"]) for one in images), strict=True
     )
-    embeddings = [embedded(shape, one) for one in pictures]
+    embeddings = [embedded(shape, one) for one in images]
     bare = {name: bare_loop(loss, embeddings) for name, loss in losses.items()}
-    whole = {name: step_loop(shape, losses[name], pictures) for name in ("ours", "peer")}
+    whole = {name: step_loop(shape, losses[name], images) for name in ("ours", "peer")}
     times = {
         "loss": take_turns(bare, blocks, seconds),
         "step": take_turns(whole, blocks, seconds),
@@ -110,14 +110,12 @@ def fresh_encoder(shape: EncoderConfig) -> FaceEncoder:
     return channels_last(FaceEncoder(shape))
 
 
-def difference(
-    shape: EncoderConfig, pictures: Tensor, ours: Loss, peer: Loss
-) -> tuple[float, float]:
+def difference(shape: EncoderConfig, images: Tensor, ours: Loss, peer: Loss) -> tuple[float, float]:
     """Relative differences of the loss and of the encoder's gradients for one batch."""
     found = []
     for loss in (ours, peer):
         encoder = fresh_encoder(shape)
-        value = loss(*encoder(pictures).chunk(2))
+        value = loss(*encoder(images).chunk(2))
         value.backward()
         gradients = [weights.grad.flatten() for weights in encoder.parameters()]
         found.append((float(value.detach()), torch.cat(gradients)))
@@ -126,9 +124,9 @@ def difference(
     return abs(own - other) / abs(other), apart
 
 
-def embedded(shape: EncoderConfig, pictures: Tensor) -> Tensor:
+def embedded(shape: EncoderConfig, images: Tensor) -> Tensor:
     with torch.no_grad():
-        return fresh_encoder(shape)(pictures)
+        return fresh_encoder(shape)(images)
 
 
 def bare_loop(loss: Loss, embeddings: list[Tensor]) -> Callable[[int], None]:
@@ -142,14 +140,14 @@ def bare_loop(loss: Loss, embeddings: list[Tensor]) -> Callable[[int], None]:
     return run
 
 
-def step_loop(shape: EncoderConfig, loss: Loss, pictures: list[Tensor]) -> Callable[[int], None]:
+def step_loop(shape: EncoderConfig, loss: Loss, images: list[Tensor]) -> Callable[[int], None]:
     """Whole optimiser steps, so many."""
     encoder = fresh_encoder(shape)
     optimizer = torch.optim.AdamW(encoder.parameters(), 2e-3, weight_decay=0.05)
 
     def run(count: int) -> None:
         for number in range(count):
-            value = loss(*encoder(pictures[number % len(pictures)]).chunk(2))
+            value = loss(*encoder(images[number % len(images)]).chunk(2))
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
@@ -163,9 +161,9 @@ def take_turns(
     """Seconds a call in each block; the sides take turns, and who begins changes every time."""
 
     def timed(name: str, count: int) -> float:
-        started = time.perf_counter()
+        with_init_image = time.perf_counter()
         loops[name](count)
-        return (time.perf_counter() - started) / count
+        return (time.perf_counter() - with_init_image) / count
 
     for name in loops:
         timed(name, 1)

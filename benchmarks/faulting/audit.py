@@ -16,22 +16,22 @@ import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
-    "faces.people=24",
-    "faces.photos_per_person=3",
-    "splits.min_photos=3",
-    "splits.evaluation_people=8",
-    "splits.validation_share=0.3",
-    "anonymizer=[blur,k_same,cldm_canny]",
-    "anonymizer.k_same.k=4",
-    "anonymizer.cldm_canny.steps=24",
-    "attack=[edge_match,clear_trained]",
-    "attack.clear_trained.encoder.width=8",
-    "attack.clear_trained.training.steps=60",
-    "attack.clear_trained.training.batch=16",
-    "attack.clear_trained.training.warmup=2",
-    "attack.clear_trained.training.validate_every=5",
-    "audit.resamples=200",
-    "audit.grid_pictures=2",
+    "faces.n_identities=24",
+    "faces.images_per_identity=3",
+    "splits.min_images=3",
+    "splits.n_evaluation_identities=8",
+    "splits.validation_fraction=0.3",
+    "anonymizers=[blur,k_same,cldm_canny]",
+    "anonymizers.k_same.k=4",
+    "anonymizers.cldm_canny.num_inference_steps=24",
+    "attackers=[condition_match,clean_trained]",
+    "attackers.clean_trained.encoder.width=8",
+    "attackers.clean_trained.training.max_steps=60",
+    "attackers.clean_trained.training.batch_size=16",
+    "attackers.clean_trained.training.warmup_steps_steps=2",
+    "attackers.clean_trained.training.validate_every=5",
+    "audit.n_bootstrap=200",
+    "audit.n_example_images=2",
     "audit.utility=[]",
     "audit.attribution=false",
     "engine.progress=false",
@@ -80,7 +80,7 @@ class Driver:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(ROOT / "jobs/full_audit.py"), *SETTINGS]
-        command += [f"engine.address={address}", f"work={folder}/work", f"output={folder}/out"]
+        command += [f"engine.address={address}", f"cache_dir={folder}/work", f"output={folder}/out"]
         command += [f"tracking.uri=sqlite:///{folder.parent}/mlflow.db", *overrides]
         self.seconds: dict[str, float] = {}
         self.stage, self.since = "", 0.0
@@ -129,7 +129,7 @@ class Driver:
 def kept_files(folder: Path) -> dict[str, str]:
     """Hash of every table, manifest and encoder of an audit, by its path below the folder."""
     results = folder / "out" / "results.parquet"
-    stages = (path for stage in (folder / "work").glob("*") for path in stage.glob("*"))
+    stages = (path for stage in (folder / "cache_dir").glob("*") for path in stage.glob("*"))
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted([*stages, *([results] if results.exists() else [])])

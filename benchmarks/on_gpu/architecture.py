@@ -13,14 +13,14 @@ from torch import nn
 
 CONTROL = "canny"
 GUIDED = 2
-"""UNet and ControlNet see every picture twice, with the prompt and without (guidance above 1)."""
+"""UNet and ControlNet see every image twice, with the prompt and without (guidance above 1)."""
 
 
 class Shape(NamedTuple):
     """Sizes of a model; the defaults are those of Stable Diffusion 1.5.
 
     Attributes:
-        side: of the pictures, pixels; latents have an eighth.
+        side: of the images, pixels; latents have an eighth.
         unet: channels of the UNet's four levels.
         vae: channels of the autoencoder's four levels.
         condition: channels of the ControlNet's layers that read the map.
@@ -47,8 +47,8 @@ class Flops(NamedTuple):
     """Floating-point operations of the models, a multiplication and an addition being two.
 
     Attributes:
-        unet, controlnet: of one step of one picture, both halves of the guidance together.
-        decoder: of the autoencoder's decoder for one picture.
+        unet, controlnet: of one step of one image, both halves of the guidance together.
+        decoder: of the autoencoder's decoder for one image.
     """
 
     unet: int
@@ -56,7 +56,7 @@ class Flops(NamedTuple):
     decoder: int
 
     def of_picture(self, steps: int) -> int:
-        """All of one picture; the prompt is not counted."""
+        """All of one image; the prompt is not counted."""
         return steps * (self.unet + self.controlnet) + self.decoder
 
 

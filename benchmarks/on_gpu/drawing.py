@@ -1,4 +1,4 @@
-"""Pictures per second of the three sides, and how much of the device they use."""
+"""Images per second of the three sides, and how much of the device they use."""
 
 import shutil
 import tempfile
@@ -30,9 +30,9 @@ class Plan(NamedTuple):
         shape: of the model.
         steps: of denoising.
         dtype: of weights and arithmetic.
-        batch: pictures at once, of the script in batches.
-        our_batch: pictures at once, of ours.
-        alone: pictures that the script is timed on.
+        batch: images at once, of the script in batches.
+        our_batch: images at once, of ours.
+        alone: images that the script is timed on.
         batches: that the other two are timed on.
         peak_sides: rows of the matrices whose product gives the peak.
         options: of ours, see :func:`sides.speed_options`.
@@ -54,12 +54,12 @@ class Row(NamedTuple):
 
     Attributes:
         name: of the side.
-        batch: pictures at once.
-        rate: pictures per second.
+        batch: images at once.
+        rate: images per second.
         share: of the peak, FLOPs of the models only.
         idle: share of the time in which the GPU did nothing; measured on one batch more.
         gib: peak memory, GiB.
-        beside: seconds of one CPU thread for a picture's edges and PNG file, within the time of (a)
+        beside: seconds of one CPU thread for an image's edges and PNG file, within the time of (a)
             and (b), beside that of ours.
         start: seconds of loading, compiling and drawing the first batch.
         failure: what went wrong; None: nothing.
@@ -80,7 +80,7 @@ def measure(plan: Plan, device: Device) -> dict[str, Any]:
     """Everything of this mode, as JSON data."""
     flops = architecture.count(plan.shape)
     peak = matrix_peak(device, plan.peak_sides)
-    print(f"{device.name}: {peak / 1e12:.4g} TFLOP/s in bf16 products; one picture takes "
+    print(f"{device.name}: {peak / 1e12:.4g} TFLOP/s in bf16 products; one image takes "
           f"{flops.of_picture(plan.steps) / 1e12:.4g} TFLOP", flush=True)  # fmt: skip
     folder = Path(tempfile.mkdtemp())
     try:
@@ -111,7 +111,7 @@ def measure(plan: Plan, device: Device) -> dict[str, Any]:
         "versions": versions(device),
         "settings": plan._replace(shape=plan.shape._asdict())._asdict(),
         "parameters": architecture.parameters(plan.shape),
-        "flops": flops._asdict() | {"picture": flops.of_picture(plan.steps)},
+        "flops": flops._asdict() | {"image": flops.of_picture(plan.steps)},
         "peak_flops": peak,
         "rows": [row._asdict() for row in rows],
         "reached": reached(rows),
@@ -119,26 +119,26 @@ def measure(plan: Plan, device: Device) -> dict[str, Any]:
 
 
 def time_side(row: Row, make: Callable[[], Side], count: int, plan: Plan, device: Device) -> Row:
-    """The row of one side, which is loaded, warmed up, timed on ``count`` pictures and profiled."""
-    pictures = sides.photographs(count, plan.shape.side)
+    """The row of one side, which is loaded, warmed up, timed on ``count`` images and profiled."""
+    images = sides.photographs(count, plan.shape.side)
     fresh_memory(device)
     with tempfile.TemporaryDirectory() as out:
         try:
-            started = time.perf_counter()
+            with_init_image = time.perf_counter()
             run = make()
-            run(pictures[: row.batch], Path(out))
+            run(images[: row.batch], Path(out))
             device.wait()
-            start = time.perf_counter() - started
-            started = time.perf_counter()
-            run(pictures, Path(out))
+            start = time.perf_counter() - with_init_image
+            with_init_image = time.perf_counter()
+            run(images, Path(out))
             device.wait()
-            rate = count / (time.perf_counter() - started)
+            rate = count / (time.perf_counter() - with_init_image)
             gib = peak_memory(device)
             written = list(Path(out).glob("*.png"))
             if len(written) != count:
-                raise RuntimeError(f"{row.name} wrote {len(written)} pictures of {count}")
-            beside = sides.beside(pictures[0], written[0])
-            several = pictures[: max(2 * row.batch, 2)]
+                raise RuntimeError(f"{row.name} wrote {len(written)} images of {count}")
+            beside = sides.beside(images[0], written[0])
+            several = images[: max(2 * row.batch, 2)]
             idle = idle_share(device, lambda: run(several, Path(out)))
         except Exception as error:
             return row._replace(failure=failure(error))
@@ -164,7 +164,7 @@ def line(row: Row) -> str:
     if row.failure is not None:
         return f"{row.name:22} {row.batch:4d} at once: {row.failure}"
     return (
-        f"{row.name:22} {row.batch:4d} at once: {number(row.rate, '.3g')} pictures/s, "
+        f"{row.name:22} {row.batch:4d} at once: {number(row.rate, '.3g')} images/s, "
         f"{number(row.share, '.1%')} of the peak, idle {number(row.idle, '.1%')}, "
         f"{number(row.gib, '.1f')} GiB, ready after {number(row.start, '.0f')} s"
     )
@@ -180,9 +180,9 @@ def markdown(report: dict[str, Any]) -> str:
         f"{found['diffusers']}. {side}x{side} pixels, {settings['steps']} steps, one ControlNet, "
         f"guidance {sides.GUIDANCE}, {settings['dtype']}; ours with {options or 'no options'}. "
         f"Peak of bf16 products in this run: {report['peak_flops'] / 1e12:.4g} TFLOP/s; the models "
-        f"need {report['flops']['picture'] / 1e12:.4g} TFLOP a picture.",
+        f"need {report['flops']['image'] / 1e12:.4g} TFLOP an image.",
         "",
-        "| | pictures at once | pictures/s | share of peak | GPU idle | peak memory, GiB "
+        "| | images at once | images/s | share of peak | GPU idle | peak memory, GiB "
         "| edges and PNG, ms | ready after, s |",
         "|---|---|---|---|---|---|---|---|",
     ]

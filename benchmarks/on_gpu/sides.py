@@ -1,6 +1,6 @@
-"""Three ways of redrawing the same pictures: a user's script, the same in batches, and ours.
+"""Three ways of redrawing the same images: a user's script, the same in batches, and ours.
 
-Each takes photographs, finds their edges, redraws them and writes PNG files, as an audit does.
+Each takes images, finds their edges, anonymizes them and writes PNG files, as an audit does.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from PIL import Image
 
 from on_gpu.architecture import CONTROL
 
-Pictures = npt.NDArray[np.uint8]
-Side = Callable[[Pictures, Path], None]
-"""Redraws pictures (N, side, side, 3) into PNG files of a folder."""
+Images = npt.NDArray[np.uint8]
+Side = Callable[[Images, Path], None]
+"""Redraws images (N, side, side, 3) into PNG files of a folder."""
 
 PROMPT, GUIDANCE = "a photo of a face", 7.5
 SPEED = {"compile": True, "channels_last": True}
 """Settings of ours that are switched on where ``Diffusion`` has them."""
-FIXED = {"model", "controls", "prompt", "guidance", "steps", "device"}
+FIXED = {"model", "controls", "prompt", "guidance_scale", "steps", "device"}
 """Settings of ours that are those of the others."""
 THREADS = 4
 """That find edges and write files beside the device."""
@@ -40,7 +40,7 @@ class Task(NamedTuple):
         device: of torch.
         dtype: of weights and arithmetic, for example ``float16``.
         steps: of denoising.
-        batch: pictures drawn at once, but by the user's script.
+        batch: images drawn at once, but by the user's script.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Task(NamedTuple):
     batch: int
 
 
-def photographs(count: int, side: int) -> Pictures:
+def photographs(count: int, side: int) -> Images:
     """Patches of random colours, so that there are edges; uint8 (count, side, side, 3)."""
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
@@ -59,22 +59,22 @@ def photographs(count: int, side: int) -> Pictures:
 
 
 def beside(photograph: npt.NDArray[np.uint8], written: Path, times: int = 5) -> float:
-    """Seconds of one thread for one picture's work off the device: its edges and its PNG file."""
+    """Seconds of one thread for one image's work off the device: its edges and its PNG file."""
     drawn = Image.open(written).convert("RGB")
-    started = time.perf_counter()
+    with_init_image = time.perf_counter()
     for _ in range(times):
         _edges(photograph)
         drawn.save(written)
-    return (time.perf_counter() - started) / times
+    return (time.perf_counter() - with_init_image) / times
 
 
 def script(task: Task) -> Side:
-    """What a user would write with diffusers: one picture a call."""
+    """What a user would write with diffusers: one image a call."""
     return _with_diffusers(task._replace(batch=1))
 
 
 def batched(task: Task) -> Side:
-    """The same script with several pictures a call."""
+    """The same script with several images a call."""
     return _with_diffusers(task)
 
 
@@ -88,9 +88,9 @@ def _with_diffusers(task: Task) -> Side:
     ).to(task.device)
     pipe.set_progress_bar_config(disable=True)
 
-    def run(pictures: Pictures, out: Path) -> None:
-        for start in range(0, len(pictures), task.batch):
-            part = pictures[start : start + task.batch]
+    def run(images: Images, out: Path) -> None:
+        for start in range(0, len(images), task.batch):
+            part = images[start : start + task.batch]
             edges = [Image.fromarray(np.repeat(_edges(one)[..., None], 3, 2)) for one in part]
             found = pipe(
                 [PROMPT] * len(part),
@@ -114,30 +114,30 @@ def ours(task: Task, options: dict[str, Any]) -> Side:
     from cldmray.anonymizers.diffusion.settings import Control, Diffusion
     from cldmray.conditions import Canny
 
-    setting = Diffusion(
+    anonymizer = Diffusion(
         model=str(task.folder),
         controls={CONTROL: Control(Canny(), f"controlnet-{CONTROL}")},
         prompt=PROMPT,
-        guidance=GUIDANCE,
-        steps=task.steps,
+        guidance_scale=GUIDANCE,
+        num_inference_steps=task.steps,
         device=task.device,
         **({"dtype": task.dtype} | options),
     )
-    redraw = setting.open()
+    anonymize = anonymizer.open()
 
-    def prepared(pictures: Pictures, start: int) -> Batch:
-        part = pictures[start : start + task.batch]
+    def prepared(images: Images, start: int) -> Batch:
+        part = images[start : start + task.batch]
         numbers = np.arange(start, start + len(part))
-        maps = {name: one(part) for name, one in setting.conditions.items()}
+        maps = {name: one(part) for name, one in anonymizer.conditions.items()}
         return Batch([str(number) for number in numbers], part, numbers, maps)
 
-    def run(pictures: Pictures, out: Path) -> None:
+    def run(images: Images, out: Path) -> None:
         with ThreadPoolExecutor(THREADS) as pool:
-            starts = range(0, len(pictures), task.batch)
+            starts = range(0, len(images), task.batch)
             written: list[Future[None]] = []
-            for batch in _ahead(pool, lambda start: prepared(pictures, start), starts):
-                for name, picture in zip(batch.sample_ids, redraw(batch), strict=True):
-                    written.append(pool.submit(Image.fromarray(picture).save, out / f"{name}.png"))
+            for batch in _ahead(pool, lambda start: prepared(images, start), starts):
+                for name, image in zip(batch.sample_ids, anonymize(batch), strict=True):
+                    written.append(pool.submit(Image.fromarray(image).save, out / f"{name}.png"))
             for future in written:
                 future.result()
 
@@ -156,8 +156,8 @@ def _ahead(
     yield coming.result()
 
 
-def _edges(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    found: npt.NDArray[np.uint8] = cv2.Canny(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 80, 160)
+def _edges(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    found: npt.NDArray[np.uint8] = cv2.Canny(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 80, 160)
     return found
 
 

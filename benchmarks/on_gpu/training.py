@@ -59,7 +59,7 @@ class Row(NamedTuple):
     Attributes:
         name: of the way.
         pairs: in a batch.
-        chunk: pictures that go through the network at once; None: all.
+        chunk: images that go through the network at once; None: all.
         rate: pairs per second, median over blocks; None where it failed.
         gib: peak memory, GiB; None without a GPU.
         failure: what went wrong; None: nothing.
@@ -90,7 +90,7 @@ def measure(plan: Plan, device: Device) -> dict[str, Any]:
 def trained(plan: Plan, shape: EncoderConfig, pairs: int, device: Device) -> list[Row]:
     """All ways with one batch size, each with the device's memory to itself.
 
-    Gradients are cached where the batch has more pictures than a chunk.
+    Gradients are cached where the batch has more images than a chunk.
     """
     losses = losses_there()
     ways: dict[Row, Callable[[], Loop]] = {}
@@ -124,16 +124,16 @@ def losses_there() -> dict[str, Loss]:
     except ImportError:
         from cldmray.attackers.nn.losses import nt_xent
 
-        return {"ours": lambda queries, photos: nt_xent(queries, photos, 0.07)}
+        return {"ours": lambda queries, originals: nt_xent(queries, originals, 0.07)}
 
 
 def step_loop(
     plan: Plan, shape: EncoderConfig, loss: Loss, pairs: int, chunk: int | None, device: Device
 ) -> Loop:
-    """Steps in bf16 on pictures that are on the device already."""
+    """Steps in bf16 on images that are on the device already."""
     encoder = fresh_encoder(shape).to(device.torch)
     optimizer = optimizer_of(encoder, TrainingConfig())
-    pictures = noise(2 * pairs, plan.side, device)
+    images = noise(2 * pairs, plan.side, device)
 
     def encode(batch: Tensor) -> Tensor:
         with torch.autocast(device.torch, torch.bfloat16):
@@ -144,7 +144,7 @@ def step_loop(
 
     def run(count: int) -> None:
         for _ in range(count):
-            value = loss(*(cache or encode)(pictures).chunk(2))
+            value = loss(*(cache or encode)(images).chunk(2))
             optimizer.zero_grad()
             if cache is None:
                 value.backward()
@@ -161,34 +161,36 @@ def whole_loop(
 ) -> Loop:
     """The training of the ladder: draws people, sends their bytes, draws views."""
     random = np.random.default_rng(0)
-    pictures = random.integers(0, 256, (2 * pairs, plan.side, plan.side, 3), dtype=np.uint8)
-    people = np.repeat(np.arange(pairs), 2)
-    training = TrainingConfig(steps=10**9, batch=pairs)
+    images = random.integers(0, 256, (2 * pairs, plan.side, plan.side, 3), dtype=np.uint8)
+    identities = np.repeat(np.arange(pairs), 2)
+    training = TrainingConfig(max_steps=10**9, batch_size=pairs)
     goal = objective(
-        PairSet(pictures, people, np.arange(len(people)), pictures, people, True), training, 1
+        PairSet(images, identities, np.arange(len(identities)), images, identities, True),
+        training,
+        1,
     )
     encoder = starting_encoder(shape, training, None).to(device.torch)
-    steps = training_steps(
+    max_steps = training_steps(
         goal,
         encoder,
         optimizer_of(encoder, training),
         torch.device(device.torch),
-        cache_chunk=chunk,
+        micro_batch_size=chunk,
     )
 
     def run(count: int) -> None:
         for _ in range(count):
-            next(steps)
+            next(max_steps)
         device.wait()
 
     return run
 
 
 def noise(count: int, side: int, device: Device) -> Tensor:
-    """Random pictures in -1..1, channels last, on the device."""
+    """Random images in -1..1, channels last, on the device."""
     generator = torch.Generator(device.torch).manual_seed(0)
-    pictures = torch.rand(count, 3, side, side, device=device.torch, generator=generator)
-    return (2 * pictures - 1).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(count, 3, side, side, device=device.torch, generator=generator)
+    return (2 * images - 1).contiguous(memory_format=torch.channels_last)
 
 
 def differences(plan: Plan, shape: EncoderConfig, device: Device) -> dict[str, float]:
@@ -197,7 +199,7 @@ def differences(plan: Plan, shape: EncoderConfig, device: Device) -> dict[str, f
     Of the peer's loss, where it is installed, and of ours cached, all in float32.
     """
     losses = losses_there()
-    pictures = noise(2 * CHECKED, plan.side, device)
+    images = noise(2 * CHECKED, plan.side, device)
     found = {}
     for name, loss, chunk in (
         ("plain", losses["ours"], None),
@@ -208,7 +210,7 @@ def differences(plan: Plan, shape: EncoderConfig, device: Device) -> dict[str, f
             continue
         encoder = fresh_encoder(shape).to(device.torch)
         cache = GradientCache(encoder, chunk or 2 * CHECKED, encoder)
-        value = loss(*(encoder if chunk is None else cache)(pictures).chunk(2))
+        value = loss(*(encoder if chunk is None else cache)(images).chunk(2))
         if chunk is None:
             value.backward()
         else:
@@ -251,14 +253,14 @@ def searched(plan: Plan) -> dict[str, Any]:
 def timed(gallery: GalleryIndex, probes: np.ndarray) -> tuple[np.ndarray, float]:
     """Scores of the neighbours and probes per second; the first search is not timed."""
     gallery.search(probes[:1], K)
-    started = time.perf_counter()
+    with_init_image = time.perf_counter()
     scores, _ = gallery.search(probes, K)
-    return scores, len(probes) / (time.perf_counter() - started)
+    return scores, len(probes) / (time.perf_counter() - with_init_image)
 
 
 def line(row: Row) -> str:
     """A row as text."""
-    chunk = "" if row.chunk is None else f", {row.chunk} pictures at once"
+    chunk = "" if row.chunk is None else f", {row.chunk} images at once"
     return f"{row.name}, {row.pairs} pairs{chunk}: " + (
         row.failure or f"{number(row.rate, '.4g')} pairs/s, {number(row.gib, '.1f')} GiB"
     )
@@ -273,7 +275,7 @@ def markdown(report: dict[str, Any]) -> str:
         f"{found['faiss']}. {settings['backbone']}, {settings['side']}x{settings['side']} pixels, "
         f"bf16. Gradients beside those of our plain loss, float32, relative: {apart}.",
         "",
-        "| training | pairs in a batch | pictures at once | pairs/s | peak memory, GiB |",
+        "| training | pairs in a batch | images at once | pairs/s | peak memory, GiB |",
         "|---|---|---|---|---|",
     ]
     for row in (Row(**one) for one in report["rows"]):

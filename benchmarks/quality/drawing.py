@@ -8,12 +8,12 @@ import torch
 
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import model_folder
-from cldmray.anonymizers.diffusion.inference import PipelineRedraw, unit_range
+from cldmray.anonymizers.diffusion.inference import PipelineRunner, unit_range
 from cldmray.anonymizers.diffusion.settings import Control, Diffusion
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions import Canny, Depth, SoftEdge
 from cldmray.conditions.base import Condition
-from cldmray.hashing import picture_seed
+from cldmray.hashing import image_seed
 from quality.subjects import Subjects
 
 BATCH = 64
@@ -21,29 +21,29 @@ BLUR_SIGMA = 4.0
 
 
 class Gallery:
-    """Maps and pictures by name, each uint8 of the subjects' shape.
+    """Maps and images by name, each uint8 of the subjects' shape.
 
     Attributes:
         maps: ``canny`` and, where the model has their ControlNets, ``soft_edge`` and ``depth``.
-        pictures: the same names for what is drawn from these maps; ``canny_off`` (Canny at scale
+        images: the same names for what is drawn from these maps; ``canny_off`` (Canny at scale
             0), ``none`` (no ControlNet), ``round_trip`` (through the autoencoder) and ``blurred``.
     """
 
     def __init__(self, model: Diffusion, subjects: Subjects) -> None:
-        self.maps: dict[str, Pictures] = {}
-        self.pictures: dict[str, Pictures] = {}
+        self.maps: dict[str, Images] = {}
+        self.images: dict[str, Images] = {}
         for name, condition in conditions(model).items():
             self.maps[name] = condition(subjects.given)
             control = Control(condition, f"controlnet-{name}")
             settings = replace(model, controls={name: control})
-            self.pictures[name] = draw(settings, subjects, {name: self.maps[name]})
-        off = Control(Canny(), "controlnet-canny", scale=0.0)
+            self.images[name] = draw(settings, subjects, {name: self.maps[name]})
+        off = Control(Canny(), "controlnet-canny", controlnet_conditioning_scale=0.0)
         settings = replace(model, controls={"canny": off})
-        self.pictures["canny_off"] = draw(settings, subjects, {"canny": self.maps["canny"]})
-        self.pictures["none"] = draw(model, subjects, {})
-        self.pictures["round_trip"] = round_trip(model, subjects.given)
-        self.pictures["blurred"] = np.stack(
-            [cv2.GaussianBlur(picture, (0, 0), BLUR_SIGMA) for picture in subjects.given]
+        self.images["canny_off"] = draw(settings, subjects, {"canny": self.maps["canny"]})
+        self.images["none"] = draw(model, subjects, {})
+        self.images["round_trip"] = round_trip(model, subjects.given)
+        self.images["blurred"] = np.stack(
+            [cv2.GaussianBlur(image, (0, 0), BLUR_SIGMA) for image in subjects.given]
         )
 
 
@@ -60,27 +60,27 @@ def conditions(model: Diffusion) -> dict[str, Condition]:
     return found
 
 
-def draw(settings: Diffusion, subjects: Subjects, maps: dict[str, Pictures]) -> Pictures:
-    """The subjects redrawn, each from the seed of its sample id, in batches."""
-    redraw = settings.open()
-    seeds = np.array([picture_seed(one, 0, 0) for one in subjects.sample_ids], np.int64)
+def draw(settings: Diffusion, subjects: Subjects, maps: dict[str, Images]) -> Images:
+    """The subjects anonymized, each from the seed of its sample id, in batches."""
+    anonymize = settings.open()
+    seeds = np.array([image_seed(one, 0, 0) for one in subjects.sample_ids], np.int64)
     parts = []
     for start in range(0, len(seeds), BATCH):
         part = slice(start, start + BATCH)
         own = {name: each[part] for name, each in maps.items()}
         parts.append(
-            redraw(Batch(subjects.sample_ids[part], subjects.given[part], seeds[part], own))
+            anonymize(Batch(subjects.sample_ids[part], subjects.given[part], seeds[part], own))
         )
     return np.concatenate(parts)
 
 
 @torch.inference_mode()
-def round_trip(model: Diffusion, pictures: Pictures) -> Pictures:
-    """Pictures encoded and decoded again by the model's autoencoder, without noise."""
-    vae = PipelineRedraw(model).pipe.vae
+def round_trip(model: Diffusion, images: Images) -> Images:
+    """Images encoded and decoded again by the model's autoencoder, without noise."""
+    vae = PipelineRunner(model).pipe.vae
     parts = []
-    for start in range(0, len(pictures), BATCH):
-        pixels = unit_range(pictures[start : start + BATCH]).to(vae.device, vae.dtype) * 2 - 1
+    for start in range(0, len(images), BATCH):
+        pixels = unit_range(images[start : start + BATCH]).to(vae.device, vae.dtype) * 2 - 1
         decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
         unit = (decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
         parts.append(np.rint(unit * 255).astype(np.uint8))

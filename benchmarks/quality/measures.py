@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions import Canny
 from cldmray.detection.yunet import YuNet
 from cldmray.metrics.confidence import (
@@ -52,18 +52,20 @@ def edge_rows(subjects: Subjects, gallery: Gallery) -> list[Row]:
     scale 0 may have more or fewer edges, which alone changes their agreement with any map.
     """
     given = gallery.maps["canny"][..., 0]
-    on, off = (Canny()(gallery.pictures[name])[..., 0] for name in ("canny", "canny_off"))
+    on, off = (Canny()(gallery.images[name])[..., 0] for name in ("canny", "canny_off"))
     own, without = edge_f1(given, on, TOLERANCE), edge_f1(given, off, TOLERANCE)
     others = edge_f1(np.roll(given, 1, axis=0), on, TOLERANCE)
-    followed = bootstrap_mean(own - others, subjects.people)
-    excess = bootstrap_mean(without - others, subjects.people)
+    followed = bootstrap_mean(own - others, subjects.identities)
+    excess = bootstrap_mean(without - others, subjects.identities)
     chance = edge_f1(np.roll(given, 1, axis=0), off, TOLERANCE)
-    leaked = bootstrap_mean(without - chance, subjects.people)
+    leaked = bootstrap_mean(without - chance, subjects.identities)
     label = f"edge F1 ({TOLERANCE:g} px)"
     return [
-        at_least(f"{label}, canny, scale 1", bootstrap_mean(own, subjects.people), EDGE_F1_GOAL),
-        Row(f"{label}, canny, scale 0", bootstrap_mean(without, subjects.people)),
-        Row(f"{label}, another person's map", bootstrap_mean(others, subjects.people)),
+        at_least(
+            f"{label}, canny, scale 1", bootstrap_mean(own, subjects.identities), EDGE_F1_GOAL
+        ),
+        Row(f"{label}, canny, scale 0", bootstrap_mean(without, subjects.identities)),
+        Row(f"{label}, another person's map", bootstrap_mean(others, subjects.identities)),
         Row(f"{label}, scale 1 less another's map", followed),
         Row(f"{label}, scale 0 less scale 0 and another's map", leaked),
         at_most(f"{label}, scale 0 less another's map", excess, 0.0),
@@ -71,12 +73,12 @@ def edge_rows(subjects: Subjects, gallery: Gallery) -> list[Row]:
 
 
 def detection_rows(subjects: Subjects, gallery: Gallery) -> list[Row]:
-    """In how many pictures YuNet sees a face."""
-    seen = {"photos": subjects.given, **gallery.pictures}
+    """In how many images YuNet sees a face."""
+    seen = {"images": subjects.given, **gallery.images}
     rows = []
-    for name in ("photos", *gallery.maps, "none", "round_trip"):
+    for name in ("images", *gallery.maps, "none", "round_trip"):
         found = [face is not None for face in YuNet().detect(seen[name])]
-        interval = bootstrap_identities(found, subjects.people)
+        interval = bootstrap_identities(found, subjects.identities)
         label = f"YuNet detects a face, {name}"
         drawn = name in gallery.maps
         rows.append(at_least(label, interval, DETECTED_GOAL) if drawn else Row(label, interval))
@@ -85,42 +87,42 @@ def detection_rows(subjects: Subjects, gallery: Gallery) -> list[Row]:
 
 def recognition_rows(subjects: Subjects, gallery: Gallery, sface: SFace) -> list[Row]:
     """Pairs that SFace takes for one person, and distances of its features."""
-    people = subjects.people
+    identities = subjects.identities
     given, others = sface.embed(subjects.given), sface.embed(subjects.others)
-    features = {name: sface.embed(pictures) for name, pictures in gallery.pictures.items()}
+    features = {name: sface.embed(images) for name, images in gallery.images.items()}
 
     def same(first: np.ndarray, second: np.ndarray) -> Interval:
-        return bootstrap_identities((first * second).sum(1) > SAME_PERSON, people)
+        return bootstrap_identities((first * second).sum(1) > SAME_PERSON, identities)
 
-    label = f"SFace cosine > {SAME_PERSON} to the photo"
+    label = f"SFace cosine > {SAME_PERSON} to the image"
     rows = [at_most(f"{label}, canny", same(given, features["canny"]), SAME_PERSON_GOAL)]
     rows += [
         Row(f"{label}, {name}", same(given, features[name]))
         for name in (*gallery.maps, "none", "round_trip", "blurred")
         if name != "canny"
     ]
-    rows.append(Row(f"{label}, another photo", same(given, others)))
+    rows.append(Row(f"{label}, another image", same(given, others)))
     rows.append(Row(f"{label}, another person", same(given, np.roll(others, 1, axis=0))))
 
     def distance(own: np.ndarray) -> Interval:
         def statistic(rows: np.ndarray) -> float:
             return frechet_distance(own[rows], others[rows])
 
-        return bootstrap_statistic(statistic, people)
+        return bootstrap_statistic(statistic, identities)
 
     named = {name: features[name] for name in (*gallery.maps, "none", "blurred", "round_trip")}
     rows += [
         Row(f"Fréchet distance (SFace), {name}", distance(own))
-        for name, own in {**named, "real photos": given}.items()
+        for name, own in {**named, "real images": given}.items()
     ]
     return rows
 
 
 def autoencoder_rows(subjects: Subjects, gallery: Gallery) -> list[Row]:
     """How much the autoencoder alone loses."""
-    copies: Pictures = gallery.pictures["round_trip"]
-    quality = bootstrap_mean(psnr(subjects.given, copies), subjects.people)
-    structure = bootstrap_mean(ssim(subjects.given, copies), subjects.people)
+    copies: Images = gallery.images["round_trip"]
+    quality = bootstrap_mean(psnr(subjects.given, copies), subjects.identities)
+    structure = bootstrap_mean(ssim(subjects.given, copies), subjects.identities)
     return [
         at_least("autoencoder PSNR in dB", quality, PSNR_GOAL),
         Row("autoencoder SSIM", structure),
@@ -136,7 +138,7 @@ def all_rows(subjects: Subjects, gallery: Gallery, sface: SFace) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as text; blurred photos are blurred with sigma ``BLUR_SIGMA``."""
+    """The rows as text; blurred images are blurred with sigma ``BLUR_SIGMA``."""
     lines = [f"{'measure':56s} {'value':>7s}  {'95 % interval':17s} goal"]
     for row in rows:
         value, low, high = row.interval

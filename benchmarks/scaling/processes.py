@@ -73,16 +73,16 @@ class Tree:
                 stat = (entry / "stat").read_text()
             except OSError:
                 continue
-            _, parent, *words = stat.rpartition(")")[2].split()
-            user, system, started = words[9], words[10], words[17]
+            _, parent, *formatting = stat.rpartition(")")[2].split()
+            user, system, with_init_image = formatting[9], formatting[10], formatting[17]
             pid = int(entry.name)
             children[int(parent)].append(pid)
-            used[pid] = started, (int(user) + int(system)) / TICKS
-        members = [self.root]
-        for pid in members:
-            members += children[pid]
-        for pid in members:
+            used[pid] = with_init_image, (int(user) + int(system)) / TICKS
+        anonymizers = [self.root]
+        for pid in anonymizers:
+            anonymizers += children[pid]
+        for pid in anonymizers:
             if pid in used:
-                started, seconds = used[pid]
-                self._seconds[pid, started] = seconds
-        return members
+                with_init_image, seconds = used[pid]
+                self._seconds[pid, with_init_image] = seconds
+        return anonymizers

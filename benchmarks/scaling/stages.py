@@ -1,6 +1,6 @@
 """The stages of an audit on synthetic people, in a process of its own: ``stages.py SETTINGS``.
 
-``SETTINGS`` is JSON: ``anonymizer``, ``steps``, ``attacker``, ``pictures``, ``distinct``,
+``SETTINGS`` is JSON: ``anonymizer``, ``steps``, ``attacker``, ``images``, ``distinct``,
 ``folder``, and ``engine``, which are settings of :class:`cldmray.engine.cluster.EngineConfig`.
 Every line of the output is JSON too: ``begin`` names a stage that starts; the last line tells what
 was found.
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PHOTOS = 5
+IMAGES = 5
 """Of each person."""
 
 
@@ -46,32 +46,34 @@ class Store:
             time.sleep(0.5)
 
 
-def anonymizer(name: str, steps: int) -> Any:
+def build_anonymizer(name: str, steps: int) -> Any:
     """The setting of a name: ``copy``, or ``cldm``, the shipped model on Canny edges."""
-    from cldmray.anonymizers.baselines import Copy
+    from cldmray.anonymizers.baselines import NoOp
     from cldmray.anonymizers.diffusion.settings import Control, Diffusion
     from cldmray.conditions import Canny
 
-    if name == "copy":
-        return Copy()
-    return Diffusion(controls={"canny": Control(Canny(), "controlnet-canny")}, steps=steps)
+    if name == "no_op":
+        return NoOp()
+    return Diffusion(
+        controls={"canny": Control(Canny(), "controlnet-canny")}, num_inference_steps=steps
+    )
 
 
-def attacker(name: str) -> Any:
-    """The rung of a name: ``off_the_shelf``, which needs the extra ``recognizer``, or another.
+def build_attacker(name: str) -> Any:
+    """The attacker of a name: ``pretrained``, which needs the extra ``recognizer``, or another.
 
-    The other, ``edge_match``, makes embeddings about as long in a small part of the time.
+    The other, ``condition_match``, makes embeddings about as long in a small part of the time.
     """
-    from cldmray.attackers.condition_match import EdgeMatch
-    from cldmray.attackers.pretrained import OffTheShelf
+    from cldmray.attackers.condition_match import ConditionMatch
+    from cldmray.attackers.pretrained import Pretrained
 
-    return OffTheShelf() if name == "off_the_shelf" else EdgeMatch(side=11)
+    return Pretrained() if name == "pretrained" else ConditionMatch(side=11)
 
 
 def repeated(location: str, distinct: int | None) -> str:
-    """Where a picture is taken from: of only so many people, whom all others look like."""
-    person, _, photo = location.partition("/")
-    return location if distinct is None else f"{int(person) % distinct}/{photo}"
+    """Where an image is taken from: of only so many people, whom all others look like."""
+    identity, _, image = location.partition("/")
+    return location if distinct is None else f"{int(identity) % distinct}/{image}"
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -79,8 +81,8 @@ def main(settings: dict[str, Any]) -> None:
     import pyarrow as pa
 
     from cldmray.config.audit import AuditSettings
-    from cldmray.engine.anonymize import anonymize, evaluation_draws
-    from cldmray.engine.artifacts import StageTable, read_manifest
+    from cldmray.engine.anonymize import anonymize, samples_per_split
+    from cldmray.engine.artifacts import Artifact, read_manifest
     from cldmray.engine.cluster import EngineConfig, connect
     from cldmray.engine.embed import embed_views
     from cldmray.engine.faces import load_faces
@@ -89,35 +91,35 @@ def main(settings: dict[str, Any]) -> None:
     from cldmray.faces.records import EVALUATION, ORIGINAL
 
     engine = EngineConfig(address="local", progress=False, **settings["engine"])
-    work = Path(settings["folder"])
-    member, rung = (
-        anonymizer(settings["anonymizer"], settings["steps"]),
-        attacker(settings["attacker"]),
+    cache_dir = Path(settings["folder"])
+    anonymizer, attacker = (
+        build_anonymizer(settings["anonymizer"], settings["steps"]),
+        build_attacker(settings["attacker"]),
     )
     stages: dict[str, dict[str, float]] = {}
 
     def timed(name: str, step: Callable[[], Any]) -> Any:
         print(json.dumps({"begin": name}), flush=True)
-        started = time.perf_counter()
+        with_init_image = time.perf_counter()
         found = step()
-        seconds = time.perf_counter() - started
-        size = sum(file.stat().st_size for file in (work / name).glob("*"))
+        seconds = time.perf_counter() - with_init_image
+        size = sum(file.stat().st_size for file in (cache_dir / name).glob("*"))
         stages[name] = {"seconds": seconds, "bytes": size}
         return found
 
-    def table(name: str, produce: Callable[[str], None]) -> StageTable:
-        folder = str(work / name)
+    def table(name: str, produce: Callable[[str], None]) -> Artifact:
+        folder = str(cache_dir / name)
         timed(name, lambda: produce(folder))
         manifest = read_manifest(folder)
         assert manifest is not None
-        return StageTable(folder, manifest, name)
+        return Artifact(folder, manifest, name)
 
-    count = settings["pictures"]
+    count = settings["images"]
     timed("start", lambda: connect(engine))
     store = Store()
 
     def load(folder: str) -> None:
-        source = SyntheticFaces(people=-(-count // PHOTOS), photos_per_person=PHOTOS)
+        source = SyntheticFaces(n_identities=-(-count // IMAGES), images_per_identity=IMAGES)
         listing = source.listing().slice(0, count)
         places = [repeated(one, settings["distinct"]) for one in listing["location"].to_pylist()]
         listing = listing.set_column(2, "location", pa.array(places))
@@ -125,19 +127,23 @@ def main(settings: dict[str, Any]) -> None:
         load_faces(source, listing.append_column("split", splits), engine, folder)
 
     faces = table("faces", load)
-    draws = evaluation_draws(0)
-    redrawn = table("anonymize", lambda folder: anonymize(faces, member, draws, 0, engine, folder))
+    samples = samples_per_split(0)
+    anonymized = table(
+        "anonymize", lambda folder: anonymize(faces, anonymizer, samples, 0, engine, folder)
+    )
     embedded = table(
-        "embed", lambda folder: embed_views(rung, None, faces, [redrawn], engine, folder)
+        "embed", lambda folder: embed_views(attacker, None, faces, [anonymized], engine, folder)
     )
     ranked = timed(
         "rank",
-        lambda: attacks([embedded.read()], member.name, rung.name, AuditSettings(), ORIGINAL),
+        lambda: attacks(
+            [embedded.read()], anonymizer.name, attacker.name, AuditSettings(), ORIGINAL
+        ),
     )
     store.look()
     found = {
         "stages": stages,
-        "rows": {t.key: t.manifest.rows for t in (faces, redrawn, embedded)},
+        "rows": {t.key: t.manifest.rows for t in (faces, anonymized, embedded)},
         "attacks": len(ranked),
         "probes": len(ranked[0].rank_1),
         "rank_1": float(ranked[0].rank_1.mean()),

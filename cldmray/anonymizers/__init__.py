@@ -1,19 +1,19 @@
-"""Anonymizers: what redraws or replaces the pictures under audit."""
+"""Anonymizers: what anonymizes or replaces the images under audit."""
 
-from cldmray.anonymizers.base import Anonymizer, Batch, GroupAnonymizer, Redraw
-from cldmray.anonymizers.baselines import Blur, ConditionMap, Copy, Pixelate
+from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch, GroupAnonymizer
+from cldmray.anonymizers.baselines import Blur, ConditionMap, NoOp, Pixelate
 from cldmray.anonymizers.k_same import KSame
-from cldmray.anonymizers.precomputed import Pictures
+from cldmray.anonymizers.precomputed import Precomputed
 
 __all__ = [
+    "AnonymizeFunction",
     "Anonymizer",
     "Batch",
     "Blur",
     "ConditionMap",
-    "Copy",
     "GroupAnonymizer",
     "KSame",
-    "Pictures",
+    "NoOp",
     "Pixelate",
-    "Redraw",
+    "Precomputed",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 
 
@@ -18,20 +18,20 @@ class Batch:
     Attributes:
         sample_ids: N identifiers.
         images: RGB, uint8, shape (N, height, width, 3).
-        seeds: one random seed a picture, int64, shape (N,), all >= 0.
+        seeds: one random seed an image, int64, shape (N,), all >= 0.
         conditions: maps by control name, each shaped like ``images``.
     """
 
     sample_ids: Sequence[str]
-    images: Pictures
+    images: Images
     seeds: npt.NDArray[np.int64]
-    conditions: Mapping[str, Pictures] = field(default_factory=dict)
+    conditions: Mapping[str, Images] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sample_ids)
 
     def take(self, rows: Sequence[int]) -> "Batch":
-        """Some pictures of the batch, in the order of the rows; rows may repeat."""
+        """Some images of the batch, in the order of the rows; rows may repeat."""
         rows = list(rows)
         return Batch(
             [self.sample_ids[row] for row in rows],
@@ -41,12 +41,12 @@ class Batch:
         )
 
 
-Redraw = Callable[[Batch], Pictures]
-"""Anonymizes a batch; picture i of the result belongs to sample i and depends on sample i and its
+AnonymizeFunction = Callable[[Batch], Images]
+"""Anonymizes a batch; image i of the result belongs to sample i and depends on sample i and its
 seed only, never on its neighbours in the batch."""
 
 
-class Setting(ABC):
+class AnonymizerBase(ABC):
     """One way to anonymize, under audit.
 
     Subclasses are frozen dataclasses whose fields are their settings.
@@ -64,11 +64,11 @@ class Setting(ABC):
 
     @property
     def unchanged(self) -> bool:
-        """Whether it hands pictures on as they are, so that there is nothing to learn from them."""
+        """Whether it hands images on as they are, so that there is nothing to learn from them."""
         return False
 
     @property
-    def promised_k(self) -> int | None:
+    def nominal_k(self) -> int | None:
         """The k of k-anonymity that the method promises by construction; None: no promise."""
         return None
 
@@ -95,8 +95,8 @@ class Setting(ABC):
         return frozenset()
 
 
-class Anonymizer(Setting):
-    """Redraws each picture by itself."""
+class Anonymizer(AnonymizerBase):
+    """Redraws each image by itself."""
 
     @property
     def resources(self) -> Mapping[str, float]:
@@ -104,23 +104,23 @@ class Anonymizer(Setting):
         return {}
 
     def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Which samples this anonymizer has a picture for; all of them unless overridden."""
+        """Which samples this anonymizer has an image for; all of them unless overridden."""
         return np.ones(len(sample_ids), bool)
 
     @abstractmethod
-    def open(self) -> Redraw:
-        """Load what is needed, once in every actor, and return the function that redraws."""
+    def open(self) -> AnonymizeFunction:
+        """Load what is needed, once in every actor, and return the function that anonymizes."""
 
 
-class GroupAnonymizer(Setting):
-    """Replaces groups of pictures by one surrogate each (k-same and its kin).
+class GroupAnonymizer(AnonymizerBase):
+    """Replaces groups of images by one surrogate each (k-same and its kin).
 
-    The engine computes ``features`` for every picture, asks ``plan`` for the groups, gathers each
-    group's pictures and hands them to ``merge``; every member is published as the surrogate.
+    The engine computes ``features`` for every image, asks ``plan`` for the groups, gathers each
+    group's images and hands them to ``merge``; every member is published as the surrogate.
     """
 
     @abstractmethod
-    def features(self, images: Pictures) -> npt.NDArray[np.float32]:
+    def features(self, images: Images) -> npt.NDArray[np.float32]:
         """Similarity features of a batch: float32, shape (N, d)."""
 
     @abstractmethod
@@ -137,5 +137,5 @@ class GroupAnonymizer(Setting):
         """
 
     @abstractmethod
-    def merge(self, images: Pictures) -> Pictures:
-        """Surrogate (height, width, 3) of one group's pictures (n, height, width, 3)."""
+    def merge(self, images: Images) -> Images:
+        """Surrogate (height, width, 3) of one group's images (n, height, width, 3)."""

@@ -1,4 +1,4 @@
-"""The control: the photo itself.
+"""The control: the image itself.
 
 Gaussian blur, the newspaper's classic.
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from cldmray.anonymizers.base import Anonymizer, Batch, Redraw
-from cldmray.arrays import Pictures
+from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
+from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
 from cldmray.errors import BadInputError
@@ -21,8 +21,8 @@ from cldmray.results.names import check_label
 
 
 @dataclass(frozen=True)
-class Copy(Anonymizer):
-    """Publishes every photo unchanged: what the attackers reach when nothing is hidden.
+class NoOp(Anonymizer):
+    """Publishes every image unchanged: what the attackers reach when nothing is hidden.
 
     Attributes:
         label: name in tables; None: ``copy``.
@@ -35,7 +35,7 @@ class Copy(Anonymizer):
 
     @property
     def name(self) -> str:
-        return self.label or "copy"
+        return self.label or "no_op"
 
     @property
     def is_control(self) -> bool:
@@ -45,11 +45,11 @@ class Copy(Anonymizer):
     def unchanged(self) -> bool:
         return True
 
-    def open(self) -> Redraw:
+    def open(self) -> AnonymizeFunction:
         return _copy
 
 
-def _copy(batch: Batch) -> Pictures:
+def _copy(batch: Batch) -> Images:
     return batch.images.copy()
 
 
@@ -58,7 +58,7 @@ class Blur(Anonymizer):
     """Gaussian blur with a mirrored border.
 
     Attributes:
-        sigma: standard deviation in pixels of the picture as it is audited, > 0.
+        sigma: standard deviation in pixels of the image as it is audited, > 0.
         label: name in tables; None: ``blur``.
     """
 
@@ -74,10 +74,10 @@ class Blur(Anonymizer):
     def name(self) -> str:
         return self.label or "blur"
 
-    def open(self) -> Redraw:
-        return self._redraw
+    def open(self) -> AnonymizeFunction:
+        return self._anonymize
 
-    def _redraw(self, batch: Batch) -> Pictures:
+    def _anonymize(self, batch: Batch) -> Images:
         blurred = np.empty_like(batch.images)
         for position, image in enumerate(batch.images):
             blurred[position] = cv2.GaussianBlur(
@@ -108,20 +108,20 @@ class Pixelate(Anonymizer):
     def name(self) -> str:
         return self.label or "pixelate"
 
-    def open(self) -> Redraw:
-        return self._redraw
+    def open(self) -> AnonymizeFunction:
+        return self._anonymize
 
-    def _redraw(self, batch: Batch) -> Pictures:
+    def _anonymize(self, batch: Batch) -> Images:
         """Mosaics of a batch.
 
         Raises:
-            BadInputError: the pictures have fewer pixels than blocks along a side.
+            BadInputError: the images have fewer pixels than blocks along a side.
         """
         height, width = batch.images.shape[1:3]
         shorter = min(height, width)
         if len(batch.images) and self.blocks > shorter:
             raise BadInputError(
-                f"{self.name}: {self.blocks} blocks asked of pictures of {width}x{height} pixels"
+                f"{self.name}: {self.blocks} blocks asked of images of {width}x{height} pixels"
             )
         mosaics = np.empty_like(batch.images)
         for position, image in enumerate(batch.images):
@@ -136,7 +136,7 @@ class Pixelate(Anonymizer):
 
 @dataclass(frozen=True)
 class ConditionMap(Anonymizer):
-    """Replaces each picture by its condition map.
+    """Replaces each image by its condition map.
 
     No conditioned model can tell more of a person than its condition does, but for what it learnt
     of the very people; the attacks on the maps are therefore the upper end of what a better model
@@ -157,8 +157,8 @@ class ConditionMap(Anonymizer):
     def name(self) -> str:
         return self.label or f"{self.condition.name}-map"
 
-    def open(self) -> Redraw:
-        return self._redraw
+    def open(self) -> AnonymizeFunction:
+        return self._anonymize
 
-    def _redraw(self, batch: Batch) -> Pictures:
+    def _anonymize(self, batch: Batch) -> Images:
         return self.condition(batch.images)

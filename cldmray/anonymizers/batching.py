@@ -1,4 +1,4 @@
-"""Any number of pictures through a redraw function, in batches that fit into memory."""
+"""Any number of images through a anonymize function, in batches that fit into memory."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,59 +6,59 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from cldmray.anonymizers.base import Batch, Redraw
-from cldmray.arrays import Pictures
+from cldmray.anonymizers.base import AnonymizeFunction, Batch
+from cldmray.arrays import Images
 from cldmray.errors import ConfigError
 
 DEFAULT_BATCH = 64
-"""Pictures at once where nothing tells how many fit."""
+"""Images at once where nothing tells how many fit."""
 
 
 @runtime_checkable
-class DeviceRedraw(Protocol):
-    """A redraw function whose pictures stay on a GPU until they are asked for."""
+class DeviceAnonymizeFunction(Protocol):
+    """A anonymize function whose images stay on a GPU until they are asked for."""
 
     @property
     def one_size(self) -> bool:
-        """Whether all batches should have the same number of pictures."""
+        """Whether all batches should have the same number of images."""
 
     def largest_batch(self, example: Batch, share: float) -> int | None:
-        """Pictures like the example's that fit at once; None: nothing tells."""
+        """Images like the example's that fit at once; None: nothing tells."""
 
-    def start(self, batch: Batch) -> Callable[[], Pictures]:
-        """Redraw without waiting for the pictures, which the returned function returns."""
+    def start(self, batch: Batch) -> Callable[[], Images]:
+        """AnonymizeFunction without waiting for the images, which the returned function returns."""
 
 
-class InBatches:
-    """Redraws in batches; where memory runs out, batches are halved and no picture is lost.
+class BatchedRunner:
+    """Redraws in batches; where memory runs out, batches are halved and no image is lost.
 
-    A :class:`DeviceRedraw` works on a batch while the pictures of the one before leave the GPU.
+    A :class:`DeviceAnonymizeFunction` works on a batch while the images of the one before leave the GPU.
     Where it wants batches of one size, the last one is filled up with copies that are thrown away.
 
     Args:
-        redraw: what an anonymizer opens into.
-        size: pictures in a batch; None: as many as fit, in batches of equal size.
+        anonymize: what an anonymizer opens into.
+        size: images in a batch; None: as many as fit, in batches of equal size.
         share: of a GPU that belongs to this process, in (0, 1].
     """
 
-    def __init__(self, redraw: Redraw, size: int | None, share: float = 1.0) -> None:
-        self.redraw = redraw
-        self.device = redraw if isinstance(redraw, DeviceRedraw) else None
+    def __init__(self, anonymize: AnonymizeFunction, size: int | None, share: float = 1.0) -> None:
+        self.anonymize = anonymize
+        self.device = anonymize if isinstance(anonymize, DeviceAnonymizeFunction) else None
         self.size = size
         self.share = share
         self.one_size = self.device is not None and self.device.one_size
         self.even = size is None and not self.one_size
 
-    def __call__(self, whole: Batch) -> Pictures:
-        """Redrawn pictures of a batch of any size, in its order.
+    def __call__(self, whole: Batch) -> Images:
+        """Redrawn images of a batch of any size, in its order.
 
         Raises:
-            ConfigError: there is not enough memory for one picture.
+            ConfigError: there is not enough memory for one image.
         """
         if not len(whole):
-            return self.redraw(whole)
-        done: list[Pictures] = []
-        finish: Callable[[], Pictures] | None = None
+            return self.anonymize(whole)
+        done: list[Images] = []
+        finish: Callable[[], Images] | None = None
         start = 0
         while start < len(whole):
             rows = range(start, min(start + self._step(whole), len(whole)))
@@ -74,7 +74,7 @@ class InBatches:
         return np.concatenate(done)
 
     def _step(self, whole: Batch) -> int:
-        """Pictures in the next batch."""
+        """Images in the next batch."""
         if self.size is None:
             self.size = self._fitting(whole)
             if self.one_size and len(whole) > self.size:
@@ -93,7 +93,7 @@ class InBatches:
                 raise _too_little(whole) from error
             raise
 
-    def _attempt(self, whole: Batch, rows: Sequence[int]) -> Callable[[], Pictures] | None:
+    def _attempt(self, whole: Batch, rows: Sequence[int]) -> Callable[[], Images] | None:
         """Start a batch; None: memory has run out, and the next batch will be smaller."""
         from cldmray.anonymizers import memory
 
@@ -103,7 +103,7 @@ class InBatches:
         batch = whole.take(rows)
         try:
             if self.device is None:
-                drawn = self.redraw(batch)
+                drawn = self.anonymize(batch)
                 return lambda: drawn
             finish = self.device.start(batch)
             return finish if len(rows) == count else lambda: finish()[:count]
@@ -120,7 +120,7 @@ class InBatches:
 def _too_little(whole: Batch) -> ConfigError:
     height, width = whole.images.shape[1:3]
     return ConfigError(
-        f"engine.batch_size: not even one picture of {width}x{height} pixels fits into the "
+        f"engine.batch_size: not even one image of {width}x{height} pixels fits into the "
         "device's memory: set the anonymizer's dtype to float16 or bfloat16, or give an actor more "
         "of a GPU (engine.gpus_per_actor)"
     )

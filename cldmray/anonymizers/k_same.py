@@ -9,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cldmray.anonymizers.base import GroupAnonymizer
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.errors import BadInputError
 from cldmray.results.names import check_label
 
 
 @dataclass(frozen=True)
 class KSame(GroupAnonymizer):
-    """Publishes, for each group of at least k photos of different people, their mean face.
+    """Publishes, for each group of at least k images of different people, their mean face.
 
     Source: Newton, Sweeney, Malin, "Preserving Privacy by De-identifying Face Images", IEEE TKDE
-    2005 (k-same-pixel). Every published picture stems from at least k people alike, so that nobody
-    who sees it can name its person with a probability above 1/k. Their promise is for one photo a
-    person; here somebody's several photos fall into different groups, and each group keeps
+    2005 (k-same-pixel). Every published image stems from at least k people alike, so that nobody
+    who sees it can name its person with a probability above 1/k. Their promise is for one image a
+    person; here somebody's several images fall into different groups, and each group keeps
     the promise by itself.
 
     Attributes:
@@ -48,10 +48,10 @@ class KSame(GroupAnonymizer):
         return self.label or "k_same"
 
     @property
-    def promised_k(self) -> int:
+    def nominal_k(self) -> int:
         return self.k
 
-    def features(self, images: Pictures) -> npt.NDArray[np.float32]:
+    def features(self, images: Images) -> npt.NDArray[np.float32]:
         """Grey thumbnails in whole grey levels 0..255, shape (N, thumbnail**2)."""
         side = self.thumbnail
         found = np.empty((len(images), side * side), np.float32)
@@ -66,11 +66,11 @@ class KSame(GroupAnonymizer):
         identities: Sequence[str],
         features: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.int64]:
-        """Partition N photos into N // k groups of at least k photos of different people.
+        """Partition N images into N // k groups of at least k images of different people.
 
-        Greedy: a group grows around a photo of the person with most photos left; people who could
+        Greedy: a group grows around a photo of the person with most images left; people who could
         not be placed later come first, then the nearest faces of other people. The fewer than k
-        photos left over join the nearest groups that lack their person.
+        images left over join the nearest groups that lack their person.
 
         Args:
             sample_ids: N different identifiers.
@@ -81,28 +81,32 @@ class KSame(GroupAnonymizer):
             Group numbers 0 .. N // k - 1, int64, shape (N,), the same for any order of the samples.
 
         Raises:
-            BadInputError: fewer than k people, a person with more photos than there are groups,
+            BadInputError: fewer than k people, a person with more images than there are groups,
                 or a sample twice.
         """
         self._check(sample_ids, identities)
         order = np.argsort(np.asarray(sample_ids, dtype=object), kind="stable")
-        people = np.unique(np.asarray(identities, dtype=object)[order], return_inverse=True)[1]
-        grouped = _partition(people, np.ascontiguousarray(features[order], np.float32), self.k)
+        unique_identities = np.unique(
+            np.asarray(identities, dtype=object)[order], return_inverse=True
+        )[1]
+        grouped = _partition(
+            unique_identities, np.ascontiguousarray(features[order], np.float32), self.k
+        )
         groups = np.empty(len(order), np.int64)
         groups[order] = grouped
         return groups
 
-    def merge(self, images: Pictures) -> Pictures:
-        """Mean of a group's n >= k pictures, rounded half up, shape (height, width, 3).
+    def merge(self, images: Images) -> Images:
+        """Mean of a group's n >= k images, rounded half up, shape (height, width, 3).
 
         Raises:
-            ValueError: fewer than k pictures.
+            ValueError: fewer than k images.
         """
         count = len(images)
         if count < self.k:
             raise ValueError(f"images of a group must be at least k={self.k}, not {count}")
         total = images.sum(axis=0, dtype=np.int64)
-        mean: Pictures = ((2 * total + count) // (2 * count)).astype(np.uint8)
+        mean: Images = ((2 * total + count) // (2 * count)).astype(np.uint8)
         return mean
 
     def _check(self, sample_ids: Sequence[str], identities: Sequence[str]) -> None:
@@ -115,54 +119,54 @@ class KSame(GroupAnonymizer):
         groups = len(identities) // self.k
         most = max(counts.values())
         if most > groups:
-            person = min(name for name, count in counts.items() if count == most)
+            identity = min(name for name, count in counts.items() if count == most)
             raise BadInputError(
-                f"{self.name}: {person!r} has {most} photos, but {len(identities)} photos make "
-                f"{groups} groups of k={self.k}, each with one photo of a person at most; "
-                "lower k or drop photos of this person"
+                f"{self.name}: {identity!r} has {most} images, but {len(identities)} images make "
+                f"{groups} groups of k={self.k}, each with one image of a person at most; "
+                "lower k or drop images of this person"
             )
 
 
 def _partition(
-    people: npt.NDArray[np.intp], features: npt.NDArray[np.float32], k: int
+    identities: npt.NDArray[np.intp], features: npt.NDArray[np.float32], k: int
 ) -> npt.NDArray[np.int64]:
     """Group numbers of samples that are sorted by id; ``people`` are codes 0, 1, ...
 
-    With c photos left of a person and g groups to come, the sum of min(c, g) over people is at
+    With c images left of a person and g groups to come, the sum of min(c, g) over people is at
     least k * g, so that the next group finds k people. That group lowers the sum by k, and by one
     more for each person with c >= g whom it leaves out; it takes those first, and no more of them
     are left out than the sum exceeds k * g.
     """
-    total = len(people) // k
-    groups = np.full(len(people), -1, np.int64)
-    counts = np.bincount(people)
-    rows = np.arange(len(people))
+    total = len(identities) // k
+    groups = np.full(len(identities), -1, np.int64)
+    counts = np.bincount(identities)
+    rows = np.arange(len(identities))
     left = features
     norms = np.einsum("nd,nd->n", left, left)
     for group in range(total):
-        seed = int(np.argmax(counts[people[rows]]))
+        seed = int(np.argmax(counts[identities[rows]]))
         order = np.argsort(norms - 2 * (left @ left[seed]), kind="stable")
         pressing = counts >= total - group
-        pressed = pressing[people[rows[order]]]
+        pressed = pressing[identities[rows[order]]]
         queue = np.concatenate([[seed], order[pressed], order[~pressed]])
-        chosen = _first_of_each(people[rows[queue]], k)
-        members = queue[chosen]
-        groups[rows[members]] = group
-        counts[people[rows[members]]] -= 1
+        chosen = _first_of_each(identities[rows[queue]], k)
+        anonymizers = queue[chosen]
+        groups[rows[anonymizers]] = group
+        counts[identities[rows[anonymizers]]] -= 1
         keep = np.ones(len(rows), bool)
-        keep[members] = False
+        keep[anonymizers] = False
         rows, left, norms = rows[keep], left[keep], norms[keep]
-    _place_leftovers(groups, people, features, total)
+    _place_leftovers(groups, identities, features, total)
     return groups
 
 
-def _first_of_each(people: npt.NDArray[np.intp], k: int) -> list[int]:
-    """Positions of the first photo of each of the first k people in a queue."""
+def _first_of_each(identities: npt.NDArray[np.intp], k: int) -> list[int]:
+    """Positions of the first image of each of the first k people in a queue."""
     seen: set[int] = set()
     chosen: list[int] = []
-    for position, person in enumerate(people.tolist()):
-        if person not in seen:
-            seen.add(person)
+    for position, identity in enumerate(identities.tolist()):
+        if identity not in seen:
+            seen.add(identity)
             chosen.append(position)
             if len(chosen) == k:
                 break
@@ -171,11 +175,11 @@ def _first_of_each(people: npt.NDArray[np.intp], k: int) -> list[int]:
 
 def _place_leftovers(
     groups: npt.NDArray[np.int64],
-    people: npt.NDArray[np.intp],
+    identities: npt.NDArray[np.intp],
     features: npt.NDArray[np.float32],
     total: int,
 ) -> None:
-    """Put each ungrouped photo into the group with the nearest mean that lacks its person."""
+    """Put each ungrouped image into the group with the nearest mean that lacks its person."""
     leftovers = np.flatnonzero(groups < 0)
     if not len(leftovers):
         return
@@ -185,5 +189,5 @@ def _place_leftovers(
     means = sums / np.bincount(groups[placed], minlength=total)[:, None]
     for row in leftovers:
         distances = np.square(means - features[row]).sum(axis=1)
-        distances[groups[(people == people[row]) & (groups >= 0)]] = np.inf
+        distances[groups[(identities == identities[row]) & (groups >= 0)]] = np.inf
         groups[row] = int(np.argmin(distances))

@@ -9,19 +9,19 @@ from torch import Tensor
 MARGIN = 0.9
 """Share of the free memory that is planned with: fragments and workspaces take the rest."""
 MOST = 64
-"""Pictures at once at most: from here on larger batches are no faster."""
+"""Images at once at most: from here on larger batches are no faster."""
 
 
 def largest_batch(draw: Callable[[int], None], device: torch.device, share: float) -> int:
-    """Pictures at once that a GPU's free memory holds, from the peaks of one and of two.
+    """Images at once that a GPU's free memory holds, from the peaks of one and of two.
 
     Args:
-        draw: draws so many pictures at once.
+        draw: draws so many images at once.
         device: of CUDA.
         share: of the GPU that belongs to this process, in (0, 1].
 
     Raises:
-        torch.OutOfMemoryError: not even one picture fits.
+        torch.OutOfMemoryError: not even one image fits.
     """
     peaks = []
     for count in (1, 2):
@@ -42,10 +42,10 @@ def largest_batch(draw: Callable[[int], None], device: torch.device, share: floa
 
 
 def extrapolate(one: int, two: int, budget: int) -> int:
-    """Pictures at once of which the peak stays within a budget, at least 1 and at most `MOST`.
+    """Images at once of which the peak stays within a budget, at least 1 and at most `MOST`.
 
     Args:
-        one, two: bytes at the peak of drawing one picture and two, weights included.
+        one, two: bytes at the peak of drawing one image and two, weights included.
         budget: bytes that the process may use.
     """
     each = max(two - one, 1)
@@ -53,7 +53,7 @@ def extrapolate(one: int, two: int, budget: int) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, so that fewer pictures at once may succeed."""
+    """Whether an error says that memory ran out, so that fewer images at once may succeed."""
     told = ("ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in told)

@@ -1,4 +1,4 @@
-"""Pictures that somebody anonymized elsewhere, with any tool."""
+"""Images that somebody anonymized elsewhere, with any tool."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.anonymizers.base import Anonymizer, Batch, Redraw
-from cldmray.arrays import Pictures as Images
+from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
+from cldmray.arrays import Images
 from cldmray.errors import BadInputError
-from cldmray.faces.decode import BadPicture, decode
+from cldmray.faces.decode import InvalidImageError, decode
 from cldmray.faces.folder import FolderFaces
 from cldmray.hashing import fingerprint_rows
 from cldmray.results.names import check_label
 
 
 @dataclass(frozen=True)
-class Pictures(Anonymizer):
+class Precomputed(Anonymizer):
     """A folder laid out like the originals: one sub-folder a person, the same file stems.
 
     Extensions may differ from the originals'. The folder is listed once for each object, which
@@ -27,7 +27,7 @@ class Pictures(Anonymizer):
         root: local path, ``s3://`` or ``gs://`` URI.
         source: name of the face source that holds the originals; it enters the sample ids.
         crop: left, top, right, bottom in pixels, a square; None: the central square.
-        size: side in pixels to which pictures are resized; that of the originals.
+        size: side in pixels to which images are resized; that of the originals.
         label: name in tables.
     """
 
@@ -35,7 +35,7 @@ class Pictures(Anonymizer):
     source: str
     crop: list[int] | None = None
     size: int = 64
-    label: str = "pictures"
+    label: str = "images"
 
     def __post_init__(self) -> None:
         check_label(self.label)
@@ -58,17 +58,17 @@ class Pictures(Anonymizer):
         )
 
     def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Which samples have a picture in the folder.
+        """Which samples have an image in the folder.
 
         Raises:
             BadInputError: the folder is missing, empty or laid out in another way.
         """
         return np.array([sample_id in self._locations for sample_id in sample_ids], bool)
 
-    def open(self) -> Redraw:
-        """List the folder and return the function that reads the pictures of a batch.
+    def open(self) -> AnonymizeFunction:
+        """List the folder and return the function that reads the images of a batch.
 
-        That function raises BadInputError for a sample without a picture, and for a file that
+        That function raises BadInputError for a sample without an image, and for a file that
         cannot be read, which it names.
         """
         locations = self._locations
@@ -81,7 +81,7 @@ class Pictures(Anonymizer):
             for position, (location, content) in enumerate(zip(wanted, contents, strict=True)):
                 try:
                     images[position] = decode(content, self.crop, self.size)
-                except BadPicture as error:
+                except InvalidImageError as error:
                     raise BadInputError(
                         f"{self.name}: {self.root.rstrip('/')}/{location}: {error.reason}"
                     ) from error
@@ -91,7 +91,7 @@ class Pictures(Anonymizer):
 
     def _location(self, locations: dict[str, str], sample_id: str) -> str:
         if sample_id not in locations:
-            raise BadInputError(f"{self.name}: no picture of sample {sample_id} in {self.root}")
+            raise BadInputError(f"{self.name}: no image of sample {sample_id} in {self.root}")
         return locations[sample_id]
 
     @property

@@ -1,9 +1,9 @@
 """The ladder of attackers (DESIGN section 3): what each one knows, and what it learns from.
 
-The rungs in this file are the contrastive encoder trained on pairs (query, photograph) of attacker
+The attackers in this file are the contrastive encoder trained on pairs (query, image) of attacker
 identities; they differ in what the query is. Those that learn from a recognizer are in
-:mod:`cldmray.attackers.distilled`, those that learn nothing in ``off_the_shelf`` and
-``edge_match`` beside it.
+:mod:`cldmray.attackers.distilled`, those that learn nothing in ``pretrained`` and
+``condition_match`` beside it.
 """
 
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.conditions.base import Condition
@@ -21,14 +21,14 @@ from cldmray.conditions.canny import Canny
 from cldmray.faces.records import ATTACKER
 from cldmray.results.names import check_label
 
-Query = Literal["photo", "condition", "anonymized"]
+Query = Literal["image", "condition", "anonymized"]
 
 
 @dataclass(frozen=True)
-class Rung(ABC):
+class Attacker(ABC):
     """One attacker: it scores every probe against every candidate, and names the best.
 
-    A rung is an :class:`EmbeddingRung` or a :class:`~cldmray.attackers.score_fusion.Fusion` of others.
+    An attacker is an :class:`EmbeddingAttacker` or a :class:`~cldmray.attackers.score_fusion.Fusion` of others.
 
     Attributes:
         label: name in tables; None: that of the kind of attacker.
@@ -46,16 +46,16 @@ class Rung(ABC):
 
     @property
     def per_anonymizer(self) -> bool:
-        """Whether it learns from every anonymizer's pictures of the attacker's people."""
+        """Whether it learns from every anonymizer's images of the attacker's people."""
         return False
 
     @property
-    def knows_clear_faces(self) -> bool:
-        """Whether its rate on clear photographs tells how well it knows faces at all."""
+    def recognizes_clean_faces(self) -> bool:
+        """Whether its rate on clean images tells how well it knows faces at all."""
         return True
 
     def check(self) -> None:  # noqa: B027
-        """Find out before any work starts whether everything is there that the rung needs.
+        """Find out before any work starts whether everything is there that the attacker needs.
 
         Raises:
             CldmrayError: it is not; the message says what is missing.
@@ -63,10 +63,10 @@ class Rung(ABC):
 
 
 @dataclass(frozen=True)
-class EmbeddingRung(Rung):
-    """An attacker that embeds probes and the gallery's photographs; near ones are alike.
+class EmbeddingAttacker(Attacker):
+    """An attacker that embeds probes and the gallery's images; near ones are alike.
 
-    It is a :class:`TrainedRung` or a :class:`ReadyRung`.
+    It is a :class:`TrainedAttacker` or a :class:`TrainingFreeAttacker`.
     """
 
     @property
@@ -76,12 +76,12 @@ class EmbeddingRung(Rung):
 
     @property
     def probe_condition(self) -> Condition | None:
-        """Extractor through which queries and probes are read; None reads pictures as they are."""
+        """Extractor through which queries and probes are read; None reads images as they are."""
         return None
 
 
 @dataclass(frozen=True)
-class ThroughCondition(EmbeddingRung):
+class ThroughCondition(EmbeddingAttacker):
     """Mixin of an attacker that reads queries and probes through an extractor.
 
     Attributes:
@@ -96,32 +96,32 @@ class ThroughCondition(EmbeddingRung):
 
 
 @dataclass(frozen=True)
-class ReadyRung(EmbeddingRung):
-    """An attacker that learns nothing: probes and photographs are embedded in the same way."""
+class TrainingFreeAttacker(EmbeddingAttacker):
+    """An attacker that learns nothing: probes and images are embedded in the same way."""
 
     @abstractmethod
-    def embed(self, pictures: Pictures) -> npt.NDArray[np.float32]:
-        """Embeddings of pictures (N, h, w, 3): float32, shape (N, dimensions), of unit norm."""
+    def embed(self, images: Images) -> npt.NDArray[np.float32]:
+        """Embeddings of images (N, h, w, 3): float32, shape (N, dimensions), of unit norm."""
 
 
 @dataclass(frozen=True)
-class TrainedRung(EmbeddingRung):
+class TrainedAttacker(EmbeddingAttacker):
     """An attacker whose encoder is trained on attacker people.
 
     Attributes:
         encoder: shape of its network.
         training: how it learns.
-        start_from: name of the rung whose trained weights it starts from; None starts afresh.
+        init_from: name of the attacker whose trained weights it starts from; None starts afresh.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    start_from: str | None = None
+    init_from: str | None = None
 
     @property
     @abstractmethod
     def query(self) -> Query:
-        """What the training queries are; each is matched with photographs of the same person."""
+        """What the training queries are; each is matched with images of the same person."""
 
     @property
     def training_splits(self) -> tuple[str, ...]:
@@ -140,34 +140,34 @@ class TrainedRung(EmbeddingRung):
         self.encoder.check()
 
 
-def training_order(rungs: dict[str, Rung]) -> list[str]:
-    """Rung keys in an order in which every ``start_from`` is trained before it is needed.
+def training_order(attackers: dict[str, Attacker]) -> list[str]:
+    """Rung keys in an order in which every ``init_from`` is trained before it is needed.
 
     Raises:
-        ValueError: a rung starts from one that is not in the audit, from itself, from one that is
+        ValueError: an attacker starts from one that is not in the audit, from itself, from one that is
             trained per anonymizer, or from one whose encoder has another shape; the message begins
-            with the rung's key.
+            with the attacker's key.
     """
     ordered: list[str] = []
-    by_name = {rung.name: rung for rung in rungs.values()}
-    for key, rung in rungs.items():
-        if not isinstance(rung, TrainedRung) or rung.start_from is None:
+    by_name = {attacker.name: attacker for attacker in attackers.values()}
+    for key, attacker in attackers.items():
+        if not isinstance(attacker, TrainedAttacker) or attacker.init_from is None:
             ordered.append(key)
             continue
-        base = by_name.get(rung.start_from)
-        if not isinstance(base, TrainedRung) or base is rung:
+        base = by_name.get(attacker.init_from)
+        if not isinstance(base, TrainedAttacker) or base is attacker:
             raise ValueError(
-                f"{key}.start_from: {rung.start_from!r} is not another attack of this audit that "
-                "is trained; add it, or set start_from to null"
+                f"{key}.init_from: {attacker.init_from!r} is not another attack of this audit that "
+                "is trained; add it, or set init_from to null"
             )
-        if base.per_anonymizer or base.start_from is not None:
+        if base.per_anonymizer or base.init_from is not None:
             raise ValueError(
-                f"{key}.start_from: {rung.start_from!r} must itself start afresh and not depend "
+                f"{key}.init_from: {attacker.init_from!r} must itself start afresh and not depend "
                 "on the anonymizer"
             )
-        if base.encoder != rung.encoder:
+        if base.encoder != attacker.encoder:
             raise ValueError(
                 f"{key}.encoder: must be that of {base.name}, from whose weights {key} starts; "
-                "set start_from to null to train another encoder afresh"
+                "set init_from to null to train another encoder afresh"
             )
-    return ordered + [key for key in rungs if key not in ordered]
+    return ordered + [key for key in attackers if key not in ordered]

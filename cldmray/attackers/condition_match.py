@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
-from cldmray.attackers.base import ReadyRung
+from cldmray.arrays import Images
+from cldmray.attackers.base import TrainingFreeAttacker
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
 
@@ -16,20 +16,20 @@ FLAT = 1e-2
 
 
 @dataclass(frozen=True)
-class EdgeMatch(ReadyRung):
-    """Correlates the condition map of the probe with those of the gallery's photographs.
+class ConditionMatch(TrainingFreeAttacker):
+    """Correlates the condition map of the probe with those of the gallery's images.
 
     A map is blurred, so that edges need not fall on the same pixel, reduced, freed of its mean and
     brought to unit norm: the inner product of two such vectors is the correlation coefficient of
     the two reduced maps. A map without contrast, such as one without edges, becomes the zero
     vector, which is equally far from everybody.
 
-    It finds the very photograph again rather than the person, so its rate on clear photographs
+    It finds the very image again rather than the person, so its rate on clean images
     says nothing about what a good attacker could do.
 
     Attributes:
         condition: extractor of both sides' maps.
-        sigma: standard deviation of the Gaussian blur, pixels of the picture; 0 blurs nothing.
+        sigma: standard deviation of the Gaussian blur, pixels of the image; 0 blurs nothing.
         side: of the reduced map, pixels.
     """
 
@@ -46,19 +46,19 @@ class EdgeMatch(ReadyRung):
 
     @property
     def name(self) -> str:
-        return self.label or "edge_match"
+        return self.label or "condition_match"
 
     @property
     def dimensions(self) -> int:
         return self.side**2
 
     @property
-    def knows_clear_faces(self) -> bool:
+    def recognizes_clean_faces(self) -> bool:
         return False
 
-    def embed(self, pictures: Pictures) -> npt.NDArray[np.float32]:
-        """Embeddings of pictures (N, h, w, 3): float32, (N, side^2), unit norm or all zero."""
-        maps = self.condition(pictures).mean(axis=3, dtype=np.float32)
+    def embed(self, images: Images) -> npt.NDArray[np.float32]:
+        """Embeddings of images (N, h, w, 3): float32, (N, side^2), unit norm or all zero."""
+        maps = self.condition(images).mean(axis=3, dtype=np.float32)
         vectors = np.empty((len(maps), self.dimensions), np.float32)
         for row, grey in enumerate(maps):
             smooth = cv2.GaussianBlur(grey, (0, 0), self.sigma) if self.sigma else grey

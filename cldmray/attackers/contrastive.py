@@ -1,34 +1,34 @@
-"""Attackers whose contrastive encoder is trained on pairs (query, photograph) of attacker people."""
+"""Attackers whose contrastive encoder is trained on pairs (query, image) of attacker people."""
 
 from dataclasses import dataclass
 
-from cldmray.attackers.base import Query, ThroughCondition, TrainedRung
+from cldmray.attackers.base import Query, ThroughCondition, TrainedAttacker
 
 
 @dataclass(frozen=True)
-class ClearTrained(TrainedRung):
-    """Knows photographs of other people only: pairs of two photographs of one person."""
+class CleanTrained(TrainedAttacker):
+    """Knows images of other people only: pairs of two images of one person."""
 
     @property
     def name(self) -> str:
-        return self.label or "clear_trained"
+        return self.label or "clean_trained"
 
     @property
     def query(self) -> Query:
-        return "photo"
+        return "image"
 
 
 @dataclass(frozen=True)
-class EdgeProxy(ThroughCondition, TrainedRung):
+class ConditionOnly(ThroughCondition, TrainedAttacker):
     """The paper's black-box attacker: knows which condition is used, never the model's output.
 
-    Pairs of a photograph's own condition map and a photograph; probes are read through the same
+    Pairs of an image's own condition map and an image; probes are read through the same
     extractor.
     """
 
     @property
     def name(self) -> str:
-        return self.label or "edge_proxy"
+        return self.label or "condition_only"
 
     @property
     def query(self) -> Query:
@@ -36,12 +36,12 @@ class EdgeProxy(ThroughCondition, TrainedRung):
 
 
 @dataclass(frozen=True)
-class Adaptive(TrainedRung):
-    """The paper's main attacker: can query the anonymizer with photographs of other people."""
+class AdaptiveContrastive(TrainedAttacker):
+    """The paper's main attacker: can query the anonymizer with images of other people."""
 
     @property
     def name(self) -> str:
-        return self.label or "adaptive"
+        return self.label or "adaptive_contrastive"
 
     @property
     def query(self) -> Query:

@@ -5,19 +5,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
-from cldmray.attackers.base import ReadyRung
+from cldmray.arrays import Images
+from cldmray.attackers.base import TrainingFreeAttacker
 from cldmray.recognizers.base import Recognizer
 from cldmray.recognizers.sface import landmark_sface
 
 
 @dataclass(frozen=True)
-class OffTheShelf(ReadyRung):
-    """Knows nothing of the anonymizer: compares pictures and photographs by a public recognizer.
+class Pretrained(TrainingFreeAttacker):
+    """Knows nothing of the anonymizer: compares images and images by a public recognizer.
 
     Attributes:
         recognizer: embeds both sides. Its ``align`` may be ``landmarks``, which is better on clear
-            photographs, or ``fixed``, which is better on some anonymized ones whose faces the
+            images, or ``fixed``, which is better on some anonymized ones whose faces the
             detector no longer finds.
     """
 
@@ -25,7 +25,7 @@ class OffTheShelf(ReadyRung):
 
     @property
     def name(self) -> str:
-        return self.label or "off_the_shelf"
+        return self.label or "pretrained"
 
     @property
     def dimensions(self) -> int:
@@ -34,5 +34,5 @@ class OffTheShelf(ReadyRung):
     def check(self) -> None:
         self.recognizer.check()
 
-    def embed(self, pictures: Pictures) -> npt.NDArray[np.float32]:
-        return self.recognizer.embed(pictures)
+    def embed(self, images: Images) -> npt.NDArray[np.float32]:
+        return self.recognizer.embed(images)

@@ -1,7 +1,7 @@
-"""The attacker who adds up what the other rungs found, by a rule fitted on its own people.
+"""The attacker who adds up what the other attackers found, by a rule fitted on its own people.
 
-Every rung's scores of one probe are first brought to mean 0 and standard deviation 1 over the
-candidates, so that rungs of any scale can be added. The weights are those of a conditional logit:
+Every attacker's scores of one probe are first brought to mean 0 and standard deviation 1 over the
+candidates, so that attackers of any scale can be added. The weights are those of a conditional logit:
 the chance that candidate j is the person of a probe is the softmax over j of the weighted sum. They
 are fitted on attacker-validation people, whom no encoder was trained on and who are not evaluated.
 
@@ -17,19 +17,19 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from cldmray.attackers.base import Rung
+from cldmray.attackers.base import Attacker
 
 Floats = npt.NDArray[np.float64]
 LEAST = 1e-6
-"""Weight below which a rung tells nothing."""
+"""Weight below which an attacker tells nothing."""
 
 
 @dataclass(frozen=True)
-class Fusion(Rung):
-    """Adds the scores of the audit's other rungs.
+class ScoreFusion(Attacker):
+    """Adds the scores of the audit's other attackers.
 
     Attributes:
-        of: keys of the rungs that are fused; empty takes all others of the audit.
+        of: keys of the attackers that are fused; empty takes all others of the audit.
         penalty: weight of the squared weights in the fit, >= 0; it keeps the rule finite where the
             validation people are told apart without error.
         people: validation people, at least, for the fit; with fewer there is no fusion, which a
@@ -38,30 +38,30 @@ class Fusion(Rung):
 
     of: tuple[str, ...] = ()
     penalty: float = 0.01
-    people: int = 10
+    min_identities: int = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "of", tuple(self.of))
         if not self.penalty >= 0:
             raise ValueError(f"penalty: must not be negative, got {self.penalty}")
-        if self.people < 2:
-            raise ValueError(f"people: must be at least 2, got {self.people}")
+        if self.min_identities < 2:
+            raise ValueError(f"min_identities: must be at least 2, got {self.min_identities}")
 
     @property
     def name(self) -> str:
-        return self.label or "fusion"
+        return self.label or "score_fusion"
 
     @property
     def per_anonymizer(self) -> bool:
         return True
 
     @property
-    def knows_clear_faces(self) -> bool:
+    def recognizes_clean_faces(self) -> bool:
         return False
 
     def parts(self, keys: list[str]) -> list[str]:
-        """Keys of the rungs to fuse, out of those of the audit.
+        """Keys of the attackers to fuse, out of those of the audit.
 
         Raises:
             ValueError: it names one that is not there, or there are fewer than two.
@@ -76,15 +76,15 @@ class Fusion(Rung):
 
 
 def fit_weights(scores: Floats, own: npt.NDArray[np.integer], penalty: float) -> Floats:
-    """Weights of R rungs, >= 0, that make the true candidates most likely.
+    """Weights of R attackers, >= 0, that make the true candidates most likely.
 
     Args:
-        scores: normalised, of P probes against N candidates by R rungs, shape (P, N, R).
+        scores: normalised, of P probes against N candidates by R attackers, shape (P, N, R).
         own: column of each probe's true identity, shape (P,).
         penalty: see :class:`Fusion`.
 
     Returns:
-        Shape (R,). All zero where no rung tells anything.
+        Shape (R,). All zero where no attacker tells anything.
     """
     rows = np.arange(len(own))
     truth = scores[rows, own].mean(axis=0)

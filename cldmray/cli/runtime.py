@@ -65,7 +65,7 @@ def storage_note(composed: DictConfig) -> str:
     here = Path.cwd()
     named = {
         key: OmegaConf.select(composed, key, throw_on_resolution_failure=False)
-        for key in ("output", "work", "tracking.uri")
+        for key in ("output", "cache_dir", "tracking.uri")
     }
     places = named | {"tracking.uri": sqlite_path(resolve_uri(named["tracking.uri"]))}
     lost = [

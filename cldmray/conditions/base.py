@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 
 
 class Condition(ABC):
-    """Maps pictures to the maps that steer a conditioned diffusion model.
+    """Maps images to the maps that steer a conditioned diffusion model.
 
     Subclasses are frozen dataclasses whose fields are their settings, so that a condition can be
     written in YAML, hashed and sent to any worker; heavy weights load on the first call.
@@ -25,7 +25,7 @@ class Condition(ABC):
         """
 
     @abstractmethod
-    def __call__(self, images: Pictures) -> Pictures:
+    def __call__(self, images: Images) -> Images:
         """Condition maps of a batch.
 
         Args:

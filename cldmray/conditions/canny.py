@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 
 
 @dataclass(frozen=True)
 class Canny(Condition):
-    """Canny edges of the grey picture: 255 on an edge, 0 elsewhere.
+    """Canny edges of the grey image: 255 on an edge, 0 elsewhere.
 
     Source: Canny, "A Computational Approach to Edge Detection", PAMI 1986; OpenCV's
     implementation with a 3x3 Sobel and the L1 gradient norm.
@@ -35,7 +35,7 @@ class Canny(Condition):
     def name(self) -> str:
         return "canny"
 
-    def __call__(self, images: Pictures) -> Pictures:
+    def __call__(self, images: Images) -> Images:
         maps = np.empty_like(images)
         for position, image in enumerate(images):
             grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
 
@@ -36,7 +36,7 @@ class Coarse(Condition):
     def check(self) -> None:
         self.condition.check()
 
-    def __call__(self, images: Pictures) -> Pictures:
+    def __call__(self, images: Images) -> Images:
         maps = self.condition(images)
         if self.factor == 1:
             return maps

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.errors import ConfigError, MissingDependencyError
 
@@ -116,8 +116,8 @@ class ControlNetAux(Condition):
         """
         _module(DETECTORS[self.detector].module, self.detector)
 
-    def __call__(self, images: Pictures) -> Pictures:
-        """Maps of a batch, resized back to the pictures' size.
+    def __call__(self, images: Images) -> Images:
+        """Maps of a batch, resized back to the images' size.
 
         Raises:
             MissingDependencyError: controlnet-aux or something it needs is absent or broken.
@@ -163,17 +163,17 @@ def _version(package: str) -> str:
 
 def _fitted(found: Any, height: int, width: int) -> Any:
     """A detector's map (h, w) or (h, w, 1 or 3) as uint8 of shape (height, width, 3 or 1)."""
-    picture = np.clip(found, 0, 255).astype(np.uint8)
-    if picture.shape[:2] != (height, width):
-        shrinks = picture.shape[0] > height
+    image = np.clip(found, 0, 255).astype(np.uint8)
+    if image.shape[:2] != (height, width):
+        shrinks = image.shape[0] > height
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        picture = cv2.resize(picture, (width, height), interpolation=how)
-    return picture if picture.ndim == 3 else picture[..., None]
+        image = cv2.resize(image, (width, height), interpolation=how)
+    return image if image.ndim == 3 else image[..., None]
 
 
 @contextmanager
-def _numpy_random_from(image: Pictures) -> Iterator[None]:
-    """Seed NumPy's global generator by the picture: ``shuffle`` draws its noise from there."""
+def _numpy_random_from(image: Images) -> Iterator[None]:
+    """Seed NumPy's global generator by the image: ``shuffle`` draws its noise from there."""
     state = np.random.get_state()
     np.random.seed(zlib.crc32(image.tobytes()))
     try:

@@ -1,4 +1,4 @@
-"""Relative depth of a face, guessed from one picture by a small shipped network."""
+"""Relative depth of a face, guessed from one image by a small shipped network."""
 
 import functools
 import hashlib
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.errors import BadInputError
 
@@ -30,7 +30,7 @@ class Depth(Condition):
 
     It stands where diffusion models expect MiDaS or Depth Anything (Ranftl et al. 2020): the
     nearest point of the person is 255, the farthest 64, the background 0. The network was trained
-    on rendered heads with true depth; on photographs its maps are guesses of the same kind.
+    on rendered heads with true depth; on images its maps are guesses of the same kind.
 
     Attributes:
         model: ``embedded``, or a folder that ``jobs/train_depth.py`` wrote.
@@ -58,7 +58,7 @@ class Depth(Condition):
             total.update(_content(self.folder / name))
         return total.hexdigest()[:16]
 
-    def __call__(self, images: Pictures) -> Pictures:
+    def __call__(self, images: Images) -> Images:
         """See :meth:`Condition.__call__`.
 
         Raises:

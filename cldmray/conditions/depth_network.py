@@ -1,4 +1,4 @@
-"""The small network that guesses a face's depth from one picture."""
+"""The small network that guesses a face's depth from one image."""
 
 from dataclasses import dataclass
 
@@ -42,14 +42,14 @@ class DepthNetwork(nn.Module):
         )
         self.head = nn.Conv2d(widths[0], 1, 1)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Relative depth, shape (N, 1, h, w): near 1, background 0, not clipped.
 
         Args:
-            pictures: in -1..1, shape (N, 3, h, w), sides as ``DepthArchitecture.size`` demands.
+            images: in -1..1, shape (N, 3, h, w), sides as ``DepthArchitecture.size`` demands.
         """
         kept: list[Tensor] = []
-        hidden = pictures
+        hidden = images
         for level, block in enumerate(self.down):
             hidden = block(nn.functional.avg_pool2d(hidden, 2) if level else hidden)
             kept.append(hidden)

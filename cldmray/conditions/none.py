@@ -4,17 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 
 
 @dataclass(frozen=True)
 class NoCondition(Condition):
-    """Black maps, which tell nothing of the picture."""
+    """Black maps, which tell nothing of the image."""
 
     @property
     def name(self) -> str:
         return "none"
 
-    def __call__(self, images: Pictures) -> Pictures:
+    def __call__(self, images: Images) -> Images:
         return np.zeros_like(images)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 
 PERCENTILE = 99.0
@@ -14,17 +14,17 @@ PERCENTILE = 99.0
 
 @dataclass(frozen=True)
 class SoftEdge(Condition):
-    """Gradient magnitude of the blurred grey picture, scaled so that strong edges are white.
+    """Gradient magnitude of the blurred grey image, scaled so that strong edges are white.
 
     It stands where diffusion models expect HED or PiDiNet maps: graded instead of binary edges,
-    but training-free. The scale is the picture's own 99th percentile, so that dark and bright
-    photos give alike maps.
+    but training-free. The scale is the image's own 99th percentile, so that dark and bright
+    images give alike maps.
 
     Attributes:
         sigma: standard deviation of the Gaussian blur in pixels, > 0. A larger one gives a coarser
             map that tells less of the person.
         floor: gradient in grey levels a pixel, > 0, below which the percentile is not
-            trusted: a flat picture stays black instead of showing its noise.
+            trusted: a flat image stays black instead of showing its noise.
     """
 
     sigma: float = 1.0
@@ -40,7 +40,7 @@ class SoftEdge(Condition):
     def name(self) -> str:
         return "soft_edge"
 
-    def __call__(self, images: Pictures) -> Pictures:
+    def __call__(self, images: Images) -> Images:
         maps = np.empty_like(images)
         for position, image in enumerate(images):
             grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)

@@ -11,10 +11,16 @@ from cldmray.anonymizers.diffusion.settings import Diffusion
 from cldmray.config.audit import AuditConfig, refuse_dry_run
 from cldmray.config.instantiate import build, plain
 from cldmray.errors import ConfigError
-from cldmray.evaluation.ablation import coarsened, conditioned, same_pictures, scaled, started
+from cldmray.evaluation.ablation import (
+    conditioned,
+    same_images,
+    with_coarse_condition,
+    with_init_image,
+    with_scale,
+)
 from cldmray.gallery.protocols import Gallery
 
-Members = dict[str, Anonymizer | GroupAnonymizer]
+Anonymizers = dict[str, Anonymizer | GroupAnonymizer]
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class SwapSettings:
 
     Attributes:
         anonymizers: keys of settings with a condition; may be empty.
-        strengths: from the photograph, in (0, 1], at which each is started.
+        strengths: from the image, in (0, 1], at which each is started.
     """
 
     anonymizers: list[str] = field(default_factory=lambda: ["cldm_canny"])
@@ -31,18 +37,18 @@ class SwapSettings:
 
 
 @dataclass(frozen=True)
-class BoundarySettings:
+class OperatingPointSettings:
     """The grid in which the loosest setting under a target is searched.
 
     Attributes:
         anonymizer: key of the setting that is varied; None searches nothing.
         scales: factors on its control scales, >= 0.
         coarseness: pixels of the condition maps that become one, >= 1.
-        strengths: from the photograph; None takes the setting as it is.
+        strengths: from the image; None takes the setting as it is.
         target_k: a rank-1 rate of 1/k must not be exceeded.
         gallery: in which it is attacked.
         utility: what makes a setting loose.
-        pictures: that utility is measured on, at most; >= 2.
+        n_images: that utility is measured on, at most; >= 2.
     """
 
     anonymizer: str | None = "cldm_canny"
@@ -52,22 +58,24 @@ class BoundarySettings:
     target_k: int = 20
     gallery: Gallery = "source_excluded"
     utility: Literal["ssim", "edge_f1"] = "ssim"
-    pictures: int = 300
+    n_images: int = 300
 
     def __post_init__(self) -> None:
         for key in ("scales", "coarseness", "strengths"):
             if not getattr(self, key):
                 raise ValueError(f"{key}: name at least one")
-        for key in ("target_k", "pictures"):
+        for key in ("target_k", "n_images"):
             if getattr(self, key) < 2:
                 raise ValueError(f"{key}: must be at least 2, got {getattr(self, key)}")
 
-    def grid(self, setting: Diffusion) -> Iterator[Diffusion]:
+    def grid(self, anonymizer: Diffusion) -> Iterator[Diffusion]:
         """Every combination."""
         for strength in self.strengths:
             for factor in self.coarseness:
                 for scale in self.scales:
-                    yield started(coarsened(scaled(setting, scale), factor), strength)
+                    yield with_init_image(
+                        with_coarse_condition(with_scale(anonymizer, scale), factor), strength
+                    )
 
 
 @dataclass(frozen=True)
@@ -82,10 +90,13 @@ class AttributionSettings:
 
     scales: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     swap: SwapSettings = field(default_factory=SwapSettings)
-    boundary: BoundarySettings = field(default_factory=BoundarySettings)
+    operating_point: OperatingPointSettings = field(default_factory=OperatingPointSettings)
 
     def __post_init__(self) -> None:
-        for key, scales in (("scales", self.scales), ("boundary.scales", self.boundary.scales)):
+        for key, scales in (
+            ("scales", self.scales),
+            ("operating_point.scales", self.operating_point.scales),
+        ):
             if any(not scale >= 0 for scale in scales):
                 raise ValueError(f"{key}: must not be negative, got {scales}")
 
@@ -104,7 +115,7 @@ class AttributionConfig:
     audit: AuditConfig
     swapped: list[str]
     searched: list[str]
-    boundary: BoundarySettings
+    operating_point: OperatingPointSettings
 
 
 def expand(audit: AuditConfig, settings: AttributionSettings) -> AttributionConfig:
@@ -114,40 +125,42 @@ def expand(audit: AuditConfig, settings: AttributionSettings) -> AttributionConf
         ConfigError: a key names no setting with a condition, a value does not fit the setting, or
             two different settings get the same name.
     """
-    named = conditioned(audit.anonymizer)
-    members: Members = dict(audit.anonymizer)
-    for key, setting in named.items():
+    named = conditioned(audit.anonymizers)
+    anonymizers: Anonymizers = dict(audit.anonymizers)
+    for key, anonymizer in named.items():
         for scale in settings.scales:
-            _add(members, scaled(setting, scale), f"attribution.scales ({key})")
+            _add(anonymizers, with_scale(anonymizer, scale), f"attribution.scales ({key})")
     swapped = []
     for key in settings.swap.anonymizers:
         where = "attribution.swap"
-        setting = _of(named, key, f"{where}.anonymizers")
+        anonymizer = _of(named, key, f"{where}.anonymizers")
         try:
-            made = [started(setting, strength) for strength in settings.swap.strengths]
+            made = [with_init_image(anonymizer, strength) for strength in settings.swap.strengths]
         except ValueError as error:
             raise ConfigError(f"{where}.strengths: {error}") from error
         for one in made:
-            _add(members, one, f"{where}.strengths")
+            _add(anonymizers, one, f"{where}.strengths")
         swapped += [one.name for one in made]
     searched: list[str] = []
-    boundary = settings.boundary
-    if boundary.anonymizer is not None:
-        where = "attribution.boundary"
-        setting = _of(named, boundary.anonymizer, f"{where}.anonymizer")
-        if boundary.gallery not in audit.audit.galleries:
+    operating_point = settings.operating_point
+    if operating_point.anonymizer is not None:
+        where = "attribution.operating_point"
+        anonymizer = _of(named, operating_point.anonymizer, f"{where}.anonymizer")
+        if operating_point.gallery not in audit.audit.galleries:
             raise ConfigError(
-                f"{where}.gallery: {boundary.gallery} is not one of audit.galleries, "
+                f"{where}.gallery: {operating_point.gallery} is not one of audit.galleries, "
                 f"{', '.join(audit.audit.galleries)}"
             )
         try:
-            grid = list(boundary.grid(setting))
+            grid = list(operating_point.grid(anonymizer))
         except ValueError as error:
             raise ConfigError(f"{where}: {error}") from error
         for one in grid:
-            _add(members, one, where)
+            _add(anonymizers, one, where)
         searched = list(dict.fromkeys(one.name for one in grid))
-    return AttributionConfig(replace(audit, anonymizer=members), swapped, searched, boundary)
+    return AttributionConfig(
+        replace(audit, anonymizers=anonymizers), swapped, searched, operating_point
+    )
 
 
 def _of(named: dict[str, Diffusion], key: str, where: str) -> Diffusion:
@@ -157,13 +170,13 @@ def _of(named: dict[str, Diffusion], key: str, where: str) -> Diffusion:
     return named[key]
 
 
-def _add(members: Members, setting: Diffusion, where: str) -> None:
-    for member in members.values():
-        if member.name == setting.name:
-            if isinstance(member, Diffusion) and same_pictures(member, setting):
+def _add(anonymizers: Anonymizers, anonymizer: Diffusion, where: str) -> None:
+    for candidate in anonymizers.values():
+        if candidate.name == anonymizer.name:
+            if isinstance(candidate, Diffusion) and same_images(candidate, anonymizer):
                 return
-            raise ConfigError(f"{where}: two settings get the name {setting.name!r}; set labels")
-    members[setting.name] = setting
+            raise ConfigError(f"{where}: two settings get the name {anonymizer.name!r}; set labels")
+    anonymizers[anonymizer.name] = anonymizer
 
 
 def build_attribution(composed: DictConfig) -> AttributionConfig:

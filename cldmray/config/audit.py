@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 from omegaconf import DictConfig
 
 from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
-from cldmray.attackers.base import Rung, training_order
-from cldmray.attackers.score_fusion import Fusion
+from cldmray.attackers.base import Attacker, training_order
+from cldmray.attackers.score_fusion import ScoreFusion
 from cldmray.config.instantiate import build, plain
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import ConfigError
@@ -21,7 +21,7 @@ from cldmray.faces.splits import SplitConfig
 from cldmray.gallery.protocols import Gallery, Protocol
 from cldmray.tracking import TrackingConfig
 
-UtilityMeasure = Literal["ssim", "edge_f1", "faces_found", "pose", "attributes", "frechet"]
+UtilityMeasure = Literal["ssim", "edge_f1", "face_detection_rate", "pose", "attributes", "frechet"]
 
 
 @dataclass(frozen=True)
@@ -30,59 +30,59 @@ class AuditSettings:
 
     Attributes:
         title: of the report and of the MLflow run.
-        seed: of the pictures and of the confidence intervals.
-        attacker_seeds: times that every attacker is trained, each time with another seed. Rates are
+        seed: of the images and of the confidence intervals.
+        n_training_seeds: times that every attacker is trained, each time with another seed. Rates are
             the means, and ``rank_1_by_seed`` tells how far apart the trainings are.
-        attacker_draws: times that the attacker sends each of its photos through an anonymizer.
+        samples_per_image: times that the attacker sends each of its images through an anonymizer.
         protocols, galleries: which of DESIGN section 4 are measured.
         level: of the confidence intervals in tables, in (0, 1). The verdict's intervals are
             widened so that all attacks on one anonymizer hold at this level together.
         resamples: of the bootstrap.
-        max_bad_share: share of unusable files, 0..1, above which the audit stops.
-        min_clear_rank_1: rank-1 rate on clear photographs, 0..1, that the best encoder must reach
+        max_invalid_fraction: share of unusable files, 0..1, above which the audit stops.
+        min_clean_rank_1: rank-1 rate on clean images, 0..1, that the best encoder must reach
             before "no attack succeeded" counts as privacy.
         allow_trained_identities: whether people may be audited on whom an anonymizer was trained.
-        grid_pictures: example pictures in the report.
+        n_example_images: example images in the report.
         target_k: k of k-anonymity, at least 2, that a setting must support to be recommended.
         release: names of the settings that are meant to be released; None: all but controls.
         fail_on: what fails the job, as ``k<20 or leak`` (see :mod:`cldmray.evaluation.gate`); None: nothing.
-        utility: how the usefulness of pictures is measured, see :mod:`cldmray.pipelines.utility`; may be
-            empty. ``faces_found`` and ``pose`` need the extra ``recognizer``.
-        utility_pictures: photographs of evaluation people that it is measured on, at most.
+        utility: how the usefulness of images is measured, see :mod:`cldmray.pipelines.utility`; may be
+            empty. ``face_detection_rate`` and ``pose`` need the extra ``recognizer``.
+        n_utility_images: images of evaluation people that it is measured on, at most.
         attribution: whether the report says what carries the leak; see :mod:`cldmray.pipelines.attribution_study`.
-        regions: parts of the pictures, ``face`` and ``surroundings``, that attackers are tried on
+        regions: parts of the images, ``face`` and ``surroundings``, that attackers are tried on
             by themselves.
         dry_run: whether the audit ends once it has told what it would do, and at which cost.
     """
 
     title: str = "Face anonymization audit"
     seed: int = 0
-    attacker_draws: int = 1
-    attacker_seeds: int = 1
+    samples_per_image: int = 1
+    n_training_seeds: int = 1
     protocols: list[Protocol] = field(default_factory=lambda: ["full_ref", "few_ref", "single_ref"])
     galleries: list[Gallery] = field(
         default_factory=lambda: ["source_excluded", "source_included", "anonymized_only"]
     )
-    level: float = 0.95
-    resamples: int = 5000
-    max_bad_share: float = 0.1
-    min_clear_rank_1: float = 0.9
+    confidence_level: float = 0.95
+    n_bootstrap: int = 5000
+    max_invalid_fraction: float = 0.1
+    min_clean_rank_1: float = 0.9
     allow_trained_identities: bool = False
-    grid_pictures: int = 8
+    n_example_images: int = 8
     target_k: int = 20
     release: list[str] | None = None
     fail_on: str | list[str] | None = None
     utility: list[UtilityMeasure] = field(default_factory=lambda: list(get_args(UtilityMeasure)))
-    utility_pictures: int = 500
+    n_utility_images: int = 500
     attribution: bool = True
     regions: list[Region] = field(default_factory=list)
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        for key in ("seed", "grid_pictures"):
+        for key in ("seed", "n_example_images"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
-        for key in ("attacker_draws", "attacker_seeds"):
+        for key in ("samples_per_image", "n_training_seeds"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         for key in ("protocols", "galleries"):
@@ -91,15 +91,15 @@ class AuditSettings:
                 raise ValueError(f"{key}: name at least one, and none twice, got {chosen}")
         if len(set(self.utility)) < len(self.utility):
             raise ValueError(f"utility: name none twice, got {self.utility}")
-        if self.utility_pictures < 2:
-            raise ValueError(f"utility_pictures: must be at least 2, got {self.utility_pictures}")
+        if self.n_utility_images < 2:
+            raise ValueError(f"n_utility_images: must be at least 2, got {self.n_utility_images}")
         if len(set(self.regions)) < len(self.regions):
             raise ValueError(f"regions: name none twice, got {self.regions}")
-        if not 0 < self.level < 1:
-            raise ValueError(f"level: must be in (0, 1), got {self.level}")
-        if self.resamples < 100:
-            raise ValueError(f"resamples: must be at least 100, got {self.resamples}")
-        for key in ("max_bad_share", "min_clear_rank_1"):
+        if not 0 < self.confidence_level < 1:
+            raise ValueError(f"confidence_level: must be in (0, 1), got {self.confidence_level}")
+        if self.n_bootstrap < 100:
+            raise ValueError(f"n_bootstrap: must be at least 100, got {self.n_bootstrap}")
+        for key in ("max_invalid_fraction", "min_clean_rank_1"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
         if self.target_k < 2:
@@ -118,10 +118,10 @@ class AuditConfig:
     """A whole audit, checked.
 
     Attributes:
-        faces: where the photographs are.
+        faces: where the images are.
         splits: who trains and who is audited.
         anonymizer: the settings under audit, by key.
-        attack: the ladder's rungs, by key.
+        attack: the ladder's attackers, by key.
         engine, tracking: see their classes.
         audit: what is measured.
         output: folder of the report.
@@ -130,28 +130,28 @@ class AuditConfig:
 
     faces: FaceSource
     splits: SplitConfig
-    anonymizer: dict[str, Anonymizer | GroupAnonymizer]
-    attack: dict[str, Rung]
+    anonymizers: dict[str, Anonymizer | GroupAnonymizer]
+    attackers: dict[str, Attacker]
     engine: EngineConfig
     tracking: TrackingConfig
     audit: AuditSettings
     output: str
-    work: str
+    cache_dir: str
 
     def __post_init__(self) -> None:
-        _check_names("anonymizer", {key: item.name for key, item in self.anonymizer.items()})
-        _check_names("attack", {key: item.name for key, item in self.attack.items()})
+        _check_names("anonymizers", {key: item.name for key, item in self.anonymizers.items()})
+        _check_names("attackers", {key: item.name for key, item in self.attackers.items()})
         try:
-            training_order(self.attack)
+            training_order(self.attackers)
         except ValueError as error:
-            raise ValueError(f"attack.{error}") from error
-        for key, rung in self.attack.items():
-            if isinstance(rung, Fusion):
+            raise ValueError(f"attackers.{error}") from error
+        for key, attacker in self.attackers.items():
+            if isinstance(attacker, ScoreFusion):
                 try:
-                    rung.parts([other for other in self.attack if other != key])
+                    attacker.parts([other for other in self.attackers if other != key])
                 except ValueError as error:
-                    raise ValueError(f"attack.{key}.{error}") from error
-        _check_release(self.audit.release, [item.name for item in self.anonymizer.values()])
+                    raise ValueError(f"attackers.{key}.{error}") from error
+        _check_release(self.audit.release, [item.name for item in self.anonymizers.values()])
 
 
 def _check_names(kind: str, names: Mapping[str, str]) -> None:
@@ -161,7 +161,7 @@ def _check_names(kind: str, names: Mapping[str, str]) -> None:
     owners: dict[str, str] = {}
     for key, name in names.items():
         if name == ORIGINAL:
-            raise ValueError(f"{kind}.{key}: the name {name!r} means the photographs; set a label")
+            raise ValueError(f"{kind}.{key}: the name {name!r} means the images; set a label")
         if owners.setdefault(name, key) != key:
             raise ValueError(
                 f"{kind}.{key}: has the same name {name!r} as {kind}.{owners[name]}; set its label"

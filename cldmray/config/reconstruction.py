@@ -1,4 +1,4 @@
-"""The settings of an inversion: which ways back are tried, and what is searched."""
+"""The settings of an inversion: which reconstruction models are tried, and what is searched."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -7,10 +7,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cldmray.attackers.pretrained import OffTheShelf
-from cldmray.attackers.reconstruction.attacker import InversionRung
-from cldmray.attackers.reconstruction.base import Inversion
-from cldmray.attackers.reconstruction.controls import MeanFaceInversion, NearestFaceInversion
+from cldmray.attackers.pretrained import Pretrained
+from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
+from cldmray.attackers.reconstruction.base import ReconstructionModel
+from cldmray.attackers.reconstruction.controls import MeanFace, NearestTrainingFace
 from cldmray.config.audit import AuditConfig, refuse_dry_run
 from cldmray.config.instantiate import TARGET, build, plain
 from cldmray.engine.tuning import BUDGET, Candidate, SearchSettings, check_tune
@@ -21,107 +21,115 @@ from cldmray.recognizers.sface import SFace
 from cldmray.results.reconstruction import SHUFFLED
 
 RAW = "raw"
-"""Name of the attacker who lets the judge look at the anonymized pictures as they are."""
+"""Name of the attacker who lets the judge look at the anonymized images as they are."""
 
 
 @dataclass(frozen=True)
-class InversionSettings:
+class ReconstructionSettings:
     """What is inverted, and how it is judged.
 
     Attributes:
-        inverters: the ways back, by key.
-        judge: names the reconstructions; it has a part in no way back.
+        reconstruction models: the reconstruction models, by key.
+        judge: names the reconstructions; it has a part in no reconstruction.
         validator: the attacker's own recognizer, for learning curves and the search.
-        budget: queries that each way back may learn from; None: all pictures of attacker people.
+        budget: queries that each reconstruction may learn from; None: all images of attacker people.
         search: of better settings, before they are judged.
-        grid_pictures: people shown in the grid of reconstructions, >= 0.
+        n_example_images: people shown in the grid of reconstructions, >= 0.
     """
 
-    inverters: dict[str, Inversion]
-    judge: Recognizer = field(default_factory=DlibResNet)
-    validator: Recognizer = field(default_factory=SFace)
+    models: dict[str, ReconstructionModel]
+    held_out_recognizer: Recognizer = field(default_factory=DlibResNet)
+    validation_recognizer: Recognizer = field(default_factory=SFace)
     budget: int | None = None
     search: SearchSettings = field(default_factory=SearchSettings)
-    grid_pictures: int = 6
+    n_example_images: int = 6
 
     def __post_init__(self) -> None:
-        if not self.inverters:
-            raise ValueError("inverters: choose at least one")
-        for key, inverter in self.inverters.items():
-            if inverter.is_control:
-                raise ValueError(f"inverters.{key}: is a control; those are run in any case")
-        if self.grid_pictures < 0:
-            raise ValueError(f"grid_pictures: must not be negative, got {self.grid_pictures}")
-        if self.search.trials and self.search.inverter not in self.inverters:
+        if not self.models:
+            raise ValueError("models: choose at least one")
+        for key, reconstructor in self.models.items():
+            if reconstructor.is_control:
+                raise ValueError(f"models.{key}: is a control; those are run in any case")
+        if self.n_example_images < 0:
+            raise ValueError(f"n_example_images: must not be negative, got {self.n_example_images}")
+        if self.search.trials and self.search.model not in self.models:
             raise ValueError(
-                f"search.inverter: {self.search.inverter!r} is none of inverters, "
-                f"{', '.join(self.inverters)}"
+                f"search.model: {self.search.model!r} is none of models, {', '.join(self.models)}"
             )
 
     @property
-    def searched(self) -> Inversion:
-        """The inverter whose settings are varied."""
-        return self.inverters[self.search.inverter]
+    def searched(self) -> ReconstructionModel:
+        """The reconstruction model whose settings are varied."""
+        return self.models[self.search.model]
 
 
 @dataclass(frozen=True)
-class InversionConfig:
+class ReconstructionConfig:
     """A whole inversion, checked.
 
     Attributes:
-        audit: its attackers are those of :meth:`with_rungs`.
+        audit: its attackers are those of :meth:`with_attackers`.
         inversion: what is tried.
     """
 
     audit: AuditConfig
-    inversion: InversionSettings
+    reconstruction: ReconstructionSettings
 
-    def rung(self, inverter: Inversion, budget: int | None) -> InversionRung:
-        """An attacker with one inverter."""
-        settings = self.inversion
-        return InversionRung(
-            inverter, settings.judge, settings.validator, budget, label=inverter.name
+    def attacker(
+        self, reconstructor: ReconstructionModel, budget: int | None
+    ) -> ReconstructionAttacker:
+        """An attacker with one reconstruction model."""
+        settings = self.reconstruction
+        return ReconstructionAttacker(
+            reconstructor,
+            settings.held_out_recognizer,
+            settings.validation_recognizer,
+            budget,
+            label=reconstructor.name,
         )
 
     def attempts(self, best: Candidate | None) -> list[Candidate]:
-        """The ways back without their controls.
+        """The reconstruction models without their controls.
 
         Args:
             best: what a search has found.
         """
-        settings = self.inversion
-        tried = [Candidate(one, settings.budget) for one in settings.inverters.values()]
+        settings = self.reconstruction
+        tried = [Candidate(one, settings.budget) for one in settings.models.values()]
         return tried if best is None else [*tried, best]
 
     def raw(self) -> AuditConfig:
-        """The audit with one attacker, who lets the judge look at the pictures as they are."""
-        return replace(self.audit, attack={RAW: OffTheShelf(self.inversion.judge, label=RAW)})
+        """The audit with one attacker, who lets the judge look at the images as they are."""
+        return replace(
+            self.audit,
+            attackers={RAW: Pretrained(self.reconstruction.held_out_recognizer, label=RAW)},
+        )
 
-    def with_rungs(self, best: Candidate | None) -> AuditConfig:
-        """The audit with all ways back and their controls as attackers.
+    def with_attackers(self, best: Candidate | None) -> AuditConfig:
+        """The audit with all reconstruction models and their controls as attackers.
 
         Args:
             best: what a search has found.
         """
-        settings = self.inversion
-        rungs: dict[str, Any] = {}
+        settings = self.reconstruction
+        attackers: dict[str, Any] = {}
         controls = [Candidate(one, settings.budget) for one in (MEAN, NEAREST)]
-        for inverter, budget in [*self.attempts(best), *controls]:
-            rungs[inverter.name] = self.rung(inverter, budget)
-            if inverter.steps:
-                shuffled = shuffled_twin(inverter)
-                rungs[shuffled.name] = self.rung(shuffled, budget)
-        return replace(self.audit, attack=rungs)
+        for reconstructor, budget in [*self.attempts(best), *controls]:
+            attackers[reconstructor.name] = self.attacker(reconstructor, budget)
+            if reconstructor.max_steps:
+                shuffled = shuffled_twin(reconstructor)
+                attackers[shuffled.name] = self.attacker(shuffled, budget)
+        return replace(self.audit, attackers=attackers)
 
     def candidate(self, drawn: Mapping[str, Any]) -> Candidate:
         """What a trial tries; see :func:`make_candidate`."""
-        settings = self.inversion
+        settings = self.reconstruction
         return make_candidate(settings.searched, settings.budget, settings.search, drawn)
 
     @property
     def make(self) -> Any:
         """:meth:`candidate`, for workers."""
-        settings = self.inversion
+        settings = self.reconstruction
         return partial(make_candidate, settings.searched, settings.budget, settings.search)
 
     def check(self) -> None:
@@ -130,34 +138,37 @@ class InversionConfig:
         Raises:
             CldmrayError: it is not; the message begins with the key.
         """
-        settings = self.inversion
-        parts: dict[str, Any] = {f"inverters.{k}": v for k, v in settings.inverters.items()}
-        parts |= {"judge": settings.judge, "validator": settings.validator}
+        settings = self.reconstruction
+        parts: dict[str, Any] = {f"models.{k}": v for k, v in settings.models.items()}
+        parts |= {
+            "held_out_recognizer": settings.held_out_recognizer,
+            "validation_recognizer": settings.validation_recognizer,
+        }
         for key, part in parts.items():
             try:
                 part.check()
             except CldmrayError as error:
                 raise type(error)(f"inversion.{key}: {error}") from error
-        for key, inverter in settings.inverters.items():
+        for key, reconstructor in settings.models.items():
             try:
-                inverter.check_judge(settings.judge)
+                reconstructor.check_held_out_recognizer(settings.held_out_recognizer)
             except CldmrayError as error:
-                raise type(error)(f"inversion.inverters.{key}: {error}") from error
+                raise type(error)(f"reconstruction.models.{key}: {error}") from error
         if settings.search.trials:
             check_tune()
 
 
-MEAN, NEAREST = MeanFaceInversion(), NearestFaceInversion()
+MEAN, NEAREST = MeanFace(), NearestTrainingFace()
 
 
-def shuffled_twin(inverter: Inversion) -> Inversion:
-    """The control of an inverter: the same, learnt from pairs that belong to nobody."""
-    return replace(inverter, shuffled=True, label=f"{inverter.name}{SHUFFLED}")
+def shuffled_twin(reconstructor: ReconstructionModel) -> ReconstructionModel:
+    """The control of an reconstruction model: the same, learnt from pairs that belong to nobody."""
+    return replace(reconstructor, shuffled=True, label=f"{reconstructor.name}{SHUFFLED}")
 
 
-def controls_of(inverter: Inversion) -> list[str]:
-    """Names of the controls that an inverter must beat."""
-    own = [shuffled_twin(inverter).name] if inverter.steps else []
+def controls_of(reconstructor: ReconstructionModel) -> list[str]:
+    """Names of the controls that an reconstruction model must beat."""
+    own = [shuffled_twin(reconstructor).name] if reconstructor.max_steps else []
     return [MEAN.name, NEAREST.name, *own]
 
 
@@ -175,9 +186,12 @@ def settings_of(value: Any) -> Any:
 
 
 def make_candidate(
-    inverter: Inversion, budget: int | None, search: SearchSettings, drawn: Mapping[str, Any]
+    reconstructor: ReconstructionModel,
+    budget: int | None,
+    search: SearchSettings,
+    drawn: Mapping[str, Any],
 ) -> Candidate:
-    """The inverter with the values that were drawn, and its budget.
+    """The reconstruction model with the values that were drawn, and its budget.
 
     Args:
         drawn: of each dimension, as Ray Tune hands it out.
@@ -186,16 +200,18 @@ def make_candidate(
         ConfigError: a value does not fit; the message names the dimension.
     """
     values = {key: search.space[key].value(value) for key, value in drawn.items()}
-    return candidate_of(inverter, budget, values)
+    return candidate_of(reconstructor, budget, values)
 
 
-def candidate_of(inverter: Inversion, budget: int | None, values: Mapping[str, Any]) -> Candidate:
-    """The inverter with other values of some dotted settings, and of ``budget``.
+def candidate_of(
+    reconstructor: ReconstructionModel, budget: int | None, values: Mapping[str, Any]
+) -> Candidate:
+    """The reconstruction model with other values of some dotted settings, and of ``budget``.
 
     Raises:
         ConfigError: there is no such setting, or the value does not fit; the message names it.
     """
-    node = settings_of(inverter)
+    node = settings_of(reconstructor)
     for key, value in values.items():
         if key == BUDGET:
             if value is not None and (type(value) is not int or value < 1):
@@ -207,13 +223,13 @@ def candidate_of(inverter: Inversion, budget: int | None, values: Mapping[str, A
         for group in groups:
             place = place.get(group)
             if not isinstance(place, dict):
-                raise ConfigError(f"{key}: {inverter.name} has no settings {group}")
+                raise ConfigError(f"{key}: {reconstructor.name} has no settings {group}")
         place[last] = value
-    made: Inversion = build(node, Inversion, "")
+    made: ReconstructionModel = build(node, ReconstructionModel, "")
     return Candidate(made, budget)
 
 
-def check_space(settings: InversionSettings) -> None:
+def check_space(settings: ReconstructionSettings) -> None:
     """Try the extremes of every dimension.
 
     Raises:
@@ -224,30 +240,32 @@ def check_space(settings: InversionSettings) -> None:
             try:
                 candidate_of(settings.searched, settings.budget, {key: value})
             except ConfigError as error:
-                raise ConfigError(f"inversion.search.space.{key}: {error}") from error
+                raise ConfigError(f"reconstruction.search.space.{key}: {error}") from error
 
 
-def build_inversion(composed: DictConfig) -> InversionConfig:
+def build_reconstruction(composed: DictConfig) -> ReconstructionConfig:
     """Check and build a whole inversion.
 
     Raises:
         ConfigError: a key is unknown, missing or has a wrong value; the message names it.
     """
     data = plain(composed)
-    settings: InversionSettings = build(data.pop("inversion", {}), InversionSettings, "inversion")
-    data["attack"] = {RAW: settings_of(OffTheShelf(settings.judge, label=RAW))}
+    settings: ReconstructionSettings = build(
+        data.pop("reconstruction", {}), ReconstructionSettings, "reconstruction"
+    )
+    data["attack"] = {RAW: settings_of(Pretrained(settings.held_out_recognizer, label=RAW))}
     audit: AuditConfig = build(data, AuditConfig, "")
     refuse_dry_run(audit)
-    if audit.audit.attacker_seeds > 1:
+    if audit.audit.n_training_seeds > 1:
         raise ConfigError(
-            "audit.attacker_seeds: must be 1 here; give inversion.inverters another one with "
-            f"another training.seed and label instead, got {audit.audit.attacker_seeds}"
+            "audit.n_training_seeds: must be 1 here; give reconstruction.models another one with "
+            f"another training.seed and label instead, got {audit.audit.n_training_seeds}"
         )
-    config = InversionConfig(audit, settings)
+    config = ReconstructionConfig(audit, settings)
     if settings.search.trials:
         check_space(settings)
     try:
-        config.with_rungs(None)
+        config.with_attackers(None)
     except ValueError as error:
         raise ConfigError(f"inversion.{error}") from error
     return config

@@ -1,4 +1,4 @@
-"""Brings faces to the place in the picture where a recognizer was trained to see them."""
+"""Brings faces to the place in the image where a recognizer was trained to see them."""
 
 import math
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.errors import BadInputError
 
 Matrix = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ TEMPLATE = np.array(
         [70.7299, 92.2041],
     ]
 )
-"""Eyes, nose and corners of the mouth, left before right as seen, in a picture of 112x112
+"""Eyes, nose and corners of the mouth, left before right as seen, in an image of 112x112
 pixels: the landmarks of ArcFace (Deng et al. 2019), to which SFace was trained too."""
 
 
@@ -56,11 +56,11 @@ def similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> Matrix:
 
 
 def crop_matrix(crop: tuple[float, float, float, float], side: int, output: int) -> Matrix:
-    """Map from a square picture to the picture of its crop.
+    """Map from a square image to the image of its crop.
 
     Args:
-        crop: left, top, right, bottom as shares of the picture's side; they may lie outside of it.
-        side: of the picture in pixels.
+        crop: left, top, right, bottom as shares of the image's side; they may lie outside of it.
+        side: of the image in pixels.
         output: side of the result in pixels.
     """
     left, top, right, bottom = (share * side for share in crop)
@@ -73,15 +73,15 @@ def crop_matrix(crop: tuple[float, float, float, float], side: int, output: int)
     )
 
 
-def warp(picture: Pictures, matrix: Matrix, side: int) -> Pictures:
-    """The picture under an affine map; what lies beyond its edge is its reflection.
+def warp(image: Images, matrix: Matrix, side: int) -> Images:
+    """The image under an affine map; what lies beyond its edge is its reflection.
 
-    Enlarged with cubic interpolation; where the map shrinks, the picture is averaged to about the
+    Enlarged with cubic interpolation; where the map shrinks, the image is averaged to about the
     output's scale first, so that nothing aliases.
 
     Args:
-        picture: RGB, uint8, shape (h, w, 3).
-        matrix: from the picture's pixels to the output's.
+        image: RGB, uint8, shape (h, w, 3).
+        matrix: from the image's pixels to the output's.
         side: of the output in pixels.
 
     Returns:
@@ -89,13 +89,13 @@ def warp(picture: Pictures, matrix: Matrix, side: int) -> Pictures:
     """
     scale = math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
     if scale < 1:
-        height, width = (math.ceil(edge * scale) for edge in picture.shape[:2])
-        stretch = np.array([picture.shape[1] / width, picture.shape[0] / height])
-        shrunk = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        picture = np.asarray(shrunk, np.uint8)
+        height, width = (math.ceil(edge * scale) for edge in image.shape[:2])
+        stretch = np.array([image.shape[1] / width, image.shape[0] / height])
+        shrunk = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        image = np.asarray(shrunk, np.uint8)
         shift = matrix[:, :2] @ ((stretch - 1) / 2) + matrix[:, 2]
         matrix = np.column_stack([matrix[:, :2] * stretch, shift])
     warped = cv2.warpAffine(
-        picture, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+        image, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
     )
     return np.asarray(warped, np.uint8)

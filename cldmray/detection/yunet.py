@@ -1,4 +1,4 @@
-"""Finds the face in a picture: YuNet."""
+"""Finds the face in an image: YuNet."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.detection.model_files import YUNET, file_version, model_file
 
 Floats = npt.NDArray[np.float32]
 SMALLEST_SIDE = 256
-"""Pixels; smaller pictures are enlarged, since YuNet finds faces from about 10 pixels on but
+"""Pixels; smaller images are enlarged, since YuNet finds faces from about 10 pixels on but
 places their landmarks well only in larger ones."""
 OVERLAP = 0.3
 """Intersection over union above which two boxes are one face, as in OpenCV's zoo."""
@@ -20,12 +20,12 @@ CANDIDATES = 5000
 
 
 class Detection(NamedTuple):
-    """One face; positions are in pixels of the given picture, whose first pixel's centre is 0.
+    """One face; positions are in pixels of the given image, whose first pixel's centre is 0.
 
     Attributes:
-        box: left, top, width, height; it may reach beyond the picture. Shape (4,).
+        box: left, top, width, height; it may reach beyond the image. Shape (4,).
         landmarks: (x, y) of eyes, nose, corners of the mouth, left before right as seen in the
-            picture. Shape (5, 2).
+            image. Shape (5, 2).
         score: in 0..1.
     """
 
@@ -58,11 +58,11 @@ class YuNet:
         """
         return file_version(model_file(YUNET))
 
-    def detect(self, pictures: Pictures) -> list[Detection | None]:
-        """The face of highest score in each picture; None where no score reaches the threshold.
+    def detect(self, images: Images) -> list[Detection | None]:
+        """The face of highest score in each image; None where no score reaches the threshold.
 
         Args:
-            pictures: RGB, uint8, shape (N, h, w, 3), of any size; pictures whose shorter side is
+            images: RGB, uint8, shape (N, h, w, 3), of any size; images whose shorter side is
                 below 256 pixels are enlarged to it.
 
         Returns:
@@ -72,16 +72,16 @@ class YuNet:
             MissingDependencyError: the extra ``recognizer`` is not installed.
         """
         weights = str(model_file(YUNET))
-        if not len(pictures):
+        if not len(images):
             return []
-        height, width = pictures.shape[1:3]
+        height, width = images.shape[1:3]
         scale = max(1.0, SMALLEST_SIDE / min(height, width))
         size = (round(width * scale), round(height * scale))
         network = _quietly_loaded(weights, size, self.threshold)
         enlarged = np.array([size[0] / width, size[1] / height], np.float32)
         found: list[Detection | None] = []
-        for picture in pictures:
-            seen = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        for image in images:
+            seen = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             if scale > 1:
                 seen = cv2.resize(seen, size, interpolation=cv2.INTER_CUBIC)
             faces = network.detect(seen)[1]
@@ -99,7 +99,7 @@ def _best(faces: npt.NDArray[np.generic], enlarged: Floats) -> Detection:
 
 
 def _quietly_loaded(weights: str, size: tuple[int, int], threshold: float) -> cv2.FaceDetectorYN:
-    """The network for one picture size, without OpenCV 5's warning that it runs on the CPU."""
+    """The network for one image size, without OpenCV 5's warning that it runs on the CPU."""
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     try:
         return cv2.FaceDetectorYN.create(weights, "", size, threshold, OVERLAP, CANDIDATES)

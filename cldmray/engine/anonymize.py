@@ -1,6 +1,6 @@
 """Streams faces through condition tasks and a pool of anonymizer actors into a table.
 
-Anonymizers that need to see all pictures: features, a plan of groups, one surrogate a group.
+Anonymizers that need to see all images: features, a plan of groups, one surrogate a group.
 """
 
 import threading
@@ -15,20 +15,20 @@ from ray.data import Dataset
 
 from cldmray import hashing
 from cldmray.anonymizers.base import Anonymizer, Batch, GroupAnonymizer
-from cldmray.anonymizers.batching import InBatches
-from cldmray.arrays import Pictures
-from cldmray.engine.artifacts import TASK_CPUS, StageTable, write_records
+from cldmray.anonymizers.batching import BatchedRunner
+from cldmray.arrays import Images
+from cldmray.engine.artifacts import TASK_CPUS, Artifact, write_records
 from cldmray.engine.cluster import EngineConfig
 from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
     ATTACKER_VALIDATION,
-    BACKGROUND,
+    AUXILIARY,
     EVALUATION,
     FACES,
-    decode_pictures,
-    encode_picture,
-    encode_pictures,
+    decode_images,
+    encode_image,
+    encode_images,
 )
 
 SHAPE = ["height", "width"]
@@ -38,16 +38,16 @@ MAP = "condition "
 GPU_CALLS = 2
 """Calls of an actor at once: one draws while the other unpacks its block or packs one."""
 SHOWN = "condition_image"
-"""Column, where a block has one, of the pictures that the conditions are taken from."""
+"""Column, where a block has one, of the images that the conditions are taken from."""
 
 
-def raw_column(pictures: Pictures) -> pa.Array:
-    """Pictures as a binary column of raw pixels, for columns that live between two tasks only."""
-    return pa.array([picture.tobytes() for picture in pictures], pa.large_binary())
+def raw_column(images: Images) -> pa.Array:
+    """Images as a binary column of raw pixels, for columns that live between two tasks only."""
+    return pa.array([image.tobytes() for image in images], pa.large_binary())
 
 
-def raw_pictures(block: pa.Table, column: str) -> Pictures:
-    """A column of :func:`raw_column` as pictures (N, height, width, 3); N may be 0.
+def raw_images(block: pa.Table, column: str) -> Images:
+    """A column of :func:`raw_column` as images (N, height, width, 3); N may be 0.
 
     ``height`` and ``width`` of the block, the same in all rows, give the shape.
     """
@@ -61,13 +61,13 @@ def raw_pictures(block: pa.Table, column: str) -> Pictures:
 class Prepare:
     """Turns faces into what the actors need: draws, seeds, raw pixels and condition maps.
 
-    The maps are those of the pictures in the column :data:`SHOWN` where there is one. Columns that
-    faces do not have travel on with the pictures.
+    The maps are those of the images in the column :data:`SHOWN` where there is one. Columns that
+    faces do not have travel on with the images.
     """
 
     def __init__(self, anonymizer: Anonymizer, splits: Mapping[str, int], audit_seed: int) -> None:
         self.anonymizer = anonymizer
-        self.draws = dict(splits)
+        self.samples = dict(splits)
         self.audit_seed = audit_seed
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -75,28 +75,28 @@ class Prepare:
         splits: list[str] = block["split"].to_pylist()
         kept = self.anonymizer.select(ids)
         rows = [
-            (row, draw)
+            (row, sample)
             for row, split in enumerate(splits)
-            for draw in range(self.draws.get(split, 0))
+            for sample in range(self.samples.get(split, 0))
             if kept[row]
         ]
         take = [row for row, _ in rows]
-        draws = [draw for _, draw in rows]
-        seeds = [hashing.picture_seed(ids[row], draw, self.audit_seed) for row, draw in rows]
+        samples = [sample for _, sample in rows]
+        seeds = [hashing.image_seed(ids[row], sample, self.audit_seed) for row, sample in rows]
         others = [name for name in block.column_names if name not in ("image", SHOWN)]
         table = block.select(others).take(pa.array(take, pa.int64()))
         used, position = np.unique(np.array(take, np.int64), return_inverse=True)
-        photos = decode_pictures(block["image"].to_pylist())[used]
-        shown = photos
+        images = decode_images(block["image"].to_pylist())[used]
+        shown = images
         if SHOWN in block.column_names:
-            shown = decode_pictures(block[SHOWN].to_pylist())[used]
-        height, width = photos.shape[1:3]
+            shown = decode_images(block[SHOWN].to_pylist())[used]
+        height, width = images.shape[1:3]
         columns: dict[str, pa.Array] = {
-            "draw": pa.array(draws, pa.int32()),
+            "sample": pa.array(samples, pa.int32()),
             "seed": pa.array(seeds, pa.int64()),
             "height": pa.array([height] * len(rows), pa.int32()),
             "width": pa.array([width] * len(rows), pa.int32()),
-            PIXELS: raw_column(photos[position]),
+            PIXELS: raw_column(images[position]),
         }
         for name, condition in self.anonymizer.conditions.items():
             maps = condition(shown) if rows else shown
@@ -111,12 +111,12 @@ def _is_raw(column: str) -> bool:
 
 
 class AnonymizerActor:
-    """Holds one opened anonymizer, whose weights load once, and redraws blocks batch by batch.
+    """Holds one opened anonymizer, whose weights load once, and anonymizes blocks batch by batch.
 
     Calls may overlap; one of them draws at a time.
 
     Args:
-        batch_size: pictures at once; None: as many as the GPU's memory holds.
+        batch_size: images at once; None: as many as the GPU's memory holds.
         threads: of torch on the CPU.
         gpus: share of a GPU, or number of GPUs, that belongs to the actor.
     """
@@ -132,7 +132,7 @@ class AnonymizerActor:
         memory.limit(gpus)
         self.controls = list(anonymizer.conditions)
         share = gpus if 0 < gpus < 1 else 1.0
-        self.redraw = InBatches(anonymizer.open(), batch_size, share)
+        self.anonymize = BatchedRunner(anonymizer.open(), batch_size, share)
         self.drawing = threading.Lock()
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -141,52 +141,52 @@ class AnonymizerActor:
             return table.append_column(PIXELS, block[PIXELS])
         batch = self._batch(block)
         with self.drawing:
-            redrawn = self.redraw(batch)
-        return table.append_column(PIXELS, raw_column(redrawn))
+            anonymized = self.anonymize(batch)
+        return table.append_column(PIXELS, raw_column(anonymized))
 
     def _batch(self, rows: pa.Table) -> Batch:
         return Batch(
             sample_ids=rows["sample_id"].to_pylist(),
-            images=raw_pictures(rows, PIXELS),
+            images=raw_images(rows, PIXELS),
             seeds=rows["seed"].to_numpy(),
-            conditions={name: raw_pictures(rows, MAP + name) for name in self.controls},
+            conditions={name: raw_images(rows, MAP + name) for name in self.controls},
         )
 
 
 def anonymize(
-    faces: StageTable,
+    faces: Artifact,
     anonymizer: Anonymizer,
-    draws: Mapping[str, int],
+    samples: Mapping[str, int],
     audit_seed: int,
     engine: EngineConfig,
     folder: str,
 ) -> None:
-    """Write the anonymized table of a per-picture anonymizer.
+    """Write the anonymized table of a per-image anonymizer.
 
     Args:
         faces: the faces table.
-        draws: how many times each split's pictures are anonymized, each time with its own seed.
-        audit_seed: enters every picture's seed.
+        draws: how many times each split's images are anonymized, each time with its own seed.
+        audit_seed: enters every image's seed.
         folder: gets a table of schema ``records.ANONYMIZED``.
     """
-    stream = redraw_stream(
+    stream = anonymize_stream(
         faces.stream(FACES.names, engine.block_rows),
         anonymizer,
-        draws,
+        samples,
         audit_seed,
         engine,
     )
     write_records(stream, folder, ANONYMIZED)
 
 
-def redraw_stream(
+def anonymize_stream(
     faces: Dataset,
     anonymizer: Anonymizer,
-    draws: Mapping[str, int],
+    samples: Mapping[str, int],
     audit_seed: int,
     engine: EngineConfig,
 ) -> Dataset:
-    """The stream behind :func:`anonymize`: faces in, encoded anonymized pictures out.
+    """The stream behind :func:`anonymize`: faces in, encoded anonymized images out.
 
     Args:
         faces: rows of ``records.FACES``, with further columns that the result will have too; see
@@ -195,7 +195,7 @@ def redraw_stream(
     name = anonymizer.name
 
     def encode(block: pa.Table) -> pa.Table:
-        images = encode_pictures(raw_pictures(block, PIXELS))
+        images = encode_images(raw_images(block, PIXELS))
         table = block.drop_columns([*SHAPE, PIXELS]).append_column("image", images)
         return table.append_column("anonymizer", pa.array([name] * len(table), pa.string()))
 
@@ -203,9 +203,9 @@ def redraw_stream(
     gpus = resources.pop("GPU", engine.gpus_per_actor)
     blocks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
     prepared = faces.map_batches(
-        Prepare(anonymizer, draws, audit_seed).__call__, num_cpus=TASK_CPUS, **blocks
+        Prepare(anonymizer, samples, audit_seed).__call__, num_cpus=TASK_CPUS, **blocks
     )
-    redrawn = prepared.map_batches(
+    anonymized = prepared.map_batches(
         AnonymizerActor,
         fn_constructor_args=(anonymizer, engine.batch_size, engine.threads, gpus),
         compute=engine.pool(GPU_CALLS if gpus else None),
@@ -213,36 +213,36 @@ def redraw_stream(
         num_gpus=gpus or None,
         resources=resources or None,
         batch_format="pyarrow",
-        batch_size=engine.rows_a_call(gpus),
+        batch_size=engine.rows_per_call(gpus),
     )
-    return redrawn.map_batches(encode, num_cpus=TASK_CPUS, **blocks)
+    return anonymized.map_batches(encode, num_cpus=TASK_CPUS, **blocks)
 
 
-def evaluation_draws(attacker_draws: int, background: bool = False) -> dict[str, int]:
+def samples_per_split(samples_per_image: int, auxiliary: bool = False) -> dict[str, int]:
     """Draws per split: the attacker may query often, or not at all; the others exist once.
 
     Args:
-        attacker_draws: draws of each of the attacker's photos; its validation photos get one.
-        background: whether the attacker learns from background people too.
+        samples_per_image: draws of each of the attacker's images; its validation images get one.
+        background: whether the attacker learns from auxiliary people too.
     """
-    queried = min(attacker_draws, 1)
-    draws = {EVALUATION: 1, ATTACKER: attacker_draws, ATTACKER_VALIDATION: queried}
-    return {**draws, BACKGROUND: attacker_draws} if background else draws
+    queried = min(samples_per_image, 1)
+    samples = {EVALUATION: 1, ATTACKER: samples_per_image, ATTACKER_VALIDATION: queried}
+    return {**samples, AUXILIARY: samples_per_image} if auxiliary else samples
 
 
 def anonymize_groups(
-    faces: StageTable,
+    faces: Artifact,
     anonymizer: GroupAnonymizer,
-    draws: Mapping[str, int],
+    samples: Mapping[str, int],
     engine: EngineConfig,
     folder: str,
 ) -> None:
     """Write the anonymized table of a group anonymizer: features, plan, one surrogate a group.
 
-    Evaluation people are never grouped with the attacker's; each picture is published once,
+    Evaluation people are never grouped with the attacker's; each image is published once,
     whatever ``draws`` says.
     """
-    used = [split for split, count in draws.items() if count]
+    used = [split for split, count in samples.items() if count]
     groups = ray.put(plan_groups(faces, anonymizer, used, engine))
     name = anonymizer.name
 
@@ -254,12 +254,12 @@ def anonymize_groups(
 
     def merge(group: pa.Table) -> pa.Table:
         ordered = group.sort_by("sample_id")
-        surrogate = encode_picture(anonymizer.merge(decode_pictures(ordered["image"].to_pylist())))
+        surrogate = encode_image(anonymizer.merge(decode_images(ordered["image"].to_pylist())))
         table = ordered.select(["sample_id", "identity", "split"])
         size = len(table)
         for column, value, kind in (
             ("anonymizer", name, pa.string()),
-            ("draw", 0, pa.int32()),
+            ("sample", 0, pa.int32()),
             ("seed", 0, pa.int64()),
             ("image", surrogate, pa.binary()),
         ):
@@ -276,12 +276,12 @@ def anonymize_groups(
 
 
 def plan_groups(
-    faces: StageTable, anonymizer: GroupAnonymizer, used: list[str], engine: EngineConfig
+    faces: Artifact, anonymizer: GroupAnonymizer, used: list[str], engine: EngineConfig
 ) -> dict[str, str]:
     """Group label of every sample of the used splits; the attacker's splits are one pool."""
 
     def features(block: pa.Table) -> pa.Table:
-        found = anonymizer.features(decode_pictures(block["image"].to_pylist()))
+        found = anonymizer.features(decode_images(block["image"].to_pylist()))
         table = block.select(["sample_id", "identity", "split"])
         return table.append_column("features", pa.array(list(found), pa.list_(pa.float32())))
 
@@ -290,13 +290,13 @@ def plan_groups(
     )
     rows = sorted(stream.iter_rows(), key=lambda row: row["sample_id"])
     labels: dict[str, str] = {}
-    for pool in ([EVALUATION], [ATTACKER, ATTACKER_VALIDATION, BACKGROUND]):
-        members = [row for row in rows if row["split"] in pool and row["split"] in used]
-        if not members:
+    for pool in ([EVALUATION], [ATTACKER, ATTACKER_VALIDATION, AUXILIARY]):
+        anonymizers = [row for row in rows if row["split"] in pool and row["split"] in used]
+        if not anonymizers:
             continue
-        ids = [row["sample_id"] for row in members]
-        people = [row["identity"] for row in members]
-        plan = anonymizer.plan(ids, people, np.stack([row["features"] for row in members]))
+        ids = [row["sample_id"] for row in anonymizers]
+        identities = [row["identity"] for row in anonymizers]
+        plan = anonymizer.plan(ids, identities, np.stack([row["features"] for row in anonymizers]))
         found = (f"{pool[0]} {group}" for group in plan)
         labels.update(zip(ids, found, strict=True))
     return labels

@@ -9,7 +9,7 @@ else, so a task that was retried or killed leaves no row twice and none half-wri
 Files are named after their content and cut where the stage before cut its own, so that a table is
 the same, byte by byte, however many actors wrote it, in whatever order, and whoever was killed.
 
-A few rows out of large tables, without reading the pictures of all others.
+A few rows out of large tables, without reading the images of all others.
 """
 
 import hashlib
@@ -85,7 +85,7 @@ MANIFEST = "manifest.json"
 REJECTED_FILE = "rejected.parquet"
 TASK_CPUS = 0.5
 """Logical CPUs of a data task; below 1, so that it runs beside actors on a small machine."""
-SORTED_BY = ("sample_id", "draw", "view")
+SORTED_BY = ("sample_id", "sample", "view")
 LEAST_BLOCKS, LEAST_ROWS = 16, 32
 """Small tables are cut into that many blocks, unless blocks had fewer rows than that."""
 
@@ -117,7 +117,7 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class StageTable:
+class Artifact:
     """A committed table: its folder, manifest and key (hash of what produced it)."""
 
     folder: str
@@ -133,7 +133,7 @@ class StageTable:
     def stream(self, columns: list[str], block_rows: int) -> Dataset:
         """The table as a Ray Data stream; blocks come in no fixed order.
 
-        Where blocks are cut depends on the table and on ``block_rows`` alone: a picture's last
+        Where blocks are cut depends on the table and on ``block_rows`` alone: an image's last
         bits may depend on its neighbours in a batch.
 
         Args:
@@ -324,7 +324,7 @@ def chosen_rows(uri: str, columns: Sequence[str], samples: pa.Array) -> pa.Table
     return storage.read_table(uri, list(columns)).filter(here)
 
 
-def chosen_table(table: StageTable, columns: Sequence[str], samples: Sequence[str]) -> pa.Table:
+def chosen_table(table: Artifact, columns: Sequence[str], samples: Sequence[str]) -> pa.Table:
     """Rows of some samples of a table, sorted by sample id."""
     wanted = pa.array(samples, pa.string())
     parts = [chosen_rows(uri, columns, wanted) for uri in table.uris]

@@ -1,4 +1,4 @@
-"""Gathers an attacker's training and validation pictures from the stages' tables.
+"""Gathers an attacker's training and validation images from the stages' tables.
 
 Ray Train fits one attacker's encoder on pairs of attacker people.
 """
@@ -17,8 +17,8 @@ from ray.train import Checkpoint
 from safetensors.torch import load, load_file, save_file
 
 from cldmray import storage
-from cldmray.arrays import Pictures, channels_last
-from cldmray.attackers.base import TrainedRung
+from cldmray.arrays import Images, channels_last
+from cldmray.attackers.base import TrainedAttacker
 from cldmray.attackers.nn.backbones import synchronised
 from cldmray.attackers.nn.encoder import SMALL, EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.objectives import objective
@@ -29,93 +29,97 @@ from cldmray.attackers.nn.training import (
     starting_encoder,
     training_steps,
 )
-from cldmray.engine.artifacts import Manifest, StageTable, commit
+from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.training import attacker_trainer, last_checkpoint
 from cldmray.errors import BadInputError, CldmrayError, ConfigError
-from cldmray.faces.records import ATTACKER_VALIDATION, decode_pictures, embedding_matrix
+from cldmray.faces.records import ATTACKER_VALIDATION, decode_images, embedding_matrix
 from cldmray.recognizers.base import Embeddings
 
-Gathered = tuple[Pictures, Index, Index, Pictures, Index]
+Gathered = tuple[Images, Index, Index, Images, Index]
 
 
 def pair_set(
-    rung: TrainedRung,
-    faces: StageTable,
-    anonymized: StageTable | None,
-    taught: StageTable | None = None,
+    attacker: TrainedAttacker,
+    faces: Artifact,
+    anonymized: Artifact | None,
+    teacher_embeddings: Artifact | None = None,
 ) -> PairSet:
-    """Training pairs of a rung, over the people of its training splits only.
+    """Training pairs of an attacker, over the people of its training splits only.
 
     Args:
         faces: the faces table.
-        anonymized: the anonymizer's table, for rungs that learn from it.
-        taught: the teacher's embeddings of the photos, for rungs that have one.
+        anonymized: the anonymizer's table, for attackers that learn from it.
+        taught: the teacher's embeddings of the images, for attackers that have one.
 
     Raises:
-        BadInputError: there are no pictures of attacker people, or of fewer than two; or the
+        BadInputError: there are no images of attacker people, or of fewer than two; or the
             teacher has not embedded a photo.
     """
-    gathered, targets = _gather(rung, rung.training_splits, faces, anonymized, taught)
-    return PairSet(*gathered, rung.query == "photo", targets)
+    gathered, targets = _gather(
+        attacker, attacker.training_splits, faces, anonymized, teacher_embeddings
+    )
+    return PairSet(*gathered, attacker.query == "image", targets)
 
 
 def validation_set(
-    rung: TrainedRung,
-    faces: StageTable,
-    anonymized: StageTable | None,
-    taught: StageTable | None = None,
+    attacker: TrainedAttacker,
+    faces: Artifact,
+    anonymized: Artifact | None,
+    teacher_embeddings: Artifact | None = None,
 ) -> Validation:
-    """Validation queries and gallery of a rung, over the validation people only."""
-    gathered, targets = _gather(rung, (ATTACKER_VALIDATION,), faces, anonymized, taught)
+    """Validation queries and gallery of an attacker, over the validation people only."""
+    gathered, targets = _gather(
+        attacker, (ATTACKER_VALIDATION,), faces, anonymized, teacher_embeddings
+    )
     return Validation(*gathered, targets)
 
 
 def _gather(
-    rung: TrainedRung,
+    attacker: TrainedAttacker,
     splits: tuple[str, ...],
-    faces: StageTable,
-    anonymized: StageTable | None,
-    taught: StageTable | None,
+    faces: Artifact,
+    anonymized: Artifact | None,
+    teacher_embeddings: Artifact | None,
 ) -> tuple[Gathered, Embeddings | None]:
-    photos = _rows(faces, splits)
-    if not photos.num_rows:
+    originals = _rows(faces, splits)
+    if not originals.num_rows:
         raise BadInputError(
-            f"{rung.name}: no pictures of {splits[0]} people; see splits.attacker, "
-            "splits.background_share and splits.validation_share"
+            f"{attacker.name}: no images of {splits[0]} people; see splits.attacker, "
+            "splits.auxiliary_fraction and splits.validation_fraction"
         )
-    samples = photos["sample_id"].to_pylist()
-    pictures = decode_pictures(photos["image"].to_pylist())
-    _, codes = np.unique(np.asarray(photos["identity"].to_pylist()), return_inverse=True)
-    people = codes.astype(np.int64)
-    targets = None if taught is None else _vectors_of(taught, samples)
-    if rung.query != "anonymized":
-        queries = pictures if rung.probe_condition is None else rung.probe_condition(pictures)
-        return (queries, people, np.arange(len(people)), pictures, people), targets
+    samples = originals["sample_id"].to_pylist()
+    images = decode_images(originals["image"].to_pylist())
+    _, codes = np.unique(np.asarray(originals["identity"].to_pylist()), return_inverse=True)
+    identities = codes.astype(np.int64)
+    targets = None if teacher_embeddings is None else _vectors_of(teacher_embeddings, samples)
+    if attacker.query != "anonymized":
+        queries = images if attacker.probe_condition is None else attacker.probe_condition(images)
+        return (queries, identities, np.arange(len(identities)), images, identities), targets
     if anonymized is None:
-        raise BadInputError(f"{rung.name}: learns from anonymized pictures, but was given none")
+        raise BadInputError(f"{attacker.name}: learns from anonymized images, but was given none")
     table = _rows(anonymized, splits)
     if not table.num_rows:
-        raise BadInputError(f"{rung.name}: no anonymized pictures of {splits[0]} people")
+        raise BadInputError(f"{attacker.name}: no anonymized images of {splits[0]} people")
     row_of = {sample: row for row, sample in enumerate(samples)}
     source = np.array([row_of[sample] for sample in table["sample_id"].to_pylist()], np.int64)
-    queries = decode_pictures(table["image"].to_pylist())
-    if rung.probe_condition is not None:
-        queries = rung.probe_condition(queries)
-    return (queries, people[source], source, pictures, people), targets
+    queries = decode_images(table["image"].to_pylist())
+    if attacker.probe_condition is not None:
+        queries = attacker.probe_condition(queries)
+    return (queries, identities[source], source, images, identities), targets
 
 
-def _rows(table: StageTable, splits: tuple[str, ...]) -> pa.Table:
+def _rows(table: Artifact, splits: tuple[str, ...]) -> pa.Table:
     return pa.concat_tables([table.read(split=split) for split in splits])
 
 
-def _vectors_of(embeddings: StageTable, samples: list[str]) -> Embeddings:
+def _vectors_of(embeddings: Artifact, samples: list[str]) -> Embeddings:
     """The embeddings of the given samples, in their order."""
     table = embeddings.read()
     row_of = {sample: row for row, sample in enumerate(table["sample_id"].to_pylist())}
     absent = [sample for sample in samples if sample not in row_of]
     if absent:
-        raise BadInputError(f"the teacher has not embedded {len(absent)} photos, as {absent[0]}")
+        raise BadInputError(f"the teacher has not embedded {len(absent)} images, as {absent[0]}")
     return embedding_matrix(table)[[row_of[sample] for sample in samples]]
 
 
@@ -146,16 +150,16 @@ def train_worker(config: dict[str, Any]) -> None:
     goal = objective(pairs, training, workers)
     first, curve = _restore(encoder, optimizer)
     losses: list[float] = []
-    steps = training_steps(
-        goal, wrapped, optimizer, device, first, rank, workers, training.cache_chunk
+    max_steps = training_steps(
+        goal, wrapped, optimizer, device, first, rank, workers, training.micro_batch_size
     )
-    for done, loss in enumerate(steps, first + 1):
+    for done, loss in enumerate(max_steps, first + 1):
         losses.append(loss)
-        if done % training.validate_every == 0 or done == training.steps:
+        if done % training.validate_every == 0 or done == training.max_steps:
             point = {"step": done, "loss": _mean_over_workers(losses, workers, device)}
             encoder.eval()
             point["validation_rank_1"] = validation.rank_1(
-                lambda pictures: _shared_embeddings(encoder, pictures, str(device), rank, workers)
+                lambda images: _shared_embeddings(encoder, images, str(device), rank, workers)
             )
             encoder.train()
             losses.clear()
@@ -171,13 +175,13 @@ def _mean_over_workers(losses: list[float], workers: int, device: torch.device) 
 
 
 def _shared_embeddings(
-    encoder: FaceEncoder, pictures: Pictures, device: str, rank: int, workers: int
+    encoder: FaceEncoder, images: Images, device: str, rank: int, workers: int
 ) -> Embeddings:
-    """Embeddings of all pictures, of which every worker computes a share."""
-    if workers == 1 or len(pictures) < workers:
-        return embed(encoder, pictures, device=device)
-    count = len(pictures)
-    own = pictures[rank * count // workers : (rank + 1) * count // workers]
+    """Embeddings of all images, of which every worker computes a share."""
+    if workers == 1 or len(images) < workers:
+        return embed(encoder, images, device=device)
+    count = len(images)
+    own = images[rank * count // workers : (rank + 1) * count // workers]
     shares: list[Any] = [None] * workers
     torch.distributed.all_gather_object(shares, embed(encoder, own, device=device))
     return np.concatenate(shares)
@@ -212,14 +216,14 @@ def _report(
         ray.train.report(point, checkpoint=checkpoint)
 
 
-def check_training(rung: TrainedRung, engine: EngineConfig) -> None:
+def check_training(attacker: TrainedAttacker, engine: EngineConfig) -> None:
     """Refuse batch normalisation on several workers that cannot share its statistics.
 
     Raises:
         ConfigError: they have no GPUs; the message names the key.
     """
     if (
-        rung.encoder.norm == "batch"
+        attacker.encoder.norm == "batch"
         and engine.most_train_workers > 1
         and not engine.gpus_per_train_worker
     ):
@@ -230,10 +234,10 @@ def check_training(rung: TrainedRung, engine: EngineConfig) -> None:
 
 
 def fit_encoder(
-    rung: TrainedRung,
+    attacker: TrainedAttacker,
     pairs: PairSet,
     validation: Validation,
-    start: StageTable | None,
+    start: Artifact | None,
     engine: EngineConfig,
     folder: str,
 ) -> None:
@@ -249,22 +253,22 @@ def fit_encoder(
         BadInputError: the attacker people are too few for the training workers.
         CldmrayError: see :func:`check_training` and :func:`check_converged`.
     """
-    check_training(rung, engine)
-    objective(pairs, rung.training, engine.most_train_workers)
-    weights = None if start is None else load_encoder(start, rung.encoder).state_dict()
+    check_training(attacker, engine)
+    objective(pairs, attacker.training, engine.most_train_workers)
+    weights = None if start is None else load_encoder(start, attacker.encoder).state_dict()
     config = {
-        "training": rung.training,
-        "encoder": rung.encoder,
+        "training": attacker.training,
+        "encoder": attacker.encoder,
         "threads": engine.threads,
         "pairs": ray.put(pairs),
         "validation": ray.put(validation),
         "start": None if weights is None else ray.put(weights),
     }
     trainer = attacker_trainer(train_worker, config, engine, folder)
-    with last_checkpoint(trainer, rung.name) as local:
+    with last_checkpoint(trainer, attacker.name) as local:
         trained = (local / WEIGHTS).read_bytes()
         state = torch.load(local / "state.pt", map_location="cpu", weights_only=True)
-    check_converged(rung.name, state["curve"])
+    check_converged(attacker.name, state["curve"])
     storage.write_bytes(storage.join(folder, WEIGHTS), trained)
     curve = pa.Table.from_pylist(state["curve"])
     storage.write_table(storage.join(folder, CURVE), curve)
@@ -275,23 +279,23 @@ def check_converged(name: str, curve: list[dict[str, float]]) -> None:
     """Refuse an encoder whose loss became infinite or not a number.
 
     Raises:
-        CldmrayError: it did; the message names the rung and what to change.
+        CldmrayError: it did; the message names the attacker and what to change.
     """
     if not all(math.isfinite(point["loss"]) for point in curve):
         raise CldmrayError(
             f"{name}: the training diverged; lower its training.learning_rate, or raise its "
-            "training.warmup or training.temperature"
+            "training.warmup_steps or training.temperature"
         )
 
 
-def load_encoder(stage: StageTable, config: EncoderConfig) -> FaceEncoder:
+def load_encoder(stage: Artifact, config: EncoderConfig) -> FaceEncoder:
     """The trained encoder of a stage; ``config`` is the one it was trained with."""
     encoder = FaceEncoder(config, pretrained=False)
     encoder.load_state_dict(load(storage.read_bytes(storage.join(stage.folder, WEIGHTS))))
     return channels_last(encoder).eval()
 
 
-def learning_curve(stage: StageTable) -> list[dict[str, float]]:
+def learning_curve(stage: Artifact) -> list[dict[str, float]]:
     """Points ``step``, ``loss`` and ``validation_rank_1`` of a trained encoder."""
     rows: list[dict[str, float]] = storage.read_table(storage.join(stage.folder, CURVE)).to_pylist()
     return rows

@@ -40,10 +40,10 @@ class EngineConfig:
         cpus_per_actor: logical CPUs of one pool actor; below 1 so that data tasks always find room.
         gpus_per_actor: GPUs of one pool actor; 0 runs on the CPU.
         threads: torch threads of one actor on the CPU.
-        batch_size: pictures that an actor redraws or embeds at once. None: an anonymizer on a GPU
-            redraws as many as its memory holds, and everything else takes
+        batch_size: images that an actor anonymizes or embeds at once. None: an anonymizer on a GPU
+            anonymizes as many as its memory holds, and everything else takes
             :data:`~cldmray.anonymizers.batching.DEFAULT_BATCH`.
-        block_rows: pictures in one block of the stream and in one Parquet file at most.
+        block_rows: images in one block of the stream and in one Parquet file at most.
         train_workers: data-parallel workers of every training, or the fewest.
         max_train_workers: most workers of a training, which takes as many as the cluster has room
             for, and starts again from its last checkpoint where that changes; None keeps
@@ -125,10 +125,10 @@ class EngineConfig:
 
     @property
     def embedded_at_once(self) -> int:
-        """Pictures that an actor embeds or rebuilds at once."""
+        """Images that an actor embeds or rebuilds at once."""
         return self.batch_size or DEFAULT_BATCH
 
-    def rows_a_call(self, gpus: float) -> int | None:
+    def rows_per_call(self, gpus: float) -> int | None:
         """Rows that an actor gets at once: blocks as they are, or with GPUs whole batches.
 
         Ray Data refuses an open batch size where an actor asks for a GPU. Smaller blocks are then

@@ -1,4 +1,4 @@
-"""What one picture costs an anonymizer, measured on a few before the work starts."""
+"""What one image costs an anonymizer, measured on a few before the work starts."""
 
 import time
 from collections.abc import Sequence
@@ -8,29 +8,29 @@ import pyarrow as pa
 import ray
 
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.engine.anonymize import PIXELS, AnonymizerActor, Prepare, raw_pictures
+from cldmray.engine.anonymize import PIXELS, AnonymizerActor, Prepare, raw_images
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.failures import own_errors
+from cldmray.engine.failures import reraise_worker_errors
 from cldmray.faces.base import FaceSource
-from cldmray.faces.decode import BadPicture, decode
-from cldmray.faces.records import EVALUATION, FACES, encode_picture, encode_pictures
+from cldmray.faces.decode import InvalidImageError, decode
+from cldmray.faces.records import EVALUATION, FACES, encode_image, encode_images
 
-PICTURES = 32
-"""Photographs that are tried at most, and no more than one batch."""
+IMAGES = 32
+"""Images that are tried at most, and no more than one batch."""
 SECONDS = 3.0
-"""For which an anonymizer is tried after its first picture."""
+"""For which an anonymizer is tried after its first image."""
 
 
 class Cost(NamedTuple):
-    """Of one picture: seconds of one actor's processor or GPU, and encoded bytes."""
+    """Of one image: seconds of one actor's processor or GPU, and encoded bytes."""
 
     seconds: float
     size: float
 
 
 Tried = tuple[Cost | None, Cost | None]
-"""Of reading a photograph and of redrawing it; None for what could not be tried: no photograph is
-usable, or the anonymizer has no picture of any."""
+"""Of reading an image and of redrawing it; None for what could not be tried: no image is
+usable, or the anonymizer has no image of any."""
 
 
 def calibrate(
@@ -41,11 +41,11 @@ def calibrate(
 ) -> list[Tried]:
     """Costs of each anonymizer, in a worker like the stage's own, which ends afterwards.
 
-    Loading the model and the first picture, which is slower than others, are not counted.
+    Loading the model and the first image, which is slower than others, are not counted.
 
     Args:
-        source: of the photographs.
-        listing: of the photographs, schema ``records.LISTING``; the first few are tried.
+        source: of the images.
+        listing: of the images, schema ``records.LISTING``; the first few are tried.
 
     Raises:
         CldmrayError: an anonymizer cannot be opened.
@@ -55,7 +55,7 @@ def calibrate(
         others = dict(one.resources)
         gpus = others.pop("GPU", engine.gpus_per_actor)
         alike.setdefault((gpus, tuple(sorted(others.items()))), []).append(place)
-    few = listing.slice(0, min(PICTURES, engine.embedded_at_once)).combine_chunks()
+    few = listing.slice(0, min(IMAGES, engine.embedded_at_once)).combine_chunks()
     found: dict[int, Tried] = {}
     for (gpus, resources), places in alike.items():
         worker = ray.remote(max_calls=1, max_retries=0)(_tried).options(
@@ -64,7 +64,7 @@ def calibrate(
             resources=dict(resources) or None,
         )
         chosen = [anonymizers[place] for place in places]
-        with own_errors():
+        with reraise_worker_errors():
             told = ray.get(worker.remote(source, chosen, few, engine, gpus > 0))
         found.update(zip(places, told, strict=True))
     return [found[place] for place in range(len(anonymizers))]
@@ -77,19 +77,19 @@ def _tried(
     engine: EngineConfig,
     on_gpu: bool,
 ) -> list[Tried]:
-    started = time.process_time()
+    with_init_image = time.process_time()
     rows = []
     contents = source.read(listing["location"].to_pylist())
     for sample, content in zip(listing["sample_id"].to_pylist(), contents, strict=True):
         try:
-            image = encode_picture(decode(content, source.crop, source.size))
-        except BadPicture:
+            image = encode_image(decode(content, source.crop, source.size))
+        except InvalidImageError:
             continue
         rows.append({"sample_id": sample, "identity": "", "split": EVALUATION, "image": image})
     if not rows:
         return [(None, None) for _ in anonymizers]
     size = sum(len(row["image"]) for row in rows) / len(rows)
-    reading = Cost((time.process_time() - started) / len(rows), size)
+    reading = Cost((time.process_time() - with_init_image) / len(rows), size)
     return [(reading, _redrawing(one, rows, engine, on_gpu)) for one in anonymizers]
 
 
@@ -103,13 +103,13 @@ def _redrawing(
     actor = AnonymizerActor(anonymizer, engine.batch_size, engine.threads)
     clock = time.perf_counter if on_gpu else time.process_time
 
-    def redraw(part: list[dict[str, Any]]) -> Cost:
+    def anonymize(part: list[dict[str, Any]]) -> Cost:
         begun = clock()
         block = pa.Table.from_pylist(part, FACES)
-        encoded = encode_pictures(raw_pictures(actor(prepare(block)), PIXELS))
+        encoded = encode_images(raw_images(actor(prepare(block)), PIXELS))
         sizes = [len(content.as_buffer()) for content in encoded]
         return Cost((clock() - begun) / len(part), sum(sizes) / len(part))
 
-    first = redraw(kept[:1])
+    first = anonymize(kept[:1])
     count = min(len(kept), int(SECONDS / max(first.seconds, 1e-6)))
-    return redraw(kept[:count]) if count > 1 else first
+    return anonymize(kept[:count]) if count > 1 else first

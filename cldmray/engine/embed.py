@@ -1,4 +1,4 @@
-"""Streams pictures through a pool of encoder actors into an embeddings table."""
+"""Streams images through a pool of encoder actors into an embeddings table."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,83 +8,83 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.arrays import Pictures
-from cldmray.attackers.base import EmbeddingRung, ReadyRung, TrainedRung
-from cldmray.engine.artifacts import TASK_CPUS, StageTable, write_records
+from cldmray.arrays import Images
+from cldmray.attackers.base import EmbeddingAttacker, TrainedAttacker, TrainingFreeAttacker
+from cldmray.engine.artifacts import TASK_CPUS, Artifact, write_records
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     EVALUATION,
     ORIGINAL,
-    decode_pictures,
+    decode_images,
     embeddings_schema,
-    encode_pictures,
+    encode_images,
 )
 from cldmray.faces.regions import Region, keep_region
 
 
 def region_view(view: str, region: Region) -> str:
-    """Name of the view that shows one region of an anonymizer's pictures."""
+    """Name of the view that shows one region of an anonymizer's images."""
     return f"{view} region={region}"
 
 
 class EmbedActor:
-    """Holds what a rung embeds with; originals are read as they are, other views as it reads them.
+    """Holds what an attacker embeds with; originals are read as they are, other views as it reads them.
 
     Args:
-        encoder: trained encoder of a :class:`~cldmray.attackers.base.TrainedRung`, else None.
+        encoder: trained encoder of a :class:`~cldmray.attackers.base.TrainedAttacker`, else None.
     """
 
     def __init__(
-        self, rung: EmbeddingRung, encoder: StageTable | None, engine: EngineConfig
+        self, attacker: EmbeddingAttacker, encoder: Artifact | None, engine: EngineConfig
     ) -> None:
         import torch
 
         torch.set_num_threads(engine.threads)
-        self.rung = rung
-        self.embed = _embedder(rung, encoder, engine)
+        self.attacker = attacker
+        self.embed = _embedder(attacker, encoder, engine)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         table = block.select(["sample_id", "identity", "view"])
-        pictures = decode_pictures(block["image"].to_pylist())
-        condition = self.rung.probe_condition
-        if condition is not None and len(pictures):
+        images = decode_images(block["image"].to_pylist())
+        condition = self.attacker.probe_condition
+        if condition is not None and len(images):
             probes = np.array([view != ORIGINAL for view in block["view"].to_pylist()])
             if probes.any():
-                pictures[probes] = condition(pictures[probes])
-        dimensions = self.rung.dimensions
+                images[probes] = condition(images[probes])
+        dimensions = self.attacker.dimensions
         vectors = np.zeros((0, dimensions), np.float32)
-        if len(pictures):
-            vectors = self.embed(pictures)
+        if len(images):
+            vectors = self.embed(images)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dimensions)
         return table.append_column("embedding", column)
 
 
 def _embedder(
-    rung: EmbeddingRung, encoder: StageTable | None, engine: EngineConfig
-) -> Callable[[Pictures], npt.NDArray[np.float32]]:
-    if isinstance(rung, ReadyRung):
-        return rung.embed
-    if not isinstance(rung, TrainedRung) or encoder is None:
-        raise ValueError(f"{rung.name} embeds with a trained encoder, but was given none")
+    attacker: EmbeddingAttacker, encoder: Artifact | None, engine: EngineConfig
+) -> Callable[[Images], npt.NDArray[np.float32]]:
+    if isinstance(attacker, TrainingFreeAttacker):
+        return attacker.embed
+    if not isinstance(attacker, TrainedAttacker) or encoder is None:
+        raise ValueError(f"{attacker.name} embeds with a trained encoder, but was given none")
     from cldmray.attackers.nn.encoder import embed
     from cldmray.engine.attacker_training import load_encoder
 
     device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
-    network = load_encoder(encoder, rung.encoder).to(device)
-    return lambda pictures: embed(network, pictures, engine.embedded_at_once, device)
+    network = load_encoder(encoder, attacker.encoder).to(device)
+    return lambda images: embed(network, images, engine.embedded_at_once, device)
 
 
 def with_regions(whole: pa.Table, regions: Sequence[Region]) -> pa.Table:
-    """Rows of pictures, and after them the same rows once for each region."""
+    """Rows of images, and after them the same rows once for each region."""
     if not regions or not whole.num_rows:
         return whole
-    pictures = decode_pictures(whole["image"].to_pylist())
+    images = decode_images(whole["image"].to_pylist())
     tables = [whole]
     for region in regions:
         table = whole
         for name, column in (
-            ("image", encode_pictures(keep_region(pictures, region))),
+            ("image", encode_images(keep_region(images, region))),
             ("view", pa.array([region_view(v, region) for v in whole["view"].to_pylist()])),
         ):
             place = whole.schema.get_field_index(name)
@@ -94,25 +94,25 @@ def with_regions(whole: pa.Table, regions: Sequence[Region]) -> pa.Table:
 
 
 def embed_views(
-    rung: EmbeddingRung,
-    encoder: StageTable | None,
-    faces: StageTable | None,
-    anonymized: Sequence[StageTable],
+    attacker: EmbeddingAttacker,
+    encoder: Artifact | None,
+    faces: Artifact | None,
+    anonymized: Sequence[Artifact],
     engine: EngineConfig,
     folder: str,
     splits: Sequence[str] = (EVALUATION,),
     regions: Sequence[Region] = (),
 ) -> None:
-    """Write embeddings of photographs and of anonymized pictures, by one rung.
+    """Write embeddings of images and of anonymized images, by one attacker.
 
     Args:
-        encoder: trained encoder of the rung; None where it needs none.
-        faces: embedded as the view ``original``; None leaves photographs out.
+        encoder: trained encoder of the attacker; None where it needs none.
+        faces: embedded as the view ``original``; None leaves images out.
         anonymized: each embedded as the view of its anonymizer's name.
         folder: gets a table of :func:`cldmray.faces.records.embeddings_schema`.
-        splits: whose pictures are embedded.
-        regions: each adds a view :func:`region_view` of every anonymizer's pictures, in which the
-            rest is masked. A rung that reads probes through a condition sees the mask's border.
+        splits: whose images are embedded.
+        regions: each adds a view :func:`region_view` of every anonymizer's images, in which the
+            rest is masked. An attacker that reads probes through a condition sees the mask's border.
 
     Raises:
         BadInputError: there is nothing to embed.
@@ -126,26 +126,26 @@ def embed_views(
         table = chosen(block)
         return table.append_column("view", pa.array([ORIGINAL] * len(table), pa.string()))
 
-    def redrawn(block: pa.Table) -> pa.Table:
+    def anonymized_rows(block: pa.Table) -> pa.Table:
         whole = chosen(block).rename_columns({"anonymizer": "view"}).select([*columns, "view"])
         return with_regions(whole, regions)
 
     tasks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": TASK_CPUS}
     rows = engine.block_rows
     views = [table.stream([*columns, "anonymizer"], rows) for table in anonymized]
-    parts = [view.map_batches(redrawn, **tasks) for view in views]
+    parts = [view.map_batches(anonymized_rows, **tasks) for view in views]
     if faces is not None:
         parts.insert(0, faces.stream(columns, rows).map_batches(original, **tasks))
     if not parts:
-        raise BadInputError(f"{rung.name}: was given no pictures to embed")
+        raise BadInputError(f"{attacker.name}: was given no images to embed")
     stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
     embedded = stream.map_batches(
         EmbedActor,
-        fn_constructor_args=(rung, encoder, engine),
+        fn_constructor_args=(attacker, encoder, engine),
         batch_format="pyarrow",
-        batch_size=engine.rows_a_call(engine.gpus_per_actor),
+        batch_size=engine.rows_per_call(engine.gpus_per_actor),
         compute=engine.pool(),
         num_cpus=engine.cpus_per_actor,
         num_gpus=engine.gpus_per_actor or None,
     )
-    write_records(embedded, folder, embeddings_schema(rung.dimensions))
+    write_records(embedded, folder, embeddings_schema(attacker.dimensions))

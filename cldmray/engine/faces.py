@@ -1,6 +1,6 @@
 """Ray Data streams that start at a face source or a Parquet table.
 
-The first stage: photographs from a source, decoded and cropped, into the faces table.
+The first stage: images from a source, decoded and cropped, into the faces table.
 """
 
 from typing import Any
@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.engine.artifacts import TASK_CPUS, write_records
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError
 from cldmray.faces.base import FaceSource
-from cldmray.faces.decode import BadPicture, decode
-from cldmray.faces.records import FACES, decode_pictures, encode_picture
+from cldmray.faces.decode import InvalidImageError, decode
+from cldmray.faces.records import FACES, decode_images, encode_image
 from cldmray.faces.splits import SplitConfig, split_listing
 
 
@@ -27,7 +27,7 @@ def blocks(table: pa.Table, rows: int) -> list[pa.Table]:
 
 
 def read_faces(source: FaceSource, listing: pa.Table, block_rows: int) -> Dataset:
-    """Stream the listed samples as decoded, cropped, re-encoded pictures.
+    """Stream the listed samples as decoded, cropped, re-encoded images.
 
     Args:
         source: where the samples are.
@@ -45,9 +45,9 @@ def read_faces(source: FaceSource, listing: pa.Table, block_rows: int) -> Datase
         reasons: list[str] = []
         for content in source.read(locations):
             try:
-                images.append(encode_picture(decode(content, source.crop, source.size)))
+                images.append(encode_image(decode(content, source.crop, source.size)))
                 reasons.append("")
-            except BadPicture as error:
+            except InvalidImageError as error:
                 images.append(b"")
                 reasons.append(str(error))
         table = block.select(["sample_id", "identity", "split", "location"])
@@ -60,14 +60,14 @@ def read_faces(source: FaceSource, listing: pa.Table, block_rows: int) -> Datase
 
 def load_split(
     source: FaceSource, splits: SplitConfig, split: str, block_rows: int = 256
-) -> tuple[Pictures, list[str]]:
+) -> tuple[Images, list[str]]:
     """Decode one split into memory, in order of sample id; bad files are left out.
 
     Returns:
-        Pictures (N, size, size, 3) and their identities.
+        Images (N, size, size, 3) and their identities.
 
     Raises:
-        BadInputError: the split has no usable picture.
+        BadInputError: the split has no usable image.
     """
     listing = source.listing()
     assigned = split_listing(listing, splits)
@@ -79,20 +79,20 @@ def load_split(
     return _load(source, listing, block_rows)
 
 
-def load_all(source: FaceSource, block_rows: int = 256) -> tuple[Pictures, list[str]]:
-    """Decode every photo of a source into memory; see :func:`load_split`."""
+def load_all(source: FaceSource, block_rows: int = 256) -> tuple[Images, list[str]]:
+    """Decode every image of a source into memory; see :func:`load_split`."""
     listing = source.listing()
     column = pa.array([""] * listing.num_rows, pa.string())
     return _load(source, listing.append_column("split", column), block_rows)
 
 
-def _load(source: FaceSource, listing: pa.Table, block_rows: int) -> tuple[Pictures, list[str]]:
+def _load(source: FaceSource, listing: pa.Table, block_rows: int) -> tuple[Images, list[str]]:
     stream = read_faces(source, listing, block_rows)
     rows: list[dict[str, Any]] = [row for row in stream.iter_rows() if not row["reason"]]
     if not rows:
-        raise BadInputError(f"{source.name}: none of {listing.num_rows} files is a usable picture")
+        raise BadInputError(f"{source.name}: none of {listing.num_rows} files is a usable image")
     rows.sort(key=lambda row: row["sample_id"])
-    return decode_pictures(row["image"] for row in rows), [row["identity"] for row in rows]
+    return decode_images(row["image"] for row in rows), [row["identity"] for row in rows]
 
 
 def load_faces(source: FaceSource, listing: pa.Table, engine: EngineConfig, folder: str) -> None:
@@ -106,5 +106,5 @@ def load_faces(source: FaceSource, listing: pa.Table, engine: EngineConfig, fold
         BadInputError: the listing is empty.
     """
     if not listing.num_rows:
-        raise BadInputError(f"{source.name}: no photos of people to evaluate or to learn from")
+        raise BadInputError(f"{source.name}: no images of people to evaluate or to learn from")
     write_records(read_faces(source, listing, engine.block_rows), folder, FACES)

@@ -23,7 +23,7 @@ SYSTEM = re.compile(r"^OSError: \[Errno (\d+)\] (.+)$", re.MULTILINE)
 
 
 @contextmanager
-def own_errors() -> Iterator[None]:
+def reraise_worker_errors() -> Iterator[None]:
     """Raise cldmray's own error where a worker's traceback ends in one.
 
     Ray hands on an exception of a data task, an actor or a training worker as text inside one of
@@ -54,7 +54,7 @@ def own_errors() -> Iterator[None]:
         raise
 
 
-def through_losses(work: Callable[[], None], announce: Callable[[str], None]) -> None:
+def retry_on_node_failure(work: Callable[[], None], announce: Callable[[str], None]) -> None:
     """Do the work, and again where the cluster lost something that Ray cannot bring back.
 
     Ray repeats tasks, restarts actors and computes lost blocks again by itself. What remains are

@@ -1,4 +1,4 @@
-"""Streams anonymized pictures through actors that rebuild photographs, which a judge embeds."""
+"""Streams anonymized images through actors that rebuild images, which a judge embeds."""
 
 from collections.abc import Sequence
 
@@ -6,24 +6,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.attackers.reconstruction.attacker import InversionRung
+from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.attackers.reconstruction.validation import embed_guesses
-from cldmray.engine.artifacts import TASK_CPUS, StageTable, write_records
+from cldmray.engine.artifacts import TASK_CPUS, Artifact, write_records
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import with_regions
-from cldmray.engine.reconstruction_training import fitted_inverter
+from cldmray.engine.reconstruction_training import fitted_reconstructor
 from cldmray.errors import BadInputError
-from cldmray.faces.records import EVALUATION, decode_pictures, embeddings_schema, encode_picture
+from cldmray.faces.records import EVALUATION, decode_images, embeddings_schema, encode_image
 from cldmray.faces.regions import Region
-from cldmray.hashing import picture_seed
+from cldmray.hashing import image_seed
 
-COLUMNS = ["sample_id", "identity", "split", "draw", "image", "anonymizer"]
+COLUMNS = ["sample_id", "identity", "split", "sample", "image", "anonymizer"]
 
 
 def reconstructions_schema(dimensions: int) -> pa.Schema:
-    """That of the embeddings table, and beside it the encoded ``guesses``, one list a picture.
+    """That of the embeddings table, and beside it the encoded ``guesses``, one list an image.
 
-    ``view`` is the name of the setting whose pictures were rebuilt; ``embedding`` is the mean of
+    ``view`` is the name of the setting whose images were rebuilt; ``embedding`` is the mean of
     the guesses' embeddings, of unit norm.
     """
     return embeddings_schema(dimensions).append(
@@ -31,35 +31,35 @@ def reconstructions_schema(dimensions: int) -> pa.Schema:
     )
 
 
-def reconstruction_seed(sample: str, draw: int, audit_seed: int) -> int:
-    """Random seed of one picture's reconstruction, in [0, 2**63), never that of the picture itself.
+def reconstruction_seed(sample_id: str, sample: int, audit_seed: int) -> int:
+    """Random seed of one image's reconstruction, in [0, 2**63), never that of the image itself.
 
-    The attacker does not know the noise with which the anonymizer has drawn the picture.
+    The attacker does not know the noise with which the anonymizer has drawn the image.
     """
-    return picture_seed(f"reconstruction of {sample}", draw, audit_seed)
+    return image_seed(f"reconstruction of {sample_id}", sample, audit_seed)
 
 
 class ReconstructActor:
-    """Holds an inverter and its judge.
+    """Holds an reconstruction model and its judge.
 
     Args:
-        rung: whose inverter it is.
-        fitted: stage of :func:`cldmray.engine.reconstruction_training.fit_inverter`.
+        attacker: whose reconstruction model it is.
+        fitted: stage of :func:`cldmray.engine.reconstruction_training.fit_reconstructor`.
         seed: of the audit.
         engine: threads, batch size, and whether there is a GPU.
     """
 
     def __init__(
-        self, rung: InversionRung, fitted: StageTable, seed: int, engine: EngineConfig
+        self, attacker: ReconstructionAttacker, fitted: Artifact, seed: int, engine: EngineConfig
     ) -> None:
         import torch
 
         torch.set_num_threads(engine.threads)
         device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
-        self.rung = rung
-        self.inverter = fitted_inverter(fitted, rung.inverter, device)
-        if self.inverter.network is not None:
-            self.inverter.network.eval()
+        self.attacker = attacker
+        self.reconstructor = fitted_reconstructor(fitted, attacker.model, device)
+        if self.reconstructor.network is not None:
+            self.reconstructor.network.eval()
         self.seed = seed
         self.batch_size = engine.embedded_at_once
 
@@ -72,47 +72,47 @@ class ReconstructActor:
 
     def _rebuilt(self, block: pa.Table) -> pa.Table:
         table = block.select(["sample_id", "identity", "view"])
-        vectors = np.zeros((0, self.rung.dimensions), np.float32)
+        vectors = np.zeros((0, self.attacker.dimensions), np.float32)
         guesses: list[list[bytes]] = []
         if block.num_rows:
-            keys = zip(block["sample_id"].to_pylist(), block["draw"].to_pylist(), strict=True)
+            keys = zip(block["sample_id"].to_pylist(), block["sample"].to_pylist(), strict=True)
             seeds = np.array([reconstruction_seed(*key, self.seed) for key in keys], np.int64)
-            pictures = decode_pictures(block["image"].to_pylist())
-            rebuilt = self.inverter.reconstruct(pictures, seeds)
-            vectors = embed_guesses(self.rung.judge, rebuilt)
-            guesses = [[encode_picture(guess) for guess in row] for row in rebuilt]
+            images = decode_images(block["image"].to_pylist())
+            rebuilt = self.reconstructor.reconstruct(images, seeds)
+            vectors = embed_guesses(self.attacker.held_out_recognizer, rebuilt)
+            guesses = [[encode_image(guess) for guess in row] for row in rebuilt]
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         table = table.append_column("embedding", column)
         return table.append_column("guesses", pa.array(guesses, pa.list_(pa.binary())))
 
 
 def reconstruct(
-    rung: InversionRung,
-    fitted: StageTable,
-    anonymized: Sequence[StageTable],
+    attacker: ReconstructionAttacker,
+    fitted: Artifact,
+    anonymized: Sequence[Artifact],
     seed: int,
     engine: EngineConfig,
     folder: str,
     splits: Sequence[str] = (EVALUATION,),
     regions: Sequence[Region] = (),
 ) -> None:
-    """Rebuild the anonymized pictures of the people of some splits, and embed what comes out.
+    """Rebuild the anonymized images of the people of some splits, and embed what comes out.
 
     Args:
-        rung: whose inverter and judge are used.
-        fitted: its inverter's stage.
+        attacker: whose reconstruction model and judge are used.
+        fitted: its reconstruction model's stage.
         anonymized: tables of schema ``records.ANONYMIZED``.
-        seed: of the audit; a picture's own comes from it, the sample and the draw.
+        seed: of the audit; an image's own comes from it, the sample and the draw.
         folder: gets a table of :func:`reconstructions_schema`.
-        splits: whose pictures are rebuilt.
-        regions: each adds a view :func:`cldmray.engine.embed.region_view` of pictures in which the
+        splits: whose images are rebuilt.
+        regions: each adds a view :func:`cldmray.engine.embed.region_view` of images in which the
             rest is masked before they are rebuilt.
 
     Raises:
         BadInputError: there is nothing to rebuild.
     """
     if not anonymized:
-        raise BadInputError(f"{rung.name}: was given no pictures to rebuild")
+        raise BadInputError(f"{attacker.name}: was given no images to rebuild")
 
     def chosen(block: pa.Table) -> pa.Table:
         rows = block.filter(pc.is_in(block["split"], pa.array(list(splits), pa.string())))
@@ -128,11 +128,11 @@ def reconstruct(
     stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
     rebuilt = stream.map_batches(
         ReconstructActor,
-        fn_constructor_args=(rung, fitted, seed, engine),
+        fn_constructor_args=(attacker, fitted, seed, engine),
         batch_format="pyarrow",
-        batch_size=engine.rows_a_call(engine.gpus_per_actor),
+        batch_size=engine.rows_per_call(engine.gpus_per_actor),
         compute=engine.pool(),
         num_cpus=engine.cpus_per_actor,
         num_gpus=engine.gpus_per_actor or None,
     )
-    write_records(rebuilt, folder, reconstructions_schema(rung.dimensions))
+    write_records(rebuilt, folder, reconstructions_schema(attacker.dimensions))

@@ -1,10 +1,10 @@
-"""Gathers what an inverter learns from, and is validated on, out of the stages' tables.
+"""Gathers what an reconstruction model learns from, and is validated on, out of the stages' tables.
 
-The training of one inverter, point by point of its learning curve; it can go on from a folder.
+The training of one reconstruction model, point by point of its learning curve; it can go on from a folder.
 
 Ray Train's workers and Ray Tune's trials run the same loop.
 
-Ray fits one inverter on what the anonymizer gave back for attacker people's photographs.
+Ray fits one reconstruction model on what the anonymizer gave back for attacker people's images.
 """
 
 import math
@@ -25,78 +25,82 @@ from torch import nn
 
 from cldmray import storage
 from cldmray.attackers.nn.training import optimizer_of, training_steps
-from cldmray.attackers.reconstruction.base import Inversion, Inverter, TrainedInversion
-from cldmray.attackers.reconstruction.pairs import InversionPairs, within_budget
-from cldmray.attackers.reconstruction.training import InversionGoal, load_inverter
+from cldmray.attackers.reconstruction.base import (
+    ReconstructionModel,
+    Reconstructor,
+    TrainedReconstructionModel,
+)
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs, within_budget
+from cldmray.attackers.reconstruction.training import ReconstructionObjective, load_reconstructor
 from cldmray.attackers.reconstruction.validation import validation_point
-from cldmray.engine.artifacts import Manifest, StageTable, commit
+from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.training import attacker_trainer, last_checkpoint
 from cldmray.errors import BadInputError, CldmrayError
-from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, decode_pictures
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, decode_images
 from cldmray.recognizers.base import Recognizer
 
 
 @dataclass(frozen=True)
 class Queried:
-    """Pairs, and the sample behind each anonymized picture.
+    """Pairs, and the sample behind each anonymized image.
 
     Attributes:
         pairs: of the people of one split.
-        samples: ``sample_id`` of each anonymized picture.
+        samples: ``sample_id`` of each anonymized image.
     """
 
-    pairs: InversionPairs
+    pairs: ReconstructionPairs
     samples: list[str]
 
-    def within(self, budget: int | None) -> InversionPairs:
+    def within(self, budget: int | None) -> ReconstructionPairs:
         """The pairs that so many queries buy; see :func:`within_budget`."""
         return self.pairs.rows(within_budget(self.samples, budget))
 
 
-def queried(faces: StageTable, anonymized: StageTable, split: str) -> Queried:
-    """All photographs of a split's people, and all anonymized pictures of theirs.
+def queried(faces: Artifact, anonymized: Artifact, split: str) -> Queried:
+    """All images of a split's people, and all anonymized images of theirs.
 
     Args:
         split: ``ATTACKER`` to learn from, ``ATTACKER_VALIDATION`` to validate on.
 
     Raises:
-        BadInputError: there are no photographs, or no anonymized pictures, of such people.
+        BadInputError: there are no images, or no anonymized images, of such people.
     """
     if split not in (ATTACKER, ATTACKER_VALIDATION):
-        raise ValueError(f"an inverter may not learn from {split} people")
-    photos = faces.read(split=split)
+        raise ValueError(f"an reconstruction model may not learn from {split} people")
+    originals = faces.read(split=split)
     table = anonymized.read(split=split)
-    if not photos.num_rows or not table.num_rows:
-        what = "anonymized pictures" if photos.num_rows else "photographs"
+    if not originals.num_rows or not table.num_rows:
+        what = "anonymized images" if originals.num_rows else "photographs"
         raise BadInputError(
             f"inversion: no {what} of {split} people; see splits.attacker, "
-            "splits.background_share and splits.validation_share"
+            "splits.auxiliary_fraction and splits.validation_fraction"
         )
-    samples = photos["sample_id"].to_pylist()
-    _, codes = np.unique(np.asarray(photos["identity"].to_pylist()), return_inverse=True)
-    people = codes.astype(np.int64)
+    samples = originals["sample_id"].to_pylist()
+    _, codes = np.unique(np.asarray(originals["identity"].to_pylist()), return_inverse=True)
+    identities = codes.astype(np.int64)
     row_of = {sample: row for row, sample in enumerate(samples)}
     sent = table["sample_id"].to_pylist()
     source = np.array([row_of[sample] for sample in sent], np.int64)
-    pairs = InversionPairs(
-        decode_pictures(table["image"].to_pylist()),
-        people[source],
+    pairs = ReconstructionPairs(
+        decode_images(table["image"].to_pylist()),
+        identities[source],
         source,
-        decode_pictures(photos["image"].to_pylist()),
-        people,
+        decode_images(originals["image"].to_pylist()),
+        identities,
     )
     return Queried(pairs, sent)
 
 
-WEIGHTS = "inverter.safetensors"
+WEIGHTS = "reconstruction_model.safetensors"
 STATE = "state.pt"
 Point = dict[str, float]
 """``step``, ``loss`` (NaN where nothing is trained), ``validation_rank_1``, ``validation_cosine``,
 ``validation_margin``, ``validation_difference`` (see :func:`validation_point`) and ``queries``."""
 
 
-class InversionLoop:
+class ReconstructionLoop:
     """One worker's part of a training.
 
     Args:
@@ -109,42 +113,44 @@ class InversionLoop:
         wrap: puts the network into DistributedDataParallel.
 
     Attributes:
-        inverter: as far as it has learnt.
+        reconstruction model: as far as it has learnt.
         curve: points so far.
 
     Raises:
-        CldmrayError: see :meth:`Inverter.learn` and :class:`InversionGoal`.
+        CldmrayError: see :meth:`Reconstructor.learn` and :class:`ReconstructionObjective`.
     """
 
     def __init__(
         self,
-        inversion: Inversion,
-        pairs: InversionPairs,
-        validation: InversionPairs | None,
-        validator: Recognizer,
+        reconstruction: ReconstructionModel,
+        pairs: ReconstructionPairs,
+        validation: ReconstructionPairs | None,
+        validation_recognizer: Recognizer,
         device: str = "cpu",
         rank: int = 0,
         workers: int = 1,
         wrap: Callable[[nn.Module], nn.Module] | None = None,
     ) -> None:
-        self.inversion = inversion
+        self.reconstruction = reconstruction
         self.validation = validation
-        self.validator = validator
+        self.validation_recognizer = validation_recognizer
         self.device = torch.device(device)
         self.rank, self.workers = rank, workers
-        learnt = inversion.training_pairs(pairs)
+        learnt = reconstruction.training_pairs(pairs)
         self.queries = learnt.queries
-        self.inverter: Inverter = inversion.build(device)
-        self.inverter.learn(learnt)
+        self.reconstructor: Reconstructor = reconstruction.build(device)
+        self.reconstructor.learn(learnt)
         self.curve: list[Point] = []
-        self.goal: InversionGoal | None = None
+        self.goal: ReconstructionObjective | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.called: nn.Module | None = None
-        network = self.inverter.network
-        if network is not None and isinstance(inversion, TrainedInversion):
+        network = self.reconstructor.network
+        if network is not None and isinstance(reconstruction, TrainedReconstructionModel):
             self.called = network if wrap is None else wrap(network)
-            self.goal = InversionGoal(self.inverter, learnt, inversion.training, workers)
-            self.optimizer = optimizer_of(self.called, inversion.training)
+            self.goal = ReconstructionObjective(
+                self.reconstructor, learnt, reconstruction.training, workers
+            )
+            self.optimizer = optimizer_of(self.called, reconstruction.training)
 
     def points(self, mean: Callable[[list[float]], float] | None = None) -> Iterator[Point]:
         """Train, and give each point of the curve when it is reached; it is in ``curve`` then.
@@ -159,22 +165,24 @@ class InversionLoop:
         training = self.goal.training
         first = int(self.curve[-1]["step"]) if self.curve else 0
         losses: list[float] = []
-        steps = training_steps(
+        max_steps = training_steps(
             self.goal, self.called, self.optimizer, self.device, first, self.rank, self.workers
         )
-        for done, loss in enumerate(steps, first + 1):
+        for done, loss in enumerate(max_steps, first + 1):
             losses.append(loss)
-            if done % training.validate_every == 0 or done == training.steps:
+            if done % training.validate_every == 0 or done == training.max_steps:
                 yield self._point(done, (mean or _mean)(losses))
                 losses = []
 
     def _point(self, step: int, loss: float) -> Point:
         point = {"step": float(step), "loss": loss, "queries": float(self.queries)}
         if self.validation is not None:
-            network = self.inverter.network
+            network = self.reconstructor.network
             if network is not None:
                 network.eval()
-            found = validation_point(self.inverter, self.validation, self.validator)
+            found = validation_point(
+                self.reconstructor, self.validation, self.validation_recognizer
+            )
             if network is not None:
                 network.train()
             point |= {f"validation_{name}": value for name, value in found.items()}
@@ -183,13 +191,13 @@ class InversionLoop:
 
     def save(self, folder: str | Path) -> None:
         """Write all that going on needs."""
-        save_file(self.inverter.state(), Path(folder, WEIGHTS))
+        save_file(self.reconstructor.state(), Path(folder, WEIGHTS))
         optimizer = {} if self.optimizer is None else self.optimizer.state_dict()
         torch.save({"optimizer": optimizer, "curve": self.curve}, Path(folder, STATE))
 
     def restore(self, folder: str | Path) -> None:
         """Go on from what :meth:`save` has written."""
-        self.inverter.load_state(load_file(Path(folder, WEIGHTS)))
+        self.reconstructor.load_state(load_file(Path(folder, WEIGHTS)))
         state = saved_state(folder)
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -201,34 +209,34 @@ def _mean(losses: list[float]) -> float:
 
 
 def saved_state(folder: str | Path) -> dict[str, Any]:
-    """``optimizer`` and ``curve`` of a folder that :meth:`InversionLoop.save` has written."""
+    """``optimizer`` and ``curve`` of a folder that :meth:`ReconstructionLoop.save` has written."""
     state: dict[str, Any] = torch.load(Path(folder, STATE), map_location="cpu", weights_only=True)
     return state
 
 
 def check_converged(name: str, curve: list[Point]) -> None:
-    """Refuse an inverter whose loss became infinite or not a number.
+    """Refuse an reconstruction model whose loss became infinite or not a number.
 
     Raises:
-        CldmrayError: it did; the message names the inverter and what to change.
+        CldmrayError: it did; the message names the reconstruction model and what to change.
     """
     if any(point["step"] and not math.isfinite(point["loss"]) for point in curve):
         raise CldmrayError(
             f"{name}: the training diverged; lower its training.learning_rate or raise its "
-            "training.warmup"
+            "training.warmup_steps"
         )
 
 
-def check_validation(pairs: InversionPairs) -> None:
+def check_validation(pairs: ReconstructionPairs) -> None:
     """Refuse validation people of whom nobody can be named.
 
     Raises:
-        BadInputError: nobody has a second photograph, so that ``validation_rank_1`` says nothing.
+        BadInputError: nobody has a second image, so that ``validation_rank_1`` says nothing.
     """
-    people = pairs.photo_people.tolist()
-    if len(set(people)) == len(people):
+    identities = pairs.original_identities.tolist()
+    if len(set(identities)) == len(identities):
         raise BadInputError(
-            "inversion: no validation person has two photographs; see splits.validation_share"
+            "inversion: no validation person has two images; see splits.validation_fraction"
         )
 
 
@@ -236,12 +244,12 @@ CURVE = "curve.parquet"
 
 
 class Learning(NamedTuple):
-    """What an inverter is, learns from and is validated on."""
+    """What an reconstruction model is, learns from and is validated on."""
 
-    inversion: Inversion
-    pairs: InversionPairs
-    validation: InversionPairs
-    validator: Recognizer
+    reconstruction: ReconstructionModel
+    pairs: ReconstructionPairs
+    validation: ReconstructionPairs
+    validation_recognizer: Recognizer
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -253,11 +261,11 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, workers = int(context.get_world_rank()), int(context.get_world_size())
     device = get_device()
-    loop = InversionLoop(
-        learning.inversion,
+    loop = ReconstructionLoop(
+        learning.reconstruction,
         learning.pairs,
         learning.validation if rank == 0 else None,
-        learning.validator,
+        learning.validation_recognizer,
         str(device),
         rank,
         workers,
@@ -284,9 +292,9 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 def learn_at_once(learning: Learning, folder: str, threads: int) -> list[Point]:
-    """Ray task: an inverter without a network learns; its file is written, its curve returned."""
+    """Ray task: an reconstruction model without a network learns; its file is written, its curve returned."""
     torch.set_num_threads(threads)
-    loop = InversionLoop(*learning)
+    loop = ReconstructionLoop(*learning)
     list(loop.points())
     with TemporaryDirectory() as local:
         loop.save(local)
@@ -294,15 +302,15 @@ def learn_at_once(learning: Learning, folder: str, threads: int) -> list[Point]:
     return loop.curve
 
 
-def fit_inverter(
-    inversion: Inversion,
-    pairs: InversionPairs,
-    validation: InversionPairs,
-    validator: Recognizer,
+def fit_reconstructor(
+    reconstruction: ReconstructionModel,
+    pairs: ReconstructionPairs,
+    validation: ReconstructionPairs,
+    validation_recognizer: Recognizer,
     engine: EngineConfig,
     folder: str,
 ) -> None:
-    """Let one inverter learn and commit it with its learning curve to a stage folder.
+    """Let one reconstruction model learn and commit it with its learning curve to a stage folder.
 
     A training that was cut short, worker or driver, goes on from the folder's last checkpoint.
 
@@ -311,24 +319,24 @@ def fit_inverter(
             itself.
         validation: pairs of other people of the attacker.
         validator: embeds them.
-        folder: gets ``inverter.safetensors``, ``curve.parquet`` and Ray Train's checkpoints.
+        folder: gets ``reconstruction model.safetensors``, ``curve.parquet`` and Ray Train's checkpoints.
 
     Raises:
         BadInputError: the pairs are too few for the training workers.
         CldmrayError: the training diverged.
     """
-    learning = Learning(inversion, pairs, validation, validator)
-    if not inversion.steps:
+    learning = Learning(reconstruction, pairs, validation, validation_recognizer)
+    if not reconstruction.max_steps:
         task = ray.remote(num_cpus=engine.cpus_per_actor, max_retries=3)(learn_at_once)
         curve: list[Point] = ray.get(task.remote(learning, folder, engine.threads))
     else:
         if pairs.queries < engine.most_train_workers:
             raise BadInputError(
-                f"{inversion.name}: {pairs.queries} anonymized pictures are too few for "
+                f"{reconstruction.name}: {pairs.queries} anonymized images are too few for "
                 f"{engine.most_train_workers} training workers; raise the query budget"
             )
         curve = _train(learning, engine, folder)
-    check_converged(inversion.name, curve)
+    check_converged(reconstruction.name, curve)
     table = pa.Table.from_pylist(curve)
     storage.write_table(storage.join(folder, CURVE), table)
     commit(folder, Manifest({CURVE: table.num_rows}))
@@ -337,18 +345,20 @@ def fit_inverter(
 def _train(learning: Learning, engine: EngineConfig, folder: str) -> list[Point]:
     config = {"learning": ray.put(learning), "threads": engine.threads}
     trainer = attacker_trainer(train_worker, config, engine, folder)
-    with last_checkpoint(trainer, learning.inversion.name) as local:
+    with last_checkpoint(trainer, learning.reconstruction.name) as local:
         storage.write_bytes(storage.join(folder, WEIGHTS), (local / WEIGHTS).read_bytes())
         curve: list[Point] = saved_state(local)["curve"]
     return curve
 
 
-def fitted_inverter(stage: StageTable, inversion: Inversion, device: str = "cpu") -> Inverter:
-    """The inverter of a stage; ``inversion`` are the settings with which it learnt."""
-    return load_inverter(inversion, storage.join(stage.folder, WEIGHTS), device)
+def fitted_reconstructor(
+    stage: Artifact, reconstruction: ReconstructionModel, device: str = "cpu"
+) -> Reconstructor:
+    """The reconstruction model of a stage; ``inversion`` are the settings with which it learnt."""
+    return load_reconstructor(reconstruction, storage.join(stage.folder, WEIGHTS), device)
 
 
-def inversion_curve(stage: StageTable) -> list[Point]:
-    """The learning curve of a stage's inverter."""
+def reconstruction_curve(stage: Artifact) -> list[Point]:
+    """The learning curve of a stage's reconstruction model."""
     rows: list[Point] = storage.read_table(storage.join(stage.folder, CURVE)).to_pylist()
     return rows

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cldmray import __version__, hashing, storage
-from cldmray.engine.artifacts import StageTable, read_manifest
-from cldmray.engine.failures import own_errors, through_losses
+from cldmray.engine.artifacts import Artifact, read_manifest
+from cldmray.engine.failures import reraise_worker_errors, retry_on_node_failure
 from cldmray.errors import CldmrayError
 
 
@@ -35,20 +35,26 @@ class Stages:
         announce: called with a line of text when a stage starts and ends.
     """
 
-    def __init__(self, work: str, announce: Callable[[str], None]) -> None:
-        self.work = work
+    def __init__(self, cache_dir: str, announce: Callable[[str], None]) -> None:
+        self.cache_dir = cache_dir
         self.announce = announce
         self.times: list[StageTime] = []
 
-    def place(self, work: Work) -> tuple[str, str]:
+    def place(self, cache_dir: Work) -> tuple[str, str]:
         """Key and folder of a stage, whether it has run or not."""
-        identity = {"stage": work.name, "version": __version__, "inputs": list(work.inputs)}
-        key = hashing.fingerprint({**identity, "settings": hashing.describe(work.settings)})
-        return key, storage.join(self.work, f"{work.name}-{key}")
+        identity = {
+            "stage": cache_dir.name,
+            "version": __version__,
+            "inputs": list(cache_dir.inputs),
+        }
+        key = hashing.fingerprint(
+            {**identity, "settings": hashing.canonicalize(cache_dir.settings)}
+        )
+        return key, storage.join(self.cache_dir, f"{cache_dir.name}-{key}")
 
-    def finished(self, work: Work) -> bool:
+    def finished(self, cache_dir: Work) -> bool:
         """Whether the stage would be found."""
-        return read_manifest(self.place(work)[1]) is not None
+        return read_manifest(self.place(cache_dir)[1]) is not None
 
     def run(
         self,
@@ -56,7 +62,7 @@ class Stages:
         settings: Mapping[str, Any],
         inputs: Sequence[str],
         produce: Callable[[str], None],
-    ) -> StageTable:
+    ) -> Artifact:
         """The stage's table: found by the hash of what decides it, or produced now.
 
         Args:
@@ -69,19 +75,19 @@ class Stages:
             CldmrayError: ``produce`` returned without committing, or one of its workers raised it.
         """
         key, folder = self.place(Work(name, settings, inputs))
-        started = time.perf_counter()
+        with_init_image = time.perf_counter()
         manifest = read_manifest(folder)
         reused = manifest is not None
         if manifest is None:
             self.announce(f"{name} ...")
             storage.make_folder(folder)
-            with own_errors():
-                through_losses(lambda: produce(folder), self.announce)
+            with reraise_worker_errors():
+                retry_on_node_failure(lambda: produce(folder), self.announce)
             manifest = read_manifest(folder)
             if manifest is None:
                 raise CldmrayError(f"stage {name} ended without a manifest in {folder}")
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - with_init_image
         self.times.append(StageTime(name, seconds, manifest.rows, reused))
         origin = "found" if reused else f"{seconds:.1f} s"
         self.announce(f"{name}: {manifest.rows} rows, {origin}")
-        return StageTable(folder, manifest, key, reused)
+        return Artifact(folder, manifest, key, reused)

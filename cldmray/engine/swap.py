@@ -1,4 +1,4 @@
-"""Pictures of two people: the condition of one, the starting latents of the other.
+"""Images of two people: the condition of one, the starting latents of the other.
 
 Whom an attacker names in them tells what carries the identity (DESIGN section 6, condition swap).
 """
@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from cldmray import storage
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.engine.anonymize import SHOWN, redraw_stream
-from cldmray.engine.artifacts import TASK_CPUS, StageTable, block_count, write_records
+from cldmray.engine.anonymize import SHOWN, anonymize_stream
+from cldmray.engine.artifacts import TASK_CPUS, Artifact, block_count, write_records
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError
 from cldmray.faces.records import ANONYMIZED, EVALUATION, FACES
@@ -26,12 +26,12 @@ SWAPPED = pa.schema(
         pa.field("pair", pa.string(), nullable=False),
     ]
 )
-"""``sample_id`` and ``identity`` are of the photograph that the picture starts from, the
+"""``sample_id`` and ``identity`` are of the image that the image starts from, the
 ``condition_`` columns of the one whose condition steers it. People are swapped within a ``pair``,
 and within one only, so that pairs are independent of each other."""
 
 
-def people_in_pairs(identities: Iterable[str], seed: int) -> dict[str, tuple[str, str]]:
+def identities_in_pairs(identities: Iterable[str], seed: int) -> dict[str, tuple[str, str]]:
     """Whose condition each person gets, and the name of their pair: by hash, in any order.
 
     People are swapped two by two; three of an odd number in a circle.
@@ -45,40 +45,42 @@ def people_in_pairs(identities: Iterable[str], seed: int) -> dict[str, tuple[str
     Raises:
         BadInputError: there are fewer than two people.
     """
-    people = sorted(set(identities), key=lambda name: (unit_hash("swap", seed, name), name))
-    if len(people) < 2:
+    unique_identities = sorted(
+        set(identities), key=lambda name: (unit_hash("swap", seed, name), name)
+    )
+    if len(unique_identities) < 2:
         raise BadInputError("a condition swap needs at least two people to be evaluated")
-    last = len(people) - len(people) % 2
-    groups = [people[start : start + 2] for start in range(0, last, 2)]
-    groups[-1] += people[last:]
+    last = len(unique_identities) - len(unique_identities) % 2
+    groups = [unique_identities[start : start + 2] for start in range(0, last, 2)]
+    groups[-1] += unique_identities[last:]
     return {
-        person: (group[(place + 1) % len(group)], group[0])
+        identity: (group[(place + 1) % len(group)], group[0])
         for group in groups
-        for place, person in enumerate(group)
+        for place, identity in enumerate(group)
     }
 
 
-def swap_photos(group: pa.Table, partner_of: dict[str, str], seed: int) -> pa.Table:
-    """Put another person's photograph beside each of a pair's: columns of ``condition_``.
+def swap_images(group: pa.Table, partner_of: dict[str, str], seed: int) -> pa.Table:
+    """Put another person's image beside each of a pair's: columns of ``condition_``.
 
-    The photographs of both are brought in the order of a hash; the i-th gets the other's i-th,
+    The images of both are brought in the order of a hash; the i-th gets the other's i-th,
     from the beginning again where the other has fewer.
 
     Args:
-        group: all photographs of a pair, schema ``records.FACES``.
+        group: all images of a pair, schema ``records.FACES``.
         partner_of: whose condition each person gets.
     """
-    ids, people = group["sample_id"].to_pylist(), group["identity"].to_pylist()
+    ids, identities = group["sample_id"].to_pylist(), group["identity"].to_pylist()
     order = sorted(range(len(ids)), key=lambda row: (unit_hash("swap", seed, ids[row]), ids[row]))
-    photos: dict[str, list[int]] = {person: [] for person in people}
+    images: dict[str, list[int]] = {identity: [] for identity in identities}
     for row in order:
-        photos[people[row]].append(row)
+        images[identities[row]].append(row)
     taken: Counter[str] = Counter()
     others = []
     for row in order:
-        theirs = photos[partner_of[people[row]]]
-        others.append(theirs[taken[people[row]] % len(theirs)])
-        taken[people[row]] += 1
+        theirs = images[partner_of[identities[row]]]
+        others.append(theirs[taken[identities[row]] % len(theirs)])
+        taken[identities[row]] += 1
     table, shown = group.take(order), group.take(others)
     for name, column in (
         ("condition_id", "sample_id"),
@@ -90,15 +92,15 @@ def swap_photos(group: pa.Table, partner_of: dict[str, str], seed: int) -> pa.Ta
 
 
 def swap_conditions(
-    faces: StageTable, anonymizer: Anonymizer, audit_seed: int, engine: EngineConfig, folder: str
+    faces: Artifact, anonymizer: Anonymizer, audit_seed: int, engine: EngineConfig, folder: str
 ) -> None:
-    """Redraw every evaluation photograph under the condition of another person's photograph.
+    """AnonymizeFunction every evaluation image under the condition of another person's image.
 
-    Each picture has the seed that it has in :func:`cldmray.engine.anonymize.anonymize`, so that
+    Each image has the seed that it has in :func:`cldmray.engine.anonymize.anonymize`, so that
     the condition is all that differs.
 
     Args:
-        anonymizer: starts from the photograph, as diffusion does in ``img2img``.
+        anonymizer: starts from the image, as diffusion does in ``img2img``.
         folder: gets a table of schema :data:`SWAPPED`.
 
     Raises:
@@ -107,17 +109,17 @@ def swap_conditions(
     columns = [storage.read_table(uri, ["identity", "split"]) for uri in faces.uris]
     rows = pa.concat_tables(columns)
     evaluated = rows.filter(pc.equal(rows["split"], EVALUATION))["identity"].to_pylist()
-    partners = people_in_pairs(evaluated, audit_seed)
-    partner_of = {person: partner for person, (partner, _) in partners.items()}
-    pair_of = {person: pair for person, (_, pair) in partners.items()}
+    partners = identities_in_pairs(evaluated, audit_seed)
+    partner_of = {identity: partner for identity, (partner, _) in partners.items()}
+    pair_of = {identity: pair for identity, (_, pair) in partners.items()}
 
     def label(block: pa.Table) -> pa.Table:
         table = block.filter(pc.equal(block["split"], EVALUATION))
-        pairs = [pair_of[person] for person in table["identity"].to_pylist()]
+        pairs = [pair_of[identity] for identity in table["identity"].to_pylist()]
         return table.append_column("pair", pa.array(pairs, pa.string()))
 
     def swap(group: pa.Table) -> pa.Table:
-        return swap_photos(group, partner_of, audit_seed)
+        return swap_images(group, partner_of, audit_seed)
 
     parts = block_count(len(evaluated), engine.block_rows)
     swapped = (
@@ -126,5 +128,5 @@ def swap_conditions(
         .groupby("pair", num_partitions=parts)
         .map_groups(swap, batch_format="pyarrow", num_cpus=TASK_CPUS)
     )
-    stream = redraw_stream(swapped, anonymizer, {EVALUATION: 1}, audit_seed, engine)
+    stream = anonymize_stream(swapped, anonymizer, {EVALUATION: 1}, audit_seed, engine)
     write_records(stream, folder, SWAPPED)

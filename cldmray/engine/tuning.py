@@ -1,6 +1,6 @@
 """What a search varies, and how it is run.
 
-Ray Tune searches the inverter that recovers most of the attacker's validation people.
+Ray Tune searches the reconstruction model that recovers most of the attacker's validation people.
 
 Optuna's tree-structured Parzen estimator (Bergstra et al. 2011) proposes settings, asynchronous
 successive halving (Li et al. 2020) stops those that fall behind.
@@ -20,17 +20,17 @@ import pyarrow as pa
 import torch
 
 from cldmray import storage
-from cldmray.attackers.reconstruction.base import Inversion
-from cldmray.attackers.reconstruction.pairs import InversionPairs
-from cldmray.engine.artifacts import Manifest, StageTable, commit
+from cldmray.attackers.reconstruction.base import ReconstructionModel
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
+from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.reconstruction_training import InversionLoop, Point, Queried, saved_state
+from cldmray.engine.reconstruction_training import Point, Queried, ReconstructionLoop, saved_state
 from cldmray.errors import CldmrayError, MissingDependencyError
 from cldmray.recognizers.base import Recognizer
 
 Objective = Literal["rank_1", "cosine", "margin"]
 BUDGET = "budget"
-"""Key of the query budget in a search space; all others are settings of the inverter."""
+"""Key of the query budget in a search space; all others are settings of the reconstruction model."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class Dimension:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How the best inverter is searched.
+    """How the best reconstruction model is searched.
 
     Attributes:
-        trials: inverters that are tried; 0 searches none.
-        inverter: key of the one whose settings are varied.
+        trials: reconstruction models that are tried; 0 searches none.
+        reconstruction model: key of the one whose settings are varied.
         concurrent: trials at a time, at most.
         cpus, gpus: of one trial, which may be parts of one.
         objective: what is made large, by the validator on validation people: ``rank_1``;
@@ -104,31 +104,31 @@ class SearchSettings:
         seed: of the choice of settings.
         grace: optimiser steps before a trial may be stopped.
         reduction: at each further look, so many times later, one of so many trials goes on.
-        space: what is varied: dotted settings of the inverter, and ``budget``, the queries.
+        space: what is varied: dotted settings of the reconstruction model, and ``budget``, the queries.
     """
 
     trials: int = 0
-    inverter: str = "unet"
-    concurrent: int = 1
+    model: str = "unet"
+    max_concurrent_trials: int = 1
     cpus: float = 0.5
     gpus: float = 0.0
     objective: Objective = "cosine"
     seed: int = 0
-    grace: int = 100
-    reduction: int = 3
+    grace_period: int = 100
+    reduction_factor: int = 3
     space: dict[str, Dimension] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key in ("trials", "seed", "cpus", "gpus"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
-        for key in ("concurrent", "grace"):
+        for key in ("max_concurrent_trials", "grace_period"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         if not self.cpus and not self.gpus:
             raise ValueError("cpus: must be above 0 where gpus is 0")
-        if self.reduction < 2:
-            raise ValueError(f"reduction: must be at least 2, got {self.reduction}")
+        if self.reduction_factor < 2:
+            raise ValueError(f"reduction_factor: must be at least 2, got {self.reduction_factor}")
         if self.trials and not self.space:
             raise ValueError("space: name what is to be varied")
 
@@ -156,7 +156,7 @@ TRIALS = pa.schema(
         pa.field("status", pa.string(), nullable=False),
         pa.field("settings", pa.string(), nullable=False),
         pa.field("queries", pa.int64(), nullable=False),
-        pa.field("steps", pa.int64(), nullable=False),
+        pa.field("max_steps", pa.int64(), nullable=False),
         pa.field("objective", pa.float64(), nullable=False),
         pa.field("validation_rank_1", pa.float64()),
         pa.field("validation_cosine", pa.float64()),
@@ -171,9 +171,9 @@ those of the trial's training and validation."""
 
 
 class Candidate(NamedTuple):
-    """What a trial fits: an inverter and its query budget."""
+    """What a trial fits: an reconstruction model and its query budget."""
 
-    inversion: Inversion
+    reconstruction: ReconstructionModel
     budget: int | None
 
 
@@ -185,8 +185,8 @@ class Material(NamedTuple):
     """What every trial learns from and is validated on."""
 
     known: Queried
-    validation: InversionPairs
-    validator: Recognizer
+    validation: ReconstructionPairs
+    validation_recognizer: Recognizer
 
 
 def check_tune() -> None:
@@ -212,11 +212,11 @@ def train_trial(
 
     torch.set_num_threads(threads)
     candidate = make(config)
-    loop = InversionLoop(
-        candidate.inversion,
+    loop = ReconstructionLoop(
+        candidate.reconstruction,
         material.known.within(candidate.budget),
         material.validation,
-        material.validator,
+        material.validation_recognizer,
         "cuda" if gpu else "cpu",
     )
     checkpoint = tune.get_checkpoint()
@@ -243,7 +243,7 @@ def reached(point: Point, objective: str) -> float:
 def search(
     material: Material,
     make: Make,
-    steps: int,
+    max_steps: int,
     settings: SearchSettings,
     engine: EngineConfig,
     folder: str,
@@ -286,7 +286,7 @@ def search(
             experiment, trainable, resume_errored=True, storage_filesystem=filesystem
         )
     else:
-        tuner = _new_tuner(trainable, steps, settings, engine, path, filesystem)
+        tuner = _new_tuner(trainable, max_steps, settings, engine, path, filesystem)
     results = tuner.fit()
     trials = [_row(results[place], make, settings.objective) for place in range(len(results))]
     if all(row["status"] == "failed" for row in trials):
@@ -304,7 +304,7 @@ def trial_folder(trial: Any) -> str:
 
 def _new_tuner(
     trainable: Any,
-    steps: int,
+    max_steps: int,
     settings: SearchSettings,
     engine: EngineConfig,
     path: str,
@@ -314,7 +314,7 @@ def _new_tuner(
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    longest = max(1, steps)
+    longest = max(1, max_steps)
     return tune.Tuner(
         trainable,
         param_space={key: dimension.domain() for key, dimension in settings.space.items()},
@@ -322,15 +322,15 @@ def _new_tuner(
             metric=OBJECTIVE,
             mode="max",
             num_samples=settings.trials,
-            max_concurrent_trials=settings.concurrent,
+            max_concurrent_trials=settings.max_concurrent_trials,
             reuse_actors=True,
             trial_dirname_creator=trial_folder,
             search_alg=OptunaSearch(seed=settings.seed),
             scheduler=ASHAScheduler(
                 time_attr="step",
                 max_t=longest,
-                grace_period=min(settings.grace, longest),
-                reduction_factor=settings.reduction,
+                grace_period=min(settings.grace_period, longest),
+                reduction_factor=settings.reduction_factor,
             ),
         ),
         run_config=tune.RunConfig(
@@ -353,15 +353,15 @@ def _row(result: Any, make: Make, objective: str) -> dict[str, Any]:
         with result.checkpoint.as_directory() as folder:
             curve = saved_state(folder)["curve"]
     last = curve[-1] if curve else {}
-    steps = int(last.get("step", 0))
+    max_steps = int(last.get("step", 0))
     failed = result.error is not None or not curve
-    complete = steps >= candidate.inversion.steps
+    complete = max_steps >= candidate.reconstruction.max_steps
     return {
         "trial": str(metrics.get("trial_id") or Path(result.path).name),
         "status": "failed" if failed else "finished" if complete else "stopped",
         "settings": json.dumps(dict(result.config), sort_keys=True),
         "queries": int(last.get("queries", 0)),
-        "steps": steps,
+        "max_steps": max_steps,
         "objective": reached(last, objective) if last else WORST,
         "validation_rank_1": last.get("validation_rank_1"),
         "validation_cosine": last.get("validation_cosine"),
@@ -370,6 +370,6 @@ def _row(result: Any, make: Make, objective: str) -> dict[str, Any]:
     }
 
 
-def read_trials(stage: StageTable) -> pa.Table:
+def read_trials(stage: Artifact) -> pa.Table:
     """The table of a search's stage, schema :data:`TRIALS`, the best trial first."""
     return storage.read_table(storage.join(stage.folder, TABLE)).cast(TRIALS)

@@ -1,9 +1,9 @@
-"""Linear probes that read attributes such as sex and age from pictures, trained on photographs.
+"""Linear probes that read attributes such as sex and age from images, trained on images.
 
 Source of the idea: Alain and Bengio, "Understanding intermediate layers using linear classifier
-probes", 2016; here the layer is the small picture itself, so that no attacker need be trained.
+probes", 2016; here the layer is the small image itself, so that no attacker need be trained.
 
-Streams anonymized pictures beside their originals through actors that measure usefulness.
+Streams anonymized images beside their originals through actors that measure usefulness.
 """
 
 import math
@@ -19,27 +19,27 @@ import pyarrow.compute as pc
 import ray
 
 from cldmray import storage
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions.canny import Canny
 from cldmray.detection.yunet import YuNet
-from cldmray.engine.artifacts import LEAST_BLOCKS, TASK_CPUS, StageTable, chosen_rows, write_records
+from cldmray.engine.artifacts import LEAST_BLOCKS, TASK_CPUS, Artifact, chosen_rows, write_records
 from cldmray.engine.cluster import EngineConfig
-from cldmray.faces.records import ATTACKER, EVALUATION, ORIGINAL, decode_picture, decode_pictures
+from cldmray.faces.records import ATTACKER, EVALUATION, ORIGINAL, decode_image, decode_images
 from cldmray.hashing import unit_hash
 from cldmray.metrics.image_similarity import edge_f1, ssim
 from cldmray.metrics.pose import yaw_and_roll
 
 Floats = npt.NDArray[np.float64]
 SIDE = 16
-"""Pixels that a probe sees a side. On 500 rendered photographs of 100 unknown people, 16 gave 80 %
-for sex, 59 % for age and 56 % for skin tone (guessing: 53, 35, 18 %), as much as 32."""
+"""Pixels that a probe sees a side. On 500 rendered images of 100 unknown people, 16 gave 80 %
+for sex, 59 % for age and 56 % for skin tone (chance: 53, 35, 18 %), as much as 32."""
 INVERSE_PENALTY = 0.1
-MOST_PICTURES = 5000
+MOST_IMAGES = 5000
 MOST_STEPS = 300
 
 
 class Probe(NamedTuple):
-    """A fitted multinomial logistic regression on small pictures.
+    """A fitted multinomial logistic regression on small images.
 
     Attributes:
         attribute: what it reads, such as ``sex``.
@@ -53,22 +53,22 @@ class Probe(NamedTuple):
     bias: Floats
 
     def read(self, features: Floats) -> list[str]:
-        """The value seen in each row of :func:`small_pictures`, length N."""
+        """The value seen in each row of :func:`small_images`, length N."""
         best = (features @ self.weights.T + self.bias).argmax(1)
         return [self.classes[place] for place in best]
 
 
-def small_pictures(pictures: Pictures) -> Floats:
-    """Pictures (N, h, w, 3) as features: averaged to ``SIDE`` pixels a side, 0..1, one row each."""
-    small = [cv2.resize(p, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for p in pictures]
-    return np.asarray(small, np.float64).reshape(len(pictures), 3 * SIDE**2) / 255
+def small_images(images: Images) -> Floats:
+    """Images (N, h, w, 3) as features: averaged to ``SIDE`` pixels a side, 0..1, one row each."""
+    small = [cv2.resize(p, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for p in images]
+    return np.asarray(small, np.float64).reshape(len(images), 3 * SIDE**2) / 255
 
 
 def fit_probe(attribute: str, features: Floats, labels: list[str]) -> Probe | None:
     """Fit one probe; None where all labels are the same or there are none.
 
     Args:
-        features: rows of :func:`small_pictures`, shape (N, features).
+        features: rows of :func:`small_images`, shape (N, features).
         labels: value of each row, length N.
     """
     from sklearn.linear_model import LogisticRegression
@@ -88,10 +88,10 @@ def fit_probe(attribute: str, features: Floats, labels: list[str]) -> Probe | No
     )
 
 
-def fit_probes(faces: StageTable, groups: pa.Table) -> list[Probe]:
-    """A probe for each attribute, fitted on clear photographs of the attacker's people.
+def fit_probes(faces: Artifact, groups: pa.Table) -> list[Probe]:
+    """A probe for each attribute, fitted on clean images of the attacker's people.
 
-    At most ``MOST_PICTURES`` of them are used, chosen by a hash of their sample id.
+    At most ``MOST_IMAGES`` of them are used, chosen by a hash of their sample id.
 
     Args:
         faces: the faces table.
@@ -99,27 +99,27 @@ def fit_probes(faces: StageTable, groups: pa.Table) -> list[Probe]:
     """
     columns = ["sample_id", "identity", "split", "image"]
     tables = (storage.read_table(uri, columns) for uri in faces.uris)
-    photos = pa.concat_tables(
+    images = pa.concat_tables(
         [table.filter(pc.equal(table["split"], ATTACKER)) for table in tables]
     ).to_pylist()
-    photos = sorted(photos, key=lambda row: unit_hash("attribute probe", row["sample_id"]))
-    del photos[MOST_PICTURES:]
-    features = small_pictures(decode_pictures(row["image"] for row in photos))
+    images = sorted(images, key=lambda row: unit_hash("attribute probe", row["sample_id"]))
+    del images[MOST_IMAGES:]
+    features = small_images(decode_images(row["image"] for row in images))
     probes = []
     for attribute in (name for name in groups.column_names if name != "identity"):
         value = dict(
             zip(groups["identity"].to_pylist(), groups[attribute].to_pylist(), strict=True)
         )
-        known = [i for i, row in enumerate(photos) if value.get(row["identity"]) is not None]
-        labels = [value[photos[i]["identity"]] for i in known]
+        known = [i for i, row in enumerate(images) if value.get(row["identity"]) is not None]
+        labels = [value[images[i]["identity"]] for i in known]
         probe = fit_probe(attribute, features[known], labels)
         if probe is not None:
             probes.append(probe)
     return probes
 
 
-Seen = Literal["ssim", "edge_f1", "faces_found", "pose", "attributes"]
-"""What is measured picture by picture."""
+Seen = Literal["ssim", "edge_f1", "face_detection_rate", "pose", "attributes"]
+"""What is measured image by image."""
 FILES_AT_ONCE = 16
 """Most files of tables that one task reads, of each only the chosen rows."""
 TOLERANCE = 2.0
@@ -137,9 +137,9 @@ MEASURED = pa.schema(
         pa.field("attributes", pa.list_(pa.string())),
     ]
 )
-"""One row a picture; null is what was not asked for. ``view`` is the anonymizer or ``original``.
+"""One row an image; null is what was not asked for. ``view`` is the anonymizer or ``original``.
 
-``ssim`` and ``edge_f1`` compare an anonymized picture with its original, and an original with
+``ssim`` and ``edge_f1`` compare an anonymized image with its original, and an original with
 another person's, which tells what any face reaches. ``yaw`` and ``roll`` are those of
 :func:`cldmray.metrics.pose.yaw_and_roll`, null where no face was found. ``attributes`` holds what
 the probes read, as ``sex=female``.
@@ -153,22 +153,20 @@ class Chosen(NamedTuple):
     other: str | None
 
 
-def choose(
-    faces: StageTable, anonymized: Sequence[StageTable], count: int, seed: int
-) -> list[Chosen]:
-    """At most ``count`` evaluation photographs, spread over people and chosen by a hash.
+def choose(faces: Artifact, anonymized: Sequence[Artifact], count: int, seed: int) -> list[Chosen]:
+    """At most ``count`` evaluation images, spread over people and chosen by a hash.
 
-    Photographs that more anonymizers have redrawn come first, then one of each person after the
+    Images that more anonymizers have anonymized come first, then one of each person after the
     other.
     """
-    redrawn = [set(_evaluated(table)) for table in anonymized]
-    photos: dict[str, list[tuple[int, float, str]]] = defaultdict(list)
+    anonymized_rows = [set(_evaluated(table)) for table in anonymized]
+    images: dict[str, list[tuple[int, float, str]]] = defaultdict(list)
     for sample, identity in _evaluated(faces).items():
-        absent = sum(sample not in samples for samples in redrawn)
-        photos[identity].append((absent, unit_hash("utility", seed, sample), sample))
+        absent = sum(sample not in samples for samples in anonymized_rows)
+        images[identity].append((absent, unit_hash("utility", seed, sample), sample))
     order = sorted(
         (absent, turn, place, sample, identity)
-        for identity, own in photos.items()
+        for identity, own in images.items()
         for turn, (absent, place, sample) in enumerate(sorted(own))
     )
     kept = [(sample, identity) for *_, sample, identity in order[:count]]
@@ -179,7 +177,7 @@ def choose(
     return chosen
 
 
-def _evaluated(table: StageTable) -> dict[str, str]:
+def _evaluated(table: Artifact) -> dict[str, str]:
     """Identity of each evaluation sample of a table."""
     found: dict[str, str] = {}
     for uri in table.uris:
@@ -190,7 +188,7 @@ def _evaluated(table: StageTable) -> dict[str, str]:
 
 
 class UtilityActor:
-    """Measures blocks of pictures; see :data:`MEASURED`.
+    """Measures blocks of images; see :data:`MEASURED`.
 
     Args:
         measures: which columns to fill.
@@ -220,11 +218,11 @@ class UtilityActor:
         return pa.concat_tables([MEASURED.empty_table(), *parts])
 
     def _measured(self, block: pa.Table) -> pa.Table:
-        """Rows of one view, whose pictures share one size."""
+        """Rows of one view, whose images share one size."""
         table = block.select(["sample_id", "identity", "view"])
         keys = zip(block["sample_id"].to_pylist(), block["view"].to_pylist(), strict=True)
         partners = [self.others.get(s) if view == ORIGINAL else s for s, view in keys]
-        shown = decode_pictures(block["image"].to_pylist())
+        shown = decode_images(block["image"].to_pylist())
         columns = {
             **self._compared(partners, shown),
             **self._faces(shown),
@@ -235,13 +233,13 @@ class UtilityActor:
             table = table.append_column(field, pa.array(values, field.type))
         return table.cast(MEASURED)
 
-    def _compared(self, partners: list[str | None], shown: Pictures) -> dict[str, list[Any]]:
+    def _compared(self, partners: list[str | None], shown: Images) -> dict[str, list[Any]]:
         pairs = [(row, partner) for row, partner in enumerate(partners) if partner is not None]
         columns: dict[str, list[Any]] = {}
         if not pairs:
             return columns
         rows = [row for row, _ in pairs]
-        given = np.stack([decode_picture(self.originals[partner]) for _, partner in pairs])
+        given = np.stack([decode_image(self.originals[partner]) for _, partner in pairs])
         found = fitted(shown[rows], given.shape[1], given.shape[2])
         measured = {}
         if "ssim" in self.measures:
@@ -256,8 +254,8 @@ class UtilityActor:
                 columns[name][row] = float(value)
         return columns
 
-    def _faces(self, shown: Pictures) -> dict[str, list[Any]]:
-        if not self.measures & {"faces_found", "pose"}:
+    def _faces(self, shown: Images) -> dict[str, list[Any]]:
+        if not self.measures & {"face_detection_rate", "pose"}:
             return {}
         faces = YuNet().detect(shown)
         turns = [(None, None) if f is None else yaw_and_roll(f.landmarks) for f in faces]
@@ -267,33 +265,33 @@ class UtilityActor:
             "roll": [roll for _, roll in turns],
         }
 
-    def _attributes(self, shown: Pictures) -> list[Any]:
+    def _attributes(self, shown: Images) -> list[Any]:
         if "attributes" not in self.measures:
             return []
-        features = small_pictures(shown)
+        features = small_images(shown)
         read = [[f"{p.attribute}={value}" for value in p.read(features)] for p in self.probes]
         return [[values[row] for values in read] for row in range(len(shown))]
 
 
-def fitted(pictures: Pictures, height: int, width: int) -> Pictures:
-    """Pictures (N, h, w, 3) at another size: cubic where they grow, averaged where they shrink."""
-    if pictures.shape[1:3] == (height, width):
-        return pictures
-    grows = pictures.shape[1] < height or pictures.shape[2] < width
+def fitted(images: Images, height: int, width: int) -> Images:
+    """Images (N, h, w, 3) at another size: cubic where they grow, averaged where they shrink."""
+    if images.shape[1:3] == (height, width):
+        return images
+    grows = images.shape[1] < height or images.shape[2] < width
     how = cv2.INTER_CUBIC if grows else cv2.INTER_AREA
-    return np.stack([cv2.resize(p, (width, height), interpolation=how) for p in pictures])
+    return np.stack([cv2.resize(p, (width, height), interpolation=how) for p in images])
 
 
 def measure_utility(
-    faces: StageTable,
-    anonymized: Sequence[StageTable],
+    faces: Artifact,
+    anonymized: Sequence[Artifact],
     chosen: Sequence[Chosen],
     measures: Sequence[Seen],
     groups: pa.Table | None,
     engine: EngineConfig,
     folder: str,
 ) -> None:
-    """Write what the chosen originals and their anonymized pictures look like to the measures.
+    """Write what the chosen originals and their anonymized images look like to the measures.
 
     Args:
         faces: the faces table; its attacker people teach the probes.
@@ -306,8 +304,10 @@ def measure_utility(
         MissingDependencyError: faces are looked for without the extra ``recognizer``.
     """
     samples = pa.array([one.sample_id for one in chosen], pa.string())
-    photos = pa.concat_tables([_read(uri, ORIGINAL, samples) for uri in faces.uris])
-    originals = dict(zip(photos["sample_id"].to_pylist(), photos["image"].to_pylist(), strict=True))
+    originals = pa.concat_tables([_read(uri, ORIGINAL, samples) for uri in faces.uris])
+    originals = dict(
+        zip(originals["sample_id"].to_pylist(), originals["image"].to_pylist(), strict=True)
+    )
     others = {one.sample_id: one.other for one in chosen if one.other is not None}
     probes = fit_probes(faces, groups) if groups is not None and "attributes" in measures else []
     files = [{"uri": uri, "view": ORIGINAL} for uri in faces.uris]
@@ -319,10 +319,10 @@ def measure_utility(
         )
 
     blocks = max(math.ceil(len(files) / FILES_AT_ONCE), min(len(files), LEAST_BLOCKS))
-    pictures = ray.data.from_items(files, override_num_blocks=blocks).map_batches(
+    images = ray.data.from_items(files, override_num_blocks=blocks).map_batches(
         read, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
-    measured = pictures.map_batches(
+    measured = images.map_batches(
         UtilityActor,
         fn_constructor_args=(list(measures), ray.put(originals), others, probes, engine.threads),
         batch_format="pyarrow",

@@ -9,26 +9,29 @@ import numpy as np
 import numpy.typing as npt
 
 from cldmray.config.audit import AuditSettings
-from cldmray.evaluation.ablation import Family
-from cldmray.evaluation.identification import Attack
+from cldmray.evaluation.ablation import AblationGrid
+from cldmray.evaluation.identification import AttackResult
 from cldmray.metrics.confidence import Interval, bootstrap_identities, paired_bootstrap
 from cldmray.metrics.identification import chance
 from cldmray.metrics.ratios import ratio_interval, share_interval
 from cldmray.results.attribution import Question, Row
 
 Floats = npt.NDArray[np.float64]
-PROXIES = (("edge_proxy", "adaptive"), ("edge_proxy_teacher", "adaptive_teacher"))
+PROXIES = (
+    ("condition_only", "adaptive_contrastive"),
+    ("condition_only_distilled", "adaptive_distilled"),
+)
 """Attackers who know the condition only, and those beside them who can query the anonymizer."""
 
 
 @dataclass(frozen=True)
 class Swap:
-    """One attacker on pictures with the condition of one person and the start of another.
+    """One attacker on images with the condition of one person and the start of another.
 
     Attributes:
         anonymizer: the setting whose conditions were swapped.
         attacker, gallery: in the words of ``records.RESULTS``; the protocol is Full-Ref. *Source
-            excluded* means that neither of the two photographs is in the gallery.
+            excluded* means that neither of the two images is in the gallery.
         condition, start: success of naming either person first, in [0, 1], shape (P,).
         pairs: of people who were swapped with each other, shape (P,); the unit of resampling.
         gallery_size: candidate people.
@@ -44,11 +47,11 @@ class Swap:
 
 
 def _bounds(settings: AuditSettings) -> tuple[float, int, int]:
-    return settings.level, settings.resamples, settings.seed
+    return settings.confidence_level, settings.n_bootstrap, settings.seed
 
 
-def paired(first: Attack, second: Attack) -> tuple[Floats, Floats, Any]:
-    """Success of two attacks on the photographs that both were tried on, and the identities.
+def paired(first: AttackResult, second: AttackResult) -> tuple[Floats, Floats, Any]:
+    """Success of two attacks on the images that both were tried on, and the identities.
 
     Returns:
         Three arrays of shape (P,), in order of sample id.
@@ -60,7 +63,9 @@ def paired(first: Attack, second: Attack) -> tuple[Floats, Floats, Any]:
     return first.rank_1[here], second.rank_1[there], first.ranks.identities[here]
 
 
-def _row(question: Question, attack: Attack, measure: str, found: Interval, **more: Any) -> Row:
+def _row(
+    question: Question, attack: AttackResult, measure: str, found: Interval, **more: Any
+) -> Row:
     return Row(
         question,
         attack.anonymizer,
@@ -73,7 +78,7 @@ def _row(question: Question, attack: Attack, measure: str, found: Interval, **mo
     )
 
 
-def rate_row(question: Question, attack: Attack, settings: AuditSettings, **more: Any) -> Row:
+def rate_row(question: Question, attack: AttackResult, settings: AuditSettings, **more: Any) -> Row:
     """The rank-1 rate of an attack with its interval over people."""
     found = bootstrap_identities(attack.rank_1, attack.ranks.identities, *_bounds(settings))
     guess = chance(1, attack.ranks.gallery_size)
@@ -81,18 +86,18 @@ def rate_row(question: Question, attack: Attack, settings: AuditSettings, **more
 
 
 def _difference(
-    question: Question, attack: Attack, other: Attack, settings: AuditSettings
+    question: Question, attack: AttackResult, other: AttackResult, settings: AuditSettings
 ) -> Row | None:
-    a, b, people = paired(attack, other)
+    a, b, gallery_identities = paired(attack, other)
     if not len(a):
         return None
-    found = paired_bootstrap(a, b, people, *_bounds(settings))
+    found = paired_bootstrap(a, b, gallery_identities, *_bounds(settings))
     more = {"compared_with": other.anonymizer, "n_probes": len(a)}
     return _row(question, attack, "rank_1_difference", found, **more)
 
 
 def ablation_rows(
-    every: Sequence[Attack], groups: Sequence[Family], settings: AuditSettings
+    every: Sequence[AttackResult], groups: Sequence[AblationGrid], settings: AuditSettings
 ) -> list[Row]:
     """Rates of settings with and without their condition, and steps between control scales.
 
@@ -117,25 +122,27 @@ def ablation_rows(
     return [row for row in rows if row is not None]
 
 
-def _lanes(every: Sequence[Attack]) -> list[dict[str, Attack]]:
+def _lanes(every: Sequence[AttackResult]) -> list[dict[str, AttackResult]]:
     """Attacks of one attacker, protocol and gallery by their anonymizer."""
-    lanes: dict[tuple[str, str, str], dict[str, Attack]] = {}
+    lanes: dict[tuple[str, str, str], dict[str, AttackResult]] = {}
     for one in every:
         lanes.setdefault((one.attacker, one.protocol, one.gallery), {})[one.anonymizer] = one
     return list(lanes.values())
 
 
-def _carried(attack: Attack, base: Attack, settings: AuditSettings) -> Row | None:
-    with_it, without, people = paired(attack, base)
+def _carried(attack: AttackResult, base: AttackResult, settings: AuditSettings) -> Row | None:
+    with_it, without, gallery_identities = paired(attack, base)
     if not with_it.any():
         return None
-    left = ratio_interval(without, with_it, people, *_bounds(settings))
+    left = ratio_interval(without, with_it, gallery_identities, *_bounds(settings))
     found = Interval(1 - left.value, 1 - left.high, 1 - left.low)
     more = {"compared_with": base.anonymizer, "n_probes": len(with_it)}
     return _row("ablation", attack, "carried_share", found, **more)
 
 
-def proxy_rows(every: Sequence[Attack], names: Sequence[str], settings: AuditSettings) -> list[Row]:
+def proxy_rows(
+    every: Sequence[AttackResult], names: Sequence[str], settings: AuditSettings
+) -> list[Row]:
     """``proxy_share``: what an attacker reaches who has the condition alone, as share of what one
     reaches who can query the anonymizer; may exceed 1.
 
@@ -149,16 +156,16 @@ def proxy_rows(every: Sequence[Attack], names: Sequence[str], settings: AuditSet
         other = by_attack.get((name, rival, where[0], where[1]))
         if other is None or name not in names:
             continue
-        a, b, people = paired(attack, other)
+        a, b, gallery_identities = paired(attack, other)
         if b.any():
-            found = ratio_interval(a, b, people, *_bounds(settings))
+            found = ratio_interval(a, b, gallery_identities, *_bounds(settings))
             more = {"compared_with": rival, "n_probes": len(a)}
             rows.append(_row("proxy", attack, "proxy_share", found, **more))
     return rows
 
 
-def region_rows(every: Sequence[Attack], settings: AuditSettings) -> list[Row]:
-    """Rank-1 rates on pictures of which one region is left, named in ``subset``.
+def region_rows(every: Sequence[AttackResult], settings: AuditSettings) -> list[Row]:
+    """Rank-1 rates on images of which one region is left, named in ``subset``.
 
     Args:
         every: attacks on views of :func:`cldmray.engine.embed.region_view`.
@@ -173,8 +180,8 @@ def region_rows(every: Sequence[Attack], settings: AuditSettings) -> list[Row]:
 def swap_rows(swap: Swap, settings: AuditSettings) -> list[Row]:
     """Rates of naming either person, ``rank_1_either``, and ``condition_share``.
 
-    The share is that of the condition's person among the successes for either, those by guessing
-    taken off both. There is none where neither is named more often than by guessing.
+    The share is that of the condition's person among the successes for either, those by chance
+    taken off both. There is none where neither is named more often than by chance.
     """
     guess = chance(1, swap.gallery_size)
     either = np.minimum(swap.condition + swap.start, 1.0)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cldmray.evaluation.gate import Rule, judge
+from cldmray.evaluation.gate import Rule, evaluate_gate
 from cldmray.metrics.confidence import Interval
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.report.formatting import gallery_name, percent, protocol_name
@@ -116,7 +116,7 @@ def recommend(
         if risk not in fit and _k_by_numbers(risk) >= target_k:
             sentences.append(f"By numbers that of {risk.anonymizer} does too, but {risk.note}.")
     if chosen.finding == "leak":
-        sentences.append("People are still named more often than by guessing.")
+        sentences.append("People are still named more often than by chance.")
     if utility:
         sentences.append(_cost(name, most_useful, control, utility))
     if missed.get(name):
@@ -134,7 +134,7 @@ def _values(rows: Iterable[UtilityRow]) -> dict[str, dict[str, float]]:
 
 def _k_by_numbers(risk: AnonymizerRisk) -> int:
     interval = Interval(risk.risk, risk.low, risk.ceiling)
-    return k_anonymity(interval, risk.gallery_size).largest_k_supported
+    return k_anonymity(interval, risk.gallery_size).k_supported
 
 
 def _target(k: int) -> str:
@@ -154,7 +154,7 @@ def _choice(fit: int, candidates: int, rated: bool) -> str:
 def _cost(name: str, most_useful: str | None, control: str | None, utility: Values) -> str:
     others = {"most_useful": most_useful, "control": control}
     beside = {role: other for role, other in others.items() if other and other != name}
-    words = [
+    formatting = [
         f"{other}, the most useful candidate" if role == "most_useful" else other
         for role, other in beside.items()
     ]
@@ -166,7 +166,7 @@ def _cost(name: str, most_useful: str | None, control: str | None, utility: Valu
             f"{label[0].lower()}{label[1:]} {shown(measure, values['value'])}"
             + (f" ({', '.join(measured)})" if measured else "")
         )
-    compared = f", in brackets of {', and of '.join(words)}" if words else ""
+    compared = f", in brackets of {', and of '.join(formatting)}" if formatting else ""
     text = f"Utility{compared}: {'; '.join(parts)}."
     return f"{text} No candidate is more useful." if most_useful == name else text
 
@@ -174,9 +174,9 @@ def _cost(name: str, most_useful: str | None, control: str | None, utility: Valu
 def _why_none(safest: Sequence[AnonymizerRisk], k: int, weakness: str) -> str:
     if not safest:
         return "No attack could be run on a candidate for release."
-    people = max(risk.gallery_size for risk in safest)
-    if people < k:
-        return f"{people} people in the gallery can show no more than k = {people}, not {k}."
+    gallery_identities = max(risk.gallery_size for risk in safest)
+    if gallery_identities < k:
+        return f"{gallery_identities} people in the gallery can show no more than k = {gallery_identities}, not {k}."
     closest = safest[0]
     bound, limit = f"upper bound {percent(closest.ceiling)}", closest.note or weakness
     if _k_by_numbers(closest) >= k:
@@ -226,7 +226,7 @@ def verdict(
         risks: the strongest attack on each anonymizer that was attacked, at least one.
         controls: names of anonymizers that are controls, the one to compare utility with first.
         terms: what to answer.
-        utility: how useful each anonymizer's pictures still are; may be empty.
+        utility: how useful each anonymizer's images still are; may be empty.
         weakness: why the attackers may be too weak to conclude that nothing leaks; may be empty.
         missed: attackers that could not be run, by anonymizer; one without any attack has no risk.
     """
@@ -252,7 +252,7 @@ def verdict(
             f"No attack could be run on {' and '.join(unattacked)}, "
             "so nothing is known about their privacy."
         )
-    gate = judge(terms.rules, names, by_name)
+    gate = evaluate_gate(terms.rules, names, by_name)
     advice = recommend(candidates, controls, utility, terms.target_k, weakness, missed)
     machine = {
         "severity": severity,
@@ -293,8 +293,8 @@ def _leak_sentence(leaks: list[AnonymizerRisk], count: int) -> str:
     claims = f"above k = {worst.largest_k}" if worst.largest_k > 1 else "from k = 2 on"
     return (
         f"{which}: with {worst.anonymizer}, the {attack.attacker} attack names the right person "
-        f"in {percent(attack.value)} of photos ({100 * worst.level:g} % confidence: "
-        f"{percent(attack.low)} to {percent(attack.high)}; guessing: {percent(worst.chance)}; "
+        f"in {percent(attack.value)} of images ({100 * worst.confidence_level:g} % confidence: "
+        f"{percent(attack.low)} to {percent(attack.high)}; chance: {percent(worst.chance)}; "
         f"{protocol_name(attack.protocol)}, {gallery_name(attack.gallery)}), which rejects every "
         f"claim of k-anonymity {claims}."
     )
@@ -305,9 +305,9 @@ def _calm_sentence(candidates: list[AnonymizerRisk]) -> str:
     note = next((risk.note for risk in (worst, *candidates) if risk.note), "")
     which = worst.anonymizer if len(candidates) == 1 else f"any of {len(candidates)} settings"
     text = (
-        f"No attack on {which} can be told from guessing; the most that is "
-        f"compatible with the measurements is {percent(worst.ceiling)} of photos named rightly "
-        f"({worst.anonymizer}; guessing: {percent(worst.chance)})"
+        f"No attack on {which} can be told from chance; the most that is "
+        f"compatible with the measurements is {percent(worst.ceiling)} of images named rightly "
+        f"({worst.anonymizer}; chance: {percent(worst.chance)})"
     )
     if note:
         return f"{text}, but nothing can be concluded from that: {note}."
@@ -323,14 +323,14 @@ def _machine(risk: AnonymizerRisk, candidate: bool, weakness: str) -> dict[str, 
         "rank_1": risk.risk,
         "ci_low": risk.low,
         "ci_high": risk.high,
-        "level": risk.level,
+        "confidence_level": risk.confidence_level,
         "chance": risk.chance,
         "attacker": risk.attacker,
         "protocol": risk.protocol,
         "gallery": risk.gallery,
         "highest_upper_bound": risk.ceiling,
         "point_estimate_k": claims.point_estimate,
-        "largest_k_not_rejected": risk.largest_k,
-        "largest_k_supported": supported_k(risk, weakness),
+        "k_not_rejected": risk.largest_k,
+        "k_supported": supported_k(risk, weakness),
         "note": risk.note,
     }

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from cldmray.pipelines.attack_runner import Findings, LearningCurve
+from cldmray.pipelines.attack_runner import AttackResults, LearningCurve
 from cldmray.report.formatting import percent
-from cldmray.results.audit import AttackerHealth
+from cldmray.results.audit import AttackerDiagnostics
 
 LAST_PART = 0.25
 """Share of the training, at its end, in which a curve must have become flat."""
@@ -14,7 +14,7 @@ NOISE = 0.01
 """Gain, as a rate, that may be chance."""
 
 
-def attacker_health(found: Findings) -> list[AttackerHealth]:
+def attacker_diagnostics(found: AttackResults) -> list[AttackerDiagnostics]:
     """One row for every attacker and anonymizer: clear ceiling and learning curves.
 
     Where an attacker was trained several times, its validation rates are averaged.
@@ -24,10 +24,10 @@ def attacker_health(found: Findings) -> list[AttackerHealth]:
         last = [curve[-1] for curve in curves]
         rates = [point["validation_rank_1"] for point in last]
         rows.append(
-            AttackerHealth(
+            AttackerDiagnostics(
                 anonymizer=anonymizer,
                 attacker=attacker,
-                clear=found.clear.get((anonymizer, attacker)),
+                clean=found.clean.get((anonymizer, attacker)),
                 trainings=len(curves),
                 steps=int(last[0]["step"]) if last else 0,
                 validation=sum(rates) / len(rates) if rates else None,
@@ -53,14 +53,14 @@ def late_gain(curves: Sequence[LearningCurve]) -> float | None:
     return sum(gains) / len(gains) if gains else None
 
 
-def still_learning(row: AttackerHealth) -> bool:
+def still_learning(row: AttackerDiagnostics) -> bool:
     """Whether more training would probably find more."""
     if row.late_gain is None or row.validation is None:
         return False
     return row.late_gain > max(NOISE, FLAT * row.validation)
 
 
-def learning_note(rows: Sequence[AttackerHealth]) -> str:
+def learning_note(rows: Sequence[AttackerDiagnostics]) -> str:
     """One sentence on attackers whose curves were not flat yet; empty if all were."""
     rising: dict[tuple[str, float, float], list[str]] = {}
     for row in rows:
@@ -80,14 +80,12 @@ def learning_note(rows: Sequence[AttackerHealth]) -> str:
     )
 
 
-def query_note(found: Findings) -> str:
+def query_note(found: AttackResults) -> str:
     """One sentence on how often inversions asked the anonymizers; empty if there were none."""
     told = [
-        f"{attacker} {queries:,} pictures of {anonymizer}"
+        f"{attacker} {queries:,} images of {anonymizer}"
         for (anonymizer, attacker), queries in found.queries.items()
     ]
     if not told:
         return ""
-    return (
-        f"Queries, each a picture of another person to learn the way back from: {', '.join(told)}."
-    )
+    return f"Queries, each an image of another person to learn the reconstruction from: {', '.join(told)}."

@@ -74,7 +74,7 @@ class RateAbove(Rule):
 
 @dataclass(frozen=True)
 class Found(Rule):
-    """``leak``: an attack beats guessing. ``inconclusive``: that, or the attackers are too weak."""
+    """``leak``: an attack beats chance. ``inconclusive``: that, or the attackers are too weak."""
 
     finding: Literal["leak", "inconclusive"]
 
@@ -83,7 +83,7 @@ class Found(Rule):
 
     def broken_by(self, risk: AnonymizerRisk) -> str:
         if risk.finding == "leak":
-            return f"people are named above guessing ({_attack(risk)})"
+            return f"people are named above chance ({_attack(risk)})"
         if self.finding == risk.finding == "inconclusive":
             return risk.note
         return ""
@@ -117,7 +117,7 @@ def _rule(text: str) -> Rule:
     raise ValueError(f"fail_on: {text!r} is no rule; {ALLOWED}")
 
 
-def check_people(rules: Iterable[Rule], people: int) -> None:
+def check_identities(rules: Iterable[Rule], gallery_identities: int) -> None:
     """Find out before the work whether every rule can be tested.
 
     Args:
@@ -127,14 +127,14 @@ def check_people(rules: Iterable[Rule], people: int) -> None:
         BadInputError: a claim of k-anonymity needs more people; the message names the keys.
     """
     for rule in rules:
-        if isinstance(rule, ClaimRejected) and rule.k > people:
+        if isinstance(rule, ClaimRejected) and rule.k > gallery_identities:
             raise BadInputError(
-                f"audit.fail_on: {rule} cannot be tested on {people} people; evaluate at least "
-                f"{rule.k} (splits.evaluation_people, splits.evaluation), or choose a smaller k"
+                f"audit.fail_on: {rule} cannot be tested on {gallery_identities} people; evaluate at least "
+                f"{rule.k} (splits.n_evaluation_identities, splits.evaluation), or choose a smaller k"
             )
 
 
-def judge(
+def evaluate_gate(
     rules: Sequence[Rule], candidates: Iterable[str], risks: Mapping[str, AnonymizerRisk]
 ) -> Gate:
     """Apply the rules to the settings that are to be released.

@@ -21,7 +21,7 @@ from cldmray.results.audit import AnonymizerRisk, AttackRate, Curve
 
 
 @dataclass(frozen=True)
-class Attack:
+class AttackResult:
     """One attacker against one anonymizer in one protocol and gallery.
 
     Attributes:
@@ -41,7 +41,7 @@ class Attack:
     @classmethod
     def of(
         cls, anonymizer: str, attacker: str, protocol: str, gallery: str, *scores: Scores
-    ) -> "Attack":
+    ) -> "AttackResult":
         """The attack with these scores, one per training of the attacker, at least one."""
         ranks = pool_ranks([rank_scores(one) for one in scores])
         return cls(anonymizer, attacker, protocol, gallery, ranks, scores)
@@ -49,7 +49,7 @@ class Attack:
     @property
     def rank_1(self) -> Any:
         """Probability per probe, shape (P,), that its person is named first."""
-        return success_at_rank(self.ranks.better, self.ranks.ties, 1)
+        return success_at_rank(self.ranks.n_higher, self.ranks.n_tied, 1)
 
 
 def view_of(table: pa.Table, view: str) -> Embedded:
@@ -66,21 +66,21 @@ class Views(NamedTuple):
     """Two views of an embeddings table, which protocols and galleries share."""
 
     probes: Embedded
-    photos: Embedded
+    references: Embedded
 
     @classmethod
     def of(cls, embeddings: pa.Table, view: str, original: str) -> "Views":
-        """The probes of one view, and the photographs.
+        """The probes of one view, and the images.
 
         Args:
             embeddings: of one encoder, with the views ``original`` and ``view``.
 
         Raises:
-            BadInputError: there is no picture of that view.
+            BadInputError: there is no image of that view.
         """
         probes = view_of(embeddings, view)
         if not len(probes.sample_ids):
-            raise BadInputError(f"{view}: there is no picture of the people to be named")
+            raise BadInputError(f"{view}: there is no image of the people to be named")
         return cls(probes, view_of(embeddings, original))
 
     def scores(self, protocol: Protocol, gallery: Gallery) -> Scores:
@@ -89,13 +89,13 @@ class Views(NamedTuple):
         Raises:
             BadInputError: see :func:`cldmray.gallery.protocols.choose_references`.
         """
-        known = self.probes if gallery == "anonymized_only" else self.photos
+        known = self.probes if gallery == "anonymized_only" else self.references
         return EmbeddingScores(self.probes, known, protocol, gallery)
 
 
 def attacks(
     tables: Sequence[pa.Table], view: str, attacker: str, settings: AuditSettings, original: str
-) -> list[Attack]:
+) -> list[AttackResult]:
     """Rank the probes of one view in every protocol and gallery of the audit.
 
     Args:
@@ -107,7 +107,7 @@ def attacks(
     """
     views = [Views.of(table, view, original) for table in tables]
     return [
-        Attack.of(
+        AttackResult.of(
             view,
             attacker,
             protocol,
@@ -119,14 +119,14 @@ def attacks(
     ]
 
 
-def clear_rank_1(embeddings: pa.Table, original: str) -> float:
-    """Rank-1 rate of an encoder on clear photographs: Full-Ref, source excluded."""
-    photos = view_of(embeddings, original)
-    ranks = rank_probes(photos, photos, "full_ref", "source_excluded")
-    return float(success_at_rank(ranks.better, ranks.ties, 1).mean())
+def clean_rank_1(embeddings: pa.Table, original: str) -> float:
+    """Rank-1 rate of an encoder on clean images: Full-Ref, source excluded."""
+    references = view_of(embeddings, original)
+    ranks = rank_probes(references, references, "full_ref", "source_excluded")
+    return float(success_at_rank(ranks.n_higher, ranks.n_tied, 1).mean())
 
 
-def curve(attack: Attack) -> Curve:
+def curve(attack: AttackResult) -> Curve:
     """The CMC of an attack over all ranks of its gallery."""
     ranks = list(range(1, attack.ranks.gallery_size + 1))
     return Curve(
@@ -135,12 +135,12 @@ def curve(attack: Attack) -> Curve:
         attack.protocol,
         attack.gallery,
         ranks,
-        [float(rate) for rate in cmc(attack.ranks.better, attack.ranks.ties, ranks)],
+        [float(rate) for rate in cmc(attack.ranks.n_higher, attack.ranks.n_tied, ranks)],
         [chance(rank, attack.ranks.gallery_size) for rank in ranks],
     )
 
 
-def strongest(every: list[Attack], settings: AuditSettings, note: str) -> AnonymizerRisk:
+def strongest(every: list[AttackResult], settings: AuditSettings, note: str) -> AnonymizerRisk:
     """The strongest of all attacks on one anonymizer, with bounds that hold for all at once.
 
     With m attacks each interval has the level 1 - (1 - level) / m (Bonferroni), so that choosing
@@ -153,9 +153,11 @@ def strongest(every: list[Attack], settings: AuditSettings, note: str) -> Anonym
         every: the attacks on one anonymizer.
         note: what limits a conclusion that nothing leaks; may be empty.
     """
-    level = 1 - (1 - settings.level) / len(every)
-    resamples = max(settings.resamples, round(50 / (1 - level)))
-    found = list(zip(every, _rank_1_intervals(every, settings, level, resamples), strict=True))
+    confidence_level = 1 - (1 - settings.confidence_level) / len(every)
+    n_bootstrap = max(settings.n_bootstrap, round(50 / (1 - confidence_level)))
+    found = list(
+        zip(every, _rank_1_intervals(every, settings, confidence_level, n_bootstrap), strict=True)
+    )
     leaking = [(a, i) for a, i in found if i.low > chance(1, a.ranks.gallery_size)]
     if leaking:
         attack, interval = max(leaking, key=lambda pair: (pair[1].value, pair[1].low))
@@ -172,8 +174,8 @@ def strongest(every: list[Attack], settings: AuditSettings, note: str) -> Anonym
         protocol=attack.protocol,
         gallery=attack.gallery,
         chance=chance(1, size),
-        largest_k=k_anonymity(surest, size).largest_k_not_rejected,
-        level=settings.level,
+        largest_k=k_anonymity(surest, size).k_not_rejected,
+        confidence_level=settings.confidence_level,
         note="" if leaking else note,
         firmest=AttackRate(firm.attacker, firm.protocol, firm.gallery, *surest),
         upper=max(i.high for _, i in found),
@@ -181,7 +183,7 @@ def strongest(every: list[Attack], settings: AuditSettings, note: str) -> Anonym
 
 
 def _rank_1_intervals(
-    every: list[Attack], settings: AuditSettings, level: float, resamples: int
+    every: list[AttackResult], settings: AuditSettings, confidence_level: float, n_bootstrap: int
 ) -> list[Interval]:
     """Rank-1 rate of each attack; those on the same probes share their resamples."""
     together: dict[bytes, list[int]] = {}
@@ -191,6 +193,8 @@ def _rank_1_intervals(
     for places in together.values():
         columns = np.stack([every[place].rank_1 for place in places], 1)
         identities = every[places[0]].ranks.identities
-        intervals = bootstrap_columns(columns, identities, level, resamples, settings.seed)
+        intervals = bootstrap_columns(
+            columns, identities, confidence_level, n_bootstrap, settings.seed
+        )
         found.update(zip(places, intervals, strict=True))
     return [found[place] for place in range(len(every))]

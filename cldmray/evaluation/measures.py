@@ -1,6 +1,6 @@
 """What the measures of one attack need of its scores, read in one pass with bounded memory.
 
-The measures of one attack (DESIGN section 5), each with its interval and what guessing gives.
+The measures of one attack (DESIGN section 5), each with its interval and what chance gives.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cldmray.config.audit import AuditSettings
 from cldmray.gallery.protocols import Strings
 from cldmray.gallery.ranking import Ranks
-from cldmray.gallery.scores import SAME_SCORE, Float32, Scores, settled_blocks
+from cldmray.gallery.scores import SAME_SCORE, Float32, Scores, tie_resolved_blocks
 from cldmray.hashing import unit_hash
 from cldmray.metrics.confidence import (
     Interval,
@@ -24,8 +24,8 @@ from cldmray.metrics.confidence import (
     sums_by_identity,
 )
 from cldmray.metrics.identification import (
-    anonymity_set_size,
     chance,
+    mean_rank,
     reciprocal_rank,
     success_at_rank,
 )
@@ -49,7 +49,7 @@ class Trials(NamedTuple):
         labels: identity of each probe, (P,).
         non_mated: scores of some probes with all other candidates, (Q, N - 1).
         non_mated_labels: identity of each of these probes, (Q,).
-        enrolled_people: candidates in the half of the gallery that stays.
+        enrolled_identities: candidates in the half of the gallery that stays.
         enrolled: whether the probe's person is one of them, (P,).
         rival: best score of each probe among the others of that half, (P,); -inf if there are none.
     """
@@ -59,7 +59,7 @@ class Trials(NamedTuple):
     labels: Strings
     non_mated: Float32
     non_mated_labels: Strings
-    enrolled_people: int
+    enrolled_identities: int
     enrolled: npt.NDArray[np.bool_]
     rival: Float32
 
@@ -70,21 +70,21 @@ def collect(scores: Scores, most: int = NON_MATED_SCORES) -> Trials:
     Args:
         most: non-mated scores that are kept, but at least those of one probe.
     """
-    people, probes = len(scores.people), len(scores.own)
-    share = np.bincount(scores.own, minlength=people) / probes
-    stays = enrolled_people(scores.people)
-    sampled = _sampled(scores.sample_ids, max(1, most // (people - 1)))
+    gallery_identities, probes = len(scores.gallery_identities), len(scores.own)
+    share = np.bincount(scores.own, minlength=gallery_identities) / probes
+    stays = enrolled_identities(scores.gallery_identities)
+    sampled = _sampled(scores.sample_ids, max(1, most // (gallery_identities - 1)))
     shuffled = np.empty(probes)
     mated, rival = np.empty(probes, np.float32), np.empty(probes, np.float32)
     non_mated = []
-    for rows, found in settled_blocks(scores):
+    for rows, found in tie_resolved_blocks(scores):
         own = np.zeros(found.shape, bool)
         own[np.arange(len(rows)), scores.own[rows]] = True
         first = found >= found.max(1, keepdims=True) - SAME_SCORE
         shuffled[rows] = first @ share / first.sum(1)
         mated[rows] = found[own]
         chosen = sampled[rows]
-        non_mated.append(found[chosen][~own[chosen]].reshape(-1, people - 1))
+        non_mated.append(found[chosen][~own[chosen]].reshape(-1, gallery_identities - 1))
         rival[rows] = np.where(own | ~stays, -np.inf, found).max(1)
     return Trials(
         shuffled,
@@ -98,15 +98,17 @@ def collect(scores: Scores, most: int = NON_MATED_SCORES) -> Trials:
     )
 
 
-def enrolled_people(people: Strings) -> npt.NDArray[np.bool_]:
+def enrolled_identities(gallery_identities: Strings) -> npt.NDArray[np.bool_]:
     """Which candidates stay in the gallery when half of them, rounded down, are left out by hash.
 
     Args:
         people: identities, shape (N,).
     """
-    order = np.argsort([unit_hash("open_set", person) for person in people.tolist()])
-    stays = np.ones(len(people), bool)
-    stays[order[: len(people) // 2]] = False
+    order = np.argsort(
+        [unit_hash("open_set", identity) for identity in gallery_identities.tolist()]
+    )
+    stays = np.ones(len(gallery_identities), bool)
+    stays[order[: len(gallery_identities) // 2]] = False
     return stays
 
 
@@ -129,7 +131,7 @@ in each; never more than the audit's."""
 
 
 class Measured(NamedTuple):
-    """One measure of one attack; ``chance`` is what guessing gives."""
+    """One measure of one attack; ``chance`` is what chance gives."""
 
     name: str
     interval: Interval
@@ -140,16 +142,16 @@ def measure(ranks: Ranks, scores: Sequence[Scores], settings: AuditSettings) -> 
     """All measures of one attack.
 
     Measures of ranks: ``rank_1``, ``rank_5``, ``rank_10``, ``mean_reciprocal_rank``;
-    ``anonymity_set_size`` (mean rank of the true identity), its ``_median`` and its lowest tenth
-    ``_p10`` over photos, and ``_person_median`` and ``_person_p10`` over people, whose value is
-    the mean of their photos; ``largest_k_not_rejected``, whose lower bound is the largest k that
+    ``mean_rank`` (mean rank of the true identity), its ``_median`` and its lowest tenth
+    ``_p10`` over images, and ``_person_median`` and ``_person_p10`` over people, whose value is
+    the mean of their images; ``k_not_rejected``, whose lower bound is the largest k that
     the attack supports, and ``k_point_estimate``, 1 / rank-1.
 
     Where there are several trainings, ``rank_1_by_seed``: the bounds are not those of an interval
     but the lowest and the highest rank-1 rate of one training.
 
     Measures of scores: ``rank_1_shuffled``, the rank-1 rate if the probes' identities were
-    shuffled, which is the measured rate of guessing where people with many photos attract matches
+    shuffled, which is the measured rate of chance where people with many images attract matches
     (its interval takes the shares of the identities as given); ``eer``, ``tmr_at_fmr_*``,
     ``d_sys``; and ``fnir_at_fpir_*`` with half of the people left out of the gallery, by a hash;
     these rows are absent where fewer than two people stay or a half has no probe.
@@ -181,16 +183,16 @@ def rank_1_by_subset(
     Returns:
         Name of the subset, its rate, and which probes are its own, shape (P,).
     """
-    success = success_at_rank(ranks.better, ranks.ties, 1)
+    success = success_at_rank(ranks.n_higher, ranks.n_tied, 1)
     found = []
-    for name, people in subsets.items():
-        own = np.isin(ranks.identities, people)
+    for name, gallery_identities in subsets.items():
+        own = np.isin(ranks.identities, gallery_identities)
         if own.any():
             (interval,) = bootstrap_columns(
                 success[own, None],
                 ranks.identities[own],
-                settings.level,
-                settings.resamples,
+                settings.confidence_level,
+                settings.n_bootstrap,
                 settings.seed,
             )
             found.append((name, interval, own))
@@ -200,26 +202,35 @@ def rank_1_by_subset(
 def _identification(ranks: Ranks, trials: list[Trials], settings: AuditSettings) -> list[Measured]:
     size = ranks.gallery_size
     columns = {
-        f"rank_{k}": (success_at_rank(ranks.better, ranks.ties, k), chance(k, size)) for k in RANKS
+        f"rank_{k}": (success_at_rank(ranks.n_higher, ranks.n_tied, k), chance(k, size))
+        for k in RANKS
     }
     guess = float(np.mean(1 / np.arange(1, size + 1)))
-    columns["mean_reciprocal_rank"] = (reciprocal_rank(ranks.better, ranks.ties), guess)
+    columns["mean_reciprocal_rank"] = (reciprocal_rank(ranks.n_higher, ranks.n_tied), guess)
     values, guesses = zip(*columns.values(), strict=True)
     intervals = bootstrap_columns(
-        np.stack(values, 1), ranks.identities, settings.level, settings.resamples, settings.seed
+        np.stack(values, 1),
+        ranks.identities,
+        settings.confidence_level,
+        settings.n_bootstrap,
+        settings.seed,
     )
     measured = [Measured(*one) for one in zip(columns, intervals, guesses, strict=True)]
     if trials:
         shuffled = np.concatenate([one.shuffled for one in trials])
         mean = bootstrap_mean(
-            shuffled, ranks.identities, settings.level, settings.resamples, settings.seed
+            shuffled,
+            ranks.identities,
+            settings.confidence_level,
+            settings.n_bootstrap,
+            settings.seed,
         )
         measured.append(Measured("rank_1_shuffled", mean, chance(1, size)))
     return measured
 
 
 def _by_seed(ranks: Ranks, trainings: int) -> Measured:
-    rates = success_at_rank(ranks.better, ranks.ties, 1).reshape(trainings, -1).mean(1)
+    rates = success_at_rank(ranks.n_higher, ranks.n_tied, 1).reshape(trainings, -1).mean(1)
     spread = Interval(float(rates.mean()), float(rates.min()), float(rates.max()))
     return Measured("rank_1_by_seed", spread, chance(1, ranks.gallery_size))
 
@@ -227,16 +238,24 @@ def _by_seed(ranks: Ranks, trainings: int) -> Measured:
 def _anonymity_sets(ranks: Ranks, settings: AuditSettings) -> list[Measured]:
     """Guessing gives every rank from 1 to N alike; a person's mean is taken to be normal then."""
     size, name = ranks.gallery_size, "anonymity_set"
-    photos = anonymity_set_size(ranks.better, ranks.ties)
+    images = mean_rank(ranks.n_higher, ranks.n_tied)
     mean = bootstrap_mean(
-        photos, ranks.identities, settings.level, settings.resamples, settings.seed
+        images, ranks.identities, settings.confidence_level, settings.n_bootstrap, settings.seed
     )
     measured = [Measured(f"{name}_size", mean, (size + 1) / 2)]
-    sums, counts = sums_by_identity(photos[:, None], ranks.identities)
+    sums, counts = sums_by_identity(images[:, None], ranks.identities)
     spread = math.sqrt((size**2 - 1) / 12 * np.mean(1 / counts))
-    people, labels = sums[0] / counts, np.arange(len(counts))
-    options = list(QUANTILES.values()), settings.level, _score_resamples(settings), settings.seed
-    for values, owners, kind in ((photos, ranks.identities, ""), (people, labels, "person_")):
+    gallery_identities, labels = sums[0] / counts, np.arange(len(counts))
+    options = (
+        list(QUANTILES.values()),
+        settings.confidence_level,
+        _score_resamples(settings),
+        settings.seed,
+    )
+    for values, owners, kind in (
+        (images, ranks.identities, ""),
+        (gallery_identities, labels, "person_"),
+    ):
         intervals = bootstrap_quantiles(values, owners, *options)
         for (word, share), interval in zip(QUANTILES.items(), intervals, strict=True):
             guess = float(math.ceil(round(share * size, 9)))
@@ -248,17 +267,17 @@ def _anonymity_sets(ranks: Ranks, settings: AuditSettings) -> list[Measured]:
 
 def _claims(rate: Interval, size: int) -> list[Measured]:
     claims = k_anonymity(rate, size)
-    standing, supported = claims.largest_k_not_rejected, claims.largest_k_supported
+    standing, supported = claims.k_not_rejected, claims.k_supported
     low, high = (min(size, 1 / bound) if bound else size for bound in (rate.high, rate.low))
     return [
-        Measured("largest_k_not_rejected", Interval(standing, supported, standing), size),
+        Measured("k_not_rejected", Interval(standing, supported, standing), size),
         Measured("k_point_estimate", Interval(claims.point_estimate, low, high), size),
     ]
 
 
 def _verification(trials: Trials, settings: AuditSettings) -> list[Measured]:
     pairs = trials.mated, trials.labels, trials.non_mated, trials.non_mated_labels
-    options = settings.level, _score_resamples(settings), settings.seed
+    options = settings.confidence_level, _score_resamples(settings), settings.seed
     eer, tmrs = verification_intervals(*pairs, list(FMRS.values()), *options)
     matches = [
         Measured(f"tmr_at_fmr_{word}", interval, fmr)
@@ -270,24 +289,26 @@ def _verification(trials: Trials, settings: AuditSettings) -> list[Measured]:
 
 def _open_set(trials: Trials, settings: AuditSettings) -> list[Measured]:
     mine, others = trials.enrolled, ~trials.enrolled
-    if trials.enrolled_people < 2 or not mine.any() or not others.any():
+    if trials.enrolled_identities < 2 or not mine.any() or not others.any():
         return []
     samples = trials.mated[mine], trials.rival[mine], trials.rival[others]
     labels = trials.labels[mine], trials.labels[others]
-    resamples = _score_resamples(settings)
+    n_bootstrap = _score_resamples(settings)
     measured = []
     for word, fpir in FPIRS.items():
         interval = fnir_at_fpir_interval(
-            *samples, *labels, fpir, settings.level, resamples, settings.seed
+            *samples, *labels, fpir, settings.confidence_level, n_bootstrap, settings.seed
         )
-        guess = 1 - fpir / trials.enrolled_people
+        guess = 1 - fpir / trials.enrolled_identities
         measured.append(Measured(f"fnir_at_fpir_{word}", interval, guess))
     return measured
 
 
 def _score_resamples(settings: AuditSettings) -> int:
     """Enough for the bounds of a high level, too."""
-    return min(settings.resamples, max(SCORE_RESAMPLES, math.ceil(25 / (1 - settings.level))))
+    return min(
+        settings.n_bootstrap, max(SCORE_RESAMPLES, math.ceil(25 / (1 - settings.confidence_level)))
+    )
 
 
 def _averaged(found: Sequence[Measured]) -> Measured:

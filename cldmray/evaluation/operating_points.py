@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cldmray.config.audit import AuditSettings
-from cldmray.evaluation.identification import Attack
+from cldmray.evaluation.identification import AttackResult
 from cldmray.metrics.confidence import bootstrap_identities
 from cldmray.report.formatting import percent
 
@@ -29,18 +29,23 @@ class Point(NamedTuple):
     utility: float
 
 
-def search_point(
-    attacks: Sequence[Attack], searched: int, utility: float, settings: AuditSettings
+def candidate_point(
+    attacks: Sequence[AttackResult], searched: int, utility: float, settings: AuditSettings
 ) -> Point:
     """A setting's strongest attack, with bounds that hold for all ``searched`` settings at once.
 
     The level of each is 1 - (1 - level) / searched (Bonferroni). Attacks on one setting need no
     further correction: the highest of their upper bounds is at least that of the strongest.
     """
-    level = 1 - (1 - settings.level) / searched
-    resamples = max(settings.resamples, round(50 / (1 - level)))
+    confidence_level = 1 - (1 - settings.confidence_level) / searched
+    n_bootstrap = max(settings.n_bootstrap, round(50 / (1 - confidence_level)))
     found = [
-        (bootstrap_identities(a.rank_1, a.ranks.identities, level, resamples, settings.seed), a)
+        (
+            bootstrap_identities(
+                a.rank_1, a.ranks.identities, confidence_level, n_bootstrap, settings.seed
+            ),
+            a,
+        )
         for a in attacks
     ]
     interval, attack = max(found, key=lambda pair: (pair[0].high, pair[0].value))
@@ -48,7 +53,7 @@ def search_point(
     return Point(attack.anonymizer, attack.attacker, *interval, count, utility)
 
 
-def design_boundary(points: Sequence[Point], target: float) -> Point | None:
+def operating_point(points: Sequence[Point], target: float) -> Point | None:
     """The loosest setting that stays under a target: the most useful whose upper bound does.
 
     Args:
@@ -64,9 +69,11 @@ def design_boundary(points: Sequence[Point], target: float) -> Point | None:
                default=None)  # fmt: skip
 
 
-def boundary_sentence(points: Sequence[Point], k: int, measure: str, level: float) -> str:
-    """The answer of :func:`design_boundary` for people."""
-    best = design_boundary(points, 1 / k)
+def operating_point_sentence(
+    points: Sequence[Point], k: int, measure: str, confidence_level: float
+) -> str:
+    """The answer of :func:`operating_point` for people."""
+    best = operating_point(points, 1 / k)
     searched = f"Of {len(points)} settings searched"
     asked = f"1/{k} = {percent(1 / k)}"
     if best is None:
@@ -78,6 +85,6 @@ def boundary_sentence(points: Sequence[Point], k: int, measure: str, level: floa
     return (
         f"{searched}, the loosest that stays surely under {asked} is {best.anonymizer}: its "
         f"strongest attack, {best.attacker}, names {percent(best.value)}, at most "
-        f"{percent(best.high)} ({percent(level)} confidence for all settings at once), and its "
+        f"{percent(best.high)} ({percent(confidence_level)} confidence for all settings at once), and its "
         f"{measure} is {best.utility:.3f}."
     )

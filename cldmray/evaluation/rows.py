@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.config.audit import AuditSettings
-from cldmray.evaluation.identification import Attack
+from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.measures import measure, rank_1_by_subset
 from cldmray.gallery.protocols import Strings
 from cldmray.metrics.confidence import Interval
@@ -20,7 +20,7 @@ SMALLEST_GROUP = 5
 
 
 def result_rows(
-    attack: Attack, settings: AuditSettings, subsets: Mapping[str, Strings] | None = None
+    attack: AttackResult, settings: AuditSettings, subsets: Mapping[str, Strings] | None = None
 ) -> list[dict[str, Any]]:
     """Rows of ``records.RESULTS`` of one attack.
 
@@ -38,19 +38,19 @@ def result_rows(
     ]
     guess = chance(1, ranks.gallery_size)
     for subset, interval, own in rank_1_by_subset(ranks, subsets or {}, settings):
-        samples, people = ranks.sample_ids[own], ranks.identities[own]
-        rows.append(_row(attack, subset, "rank_1", interval, guess, samples, people))
+        samples, gallery_identities = ranks.sample_ids[own], ranks.identities[own]
+        rows.append(_row(attack, subset, "rank_1", interval, guess, samples, gallery_identities))
     return rows
 
 
 def _row(
-    attack: Attack,
+    attack: AttackResult,
     subset: str,
     measure: str,
     interval: Interval,
     guess: float,
     samples: Strings,
-    people: Strings,
+    gallery_identities: Strings,
 ) -> dict[str, Any]:
     return {
         "anonymizer": attack.anonymizer,
@@ -63,13 +63,13 @@ def _row(
         "ci_low": interval.low,
         "ci_high": interval.high,
         "n_probes": len(np.unique(samples)),
-        "n_identities": len(np.unique(people)),
+        "n_identities": len(np.unique(gallery_identities)),
         "gallery_size": attack.ranks.gallery_size,
         "chance": guess,
     }
 
 
-def group_members(groups: pa.Table | None, people: Strings) -> dict[str, Strings]:
+def group_members(groups: pa.Table | None, gallery_identities: Strings) -> dict[str, Strings]:
     """The groups with at least ``SMALLEST_GROUP`` of some people.
 
     Args:
@@ -77,13 +77,15 @@ def group_members(groups: pa.Table | None, people: Strings) -> dict[str, Strings
         people: identities of whom the groups are formed.
 
     Returns:
-        Members of each group, sorted, under a name such as ``sex=female``.
+        Anonymizers of each group, sorted, under a name such as ``sex=female``.
     """
     if groups is None:
         return {}
-    known = groups.filter(pc.is_in(groups["identity"], pa.array(people.tolist(), pa.string())))
+    known = groups.filter(
+        pc.is_in(groups["identity"], pa.array(gallery_identities.tolist(), pa.string()))
+    )
     names = np.asarray(known["identity"].to_pylist(), np.str_)
-    members: dict[str, Strings] = {}
+    anonymizers: dict[str, Strings] = {}
     for attribute in known.column_names:
         if attribute == "identity":
             continue
@@ -91,12 +93,12 @@ def group_members(groups: pa.Table | None, people: Strings) -> dict[str, Strings
         for value in sorted({value for value in values if value is not None}):
             found = np.unique(names[values == value])
             if len(found) >= SMALLEST_GROUP:
-                members[f"{attribute}={value}"] = found
-    return members
+                anonymizers[f"{attribute}={value}"] = found
+    return anonymizers
 
 
 def results_table(
-    every: Iterable[Attack], settings: AuditSettings, groups: pa.Table | None = None
+    every: Iterable[AttackResult], settings: AuditSettings, groups: pa.Table | None = None
 ) -> pa.Table:
     """All rows of all attacks, schema ``records.RESULTS``.
 

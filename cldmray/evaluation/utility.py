@@ -1,4 +1,4 @@
-"""Rows of utility from what was measured picture by picture, with intervals over identities."""
+"""Rows of utility from what was measured image by image, with intervals over identities."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -23,17 +23,17 @@ from cldmray.results.audit import UtilityRow
 Row = dict[str, Any]
 """A row of ``engine.utility.MEASURED``."""
 Pair = tuple[Row, Row]
-"""Of an anonymized picture, and of its original."""
+"""Of an anonymized image, and of its original."""
 FRECHET_RESAMPLES = 100
 
 
-def picture_rows(
+def image_rows(
     anonymizer: str, pairs: list[Pair], groups: pa.Table | None, settings: AuditSettings
 ) -> Iterator[UtilityRow]:
-    """All measures of single pictures that ``settings.utility`` names.
+    """All measures of single images that ``settings.utility`` names.
 
     Args:
-        pairs: of the anonymizer's pictures.
+        pairs: of the anonymizer's images.
         groups: column ``identity`` and one for each attribute; null where unknown.
     """
     if not pairs:
@@ -44,12 +44,18 @@ def picture_rows(
         values: Any,
         measured: list[Pair],
         interval: Callable[..., Interval],
-        clear: float,
+        clean: float,
         chance: float | None = None,
     ) -> UtilityRow:
-        people = np.asarray([own["identity"] for own, _ in measured])
-        found = interval(values, people, settings.level, settings.resamples, settings.seed)
-        return UtilityRow(anonymizer, measure, *found, len(measured), True, clear, chance)
+        gallery_identities = np.asarray([own["identity"] for own, _ in measured])
+        found = interval(
+            values,
+            gallery_identities,
+            settings.confidence_level,
+            settings.n_bootstrap,
+            settings.seed,
+        )
+        return UtilityRow(anonymizer, measure, *found, len(measured), True, clean, chance)
 
     for measure in ("ssim", "edge_f1"):
         if measure in settings.utility:
@@ -57,16 +63,18 @@ def picture_rows(
             others = [there[measure] for _, there in pairs if there[measure] is not None]
             chance = float(np.mean(others)) if others else None
             yield row(measure, values, pairs, bootstrap_mean, 1.0, chance)
-    if "faces_found" in settings.utility:
+    if "face_detection_rate" in settings.utility:
         found = [own["face_found"] for own, _ in pairs]
-        clear = float(np.mean([there["face_found"] for _, there in pairs]))
-        yield row("faces_found", found, pairs, bootstrap_identities, clear)
+        clean = float(np.mean([there["face_found"] for _, there in pairs]))
+        yield row("face_detection_rate", found, pairs, bootstrap_identities, clean)
     posed = [pair for pair in pairs if not np.isnan(_yaw(pair[1]))]
     if "pose" in settings.utility and posed:
         turned = np.asarray([[_yaw(row) for row in pair] for pair in posed])
         got, wanted = yaw_classes(turned).T
         same = ~np.isnan(turned[:, 0]) & (got == wanted)
-        yield row("pose_agreement", same, posed, bootstrap_identities, 1.0, majority_share(wanted))
+        yield row(
+            "pose_consistency", same, posed, bootstrap_identities, 1.0, majority_share(wanted)
+        )
     for attribute, truth in _truths(groups) if "attributes" in settings.utility else ():
         known = [
             pair
@@ -101,13 +109,13 @@ def _truths(groups: pa.Table | None) -> Iterable[tuple[str, dict[str, str | None
     """Each attribute with its value by identity."""
     if groups is None:
         return
-    people = groups["identity"].to_pylist()
+    gallery_identities = groups["identity"].to_pylist()
     for attribute in (name for name in groups.column_names if name != "identity"):
-        yield attribute, dict(zip(people, groups[attribute].to_pylist(), strict=True))
+        yield attribute, dict(zip(gallery_identities, groups[attribute].to_pylist(), strict=True))
 
 
 def _read(row: Row, attribute: str) -> str | None:
-    """What the probe of an attribute read in a picture, such as ``female``; None without probe."""
+    """What the probe of an attribute read in an image, such as ``female``; None without probe."""
     found = (text.partition("=") for text in row["attributes"] or ())
     return next((value for name, _, value in found if name == attribute), None)
 
@@ -115,32 +123,32 @@ def _read(row: Row, attribute: str) -> str | None:
 def frechet_rows(
     anonymizer: str, features: str, table: pa.Table, settings: AuditSettings
 ) -> Iterator[UtilityRow]:
-    """Fréchet distance of the features of an anonymizer's pictures and of their originals.
+    """Fréchet distance of the features of an anonymizer's images and of their originals.
 
     ``clear`` is the distance of one half of the originals to the other half: with half as many
-    pictures in each set, it is more than what the number of pictures alone may cause.
+    images in each set, it is more than what the number of images alone may cause.
 
     Args:
         features: whose they are, for the measure's name.
-        table: embeddings with the views ``original`` and ``anonymizer``, of the pictures to use.
+        table: embeddings with the views ``original`` and ``anonymizer``, of the images to use.
     """
     own = table.filter(pc.equal(table["view"], anonymizer)).sort_by("sample_id")
-    photos = table.filter(pc.equal(table["view"], ORIGINAL)).sort_by("sample_id")
-    photos = photos.filter(pc.is_in(photos["sample_id"], own["sample_id"].combine_chunks()))
-    if len(photos) < 2:
+    images = table.filter(pc.equal(table["view"], ORIGINAL)).sort_by("sample_id")
+    images = images.filter(pc.is_in(images["sample_id"], own["sample_id"].combine_chunks()))
+    if len(images) < 2:
         return
-    shown, given = embedding_matrix(own), embedding_matrix(photos)
+    shown, given = embedding_matrix(own), embedding_matrix(images)
 
     def distance(rows: npt.NDArray[np.int64]) -> float:
         return frechet_distance(shown[rows], given[rows])
 
     value, low, high = bootstrap_statistic(
         distance,
-        np.asarray(photos["identity"].to_pylist()),
-        settings.level,
+        np.asarray(images["identity"].to_pylist()),
+        settings.confidence_level,
         FRECHET_RESAMPLES,
         settings.seed,
     )
-    clear = frechet_distance(given[::2], given[1::2]) if len(given) >= 4 else None
+    clean = frechet_distance(given[::2], given[1::2]) if len(given) >= 4 else None
     measure, low = f"frechet_{features}", max(0.0, low)
-    yield UtilityRow(anonymizer, measure, value, low, high, len(own), False, clear)
+    yield UtilityRow(anonymizer, measure, value, low, high, len(own), False, clean)

@@ -1,10 +1,10 @@
-"""Sources of face photographs, and the split of the people.
+"""Sources of face images, and the split of the people.
 
-:func:`cldmray.faces.decode.decode` turns their files into pictures."""
+:func:`cldmray.faces.decode.decode` turns their files into images."""
 
 from cldmray.faces.base import FaceSource, sample_names
 from cldmray.faces.celeba import CelebaFaces
-from cldmray.faces.decode import BadPicture
+from cldmray.faces.decode import InvalidImageError
 from cldmray.faces.folder import FolderFaces
 from cldmray.faces.lfw import LfwFaces
 from cldmray.faces.parquet import ParquetFaces
@@ -18,10 +18,10 @@ from cldmray.faces.splits import (
 from cldmray.faces.synthetic import SyntheticFaces
 
 __all__ = [
-    "BadPicture",
     "CelebaFaces",
     "FaceSource",
     "FolderFaces",
+    "InvalidImageError",
     "LfwFaces",
     "ParquetFaces",
     "SplitConfig",

@@ -14,16 +14,16 @@ from cldmray.faces.records import LISTING
 
 
 class FaceSource(ABC):
-    """Photographs of people, wherever they are kept.
+    """Images of people, wherever they are kept.
 
     Subclasses are frozen dataclasses whose fields are their settings, so that a source can be
     written in YAML, hashed and sent to any worker.
 
     Attributes:
         name: enters every sample id; two sources in one audit need two names.
-        crop: left, top, right, bottom in pixels of the upright photo, a square; None takes the
-            largest central square of each photo.
-        size: side of the square output picture in pixels.
+        crop: left, top, right, bottom in pixels of the upright image, a square; None takes the
+            largest central square of each image.
+        size: side of the square output image in pixels.
     """
 
     name: str
@@ -34,7 +34,7 @@ class FaceSource(ABC):
     def listing(self) -> pa.Table:
         """All samples, schema ``records.LISTING``, sorted by ``sample_id``, which is unique.
 
-        The ids depend on the source's name, the identity and the photo's name only: neither the
+        The ids depend on the source's name, the identity and the image's name only: neither the
         root nor the file's extension counts, so a folder of anonymized copies yields the same.
 
         Raises:
@@ -59,7 +59,7 @@ class FaceSource(ABC):
 
 
 class Sample(NamedTuple):
-    """One photograph before it has an id; ``name`` is ``identity/photo``."""
+    """One image before it has an id; ``name`` is ``identity/image``."""
 
     identity: str
     name: str
@@ -95,12 +95,12 @@ def listing_table(source: str, samples: Iterable[Sample]) -> pa.Table:
     )
 
 
-def sample_names(photos: Sequence[tuple[str, str]]) -> list[str]:
+def sample_names(images: Sequence[tuple[str, str]]) -> list[str]:
     """Names ``identity/stem`` of (identity, file name) pairs, in their order.
 
-    Where two photos of one identity would share a name, all of these keep their extension.
+    Where two images of one identity would share a name, all of these keep their extension.
     """
-    full = [f"{identity}/{photo}" for identity, photo in photos]
+    full = [f"{identity}/{image}" for identity, image in images]
     names = [splitext(name)[0] for name in full]
     while True:
         counts = Counter(names)

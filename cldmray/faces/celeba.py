@@ -19,9 +19,9 @@ from cldmray.faces.files import list_folder, read_files, read_lines, read_pairs
 from cldmray.faces.groups import majority
 from cldmray.storage import join
 
-PHOTOS = "img_align_celeba"
+IMAGES = "img_align_celeba"
 IDENTITIES = "identity_CelebA.txt"
-LAYOUT = f"CelebA's folder {PHOTOS} and file {IDENTITIES}"
+LAYOUT = f"CelebA's folder {IMAGES} and file {IDENTITIES}"
 
 ATTRIBUTES = "list_attr_celeba.txt"
 GROUPS = {"Male": ("sex", "male", "female"), "Young": ("age", "young", "not young")}
@@ -30,9 +30,9 @@ GROUPS = {"Male": ("sex", "male", "female"), "Young": ("age", "young", "not youn
 
 @dataclass(frozen=True)
 class CelebaFaces(FaceSource):
-    """CelebA's photos, 178x218 pixels, with its identity file.
+    """CelebA's images, 178x218 pixels, with its identity file.
 
-    Photos that stand in the identity file but not in the folder are left out, so that a part of
+    Images that stand in the identity file but not in the folder are left out, so that a part of
     the data set can be audited.
 
     Attributes:
@@ -56,18 +56,18 @@ class CelebaFaces(FaceSource):
         identities = read_pairs(join(self.root, IDENTITIES), "faces.root", LAYOUT)
         files = [
             file
-            for file in list_folder(join(self.root, PHOTOS), LAYOUT)
+            for file in list_folder(join(self.root, IMAGES), LAYOUT)
             if file.label in identities
         ]
         if not files:
             raise BadInputError(
-                f"faces.root: no photo named in {IDENTITIES} under {self.root}; expected {LAYOUT}"
+                f"faces.root: no image named in {IDENTITIES} under {self.root}; expected {LAYOUT}"
             )
         names = sample_names([(identities[file.label], file.label) for file in files])
         return listing_table(
             self.name,
             (
-                Sample(identities[file.label], name, f"{PHOTOS}/{file.location}", file.version)
+                Sample(identities[file.label], name, f"{IMAGES}/{file.location}", file.version)
                 for file, name in zip(files, names, strict=True)
             ),
         )
@@ -76,16 +76,16 @@ class CelebaFaces(FaceSource):
         return read_files(self.root, locations)
 
     def groups(self) -> pa.Table | None:
-        """Sex and age of each identity, as most of its photos have it; see `FaceSource.groups`."""
+        """Sex and age of each identity, as most of its images have it; see `FaceSource.groups`."""
         uri = join(self.root, ATTRIBUTES)
         if not storage.exists(uri):
             return None
         identities = read_pairs(join(self.root, IDENTITIES), "faces.root", LAYOUT)
         votes: dict[str, list[tuple[str, bool]]] = {name: [] for name in GROUPS}
-        for photo, values in _attributes(uri):
-            if photo in identities:
+        for image, values in _attributes(uri):
+            if image in identities:
                 for name, value in values.items():
-                    votes[name].append((identities[photo], value))
+                    votes[name].append((identities[image], value))
         known = sorted({identity for identity, _ in votes["Male"]})
         columns = {"identity": pa.array(known, pa.string())}
         for name, (attribute, yes, no) in GROUPS.items():
@@ -95,8 +95,8 @@ class CelebaFaces(FaceSource):
 
 
 def _attributes(uri: str) -> Iterator[tuple[str, dict[str, bool]]]:
-    """Each photo's name and what it says of the attributes in ``GROUPS``."""
-    expected = "the number of photos, the attributes' names, and a line of 1 and -1 for each photo"
+    """Each image's name and what it says of the attributes in ``GROUPS``."""
+    expected = "the number of images, the attributes' names, and a line of 1 and -1 for each image"
     lines = read_lines(uri, "faces.root", expected)
     names = lines[1].split() if len(lines) > 1 else []
     if not set(GROUPS) <= set(names):
@@ -105,7 +105,7 @@ def _attributes(uri: str) -> Iterator[tuple[str, dict[str, bool]]]:
         )
     places = {name: names.index(name) for name in GROUPS}
     for line in lines[2:]:
-        photo, *values = line.split()
+        image, *values = line.split()
         if len(values) != len(names) or not set(values) <= {"1", "-1"}:
             raise BadInputError(f"faces.root: {uri}: bad line {line[:80]!r}; expected {expected}")
-        yield photo, {name: values[place] == "1" for name, place in places.items()}
+        yield image, {name: values[place] == "1" for name, place in places.items()}

@@ -1,4 +1,4 @@
-"""From the bytes of any picture file to one square RGB array, or a reason why not."""
+"""From the bytes of any image file to one square RGB array, or a reason why not."""
 
 import io
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.errors import CldmrayError
 
 MAX_FILE_BYTES = 1 << 28
@@ -53,8 +53,8 @@ UNREADABLE = "unreadable"
 SMALLER_THAN_CROP = "smaller than the crop"
 
 
-class BadPicture(CldmrayError):
-    """A file that yields no picture; ``reason`` is short and the same for the same fault."""
+class InvalidImageError(CldmrayError):
+    """A file that yields no image; ``reason`` is short and the same for the same fault."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -66,8 +66,8 @@ def decode(
     crop: Sequence[int] | None,
     size: int,
     max_pixels: int = MAX_PIXELS,
-) -> Pictures:
-    """One upright, square RGB picture from an encoded file.
+) -> Images:
+    """One upright, square RGB image from an encoded file.
 
     EXIF orientation is applied before the crop, transparency is laid on white, 16-bit grey is
     scaled to 8 bits and of an animation the first frame counts. A file that ends early is
@@ -75,40 +75,40 @@ def decode(
 
     Args:
         content: the file's bytes; None for a file that could not be opened.
-        crop: left, top, right, bottom in pixels of the upright photo; None for the largest
+        crop: left, top, right, bottom in pixels of the upright image; None for the largest
             central square.
         size: side of the output in pixels; resized with Pillow's antialiased Lanczos filter.
-        max_pixels: photos with more pixels are rejected before they are decoded.
+        max_pixels: images with more pixels are rejected before they are decoded.
 
     Returns:
         uint8 array, shape (size, size, 3), RGB, values 0..255.
 
     Raises:
-        BadPicture: with the reason.
+        InvalidImageError: with the reason.
     """
     if content is None:
-        raise BadPicture(CANNOT_OPEN)
+        raise InvalidImageError(CANNOT_OPEN)
     if not content:
-        raise BadPicture(EMPTY)
+        raise InvalidImageError(EMPTY)
     if len(content) > MAX_FILE_BYTES:
-        raise BadPicture(TOO_LARGE)
+        raise InvalidImageError(TOO_LARGE)
     image = _open(content)
     width, height = image.size
     if width * height > max_pixels:
-        raise BadPicture(TOO_MANY_PIXELS)
+        raise InvalidImageError(TOO_MANY_PIXELS)
     if crop is None:
         image.draft(None, (3 * size, 3 * size))
     try:
         image.load()
         upright = _rgb(_turned(image))
     except Exception as error:
-        raise BadPicture(_load_reason(error)) from error
+        raise InvalidImageError(_load_reason(error)) from error
     if image.format == "PNG" and b"IEND" not in content:
-        raise BadPicture(TRUNCATED)
+        raise InvalidImageError(TRUNCATED)
     box = _central_square(upright.size) if crop is None else tuple(crop)
     left, top, right, bottom = box
     if right > upright.width or bottom > upright.height:
-        raise BadPicture(SMALLER_THAN_CROP)
+        raise InvalidImageError(SMALLER_THAN_CROP)
     square = upright.crop((left, top, right, bottom))
     return np.array(square.resize((size, size), Image.Resampling.LANCZOS))
 
@@ -117,12 +117,12 @@ def _open(content: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadPicture(TOO_MANY_PIXELS) from error
+        raise InvalidImageError(TOO_MANY_PIXELS) from error
     except UnidentifiedImageError as error:
         known = content.startswith(MAGIC)
-        raise BadPicture(UNREADABLE if known else NOT_AN_IMAGE) from error
+        raise InvalidImageError(UNREADABLE if known else NOT_AN_IMAGE) from error
     except Exception as error:
-        raise BadPicture(_load_reason(error)) from error
+        raise InvalidImageError(_load_reason(error)) from error
 
 
 def _load_reason(error: Exception) -> str:
@@ -156,7 +156,7 @@ def _eight_bits(grey: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     """Grey of 16 or 32 bits or floats as 8 bits; the full range of the values is kept.
 
     White is 65535 for whole numbers and 1, 255 or 65535 for floats, whichever first holds the
-    picture; beyond these it is the brightest value.
+    image; beyond these it is the brightest value.
     """
     values = np.nan_to_num(np.asarray(grey, np.float64), posinf=0.0)
     brightest = float(values.max())

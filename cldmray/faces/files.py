@@ -1,6 +1,6 @@
 """Files under a root on any file system: listed with odd names and all, read without failing.
 
-Small text files that name identities or photos, one a line.
+Small text files that name identities or images, one a line.
 """
 
 import os
@@ -172,8 +172,8 @@ def read_pairs(uri: str, key: str, expected: str) -> dict[str, str]:
     """
     pairs: dict[str, str] = {}
     for number, line in enumerate(read_lines(uri, key, expected), start=1):
-        words = line.split()
-        if len(words) != 2 or pairs.setdefault(words[0], words[1]) != words[1]:
+        formatting = line.split()
+        if len(formatting) != 2 or pairs.setdefault(formatting[0], formatting[1]) != formatting[1]:
             raise BadInputError(
                 f"{key}: {uri}: entry {number} is {line!r}; expected a file name and a number, "
                 "each file once"

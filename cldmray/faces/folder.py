@@ -1,4 +1,4 @@
-"""Photographs in a folder with one sub-folder a person."""
+"""Images in a folder with one sub-folder a person."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,30 +16,30 @@ from cldmray.faces.base import (
 )
 from cldmray.faces.files import list_folder, read_files
 from cldmray.faces.groups import read_groups
-from cldmray.hashing import UNHASHED
+from cldmray.hashing import EXCLUDED_FROM_KEY
 
-LAYOUT = "one sub-folder a person, each with that person's photos"
+LAYOUT = "one sub-folder a person, each with that person's images"
 
 
 @dataclass(frozen=True)
 class FolderFaces(FaceSource):
-    """``root/<identity>/<photo>``; the sub-folder's name is the identity.
+    """``root/<identity>/<image>``; the sub-folder's name is the identity.
 
-    Every file that is not hidden is listed, whatever its extension; photos in deeper folders
+    Every file that is not hidden is listed, whatever its extension; images in deeper folders
     belong to the first one; files directly in the root are left out.
 
     Attributes:
         root: local path, ``s3://`` or ``gs://`` URI.
         name, crop, size: see :class:`FaceSource`.
         groups_file: CSV or Parquet file with the column ``identity`` and one column an attribute,
-            such as ``sex``; it changes no picture, only which groups get rows of their own.
+            such as ``sex``; it changes no image, only which groups get rows of their own.
     """
 
     root: str
     name: str = "folder"
     crop: list[int] | None = None
     size: int = 64
-    groups_file: str | None = field(default=None, metadata=UNHASHED)
+    groups_file: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
 
     def __post_init__(self) -> None:
         check_common(self.name, self.size)
@@ -60,16 +60,16 @@ def folder_samples(root: str) -> list[Sample]:
     """Samples of a folder with one sub-folder a person.
 
     Raises:
-        BadInputError: the folder is missing or has no photo in a sub-folder.
+        BadInputError: the folder is missing or has no image in a sub-folder.
     """
     files = [file for file in list_folder(root, LAYOUT) if "/" in file.label]
     if not files:
-        raise BadInputError(f"faces.root: no photos in sub-folders of {root}; expected {LAYOUT}")
-    photos = []
+        raise BadInputError(f"faces.root: no images in sub-folders of {root}; expected {LAYOUT}")
+    images = []
     for file in files:
-        identity, _, photo = file.label.partition("/")
-        photos.append((identity, photo))
+        identity, _, image = file.label.partition("/")
+        images.append((identity, image))
     return [
         Sample(identity, name, file.location, file.version)
-        for (identity, _), name, file in zip(photos, sample_names(photos), files, strict=True)
+        for (identity, _), name, file in zip(images, sample_names(images), files, strict=True)
     ]

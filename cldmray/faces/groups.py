@@ -49,10 +49,10 @@ def read_groups(uri: str | None) -> pa.Table | None:
 
 
 def majority(votes: Iterable[tuple[str, bool]], yes: str, no: str) -> dict[str, str | None]:
-    """What most of each person's photos say: ``yes``, ``no``, or None where they are even.
+    """What most of each person's images say: ``yes``, ``no``, or None where they are even.
 
     Args:
-        votes: identity and what one of its photos says.
+        votes: identity and what one of its images says.
     """
     balance: Counter[str] = Counter()
     for identity, vote in votes:

@@ -11,14 +11,14 @@ from cldmray.faces.base import FaceSource, check_common, checked_crop, listing_t
 from cldmray.faces.files import read_files
 from cldmray.faces.folder import folder_samples
 from cldmray.faces.groups import read_groups
-from cldmray.hashing import UNHASHED
+from cldmray.hashing import EXCLUDED_FROM_KEY
 
-MOST_PHOTOS_OF_ONE_PERSON = 530
+MAX_IMAGES_PER_IDENTITY = 530
 
 
 @dataclass(frozen=True)
 class LfwFaces(FaceSource):
-    """LFW's aligned photos, 250x250 pixels, ``root/<Person_Name>/<Person_Name>_0001.jpg``.
+    """LFW's aligned images, 250x250 pixels, ``root/<Person_Name>/<Person_Name>_0001.jpg``.
 
     Attributes:
         root: local path or URI of that layout; None fetches the funneled version (about 230 MB)
@@ -26,14 +26,14 @@ class LfwFaces(FaceSource):
         name, size: see :class:`FaceSource`.
         crop: the default is the 128x128 pixels that hold the face of the deepfunneled version.
         groups_file: CSV or Parquet file with the column ``identity`` and one column an attribute,
-            such as ``sex``; it changes no picture, only which groups get rows of their own.
+            such as ``sex``; it changes no image, only which groups get rows of their own.
     """
 
     root: str | None = None
     name: str = "lfw"
     crop: list[int] | None = field(default_factory=lambda: [61, 56, 189, 184])
     size: int = 64
-    groups_file: str | None = field(default=None, metadata=UNHASHED)
+    groups_file: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
 
     def __post_init__(self) -> None:
         check_common(self.name, self.size)
@@ -69,7 +69,7 @@ def fetched_lfw() -> str:
     folder = Path(get_data_home()) / "lfw_home" / "lfw_funneled"
     if not folder.is_dir():
         try:
-            fetch_lfw_people(min_faces_per_person=MOST_PHOTOS_OF_ONE_PERSON)
+            fetch_lfw_people(min_faces_per_person=MAX_IMAGES_PER_IDENTITY)
         except (OSError, ValueError) as error:
             raise BadInputError(
                 f"faces.root: LFW could not be fetched into {folder.parent} ({error}); "

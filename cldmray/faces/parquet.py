@@ -1,4 +1,4 @@
-"""Photographs in Parquet files: one row a photo."""
+"""Images in Parquet files: one row a photo."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -23,7 +23,7 @@ from cldmray.faces.base import (
 )
 from cldmray.faces.files import FoundFile, list_folder, open_root, version
 from cldmray.faces.groups import read_groups
-from cldmray.hashing import UNHASHED
+from cldmray.hashing import EXCLUDED_FROM_KEY
 
 IDENTITY, IMAGE, NAME = "identity", "image", "name"
 BYTES = "bytes"
@@ -35,21 +35,21 @@ class ParquetFaces(FaceSource):
     """One Parquet file, or all ``*.parquet`` files below a folder.
 
     Columns: ``identity`` (text or whole numbers), ``image`` (encoded bytes, or a struct with a
-    field ``bytes`` as Hugging Face writes it) and, if there is one, ``name`` (the photo's file
+    field ``bytes`` as Hugging Face writes it) and, if there is one, ``name`` (the image's file
     name); without it a photo is named after its file and row.
 
     Attributes:
         root: local path or URI of the file or folder.
         name, crop, size: see :class:`FaceSource`.
         groups_file: CSV or Parquet file with the column ``identity`` and one column an attribute,
-            such as ``sex``; it changes no picture, only which groups get rows of their own.
+            such as ``sex``; it changes no image, only which groups get rows of their own.
     """
 
     root: str
     name: str = "parquet"
     crop: list[int] | None = None
     size: int = 64
-    groups_file: str | None = field(default=None, metadata=UNHASHED)
+    groups_file: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
 
     def __post_init__(self) -> None:
         check_common(self.name, self.size)
@@ -62,20 +62,20 @@ class ParquetFaces(FaceSource):
             BadInputError: no Parquet file, a missing column or an empty identity.
         """
         filesystem, folder, files = self._files()
-        photos: list[tuple[str, str]] = []
+        images: list[tuple[str, str]] = []
         origins: list[tuple[str, str]] = []
         for file in files:
-            for row, photo in enumerate(_photos(filesystem, folder, file.location)):
-                photos.append(photo)
+            for row, image in enumerate(_rows_of(filesystem, folder, file.location)):
+                images.append(image)
                 origins.append((f"{file.location}#{row}", file.version))
-        if not photos:
+        if not images:
             raise BadInputError(f"faces.root: {self.root} has no rows; expected {LAYOUT}")
         return listing_table(
             self.name,
             (
                 Sample(identity, name, location, file_version)
                 for (identity, _), name, (location, file_version) in zip(
-                    photos, sample_names(photos), origins, strict=True
+                    images, sample_names(images), origins, strict=True
                 )
             ),
         )
@@ -115,8 +115,8 @@ class ParquetFaces(FaceSource):
         return filesystem, folder, files
 
 
-def _photos(filesystem: fs.FileSystem, folder: str, file: str) -> list[tuple[str, str]]:
-    """Identity and photo name of each row."""
+def _rows_of(filesystem: fs.FileSystem, folder: str, file: str) -> list[tuple[str, str]]:
+    """Identity and image name of each row."""
     path = f"{folder}/{file}"
     try:
         with pq.ParquetFile(path, filesystem=filesystem) as table:
@@ -158,12 +158,12 @@ def _images(filesystem: fs.FileSystem, path: str, rows: Sequence[int]) -> dict[i
             for row in rows:
                 if 0 <= row < starts[-1]:
                     groups[bisect_right(starts, row) - 1].append(row)
-            for group, members in groups.items():
+            for group, anonymizers in groups.items():
                 column = table.read_row_group(group, columns=[IMAGE])[IMAGE]
                 if pa.types.is_struct(column.type):
                     column = pc.struct_field(column, BYTES)
-                chosen = column.take(pa.array([row - starts[group] for row in members]))
-                found.update(zip(members, chosen.to_pylist(), strict=True))
+                chosen = column.take(pa.array([row - starts[group] for row in anonymizers]))
+                found.update(zip(anonymizers, chosen.to_pylist(), strict=True))
     except (OSError, pa.ArrowException, KeyError):
         return found
     return found

@@ -1,4 +1,4 @@
-"""The Arrow records that stages exchange (DESIGN section 8) and the picture codec."""
+"""The Arrow records that stages exchange (DESIGN section 8) and the image codec."""
 
 import io
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 
-BACKGROUND = "background"
+AUXILIARY = "auxiliary"
 ATTACKER = "attacker"
 ATTACKER_VALIDATION = "attacker_validation"
 EVALUATION = "evaluation"
-SPLITS = (BACKGROUND, ATTACKER, ATTACKER_VALIDATION, EVALUATION)
+SPLITS = (AUXILIARY, ATTACKER, ATTACKER_VALIDATION, EVALUATION)
 LISTING = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -39,7 +39,7 @@ ANONYMIZED = pa.schema(
         pa.field("identity", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("anonymizer", pa.string(), nullable=False),
-        pa.field("draw", pa.int32(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("image", pa.binary(), nullable=False),
     ]
@@ -72,27 +72,27 @@ def embedding_matrix(table: pa.Table) -> npt.NDArray[np.float32]:
     return np.asarray(column).reshape(len(table), table.schema.field("embedding").type.list_size)
 
 
-def encode_picture(picture: Pictures) -> bytes:
-    """One RGB picture (height, width, 3) as PNG: lossless, so that reruns are identical."""
+def encode_image(image: Images) -> bytes:
+    """One RGB image (height, width, 3) as PNG: lossless, so that reruns are identical."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", compress_level=1)
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def encode_pictures(pictures: Pictures) -> pa.Array:
-    """Pictures (N, height, width, 3) as a binary column of PNG files."""
-    return pa.array([encode_picture(picture) for picture in pictures], pa.binary())
+def encode_images(images: Images) -> pa.Array:
+    """Images (N, height, width, 3) as a binary column of PNG files."""
+    return pa.array([encode_image(image) for image in images], pa.binary())
 
 
-def decode_picture(content: bytes) -> Pictures:
-    """A PNG written by :func:`encode_picture` as an array (height, width, 3)."""
+def decode_image(content: bytes) -> Images:
+    """A PNG written by :func:`encode_image` as an array (height, width, 3)."""
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
-def decode_pictures(column: Iterable[bytes]) -> Pictures:
-    """A binary column as one array (N, height, width, 3); all pictures share one size."""
-    pictures = [decode_picture(bytes(content)) for content in column]
-    return np.stack(pictures) if pictures else np.zeros((0, 0, 0, 3), np.uint8)
+def decode_images(column: Iterable[bytes]) -> Images:
+    """A binary column as one array (N, height, width, 3); all images share one size."""
+    images = [decode_image(bytes(content)) for content in column]
+    return np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8)
 
 
 ORIGINAL = "original"

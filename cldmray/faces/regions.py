@@ -1,18 +1,18 @@
-"""The face and its surroundings in an aligned picture: what is left when the other is masked."""
+"""The face and its surroundings in an aligned image: what is left when the other is masked."""
 
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 
 Region = Literal["face", "surroundings"]
 REGIONS: tuple[Region, ...] = get_args(Region)
 FACE = 0.8
-"""The face's share of the picture's sides."""
+"""The face's share of the image's sides."""
 GREY = 128
-"""What masked pixels are filled with; the same in every picture, so that it tells nothing."""
+"""What masked pixels are filled with; the same in every image, so that it tells nothing."""
 
 
 def ellipse(height: int, width: int, share: float) -> npt.NDArray[np.bool_]:
@@ -24,19 +24,19 @@ def ellipse(height: int, width: int, share: float) -> npt.NDArray[np.bool_]:
     return inside
 
 
-def keep_region(pictures: Pictures, region: Region, share: float = FACE) -> Pictures:
-    """Pictures with everything but one region filled with mean grey.
+def keep_region(images: Images, region: Region, share: float = FACE) -> Images:
+    """Images with everything but one region filled with mean grey.
 
     The face is the central ellipse, which is right where faces stand in the middle and fill the
-    picture: in aligned crops and in synthetic people. Hair, ears and the outline of the head lie
+    image: in aligned crops and in synthetic people. Hair, ears and the outline of the head lie
     on both sides of it.
 
     Args:
-        pictures: uint8, shape (N, height, width, 3).
+        images: uint8, shape (N, height, width, 3).
         region: the one that is kept.
         share: the ellipse's share of the sides, in (0, 1].
     """
-    inside = ellipse(pictures.shape[1], pictures.shape[2], share)
+    inside = ellipse(images.shape[1], images.shape[2], share)
     kept = inside if region == "face" else ~inside
-    masked: Pictures = np.where(kept[..., None], pictures, np.uint8(GREY))
+    masked: Images = np.where(kept[..., None], images, np.uint8(GREY))
     return masked

@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from cldmray.errors import BadInputError
 from cldmray.faces.files import read_lines, read_pairs
-from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, BACKGROUND, EVALUATION, SPLITS
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION, SPLITS
 from cldmray.hashing import unit_hash
 
-LISTED = (BACKGROUND, ATTACKER, EVALUATION)
-CELEBA_SPLITS = {"0": BACKGROUND, "1": ATTACKER, "2": EVALUATION}
+LISTED = (AUXILIARY, ATTACKER, EVALUATION)
+CELEBA_SPLITS = {"0": AUXILIARY, "1": ATTACKER, "2": EVALUATION}
 
 
 @dataclass
@@ -26,34 +26,36 @@ class SplitConfig:
             that fix the split of that name.
         celeba_partition: CelebA's ``list_eval_partition.txt``; its train, valid and test people
             become background, attacker and evaluation. It excludes the three lists.
-        evaluation_people: how many people are evaluated where no list says who.
-        min_photos: photos that a person needs to be evaluated.
-        background_share: share in 0..1 of people with fewer photos who are background.
-        validation_share: share in 0..1 of the attacker's people who validate the attacker.
+        n_evaluation_identities: how many people are evaluated where no list says who.
+        min_images: images that a person needs to be evaluated.
+        auxiliary_fraction: share in 0..1 of people with fewer images who are background.
+        validation_fraction: share in 0..1 of the attacker's people who validate the attacker.
     """
 
     seed: int = 0
     evaluation: str | None = None
     attacker: str | None = None
-    background: str | None = None
+    auxiliary: str | None = None
     celeba_partition: str | None = None
-    evaluation_people: int = 100
-    min_photos: int = 5
-    background_share: float = 0.6
-    validation_share: float = 0.15
+    n_evaluation_identities: int = 100
+    min_images: int = 5
+    auxiliary_fraction: float = 0.6
+    validation_fraction: float = 0.15
 
     def __post_init__(self) -> None:
-        if self.evaluation_people < 1:
-            raise ValueError(f"evaluation_people: must be at least 1, got {self.evaluation_people}")
-        if self.min_photos < 2:
-            raise ValueError(f"min_photos: must be at least 2, got {self.min_photos}")
-        for key in ("background_share", "validation_share"):
+        if self.n_evaluation_identities < 1:
+            raise ValueError(
+                f"n_evaluation_identities: must be at least 1, got {self.n_evaluation_identities}"
+            )
+        if self.min_images < 2:
+            raise ValueError(f"min_images: must be at least 2, got {self.min_images}")
+        for key in ("auxiliary_fraction", "validation_fraction"):
             if not 0.0 <= getattr(self, key) <= 1.0:
                 raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
         if self.celeba_partition and any(self._list_files().values()):
             raise ValueError(
                 "celeba_partition: cannot be combined with lists of evaluation, attacker or "
-                "background people"
+                "auxiliary people"
             )
 
     def lists(self) -> dict[str, str]:
@@ -61,7 +63,7 @@ class SplitConfig:
         return {split: uri for split, uri in self._list_files().items() if uri}
 
     def _list_files(self) -> dict[str, str | None]:
-        return {BACKGROUND: self.background, ATTACKER: self.attacker, EVALUATION: self.evaluation}
+        return {AUXILIARY: self.auxiliary, ATTACKER: self.attacker, EVALUATION: self.evaluation}
 
 
 def split_listing(listing: pa.Table, config: SplitConfig) -> dict[str, str]:
@@ -85,9 +87,9 @@ def assign(
 ) -> dict[str, str]:
     """Split of each identity, one of ``records.SPLITS``; whoever is left out has no entry.
 
-    Without lists, of the people with ``min_photos`` photos those ``evaluation_people`` with the
+    Without lists, of the people with ``min_images`` images those ``n_evaluation_identities`` with the
     smallest hash are evaluated and the others go to the attacker; of the people with fewer
-    photos ``background_share`` goes to the background and the rest to the attacker. A person
+    images ``auxiliary_fraction`` goes to the background and the rest to the attacker. A person
     added later moves nobody between background and attacker.
 
     A list fixes its split to exactly the people it names. The others follow the rule over the
@@ -95,14 +97,14 @@ def assign(
     are listed, or where only evaluation is not and they are not chosen for it.
 
     Args:
-        identities: photos of each identity.
+        identities: images of each identity.
         config: the rule and the lists.
         partition: split (background, attacker or evaluation) of each identity, as
             :func:`celeba_partition` gives it; it replaces the rule and the lists.
 
     Raises:
         BadInputError: too few people for the evaluation, or a list that is empty, names
-            somebody without photos or somebody who is in another list.
+            somebody without images or somebody who is in another list.
     """
     if partition is not None:
         missing = sorted(set(identities) - set(partition))
@@ -114,7 +116,7 @@ def assign(
         splits.update(_by_rule(identities, config, taken=splits))
     for identity, split in splits.items():
         chance = unit_hash("validation", config.seed, identity)
-        if split == ATTACKER and chance < config.validation_share:
+        if split == ATTACKER and chance < config.validation_fraction:
             splits[identity] = ATTACKER_VALIDATION
     return splits
 
@@ -122,27 +124,27 @@ def assign(
 def celeba_partition(
     uri: str, locations: Sequence[str], identities: Sequence[str]
 ) -> dict[str, str]:
-    """Split of each identity by CelebA's partition of the photos.
+    """Split of each identity by CelebA's partition of the images.
 
     Args:
         uri: ``list_eval_partition.txt``, lines ``000001.jpg 0``; 0 is train (background),
             1 valid (attacker), 2 test (evaluation).
-        locations: of the listed photos; only the file's name counts.
-        identities: of the same photos.
+        locations: of the listed images; only the file's name counts.
+        identities: of the same images.
 
     Raises:
-        BadInputError: a photo has no partition, or an identity has photos in two.
+        BadInputError: a photo has no partition, or an identity has images in two.
     """
     partition = read_pairs(uri, "celeba_partition", "lines such as '000001.jpg 0'")
     splits: dict[str, str] = {}
     for location, identity in zip(locations, identities, strict=True):
-        photo = basename(location)
-        split = CELEBA_SPLITS.get(partition.get(photo, ""))
+        image = basename(location)
+        split = CELEBA_SPLITS.get(partition.get(image, ""))
         if split is None:
-            raise BadInputError(f"celeba_partition: {uri} gives {photo} none of 0, 1, 2")
+            raise BadInputError(f"celeba_partition: {uri} gives {image} none of 0, 1, 2")
         if splits.setdefault(identity, split) != split:
             raise BadInputError(
-                f"celeba_partition: {uri} puts photos of identity {identity!r} into "
+                f"celeba_partition: {uri} puts images of identity {identity!r} into "
                 f"{splits[identity]} and {split}"
             )
     return splits
@@ -173,7 +175,7 @@ def _read_lists(identities: Mapping[str, int], config: SplitConfig) -> dict[str,
     for split, uri in lists.items():
         for identity in read_lines(uri, split, "one identity a line"):
             if identity not in identities:
-                raise BadInputError(f"{split}: {uri} names {identity!r}, who has no photos")
+                raise BadInputError(f"{split}: {uri} names {identity!r}, who has no images")
             if splits.setdefault(identity, split) != split:
                 other = lists[splits[identity]]
                 raise BadInputError(f"{split}: {uri} and {other} both name {identity!r}")
@@ -186,28 +188,29 @@ def _by_rule(
     """Splits of the people that no list names."""
     free = [split for split in LISTED if split not in config.lists()]
     others = sorted(set(identities) - set(taken))
-    eligible = [person for person in others if identities[person] >= config.min_photos]
+    eligible = [identity for identity in others if identities[identity] >= config.min_images]
     chosen: set[str] = set()
     if EVALUATION in free:
-        if len(eligible) < config.evaluation_people:
+        if len(eligible) < config.n_evaluation_identities:
             raise BadInputError(
-                f"{len(eligible)} people have at least {config.min_photos} photos, but "
-                f"{config.evaluation_people} are to be evaluated: lower evaluation_people or "
-                "min_photos, or add photos"
+                f"{len(eligible)} people have at least {config.min_images} images, but "
+                f"{config.n_evaluation_identities} are to be evaluated: lower n_evaluation_identities or "
+                "min_images, or add images"
             )
         ranked = sorted(
-            eligible, key=lambda person: (unit_hash("evaluation", config.seed, person), person)
+            eligible,
+            key=lambda identity: (unit_hash("evaluation", config.seed, identity), identity),
         )
-        chosen = set(ranked[: config.evaluation_people])
+        chosen = set(ranked[: config.n_evaluation_identities])
     splits = dict.fromkeys(sorted(chosen), EVALUATION)
-    for person in others:
-        if person in chosen:
+    for identity in others:
+        if identity in chosen:
             continue
-        few = identities[person] < config.min_photos
-        share = unit_hash("background", config.seed, person)
-        wanted = BACKGROUND if few and share < config.background_share else ATTACKER
+        few = identities[identity] < config.min_images
+        share = unit_hash("background", config.seed, identity)
+        wanted = AUXILIARY if few and share < config.auxiliary_fraction else ATTACKER
         if wanted in free:
-            splits[person] = wanted
-        elif BACKGROUND in free or ATTACKER in free:
-            splits[person] = BACKGROUND if BACKGROUND in free else ATTACKER
+            splits[identity] = wanted
+        elif AUXILIARY in free or ATTACKER in free:
+            splits[identity] = AUXILIARY if AUXILIARY in free else ATTACKER
     return splits

@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 def _check_alike(parts: Sequence[Scores]) -> None:
     first = parts[0]
     for part in parts[1:]:
-        same = np.array_equal(part.people, first.people) and np.array_equal(
+        same = np.array_equal(part.gallery_identities, first.gallery_identities) and np.array_equal(
             part.sample_ids, first.sample_ids
         )
         if not same:
@@ -49,7 +49,7 @@ class FusedScores(Scores):
         _check_alike(parts)
         self._parts = list(parts)
         self._weights = weights
-        self.people = parts[0].people
+        self.gallery_identities = parts[0].gallery_identities
         self.own = parts[0].own
         self.sample_ids = parts[0].sample_ids
         self.identities = parts[0].identities

@@ -1,4 +1,4 @@
-"""Whose pictures a probe is compared with: the protocols and galleries of DESIGN section 4."""
+"""Whose images a probe is compared with: the protocols and galleries of DESIGN section 4."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -38,13 +38,13 @@ class Embedded:
         broken = np.flatnonzero(~np.isfinite(self.vectors).all(axis=1))
         if len(broken):
             raise BadInputError(
-                f"the embeddings of {len(broken)} of {len(self.vectors)} pictures are not finite, "
+                f"the embeddings of {len(broken)} of {len(self.vectors)} images are not finite, "
                 f"for example of sample {self.sample_ids[broken[0]]}"
             )
 
 
 class References(NamedTuple):
-    """Which pictures stand for whom.
+    """Which images stand for whom.
 
     Attributes:
         people: candidate identities, sorted, shape (N,).
@@ -56,7 +56,7 @@ class References(NamedTuple):
         codes: column of each of them, rising, shape (S,).
     """
 
-    people: Strings
+    gallery_identities: Strings
     kept: Index
     own: Index
     mated: list[Index]
@@ -69,33 +69,33 @@ def choose_references(
 ) -> References:
     """The references of every candidate for every probe.
 
-    References of a person are its pictures in the order of a hash. ``single_ref`` takes the first
+    References of a person are its images in the order of a hash. ``single_ref`` takes the first
     one, ``few_ref`` the first five, ``full_ref`` all of them. For the probe's own person,
-    *source excluded* first removes the photo that the probe was made from, *source included* puts
-    it first, and *anonymized only*, whose references are anonymized pictures themselves, removes
-    the probe. A probe whose person has no other picture is left out, but for *source included*.
+    *source excluded* first removes the image that the probe was made from, *source included* puts
+    it first, and *anonymized only*, whose references are anonymized images themselves, removes
+    the probe. A probe whose person has no other image is left out, but for *source included*.
 
     Args:
-        probes: anonymized pictures; their ``sample_ids`` name the source photos.
-        known: all pictures of the candidate people: the original photos, or for *anonymized only*
+        probes: anonymized images; their ``sample_ids`` name the source images.
+        known: all images of the candidate people: the original images, or for *anonymized only*
             the view that the probes are of.
 
     Raises:
-        BadInputError: no probe is left, a probe's sample is not among its person's pictures, a
+        BadInputError: no probe is left, a probe's sample is not among its person's images, a
             sample is there twice, or there are fewer than two people.
     """
-    people, codes = np.unique(known.identities, return_inverse=True)
-    if len(people) < 2:
+    gallery_identities, codes = np.unique(known.identities, return_inverse=True)
+    if len(gallery_identities) < 2:
         raise BadInputError("the gallery holds fewer than two people; there is nobody to confuse")
     order = np.array([unit_hash("reference", sample) for sample in known.sample_ids.tolist()])
     sorted_rows = np.lexsort((order, codes))
-    by_person = np.split(sorted_rows, np.cumsum(np.bincount(codes))[:-1])
+    by_identity = np.split(sorted_rows, np.cumsum(np.bincount(codes))[:-1])
     limit = REFERENCES[protocol]
-    code_of = {name: code for code, name in enumerate(people.tolist())}
+    code_of = {name: code for code, name in enumerate(gallery_identities.tolist())}
     row_of = {sample: row for row, sample in enumerate(known.sample_ids.tolist())}
     if len(row_of) != len(codes):
         twice = Counter(known.sample_ids.tolist()).most_common(1)[0][0]
-        raise BadInputError(f"photo {twice} is in the gallery more than once")
+        raise BadInputError(f"image {twice} is in the gallery more than once")
     mated, kept, own = [], [], []
     for probe, (sample, identity) in enumerate(
         zip(probes.sample_ids.tolist(), probes.identities.tolist(), strict=True)
@@ -103,7 +103,7 @@ def choose_references(
         if sample not in row_of or codes[row_of[sample]] != code_of.get(identity):
             raise BadInputError(f"probe {sample} of {identity!r} has no source in the gallery")
         code, source = code_of[identity], row_of[sample]
-        chosen = by_person[code][by_person[code] != source]
+        chosen = by_identity[code][by_identity[code] != source]
         if gallery == "source_included":
             chosen = np.concatenate([[source], chosen])
         if len(chosen):
@@ -112,7 +112,7 @@ def choose_references(
             mated.append(chosen[:limit])
     if not kept:
         raise BadInputError(
-            "no probe has another photo of its person; give people at least two photos"
+            "no probe has another image of its person; give people at least two images"
         )
-    shown = np.concatenate([rows[:limit] for rows in by_person])
-    return References(people, np.array(kept), np.array(own), mated, shown, codes[shown])
+    shown = np.concatenate([rows[:limit] for rows in by_identity])
+    return References(gallery_identities, np.array(kept), np.array(own), mated, shown, codes[shown])

@@ -46,7 +46,7 @@ class Scores(ABC):
         identities: of the probes, ``people[own]``, shape (P,).
     """
 
-    people: Strings
+    gallery_identities: Strings
     own: Index
     sample_ids: Strings
     identities: Strings
@@ -60,8 +60,8 @@ class EmbeddingScores(Scores):
     """Best inner product of each probe with each candidate's references.
 
     Args:
-        probes: anonymized pictures; their ``sample_ids`` name the source photos.
-        references: all pictures of the candidate people, see
+        probes: anonymized images; their ``sample_ids`` name the source images.
+        references: all images of the candidate people, see
             :func:`cldmray.gallery.protocols.choose_references`, also for the errors.
         protocol, gallery: which of them count for which probe.
         shard_rows: references that are compared at once, >= 1; the scores do not depend on it.
@@ -85,7 +85,7 @@ class EmbeddingScores(Scores):
         self._references = references.vectors
         self._shard_rows = shard_rows
         self._depth = depth
-        self.people = chosen.people
+        self.gallery_identities = chosen.gallery_identities
         self.own = chosen.own
         self.sample_ids = probes.sample_ids[chosen.kept]
         self.identities = probes.identities[chosen.kept]
@@ -93,20 +93,20 @@ class EmbeddingScores(Scores):
     def blocks(self) -> Iterator[ScoreBlock]:
         """See :meth:`Scores.blocks`."""
         chosen = self._chosen
-        width = max(len(self.people), min(self._shard_rows, len(chosen.shown)))
+        width = max(len(self.gallery_identities), min(self._shard_rows, len(chosen.shown)))
         step = max(1, CELLS // width)
         for start in range(0, len(self.own), step):
             rows = np.arange(start, min(start + step, len(self.own)))
             vectors = self._probes[chosen.kept[rows]]
-            best = np.full((len(rows), len(self.people)), -np.inf, np.float32)
+            best = np.full((len(rows), len(self.gallery_identities)), -np.inf, np.float32)
             for first in range(0, len(chosen.shown), self._shard_rows):
-                self._raise(best, vectors, slice(first, first + self._shard_rows))
+                self._update_max(best, vectors, slice(first, first + self._shard_rows))
             mated = (self._references[chosen.mated[row]] for row in rows)
             own = [(known @ probe).max() for probe, known in zip(vectors, mated, strict=True)]
             best[np.arange(len(rows)), self.own[rows]] = own
             yield ScoreBlock(rows, best)
 
-    def _raise(self, best: Float32, vectors: Float32, part: slice) -> None:
+    def _update_max(self, best: Float32, vectors: Float32, part: slice) -> None:
         """Raise the best scores, shape (b, N), to those with one shard of references."""
         codes = self._chosen.codes[part]
         index = GalleryIndex(self._references[self._chosen.shown[part]], codes)
@@ -120,7 +120,7 @@ class EmbeddingScores(Scores):
             np.maximum.at(best, (rows, labels.ravel()), scores.ravel())
 
 
-def settled_blocks(scores: Scores) -> Iterator[ScoreBlock]:
+def tie_resolved_blocks(scores: Scores) -> Iterator[ScoreBlock]:
     """The blocks of scores, in which a probe's scores that tie with its own are exactly equal.
 
     A score that differs from that of the probe's own identity by no more than ``SAME_SCORE``

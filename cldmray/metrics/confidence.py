@@ -1,18 +1,18 @@
 """Confidence intervals of success rates: bootstrap over identities, and Wilson's interval.
 
-Photographs of one person are not independent, so the unit that is resampled is the identity
+Images of one person are not independent, so the unit that is resampled is the identity
 with all its probes (cluster bootstrap), and the rate is a ratio of sums: successes over probes.
 
 Sources: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993 (percentile
 interval, chapter 13); E. B. Wilson, "Probable inference, the law of succession, and statistical
 inference", JASA 22, 1927; ISO/IEC 19795-1:2021 (uncertainty of estimates, test crews).
 
-Confidence intervals over identities of means and of any other statistic of photographs.
+Confidence intervals over identities of means and of any other statistic of images.
 
 Source: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993 (percentile
 interval, chapter 13; standard error, chapter 6).
 
-Quantiles of a value per photograph, with confidence intervals over identities.
+Quantiles of a value per image, with confidence intervals over identities.
 
 Source: R. J. Hyndman and Y. Fan, "Sample Quantiles in Statistical Packages", The American
 Statistician 50(4), 1996 (definition 1, the inverse of the distribution function); B. Efron and
@@ -48,7 +48,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(successes: float, trials: int, level: float = 0.95) -> Interval:
+def wilson(successes: float, trials: int, confidence_level: float = 0.95) -> Interval:
     """Wilson's score interval of a proportion of independent trials (Wilson 1927).
 
     Args:
@@ -62,10 +62,10 @@ def wilson(successes: float, trials: int, level: float = 0.95) -> Interval:
     Raises:
         BadInputError: an argument is out of range.
     """
-    check_level(level)
+    check_confidence_level(confidence_level)
     if trials < 1 or not 0 <= successes <= trials:
         raise BadInputError(f"{successes} successes of {trials} trials are no proportion")
-    z = NormalDist().inv_cdf(0.5 + level / 2)
+    z = NormalDist().inv_cdf(0.5 + confidence_level / 2)
     rate = successes / trials
     scale = 1 + z * z / trials
     centre = (rate + z * z / (2 * trials)) / scale
@@ -76,8 +76,8 @@ def wilson(successes: float, trials: int, level: float = 0.95) -> Interval:
 def bootstrap_identities(
     success: npt.ArrayLike,
     identities: Labels,
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> Interval:
     """Rate of success over probes with its cluster-bootstrap interval over identities.
@@ -103,14 +103,14 @@ def bootstrap_identities(
     values = np.asarray(success, np.float64)
     if values.ndim != 1:
         raise BadInputError(f"success must have shape (P,), not {values.shape}")
-    return bootstrap_columns(values[:, None], identities, level, resamples, seed)[0]
+    return bootstrap_columns(values[:, None], identities, confidence_level, n_bootstrap, seed)[0]
 
 
 def bootstrap_columns(
     success: npt.ArrayLike,
     identities: Labels,
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> list[Interval]:
     """:func:`bootstrap_identities` of several measures of the same probes at once.
@@ -130,15 +130,15 @@ def bootstrap_columns(
     values = np.asarray(success, np.float64)
     _check_unit(values)
     sums, sizes = sums_by_identity(values, identities)
-    draws = _resampled_rates(sums, sizes, level, resamples, seed)
+    draws = _resampled_rates(sums, sizes, confidence_level, n_bootstrap, seed)
     intervals = []
     for total, drawn in zip(sums, draws, strict=True):
         rates = total / sizes
         if np.ptp(rates) <= SAME:
-            intervals.append(wilson(float(rates[0]) * len(sizes), len(sizes), level))
+            intervals.append(wilson(float(rates[0]) * len(sizes), len(sizes), confidence_level))
         else:
             value = float(total.sum() / sizes.sum())
-            intervals.append(percentile_interval(value, drawn, level))
+            intervals.append(percentile_interval(value, drawn, confidence_level))
     return intervals
 
 
@@ -146,8 +146,8 @@ def paired_bootstrap(
     success_a: npt.ArrayLike,
     success_b: npt.ArrayLike,
     identities: Labels,
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> Interval:
     """Difference of two rates (a - b) on the same probes, with its interval over identities.
@@ -166,30 +166,32 @@ def paired_bootstrap(
     Raises:
         BadInputError: see :func:`bootstrap_identities`.
     """
-    a, b = check_paired(success_a, success_b, level)
+    a, b = check_paired(success_a, success_b, confidence_level)
     sums, sizes = sums_by_identity((a - b)[:, None], identities)
     value = float(sums.sum() / sizes.sum())
     if np.ptp(sums[0] / sizes) <= SAME:
-        unseen = wilson(0, len(sizes), level).high
+        unseen = wilson(0, len(sizes), confidence_level).high
         return Interval(value, (1 - unseen) * value - unseen, (1 - unseen) * value + unseen)
-    draws = _resampled_rates(sums, sizes, level, resamples, seed)
-    return percentile_interval(value, draws[0], level)
+    draws = _resampled_rates(sums, sizes, confidence_level, n_bootstrap, seed)
+    return percentile_interval(value, draws[0], confidence_level)
 
 
-def check_level(level: float) -> None:
+def check_confidence_level(confidence_level: float) -> None:
     """Raise ``BadInputError`` unless a confidence level lies in (0, 1)."""
-    if not 0 < level < 1:
-        raise BadInputError(f"confidence level must lie in (0, 1), not {level}")
+    if not 0 < confidence_level < 1:
+        raise BadInputError(f"confidence level must lie in (0, 1), not {confidence_level}")
 
 
-def check_paired(a: npt.ArrayLike, b: npt.ArrayLike, level: float) -> tuple[Floats, Floats]:
+def check_paired(
+    a: npt.ArrayLike, b: npt.ArrayLike, confidence_level: float
+) -> tuple[Floats, Floats]:
     """Two successes of the same probes as arrays of shape (P,), with P >= 1.
 
     Raises:
         BadInputError: shapes differ, there is no probe, a value lies outside [0, 1], or ``level``
             outside (0, 1).
     """
-    check_level(level)
+    check_confidence_level(confidence_level)
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.ndim != 1 or first.shape != second.shape:
         raise BadInputError(
@@ -221,18 +223,18 @@ def sums_by_identity(values: Floats, identities: Labels) -> tuple[Floats, Floats
 
 
 def _resampled_rates(
-    sums: Floats, sizes: Floats, level: float, resamples: int, seed: int
+    sums: Floats, sizes: Floats, confidence_level: float, n_bootstrap: int, seed: int
 ) -> Floats:
     """Ratio of sums of each resample of identities with replacement, shape (M, resamples)."""
-    check_level(level)
+    check_confidence_level(confidence_level)
     blocks = []
-    for counts in resampled_counts(len(sizes), resamples, seed):
+    for counts in resampled_counts(len(sizes), n_bootstrap, seed):
         probes = np.einsum("ri,i->r", counts, sizes)
         blocks.append([np.einsum("ri,i->r", counts, total) / probes for total in sums])
     return np.concatenate(blocks, axis=1)
 
 
-def resampled_counts(n: int, resamples: int, seed: int, width: int = 1) -> Iterator[Floats]:
+def resampled_counts(n: int, n_bootstrap: int, seed: int, width: int = 1) -> Iterator[Floats]:
     """How often each resample draws each of n identities, in blocks (r, n) that bound the memory.
 
     Args:
@@ -244,32 +246,32 @@ def resampled_counts(n: int, resamples: int, seed: int, width: int = 1) -> Itera
     Raises:
         BadInputError: ``resamples`` is below 1.
     """
-    if resamples < 1:
-        raise BadInputError(f"resamples must be at least 1, not {resamples}")
+    if n_bootstrap < 1:
+        raise BadInputError(f"n_bootstrap must be at least 1, not {n_bootstrap}")
     rows = max(1, CELLS_PER_CHUNK // max(n, width))
-    if n * resamples <= CACHED_CELLS:
-        kept = _kept_draws(n, resamples, seed)
+    if n * n_bootstrap <= CACHED_CELLS:
+        kept = _kept_draws(n, n_bootstrap, seed)
         yield from (
-            kept[start : start + rows].astype(np.float64) for start in range(0, resamples, rows)
+            kept[start : start + rows].astype(np.float64) for start in range(0, n_bootstrap, rows)
         )
         return
     rng = np.random.default_rng(seed)
-    for start in range(0, resamples, rows):
-        yield _draw(rng, n, min(rows, resamples - start)).astype(np.float64)
+    for start in range(0, n_bootstrap, rows):
+        yield _draw(rng, n, min(rows, n_bootstrap - start)).astype(np.float64)
 
 
 @lru_cache(maxsize=24)
-def _kept_draws(n: int, resamples: int, seed: int) -> npt.NDArray[np.uint32]:
-    return _draw(np.random.default_rng(seed), n, resamples).astype(np.uint32)
+def _kept_draws(n: int, n_bootstrap: int, seed: int) -> npt.NDArray[np.uint32]:
+    return _draw(np.random.default_rng(seed), n, n_bootstrap).astype(np.uint32)
 
 
 def _draw(rng: np.random.Generator, n: int, rows: int) -> npt.NDArray[np.int64]:
     return rng.multinomial(n, np.full(n, 1 / n), size=rows)
 
 
-def percentile_interval(value: float, draws: Floats, level: float) -> Interval:
+def percentile_interval(value: float, draws: Floats, confidence_level: float) -> Interval:
     """The value between the quantiles of its resamples, shape (R,), stretched to contain it."""
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(draws, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
@@ -279,11 +281,11 @@ Rows = npt.NDArray[np.int64]
 def bootstrap_mean(
     values: npt.ArrayLike,
     identities: Labels,
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Mean of a value per photograph with its cluster-bootstrap interval over identities.
+    """Mean of a value per image with its cluster-bootstrap interval over identities.
 
     It is :func:`cldmray.metrics.confidence.bootstrap_identities` for values of any range.
 
@@ -302,26 +304,26 @@ def bootstrap_mean(
         raise BadInputError("values must be finite and of shape (P,) with P >= 1")
     lowest, width = float(array.min()), float(np.ptp(array))
     share = (array - lowest) / width if width > 0 else np.zeros_like(array)
-    found = bootstrap_identities(share, identities, level, resamples, seed)
+    found = bootstrap_identities(share, identities, confidence_level, n_bootstrap, seed)
     return Interval(*(lowest + width * min(1.0, bound) for bound in found))
 
 
 def bootstrap_statistic(
     statistic: Callable[[Rows], float],
     identities: Labels,
-    level: float = 0.95,
-    resamples: int = 100,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 100,
     seed: int = 0,
 ) -> Interval:
-    """Any statistic of photographs with its normal bootstrap interval over identities.
+    """Any statistic of images with its normal bootstrap interval over identities.
 
     The bounds are the statistic plus and minus the normal quantile times its standard deviation
     over resamples of the identities: unlike percentiles, they are not shifted by the bias that
-    distances of distributions have on resamples, where photographs repeat.
+    distances of distributions have on resamples, where images repeat.
 
     Args:
-        statistic: of the photographs in the given rows, which may repeat.
-        identities: label of each photograph's identity, shape (P,).
+        statistic: of the images in the given rows, which may repeat.
+        identities: label of each image's identity, shape (P,).
         level: confidence level, in (0, 1).
         resamples: >= 2.
         seed: of the resamples.
@@ -329,9 +331,9 @@ def bootstrap_statistic(
     Raises:
         BadInputError: an argument is out of range.
     """
-    if not 0 < level < 1 or resamples < 2 or not len(identities):
+    if not 0 < confidence_level < 1 or n_bootstrap < 2 or not len(identities):
         raise BadInputError(
-            f"level={level} must lie in (0, 1), resamples={resamples} be at least 2, and there "
+            f"level={confidence_level} must lie in (0, 1), resamples={n_bootstrap} be at least 2, and there "
             "must be an identity"
         )
     labels, codes = np.unique(np.asarray(identities), return_inverse=True)
@@ -341,10 +343,10 @@ def bootstrap_statistic(
         statistic(
             np.concatenate([rows[code] for code in rng.integers(len(labels), size=len(rows))])
         )
-        for _ in range(resamples)
+        for _ in range(n_bootstrap)
     ]
     value = float(statistic(np.arange(len(codes))))
-    half = NormalDist().inv_cdf(0.5 + level / 2) * float(np.std(drawn, ddof=1))
+    half = NormalDist().inv_cdf(0.5 + confidence_level / 2) * float(np.std(drawn, ddof=1))
     return Interval(value, value - half, value + half)
 
 
@@ -355,23 +357,23 @@ def bootstrap_quantiles(
     values: npt.ArrayLike,
     identities: Labels,
     shares: Sequence[float],
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> list[Interval]:
     """Quantiles of values with their cluster-bootstrap intervals over identities.
 
-    A quantile is the lowest value that at least a share of all photographs does not exceed
+    A quantile is the lowest value that at least a share of all images does not exceed
     (Hyndman & Fan's definition 1), so it is one of the values. Its interval has no width where
     all resamples agree, as they may for whole numbers.
 
     Args:
-        values: one per photograph, finite, shape (P,).
-        identities: label of each photograph's identity, shape (P,).
+        values: one per image, finite, shape (P,).
+        identities: label of each image's identity, shape (P,).
         shares: each in (0, 1], for example 0.5 for the median.
         level: confidence level, in (0, 1).
         resamples: >= 1.
-        seed: the result depends on the values and this seed, never on the order of photographs.
+        seed: the result depends on the values and this seed, never on the order of images.
 
     Returns:
         One interval per share, in the values' unit.
@@ -379,7 +381,7 @@ def bootstrap_quantiles(
     Raises:
         BadInputError: the shapes differ, a value is not finite, or an argument is out of range.
     """
-    check_level(level)
+    check_confidence_level(confidence_level)
     array = np.asarray(values, np.float64)
     labels, codes = np.unique(np.asarray(identities), return_inverse=True)
     if array.ndim != 1 or array.shape != codes.shape or not array.size:
@@ -391,11 +393,11 @@ def bootstrap_quantiles(
     found = _quantiles(array, np.ones((1, len(array))), shares)
     blocks = [
         _quantiles(array, counts[:, codes], shares)
-        for counts in resampled_counts(len(labels), resamples, seed, width=len(array))
+        for counts in resampled_counts(len(labels), n_bootstrap, seed, width=len(array))
     ]
     draws = np.concatenate(blocks, axis=1)
     return [
-        percentile_interval(float(value[0]), drawn, level)
+        percentile_interval(float(value[0]), drawn, confidence_level)
         for value, drawn in zip(found, draws, strict=True)
     ]
 

@@ -1,4 +1,4 @@
-"""Fréchet distance of two sets of features: how far generated pictures are from real ones."""
+"""Fréchet distance of two sets of features: how far generated images are from real ones."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ def frechet_distance(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     2017. Name the features beside the number: it is "FID" with those of Inception v3 only.
 
     Finite sets bias it upwards, the more the fewer features there are: compare sets of one size,
-    and show the distance of two sets of real pictures beside it.
+    and show the distance of two sets of real images beside it.
 
     Args:
         first, second: features, shapes (N, d) and (M, d), N, M >= 2.

@@ -21,21 +21,21 @@ Counts = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
 
 
-def _check(better: Counts, ties: Counts) -> tuple[Counts, Counts]:
-    better, ties = np.asarray(better), np.asarray(ties)
-    for name, counts in (("better", better), ("ties", ties)):
+def _check(n_higher: Counts, n_tied: Counts) -> tuple[Counts, Counts]:
+    n_higher, n_tied = np.asarray(n_higher), np.asarray(n_tied)
+    for name, counts in (("n_higher", n_higher), ("n_tied", n_tied)):
         if not np.issubdtype(counts.dtype, np.integer):
             raise BadInputError(f"{name} must hold whole numbers, not {counts.dtype}")
         if counts.ndim != 1 or counts.size == 0:
             raise BadInputError(f"{name} must have shape (P,) with P >= 1, not {counts.shape}")
         if counts.min() < 0:
             raise BadInputError(f"{name} must not be negative")
-    if better.shape != ties.shape:
-        raise BadInputError(f"better {better.shape} and ties {ties.shape} differ in shape")
-    return better, ties
+    if n_higher.shape != n_tied.shape:
+        raise BadInputError(f"better {n_higher.shape} and ties {n_tied.shape} differ in shape")
+    return n_higher, n_tied
 
 
-def success_at_rank(better: Counts, ties: Counts, k: int) -> Floats:
+def success_at_rank(n_higher: Counts, n_tied: Counts, k: int) -> Floats:
     """Probability that the true identity is among the ``k`` best, ties broken at random.
 
     The true identity takes each of the ranks ``better + 1 ... better + ties + 1`` with equal
@@ -52,13 +52,13 @@ def success_at_rank(better: Counts, ties: Counts, k: int) -> Floats:
     Raises:
         BadInputError: the counts are no non-negative whole numbers of one shape (P,), or k < 1.
     """
-    better, ties = _check(better, ties)
+    n_higher, n_tied = _check(n_higher, n_tied)
     if k < 1:
         raise BadInputError(f"rank k must be at least 1, not {k}")
-    return np.clip((k - better.astype(np.float64)) / (ties + 1.0), 0.0, 1.0)
+    return np.clip((k - n_higher.astype(np.float64)) / (n_tied + 1.0), 0.0, 1.0)
 
 
-def cmc(better: Counts, ties: Counts, ranks: Sequence[int]) -> Floats:
+def cmc(n_higher: Counts, n_tied: Counts, ranks: Sequence[int]) -> Floats:
     """Cumulative match characteristic: the rank-k identification rate at each of ``ranks``.
 
     Args:
@@ -71,10 +71,10 @@ def cmc(better: Counts, ties: Counts, ranks: Sequence[int]) -> Floats:
     Raises:
         BadInputError: see :func:`success_at_rank`.
     """
-    return np.array([success_at_rank(better, ties, k).mean() for k in ranks], np.float64)
+    return np.array([success_at_rank(n_higher, n_tied, k).mean() for k in ranks], np.float64)
 
 
-def reciprocal_rank(better: Counts, ties: Counts) -> Floats:
+def reciprocal_rank(n_higher: Counts, n_tied: Counts) -> Floats:
     """Expected 1 / rank of the true identity, ties broken at random.
 
     With H(n) = 1 + 1/2 + ... + 1/n it is (H(better + ties + 1) - H(better)) / (ties + 1).
@@ -88,19 +88,19 @@ def reciprocal_rank(better: Counts, ties: Counts) -> Floats:
     Raises:
         BadInputError: see :func:`success_at_rank`.
     """
-    better, ties = _check(better, ties)
-    last = better + ties + 1
+    n_higher, n_tied = _check(n_higher, n_tied)
+    last = n_higher + n_tied + 1
     harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, int(last.max()) + 1))])
-    expected: Floats = (harmonic[last] - harmonic[better]) / (ties + 1.0)
+    expected: Floats = (harmonic[last] - harmonic[n_higher]) / (n_tied + 1.0)
     return expected
 
 
-def mean_reciprocal_rank(better: Counts, ties: Counts) -> float:
+def mean_reciprocal_rank(n_higher: Counts, n_tied: Counts) -> float:
     """Mean over probes of :func:`reciprocal_rank`, in (0, 1]."""
-    return float(reciprocal_rank(better, ties).mean())
+    return float(reciprocal_rank(n_higher, n_tied).mean())
 
 
-def anonymity_set_size(better: Counts, ties: Counts) -> Floats:
+def mean_rank(n_higher: Counts, n_tied: Counts) -> Floats:
     """Expected rank of the true identity: how many candidates an attacker must consider.
 
     Args:
@@ -112,12 +112,12 @@ def anonymity_set_size(better: Counts, ties: Counts) -> Floats:
     Raises:
         BadInputError: see :func:`success_at_rank`.
     """
-    better, ties = _check(better, ties)
-    return better + 1.0 + ties / 2.0
+    n_higher, n_tied = _check(n_higher, n_tied)
+    return n_higher + 1.0 + n_tied / 2.0
 
 
 def chance(k: int, gallery_size: int) -> float:
-    """Rank-k identification rate of guessing, ``min(1, k / gallery_size)``.
+    """Rank-k identification rate of chance, ``min(1, k / gallery_size)``.
 
     Args:
         k: rank, >= 1.

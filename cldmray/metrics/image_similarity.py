@@ -1,4 +1,4 @@
-"""How alike two pictures are, pixel by pixel and in structure.
+"""How alike two images are, pixel by pixel and in structure.
 
 Agreement of two edge maps, forgiving small shifts.
 
@@ -17,24 +17,24 @@ from cldmray.errors import BadInputError
 
 Floats = npt.NDArray[np.float64]
 Images = npt.NDArray[Any]
-"""Pictures, shape (N, h, w) or (N, h, w, channels), any numeric dtype."""
+"""Images, shape (N, h, w) or (N, h, w, channels), any numeric dtype."""
 WINDOW = 11
 SIGMA = 1.5
 K1, K2 = 0.01, 0.03
 
 
 def psnr(first: Images, second: Images, peak: float = 255.0) -> Floats:
-    """Peak signal-to-noise ratio of each pair of pictures, in dB: 10 log10(peak^2 / MSE).
+    """Peak signal-to-noise ratio of each pair of images, in dB: 10 log10(peak^2 / MSE).
 
     Args:
         first, second: of the same shape.
         peak: the largest value a pixel can have.
 
     Returns:
-        Shape (N,); infinite where the pictures are equal.
+        Shape (N,); infinite where the images are equal.
 
     Raises:
-        BadInputError: the shapes differ or are not of pictures.
+        BadInputError: the shapes differ or are not of images.
     """
     a, b = _checked(first, second)
     error = ((a - b) ** 2).reshape(len(a), -1).mean(1)
@@ -44,11 +44,11 @@ def psnr(first: Images, second: Images, peak: float = 255.0) -> Floats:
 
 
 def ssim(first: Images, second: Images, peak: float = 255.0) -> Floats:
-    """Structural similarity of each pair of pictures.
+    """Structural similarity of each pair of images.
 
     Wang, Bovik, Sheikh and Simoncelli, "Image Quality Assessment: From Error Visibility to
     Structural Similarity", 2004: Gaussian window of 11x11 pixels with sigma 1.5, K1 = 0.01,
-    K2 = 0.03, population variances, mean over the windows that lie wholly in the picture and over
+    K2 = 0.03, population variances, mean over the windows that lie wholly in the image and over
     the channels.
 
     Args:
@@ -56,14 +56,14 @@ def ssim(first: Images, second: Images, peak: float = 255.0) -> Floats:
         peak: the largest value a pixel can have.
 
     Returns:
-        Shape (N,), in -1..1; 1 where the pictures are equal.
+        Shape (N,), in -1..1; 1 where the images are equal.
 
     Raises:
-        BadInputError: the shapes differ, are not of pictures, or are too small.
+        BadInputError: the shapes differ, are not of images, or are too small.
     """
     a, b = _checked(first, second)
     if min(a.shape[1:3]) < WINDOW:
-        raise BadInputError(f"pictures of {a.shape[1:3]} pixels are smaller than {WINDOW}x{WINDOW}")
+        raise BadInputError(f"images of {a.shape[1:3]} pixels are smaller than {WINDOW}x{WINDOW}")
     small, smaller = (K2 * peak) ** 2, (K1 * peak) ** 2
     scores = np.empty(len(a))
     for place, (x, y) in enumerate(zip(a, b, strict=True)):
@@ -79,16 +79,16 @@ def ssim(first: Images, second: Images, peak: float = 255.0) -> Floats:
 def _checked(first: Images, second: Images) -> tuple[Floats, Floats]:
     if first.shape != second.shape or first.ndim not in (3, 4) or not first.size:
         raise BadInputError(
-            f"pictures must share a shape (N, h, w) or (N, h, w, channels): "
+            f"images must share a shape (N, h, w) or (N, h, w, channels): "
             f"{first.shape}, {second.shape}"
         )
     return np.asarray(first, np.float64), np.asarray(second, np.float64)
 
 
-def _blurred(picture: Floats) -> Floats:
-    """Means under the window, at the windows that lie wholly in the picture."""
+def _blurred(image: Floats) -> Floats:
+    """Means under the window, at the windows that lie wholly in the image."""
     half = WINDOW // 2
-    blurred = cv2.GaussianBlur(picture, (WINDOW, WINDOW), SIGMA)
+    blurred = cv2.GaussianBlur(image, (WINDOW, WINDOW), SIGMA)
     return np.asarray(blurred, np.float64)[half:-half, half:-half]
 
 
@@ -98,7 +98,7 @@ ROUNDING = 1e-4
 
 
 class EdgeAgreement(NamedTuple):
-    """Of each picture, shape (N,), all in 0..1.
+    """Of each image, shape (N,), all in 0..1.
 
     Attributes:
         precision: share of found edge pixels near a given one; 1 where none is found.
@@ -112,7 +112,7 @@ class EdgeAgreement(NamedTuple):
 
 
 def edge_agreement(given: Maps, found: Maps, tolerance: float = 2.0) -> EdgeAgreement:
-    """Precision, recall and F1 of found edges, picture by picture.
+    """Precision, recall and F1 of found edges, image by image.
 
     Two pixels match when the Euclidean distance of their centres is at most the tolerance.
 

@@ -20,17 +20,17 @@ class KAnonymity(NamedTuple):
     """What an attack says about claims of k-anonymity.
 
     Attributes:
-        largest_k_not_rejected: claims up to this k survive the attack, claims above do not;
+        k_not_rejected: claims up to this k survive the attack, claims above do not;
             from 1 to ``gallery_size``.
         point_estimate: 1 / rank-1 rate, ``gallery_size`` where the rate is lower than chance.
-        largest_k_supported: the largest k whose 1/k is not below the *upper* bound: the k that
+        k_supported: the largest k whose 1/k is not below the *upper* bound: the k that
             this attack positively supports, from 1 to ``gallery_size``.
         gallery_size: number of candidates; no attack on it can speak about a larger k.
     """
 
-    largest_k_not_rejected: int
+    k_not_rejected: int
     point_estimate: float
-    largest_k_supported: int
+    k_supported: int
     gallery_size: int
 
 
@@ -67,9 +67,9 @@ def k_anonymity(rank_1: Interval, gallery_size: int) -> KAnonymity:
     if gallery_size < 1:
         raise BadInputError(f"gallery_size must be at least 1, not {gallery_size}")
     return KAnonymity(
-        largest_k_not_rejected=_largest_k(rank_1.low, gallery_size),
+        k_not_rejected=_largest_k(rank_1.low, gallery_size),
         point_estimate=_inverse(rank_1.value, gallery_size),
-        largest_k_supported=_largest_k(rank_1.high, gallery_size),
+        k_supported=_largest_k(rank_1.high, gallery_size),
         gallery_size=gallery_size,
     )
 

@@ -1,4 +1,4 @@
-"""Unlinkability: can two anonymized pictures of one person be told to be the same person's?
+"""Unlinkability: can two anonymized images of one person be told to be the same person's?
 
 Source: M. Gomez-Barrero, J. Galbally, C. Rathgeb and C. Busch, "General Framework to Evaluate
 Unlinkability in Biometric Template Protection Systems", IEEE TIFS 13(6), 2018.
@@ -15,7 +15,7 @@ from cldmray.metrics.confidence import (
     Floats,
     Interval,
     Labels,
-    check_level,
+    check_confidence_level,
     resampled_counts,
     wilson,
 )
@@ -99,8 +99,8 @@ def d_sys_interval(
     mated_labels: Labels,
     non_mated: npt.ArrayLike,
     non_mated_labels: Labels,
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
     bins: int | None = None,
     omega: float = 1.0,
@@ -125,7 +125,7 @@ def d_sys_interval(
     Raises:
         BadInputError: a shape does not fit, or see :func:`d_sys`.
     """
-    check_level(level)
+    check_confidence_level(confidence_level)
     same, other = _check(mated, "mated"), _check(non_mated, "non-mated")
     if same.ndim != 1 or other.ndim != 2:
         raise BadInputError(
@@ -135,7 +135,7 @@ def d_sys_interval(
     codes, n = identity_codes([Sample(same, mated_labels), Sample(other, non_mated_labels)])
     tables = [_table(part, own, n, edges) for part, own in zip((same, other), codes, strict=True)]
     draws = []
-    for counts in resampled_counts(n, resamples, seed, width=4 * len(edges)):
+    for counts in resampled_counts(n, n_bootstrap, seed, width=4 * len(edges)):
         drawn = [counts @ table for table in tables]
         totals = [part.sum(1, keepdims=True) for part in drawn]
         told = ((totals[0] > 0) & (totals[1] > 0))[:, 0]
@@ -144,8 +144,10 @@ def d_sys_interval(
     value, identities = d_sys(same, other, bins, omega), min(len(np.unique(own)) for own in codes)
     every = np.concatenate(draws)
     if not every.size or np.ptp(every) <= SAME:
-        return wilson(value * identities, identities, level)
-    low, high = 2 * value - np.quantile(every, [(1 + level) / 2, (1 - level) / 2])
+        return wilson(value * identities, identities, confidence_level)
+    low, high = 2 * value - np.quantile(
+        every, [(1 + confidence_level) / 2, (1 - confidence_level) / 2]
+    )
     return Interval(value, max(0.0, min(float(low), value)), min(1.0, max(float(high), value)))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cldmray.errors import BadInputError
-from cldmray.metrics.confidence import Floats, Interval, Labels, check_level
+from cldmray.metrics.confidence import Floats, Interval, Labels, check_confidence_level
 from cldmray.metrics.verification import Sample, rate_interval, resample_errors, true_match_rates
 
 
@@ -52,8 +52,8 @@ def fnir_at_fpir_interval(
     own_labels: Labels,
     unknown_labels: Labels,
     fpir: float,
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> Interval:
     """:func:`fnir_at_fpir` with its interval by bootstrap over the identities of all probes.
@@ -73,16 +73,16 @@ def fnir_at_fpir_interval(
     Raises:
         BadInputError: see :func:`fnir_at_fpir`; or another argument is out of range.
     """
-    check_level(level)
+    check_confidence_level(confidence_level)
     found, stranger = _check(own, rival, unknown, fpir)
     (draws,), identities = resample_errors(
         Sample(found, own_labels),
         Sample(stranger, unknown_labels),
         [true_match_rates(fpir)],
-        resamples,
+        n_bootstrap,
         seed,
     )
-    return rate_interval(_fnir(found, stranger, fpir), 1 - draws, identities, level)
+    return rate_interval(_fnir(found, stranger, fpir), 1 - draws, identities, confidence_level)
 
 
 def _check(

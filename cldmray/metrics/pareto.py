@@ -26,6 +26,6 @@ def pareto_front(costs: npt.ArrayLike, gains: npt.ArrayLike) -> npt.NDArray[np.b
         raise BadInputError("costs and gains must be finite")
     at_most = cost[None] <= cost[:, None]
     at_least = gain[None] >= gain[:, None]
-    better = (cost[None] < cost[:, None]) | (gain[None] > gain[:, None])
-    beaten: npt.NDArray[np.bool_] = np.any(at_most & at_least & better, axis=1)
+    n_higher = (cost[None] < cost[:, None]) | (gain[None] > gain[:, None])
+    beaten: npt.NDArray[np.bool_] = np.any(at_most & at_least & n_higher, axis=1)
     return np.logical_not(beaten)

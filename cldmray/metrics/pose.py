@@ -10,7 +10,7 @@ Classes = npt.NDArray[np.int64]
 
 TURNED = 0.1
 """Yaw proxy from which on a head counts as turned: about 10 degrees, by rendered heads whose yaw
-is known (correlation 0.96). It parts photographs of people into three classes of useful size: of
+is known (correlation 0.96). It parts images of people into three classes of useful size: of
 300 of LFW, 55 % are frontal, of rendered ones 39 %."""
 
 
@@ -19,11 +19,11 @@ def yaw_and_roll(landmarks: npt.ArrayLike) -> tuple[float, float]:
 
     The yaw proxy is the way from the middle of the eyes to the nose's tip, measured along the line
     of the eyes in units of their distance: 0 where the nose is in the middle, above 0 where the
-    face looks to the picture's right. The roll is the angle of the line of the eyes.
+    face looks to the image's right. The roll is the angle of the line of the eyes.
 
     Args:
         landmarks: (x, y) of eyes, nose and corners of the mouth, left before right as seen in
-            the picture, shape (5, 2).
+            the image, shape (5, 2).
 
     Returns:
         The yaw proxy, about -1..1, and the roll in degrees, clockwise, in -180..180. Both are NaN

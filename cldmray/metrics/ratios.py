@@ -26,8 +26,8 @@ def ratio_interval(
     numerator: npt.ArrayLike,
     denominator: npt.ArrayLike,
     labels: Labels,
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> Interval:
     """Rate of one success over the rate of another, for example the proxy share.
@@ -53,18 +53,18 @@ def ratio_interval(
         BadInputError: the denominator is 0 for all probes, shapes differ, a value lies outside
             [0, 1], or an argument is out of range.
     """
-    a, b = check_paired(numerator, denominator, level)
+    a, b = check_paired(numerator, denominator, confidence_level)
     if not b.any():
         raise BadInputError("a ratio needs a denominator above 0: no probe succeeds there")
     (top, bottom), sizes = sums_by_identity(np.stack([a, b], 1), labels)
     value = float(top.sum() / bottom.sum())
-    draws = _resampled_ratios(top, bottom, resamples, seed)
+    draws = _resampled_ratios(top, bottom, n_bootstrap, seed)
     if _same(draws):
-        unseen = wilson(0, len(sizes), level).high
+        unseen = wilson(0, len(sizes), confidence_level).high
         rate_a, rate_b = ((1 - unseen) * part.sum() / sizes.sum() for part in (top, bottom))
         low, high = float(rate_a / (rate_b + unseen)), float((rate_a + unseen) / rate_b)
         return Interval(value, low, high)
-    tails = [(1 - level) / 2, (1 + level) / 2]
+    tails = [(1 - confidence_level) / 2, (1 + confidence_level) / 2]
     low, high = (float(bound) for bound in np.quantile(draws, tails, method="inverted_cdf"))
     return Interval(value, min(low, value), max(high, value))
 
@@ -73,8 +73,8 @@ def share_interval(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
     labels: Labels,
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
     chance: float = 0.0,
 ) -> Interval:
@@ -82,14 +82,14 @@ def share_interval(
 
     With rates A and B of the two, and A' = max(A - chance, 0), B' = max(B - chance, 0), the share
     is A' / (A' + B'). Of the condition swap: a is success for the person of the condition, b for
-    the person of the starting latents; the share says whom the pictures look like. Resamples in
+    the person of the starting latents; the share says whom the images look like. Resamples in
     which neither rate is above chance are left out. Where all others agree, Wilson's interval is
     returned, with n = number of identities that have a success.
 
     Args:
         a, b: successes per probe in [0, 1], shape (P,); row i is the same probe in both.
         labels, level, resamples, seed: see :func:`ratio_interval`.
-        chance: rate of either by guessing, in [0, 1).
+        chance: rate of either by chance, in [0, 1).
 
     Returns:
         Share in [0, 1] and its bounds.
@@ -99,20 +99,20 @@ def share_interval(
     """
     if not 0 <= chance < 1:
         raise BadInputError(f"chance must lie in [0, 1), not {chance}")
-    first, second = check_paired(a, b, level)
+    first, second = check_paired(a, b, confidence_level)
     kinds, sizes = sums_by_identity(np.stack([first, second], 1), labels)
     part, rest = kinds - chance * sizes
     over, under = (max(float(kind.sum()), 0.0) for kind in (part, rest))
     if not over + under > 0:
         raise BadInputError("a share needs a success of either kind, and none is above chance")
     value = over / (over + under)
-    overs, unders = (np.maximum(one, 0) for one in _resampled(part, rest, resamples, seed))
+    overs, unders = (np.maximum(one, 0) for one in _resampled(part, rest, n_bootstrap, seed))
     told = overs + unders > 0
     draws = overs[told] / (overs + unders)[told]
     if _same(draws):
-        people = int(np.count_nonzero(kinds.sum(axis=0)))
-        return wilson(value * people, people, level)
-    return percentile_interval(value, draws, level)
+        identities = int(np.count_nonzero(kinds.sum(axis=0)))
+        return wilson(value * identities, identities, confidence_level)
+    return percentile_interval(value, draws, confidence_level)
 
 
 def residual_success(attack: float, control: float) -> float:
@@ -130,7 +130,7 @@ def residual_success(attack: float, control: float) -> float:
     """
     if not (0 <= attack <= 1 and 0 <= control < 1):
         raise BadInputError(
-            f"attack={attack} must lie in [0, 1] and control={control} in [0, 1): a control that "
+            f"attackers={attack} must lie in [0, 1] and control={control} in [0, 1): a control that "
             "always succeeds leaves nothing to win"
         )
     return (attack - control) / (1 - control)
@@ -140,8 +140,8 @@ def residual_success_interval(
     attack: npt.ArrayLike,
     control: npt.ArrayLike,
     labels: Labels,
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> Interval:
     """:func:`residual_success` of paired successes, with its interval over identities.
@@ -156,24 +156,24 @@ def residual_success_interval(
     Raises:
         BadInputError: the control succeeds for all probes; or see :func:`ratio_interval`.
     """
-    won, free = check_paired(attack, control, level)
+    won, free = check_paired(attack, control, confidence_level)
     value = residual_success(float(won.mean()), float(free.mean()))
-    lost = ratio_interval(1 - won, 1 - free, labels, level, resamples, seed)
+    lost = ratio_interval(1 - won, 1 - free, labels, confidence_level, n_bootstrap, seed)
     return Interval(value, min(value, 1 - lost.high), max(value, 1 - lost.low))
 
 
-def _resampled(a: Floats, b: Floats, resamples: int, seed: int) -> tuple[Floats, Floats]:
+def _resampled(a: Floats, b: Floats, n_bootstrap: int, seed: int) -> tuple[Floats, Floats]:
     """Sums of both over each resample of identities, shape (resamples,)."""
-    counts = list(resampled_counts(len(a), resamples, seed))
+    counts = list(resampled_counts(len(a), n_bootstrap, seed))
     first, second = (
         np.concatenate([np.einsum("ri,i->r", c, part) for c in counts]) for part in (a, b)
     )
     return first, second
 
 
-def _resampled_ratios(top: Floats, bottom: Floats, resamples: int, seed: int) -> Floats:
+def _resampled_ratios(top: Floats, bottom: Floats, n_bootstrap: int, seed: int) -> Floats:
     """Ratio of each resample of identities, inf for a / 0; those of 0 / 0 are left out."""
-    over, under = _resampled(top, bottom, resamples, seed)
+    over, under = _resampled(top, bottom, n_bootstrap, seed)
     told = (over > 0) | (under > 0)
     ratios = np.full(len(over), np.inf)
     np.divide(over, under, out=ratios, where=under > 0)

@@ -1,7 +1,7 @@
-"""What a reconstruction has won over the anonymized picture that it was made of.
+"""What a reconstruction has won over the anonymized image that it was made of.
 
 Whoever rebuilds a face can win in pixels without winning the person, and the other way round: the
-measures here keep the two apart, and compare with the anonymized pictures as they are, on the same
+measures here keep the two apart, and compare with the anonymized images as they are, on the same
 probes.
 """
 
@@ -16,10 +16,10 @@ from cldmray.metrics.image_similarity import Floats, Images, psnr, ssim
 
 
 class Fidelity(NamedTuple):
-    """How near reconstructions are to the photographs, shape (P,), means over the guesses.
+    """How near reconstructions are to the images, shape (P,), means over the guesses.
 
     Attributes:
-        psnr: in dB; infinite where a guess equals the photograph.
+        psnr: in dB; infinite where a guess equals the image.
         ssim: structural similarity, in -1..1.
     """
 
@@ -27,31 +27,31 @@ class Fidelity(NamedTuple):
     ssim: Floats
 
 
-def fidelity(photos: Images, guesses: Images, peak: float = 255.0) -> Fidelity:
-    """:func:`~cldmray.metrics.image_similarity.psnr` and ``ssim`` of each probe's guesses and its photograph.
+def fidelity(originals: Images, guesses: Images, peak: float = 255.0) -> Fidelity:
+    """:func:`~cldmray.metrics.image_similarity.psnr` and ``ssim`` of each probe's guesses and its image.
 
     The mean over the guesses, never the best of them: to know the best, the attacker would need the
-    photograph.
+    image.
 
     Args:
-        photos: shape (P, h, w, channels).
-        guesses: shape (P, guesses, h, w, channels); for the anonymized pictures themselves,
-            ``pictures[:, None]``.
+        images: shape (P, h, w, channels).
+        guesses: shape (P, guesses, h, w, channels); for the anonymized images themselves,
+            ``images[:, None]``.
         peak: the largest value a pixel can have.
 
     Raises:
-        BadInputError: the shapes do not fit, there are no guesses, or the pictures are too small.
+        BadInputError: the shapes do not fit, there are no guesses, or the images are too small.
     """
     shape = np.shape(guesses)
-    if len(shape) != 5 or not shape[1] or (shape[0], *shape[2:]) != np.shape(photos):
+    if len(shape) != 5 or not shape[1] or (shape[0], *shape[2:]) != np.shape(originals):
         raise BadInputError(
-            f"guesses must have shape (P, guesses, h, w, channels) for photos {np.shape(photos)}, "
+            f"guesses must have shape (P, guesses, h, w, channels) for images {np.shape(originals)}, "
             f"not {shape}"
         )
     columns = [np.asarray(guesses)[:, number] for number in range(shape[1])]
     return Fidelity(
-        np.mean([psnr(photos, column, peak) for column in columns], axis=0),
-        np.mean([ssim(photos, column, peak) for column in columns], axis=0),
+        np.mean([psnr(originals, column, peak) for column in columns], axis=0),
+        np.mean([ssim(originals, column, peak) for column in columns], axis=0),
     )
 
 
@@ -59,16 +59,16 @@ def rank_1_gain(
     reconstruction_correct: npt.ArrayLike,
     raw_correct: npt.ArrayLike,
     identities: Labels,
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Rank-1 rate on reconstructions minus that on the anonymized pictures as they are.
+    """Rank-1 rate on reconstructions minus that on the anonymized images as they are.
 
-    Both by the same recognizer, which the inverter must never have seen: only then does a lower
-    bound above 0 say that the inverter has brought the person back, rather than learnt what that
+    Both by the same recognizer, which the reconstruction model must never have seen: only then does a lower
+    bound above 0 say that the reconstruction model has brought the person back, rather than learnt what that
     recognizer likes. Compare the gain of a control (mean face, shuffled pairs), too: a recognizer
-    may like any clear face better than an anonymized one.
+    may like any clean face better than an anonymized one.
 
     Args:
         reconstruction_correct, raw_correct: whether, or with which probability, each probe's
@@ -83,4 +83,6 @@ def rank_1_gain(
     Raises:
         BadInputError: the shapes differ, or a value or an argument is out of range.
     """
-    return paired_bootstrap(reconstruction_correct, raw_correct, identities, level, resamples, seed)
+    return paired_bootstrap(
+        reconstruction_correct, raw_correct, identities, confidence_level, n_bootstrap, seed
+    )

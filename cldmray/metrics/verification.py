@@ -1,4 +1,4 @@
-"""Verification: are two pictures the same person? Exact measures on score samples.
+"""Verification: are two images the same person? Exact measures on score samples.
 
 Scores are similarities: higher means "same person". The error rates are step functions of the
 threshold; nothing is smoothed or binned.
@@ -40,7 +40,7 @@ from cldmray.metrics.confidence import (
     Floats,
     Interval,
     Labels,
-    check_level,
+    check_confidence_level,
     percentile_interval,
     resampled_counts,
     wilson,
@@ -163,7 +163,7 @@ class Resampled(NamedTuple):
 
 
 def resample_errors(
-    mated: Sample, non_mated: Sample, measures: Sequence[Measure], resamples: int, seed: int
+    mated: Sample, non_mated: Sample, measures: Sequence[Measure], n_bootstrap: int, seed: int
 ) -> Resampled:
     """Measures of score samples on resamples of the identities of both samples together.
 
@@ -184,7 +184,7 @@ def resample_errors(
         for s, c in zip((mated, non_mated), codes, strict=True)
     ]
     draws: list[list[Floats]] = [[] for _ in measures]
-    for curves in _curves(tables, sizes, resamples, seed):
+    for curves in _curves(tables, sizes, n_bootstrap, seed):
         for measure, found in zip(measures, draws, strict=True):
             found.append(measure(curves))
     return Resampled(
@@ -260,13 +260,13 @@ def _above(scores: Floats, codes: Codes, n: int, grid: Floats) -> Codes:
 
 
 def _curves(
-    tables: Sequence[Codes], sizes: Sequence[Floats], resamples: int, seed: int
+    tables: Sequence[Codes], sizes: Sequence[Floats], n_bootstrap: int, seed: int
 ) -> Iterator[Curves]:
     n, thresholds = tables[0].shape
     largest = n * max(size.max() for size in sizes)
     precision = np.float32 if largest < EXACT_IN_SINGLE else np.float64
     mated, non_mated = (np.asarray(table, precision, order="C") for table in tables)
-    for counts in resampled_counts(n, resamples, seed, width=2 * thresholds):
+    for counts in resampled_counts(n, n_bootstrap, seed, width=2 * thresholds):
         totals = [counts @ size for size in sizes]
         told = (totals[0] > 0) & (totals[1] > 0)
         drawn = counts[told].astype(precision)
@@ -291,8 +291,8 @@ def verification_intervals(
     non_mated: npt.ArrayLike,
     non_mated_labels: Labels,
     fmrs: Sequence[float] = (1e-2, 1e-3),
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> VerificationIntervals:
     """Equal error rate and true match rates with their intervals, all from the same resamples.
@@ -320,7 +320,7 @@ def verification_intervals(
         BadInputError: a shape does not fit, a sample is empty or not finite, or an argument is
             out of range.
     """
-    check_level(level)
+    check_confidence_level(confidence_level)
     same, other = np.asarray(mated, np.float64), np.asarray(non_mated, np.float64)
     if same.ndim != 1 or other.ndim != 2:
         raise BadInputError(
@@ -331,11 +331,11 @@ def verification_intervals(
         Sample(same, mated_labels),
         Sample(other, non_mated_labels),
         [equal_error_rates, *(true_match_rates(fmr) for fmr in fmrs)],
-        resamples,
+        n_bootstrap,
         seed,
     )
     found = [
-        rate_interval(value, drawn, identities, level)
+        rate_interval(value, drawn, identities, confidence_level)
         for value, drawn in zip(values, draws, strict=True)
     ]
     return VerificationIntervals(found[0], found[1:])
@@ -346,13 +346,13 @@ def equal_error_rate_interval(
     mated_labels: Labels,
     non_mated: npt.ArrayLike,
     non_mated_labels: Labels,
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> Interval:
     """The equal error rate of :func:`verification_intervals` alone."""
     return verification_intervals(
-        mated, mated_labels, non_mated, non_mated_labels, (), level, resamples, seed
+        mated, mated_labels, non_mated, non_mated_labels, (), confidence_level, n_bootstrap, seed
     ).equal_error_rate
 
 
@@ -362,17 +362,26 @@ def tmr_at_fmr_interval(
     non_mated: npt.ArrayLike,
     non_mated_labels: Labels,
     fmr: float,
-    level: float = 0.95,
-    resamples: int = 2000,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> Interval:
     """The true match rate of :func:`verification_intervals` at one false match rate."""
     return verification_intervals(
-        mated, mated_labels, non_mated, non_mated_labels, (fmr,), level, resamples, seed
+        mated,
+        mated_labels,
+        non_mated,
+        non_mated_labels,
+        (fmr,),
+        confidence_level,
+        n_bootstrap,
+        seed,
     ).tmr[0]
 
 
-def rate_interval(value: float, draws: Floats, identities: int, level: float) -> Interval:
+def rate_interval(
+    value: float, draws: Floats, identities: int, confidence_level: float
+) -> Interval:
     """Percentile interval of a rate, or Wilson's over identities where the draws do not vary.
 
     Args:
@@ -382,5 +391,5 @@ def rate_interval(value: float, draws: Floats, identities: int, level: float) ->
         level: confidence level, in (0, 1).
     """
     if not draws.size or np.ptp(draws) <= SAME:
-        return wilson(value * identities, identities, level)
-    return percentile_interval(value, draws, level)
+        return wilson(value * identities, identities, confidence_level)
+    return percentile_interval(value, draws, confidence_level)

@@ -25,7 +25,7 @@ GROUPS = 8
 
 @dataclass(frozen=True)
 class CldmArchitecture:
-    """Widths of the small model; pictures are ``size`` pixels, latents ``size / 8``."""
+    """Widths of the small model; images are ``size`` pixels, latents ``size / 8``."""
 
     size: int = 64
     latent_channels: int = 16
@@ -37,7 +37,7 @@ class CldmArchitecture:
 
 
 def build_autoencoder(arch: CldmArchitecture) -> AutoencoderKL:
-    """Untrained autoencoder: pictures in -1..1 (3, size, size) to latents (channels, size / 8)."""
+    """Untrained autoencoder: images in -1..1 (3, size, size) to latents (channels, size / 8)."""
     levels = len(arch.autoencoder_channels)
     return AutoencoderKL(
         sample_size=arch.size,
@@ -153,7 +153,7 @@ def normalise_latents(autoencoder: AutoencoderKL, latents: Tensor) -> None:
 
     Args:
         autoencoder: changed in place.
-        latents: posterior means of training pictures, shape (N, channels, h, w).
+        latents: posterior means of training images, shape (N, channels, h, w).
     """
     mean = latents.mean((0, 2, 3))
     std = latents.std((0, 2, 3))

@@ -1,6 +1,6 @@
 """The model card and the list of people that travel with trained CLDM weights.
 
-Pictures that a saved CLDM draws, to look at after a training.
+Images that a saved CLDM draws, to look at after a training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import yaml
 
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion.settings import Control, Diffusion
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.hashing import identity_hash
 
@@ -25,10 +25,10 @@ tags: [face-anonymization, controlnet, privacy-audit]
 ---
 # {title}
 
-A small conditioned latent diffusion model that redraws {size}x{size} face pictures from condition
+A small conditioned latent diffusion model that anonymizes {size}x{size} face images from condition
 maps, with one ControlNet each: {conditions}. It exists to be *audited*: it is a stand-in, small
 enough for a laptop, for the Stable Diffusion + ControlNet systems that are proposed as anonymizers.
-It does not anonymize people, and nobody should release pictures on the strength of it.
+It does not anonymize people, and nobody should release images on the strength of it.
 
 ## Parts
 {parts}
@@ -39,7 +39,7 @@ opens them on a CPU. The text encoder is untrained: prompts are labels without m
 
 ## Training
 - Data: {data}.
-  Of a data set of photographs these are background people, whom no audit with the same splits
+  Of a data set of images these are auxiliary people, whom no audit with the same splits
   evaluates. The hashed names of all are in `{identities}`, so that an audit can refuse to
   evaluate anybody whom the model was trained on.
 - Command: `python jobs/train_cldm.py`, with the settings
@@ -49,10 +49,10 @@ opens them on a CPU. The text encoder is untrained: prompts are labels without m
 ```
 
 ## Limits
-- It has the biases of its training photographs: who is frequent there is drawn best.
+- It has the biases of its training images: who is frequent there is drawn best.
 - {size} pixels are few: reconstructions are soft, fine texture is invented.
-- The model has seen its background people many times and may reproduce them; do not use its
-  output as pictures of people who do not exist.
+- The model has seen its auxiliary people many times and may reproduce them; do not use its
+  output as images of people who do not exist.
 """
 DECISIVE = ("training", "splits", "conditions", "synthetic")
 """Parts of the composed configuration that decide the weights; the card prints them."""
@@ -60,7 +60,7 @@ DECISIVE = ("training", "splits", "conditions", "synthetic")
 
 def write_card(
     folder: Path,
-    people: Mapping[str, Sequence[str]],
+    identities: Mapping[str, Sequence[str]],
     parts: Mapping[str, Any],
     settings: Mapping[str, Mapping[str, Any]],
     size: int,
@@ -68,11 +68,11 @@ def write_card(
     """Write ``README.md`` and ``training_identities.txt`` into a pipeline folder.
 
     Args:
-        people: by face source, the identity of every training photo, repeated as often as the
-            person has photos.
+        people: by face source, the identity of every training image, repeated as often as the
+            person has images.
         parts: as :func:`cldmray.models.cldm.save_controlnet_pipeline` takes them.
         settings: what decided the weights, JSON-like.
-        size: side of the pictures in pixels.
+        size: side of the images in pixels.
     """
     modules = {name: parts[name] for name in ("vae", "unet", "text_encoder")}
     modules |= {f"controlnet-{name}": network for name, network in parts["controlnets"].items()}
@@ -81,8 +81,8 @@ def write_card(
         for name, module in modules.items()
     }
     data = [
-        f"{len(photos):,} photos of {len(set(photos)):,} people of `{source}`"
-        for source, photos in people.items()
+        f"{len(images):,} images of {len(set(images)):,} people of `{source}`"
+        for source, images in identities.items()
     ]
     shown = {key: dict(value) for key, value in settings.items()}
     shown["training"].pop("storage", None)
@@ -96,31 +96,33 @@ def write_card(
         settings=yaml.safe_dump(shown, sort_keys=False).strip(),
     )
     (folder / CARD_FILE).write_text(text)
-    hashes = sorted({identity_hash(person) for photos in people.values() for person in photos})
-    header = f"# SHA-256 prefixes of the people of {', '.join(people)} in the training.\n"
+    hashes = sorted(
+        {identity_hash(identity) for images in identities.values() for identity in images}
+    )
+    header = f"# SHA-256 prefixes of the people of {', '.join(identities)} in the training.\n"
     (folder / IDENTITIES_FILE).write_text(header + "\n".join(hashes) + "\n")
 
 
 def samples(
-    folder: Path, pictures: Pictures, conditions: Mapping[str, Condition]
-) -> dict[str, tuple[Pictures | None, Pictures]]:
-    """Redraw pictures without a condition and with each one alone.
+    folder: Path, images: Images, conditions: Mapping[str, Condition]
+) -> dict[str, tuple[Images | None, Images]]:
+    """AnonymizeFunction images without a condition and with each one alone.
 
     Args:
         folder: pipeline folder with one ``controlnet-<name>`` a condition.
-        pictures: uint8 (N, size, size, 3).
+        images: uint8 (N, size, size, 3).
         conditions: by the names of their ControlNets.
 
     Returns:
         By setting (``none`` and the conditions' names), condition maps (None for ``none``) and
-        redrawn pictures, each uint8 (N, size, size, 3).
+        anonymized images, each uint8 (N, size, size, 3).
     """
-    names = [str(number) for number in range(len(pictures))]
-    seeds = np.arange(len(pictures))
-    bare = Diffusion(str(folder)).open()(Batch(names, pictures, seeds, {}))
-    found: dict[str, tuple[Pictures | None, Pictures]] = {"none": (None, bare)}
+    names = [str(number) for number in range(len(images))]
+    seeds = np.arange(len(images))
+    bare = Diffusion(str(folder)).open()(Batch(names, images, seeds, {}))
+    found: dict[str, tuple[Images | None, Images]] = {"none": (None, bare)}
     for name, condition in conditions.items():
-        maps = condition(pictures)
-        setting = Diffusion(str(folder), {name: Control(condition, f"controlnet-{name}")})
-        found[name] = (maps, setting.open()(Batch(names, pictures, seeds, {name: maps})))
+        maps = condition(images)
+        anonymizer = Diffusion(str(folder), {name: Control(condition, f"controlnet-{name}")})
+        found[name] = (maps, anonymizer.open()(Batch(names, images, seeds, {name: maps})))
     return found

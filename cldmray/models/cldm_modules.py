@@ -14,21 +14,21 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 
-class Reconstruction(nn.Module):
+class RoundTrip(nn.Module):
     """Encode, sample the posterior, decode: one module, so that one wrapper trains it."""
 
     def __init__(self, autoencoder: AutoencoderKL) -> None:
         super().__init__()
         self.autoencoder = autoencoder
 
-    def forward(self, pictures: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstructions (N, 3, size, size) in -1..1 and the mean KL divergence to N(0, 1).
 
         Args:
-            pictures: in -1..1, shape (N, 3, size, size).
+            images: in -1..1, shape (N, 3, size, size).
             noise: standard normal, shape of the latents.
         """
-        posterior = self.autoencoder.encode(pictures).latent_dist
+        posterior = self.autoencoder.encode(images).latent_dist
         output = self.autoencoder.decode(posterior.mean + posterior.std * noise).sample
         mean, var = posterior.mean.float(), posterior.var.float()
         divergence = 0.5 * (mean**2 + var - 1 - posterior.logvar.float()).mean()
@@ -44,7 +44,7 @@ class ConditionedDenoiser(nn.Module):
         prompt: embedding, shape (1, length, width).
         maps: condition maps in 0..1, shape (N, conditions, 3, size, size), conditions in the
             order of ``controlnets``.
-        acts: which condition acts on which picture, bool, shape (N, conditions). The residuals of
+        acts: which condition acts on which image, bool, shape (N, conditions). The residuals of
             conditions that act together are summed, as diffusers' MultiControlNet does.
         keep: 1.0, or 0.0 where all that acts is dropped, shape (N,).
     """
@@ -94,30 +94,30 @@ class ConditionedDenoiser(nn.Module):
 
 
 def choose_conditions(
-    pictures: int, conditions: int, together: float, generator: torch.Generator
+    images: int, conditions: int, together: float, generator: torch.Generator
 ) -> Tensor:
-    """Which conditions act on which picture of a batch, bool, shape (pictures, conditions).
+    """Which conditions act on which image of a batch, bool, shape (images, conditions).
 
-    Each picture has one, in equal shares; a share ``together`` of the pictures has a second.
+    Each image has one, in equal shares; a share ``together`` of the images has a second.
     """
-    first = (torch.arange(pictures) % conditions)[torch.randperm(pictures, generator=generator)]
+    first = (torch.arange(images) % conditions)[torch.randperm(images, generator=generator)]
     acts = nn.functional.one_hot(first, conditions).bool()
     if conditions > 1:
-        step = torch.randint(1, conditions, (pictures,), generator=generator)
+        step = torch.randint(1, conditions, (images,), generator=generator)
         second = nn.functional.one_hot((first + step) % conditions, conditions).bool()
-        pair = torch.rand(pictures, generator=generator) < together
+        pair = torch.rand(images, generator=generator) < together
         acts |= second & pair[:, None]
     return acts
 
 
-def autoencoder_loss(reconstruction: Tensor, pictures: Tensor) -> Tensor:
+def autoencoder_loss(reconstruction: Tensor, images: Tensor) -> Tensor:
     """L1 at three scales plus L1 of the image gradients; both arguments in -1..1 (N, 3, h, w)."""
-    loss = (reconstruction - pictures).abs().mean()
+    loss = (reconstruction - images).abs().mean()
     for factor in (2, 4):
-        pooled = [nn.functional.avg_pool2d(x, factor) for x in (reconstruction, pictures)]
+        pooled = [nn.functional.avg_pool2d(x, factor) for x in (reconstruction, images)]
         loss = loss + 0.5 * (pooled[0] - pooled[1]).abs().mean()
     for axis in (-1, -2):
-        slopes = [torch.diff(x, dim=axis) for x in (reconstruction, pictures)]
+        slopes = [torch.diff(x, dim=axis) for x in (reconstruction, images)]
         loss = loss + (slopes[0] - slopes[1]).abs().mean()
     return loss
 
@@ -129,18 +129,18 @@ RANDOM = 0.1
 START_LOGVAR = -6.0
 
 
-def patch_components(pictures: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def patch_components(images: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Mean and leading principal components of 8x8 patches, divided by their standard deviations.
 
     Args:
-        pictures: in -1..1, shape (N, 3, h, w), sides multiples of 8.
+        images: in -1..1, shape (N, 3, h, w), sides multiples of 8.
         count: of components, at most 192.
 
     Returns:
         Mean (192,) and components (count, 192); a patch is laid out as three rounds of
         space-to-depth do: (second-level offset, first-level offset, pixel offset, colour).
     """
-    folded = pictures.float()
+    folded = images.float()
     for _ in range(3):
         batch, channels, height, width = folded.shape
         folded = folded.reshape(batch, channels, height // 2, 2, width // 2, 2)
@@ -163,7 +163,7 @@ def check_widths(widths: tuple[int, ...], autoencoder: AutoencoderKL) -> None:
 
 
 @torch.no_grad()
-def start_as_components(autoencoder: AutoencoderKL, pictures: Tensor) -> None:
+def start_as_components(autoencoder: AutoencoderKL, images: Tensor) -> None:
     """Make the encoder's posterior mean the standardised components of each 8x8 patch, nearly.
 
     The residual branches start at zero, the three downsamplings at space-to-depth, and the last
@@ -172,7 +172,7 @@ def start_as_components(autoencoder: AutoencoderKL, pictures: Tensor) -> None:
 
     Args:
         autoencoder: untrained; changed in place.
-        pictures: training pictures in -1..1, shape (N, 3, h, w).
+        images: training images in -1..1, shape (N, 3, h, w).
 
     Raises:
         ValueError: the autoencoder has other than four levels or is too narrow to hold its latents.
@@ -184,7 +184,7 @@ def start_as_components(autoencoder: AutoencoderKL, pictures: Tensor) -> None:
             nn.init.zeros_(module.conv2.bias)
     encoder = autoencoder.encoder
     latents = autoencoder.config["latent_channels"]
-    mean, components = patch_components(pictures, latents)
+    mean, components = patch_components(images, latents)
     _soften(encoder.conv_in)
     encoder.conv_in.weight[:3, :, 1, 1] += torch.eye(3)
     kept = 3

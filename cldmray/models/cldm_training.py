@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from cldmray import hashing
-from cldmray.arrays import Pictures, channels_last, to_unit_range
+from cldmray.arrays import Images, channels_last, to_unit_range
 from cldmray.conditions.base import Condition
 from cldmray.errors import BadInputError
 from cldmray.models import cldm, cldm_modules
@@ -35,8 +35,8 @@ class CldmTraining(TrainingRun):
 
     Attributes:
         autoencoder, diffusion: schedules of the two phases.
-        condition_dropout: share of training pictures whose conditions are withheld.
-        together: share of training pictures on which two conditions act at once.
+        condition_dropout: share of training images whose conditions are withheld.
+        together: share of training images on which two conditions act at once.
     """
 
     autoencoder: PhaseConfig
@@ -52,9 +52,9 @@ class CldmTraining(TrainingRun):
         self.check_batch(self.diffusion)
 
 
-def some(pictures: Pictures, seed: int, most: int = 2048) -> Pictures:
-    """At most ``most`` of the pictures, drawn with the seed."""
-    return pictures[np.random.default_rng(seed).permutation(len(pictures))[:most]]
+def some(images: Images, seed: int, most: int = 2048) -> Images:
+    """At most ``most`` of the images, drawn with the seed."""
+    return images[np.random.default_rng(seed).permutation(len(images))[:most]]
 
 
 def autoencoder_loop(config: dict[str, Any]) -> None:
@@ -62,15 +62,15 @@ def autoencoder_loop(config: dict[str, Any]) -> None:
     training: CldmTraining = config["training"]
     accelerator = open_accelerator(training)
     architecture: cldm.CldmArchitecture = config["architecture"]
-    pictures: Pictures = ray.get(config["pictures"])
+    images: Images = ray.get(config["images"])
     autoencoder = cldm.build_autoencoder(architecture)
-    start_as_components(autoencoder, to_unit_range(some(pictures, training.seed)))
-    model = channels_last(cldm_modules.Reconstruction(autoencoder))
+    start_as_components(autoencoder, to_unit_range(some(images, training.seed)))
+    model = channels_last(cldm_modules.RoundTrip(autoencoder))
     side = architecture.size // 8
     shape = (architecture.latent_channels, side, side)
 
     def loss_of(wrapped: torch.nn.Module, share: Share) -> Tensor:
-        batch = to_unit_range(pictures[share.index.numpy()]).to(accelerator.device)
+        batch = to_unit_range(images[share.index.numpy()]).to(accelerator.device)
         drawn = torch.randn((share.batch, *shape), generator=share.generator)
         noise = share.own(drawn).to(batch.device)
         with accelerator.autocast():
@@ -78,27 +78,27 @@ def autoencoder_loop(config: dict[str, Any]) -> None:
         loss: Tensor = cldm_modules.autoencoder_loss(output.float(), batch) + 1e-4 * divergence
         return loss
 
-    run_phase(training.autoencoder, training, accelerator, model, len(pictures), loss_of)
+    run_phase(training.autoencoder, training, accelerator, model, len(images), loss_of)
 
 
 @torch.no_grad()
-def encode_all(autoencoder: Any, pictures: Pictures, accelerator: Accelerator) -> Tensor:
-    """Posterior means of all pictures: float32, shape (N, channels, h, w)."""
+def encode_all(autoencoder: Any, images: Images, accelerator: Accelerator) -> Tensor:
+    """Posterior means of all images: float32, shape (N, channels, h, w)."""
     autoencoder.to(accelerator.device).eval()
 
     def chunks() -> Iterator[Tensor]:
-        for start in range(0, len(pictures), 128):
-            batch = to_unit_range(pictures[start : start + 128]).to(accelerator.device)
+        for start in range(0, len(images), 128):
+            batch = to_unit_range(images[start : start + 128]).to(accelerator.device)
             with accelerator.autocast():
                 yield autoencoder.encode(batch).latent_dist.mean.float().cpu()
 
     return torch.cat(list(chunks()))
 
 
-def extract_all(condition: Condition, pictures: Pictures) -> Tensor:
-    """One channel of the condition maps of all pictures: uint8, shape (N, h, w)."""
-    parts = range(0, len(pictures), 256)
-    maps = [condition(pictures[start : start + 256])[..., 0] for start in parts]
+def extract_all(condition: Condition, images: Images) -> Tensor:
+    """One channel of the condition maps of all images: uint8, shape (N, h, w)."""
+    parts = range(0, len(images), 256)
+    maps = [condition(images[start : start + 256])[..., 0] for start in parts]
     return torch.from_numpy(np.concatenate(maps))
 
 
@@ -118,10 +118,10 @@ def diffusion_loop(config: dict[str, Any]) -> None:
     autoencoder = cldm.build_autoencoder(config["architecture"])
     autoencoder.load_state_dict(config["autoencoder"])
     channels_last(autoencoder)
-    pictures: Pictures = ray.get(config["pictures"])
-    latents = encode_all(autoencoder, pictures, accelerator)
+    images: Images = ray.get(config["images"])
+    latents = encode_all(autoencoder, images, accelerator)
     conditions: Mapping[str, Condition] = config["conditions"]
-    maps = torch.stack([extract_all(one, pictures) for one in conditions.values()], 1)
+    maps = torch.stack([extract_all(one, images) for one in conditions.values()], 1)
     torch.manual_seed(training.seed)
     model = build_denoiser(config["architecture"], conditions)
     channels_last(model)
@@ -148,7 +148,7 @@ def diffusion_loop(config: dict[str, Any]) -> None:
         loss: Tensor = (output.float() - target).pow(2).mean()
         return loss
 
-    run_phase(training.diffusion, training, accelerator, model, len(pictures), loss_of)
+    run_phase(training.diffusion, training, accelerator, model, len(images), loss_of)
 
 
 class Trained(NamedTuple):
@@ -162,63 +162,63 @@ class Trained(NamedTuple):
 
 
 def fit_autoencoder(
-    photos: Pictures, training: CldmTraining, architecture: cldm.CldmArchitecture
+    images: Images, training: CldmTraining, architecture: cldm.CldmArchitecture
 ) -> tuple[str, AutoencoderKL, Curve]:
     """The first phase: its name, the autoencoder with standardised latents, its curve."""
     decisive: dict[str, Any] = {
-        "pictures": hashlib.sha256(photos.tobytes()).hexdigest(),
-        "architecture": hashing.describe(architecture),
-        "phase": hashing.describe(training.autoencoder),
+        "images": hashlib.sha256(images.tobytes()).hexdigest(),
+        "architecture": hashing.canonicalize(architecture),
+        "phase": hashing.canonicalize(training.autoencoder),
         "seed": [training.seed, training.precision],
     }
     name = f"autoencoder-{hashing.fingerprint(decisive)}"
     weights, curve = fit(
-        autoencoder_loop, name, training, architecture=architecture, pictures=ray.put(photos)
+        autoencoder_loop, name, training, architecture=architecture, images=ray.put(images)
     )
-    reconstruction = cldm_modules.Reconstruction(cldm.build_autoencoder(architecture))
+    reconstruction = cldm_modules.RoundTrip(cldm.build_autoencoder(architecture))
     reconstruction.load_state_dict(weights)
     autoencoder = reconstruction.autoencoder
     with torch.no_grad():
-        parts = to_unit_range(some(photos, training.seed)).split(128)
+        parts = to_unit_range(some(images, training.seed)).split(128)
         latents = [autoencoder.encode(part).latent_dist.mean for part in parts]
     cldm.normalise_latents(autoencoder, torch.cat(latents))
     return name, autoencoder, curve
 
 
 def train_cldm(
-    photos: Pictures,
-    pictures: Pictures,
+    originals: Images,
+    images: Images,
     conditions: Mapping[str, Condition],
     training: CldmTraining,
     architecture: cldm.CldmArchitecture,
 ) -> Trained:
     """Fit autoencoder, UNet and one ControlNet a condition.
 
-    A phase that ``training.storage`` holds, finished or not, with the same pictures and settings is
+    A phase that ``training.storage`` holds, finished or not, with the same images and settings is
     resumed; its folder's name ends with a hash of what decides its weights.
 
     Args:
-        photos: what the autoencoder learns from, uint8 (N, size, size, 3), variants included.
-        pictures: what is learnt to be drawn, uint8 (M, size, size, 3), variants included.
+        images: what the autoencoder learns from, uint8 (N, size, size, 3), variants included.
+        images: what is learnt to be drawn, uint8 (M, size, size, 3), variants included.
         conditions: by the names that their ControlNets get.
 
     Raises:
-        BadInputError: there are more conditions than a worker's share of a batch has pictures.
+        BadInputError: there are more conditions than a worker's share of a batch has images.
     """
-    if len(conditions) > training.diffusion.batch // training.most_workers:
+    if len(conditions) > training.diffusion.batch_size // training.most_workers:
         raise BadInputError(
-            f"training.diffusion.batch: {training.diffusion.batch} pictures over "
+            f"training.diffusion.batch_size: {training.diffusion.batch_size} images over "
             f"{training.most_workers} workers are too few for {len(conditions)} conditions"
         )
-    name, autoencoder, autoencoder_curve = fit_autoencoder(photos, training, architecture)
+    name, autoencoder, autoencoder_curve = fit_autoencoder(originals, training, architecture)
     torch.manual_seed(training.seed)
     tokenizer = cldm.build_tokenizer(architecture)
     text_encoder = cldm.build_text_encoder(architecture, tokenizer)
     decisive = {
         "autoencoder": name,
-        "pictures": hashlib.sha256(pictures.tobytes()).hexdigest(),
-        "phase": hashing.describe(training.diffusion),
-        "conditions": hashing.describe(conditions),
+        "images": hashlib.sha256(images.tobytes()).hexdigest(),
+        "phase": hashing.canonicalize(training.diffusion),
+        "conditions": hashing.canonicalize(conditions),
         "dropout": [training.condition_dropout, training.together],
     }
     weights, diffusion_curve = fit(
@@ -226,7 +226,7 @@ def train_cldm(
         f"diffusion-{hashing.fingerprint(decisive)}",
         training,
         architecture=architecture,
-        pictures=ray.put(pictures),
+        images=ray.put(images),
         autoencoder=autoencoder.state_dict(),
         conditions=conditions,
         prompt=cldm.encode_prompt(cldm.PROMPT, tokenizer, text_encoder),

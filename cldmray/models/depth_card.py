@@ -18,9 +18,9 @@ tags: [depth-estimation, faces]
 ---
 # {title}
 
-Guesses the relative depth of one face from a {size}x{size} picture ({parameters:,} parameters): the
+Guesses the relative depth of one face from a {size}x{size} image ({parameters:,} parameters): the
 nearest point of the person is 1, the farthest 0.25, the background 0. It was trained on rendered
-heads alone, whose depth is exact, and on nobody's photograph; on photographs its maps are guesses
+heads alone, whose depth is exact, and on nobody's image; on images its maps are guesses
 of the same kind, good enough to condition a diffusion model, not to measure anybody.
 
 Weights are fp16 safetensors of `cldmray.conditions.depth_network.DepthNetwork`.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cldmray import hashing
-from cldmray.arrays import Pictures, channels_last, to_unit_range
+from cldmray.arrays import Images, channels_last, to_unit_range
 from cldmray.conditions.depth_network import DepthArchitecture, DepthNetwork, depth_loss
 from cldmray.engine.artifacts import TASK_CPUS
 from cldmray.engine.faces import blocks
@@ -37,8 +37,8 @@ class DepthTraining(TrainingRun):
 
     Attributes:
         phase: schedule.
-        noise: largest standard deviation of the noise that a picture gets, in 0..1 of its range.
-        contrast: largest change of a picture's contrast and of each colour's brightness, in 0..1.
+        noise: largest standard deviation of the noise that an image gets, in 0..1 of its range.
+        contrast: largest change of an image's contrast and of each colour's brightness, in 0..1.
     """
 
     phase: PhaseConfig
@@ -53,22 +53,22 @@ class DepthTraining(TrainingRun):
 
 
 class Rendered(NamedTuple):
-    """Pictures, uint8 (N, h, w, 3), with their true relative depth."""
+    """Images, uint8 (N, h, w, 3), with their true relative depth."""
 
-    pictures: Pictures
+    images: Images
     depth: DepthMaps
 
 
 def render_people(source: SyntheticFaces, block_rows: int = 64) -> Rendered:
-    """Render every photo of a synthetic source, with its depth, in order of sample id."""
+    """Render every image of a synthetic source, with its depth, in order of sample id."""
 
     def load(block: Any) -> dict[str, Any]:
         places = [location.split("/") for location in block["location"].to_pylist()]
-        photos = [render(source.seed, int(i), int(j), source.size) for i, j in places]
+        images = [render(source.seed, int(i), int(j), source.size) for i, j in places]
         return {
             "sample_id": np.array(block["sample_id"].to_pylist()),
-            "picture": np.stack([photo.picture for photo in photos]),
-            "depth": np.stack([relative_depth(photo) for photo in photos]),
+            "image": np.stack([image.picture for image in images]),
+            "depth": np.stack([relative_depth(image) for image in images]),
         }
 
     stream = ray.data.from_arrow(blocks(source.listing(), block_rows)).map_batches(
@@ -76,15 +76,15 @@ def render_people(source: SyntheticFaces, block_rows: int = 64) -> Rendered:
     )
     rows = sorted(stream.iter_rows(), key=lambda row: str(row["sample_id"]))
     return Rendered(
-        np.stack([row["picture"] for row in rows]), np.stack([row["depth"] for row in rows])
+        np.stack([row["image"] for row in rows]), np.stack([row["depth"] for row in rows])
     )
 
 
 def disturb(batch: Tensor, noise: float, contrast: float, share: Share) -> Tensor:
-    """Change contrast, colour balance and noise of each picture at random.
+    """Change contrast, colour balance and noise of each image at random.
 
     Args:
-        batch: pictures of the share in -1..1, shape (N, 3, h, w).
+        batch: images of the share in -1..1, shape (N, 3, h, w).
         noise, contrast: see :class:`DepthTraining`.
     """
     count, generator = share.batch, share.generator
@@ -96,16 +96,16 @@ def disturb(batch: Tensor, noise: float, contrast: float, share: Share) -> Tenso
 
 
 def depth_loop(config: dict[str, Any]) -> None:
-    """Ray Train worker function; half of the pictures are mirrored."""
+    """Ray Train worker function; half of the images are mirrored."""
     training: DepthTraining = config["training"]
     accelerator = open_accelerator(training)
     network = DepthNetwork(config["architecture"])
     channels_last(network)
-    rendered = Rendered(*ray.get([config["pictures"], config["depth"]]))
+    rendered = Rendered(*ray.get([config["images"], config["depth"]]))
 
     def loss_of(wrapped: torch.nn.Module, share: Share) -> Tensor:
         chosen = share.index.numpy()
-        batch = to_unit_range(rendered.pictures[chosen])
+        batch = to_unit_range(rendered.images[chosen])
         truth = torch.from_numpy(rendered.depth[chosen]).float()[:, None] / 255
         mirrored = share.own(torch.rand(share.batch, generator=share.generator) < 0.5)
         batch[mirrored], truth[mirrored] = batch[mirrored].flip(-1), truth[mirrored].flip(-1)
@@ -114,7 +114,7 @@ def depth_loop(config: dict[str, Any]) -> None:
             guess = wrapped(batch.to(accelerator.device))
         return depth_loss(guess.float(), truth.to(accelerator.device))
 
-    size = len(rendered.pictures)
+    size = len(rendered.images)
     run_phase(training.phase, training, accelerator, network, size, loss_of)
 
 
@@ -123,9 +123,9 @@ def train_depth(
 ) -> tuple[DepthNetwork, Curve]:
     """Fit the network; a training that ``training.storage`` holds is resumed."""
     decisive = {
-        "pictures": hashlib.sha256(rendered.pictures.tobytes()).hexdigest(),
-        "architecture": hashing.describe(architecture),
-        "phase": hashing.describe(training.phase),
+        "images": hashlib.sha256(rendered.images.tobytes()).hexdigest(),
+        "architecture": hashing.canonicalize(architecture),
+        "phase": hashing.canonicalize(training.phase),
         "rest": [training.seed, training.precision, training.noise],
         "contrast": training.contrast,
     }
@@ -134,7 +134,7 @@ def train_depth(
         hashing.fingerprint(decisive),
         training,
         architecture=architecture,
-        pictures=ray.put(rendered.pictures),
+        images=ray.put(rendered.images),
         depth=ray.put(rendered.depth),
     )
     network = DepthNetwork(architecture)

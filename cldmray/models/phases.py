@@ -1,4 +1,4 @@
-"""One phase of a picture model's training: the loop, its schedule, its checkpoints (Ray Train)."""
+"""One phase of an image model's training: the loop, its schedule, its checkpoints (Ray Train)."""
 
 import math
 from collections.abc import Callable
@@ -30,22 +30,22 @@ class PhaseConfig:
 
     Attributes:
         steps: optimiser steps.
-        batch: pictures a step, over all workers.
+        batch: images a step, over all workers.
         learning_rate: its peak; linear warm-up, constant, then a cosine to 1 % of it.
         warmup: steps of the warm-up.
         decay_from: share of the steps after which the cosine starts.
         ema: decay of the averaged weights that are kept in the end; 0 keeps the last ones.
     """
 
-    steps: int
-    batch: int
+    max_steps: int
+    batch_size: int
     learning_rate: float
-    warmup: int = 50
+    warmup_steps: int = 50
     decay_from: float = 0.4
     ema: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch", "warmup"):
+        for key in ("max_steps", "batch_size", "warmup_steps"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         if not self.learning_rate > 0:
@@ -57,13 +57,13 @@ class PhaseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """What every training of pictures needs beside its phases.
+    """What every training of images needs beside its phases.
 
     Attributes:
         storage: folder of Ray Train's checkpoints; a run of the same ``name`` there is resumed.
         name: begins the names of the folders there.
         seed: of the starting weights, the variants and the batches.
-        variants: versions of each photo: 1 itself, 2 mirrored, further ones shifted and scaled.
+        variants: versions of each image: 1 itself, 2 mirrored, further ones shifted and scaled.
         precision: ``bf16``, ``fp16`` or ``no`` (Accelerate's mixed precision).
         checkpoint_every: steps between two checkpoints (and two lines of progress).
         workers: of the training, or the fewest.
@@ -103,16 +103,16 @@ class TrainingRun:
                 raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
 
     def check_batch(self, phase: PhaseConfig) -> None:
-        """Raise ValueError where a phase's batch has fewer pictures than there are workers."""
-        if self.most_workers > phase.batch:
+        """Raise ValueError where a phase's batch has fewer images than there are workers."""
+        if self.most_workers > phase.batch_size:
             key = "workers" if self.max_workers is None else "max_workers"
-            raise ValueError(f"{key}: {self.most_workers} are more than a batch has pictures")
+            raise ValueError(f"{key}: {self.most_workers} are more than a batch has images")
 
 
 def learning_rate(phase: PhaseConfig, step: int) -> float:
     """Learning rate of a step, counted from 0."""
-    rate = phase.learning_rate * min(1.0, (step + 1) / phase.warmup)
-    late = (step / phase.steps - phase.decay_from) / (1 - phase.decay_from)
+    rate = phase.learning_rate * min(1.0, (step + 1) / phase.warmup_steps)
+    late = (step / phase.max_steps - phase.decay_from) / (1 - phase.decay_from)
     if late > 0:
         rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * late))
     return rate
@@ -125,12 +125,12 @@ class Share:
     repeats the undisturbed one, and workers may come and go.
 
     Args:
-        size: number of training pictures.
+        size: number of training images.
         rank, workers: which part.
 
     Attributes:
-        batch: pictures in the whole batch.
-        index: of this worker's pictures among the training pictures.
+        batch: images in the whole batch.
+        index: of this worker's images among the training images.
         generator: draws for the whole batch; see :meth:`own`.
         weight: of this worker's mean loss in the mean over workers.
     """
@@ -139,11 +139,11 @@ class Share:
         self, size: int, phase: PhaseConfig, seed: int, step: int, rank: int, workers: int
     ) -> None:
         self._part = slice(rank, None, workers)
-        self.batch = phase.batch
-        chosen = np.random.default_rng([seed, step]).integers(0, size, phase.batch)
+        self.batch = phase.batch_size
+        chosen = np.random.default_rng([seed, step]).integers(0, size, phase.batch_size)
         self.index = torch.from_numpy(chosen[self._part])
         self.generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        self.weight = len(self.index) * workers / phase.batch
+        self.weight = len(self.index) * workers / phase.batch_size
 
     def own(self, drawn: Tensor) -> Tensor:
         """This worker's rows of what was drawn for the whole batch."""
@@ -204,7 +204,7 @@ def run_phase(
     """The loop that both phases share: resume, step, average, report, checkpoint.
 
     Args:
-        size: number of training pictures.
+        size: number of training images.
         loss_of: mean loss of the wrapped model over a share of a batch.
     """
     context = ray.train.get_context()
@@ -218,7 +218,7 @@ def run_phase(
     curve = _restore(model, optimizer, average)
     first = int(curve[-1]["step"]) if curve else 0
     losses: list[float] = []
-    for step in range(first, phase.steps):
+    for step in range(first, phase.max_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(phase, step)
         share = Share(size, phase, training.seed, step, rank, workers)
@@ -231,7 +231,7 @@ def run_phase(
             average.step(parameters)
         losses.append(float(loss.detach()))
         done = step + 1
-        if done % training.checkpoint_every == 0 or done == phase.steps:
+        if done % training.checkpoint_every == 0 or done == phase.max_steps:
             curve.append({"step": done, "loss": float(np.mean(losses))})
             _report(curve, rank, model, optimizer, average)
             losses.clear()

@@ -13,22 +13,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.anonymizers.diffusion.settings import Diffusion
-from cldmray.attackers.base import EmbeddingRung
+from cldmray.attackers.base import EmbeddingAttacker
 from cldmray.config.attribution import AttributionConfig
 from cldmray.config.audit import AuditConfig, AuditSettings
-from cldmray.engine.artifacts import StageTable
+from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
 from cldmray.engine.swap import swap_conditions
-from cldmray.evaluation.ablation import conditioned, families, started
+from cldmray.evaluation.ablation import ablation_grids, conditioned, with_init_image
 from cldmray.evaluation.attribution import Swap, ablation_rows, proxy_rows, region_rows, swap_rows
-from cldmray.evaluation.identification import Attack, view_of
-from cldmray.evaluation.operating_points import Point, boundary_sentence, search_point
+from cldmray.evaluation.identification import AttackResult, view_of
+from cldmray.evaluation.operating_points import Point, candidate_point, operating_point_sentence
 from cldmray.faces.records import ORIGINAL
 from cldmray.gallery.protocols import Embedded, Protocol
 from cldmray.gallery.ranking import rank_named
 from cldmray.metrics.identification import chance, success_at_rank
-from cldmray.pipelines.attack_runner import Campaign, Findings
-from cldmray.pipelines.data_preparation import Exposure
+from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
+from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.pipelines.utility import Utility
 from cldmray.report.attribution_statements import headline, scale_statements
 from cldmray.report.formatting import percent
@@ -36,7 +36,7 @@ from cldmray.results.attribution import Attribution, Row
 from cldmray.results.audit import UtilityRow
 
 STRENGTH = 0.8
-"""At which settings that start from noise are started from the photograph instead."""
+"""At which settings that start from noise are started from the image instead."""
 
 
 def main_protocol(settings: AuditSettings) -> Protocol:
@@ -44,26 +44,26 @@ def main_protocol(settings: AuditSettings) -> Protocol:
     return "full_ref" if "full_ref" in settings.protocols else settings.protocols[0]
 
 
-class Leak:
+class AttributionAnalysis:
     """Explains the leak that a campaign found.
 
     Args:
         config: the audit.
         stages: runs and remembers the stages.
-        campaign: of the audit; embeds the swapped pictures as it embeds all others.
+        campaign: of the audit; embeds the swapped images as it embeds all others.
     """
 
-    def __init__(self, config: AuditConfig, stages: Stages, campaign: Campaign) -> None:
+    def __init__(self, config: AuditConfig, stages: Stages, runner: AttackRunner) -> None:
         self.config = config
         self.stages = stages
-        self.campaign = campaign
+        self.runner = runner
 
-    def explain(self, faces: StageTable, found: Findings) -> Attribution | None:
+    def explain(self, faces: Artifact, found: AttackResults) -> Attribution | None:
         """The attribution of an audit: its own settings compared, and one swap of conditions.
 
         The conditions are swapped in the conditioned setting that leaks most, against the
-        strongest attacker that learnt from that setting's pictures. Where the setting starts from
-        noise, the swapped pictures start from photographs (:data:`STRENGTH`), which that attacker
+        strongest attacker that learnt from that setting's images. Where the setting starts from
+        noise, the swapped images start from images (:data:`STRENGTH`), which that attacker
         has not seen.
 
         Returns:
@@ -72,23 +72,25 @@ class Leak:
         chosen = self._strongest(found)
         if chosen is None:
             return None
-        key, rung = chosen
-        setting = conditioned(self.config.anonymizer)[key]
-        strength = STRENGTH if setting.steps * STRENGTH >= 1 else 1.0
-        start = started(setting, strength if setting.mode == "text2img" else None)
-        swaps = self.swaps(faces, start, [(rung, found.encoders[setting.name, rung.name])])
+        key, attacker = chosen
+        anonymizer = conditioned(self.config.anonymizers)[key]
+        strength = STRENGTH if anonymizer.num_inference_steps * STRENGTH >= 1 else 1.0
+        start = with_init_image(anonymizer, strength if anonymizer.mode == "text2img" else None)
+        swaps = self.swaps(
+            faces, start, [(attacker, found.encoders[anonymizer.name, attacker.name])]
+        )
         rows = [row for one in swaps for row in swap_rows(one, self.config.audit)]
         return self.attribution(found, rows)
 
     def attribution(
-        self, found: Findings, rows: list[Row], statements: Sequence[str] = ()
+        self, found: AttackResults, rows: list[Row], statements: Sequence[str] = ()
     ) -> Attribution:
         """Rows of swaps and others, beside what the attacks on several settings tell together."""
         settings = self.config.audit
         protocol = main_protocol(settings)
         every = [attack for attack in found.attacks if attack.protocol == protocol]
-        groups = families(self.config.anonymizer.values())
-        names = [one.name for one in conditioned(self.config.anonymizer).values()]
+        groups = ablation_grids(self.config.anonymizers.values())
+        names = [one.name for one in conditioned(self.config.anonymizers).values()]
         ablated = ablation_rows(every, groups, settings)
         parts = [attack for attack in found.regions if attack.protocol == protocol]
         whole = [
@@ -98,61 +100,61 @@ class Leak:
             *region_rows(parts, settings),
         ]
         told = [*scale_statements(ablated, groups), *statements]
-        return Attribution(headline(whole), whole, told, settings.level)
+        return Attribution(headline(whole), whole, told, settings.confidence_level)
 
     def swaps(
         self,
-        faces: StageTable,
-        setting: Diffusion,
-        rungs: Sequence[tuple[EmbeddingRung, StageTable | None]],
+        faces: Artifact,
+        anonymizer: Diffusion,
+        attackers: Sequence[tuple[EmbeddingAttacker, Artifact | None]],
     ) -> list[Swap]:
         """Swap conditions under a setting, and let attackers name the people.
 
         Args:
-            setting: must start from the photograph (``img2img`` or ``inpaint``).
-            rungs: the attackers and their encoders.
+            setting: must start from the image (``img2img`` or ``inpaint``).
+            attackers: the attackers and their encoders.
         """
         seed = self.config.audit.seed
         table = self.stages.run(
-            f"swap-{setting.name}",
-            {"anonymizer": setting, "seed": seed},
+            f"swap-{anonymizer.name}",
+            {"anonymizer": anonymizer, "seed": seed},
             [faces.key],
-            lambda folder: swap_conditions(faces, setting, seed, self.config.engine, folder),
+            lambda folder: swap_conditions(faces, anonymizer, seed, self.config.engine, folder),
         )
         origins = table.read()
         return [
             swap
-            for rung, encoder in rungs
+            for attacker, encoder in attackers
             for swap in swap_outcomes(
-                self.campaign.embed(rung, encoder, faces, [table]),
+                self.runner.embed(attacker, encoder, faces, [table]),
                 origins,
-                setting.name,
-                rung.name,
+                anonymizer.name,
+                attacker.name,
                 self.config.audit.galleries,
             )
         ]
 
-    def _strongest(self, found: Findings) -> tuple[str, EmbeddingRung] | None:
+    def _strongest(self, found: AttackResults) -> tuple[str, EmbeddingAttacker] | None:
         """Key of the conditioned setting that leaks most, and the attacker to try on its swaps."""
-        rungs = {
-            rung.name: rung
-            for rung in self.config.attack.values()
-            if isinstance(rung, EmbeddingRung)
+        attackers = {
+            attacker.name: attacker
+            for attacker in self.config.attackers.values()
+            if isinstance(attacker, EmbeddingAttacker)
         }
-        keys = {one.name: key for key, one in conditioned(self.config.anonymizer).items()}
+        keys = {one.name: key for key, one in conditioned(self.config.anonymizers).items()}
         tried = [
             attack
             for attack in found.attacks
-            if attack.anonymizer in keys and attack.attacker in rungs
+            if attack.anonymizer in keys and attack.attacker in attackers
         ]
-        learnt = [attack for attack in tried if rungs[attack.attacker].per_anonymizer]
+        learnt = [attack for attack in tried if attackers[attack.attacker].per_anonymizer]
         if not tried:
             return None
         best = max(learnt or tried, key=_success)
-        return keys[best.anonymizer], rungs[best.attacker]
+        return keys[best.anonymizer], attackers[best.attacker]
 
 
-def _success(attack: Attack) -> tuple[bool, float]:
+def _success(attack: AttackResult) -> tuple[bool, float]:
     return attack.gallery == "source_excluded", float(attack.rank_1.mean())
 
 
@@ -163,15 +165,15 @@ def swap_outcomes(
     attacker: str,
     galleries: Sequence[str],
 ) -> list[Swap]:
-    """Rank both people of every swapped picture against all photographs.
+    """Rank both people of every swapped image against all images.
 
     Args:
         embeddings: of one attacker, with the views ``original`` and ``anonymizer``.
         origins: table of schema ``engine.swap.SWAPPED``.
-        galleries: ``source_excluded`` leaves both photographs behind a picture out of the gallery,
+        galleries: ``source_excluded`` leaves both images behind an image out of the gallery,
             ``source_included`` none; others are passed over.
     """
-    photos, probes = view_of(embeddings, ORIGINAL), view_of(embeddings, anonymizer)
+    images, probes = view_of(embeddings, ORIGINAL), view_of(embeddings, anonymizer)
     ordered = origins.take(pc.sort_indices(origins["sample_id"]))
     columns: dict[str, Any] = {
         name: np.asarray(ordered[name].to_pylist())
@@ -183,15 +185,15 @@ def swap_outcomes(
         if gallery not in ("source_excluded", "source_included"):
             continue
         left_out = both if gallery == "source_excluded" else None
-        people = (columns["condition_identity"], probes.identities)
+        gallery_identities = (columns["condition_identity"], probes.identities)
         ranks = [
-            rank_named(Embedded(probes.sample_ids, named, probes.vectors), photos, left_out)
-            for named in people
+            rank_named(Embedded(probes.sample_ids, named, probes.vectors), images, left_out)
+            for named in gallery_identities
         ]
         kept, first, second = np.intersect1d(
             ranks[0].sample_ids, ranks[1].sample_ids, return_indices=True
         )
-        condition, start = (success_at_rank(one.better, one.ties, 1) for one in ranks)
+        condition, start = (success_at_rank(one.n_higher, one.n_tied, 1) for one in ranks)
         pairs = columns["pair"][np.searchsorted(columns["sample_id"], kept)]
         size = ranks[0].gallery_size
         swaps.append(
@@ -201,13 +203,13 @@ def swap_outcomes(
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyResult:
     """What an attribution found.
 
     Attributes:
         attribution: rows and sentences.
         notes: caveats for the reader.
-        data_fingerprint: hash of the photographs.
+        data_fingerprint: hash of the images.
     """
 
     attribution: Attribution
@@ -215,7 +217,7 @@ class Study:
     data_fingerprint: str
 
 
-class LeakStudy:
+class AttributionStudy:
     """Runs one attribution on the connected cluster.
 
     Args:
@@ -226,83 +228,85 @@ class LeakStudy:
     def __init__(self, config: AttributionConfig, announce: Callable[[str], None]) -> None:
         self.config = config
         audit = config.audit
-        self.stages = Stages(audit.work, announce)
-        self.exposure = Exposure(audit, self.stages, announce)
-        self.notes = self.exposure.notes
-        self.campaign = Campaign(audit, self.stages, announce, self.notes)
-        self.leak = Leak(audit, self.stages, self.campaign)
+        self.stages = Stages(audit.cache_dir, announce)
+        self.preparation = DataPreparation(audit, self.stages, announce)
+        self.notes = self.preparation.notes
+        self.runner = AttackRunner(audit, self.stages, announce, self.notes)
+        self.leak = AttributionAnalysis(audit, self.stages, self.runner)
         measured = replace(
             audit.audit,
             utility=["ssim", "edge_f1"],
-            utility_pictures=config.boundary.pictures,
+            n_utility_images=config.operating_point.n_images,
         )
         self.utility = Utility(replace(audit, audit=measured), self.stages, self.notes)
 
-    def run(self) -> Study:
+    def run(self) -> StudyResult:
         """Anonymize, attack, swap and compare.
 
         Raises:
             BadInputError, CldmrayError: see :meth:`cldmray.pipelines.audit.Audit.run`.
         """
         audit = self.config.audit
-        self.exposure.check()
-        self.campaign.check()
+        self.preparation.check()
+        self.runner.check()
         if self.config.searched:
             self.utility.check()
-        faces = self.exposure.faces(self.exposure.listing())
-        redrawn = {key: self.exposure.redraw(key, faces) for key in audit.anonymizer}
-        found = self.campaign.run(faces, redrawn)
+        faces = self.preparation.faces(self.preparation.listing())
+        anonymized = {key: self.preparation.anonymize(key, faces) for key in audit.anonymizers}
+        found = self.runner.run(faces, anonymized)
         self._note_weakness(found)
         rows = self._swap_rows(faces, found)
         statements = []
         if self.config.searched:
-            points, boundary = self._search(faces, redrawn, found)
-            rows += boundary
+            points, operating_point = self._search(faces, anonymized, found)
+            rows += operating_point
             statements = [
-                boundary_sentence(
+                operating_point_sentence(
                     points,
-                    self.config.boundary.target_k,
-                    self.config.boundary.utility,
-                    audit.audit.level,
+                    self.config.operating_point.target_k,
+                    self.config.operating_point.utility,
+                    audit.audit.confidence_level,
                 )
             ]
         whole = self.leak.attribution(found, rows, statements)
-        return Study(whole, self.notes, faces.manifest.content[:16])
+        return StudyResult(whole, self.notes, faces.manifest.content[:16])
 
-    def _note_weakness(self, found: Findings) -> None:
-        best = max(found.clear.values(), default=0.0)
-        wanted = self.config.audit.audit.min_clear_rank_1
+    def _note_weakness(self, found: AttackResults) -> None:
+        best = max(found.clean.values(), default=0.0)
+        wanted = self.config.audit.audit.min_clean_rank_1
         if best < wanted:
             self.notes.append(
-                f"Attackers too weak to conclude that a setting protects: on clear photographs the "
+                f"Attackers too weak to conclude that a setting protects: on clean images the "
                 f"best names {percent(best)}, less than the {percent(wanted)} of "
-                "audit.min_clear_rank_1. Shares are of the leak that these attackers find."
+                "audit.min_clean_rank_1. Shares are of the leak that these attackers find."
             )
 
-    def _swap_rows(self, faces: StageTable, found: Findings) -> list[Row]:
+    def _swap_rows(self, faces: Artifact, found: AttackResults) -> list[Row]:
         """Of every attacker that knows the setting without swaps, whose rate is the control."""
         audit = self.config.audit
-        rungs = {rung.name: rung for rung in audit.attack.values()}
-        members = {member.name: member for member in conditioned(audit.anonymizer).values()}
+        attackers = {attacker.name: attacker for attacker in audit.attackers.values()}
+        anonymizers = {
+            anonymizer.name: anonymizer for anonymizer in conditioned(audit.anonymizers).values()
+        }
         rows = []
         for name in self.config.swapped:
             tried = [
-                (rung, found.encoders[name, key])
-                for key, rung in rungs.items()
-                if isinstance(rung, EmbeddingRung) and (name, key) in found.encoders
+                (attacker, found.encoders[name, key])
+                for key, attacker in attackers.items()
+                if isinstance(attacker, EmbeddingAttacker) and (name, key) in found.encoders
             ]
-            for swap in self.leak.swaps(faces, members[name], tried):
+            for swap in self.leak.swaps(faces, anonymizers[name], tried):
                 rows += swap_rows(swap, audit.audit)
         return rows
 
     def _search(
-        self, faces: StageTable, redrawn: dict[str, StageTable], found: Findings
+        self, faces: Artifact, anonymized: dict[str, Artifact], found: AttackResults
     ) -> tuple[list[Point], list[Row]]:
         config = self.config
         tables = {
-            key: redrawn[key]
-            for key, member in config.audit.anonymizer.items()
-            if member.name in config.searched
+            key: anonymized[key]
+            for key, anonymizer in config.audit.anonymizers.items()
+            if anonymizer.name in config.searched
         }
         useful = self.utility.run(faces, tables, {})
         points, rows = [], []
@@ -311,24 +315,26 @@ class LeakStudy:
                 attack
                 for attack in found.attacks
                 if attack.anonymizer == name
-                and attack.gallery == config.boundary.gallery
+                and attack.gallery == config.operating_point.gallery
                 and attack.protocol == main_protocol(config.audit.audit)
             ]
             if not attacks:
                 continue
             own = {row.measure: row for row in useful if row.anonymizer == name}
-            asked = own.get(config.boundary.utility)
+            asked = own.get(config.operating_point.utility)
             utility = math.nan if asked is None else asked.value
-            point = search_point(attacks, len(config.searched), utility, config.audit.audit)
+            point = candidate_point(attacks, len(config.searched), utility, config.audit.audit)
             points.append(point)
-            rows += _boundary_rows(point, attacks[0], own.values())
+            rows += _operating_point_rows(point, attacks[0], own.values())
         return points, rows
 
 
-def _boundary_rows(point: Point, attack: Attack, useful: Iterable[UtilityRow]) -> list[Row]:
+def _operating_point_rows(
+    point: Point, attack: AttackResult, useful: Iterable[UtilityRow]
+) -> list[Row]:
     name, guess = point.anonymizer, chance(1, attack.ranks.gallery_size)
     risk = Row(
-        "boundary",
+        "operating_point",
         name,
         point.attacker,
         attack.protocol,
@@ -343,7 +349,7 @@ def _boundary_rows(point: Point, attack: Attack, useful: Iterable[UtilityRow]) -
     return [
         risk,
         *(
-            Row("boundary", name, "", "", "", u.measure, u.value, u.low, u.high, u.n_pictures)
+            Row("operating_point", name, "", "", "", u.measure, u.value, u.low, u.high, u.n_images)
             for u in useful
         ),
     ]

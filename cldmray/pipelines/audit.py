@@ -9,18 +9,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.config.audit import AuditConfig
-from cldmray.engine.artifacts import StageTable, chosen_table
+from cldmray.engine.artifacts import Artifact, chosen_table
 from cldmray.engine.stages import Stages
 from cldmray.evaluation.decision import verdict
-from cldmray.evaluation.diagnostics import attacker_health, learning_note, query_note
-from cldmray.evaluation.gate import check_people
-from cldmray.evaluation.identification import Attack, curve, strongest
+from cldmray.evaluation.diagnostics import attacker_diagnostics, learning_note, query_note
+from cldmray.evaluation.gate import check_identities
+from cldmray.evaluation.identification import AttackResult, curve, strongest
 from cldmray.evaluation.rows import results_table
 from cldmray.faces.records import EVALUATION
-from cldmray.pipelines.attack_runner import Campaign, Findings
-from cldmray.pipelines.attribution_study import Leak
+from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
+from cldmray.pipelines.attribution_study import AttributionAnalysis
 from cldmray.pipelines.cost import Estimate
-from cldmray.pipelines.data_preparation import Exposure
+from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.pipelines.utility import Utility
 from cldmray.report.examples import choose_examples, example_grid
 from cldmray.report.formatting import percent
@@ -28,7 +28,7 @@ from cldmray.results.audit import AnonymizerRisk, AttackRate, Grid, Report, Stag
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AuditOutcome:
     """What an audit found.
 
     Attributes:
@@ -37,7 +37,7 @@ class Outcome:
     """
 
     report: Report
-    found: Findings
+    found: AttackResults
 
 
 class Audit:
@@ -55,34 +55,34 @@ class Audit:
         self.config = config
         self.settings = settings
         self.announce = announce
-        self.stages = Stages(config.work, announce)
-        self.exposure = Exposure(config, self.stages, announce)
-        self.notes = self.exposure.notes
-        self.campaign = Campaign(config, self.stages, announce, self.notes)
+        self.stages = Stages(config.cache_dir, announce)
+        self.preparation = DataPreparation(config, self.stages, announce)
+        self.notes = self.preparation.notes
+        self.runner = AttackRunner(config, self.stages, announce, self.notes)
         self.utility = Utility(config, self.stages, self.notes)
 
     def plan(self) -> pa.Table:
         """Check everything and tell what will be done, at which cost.
 
         Returns:
-            The photographs that are used: ``records.LISTING`` with their splits.
+            The images that are used: ``records.LISTING`` with their splits.
 
         Raises:
             BadInputError, CldmrayError: as :meth:`run` says.
         """
         settings = self.config.audit
-        self.exposure.check()
-        self.campaign.check()
+        self.preparation.check()
+        self.runner.check()
         self.utility.check()
-        listing = self.exposure.listing()
+        listing = self.preparation.listing()
         evaluated = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
-        check_people(settings.terms.rules, pc.count_distinct(evaluated).as_py())
-        estimate = Estimate(self.config, self.stages, self.exposure)
+        check_identities(settings.terms.rules, pc.count_distinct(evaluated).as_py())
+        estimate = Estimate(self.config, self.stages, self.preparation)
         for line in estimate.lines(estimate.steps(listing, always=settings.dry_run)):
             self.announce(line)
         return listing
 
-    def run(self, versions: dict[str, str]) -> Outcome:
+    def run(self, versions: dict[str, str]) -> AuditOutcome:
         """Anonymize, attack, measure and judge.
 
         Args:
@@ -94,28 +94,31 @@ class Audit:
         """
         config = self.config
         listing = self.plan()
-        groups = self.exposure.groups(listing)
-        faces = self.exposure.faces(listing)
-        redrawn = {key: self.exposure.redraw(key, faces) for key in config.anonymizer}
-        found = self.campaign.run(faces, redrawn)
-        every, clear = found.attacks, found.clear
-        utility = self.utility.run(faces, redrawn, self.campaign.embedded)
-        leak = Leak(config, self.stages, self.campaign)
+        groups = self.preparation.groups(listing)
+        faces = self.preparation.faces(listing)
+        anonymized = {key: self.preparation.anonymize(key, faces) for key in config.anonymizers}
+        found = self.runner.run(faces, anonymized)
+        every, clean = found.attacks, found.clean
+        utility = self.utility.run(faces, anonymized, self.runner.embedded)
+        leak = AttributionAnalysis(config, self.stages, self.runner)
         attribution = leak.explain(faces, found) if config.audit.attribution else None
-        health = attacker_health(found)
-        if rising := learning_note(health):
+        diagnostics = attacker_diagnostics(found)
+        if rising := learning_note(diagnostics):
             self.notes.append(rising)
         if asked := query_note(found):
             self.notes.append(asked)
-        names = [member.name for member in config.anonymizer.values()]
-        note = self._health(clear)
+        names = [anonymizer.name for anonymizer in config.anonymizers.values()]
+        note = self._health(clean)
         by_name = {name: [a for a in every if a.anonymizer == name] for name in names}
         risks = [self._risk(named, note) for named in by_name.values() if named]
-        self._check_promises(by_name)
-        controls = {m.name for m in config.anonymizer.values() if m.is_control}
-        rungs = [rung.name for rung in config.attack.values()]
+        self._check_nominal_k(by_name)
+        controls = {m.name for m in config.anonymizers.values() if m.is_control}
+        attackers = [attacker.name for attacker in config.attackers.values()]
         ran = {(attack.anonymizer, attack.attacker) for attack in every}
-        missed = {name: [rung for rung in rungs if (name, rung) not in ran] for name in names}
+        missed = {
+            name: [attacker for attacker in attackers if (name, attacker) not in ran]
+            for name in names
+        }
         report = Report(
             title=config.audit.title,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -125,7 +128,7 @@ class Audit:
             risks=risks,
             results=results_table(every, config.audit, groups),
             curves=[curve(attack) for attack in every],
-            grid=self._grid(faces, redrawn),
+            grid=self._grid(faces, anonymized),
             rejected=faces.rejected(),
             n_listed=listing.num_rows,
             settings=self.settings,
@@ -134,28 +137,31 @@ class Audit:
             notes=self.notes,
             data_fingerprint=faces.manifest.content[:16],
             utility=utility,
-            health=health,
+            diagnostics=diagnostics,
             attribution=attribution,
         )
-        return Outcome(report, found)
+        return AuditOutcome(report, found)
 
-    def _grid(self, faces: StageTable, redrawn: dict[str, StageTable]) -> Grid:
-        """Example pictures; of all others only the ids are read."""
-        ids = [table.read(["sample_id"], EVALUATION) for table in redrawn.values()]
-        people = faces.read(["sample_id", "identity"], EVALUATION)
-        chosen = choose_examples(people, ids, self.config.audit.grid_pictures)
+    def _grid(self, faces: Artifact, anonymized: dict[str, Artifact]) -> Grid:
+        """Example images; of all others only the ids are read."""
+        ids = [table.read(["sample_id"], EVALUATION) for table in anonymized.values()]
+        identities = faces.read(["sample_id", "identity"], EVALUATION)
+        chosen = choose_examples(identities, ids, self.config.audit.n_example_images)
         columns = ["sample_id", "image"]
-        members = {key: self.config.anonymizer[key] for key in redrawn}
+        anonymizers = {key: self.config.anonymizers[key] for key in anonymized}
         rows = {
-            members[key].name: (members[key].conditions, chosen_table(table, columns, chosen))
-            for key, table in redrawn.items()
+            anonymizers[key].name: (
+                anonymizers[key].conditions,
+                chosen_table(table, columns, chosen),
+            )
+            for key, table in anonymized.items()
         }
         return example_grid(chosen_table(faces, columns, chosen), rows)
 
-    def _risk(self, every: list[Attack], note: str) -> AnonymizerRisk:
-        """The strongest attack on one anonymizer, and how well its pictures are linked.
+    def _risk(self, every: list[AttackResult], note: str) -> AnonymizerRisk:
+        """The strongest attack on one anonymizer, and how well its images are linked.
 
-        Linking anonymized pictures with each other names nobody, so it counts as a risk of its own,
+        Linking anonymized images with each other names nobody, so it counts as a risk of its own,
         unless nothing else was measured.
         """
         linked = [attack for attack in every if attack.gallery == "anonymized_only"]
@@ -169,17 +175,17 @@ class Audit:
         )
         return replace(risk, linkage=rate)
 
-    def _check_promises(self, by_name: dict[str, list[Attack]]) -> None:
-        """Test each method's own k where its promise speaks: with everybody's photos known.
+    def _check_nominal_k(self, by_name: dict[str, list[AttackResult]]) -> None:
+        """Test each method's own k where its promise speaks: with everybody's images known.
 
-        In the smaller galleries only the probed person is sure to be there with the very photo,
-        which tells the people of a group apart without any help from the picture.
+        In the smaller galleries only the probed person is sure to be there with the very image,
+        which tells the people of a group apart without any help from the image.
         """
-        for member in self.config.anonymizer.values():
-            k = member.promised_k
+        for anonymizer in self.config.anonymizers.values():
+            k = anonymizer.nominal_k
             full = [
                 attack
-                for attack in by_name[member.name]
+                for attack in by_name[anonymizer.name]
                 if attack.protocol == "full_ref" and attack.gallery != "anonymized_only"
             ]
             if k is None or not full:
@@ -187,24 +193,24 @@ class Audit:
             risk = strongest(full, self.config.audit, "")
             kept = f"stands up to k = {risk.largest_k}" if risk.largest_k >= k else "is rejected"
             self.notes.append(
-                f"{member.name} promises k = {k} by construction, which {kept}: with all photos "
+                f"{anonymizer.name} promises k = {k} by construction, which {kept}: with all images "
                 f"of everybody in the gallery the strongest attack names {percent(risk.risk)} "
                 f"({percent(risk.low)} to {percent(risk.high)}), and 1/k is {percent(1 / k)}."
             )
 
-    def _health(self, clear: dict[tuple[str, str], float]) -> str:
+    def _health(self, clean: dict[tuple[str, str], float]) -> str:
         """Why the ladder may be too weak to conclude that nothing leaks; empty if it is not."""
-        wanted = self.config.audit.min_clear_rank_1
-        best, found = 0.0, "none of the attackers has been tried on clear photographs"
-        if clear:
-            best, attacker = max((rate, name) for (_, name), rate in clear.items())
+        wanted = self.config.audit.min_clean_rank_1
+        best, found = 0.0, "none of the attackers has been tried on clean images"
+        if clean:
+            best, attacker = max((rate, name) for (_, name), rate in clean.items())
             self.notes.append(
                 f"Of all attackers {attacker} knows faces best: it names {percent(best)} of clear "
-                "photographs (Full-Ref, source excluded)."
+                "images (Full-Ref, source excluded)."
             )
             found = (
-                f"on clear photographs the best, {attacker}, names {percent(best)}, less than the "
-                f"{percent(wanted)} that audit.min_clear_rank_1 asks for"
+                f"on clean images the best, {attacker}, names {percent(best)}, less than the "
+                f"{percent(wanted)} that audit.min_clean_rank_1 asks for"
             )
         if best >= wanted:
             return ""

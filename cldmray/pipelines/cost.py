@@ -7,17 +7,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.attackers.base import EmbeddingRung, TrainedRung
-from cldmray.attackers.reconstruction.attacker import InversionRung
-from cldmray.attackers.score_fusion import Fusion
+from cldmray.attackers.base import EmbeddingAttacker, TrainedAttacker
+from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
+from cldmray.attackers.score_fusion import ScoreFusion
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.cost import Cost, calibrate
 from cldmray.engine.stages import Stages
 from cldmray.faces.records import ATTACKER_VALIDATION, EVALUATION
-from cldmray.pipelines.data_preparation import Exposure
+from cldmray.pipelines.data_preparation import DataPreparation
 
 WORTH_TRYING = 1000
-"""Pictures from which on an audit tries an anonymizer for the sake of the estimate."""
+"""Images from which on an audit tries an anonymizer for the sake of the estimate."""
 COLUMNS = "{:32}{:>10}{:>8}{:>11}{:>11}{:>10}"
 
 
@@ -27,15 +27,15 @@ class Step:
 
     Attributes:
         name: of the stage or attacker.
-        pictures: to be read, redrawn or embedded; of a training, in all its steps.
-        steps: of the diffusion of one picture, or of all trainings.
-        cost: of one picture.
+        images: to be read, anonymized or embedded; of a training, in all its steps.
+        steps: of the diffusion of one image, or of all trainings.
+        cost: of one image.
         on_gpu: whether a GPU does it.
         found: whether an earlier audit has done it, which makes it free.
     """
 
     name: str
-    pictures: int
+    images: int
     steps: int | None = None
     cost: Cost | None = None
     on_gpu: bool = False
@@ -46,14 +46,14 @@ class Step:
         """Of one actor's processor or GPU."""
         if self.found:
             return 0.0
-        return None if self.cost is None else self.pictures * self.cost.seconds / 3600
+        return None if self.cost is None else self.images * self.cost.seconds / 3600
 
     @property
     def mib(self) -> float | None:
         """Storage that is needed in addition."""
         if self.found:
             return 0.0
-        return None if self.cost is None else self.pictures * self.cost.size / 2**20
+        return None if self.cost is None else self.images * self.cost.size / 2**20
 
     def __str__(self) -> str:
         hours = "-" if self.hours is None else f"{self.hours:.3f}"
@@ -61,7 +61,7 @@ class Step:
         mib = "-" if self.mib is None else f"{self.mib:.0f}"
         name = f"{self.name}, found" if self.found else self.name
         steps = "-" if self.steps is None else str(self.steps)
-        return COLUMNS.format(name, self.pictures, steps, cpu, gpu, mib).rstrip()
+        return COLUMNS.format(name, self.images, steps, cpu, gpu, mib).rstrip()
 
 
 class Estimate:
@@ -73,49 +73,51 @@ class Estimate:
         exposure: of the audit.
     """
 
-    def __init__(self, config: AuditConfig, stages: Stages, exposure: Exposure) -> None:
+    def __init__(self, config: AuditConfig, stages: Stages, preparation: DataPreparation) -> None:
         self.config = config
         self.stages = stages
-        self.exposure = exposure
+        self.preparation = preparation
 
     def steps(self, listing: pa.Table, always: bool) -> list[Step]:
-        """The rows of the plan: photographs, anonymizers, attackers.
+        """The rows of the plan: images, anonymizers, attackers.
 
         Args:
-            listing: the photographs that are used, with their splits.
-            always: whether anonymizers are tried for fewer than :data:`WORTH_TRYING` pictures.
+            listing: the images that are used, with their splits.
+            always: whether anonymizers are tried for fewer than :data:`WORTH_TRYING` images.
 
         Raises:
             CldmrayError: an anonymizer cannot be opened.
         """
         config = self.config
-        work = self.exposure.faces_work(listing)
-        faces = self.stages.place(work)[0]
-        members = {}
-        for key, member in config.anonymizer.items():
-            redraw = self.exposure.redraw_work(key, faces)
-            count, steps = self._pictures(member, listing), getattr(member, "steps", None)
-            found = self.stages.finished(redraw)
-            members[key] = Step(redraw.name, count, steps, on_gpu=self._on_gpu(member), found=found)
+        cache_dir = self.preparation.faces_work(listing)
+        faces = self.stages.place(cache_dir)[0]
+        anonymizers = {}
+        for key, anonymizer in config.anonymizers.items():
+            anonymize = self.preparation.anonymize_work(key, faces)
+            count, steps = self._images(anonymizer, listing), getattr(anonymizer, "steps", None)
+            found = self.stages.finished(anonymize)
+            anonymizers[key] = Step(
+                anonymize.name, count, steps, on_gpu=self._on_gpu(anonymizer), found=found
+            )
         tried = {
-            key: member
-            for key, member in config.anonymizer.items()
-            if isinstance(member, Anonymizer)
-            and not members[key].found
-            and (always or members[key].pictures >= WORTH_TRYING)
+            key: anonymizer
+            for key, anonymizer in config.anonymizers.items()
+            if isinstance(anonymizer, Anonymizer)
+            and not anonymizers[key].found
+            and (always or anonymizers[key].images >= WORTH_TRYING)
         }
         costs = calibrate(config.faces, list(tried.values()), listing, config.engine)
         for key, (_, cost) in zip(tried, costs, strict=True):
-            members[key] = replace(members[key], cost=cost)
+            anonymizers[key] = replace(anonymizers[key], cost=cost)
         reading = costs[0][0] if costs else None
-        done = self.stages.finished(work)
-        first = Step(work.name, listing.num_rows, None, reading, found=done)
-        return [first, *members.values(), *self._attacks(listing)]
+        done = self.stages.finished(cache_dir)
+        first = Step(cache_dir.name, listing.num_rows, None, reading, found=done)
+        return [first, *anonymizers.values(), *self._attacks(listing)]
 
     def lines(self, steps: list[Step]) -> Iterator[str]:
         """The plan as a table of at most 82 columns, and what it sums up to."""
         yield COLUMNS.format(
-            "what will be done", "pictures", "steps", "CPU-hours", "GPU-hours", "MiB"
+            "what will be done", "images", "steps", "CPU-hours", "GPU-hours", "MiB"
         )
         yield from map(str, steps)
         known = [step for step in steps if step.hours is not None]
@@ -127,45 +129,45 @@ class Estimate:
         left = [step.name for step in steps if step.hours is None]
         yield (
             f"estimated: {told or 'nothing'} over {self.config.engine.actors} actors, "
-            f"{sum(step.mib or 0.0 for step in known):.0f} MiB in {self.config.work}"
+            f"{sum(step.mib or 0.0 for step in known):.0f} MiB in {self.config.cache_dir}"
             + (f"; not estimated: {', '.join(left)}" if left else "")
         )
 
-    def _pictures(self, member: object, listing: pa.Table) -> int:
-        """Pictures that an anonymizer will draw; a group anonymizer draws each once."""
+    def _images(self, anonymizer: object, listing: pa.Table) -> int:
+        """Images that an anonymizer will draw; a group anonymizer draws each once."""
         total = 0
-        for split, draws in self.exposure.draws.items():
+        for split, draws in self.preparation.samples.items():
             rows = listing.filter(pc.equal(listing["split"], split))
-            if isinstance(member, Anonymizer):
-                total += draws * int(member.select(rows["sample_id"].to_pylist()).sum())
+            if isinstance(anonymizer, Anonymizer):
+                total += draws * int(anonymizer.select(rows["sample_id"].to_pylist()).sum())
             elif draws:
                 total += rows.num_rows
         return total
 
-    def _on_gpu(self, member: object) -> bool:
-        own = member.resources.get("GPU", 0.0) if isinstance(member, Anonymizer) else 0.0
-        return isinstance(member, Anonymizer) and (own or self.config.engine.gpus_per_actor) > 0
+    def _on_gpu(self, anonymizer: object) -> bool:
+        own = anonymizer.resources.get("GPU", 0.0) if isinstance(anonymizer, Anonymizer) else 0.0
+        return isinstance(anonymizer, Anonymizer) and (own or self.config.engine.gpus_per_actor) > 0
 
     def _attacks(self, listing: pa.Table) -> Iterator[Step]:
         """What attackers learn and embed; how long that takes depends on too much to be told."""
         config = self.config
-        fused = any(isinstance(rung, Fusion) for rung in config.attack.values())
+        fused = any(isinstance(attacker, ScoreFusion) for attacker in config.attackers.values())
         splits = [EVALUATION, ATTACKER_VALIDATION] if fused else [EVALUATION]
-        people = listing.filter(pc.is_in(listing["split"], pa.array(splits)))
+        identities = listing.filter(pc.is_in(listing["split"], pa.array(splits)))
         on_gpu = config.engine.gpus_per_actor > 0
-        for rung in config.attack.values():
-            if not isinstance(rung, EmbeddingRung):
+        for attacker in config.attackers.values():
+            if not isinstance(attacker, EmbeddingAttacker):
                 continue
-            learnt = isinstance(rung, TrainedRung | InversionRung)
-            members = [m for m in config.anonymizer.values() if not (learnt and m.unchanged)]
-            if not rung.per_anonymizer:
-                members = list(config.anonymizer.values())
-            trainings = config.audit.attacker_seeds if learnt else 1
-            targets = len(members) if rung.per_anonymizer else 1
+            learnt = isinstance(attacker, TrainedAttacker | ReconstructionAttacker)
+            anonymizers = [m for m in config.anonymizers.values() if not (learnt and m.unchanged)]
+            if not attacker.per_anonymizer:
+                anonymizers = list(config.anonymizers.values())
+            trainings = config.audit.n_training_seeds if learnt else 1
+            targets = len(anonymizers) if attacker.per_anonymizer else 1
             steps = None
-            if isinstance(rung, TrainedRung):
-                steps = rung.training.steps * trainings * targets
-            elif isinstance(rung, InversionRung):
-                steps = rung.inverter.steps * trainings * targets
-            views = trainings * (len(members) + targets)
-            yield Step(f"attack-{rung.name}", people.num_rows * views, steps, on_gpu=on_gpu)
+            if isinstance(attacker, TrainedAttacker):
+                steps = attacker.training.max_steps * trainings * targets
+            elif isinstance(attacker, ReconstructionAttacker):
+                steps = attacker.model.max_steps * trainings * targets
+            views = trainings * (len(anonymizers) + targets)
+            yield Step(f"attack-{attacker.name}", identities.num_rows * views, steps, on_gpu=on_gpu)

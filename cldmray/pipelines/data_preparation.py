@@ -8,21 +8,21 @@ import pyarrow.compute as pc
 
 from cldmray import hashing
 from cldmray.anonymizers.base import GroupAnonymizer
-from cldmray.attackers.base import TrainedRung
-from cldmray.attackers.reconstruction.attacker import InversionRung
-from cldmray.attackers.reconstruction.diffusion import DiffusionInversion
+from cldmray.attackers.base import TrainedAttacker
+from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
+from cldmray.attackers.reconstruction.diffusion import DiffusionReconstruction
 from cldmray.config.audit import AuditConfig
-from cldmray.engine.anonymize import anonymize, anonymize_groups, evaluation_draws
-from cldmray.engine.artifacts import StageTable
+from cldmray.engine.anonymize import anonymize, anonymize_groups, samples_per_split
+from cldmray.engine.artifacts import Artifact
 from cldmray.engine.faces import load_faces
 from cldmray.engine.stages import Stages, Work
 from cldmray.errors import BadInputError, CldmrayError
-from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, BACKGROUND, EVALUATION
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION
 from cldmray.faces.splits import assert_disjoint, split_listing
 
 
-class Exposure:
-    """Loads and anonymizes the photographs of an audit.
+class DataPreparation:
+    """Loads and anonymizes the images of an audit.
 
     Args:
         config: the audit.
@@ -40,10 +40,10 @@ class Exposure:
         self.stages = stages
         self.announce = announce
         self.notes: list[str] = []
-        self._background = any(
-            BACKGROUND in rung.training_splits
-            for rung in config.attack.values()
-            if isinstance(rung, TrainedRung)
+        self._auxiliary = any(
+            AUXILIARY in attacker.training_splits
+            for attacker in config.attackers.values()
+            if isinstance(attacker, TrainedAttacker)
         )
 
     def check(self) -> None:
@@ -53,12 +53,12 @@ class Exposure:
             CldmrayError: a package or file is absent, or a file is incomplete or of a refused kind;
                 the message begins with the anonymizer's key.
         """
-        for key, member in self.config.anonymizer.items():
+        for key, anonymizer in self.config.anonymizers.items():
             try:
-                member.check()
-                hashing.describe(member)
+                anonymizer.check()
+                hashing.canonicalize(anonymizer)
             except CldmrayError as error:
-                raise type(error)(f"anonymizer.{key}: {error}") from error
+                raise type(error)(f"anonymizers.{key}: {error}") from error
 
     def listing(self) -> pa.Table:
         """Samples of the people who are audited or train the attacker, with their splits.
@@ -73,19 +73,19 @@ class Exposure:
         column = [splits.get(identity, "") for identity in listing["identity"].to_pylist()]
         listing = listing.append_column("split", pa.array(column, pa.string()))
         used = [EVALUATION, ATTACKER, ATTACKER_VALIDATION]
-        if self._background:
-            used.append(BACKGROUND)
+        if self._auxiliary:
+            used.append(AUXILIARY)
         kept = listing.filter(pc.is_in(listing["split"], pa.array(used)))
         assert_disjoint(zip(kept["identity"].to_pylist(), kept["split"].to_pylist(), strict=True))
-        people = Counter(splits.values())
+        identities = Counter(splits.values())
         self.announce(
-            f"{config.faces.name}: {listing.num_rows} photos of {len(splits)} people; "
-            + ", ".join(f"{people[split]} {split}" for split in used)
+            f"{config.faces.name}: {listing.num_rows} images of {len(splits)} people; "
+            + ", ".join(f"{identities[split]} {split}" for split in used)
         )
         self._audited(kept)
         self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
-        if self._background:
-            self._note_background({i for i, split in splits.items() if split == BACKGROUND})
+        if self._auxiliary:
+            self._note_auxiliary({i for i, split in splits.items() if split == AUXILIARY})
         return kept
 
     def groups(self, listing: pa.Table) -> pa.Table | None:
@@ -104,51 +104,53 @@ class Exposure:
         return found
 
     def _audited(self, table: pa.Table) -> Counter[str]:
-        """Photographs of each person who is audited, by the columns ``identity`` and ``split``.
+        """Images of each person who is audited, by the columns ``identity`` and ``split``.
 
         Raises:
             BadInputError: there are fewer than two people, or no probe would ever have a reference.
         """
         rows = table.filter(pc.equal(table["split"], EVALUATION))
-        photos = Counter(rows["identity"].to_pylist())
-        if len(photos) < 2:
-            who = f"only {next(iter(photos))!r} has" if photos else "nobody has"
+        images = Counter(rows["identity"].to_pylist())
+        if len(images) < 2:
+            who = f"only {next(iter(images))!r} has" if images else "nobody has"
             raise BadInputError(
-                f"splits: of the people to be evaluated {who} a usable photograph, and a gallery "
+                f"splits: of the people to be evaluated {who} a usable image, and a gallery "
                 "needs at least two people who can be confused; evaluate more (splits.evaluation, "
-                "splits.evaluation_people, splits.min_photos)"
+                "splits.n_evaluation_identities, splits.min_images)"
             )
         needed = [name for name in self.config.audit.galleries if name != "source_included"]
-        if needed and max(photos.values()) < 2:
+        if needed and max(images.values()) < 2:
             raise BadInputError(
-                f"audit.galleries: {needed[0]} needs a second photograph of a person, and all "
-                f"{len(photos)} people to be evaluated have one; add photographs, or measure "
+                f"audit.galleries: {needed[0]} needs a second image of a person, and all "
+                f"{len(images)} people to be evaluated have one; add images, or measure "
                 "source_included alone"
             )
-        return photos
+        return images
 
-    def _note_background(self, background: set[str]) -> None:
-        for member in self.config.anonymizer.values():
-            known = member.trained_on()
-            seen = sum(hashing.identity_hash(person) in known for person in background)
+    def _note_auxiliary(self, auxiliary: set[str]) -> None:
+        for anonymizer in self.config.anonymizers.values():
+            known = anonymizer.trained_on()
+            seen = sum(hashing.identity_hash(identity) in known for identity in auxiliary)
             if seen:
                 self.notes.append(
-                    f"{member.name} was trained on {seen} of the {len(background)} background "
-                    "people from whom attackers learnt too (train_on_background): it may treat "
+                    f"{anonymizer.name} was trained on {seen} of the {len(auxiliary)} background "
+                    "people from whom attackers learnt too (train_on_auxiliary): it may treat "
                     "them otherwise than the people who are audited."
                 )
 
     def _refuse_trained(self, evaluated: set[str]) -> None:
         named: dict[str, tuple[str, frozenset[str]]] = {
-            f"anonymizer.{key}": (member.name, member.trained_on())
-            for key, member in self.config.anonymizer.items()
+            f"anonymizers.{key}": (anonymizer.name, anonymizer.trained_on())
+            for key, anonymizer in self.config.anonymizers.items()
         }
-        for key, rung in self.config.attack.items():
-            inverter = rung.inverter if isinstance(rung, InversionRung) else None
-            if isinstance(inverter, DiffusionInversion):
-                named[f"attack.{key}"] = inverter.name, inverter.trained_on()
+        for key, attacker in self.config.attackers.items():
+            reconstructor = attacker.model if isinstance(attacker, ReconstructionAttacker) else None
+            if isinstance(reconstructor, DiffusionReconstruction):
+                named[f"attackers.{key}"] = reconstructor.name, reconstructor.trained_on()
         for key, (name, known) in named.items():
-            seen = sorted(person for person in evaluated if hashing.identity_hash(person) in known)
+            seen = sorted(
+                identity for identity in evaluated if hashing.identity_hash(identity) in known
+            )
             if not seen:
                 continue
             message = (
@@ -157,13 +159,13 @@ class Exposure:
             )
             if not self.config.audit.allow_trained_identities:
                 raise BadInputError(
-                    f"{message}; evaluate other people (splits.evaluation, splits.min_photos), or "
+                    f"{message}; evaluate other people (splits.evaluation, splits.min_images), or "
                     "set audit.allow_trained_identities=true"
                 )
             self.notes.append(f"{message}, which was allowed by audit.allow_trained_identities.")
 
-    def faces(self, listing: pa.Table) -> StageTable:
-        """The decoded photographs; stops where too many files are bad."""
+    def faces(self, listing: pa.Table) -> Artifact:
+        """The decoded images; stops where too many files are bad."""
         config = self.config
         table = self.stages.run(
             *self.faces_work(listing),
@@ -174,48 +176,48 @@ class Exposure:
             self.announce(
                 f"{bad} of {listing.num_rows} files cannot be used; the report lists them"
             )
-        if bad > config.audit.max_bad_share * listing.num_rows:
+        if bad > config.audit.max_invalid_fraction * listing.num_rows:
             examples = table.rejected().slice(0, 3).to_pylist()
             reasons = "; ".join(f"{row['location']}: {row['reason']}" for row in examples)
             raise BadInputError(
                 f"{bad} of {listing.num_rows} files cannot be used, more than "
-                f"audit.max_bad_share={config.audit.max_bad_share:g} allows: {reasons} ... "
+                f"audit.max_invalid_fraction={config.audit.max_invalid_fraction:g} allows: {reasons} ... "
                 f"(all in {table.folder}/rejected.parquet)"
             )
-        photos = self._audited(table.read(["identity", "split"]))
-        alone = sorted(person for person, count in photos.items() if count == 1)
+        images = self._audited(table.read(["identity", "split"]))
+        alone = sorted(identity for identity, count in images.items() if count == 1)
         if alone:
             self.notes.append(
-                f"{len(alone)} of the {len(photos)} evaluated people have one usable photograph "
+                f"{len(alone)} of the {len(images)} evaluated people have one usable image "
                 f"only (one is {alone[0]!r}): it stands in everybody's gallery, but is a probe "
                 "only where the gallery includes the source."
             )
         return table
 
-    def redraw(self, key: str, faces: StageTable) -> StageTable:
-        """The anonymized pictures of one setting."""
+    def anonymize(self, key: str, faces: Artifact) -> Artifact:
+        """The anonymized images of one setting."""
         config = self.config
-        member = config.anonymizer[key]
-        work = self.redraw_work(key, faces.key)
-        draws = self.draws
+        anonymizer = config.anonymizers[key]
+        cache_dir = self.anonymize_work(key, faces.key)
+        samples = self.samples
 
         def produce(folder: str) -> None:
-            if isinstance(member, GroupAnonymizer):
-                anonymize_groups(faces, member, draws, config.engine, folder)
+            if isinstance(anonymizer, GroupAnonymizer):
+                anonymize_groups(faces, anonymizer, samples, config.engine, folder)
             else:
-                anonymize(faces, member, draws, config.audit.seed, config.engine, folder)
+                anonymize(faces, anonymizer, samples, config.audit.seed, config.engine, folder)
 
-        return self.stages.run(*work, produce)
+        return self.stages.run(*cache_dir, produce)
 
     @property
-    def draws(self) -> dict[str, int]:
-        """How often the pictures of each split are anonymized."""
-        queried = any(rung.per_anonymizer for rung in self.config.attack.values())
-        attacker_draws = self.config.audit.attacker_draws if queried else 0
-        return evaluation_draws(attacker_draws, self._background)
+    def samples(self) -> dict[str, int]:
+        """How often the images of each split are anonymized."""
+        queried = any(attacker.per_anonymizer for attacker in self.config.attackers.values())
+        samples_per_image = self.config.audit.samples_per_image if queried else 0
+        return samples_per_split(samples_per_image, self._auxiliary)
 
     def faces_work(self, listing: pa.Table) -> Work:
-        """The stage of the photographs."""
+        """The stage of the images."""
         rows = zip(
             *(listing[name].to_pylist() for name in ("sample_id", "version", "split")), strict=True
         )
@@ -225,12 +227,16 @@ class Exposure:
         }
         return Work("faces", settings, [])
 
-    def redraw_work(self, key: str, faces: str) -> Work:
+    def anonymize_work(self, key: str, faces: str) -> Work:
         """The stage of one setting.
 
         Args:
-            faces: key of the stage of the photographs.
+            faces: key of the stage of the images.
         """
-        member = self.config.anonymizer[key]
-        settings = {"anonymizer": member, "draws": self.draws, "seed": self.config.audit.seed}
-        return Work(f"anonymize-{member.name}", settings, [faces])
+        anonymizer = self.config.anonymizers[key]
+        settings = {
+            "anonymizer": anonymizer,
+            "samples": self.samples,
+            "seed": self.config.audit.seed,
+        }
+        return Work(f"anonymize-{anonymizer.name}", settings, [faces])

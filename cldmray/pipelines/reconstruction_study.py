@@ -1,8 +1,8 @@
-"""Evaluation people's pictures beside their photographs: anonymized ones and reconstructions.
+"""Evaluation people's images beside their images: anonymized ones and reconstructions.
 
-Searches of better inverters, one for each anonymizer, and what is made of them.
+Searches of better reconstruction models, one for each anonymizer, and what is made of them.
 
-The plan of an inversion: search, fit ways back and controls, let the judge name the outcome.
+The plan of an inversion: search, fit reconstruction models and controls, let the judge name the outcome.
 """
 
 import json
@@ -16,38 +16,38 @@ import numpy.typing as npt
 import pyarrow as pa
 import yaml
 
-from cldmray.anonymizers.base import Setting
-from cldmray.arrays import Pictures
+from cldmray.anonymizers.base import AnonymizerBase
+from cldmray.arrays import Images
 from cldmray.config.reconstruction import (
     MEAN,
     RAW,
-    InversionConfig,
+    ReconstructionConfig,
     candidate_of,
     controls_of,
     settings_of,
 )
-from cldmray.engine.artifacts import StageTable
+from cldmray.engine.artifacts import Artifact
 from cldmray.engine.reconstruction_training import check_validation, queried
 from cldmray.engine.stages import Stages
 from cldmray.engine.tuning import Candidate, Dimension, Material, read_trials, search
 from cldmray.errors import BadInputError
-from cldmray.evaluation.identification import Attack
-from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, decode_pictures
+from cldmray.evaluation.identification import AttackResult
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, decode_images
 from cldmray.gallery.protocols import Strings
 from cldmray.metrics.confidence import Interval, bootstrap_identities, bootstrap_mean
 from cldmray.metrics.identification import chance
 from cldmray.metrics.pareto import pareto_front
 from cldmray.metrics.reconstruction import fidelity, rank_1_gain
-from cldmray.pipelines.attack_runner import Campaign, Findings
+from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
 from cldmray.pipelines.attribution_study import main_protocol
-from cldmray.pipelines.data_preparation import Exposure
+from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.report.formatting import percent
 from cldmray.results.audit import Grid, GridRow
 from cldmray.results.reconstruction import (
     SHUFFLED,
-    InversionReport,
     Learning,
-    Recovery,
+    ReconstructionReport,
+    ReconstructionResult,
     Row,
     Search,
     Trial,
@@ -55,79 +55,79 @@ from cldmray.results.reconstruction import (
 
 
 class Shown(NamedTuple):
-    """Pictures of evaluation people beside their photographs, row by row.
+    """Images of evaluation people beside their images, row by row.
 
     Attributes:
         samples, people: shape (P,).
-        photos: shape (P, h, w, 3).
+        images: shape (P, h, w, 3).
         guesses: shape (P, guesses, h, w, 3).
     """
 
     samples: list[str]
-    people: Strings
-    photos: Pictures
+    identities: Strings
+    originals: Images
     guesses: npt.NDArray[np.uint8]
 
 
-def shown(faces: StageTable, table: StageTable, column: str) -> Shown:
-    """Evaluation people's pictures of a table beside their photographs, by rising sample id.
+def shown(faces: Artifact, table: Artifact, column: str) -> Shown:
+    """Evaluation people's images of a table beside their images, by rising sample id.
 
     Args:
-        column: ``image``, one encoded picture a row, or ``guesses``, a list of them; only the first
+        column: ``image``, one encoded image a row, or ``guesses``, a list of them; only the first
             draw, and no views of regions, are taken.
     """
-    photos = faces.read(["sample_id", "identity", "image"], EVALUATION)
-    columns = (photos[name].to_pylist() for name in ("sample_id", "identity", "image"))
-    known = {sample: (person, image) for sample, person, image in zip(*columns, strict=True)}
-    pictures: dict[str, list[bytes]] = {}
+    originals = faces.read(["sample_id", "identity", "image"], EVALUATION)
+    columns = (originals[name].to_pylist() for name in ("sample_id", "identity", "image"))
+    known = {sample: (identity, image) for sample, identity, image in zip(*columns, strict=True)}
+    images: dict[str, list[bytes]] = {}
     rows: pa.Table = table.read()
     views = rows["view"].to_pylist() if "view" in rows.column_names else [""] * len(rows)
     for sample, found, view in zip(
         rows["sample_id"].to_pylist(), rows[column].to_pylist(), views, strict=True
     ):
-        if sample in known and sample not in pictures and " region=" not in view:
-            pictures[sample] = [found] if column == "image" else found
-    samples = sorted(pictures)
-    flat = decode_pictures(image for sample in samples for image in pictures[sample])
+        if sample in known and sample not in images and " region=" not in view:
+            images[sample] = [found] if column == "image" else found
+    samples = sorted(images)
+    flat = decode_images(image for sample in samples for image in images[sample])
     guesses = flat.reshape(len(samples), -1, *flat.shape[1:])
     return Shown(
         samples,
         np.asarray([known[sample][0] for sample in samples]),
-        decode_pictures(known[sample][1] for sample in samples),
+        decode_images(known[sample][1] for sample in samples),
         guesses,
     )
 
 
-def grid(pictures: dict[str, Shown], inverters: list[str], count: int) -> Grid:
-    """The first photograph of the first people, and what became of it; no more than ``count``.
+def grid(images: dict[str, Shown], reconstructors: list[str], count: int) -> Grid:
+    """The first image of the first people, and what became of it; no more than ``count``.
 
-    The rows are the anonymized pictures, then each inverter's first guess.
+    The rows are the anonymized images, then each reconstruction model's first guess.
     """
-    raw = pictures[RAW]
-    _, rows = np.unique(raw.people, return_index=True)
+    raw = images[RAW]
+    _, rows = np.unique(raw.identities, return_index=True)
     chosen = rows[:count]
     return Grid(
-        raw.photos[chosen],
+        raw.originals[chosen],
         [
-            GridRow(name, None, pictures[name].guesses[chosen, 0])
-            for name in [RAW, *inverters]
-            if pictures[name].samples == raw.samples
+            GridRow(name, None, images[name].guesses[chosen, 0])
+            for name in [RAW, *reconstructors]
+            if images[name].samples == raw.samples
         ],
     )
 
 
 TUNED = "tuned"
-"""Ends the name of the inverter that a search has found."""
+"""Ends the name of the reconstruction model that a search has found."""
 
 
 def run_search(
-    config: InversionConfig, stages: Stages, name: str, faces: StageTable, redrawn: StageTable
+    config: ReconstructionConfig, stages: Stages, name: str, faces: Artifact, anonymized: Artifact
 ) -> tuple[Search, Candidate]:
-    """Search an inverter of one anonymizer's pictures; the stage is found again if it has run.
+    """Search an reconstruction model of one anonymizer's images; the stage is found again if it has run.
 
     Args:
         name: of the anonymizer.
-        redrawn: its table.
+        anonymized: its table.
 
     Returns:
         All trials, and the best candidate, named after the one that was varied.
@@ -136,44 +136,46 @@ def run_search(
         BadInputError: no validation person can be named.
         CldmrayError: every trial failed.
     """
-    settings = config.inversion
+    settings = config.reconstruction
     space = settings.search
 
     def produce(folder: str) -> None:
-        validation = queried(faces, redrawn, ATTACKER_VALIDATION).pairs
+        validation = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
         check_validation(validation)
-        material = Material(queried(faces, redrawn, ATTACKER), validation, settings.validator)
+        material = Material(
+            queried(faces, anonymized, ATTACKER), validation, settings.validation_recognizer
+        )
         search(material, config.make, longest(config), space, config.audit.engine, folder)
 
     decides = {
-        "inverter": settings.searched,
-        "validator": settings.validator,
+        "reconstructor": settings.searched,
+        "validation_recognizer": settings.validation_recognizer,
         "budget": settings.budget,
-        "search": replace(space, concurrent=1, cpus=1.0, gpus=0.0),
-        "concurrent": space.concurrent,
+        "search": replace(space, max_concurrent_trials=1, cpus=1.0, gpus=0.0),
+        "concurrent": space.max_concurrent_trials,
     }
-    stage = stages.run(f"search-{name}", decides, [faces.key, redrawn.key], produce)
+    stage = stages.run(f"search-{name}", decides, [faces.key, anonymized.key], produce)
     table = read_trials(stage)
     trials = told(table, space.space)
     found = best_candidate(config, trials[0])
     key = (
-        "inversion_best"
+        "reconstruction_best"
         if single(config)
         else f"inversion_best_{re.sub(r'[^A-Za-z0-9]', '_', name)}"
     )
     return Search(name, space.objective, trials, key, as_attack(config, found, key)), found
 
 
-def single(config: InversionConfig) -> bool:
+def single(config: ReconstructionConfig) -> bool:
     """Whether one anonymizer alone is inverted."""
-    return len(config.audit.anonymizer) == 1
+    return len(config.audit.anonymizers) == 1
 
 
-def longest(config: InversionConfig) -> int:
+def longest(config: ReconstructionConfig) -> int:
     """Steps of the longest training that a trial may take."""
-    settings = config.inversion
-    dimension = settings.search.space.get("training.steps")
-    return max([settings.searched.steps] if dimension is None else dimension.extremes)
+    settings = config.reconstruction
+    dimension = settings.search.space.get("training.max_steps")
+    return max([settings.searched.max_steps] if dimension is None else dimension.extremes)
 
 
 def told(table: pa.Table, space: Mapping[str, Dimension]) -> list[Trial]:
@@ -211,31 +213,31 @@ def _rate(value: float | None) -> float:
     return 0.0 if value is None or not np.isfinite(value) else value
 
 
-def best_candidate(config: InversionConfig, trial: Trial) -> Candidate:
-    """What the best trial has tried, named after the inverter that was varied."""
-    settings = config.inversion
+def best_candidate(config: ReconstructionConfig, trial: Trial) -> Candidate:
+    """What the best trial has tried, named after the reconstruction model that was varied."""
+    settings = config.reconstruction
     made = candidate_of(settings.searched, settings.budget, trial.settings)
     label = f"{settings.searched.name}-{TUNED}"
-    return Candidate(replace(made.inversion, label=label), made.budget)
+    return Candidate(replace(made.reconstruction, label=label), made.budget)
 
 
-def as_attack(config: InversionConfig, found: Candidate, key: str) -> str:
+def as_attack(config: ReconstructionConfig, found: Candidate, key: str) -> str:
     """A candidate as a file of the Hydra group ``attack``."""
-    rung: dict[str, Any] = settings_of(config.rung(*found))
-    rung["label"] = key
-    rung["inverter"]["label"] = None
-    text: str = yaml.safe_dump(rung, sort_keys=False, allow_unicode=True)
+    attacker: dict[str, Any] = settings_of(config.attacker(*found))
+    attacker["label"] = key
+    attacker["reconstructor"]["label"] = None
+    text: str = yaml.safe_dump(attacker, sort_keys=False, allow_unicode=True)
     return (
-        f"# @package attack.{key}\n# The best inverter of a search. With the folder above "
-        f"this one's folder as --config-dir:\n#   attack=[off_the_shelf,{key}]\n{text}"
+        f"# @package attack.{key}\n# The best reconstruction model of a search. With the folder above "
+        f"this one's folder as --config-dir:\n#   attackers=[pretrained,{key}]\n{text}"
     )
 
 
 MOST_DECIBELS = 100.0
-"""Peak signal-to-noise ratio that counts for equal pictures, whose own is infinite."""
+"""Peak signal-to-noise ratio that counts for equal images, whose own is infinite."""
 
 
-class InversionStudy:
+class ReconstructionStudy:
     """Runs one inversion on the connected cluster.
 
     Args:
@@ -243,80 +245,80 @@ class InversionStudy:
         announce: called with lines of progress.
     """
 
-    def __init__(self, config: InversionConfig, announce: Callable[[str], None]) -> None:
+    def __init__(self, config: ReconstructionConfig, announce: Callable[[str], None]) -> None:
         self.config = config
         self.announce = announce
-        self.stages = Stages(config.audit.work, announce)
+        self.stages = Stages(config.audit.cache_dir, announce)
         self.notes: list[str] = []
         self.rows: list[Row] = []
-        self.recoveries: list[Recovery] = []
+        self.results: list[ReconstructionResult] = []
         self.learning: list[Learning] = []
         self.grids: dict[str, Grid] = {}
 
-    def run(self) -> InversionReport:
-        """Anonymize, search, learn the way back, and judge.
+    def run(self) -> ReconstructionReport:
+        """Anonymize, search, learn the reconstruction, and judge.
 
         Raises:
             BadInputError, CldmrayError: see :meth:`cldmray.pipelines.audit.Audit.run`.
         """
         self.config.check()
-        audit = self.config.with_rungs(None)
-        exposure = Exposure(audit, self.stages, self.announce)
-        exposure.check()
-        faces = exposure.faces(exposure.listing())
-        redrawn = {key: exposure.redraw(key, faces) for key in audit.anonymizer}
-        raw = Campaign(self.config.raw(), self.stages, self.announce, self.notes).run(
-            faces, redrawn
+        audit = self.config.with_attackers(None)
+        preparation = DataPreparation(audit, self.stages, self.announce)
+        preparation.check()
+        faces = preparation.faces(preparation.listing())
+        anonymized = {key: preparation.anonymize(key, faces) for key in audit.anonymizers}
+        raw = AttackRunner(self.config.raw(), self.stages, self.announce, self.notes).run(
+            faces, anonymized
         )
         self._note_weakness(raw)
         searches: list[Search] = []
-        for key, member in audit.anonymizer.items():
-            table = redrawn[key]
-            best, found, rebuilt = None, Findings(), {}
-            if self._can_learn(member, table):
-                if self.config.inversion.search.trials:
-                    done, best = run_search(self.config, self.stages, member.name, faces, table)
+        for key, anonymizer in audit.anonymizers.items():
+            table = anonymized[key]
+            best, found, rebuilt = None, AttackResults(), {}
+            if self._can_learn(anonymizer, table):
+                if self.config.reconstruction.search.trials:
+                    done, best = run_search(self.config, self.stages, anonymizer.name, faces, table)
                     searches.append(done)
-                campaign = Campaign(
-                    self.config.with_rungs(best), self.stages, self.announce, self.notes
+                runner = AttackRunner(
+                    self.config.with_attackers(best), self.stages, self.announce, self.notes
                 )
-                found = campaign.run(faces, {key: table})
-                rebuilt = {name: stage for (name, _), stage in campaign.rebuilt.items()}
+                found = runner.run(faces, {key: table})
+                rebuilt = {name: stage for (name, _), stage in runner.rebuilt.items()}
             self.learning += [Learning(*who, curve) for who, (curve, *_) in found.curves.items()]
-            found.attacks[:0] = [one for one in raw.attacks if one.anonymizer == member.name]
-            self._judge(member.name, found, best)
-            self._show(member.name, faces, {RAW: table, **rebuilt}, found)
-        self.notes[:0] = exposure.notes
+            found.attacks[:0] = [one for one in raw.attacks if one.anonymizer == anonymizer.name]
+            self._judge(anonymizer.name, found, best)
+            self._show(anonymizer.name, faces, {RAW: table, **rebuilt}, found)
+        self.notes[:0] = preparation.notes
         order: list[str] = [*audit.audit.galleries]
-        self.recoveries.sort(key=lambda one: order.index(one.gallery))
-        return InversionReport(
+        self.results.sort(key=lambda one: order.index(one.gallery))
+        return ReconstructionReport(
             self.rows,
-            self.recoveries,
+            self.results,
             self.learning,
             searches,
             self.grids,
             list(dict.fromkeys(self.notes)),
-            audit.audit.level,
-            self.config.inversion.judge.name,
+            audit.audit.confidence_level,
+            self.config.reconstruction.held_out_recognizer.name,
             faces.manifest.content[:16],
         )
 
-    def _can_learn(self, member: Setting, table: StageTable) -> bool:
-        """Whether the attacker has pictures of a setting that differ from the photographs."""
-        if member.unchanged:
+    def _can_learn(self, anonymizer: AnonymizerBase, table: Artifact) -> bool:
+        """Whether the attacker has images of a setting that differ from the images."""
+        if anonymizer.unchanged:
             return False
         if all(table.count(split) for split in (ATTACKER, ATTACKER_VALIDATION)):
             return True
         self.notes.append(
-            f"{member.name} was not turned back: there are no anonymized pictures of attacker and "
+            f"{anonymizer.name} was not turned back: there are no anonymized images of attacker and "
             "validation people to learn from."
         )
         return False
 
-    def _judge(self, name: str, found: Findings, best: Candidate | None) -> None:
+    def _judge(self, name: str, found: AttackResults, best: Candidate | None) -> None:
         """Rates of everything that was tried on one anonymizer, and the verdicts."""
         settings = self.config.audit.audit
-        tried = [one.inversion for one in self.config.attempts(best)]
+        tried = [one.reconstruction for one in self.config.attempts(best)]
         for gallery in settings.galleries:
             place = main_protocol(settings), gallery
             attacks = {
@@ -324,50 +326,50 @@ class InversionStudy:
             }
             for attacker, attack in attacks.items():
                 self._add_rate(attack, found.queries.get((name, attacker), 0))
-            for inverter in tried:
-                if inverter.name in attacks:
-                    queries = found.queries[name, inverter.name]
-                    self._compare(attacks, inverter.name, controls_of(inverter), queries)
+            for reconstructor in tried:
+                if reconstructor.name in attacks:
+                    queries = found.queries[name, reconstructor.name]
+                    self._compare(attacks, reconstructor.name, controls_of(reconstructor), queries)
 
     def _show(
-        self, name: str, faces: StageTable, tables: dict[str, StageTable], found: Findings
+        self, name: str, faces: Artifact, tables: dict[str, Artifact], found: AttackResults
     ) -> None:
-        """How near the pictures come to the photographs, and some of them side by side."""
-        pictures = {
+        """How near the images come to the images, and some of them side by side."""
+        images = {
             attacker: shown(faces, table, "image" if attacker == RAW else "guesses")
             for attacker, table in tables.items()
         }
-        for attacker, one in pictures.items():
+        for attacker, one in images.items():
             self._add_likeness(name, attacker, one, found.queries.get((name, attacker), 0))
-        controls = {*controls_of(MEAN), *(one for one in pictures if one.endswith(SHUFFLED))}
-        names = [one for one in pictures if one != RAW and one not in controls]
-        self.grids[name] = grid(pictures, names, self.config.inversion.grid_pictures)
+        controls = {*controls_of(MEAN), *(one for one in images if one.endswith(SHUFFLED))}
+        names = [one for one in images if one != RAW and one not in controls]
+        self.grids[name] = grid(images, names, self.config.reconstruction.n_example_images)
 
-    def _note_weakness(self, found: Findings) -> None:
-        rate = max(found.clear.values(), default=0.0)
-        wanted = self.config.audit.audit.min_clear_rank_1
+    def _note_weakness(self, found: AttackResults) -> None:
+        rate = max(found.clean.values(), default=0.0)
+        wanted = self.config.audit.audit.min_clean_rank_1
         if rate < wanted:
             self.notes.append(
-                f"The judge, {self.config.inversion.judge.name}, names {percent(rate)} of clear "
-                f"photographs, less than the {percent(wanted)} of audit.min_clear_rank_1: that it "
+                f"The judge, {self.config.reconstruction.held_out_recognizer.name}, names {percent(rate)} of clear "
+                f"images, less than the {percent(wanted)} of audit.min_clean_rank_1: that it "
                 "names nobody is no proof that nobody can be recognised."
             )
 
-    def _add_rate(self, attack: Attack, queries: int) -> None:
+    def _add_rate(self, attack: AttackResult, queries: int) -> None:
         interval = self._interval(attack)
         guess = chance(1, attack.ranks.gallery_size)
         self._add(attack, "rank_1", interval, queries, guess=guess)
 
     def _compare(
-        self, attacks: dict[str, Attack], name: str, controls: list[str], queries: int
+        self, attacks: dict[str, AttackResult], name: str, controls: list[str], queries: int
     ) -> None:
         attack = attacks[name]
         gains = {other: self._gain(attack, attacks[other]) for other in [RAW, *controls]}
         for other, gain in gains.items():
             self._add(attack, "rank_1_gain", gain, queries, other)
         raw = gains.pop(RAW)
-        self.recoveries.append(
-            Recovery(
+        self.results.append(
+            ReconstructionResult(
                 attack.anonymizer,
                 name,
                 attack.gallery,
@@ -381,17 +383,17 @@ class InversionStudy:
             )
         )
 
-    def _interval(self, attack: Attack) -> Interval:
+    def _interval(self, attack: AttackResult) -> Interval:
         settings = self.config.audit.audit
         return bootstrap_identities(
             attack.rank_1,
             attack.ranks.identities,
-            settings.level,
-            settings.resamples,
+            settings.confidence_level,
+            settings.n_bootstrap,
             settings.seed,
         )
 
-    def _gain(self, attack: Attack, other: Attack) -> Interval:
+    def _gain(self, attack: AttackResult, other: AttackResult) -> Interval:
         if not np.array_equal(attack.ranks.sample_ids, other.ranks.sample_ids):
             raise BadInputError(f"{attack.attacker} and {other.attacker} saw different probes")
         settings = self.config.audit.audit
@@ -399,21 +401,21 @@ class InversionStudy:
             attack.rank_1,
             other.rank_1,
             attack.ranks.identities,
-            settings.level,
-            settings.resamples,
+            settings.confidence_level,
+            settings.n_bootstrap,
             settings.seed,
         )
 
     def _add(
         self,
-        attack: Attack,
+        attack: AttackResult,
         measure: str,
         interval: Interval,
         queries: int,
         other: str = "",
         guess: float | None = None,
     ) -> None:
-        people = attack.ranks.identities
+        identities = attack.ranks.identities
         self.rows.append(
             Row(
                 attack.anonymizer,
@@ -421,8 +423,8 @@ class InversionStudy:
                 attack.gallery,
                 measure,
                 *interval,
-                len(people),
-                len(np.unique(people)),
+                len(identities),
+                len(np.unique(identities)),
                 queries,
                 other,
                 guess,
@@ -431,13 +433,17 @@ class InversionStudy:
 
     def _add_likeness(self, anonymizer: str, attacker: str, one: Shown, queries: int) -> None:
         settings = self.config.audit.audit
-        found = fidelity(one.photos, one.guesses)
-        counts = len(one.people), len(np.unique(one.people))
+        found = fidelity(one.originals, one.guesses)
+        counts = len(one.identities), len(np.unique(one.identities))
         for measure, values in (
             ("psnr", np.minimum(found.psnr, MOST_DECIBELS)),
             ("ssim", found.ssim),
         ):
             interval = bootstrap_mean(
-                values, one.people, settings.level, settings.resamples, settings.seed
+                values,
+                one.identities,
+                settings.confidence_level,
+                settings.n_bootstrap,
+                settings.seed,
             )
             self.rows.append(Row(anonymizer, attacker, "", measure, *interval, *counts, queries))

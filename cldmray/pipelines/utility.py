@@ -1,15 +1,15 @@
-"""How useful anonymized pictures still are, so that a grey rectangle does not win.
+"""How useful anonymized images still are, so that a grey rectangle does not win.
 
 =========================  ========================================================================
 ``ssim``                   likeness to the original, pixel by pixel (:mod:`cldmray.metrics.image_similarity`)
-``edge_f1``                Canny edges of the picture and of the original, 2 pixels of tolerance
-``faces_found``            share of pictures in which YuNet sees a face
-``pose_agreement``         share of pictures whose head is turned left, right or not, like
+``edge_f1``                Canny edges of the image and of the original, 2 pixels of tolerance
+``face_detection_rate``            share of images in which YuNet sees a face
+``pose_consistency``         share of images whose head is turned left, right or not, like
                            the original's (:mod:`cldmray.metrics.pose`); no face is no agreement
-``<attribute>_agreement``  share of pictures from which a linear probe, trained on clear photos of
+``<attribute>_agreement``  share of images from which a linear probe, trained on clean images of
                            other people, reads the person's true sex, age, ...; a style that it does
                            not know may mislead it
-``frechet_<features>``     Fréchet distance to the originals, in the features of a rung that depends
+``frechet_<features>``     Fréchet distance to the originals, in the features of an attacker that depends
                            on no anonymizer
 =========================  ========================================================================
 """
@@ -20,16 +20,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.attackers.base import EmbeddingRung, ReadyRung, Rung
-from cldmray.attackers.distilled import TaughtRung
+from cldmray.attackers.base import Attacker, EmbeddingAttacker, TrainingFreeAttacker
+from cldmray.attackers.distilled import DistilledAttacker
 from cldmray.conditions.canny import Canny
 from cldmray.config.audit import AuditConfig
 from cldmray.detection.yunet import YuNet
-from cldmray.engine.artifacts import StageTable
+from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
 from cldmray.engine.utility import TOLERANCE, Chosen, Seen, choose, measure_utility
 from cldmray.errors import ConfigError, MissingDependencyError
-from cldmray.evaluation.utility import Row, frechet_rows, picture_rows
+from cldmray.evaluation.utility import Row, frechet_rows, image_rows
 from cldmray.faces.records import ORIGINAL
 from cldmray.hashing import fingerprint_rows
 from cldmray.metrics.image_similarity import WINDOW
@@ -37,7 +37,7 @@ from cldmray.results.audit import UtilityRow
 
 
 class Utility:
-    """Measures every anonymizer's pictures on the same evaluation photographs.
+    """Measures every anonymizer's images on the same evaluation images.
 
     Args:
         config: the audit; ``audit.utility`` names the measures.
@@ -56,68 +56,68 @@ class Utility:
 
         Raises:
             MissingDependencyError: faces are to be found without the extra ``recognizer``.
-            ConfigError: the pictures are too small for SSIM.
+            ConfigError: the images are too small for SSIM.
         """
         if self._finds_faces:
             try:
                 YuNet().version()
             except MissingDependencyError as error:
                 raise MissingDependencyError(
-                    f"audit.utility: faces_found and pose need the extra recognizer ({error}); "
+                    f"audit.utility: face_detection_rate and pose need the extra recognizer ({error}); "
                     "install it, or leave both out of audit.utility"
                 ) from error
         size = self.config.faces.size
         if "ssim" in self.seen and size < WINDOW:
             raise ConfigError(
-                f"audit.utility: ssim needs pictures of at least {WINDOW} pixels, and faces.size "
+                f"audit.utility: ssim needs images of at least {WINDOW} pixels, and faces.size "
                 f"is {size}"
             )
 
     @property
     def _finds_faces(self) -> bool:
-        return bool({"faces_found", "pose"} & set(self.seen))
+        return bool({"face_detection_rate", "pose"} & set(self.seen))
 
     def run(
         self,
-        faces: StageTable,
-        redrawn: Mapping[str, StageTable],
-        embedded: Mapping[str, StageTable],
+        faces: Artifact,
+        anonymized: Mapping[str, Artifact],
+        embedded: Mapping[str, Artifact],
     ) -> list[UtilityRow]:
         """Rows of all anonymizers and measures.
 
         Args:
             faces: the faces table.
-            redrawn: table of each anonymizer, by its key.
-            embedded: embeddings by the rung's name.
+            anonymized: table of each anonymizer, by its key.
+            embedded: embeddings by the attacker's name.
         """
         settings = self.config.audit
         if not settings.utility:
             return []
-        tables = list(redrawn.values())
-        chosen = choose(faces, tables, settings.utility_pictures, settings.seed)
+        tables = list(anonymized.values())
+        chosen = choose(faces, tables, settings.n_utility_images, settings.seed)
         groups = self.config.faces.groups() if "attributes" in self.seen else None
         views = self._views(faces, tables, chosen, groups) if self.seen else {}
         if groups is not None and not any(row["attributes"] for row in views[ORIGINAL].values()):
             self.notes.append(
-                "No agreement of attributes was measured: no photographs of attacker people show "
+                "No agreement of attributes was measured: no images of attacker people show "
                 "two values of one."
             )
         features = self._features(embedded, chosen) if "frechet" in settings.utility else None
         rows: list[UtilityRow] = []
-        for name in (self.config.anonymizer[key].name for key in redrawn):
+        for name in (self.config.anonymizers[key].name for key in anonymized):
             pairs = [
                 (row, views[ORIGINAL][sample])
                 for sample, row in sorted(views.get(name, {}).items())
             ]
-            rows += picture_rows(name, pairs, groups, settings)
+            rows += image_rows(name, pairs, groups, settings)
             if features is not None:
                 rows += frechet_rows(name, *features, settings)
         return rows
 
     def _views(
         self,
-        faces: StageTable,
-        tables: list[StageTable],
+        faces: Artifact,
+        tables: list[Artifact],
         chosen: list[Chosen],
         groups: pa.Table | None,
     ) -> dict[str, dict[str, Row]]:
@@ -141,35 +141,37 @@ class Utility:
         return views
 
     def _features(
-        self, embedded: Mapping[str, StageTable], chosen: list[Chosen]
+        self, embedded: Mapping[str, Artifact], chosen: list[Chosen]
     ) -> tuple[str, pa.Table] | None:
-        """Name of the rung whose features are compared, and its embeddings of what was chosen."""
-        rung = features_rung(self.config.attack)
-        if rung is None or rung.name not in embedded:
+        """Name of the attacker whose features are compared, and its embeddings of what was chosen."""
+        attacker = features_attacker(self.config.attackers)
+        if attacker is None or attacker.name not in embedded:
             self.notes.append(
                 "No Fréchet distance was measured: it takes the features of an attacker that "
-                "depends on no anonymizer and reads pictures as they are, such as off_the_shelf "
-                "or clear_trained."
+                "depends on no anonymizer and reads images as they are, such as pretrained "
+                "or clean_trained."
             )
             return None
-        table = embedded[rung.name].read()
+        table = embedded[attacker.name].read()
         samples = pa.array([one.sample_id for one in chosen], pa.string())
-        return rung.name, table.filter(pc.is_in(table["sample_id"], samples))
+        return attacker.name, table.filter(pc.is_in(table["sample_id"], samples))
 
 
-def features_rung(rungs: Mapping[str, Rung]) -> EmbeddingRung | None:
-    """The rung whose embeddings serve as features: the first that learns nothing, else the first.
+def features_attacker(attackers: Mapping[str, Attacker]) -> EmbeddingAttacker | None:
+    """The attacker whose embeddings serve as features: the first that learns nothing, else the first.
 
-    It must embed photographs and pictures alike, read both as they are, be the same for every
+    It must embed images and images alike, read both as they are, be the same for every
     anonymizer, and know faces.
     """
     fit = [
-        rung
-        for rung in rungs.values()
-        if isinstance(rung, EmbeddingRung)
-        and not rung.per_anonymizer
-        and rung.probe_condition is None
-        and rung.knows_clear_faces
-        and not isinstance(rung, TaughtRung)
+        attacker
+        for attacker in attackers.values()
+        if isinstance(attacker, EmbeddingAttacker)
+        and not attacker.per_anonymizer
+        and attacker.probe_condition is None
+        and attacker.recognizes_clean_faces
+        and not isinstance(attacker, DistilledAttacker)
     ]
-    return min(fit, key=lambda rung: not isinstance(rung, ReadyRung), default=None)
+    return min(
+        fit, key=lambda attacker: not isinstance(attacker, TrainingFreeAttacker), default=None
+    )

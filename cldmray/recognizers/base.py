@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.detection.alignment import TEMPLATE, TEMPLATE_SIDE, crop_matrix, similarity, warp
 from cldmray.detection.yunet import YuNet
 from cldmray.errors import BadInputError
@@ -19,12 +19,12 @@ Device = Literal["auto", "cpu", "cuda"]
 SAME_PERSON = 0.363
 """Cosine of two SFace embeddings from which on OpenCV's zoo calls them one person."""
 LFW_CROP = (3 / 128, 8 / 128, 125 / 128, 130 / 128)
-"""Rows and columns 64 to 186 of LFW's aligned photos, within the crop of ``LfwFaces``."""
+"""Rows and columns 64 to 186 of LFW's aligned images, within the crop of ``LfwFaces``."""
 BATCH = 32
 
 
 class Embedded(NamedTuple):
-    """Embeddings (N, d), and for which pictures the landmarks of a face were used, bool (N,)."""
+    """Embeddings (N, d), and for which images the landmarks of a face were used, bool (N,)."""
 
     embeddings: Embeddings
     found: npt.NDArray[np.bool_]
@@ -32,17 +32,17 @@ class Embedded(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Recognizer(ABC):
-    """Maps pictures of faces to the unit sphere, where one person's pictures are close.
+    """Maps images of faces to the unit sphere, where one person's images are close.
 
     Subclasses are frozen dataclasses whose fields are their settings; networks load on the first
     call and stay for the life of the process.
 
     Attributes:
-        align: ``fixed`` takes the same square of every picture, for pictures that are aligned
+        align: ``fixed`` takes the same square of every image, for images that are aligned
             already; ``landmarks`` turns each face upright by YuNet's five landmarks, and falls back
             to ``fixed`` where no face is found.
-        crop: the square of ``fixed``: left, top, right, bottom as shares of the picture's side. The
-            default fits the crop of ``LfwFaces``; beyond the edge the picture is reflected.
+        crop: the square of ``fixed``: left, top, right, bottom as shares of the image's side. The
+            default fits the crop of ``LfwFaces``; beyond the edge the image is reflected.
         detector: finds the landmarks.
         device: ``auto`` (CUDA where there is one, else the CPU), ``cpu`` or ``cuda``.
     """
@@ -89,11 +89,11 @@ class Recognizer(ABC):
         """Hash of the weights."""
 
     @abstractmethod
-    def _raw(self, faces: Pictures) -> npt.NDArray[np.floating[Any]]:
+    def _raw(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
         """The network's output for aligned faces (N, side, side, 3), shape (N, d), of any norm."""
 
     def check(self) -> None:
-        """Embed one black picture on the CPU, so that whatever is missing is found out at once.
+        """Embed one black image on the CPU, so that whatever is missing is found out at once.
 
         Raises:
             BadInputError, MissingDependencyError: as :meth:`embed` says.
@@ -101,23 +101,23 @@ class Recognizer(ABC):
         self.detector.version()
         replace(self, device="cpu").embed(np.zeros((1, self.side, self.side, 3), np.uint8))
 
-    def embed(self, pictures: Pictures) -> Embeddings:
-        """Embeddings of pictures: float32, shape (N, d), unit norm, row i of picture i alone.
+    def embed(self, images: Images) -> Embeddings:
+        """Embeddings of images: float32, shape (N, d), unit norm, row i of image i alone.
 
         Args:
-            pictures: RGB, uint8, shape (N, h, w, 3), square unless every face is found.
+            images: RGB, uint8, shape (N, h, w, 3), square unless every face is found.
 
         Raises:
-            BadInputError: the pictures are of another shape, or the network's file is missing,
+            BadInputError: the images are of another shape, or the network's file is missing,
                 unreadable or yields no embeddings.
             ConfigError: ``device`` is not there.
             MissingDependencyError: the extra ``recognizer`` is not installed.
         """
-        return self.embed_with_report(pictures).embeddings
+        return self.embed_with_report(images).embeddings
 
-    def embed_with_report(self, pictures: Pictures) -> Embedded:
-        """:meth:`embed`, and which pictures were aligned by landmarks: none if ``fixed``."""
-        faces, found = self.aligned(pictures)
+    def embed_with_report(self, images: Images) -> Embedded:
+        """:meth:`embed`, and which images were aligned by landmarks: none if ``fixed``."""
+        faces, found = self.aligned(images)
         parts = [self._raw(faces[start : start + BATCH]) for start in range(0, len(faces), BATCH)]
         raw = np.concatenate(parts) if parts else np.zeros((0, self.dimension))
         if raw.ndim != 2 or len(raw) != len(faces) or not np.isfinite(raw).all():
@@ -125,27 +125,27 @@ class Recognizer(ABC):
         norm = np.linalg.norm(raw.astype(np.float64), axis=1, keepdims=True)
         return Embedded((raw / np.maximum(norm, 1e-12)).astype(np.float32), found)
 
-    def aligned(self, pictures: Pictures) -> tuple[Pictures, npt.NDArray[np.bool_]]:
+    def aligned(self, images: Images) -> tuple[Images, npt.NDArray[np.bool_]]:
         """The faces as the network sees them, uint8 (N, side, side, 3), and bool (N,).
 
         Raises:
             BadInputError, MissingDependencyError: as :meth:`embed` says.
         """
-        if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8:
-            got = f"{pictures.dtype} {pictures.shape}"
-            raise BadInputError(f"pictures must be uint8 (N, h, w, 3), not {got}")
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            got = f"{images.dtype} {images.shape}"
+            raise BadInputError(f"images must be uint8 (N, h, w, 3), not {got}")
         by_landmarks = self.align == "landmarks"
-        faces = np.empty((len(pictures), self.side, self.side, 3), np.uint8)
-        found = np.zeros(len(pictures), bool)
-        detections = self.detector.detect(pictures) if by_landmarks else [None] * len(pictures)
+        faces = np.empty((len(images), self.side, self.side, 3), np.uint8)
+        found = np.zeros(len(images), bool)
+        detections = self.detector.detect(images) if by_landmarks else [None] * len(images)
         template = self.template
-        for place, (picture, face) in enumerate(zip(pictures, detections, strict=True)):
+        for place, (image, face) in enumerate(zip(images, detections, strict=True)):
             if face is not None:
                 matrix = similarity(face.landmarks, template)
-            elif picture.shape[0] == picture.shape[1]:
-                matrix = crop_matrix(self.crop, picture.shape[0], self.side)
+            elif image.shape[0] == image.shape[1]:
+                matrix = crop_matrix(self.crop, image.shape[0], self.side)
             else:
-                raise BadInputError(f"a picture of {picture.shape[:2]} pixels is not square")
-            faces[place] = warp(picture, matrix, self.side)
+                raise BadInputError(f"an image of {image.shape[:2]} pixels is not square")
+            faces[place] = warp(image, matrix, self.side)
             found[place] = face is not None
         return faces, found

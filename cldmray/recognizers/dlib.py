@@ -1,4 +1,4 @@
-"""dlib's face recognizer: another network, other training pictures, another library than SFace's.
+"""dlib's face recognizer: another network, other training images, another library than SFace's.
 
 It judges reconstructions by attackers who have learnt with the help of SFace.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.detection.model_files import file_version, load_module, package_file
 from cldmray.errors import BadInputError
 from cldmray.recognizers.base import Align, Device, Recognizer
@@ -41,7 +41,7 @@ class DlibResNet(Recognizer):
     """The residual network of 29 layers that comes with dlib (King 2009; He et al. 2016).
 
     Its weights, which Davis King has put into the public domain, come with the extra ``judge``; no
-    pickle is read. On 500 photographs of 100 people of LFW, 64x64 pixels, rank-1 is 99.4 % with
+    pickle is read. On 500 images of 100 people of LFW, 64x64 pixels, rank-1 is 99.4 % with
     ``landmarks`` and 99.0 % with ``fixed``. dlib's own rule calls two faces one person where their
     unscaled embeddings are closer than 0.6; here embeddings have unit norm.
 
@@ -77,7 +77,7 @@ class DlibResNet(Recognizer):
     def version(self) -> str:
         return file_version(_weights())
 
-    def _raw(self, faces: Pictures) -> npt.NDArray[np.floating[Any]]:
+    def _raw(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
         network = _network(_weights())
         return np.array(network.compute_face_descriptor(list(faces)), np.float64)
 

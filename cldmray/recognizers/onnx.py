@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.detection.model_files import file_version, load_module
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.recognizers.base import Recognizer
@@ -72,7 +72,7 @@ class OnnxRecognizer(Recognizer):
     def version(self) -> str:
         return file_version(_onnx_file(self.path))
 
-    def _raw(self, faces: Pictures) -> npt.NDArray[np.floating[Any]]:
+    def _raw(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
         session = _session(_onnx_file(self.path), self.device)
         entry = session.get_inputs()[0]
         shape = list(entry.shape)

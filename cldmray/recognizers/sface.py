@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.detection.model_files import SFACE, file_version, model_file
 from cldmray.errors import ConfigError
 from cldmray.recognizers.base import Recognizer
@@ -18,7 +18,7 @@ from cldmray.recognizers.base import Recognizer
 class SFace(Recognizer):
     """The recognizer of Zhong et al., "SFace", 2021 (:mod:`cldmray.recognizers.sface_network`).
 
-    OpenCV zoo's weights from the extra ``recognizer``, run by torch. Two pictures whose
+    OpenCV zoo's weights from the extra ``recognizer``, run by torch. Two images whose
     embeddings' cosine is above ``SAME_PERSON`` count as one person.
     """
 
@@ -45,7 +45,7 @@ class SFace(Recognizer):
         """
         return _sface(model_file(SFACE), self.device)
 
-    def _raw(self, faces: Pictures) -> npt.NDArray[np.floating[Any]]:
+    def _raw(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
         import torch
 
         network = self.network()
@@ -69,5 +69,5 @@ def _sface(path: Path, device: str) -> Any:
 
 
 def landmark_sface() -> Recognizer:
-    """SFace on faces turned upright by their landmarks, which names clear photographs best."""
+    """SFace on faces turned upright by their landmarks, which names clean images best."""
     return SFace(align="landmarks")

@@ -18,7 +18,7 @@ def scale_figure(found: Attribution) -> bytes | None:
     """Rank-1 rate over settings of rising control scale.
 
     A row of panels for each model and condition, a panel for each gallery, a line for each
-    attacker, with its intervals; guessing is dashed.
+    attacker, with its intervals; chance is dashed.
 
     Returns:
         PNG of ``WIDTH`` inches at ``DPI``, ``HEIGHT`` for every row; None where there are no two
@@ -37,7 +37,7 @@ def scale_figure(found: Attribution) -> bytes | None:
             shown = [r for r in rates if r.gallery == gallery and r.anonymizer in chain]
             _panel(axes, chain, shown, attackers)
             axes.set_title(gallery_name(gallery), fontsize=9, color=MUTED)
-        row[0].set_ylabel("photos named at first guess")
+        row[0].set_ylabel("images named at first guess")
     handles = [
         Line2D([], [], color=_colour(number), marker="o", ms=4, label=short(name))
         for number, name in enumerate(attackers)

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from cldmray.evaluation.ablation import Family
+from cldmray.evaluation.ablation import AblationGrid
 from cldmray.report.formatting import gallery_name, percent
 from cldmray.results.attribution import Row
 
 
-def scale_statements(rows: Sequence[Row], groups: Sequence[Family]) -> list[str]:
+def scale_statements(rows: Sequence[Row], groups: Sequence[AblationGrid]) -> list[str]:
     """Whether the leak grows with the control scale, from rows of :func:`ablation_rows`."""
     lanes: dict[tuple[str, str, str], dict[str, Row]] = {}
     for row in rows:
@@ -40,8 +40,8 @@ def _course(steps: Sequence[Row]) -> str:
 def headline(rows: Sequence[Row]) -> str:
     """How much of the leak is carried by the condition, in one sentence.
 
-    From the swap whose pictures name either person most often, where that is surely above
-    guessing; else from the largest sure difference to a setting without a condition.
+    From the swap whose images name either person most often, where that is surely above
+    chance; else from the largest sure difference to a setting without a condition.
     """
     swaps: dict[tuple[str, str, str], dict[str, Row]] = {}
     for row in rows:
@@ -50,23 +50,23 @@ def headline(rows: Sequence[Row]) -> str:
     told = [
         found
         for found in swaps.values()
-        if "condition_share" in found and _above_guessing(found["rank_1_either"])
+        if "condition_share" in found and _above_chance(found["rank_1_either"])
     ]
     if told:
         best = max(told, key=_strength)
         share, named = best["condition_share"], best["rank_1_condition"]
         return (
             f"{_share_text(share)} of the leak is carried by the condition: where it comes from "
-            f"one person and the starting picture from another, {share.attacker} names the "
-            f"condition's person in {percent(named.value)} and the starting picture's in "
-            f"{percent(best['rank_1_start'].value)} of the pictures "
-            f"({share.anonymizer}, {gallery_name(share.gallery)}; guessing: "
+            f"one person and the starting image from another, {share.attacker} names the "
+            f"condition's person in {percent(named.value)} and the starting image's in "
+            f"{percent(best['rank_1_start'].value)} of the images "
+            f"({share.anonymizer}, {gallery_name(share.gallery)}; chance: "
             f"{percent(named.chance or 0)} each)."
         )
     return _ablation_headline(rows)
 
 
-def _above_guessing(row: Row) -> bool:
+def _above_chance(row: Row) -> bool:
     return row.low > (row.chance or 0.0)
 
 
@@ -89,7 +89,7 @@ def _ablation_headline(rows: Sequence[Row]) -> str:
     if not carried:
         return (
             "What carries the leak cannot be told: no attack on a conditioned setting names more "
-            "people than guessing, or than without the condition."
+            "people than chance, or than without the condition."
         )
     best = max(
         carried,

@@ -1,4 +1,4 @@
-"""Example pictures for the report: a few evaluation photographs and what became of them."""
+"""Example images for the report: a few evaluation images and what became of them."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,20 +7,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.conditions.base import Condition
-from cldmray.faces.records import decode_picture
+from cldmray.faces.records import decode_image
 from cldmray.results.audit import Grid, GridRow
 
 
-def choose_examples(faces: pa.Table, redrawn: Iterable[pa.Table], count: int) -> list[str]:
-    """Samples: one photograph each of the first ``count`` people that everybody has redrawn.
+def choose_examples(faces: pa.Table, anonymized: Iterable[pa.Table], count: int) -> list[str]:
+    """Samples: one image each of the first ``count`` people that everybody has anonymized.
 
     Args:
         faces: ``sample_id`` and ``identity`` of the evaluation people, sorted by sample id.
-        redrawn: ``sample_id`` of every anonymizer's pictures.
+        anonymized: ``sample_id`` of every anonymizer's images.
         count: >= 0.
     """
     complete = faces
-    for table in redrawn:
+    for table in anonymized:
         complete = complete.filter(pc.is_in(complete["sample_id"], table["sample_id"]))
     chosen: dict[str, str] = {}
     pairs = (complete[name].to_pylist() for name in ("sample_id", "identity"))
@@ -34,24 +34,24 @@ def choose_examples(faces: pa.Table, redrawn: Iterable[pa.Table], count: int) ->
 def example_grid(
     faces: pa.Table, anonymized: Mapping[str, tuple[Mapping[str, Condition], pa.Table]]
 ) -> Grid:
-    """Photographs and what became of them.
+    """Images and what became of them.
 
     Args:
         faces: rows of the chosen samples in the faces table.
         anonymized: by anonymizer name, its conditions and its rows of the same samples.
     """
-    redrawn = {
+    anonymized_rows = {
         name: dict(zip(table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True))
         for name, (_, table) in anonymized.items()
     }
     chosen = dict(zip(faces["sample_id"].to_pylist(), faces["image"].to_pylist(), strict=True))
     if not chosen:
         return Grid(np.zeros((0, 1, 1, 3), np.uint8), [])
-    originals = np.stack([decode_picture(image) for image in chosen.values()])
+    originals = np.stack([decode_image(image) for image in chosen.values()])
     rows = []
     for name, (conditions, _) in anonymized.items():
         maps = [condition(originals) for condition in conditions.values()]
         shown = np.maximum.reduce(maps) if maps else None
-        pictures = np.stack([decode_picture(redrawn[name][sample]) for sample in chosen])
-        rows.append(GridRow(name, shown, pictures))
+        images = np.stack([decode_image(anonymized_rows[name][sample]) for sample in chosen])
+        rows.append(GridRow(name, shown, images))
     return Grid(originals, rows)

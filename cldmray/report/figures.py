@@ -52,7 +52,7 @@ def risk_figure(risks: list[AnonymizerRisk]) -> bytes:
     axes.set_xlim(-0.01, 1.01)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(axis="x", color=RULE)
-    axes.set_xlabel("photos whose person is named at first guess; the upright tick is chance")
+    axes.set_xlabel("images whose person is named at first guess; the upright tick is chance")
     return png(figure)
 
 
@@ -94,7 +94,7 @@ def cmc_figure(curves: list[Curve]) -> bytes:
     axes.set_ylim(-0.01, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(color=RULE)
-    axes.set_ylabel("photos whose person is among them")
+    axes.set_ylabel("images whose person is among them")
     return png(figure)
 
 

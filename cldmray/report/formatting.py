@@ -18,9 +18,9 @@ SEVERITY_LABELS: dict[Severity, str] = {
 GATE_LABELS = {"none": "No gate", "passed": "Gate passed", "failed": "Gate failed"}
 
 FINDING_LABELS: dict[Finding, str] = {
-    "leak": "Above guessing",
+    "leak": "Above chance",
     "inconclusive": "Inconclusive",
-    "no_leak_found": "Not above guessing",
+    "no_leak_found": "Not above chance",
 }
 
 PROTOCOLS = {"full_ref": "Full-Ref", "few_ref": "Few-Ref", "single_ref": "Single-Ref"}
@@ -44,7 +44,10 @@ def number(value: float) -> str:
 
 def levels(risks: Sequence[AnonymizerRisk]) -> str:
     """The confidence levels in use, usually one: ``95 %``."""
-    return " / ".join(f"{100 * level:g} %" for level in sorted({risk.level for risk in risks}))
+    return " / ".join(
+        f"{100 * confidence_level:g} %"
+        for confidence_level in sorted({risk.confidence_level for risk in risks})
+    )
 
 
 def protocol_name(protocol: str) -> str:
@@ -71,9 +74,9 @@ def out_of(*rates: float) -> list[str]:
 
 
 def risk_in_words(risk: AnonymizerRisk) -> str:
-    """How often the strongest attack names the person, beside guessing."""
+    """How often the strongest attack names the person, beside chance."""
     named, guessed = out_of(risk.risk, risk.chance)
-    return f"Named correctly in {named} photos; guessing would be {guessed}."
+    return f"Named correctly in {named} images; chance would be {guessed}."
 
 
 def k_in_words(risk: AnonymizerRisk) -> str:
@@ -86,29 +89,29 @@ def k_in_words(risk: AnonymizerRisk) -> str:
 
 
 def linkage_in_words(risk: AnonymizerRisk) -> str:
-    """How often an anonymized picture finds another one of its person; empty if not measured."""
+    """How often an anonymized image finds another one of its person; empty if not measured."""
     if risk.linkage is None:
         return ""
     _, _, _, rate, low, high = risk.linkage
     return (
         f"Without any original, {percent(rate)} ({percent(low)} to {percent(high)}) of the "
-        "pictures lead to another anonymized picture of their person first."
+        "images lead to another anonymized image of their person first."
     )
 
 
 QUESTION_LABELS: dict[Question, str] = {
-    "swap": "Condition of one person, starting picture of another: whom do attackers name?",
+    "swap": "Condition of one person, starting image of another: whom do attackers name?",
     "ablation": "With and without the condition",
     "scale": "From one control scale to the next",
     "proxy": "The condition alone against the whole anonymizer",
     "region": "The face, or its surroundings, by itself",
-    "boundary": "How loose may a setting be?",
+    "operating_point": "How loose may a setting be?",
 }
 
 MEASURE_LABELS = {
     "rank_1": "named at first guess",
     "rank_1_condition": "the condition's person named",
-    "rank_1_start": "the starting picture's person named",
+    "rank_1_start": "the starting image's person named",
     "rank_1_either": "either of them named",
     "condition_share": "share that is the condition's person, guesses taken off",
     "rank_1_difference": "difference of the rates",

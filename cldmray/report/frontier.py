@@ -25,9 +25,9 @@ from cldmray.results.audit import AnonymizerRisk, UtilityRow
 
 HEIGHT = 4.8
 PANELS = 2
-PREFERRED = ("ssim", "pose_agreement", "faces_found", "edge_f1")
-"""Likeness to the original is what blurring keeps and a redrawn face loses; the pose of the head,
-which takes a face that is found, is what a redrawn face keeps and blurring loses: together they
+PREFERRED = ("ssim", "pose_consistency", "face_detection_rate", "edge_f1")
+"""Likeness to the original is what blurring keeps and an anonymized face loses; the pose of the head,
+which takes a face that is found, is what an anonymized face keeps and blurring loses: together they
 tell the most. The others stand in for what was not measured."""
 FONT = 7.5
 DOT = 5.5
@@ -35,32 +35,38 @@ POINTS_PER_INCH = 72
 TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-class Setting(NamedTuple):
+class AnonymizerBase(NamedTuple):
     """One anonymizer in a panel."""
 
     risk: AnonymizerRisk
     utility: UtilityRow
 
 
-def panels(risks: Sequence[AnonymizerRisk], utility: Sequence[UtilityRow]) -> list[list[Setting]]:
+def panels(
+    risks: Sequence[AnonymizerRisk], utility: Sequence[UtilityRow]
+) -> list[list[AnonymizerBase]]:
     """The settings of each panel: at most ``PANELS`` measures, preferred ones first."""
     by_key = {(row.measure, row.anonymizer): row for row in utility}
     measured = {row.measure for row in utility if row.higher_is_better}
     order = [name for name in PREFERRED if name in measured]
     order += sorted(measured - set(order))
     return [
-        [Setting(r, by_key[name, r.anonymizer]) for r in risks if (name, r.anonymizer) in by_key]
+        [
+            AnonymizerBase(r, by_key[name, r.anonymizer])
+            for r in risks
+            if (name, r.anonymizer) in by_key
+        ]
         for name in order[:PANELS]
     ]
 
 
-def optimal(settings: Sequence[Setting]) -> list[Setting]:
+def optimal(settings: Sequence[AnonymizerBase]) -> list[AnonymizerBase]:
     """Those that no other one beats, from the least to the most useful (Pareto's optimum).
 
     A setting beats another if it is at least as useful and at most as risky, and not equal in both.
     """
 
-    def beaten(one: Setting) -> bool:
+    def beaten(one: AnonymizerBase) -> bool:
         here = one.utility.value, -one.risk.risk
         others = ((other.utility.value, -other.risk.risk) for other in settings)
         return any(o[0] >= here[0] and o[1] >= here[1] and o != here for o in others)
@@ -72,8 +78,8 @@ def optimal(settings: Sequence[Setting]) -> list[Setting]:
 def frontier_figure(risks: Sequence[AnonymizerRisk], utility: Sequence[UtilityRow]) -> bytes | None:
     """Risk over usefulness, a dot for each anonymizer, the optimal ones filled and joined.
 
-    Bars are confidence intervals; the dashed line is guessing, the dotted one what no look at the
-    original reaches. Risks below a third of guessing are drawn there: the axis is logarithmic.
+    Bars are confidence intervals; the dashed line is chance, the dotted one what no look at the
+    original reaches. Risks below a third of chance are drawn there: the axis is logarithmic.
 
     Args:
         risks: the strongest attack on each anonymizer.
@@ -90,7 +96,7 @@ def frontier_figure(risks: Sequence[AnonymizerRisk], utility: Sequence[UtilityRo
     every: list[Any] = list(figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0])
     for axes, settings in zip(every, drawn, strict=True):
         _draw(axes, settings, floor)
-    every[0].set_ylabel("photos whose person the strongest attack names")
+    every[0].set_ylabel("images whose person the strongest attack names")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes, settings in zip(every, drawn, strict=True):
@@ -98,7 +104,7 @@ def frontier_figure(risks: Sequence[AnonymizerRisk], utility: Sequence[UtilityRo
     return png(figure)
 
 
-def _draw(axes: Axes, settings: list[Setting], floor: float) -> None:
+def _draw(axes: Axes, settings: list[AnonymizerBase], floor: float) -> None:
     style(axes)
     best = optimal(settings)
     axes.set_yscale("log")
@@ -128,7 +134,7 @@ def _draw(axes: Axes, settings: list[Setting], floor: float) -> None:
     axes.margins(x=0.12)
 
 
-def _name(axes: Axes, settings: list[Setting], floor: float) -> None:
+def _name(axes: Axes, settings: list[AnonymizerBase], floor: float) -> None:
     """Write each setting's name beside its dot, with a line to it where it is not next to it."""
     scale = POINTS_PER_INCH / DPI
 

@@ -12,11 +12,11 @@ from cldmray.report import formatting
 from cldmray.report.attribution_figures import scale_figure
 from cldmray.report.figures import cmc_figure, risk_figure
 from cldmray.report.frontier import frontier_figure
-from cldmray.report.image_grid import picture_grid
+from cldmray.report.image_grid import image_grid
 from cldmray.report.utility import utility_columns
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import Report
-from cldmray.results.reconstruction import InversionReport, points
+from cldmray.results.reconstruction import ReconstructionReport, points
 from cldmray.results.table import ALL, sorted_results
 
 HEADLINE_MEASURE = "rank_1"
@@ -24,7 +24,7 @@ MOST_REJECTED_SHOWN = 500
 
 
 def report_figures(report: Report) -> dict[str, bytes]:
-    """The report's figures as PNG files by name: ``risk``, ``cmc``, ``frontier``, ``pictures``.
+    """The report's figures as PNG files by name: ``risk``, ``cmc``, ``frontier``, ``images``.
 
     A figure that has nothing to show is left out.
     """
@@ -36,7 +36,7 @@ def report_figures(report: Report) -> dict[str, bytes]:
     if frontier := frontier_figure(report.ranked_risks, report.utility):
         figures["frontier"] = frontier
     if len(report.grid.originals):
-        figures["pictures"] = picture_grid(report.grid)
+        figures["images"] = image_grid(report.grid)
     return figures
 
 
@@ -48,7 +48,7 @@ def render_html(report: Report, figures: dict[str, bytes] | None = None) -> str:
         figures: as :func:`report_figures` returns them; drawn here if absent.
 
     Raises:
-        BadInputError: the results or pictures are malformed.
+        BadInputError: the results or images are malformed.
     """
     drawn = report_figures(report) if figures is None else figures
     rows = sorted_results(report.results).to_pylist()
@@ -72,7 +72,7 @@ def render_html(report: Report, figures: dict[str, bytes] | None = None) -> str:
         utility=utility_columns(report.utility, useful),
         levels=formatting.levels(report.risks),
         settings=formatting.flatten(report.settings),
-        words=formatting,
+        formatting=formatting,
     )
 
 
@@ -92,28 +92,28 @@ def render_attribution(
         created=created,
         notes=notes,
         scales=base64.b64encode(scales).decode() if scales else None,
-        words=formatting,
+        formatting=formatting,
     )
 
 
-def render_inversion(
-    found: InversionReport, title: str, created: str, figures: Mapping[str, bytes]
+def render_reconstruction(
+    found: ReconstructionReport, title: str, created: str, figures: Mapping[str, bytes]
 ) -> str:
     """A page of its own for an inversion.
 
     Args:
         created: ISO 8601 time.
-        figures: PNG files by name, see ``report.inversion_figures``.
+        figures: PNG files by name, see ``report.reconstruction_figures``.
     """
-    shown = any(one.shown for one in found.recoveries)
-    return _template("inversion.html.j2").render(
+    shown = any(one.shown for one in found.results)
+    return _template("reconstruction.html.j2").render(
         found=found,
         title=title,
         created=created,
         figures={name: base64.b64encode(png).decode() for name, png in figures.items()},
-        severity="leak" if shown else "no_leak_found" if found.recoveries else "neutral",
+        severity="leak" if shown else "no_leak_found" if found.results else "neutral",
         points=points,
-        words=formatting,
+        formatting=formatting,
     )
 
 

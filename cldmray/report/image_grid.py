@@ -1,4 +1,4 @@
-"""The picture grid: originals, conditions and anonymized pictures, one labelled row each."""
+"""The image grid: originals, conditions and anonymized images, one labelled row each."""
 
 import io
 from pathlib import Path
@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.errors import BadInputError
 from cldmray.results.audit import Grid
 
@@ -18,11 +18,11 @@ FONT_SIZE = 15
 INK, MUTED = (31, 41, 51), (95, 107, 122)
 
 
-def picture_grid(grid: Grid) -> bytes:
-    """The pictures as one PNG: originals, then per anonymizer its condition and its output.
+def image_grid(grid: Grid) -> bytes:
+    """The images as one PNG: originals, then per anonymizer its condition and its output.
 
     Args:
-        grid: N >= 1 originals; every row holds N pictures. Pictures are scaled to ``CELL``
+        grid: N >= 1 originals; every row holds N images. Images are scaled to ``CELL``
             pixels a side, keeping their proportions.
 
     Returns:
@@ -31,19 +31,19 @@ def picture_grid(grid: Grid) -> bytes:
     Raises:
         BadInputError: a row is not of shape (N, H, W, 3) and uint8.
     """
-    rows: list[tuple[str, str, Pictures]] = [("original", "", grid.originals)]
+    rows: list[tuple[str, str, Images]] = [("original", "", grid.originals)]
     for row in grid.rows:
         if row.condition is not None:
             rows.append((row.anonymizer, "condition", row.condition))
         rows.append((row.anonymizer, "anonymized", row.anonymized))
-    return picture_sheet(rows)
+    return image_sheet(rows)
 
 
-def picture_sheet(rows: list[tuple[str, str, Pictures]]) -> bytes:
-    """Rows of pictures as one PNG, each with its name and, below it, what the pictures are.
+def image_sheet(rows: list[tuple[str, str, Images]]) -> bytes:
+    """Rows of images as one PNG, each with its name and, below it, what the images are.
 
     Args:
-        rows: at least one; all with as many pictures, at least one.
+        rows: at least one; all with as many images, at least one.
 
     Raises:
         BadInputError: a row is not of shape (N, H, W, 3) and uint8.
@@ -53,12 +53,12 @@ def picture_sheet(rows: list[tuple[str, str, Pictures]]) -> bytes:
         "RGB", (LABEL_WIDTH + count * (CELL + GAP), len(rows) * (CELL + GAP)), "white"
     )
     draw = ImageDraw.Draw(sheet)
-    for index, (name, kind, pictures) in enumerate(rows):
-        _check(name, pictures, count)
+    for index, (name, kind, images) in enumerate(rows):
+        _check(name, images, count)
         top = index * (CELL + GAP)
         _label(draw, top, name, kind)
-        for column, picture in enumerate(pictures):
-            cell = _fit(picture)
+        for column, image in enumerate(images):
+            cell = _fit(image)
             left = LABEL_WIDTH + column * (CELL + GAP)
             sheet.paste(cell, (left + (CELL - cell.width) // 2, top + (CELL - cell.height) // 2))
     buffer = io.BytesIO()
@@ -66,18 +66,18 @@ def picture_sheet(rows: list[tuple[str, str, Pictures]]) -> bytes:
     return buffer.getvalue()
 
 
-def _check(name: str, pictures: Pictures, count: int) -> None:
-    if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8:
-        raise BadInputError(f"grid row {name}: {pictures.shape} {pictures.dtype} are no pictures")
-    if count == 0 or len(pictures) != count:
-        raise BadInputError(f"grid row {name}: {len(pictures)} pictures for {count} originals")
+def _check(name: str, images: Images, count: int) -> None:
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise BadInputError(f"grid row {name}: {images.shape} {images.dtype} are no images")
+    if count == 0 or len(images) != count:
+        raise BadInputError(f"grid row {name}: {len(images)} images for {count} originals")
 
 
-def _fit(picture: Pictures) -> Image.Image:
-    image = Image.fromarray(picture)
-    scale = CELL / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS)
+def _fit(image: Images) -> Image.Image:
+    canvas = Image.fromarray(image)
+    scale = CELL / max(canvas.size)
+    size = (max(1, round(canvas.width * scale)), max(1, round(canvas.height * scale)))
+    return canvas.resize(size, Image.Resampling.LANCZOS)
 
 
 def _label(draw: ImageDraw.ImageDraw, top: int, name: str, kind: str) -> None:

@@ -18,9 +18,9 @@ from cldmray.report.figures import (
     short,
     style,
 )
-from cldmray.report.image_grid import picture_sheet
+from cldmray.report.image_grid import image_sheet
 from cldmray.results.audit import Finding
-from cldmray.results.reconstruction import SHUFFLED, InversionReport, Learning, Row, Search
+from cldmray.results.reconstruction import SHUFFLED, Learning, ReconstructionReport, Row, Search
 
 HEIGHT_BASE, HEIGHT_ROW = 1.2, 0.34
 FRONT_HEIGHT = 4.2
@@ -30,11 +30,11 @@ LOWEST_TOP = 0.05
 
 
 def rates_figure(rows: Sequence[Row], findings: dict[tuple[str, str], Finding]) -> bytes:
-    """Rank-1 rate of every inverter and control in one gallery, its interval, a tick at chance.
+    """Rank-1 rate of every reconstruction model and control in one gallery, its interval, a tick at chance.
 
     Args:
         rows: of the measure ``rank_1`` and one gallery; at least one.
-        findings: by anonymizer and inverter; controls have none and are grey.
+        findings: by anonymizer and reconstruction model; controls have none and are grey.
 
     Returns:
         PNG, taller with every row.
@@ -43,13 +43,13 @@ def rates_figure(rows: Sequence[Row], findings: dict[tuple[str, str], Finding]) 
     axes = figure.add_subplot()
     style(axes)
     for place, row in enumerate(rows):
-        finding = findings.get((row.anonymizer, row.inverter))
+        finding = findings.get((row.anonymizer, row.reconstructor))
         colour = FINDING_COLOURS[finding] if finding else MUTED
         axes.plot([row.low, row.high], [place] * 2, color=colour, lw=2.4, solid_capstyle="round")
         axes.plot(row.value, place, "o", color=colour, ms=5.5, mew=0)
         if row.chance is not None:
             axes.plot([row.chance] * 2, [place - 0.32, place + 0.32], color=INK, lw=1.4)
-    names = [short(f"{row.inverter} on {row.anonymizer}") for row in rows]
+    names = [short(f"{row.reconstructor} on {row.anonymizer}") for row in rows]
     axes.set_yticks(range(len(rows)), names)
     plain(axes.get_yticklabels())
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -57,7 +57,7 @@ def rates_figure(rows: Sequence[Row], findings: dict[tuple[str, str], Finding]) 
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(axis="x", color=RULE)
     axes.set_xlabel(
-        "photos whose person the judge names at first guess; the upright tick is chance"
+        "images whose person the judge names at first guess; the upright tick is chance"
     )
     return png(figure)
 
@@ -93,8 +93,8 @@ def front_figure(searches: Sequence[Search]) -> bytes:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(color=RULE)
     axes.set_ylim(0, max(axes.get_ylim()[1], LOWEST_TOP))
-    axes.set_xlabel("queries: pictures of other people that were learnt from")
-    axes.set_ylabel("validation photos named at first guess")
+    axes.set_xlabel("queries: images of other people that were learnt from")
+    axes.set_ylabel("validation images named at first guess")
     legend = axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     plain(legend.get_texts())
     return png(figure)
@@ -103,7 +103,7 @@ def front_figure(searches: Sequence[Search]) -> bytes:
 def learning_figure(curves: Sequence[Learning]) -> bytes:
     """Validation rank-1 over training steps: a panel for each anonymizer.
 
-    Each way back has a colour; those that learn from pairs that belong to nobody are dashed,
+    Each reconstruction has a colour; those that learn from pairs that belong to nobody are dashed,
     controls without training dotted across the panel.
 
     Args:
@@ -115,7 +115,7 @@ def learning_figure(curves: Sequence[Learning]) -> bytes:
     panels: dict[str, list[Learning]] = {}
     for one in curves:
         panels.setdefault(one.anonymizer, []).append(one)
-    named = list(dict.fromkeys(one.inverter.removesuffix(SHUFFLED) for one in curves))
+    named = list(dict.fromkeys(one.reconstructor.removesuffix(SHUFFLED) for one in curves))
     rows = -(-len(panels) // PANELS_A_ROW)
     figure = canvas(PANEL_HEIGHT * rows + 0.5)
     columns = min(PANELS_A_ROW, len(panels))
@@ -124,9 +124,9 @@ def learning_figure(curves: Sequence[Learning]) -> bytes:
     for axes, (anonymizer, mine) in zip(places, panels.items(), strict=False):
         style(axes)
         for one in mine:
-            number = named.index(one.inverter.removesuffix(SHUFFLED))
+            number = named.index(one.reconstructor.removesuffix(SHUFFLED))
             line = _learning_line(axes, one, LINE_COLOURS[number % len(LINE_COLOURS)])
-            lines.setdefault(one.inverter, line)
+            lines.setdefault(one.reconstructor, line)
         axes.set_title(short(anonymizer), fontsize=10, color=INK, parse_math=False)
         axes.xaxis.set_tick_params(labelbottom=True)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -148,24 +148,24 @@ def _learning_line(axes: Axes, one: Learning, colour: str) -> Line2D:
     rates = [point["validation_rank_1"] for point in one.points]
     if len(rates) == 1:
         return axes.axhline(rates[0], color=colour, ls=(0, (1, 2)), lw=1.6)
-    dashed = one.inverter.endswith(SHUFFLED)
+    dashed = one.reconstructor.endswith(SHUFFLED)
     (line,) = axes.plot(
         steps, rates, color=colour, lw=2, ls=(0, (4, 2)) if dashed else "-", marker="o", ms=4
     )
     return line
 
 
-def inversion_figures(found: InversionReport) -> dict[str, bytes]:
+def reconstruction_figures(found: ReconstructionReport) -> dict[str, bytes]:
     """The report's figures as PNG files by name: ``rates``, ``learning``, ``queries`` and, with
     people in them, ``pictures_<number>``; one that has nothing to show is left out.
     """
     figures = {}
-    if found.recoveries:
-        gallery = found.recoveries[0].gallery
+    if found.results:
+        gallery = found.results[0].gallery
         rates = [r for r in found.rows if (r.measure, r.gallery) == ("rank_1", gallery)]
         findings = {
-            (one.anonymizer, one.inverter): one.finding
-            for one in found.recoveries
+            (one.anonymizer, one.reconstructor): one.finding
+            for one in found.results
             if one.gallery == gallery
         }
         figures["rates"] = rates_figure(rates, findings)
@@ -181,5 +181,5 @@ def inversion_figures(found: InversionReport) -> dict[str, bytes]:
             for kind, row in zip(kinds, grid.rows, strict=False):
                 label = name if kind == "anonymized" else row.anonymizer
                 rows.insert(len(rows) - 1, (label, kind, row.anonymized))
-            figures[f"pictures_{number}"] = picture_sheet(rows)
+            figures[f"pictures_{number}"] = image_sheet(rows)
     return figures

@@ -21,7 +21,7 @@ from cldmray.report.formatting import (
 )
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import Report, Severity, Verdict
-from cldmray.results.reconstruction import InversionReport
+from cldmray.results.reconstruction import ReconstructionReport
 
 WIDTH = 100
 MARKER = "CLDMRAY_VERDICT"
@@ -128,10 +128,10 @@ def print_attribution(found: Attribution, notes: Sequence[str] = ()) -> None:
     console.print(Text(found.headline, "bold"))
 
 
-def print_inversion(found: InversionReport) -> None:
-    """Print the verdict on every way back, searches, caveats, and last the headline."""
+def print_reconstruction(found: ReconstructionReport) -> None:
+    """Print the verdict on every reconstruction, searches, caveats, and last the headline."""
     console = Console(width=WIDTH, highlight=False, soft_wrap=False)
-    for one in found.recoveries:
+    for one in found.results:
         console.print(Text(f"- {one.sentence}"))
     for search in found.searches:
         best = search.trials[0]

@@ -20,9 +20,9 @@ UTILITY = pa.schema(
         pa.field("value", pa.float64(), nullable=False),
         pa.field("ci_low", pa.float64(), nullable=False),
         pa.field("ci_high", pa.float64(), nullable=False),
-        pa.field("n_pictures", pa.int64(), nullable=False),
+        pa.field("n_images", pa.int64(), nullable=False),
         pa.field("higher_is_better", pa.bool_(), nullable=False),
-        pa.field("clear", pa.float64()),
+        pa.field("clean", pa.float64()),
         pa.field("chance", pa.float64()),
     ]
 )
@@ -31,8 +31,8 @@ UTILITY = pa.schema(
 HEADINGS = {
     "ssim": "Looks like the original (SSIM)",
     "edge_f1": "Outlines kept (edge F1)",
-    "faces_found": "A face is found",
-    "pose_agreement": "Head pose kept",
+    "face_detection_rate": "A face is found",
+    "pose_consistency": "Head pose kept",
 }
 AGREEMENT, FRECHET = "_agreement", "frechet_"
 
@@ -56,14 +56,14 @@ class Column(NamedTuple):
     heading: str
     arrow: str
     cells: list[Cell | None]
-    clear: Cell | None
+    clean: Cell | None
     chance: Cell | None
 
 
 def heading(measure: str) -> str:
     """A measure in plain words; one that is not known as it is."""
     if measure.startswith(FRECHET):
-        return f"Distance from photos (Fréchet, {measure.removeprefix(FRECHET)} features)"
+        return f"Distance from images (Fréchet, {measure.removeprefix(FRECHET)} features)"
     if measure.endswith(AGREEMENT) and measure not in HEADINGS:
         attribute = measure.removesuffix(AGREEMENT).replace("_", " ")
         return f"{attribute.capitalize()} kept"
@@ -71,8 +71,8 @@ def heading(measure: str) -> str:
 
 
 def is_rate(measure: str) -> bool:
-    """Whether the measure is a share of pictures."""
-    return measure == "faces_found" or measure.endswith(AGREEMENT)
+    """Whether the measure is a share of images."""
+    return measure == "face_detection_rate" or measure.endswith(AGREEMENT)
 
 
 def shown(measure: str, value: float) -> str:
@@ -91,14 +91,14 @@ def utility_columns(rows: Sequence[UtilityRow], anonymizers: Sequence[str]) -> l
     for measure in dict.fromkeys(row.measure for row in rows):
         own = [found.get((name, measure)) for name in anonymizers]
         references: list[Cell | None] = []
-        for values in ([row.clear for row in own if row], [row.chance for row in own if row]):
+        for values in ([row.clean for row in own if row], [row.chance for row in own if row]):
             known = [value for value in values if value is not None]
             references.append(Cell(shown(measure, max(known))) if known else None)
         cells = [
             None if row is None else Cell(shown(measure, row.value), _interval(row)) for row in own
         ]
-        better = next((row.higher_is_better for row in own if row), True)
-        columns.append(Column(heading(measure), "↑" if better else "↓", cells, *references))
+        n_higher = next((row.higher_is_better for row in own if row), True)
+        columns.append(Column(heading(measure), "↑" if n_higher else "↓", cells, *references))
     return columns
 
 

@@ -26,7 +26,7 @@ def write_report(report: Report, folder_uri: str) -> list[str]:
         URIs of the files written, the page last.
 
     Raises:
-        BadInputError: the results or pictures are malformed; the page is not written then.
+        BadInputError: the results or images are malformed; the page is not written then.
     """
     written = write_results(report.results, folder_uri)
     written += write_utility(report.utility, folder_uri)

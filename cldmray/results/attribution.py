@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from cldmray import storage
 
-Question = Literal["swap", "ablation", "scale", "proxy", "region", "boundary"]
+Question = Literal["swap", "ablation", "scale", "proxy", "region", "operating_point"]
 QUESTIONS: tuple[Question, ...] = get_args(Question)
 
 ATTRIBUTION = pa.schema(
@@ -42,10 +42,10 @@ class Row:
             they do not matter.
         measure: ``rank_1``, ``rank_1_condition``, ``condition_share``, ...
         value, low, high: and its confidence bounds.
-        n_probes: pictures that it was measured on.
+        n_probes: images that it was measured on.
         compared_with: the other setting or attacker of a difference or ratio.
         subset: ``all``, or ``region=face`` for masked probes.
-        chance: what guessing reaches, where that has a meaning.
+        chance: what chance reaches, where that has a meaning.
     """
 
     question: Question
@@ -77,7 +77,7 @@ class Attribution:
     headline: str
     rows: list[Row]
     statements: list[str] = field(default_factory=list)
-    level: float = 0.95
+    confidence_level: float = 0.95
 
     def of(self, question: Question) -> list[Row]:
         """The rows of one question, in order."""
@@ -100,7 +100,7 @@ def attribution_json(found: Attribution) -> str:
     whole = {
         "headline": found.headline,
         "statements": found.statements,
-        "level": found.level,
+        "confidence_level": found.confidence_level,
         "rows": rows,
     }
     return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.results.attribution import Attribution
 from cldmray.results.decision import Gate, Recommendation
 
@@ -66,14 +66,14 @@ class AnonymizerRisk:
             ``records.RESULTS``.
         risk: its rank-1 identification rate, in [0, 1].
         low, high: confidence bounds of ``risk``, in [0, 1].
-        chance: rank-1 rate of guessing, in (0, 1].
+        chance: rank-1 rate of chance, in (0, 1].
         largest_k: largest k whose claim of k-anonymity the attack does not reject, >= 1.
         level: confidence level of the bounds, in (0, 1).
         note: what limits the conclusion, such as "attacker too weak to conclude"; may be empty.
         firmest: the attack with the highest lower bound, against which claims are tested; None:
             this one.
         upper: highest upper bound of all attacks on it, in [``high``, 1]; None: ``high``.
-        linkage: the attack that best links anonymized pictures of a person with each other, no
+        linkage: the attack that best links anonymized images of a person with each other, no
             original at hand; None where that was not measured.
     """
 
@@ -86,7 +86,7 @@ class AnonymizerRisk:
     gallery: str
     chance: float
     largest_k: int
-    level: float
+    confidence_level: float
     note: str = ""
     firmest: AttackRate | None = None
     upper: float | None = None
@@ -113,16 +113,16 @@ class AnonymizerRisk:
 
     @property
     def gallery_size(self) -> int:
-        """Number of candidate people, from the rank-1 rate of guessing."""
+        """Number of candidate people, from the rank-1 rate of chance."""
         return round(1 / self.chance)
 
 
-class AttackerHealth(NamedTuple):
+class AttackerDiagnostics(NamedTuple):
     """How good one attacker was where it should be good, and whether it had learnt enough.
 
     Attributes:
         anonymizer, attacker: in the words of ``records.RESULTS``.
-        clear: rank-1 rate on clear photographs, in [0, 1]; None where that says nothing.
+        clear: rank-1 rate on clean images, in [0, 1]; None where that says nothing.
         trainings: how often it was trained, each time with another seed; 0: it learns nothing.
         steps: of one training.
         validation: rank-1 rate on validation people at the end, in [0, 1].
@@ -131,7 +131,7 @@ class AttackerHealth(NamedTuple):
 
     anonymizer: str
     attacker: str
-    clear: float | None
+    clean: float | None
     trainings: int
     steps: int
     validation: float | None
@@ -140,17 +140,17 @@ class AttackerHealth(NamedTuple):
 
 @dataclass(frozen=True)
 class UtilityRow:
-    """How useful one anonymizer's pictures still are, by one measure.
+    """How useful one anonymizer's images still are, by one measure.
 
     Attributes:
         anonymizer: its name in tables.
-        measure: ``ssim``, ``edge_f1``, ``faces_found``, ``pose_agreement``,
+        measure: ``ssim``, ``edge_f1``, ``face_detection_rate``, ``pose_consistency``,
             ``<attribute>_agreement`` or ``frechet_<features>``; see :mod:`cldmray.pipelines.utility`.
         value: the measure, with confidence bounds ``low`` and ``high`` over identities.
-        n_pictures: pictures that were measured.
+        n_images: images that were measured.
         higher_is_better: which direction is more useful.
-        clear: what clear photographs reach, where that is measured.
-        chance: what needs no look at the original: the photograph of another person for ``ssim``
+        clear: what clean images reach, where that is measured.
+        chance: what needs no look at the original: the image of another person for ``ssim``
             and ``edge_f1``, the most frequent class for agreements; None where there is no such.
     """
 
@@ -159,9 +159,9 @@ class UtilityRow:
     value: float
     low: float
     high: float
-    n_pictures: int
+    n_images: int
     higher_is_better: bool
-    clear: float | None = None
+    clean: float | None = None
     chance: float | None = None
 
 
@@ -180,7 +180,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class GridRow:
-    """Example pictures of one anonymizer; picture i shows the same sample as original i.
+    """Example images of one anonymizer; image i shows the same sample as original i.
 
     Attributes:
         condition: what the anonymizer was given, shape (N, H, W, 3), or None if nothing.
@@ -188,15 +188,15 @@ class GridRow:
     """
 
     anonymizer: str
-    condition: Pictures | None
-    anonymized: Pictures
+    condition: Images | None
+    anonymized: Images
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Example pictures: N originals, shape (N, H, W, 3), and what became of them."""
+    """Example images: N originals, shape (N, H, W, 3), and what became of them."""
 
-    originals: Pictures
+    originals: Images
     rows: list[GridRow]
 
 
@@ -220,7 +220,7 @@ class Report:
         risks: one entry per anonymizer, its strongest attack.
         results: all measures, schema ``records.RESULTS``.
         curves: CMC curves; the figure shows those of the strongest attacks.
-        grid: example pictures; zero originals leave the section out.
+        grid: example images; zero originals leave the section out.
         rejected: files that were not audited, schema ``records.REJECTED``.
         n_listed: files that the source offered, rejected ones included.
         settings: nested configuration; values under secret-looking keys are masked.
@@ -228,7 +228,7 @@ class Report:
         stages: in order of execution.
         notes: caveats for the reader, one sentence each.
         data_fingerprint: hash of the audited data; may be empty.
-        utility: how useful each anonymizer's pictures still are; may be empty.
+        utility: how useful each anonymizer's images still are; may be empty.
         health: of the attackers; may be empty.
         attribution: what carries the leak; None leaves the section out.
     """
@@ -248,7 +248,7 @@ class Report:
     notes: list[str]
     data_fingerprint: str = ""
     utility: list[UtilityRow] = field(default_factory=list)
-    health: list[AttackerHealth] = field(default_factory=list)
+    diagnostics: list[AttackerDiagnostics] = field(default_factory=list)
     attribution: Attribution | None = None
 
     @property

@@ -25,19 +25,19 @@ class Row:
     """One number of an inversion.
 
     Attributes:
-        anonymizer: whose pictures were turned back.
-        inverter: by which way back; ``raw`` for the pictures as they are.
+        anonymizer: whose images were turned back.
+        reconstruction model: by which reconstruction; ``raw`` for the images as they are.
         gallery: in the words of ``records.RESULTS``; empty where none is searched.
         measure: ``rank_1`` (Full-Ref, by the judge), ``rank_1_gain``, ``psnr`` (dB) or ``ssim``.
         value, low, high: and its confidence bounds over people.
         n_probes, n_identities: that it was measured on.
-        queries: anonymized pictures that the inverter has learnt from.
-        compared_with: the inverter that a gain is over.
-        chance: what guessing reaches, where that has a meaning.
+        queries: anonymized images that the reconstruction model has learnt from.
+        compared_with: the reconstruction model that a gain is over.
+        chance: what chance reaches, where that has a meaning.
     """
 
     anonymizer: str
-    inverter: str
+    reconstructor: str
     gallery: str
     measure: str
     value: float
@@ -51,22 +51,22 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Recovery:
-    """Whether one way back recovers people, in one gallery.
+class ReconstructionResult:
+    """Whether one reconstruction recovers people, in one gallery.
 
     Attributes:
-        anonymizer, inverter, gallery: which.
+        anonymizer, reconstruction model, gallery: which.
         rank_1: of the reconstructions, Full-Ref, in 0..1.
-        raw: of the anonymized pictures as they are.
-        chance: of guessing.
+        raw: of the anonymized images as they are.
+        chance: of chance.
         over_raw: paired gain over ``raw``, in -1..1.
         control: name of the control with the highest rate.
         over_controls: paired gain over each control, by its name.
-        queries: anonymized pictures that were learnt from.
+        queries: anonymized images that were learnt from.
     """
 
     anonymizer: str
-    inverter: str
+    reconstructor: str
     gallery: str
     rank_1: Interval
     raw: Interval
@@ -83,9 +83,9 @@ class Recovery:
 
     @property
     def shown(self) -> bool:
-        """Whether it beats the controls, and surely names more than the pictures as they are do.
+        """Whether it beats the controls, and surely names more than the images as they are do.
 
-        A way back that leaves the pictures alone beats the controls wherever the anonymizer lets
+        A reconstruction that leaves the images alone beats the controls wherever the anonymizer lets
         something through (k-same: up to 1/k), though it brings nothing back.
         """
         return self.beats_controls and self.over_raw.low > 0
@@ -111,11 +111,11 @@ class Recovery:
         """The verdict with its numbers."""
         gain, best = self.over_raw, self.over_controls[self.control]
         return (
-            f"{self.inverter} on {self.anonymizer} ({gallery_name(self.gallery)}): {self.verdict}. "
+            f"{self.reconstructor} on {self.anonymizer} ({gallery_name(self.gallery)}): {self.verdict}. "
             f"{percent(self.rank_1.value)} [{_bounds(self.rank_1)}] of the "
             f"reconstructions are named, {points(best)} points over the best control, "
-            f"{self.control}, and {points(gain)} points over the anonymized pictures as they are "
-            f"({percent(self.raw.value)}); guessing: {percent(self.chance)}; "
+            f"{self.control}, and {points(gain)} points over the anonymized images as they are "
+            f"({percent(self.raw.value)}); chance: {percent(self.chance)}; "
             f"{self.queries:,} queries."
         )
 
@@ -125,7 +125,7 @@ class Trial(NamedTuple):
 
     Attributes:
         trial, status, settings, queries, steps, objective, validation_rank_1, validation_cosine,
-            seconds: see ``engine.inversion_search.TRIALS``; ``settings`` is read.
+            seconds: see ``engine.reconstruction_search.TRIALS``; ``settings`` is read.
         curve: learning curve.
         best, optimal: whether it has the best objective, and whether no other trial names more
             validation people with as few queries.
@@ -146,16 +146,16 @@ class Trial(NamedTuple):
 
 
 class Learning(NamedTuple):
-    """How one way back against one anonymizer has learnt.
+    """How one reconstruction against one anonymizer has learnt.
 
     Attributes:
-        anonymizer, inverter: which.
+        anonymizer, reconstruction model: which.
         points: in order of ``step``; see ``engine.inversion_loop.Point``. One alone where nothing
             is trained.
     """
 
     anonymizer: str
-    inverter: str
+    reconstructor: str
     points: list[dict[str, float]]
 
 
@@ -178,57 +178,57 @@ class Search(NamedTuple):
 
 
 @dataclass(frozen=True)
-class InversionReport:
+class ReconstructionReport:
     """What was found.
 
     Attributes:
         rows: all numbers.
         recoveries: verdicts, the headline's gallery first.
-        learning: curves of all ways back and controls, on validation people.
+        learning: curves of all reconstruction models and controls, on validation people.
         searches: one for each anonymizer, if any.
-        grids: pictures of each anonymizer, by its name; people of the run.
+        grids: images of each anonymizer, by its name; people of the run.
         notes: caveats, one sentence each.
         level: of the bounds, in (0, 1).
         judge: the recognizer that named people.
-        data_fingerprint: hash of the photographs.
+        data_fingerprint: hash of the images.
     """
 
     rows: list[Row]
-    recoveries: list[Recovery]
+    results: list[ReconstructionResult]
     learning: list[Learning] = field(default_factory=list)
     searches: list[Search] = field(default_factory=list)
     grids: dict[str, Grid] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    level: float = 0.95
-    judge: str = ""
+    confidence_level: float = 0.95
+    held_out_recognizer: str = ""
     data_fingerprint: str = ""
 
     @property
     def headline(self) -> str:
         """Who is recovered, in one sentence: in the gallery that stands first."""
-        if not self.recoveries:
+        if not self.results:
             return "Nothing was turned back; see the notes."
-        gallery = self.recoveries[0].gallery
-        mine = [one for one in self.recoveries if one.gallery == gallery]
+        gallery = self.results[0].gallery
+        mine = [one for one in self.results if one.gallery == gallery]
         shown = [one for one in mine if one.shown]
-        where = f"by {self.judge}, Full-Ref, {gallery_name(gallery)}"
+        where = f"by {self.held_out_recognizer}, Full-Ref, {gallery_name(gallery)}"
         if not shown:
             raw = max(one.raw.value for one in mine)
             tried = f"any of {len(mine)} inversions" if len(mine) > 1 else "the one inversion"
             return (
-                f"No recovery shown by {tried} ({where}). Of the anonymized pictures as they are "
+                f"No recovery shown by {tried} ({where}). Of the anonymized images as they are "
                 f"at most {percent(raw)} are named."
             )
         best = max(shown, key=lambda one: one.rank_1.value)
         return (
             f"Recovery shown by {len(shown)} of {len(mine)} inversions ({where}): "
-            f"{best.inverter} on {best.anonymizer} brings {percent(best.rank_1.value)} back, where "
+            f"{best.reconstructor} on {best.anonymizer} brings {percent(best.rank_1.value)} back, where "
             f"the best control reaches {percent(best.rank_1.value - _best_gain(best).value)} and "
-            f"the anonymized pictures as they are {percent(best.raw.value)}."
+            f"the anonymized images as they are {percent(best.raw.value)}."
         )
 
 
-def _best_gain(one: Recovery) -> Interval:
+def _best_gain(one: ReconstructionResult) -> Interval:
     return one.over_controls[one.control]
 
 
@@ -241,10 +241,10 @@ def points(gain: Interval) -> str:
     return f"{100 * gain.value:+.1f} [{_bounds(gain)}]"
 
 
-INVERSION = pa.schema(
+RECONSTRUCTION = pa.schema(
     [
         pa.field("anonymizer", pa.string(), nullable=False),
-        pa.field("inverter", pa.string(), nullable=False),
+        pa.field("reconstructor", pa.string(), nullable=False),
         pa.field("gallery", pa.string(), nullable=False),
         pa.field("measure", pa.string(), nullable=False),
         pa.field("compared_with", pa.string(), nullable=False),
@@ -260,17 +260,17 @@ INVERSION = pa.schema(
 """Rows of :class:`~cldmray.results.reconstruction.Row`."""
 
 
-def inversion_table(rows: Sequence[Row]) -> pa.Table:
-    """The rows as a table of schema :data:`INVERSION`."""
+def reconstruction_table(rows: Sequence[Row]) -> pa.Table:
+    """The rows as a table of schema :data:`RECONSTRUCTION`."""
     names = {"low": "ci_low", "high": "ci_high"}
     records = [{names.get(k, k): v for k, v in asdict(row).items()} for row in rows]
-    return pa.Table.from_pylist(records, INVERSION)
+    return pa.Table.from_pylist(records, RECONSTRUCTION)
 
 
 LEARNING = pa.schema(
     [
         pa.field("anonymizer", pa.string(), nullable=False),
-        pa.field("inverter", pa.string(), nullable=False),
+        pa.field("reconstructor", pa.string(), nullable=False),
         pa.field("step", pa.int64(), nullable=False),
         pa.field("queries", pa.int64(), nullable=False),
         pa.field("loss", pa.float64()),
@@ -286,7 +286,7 @@ LEARNING = pa.schema(
 def learning_table(curves: Sequence[Learning]) -> pa.Table:
     """The points of all curves as a table of schema :data:`LEARNING`."""
     rows = [
-        {"anonymizer": one.anonymizer, "inverter": one.inverter, **_finite(point)}
+        {"anonymizer": one.anonymizer, "reconstructor": one.reconstructor, **_finite(point)}
         for one in curves
         for point in one.points
     ]
@@ -297,24 +297,24 @@ def _finite(point: Mapping[str, float]) -> dict[str, float]:
     return {key: value for key, value in point.items() if math.isfinite(value)}
 
 
-def inversion_json(found: InversionReport) -> str:
+def reconstruction_json(found: ReconstructionReport) -> str:
     """Headline, verdicts and rows for programs."""
     whole = {
         "headline": found.headline,
-        "level": found.level,
-        "judge": found.judge,
+        "confidence_level": found.confidence_level,
+        "held_out_recognizer": found.held_out_recognizer,
         "verdicts": [
             {
                 "anonymizer": one.anonymizer,
-                "inverter": one.inverter,
+                "reconstructor": one.reconstructor,
                 "gallery": one.gallery,
                 "verdict": one.verdict,
                 "control": one.control,
                 "queries": one.queries,
             }
-            for one in found.recoveries
+            for one in found.results
         ],
-        "rows": inversion_table(found.rows).to_pylist(),
+        "rows": reconstruction_table(found.rows).to_pylist(),
         "notes": found.notes,
     }
     return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -335,17 +335,17 @@ def trials_table(searches: Sequence[Search]) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def write_inversion(found: InversionReport, folder_uri: str) -> list[str]:
-    """Write ``inversion.parquet``, ``learning.parquet``, ``inversion.json`` and, after a search,
+def write_reconstruction(found: ReconstructionReport, folder_uri: str) -> list[str]:
+    """Write ``reconstruction.parquet``, ``learning.parquet``, ``reconstruction.json`` and, after a search,
     ``trials.parquet`` and the best settings of each search; returns their URIs.
 
-    The best settings are ``conf/attack/<key>.yaml``.
+    The best settings are ``conf/attackers/<key>.yaml``.
     """
     tables = {
-        "inversion.parquet": inversion_table(found.rows),
+        "reconstruction.parquet": reconstruction_table(found.rows),
         "learning.parquet": learning_table(found.learning),
     }
-    files = {"inversion.json": inversion_json(found).encode()}
+    files = {"reconstruction.json": reconstruction_json(found).encode()}
     if found.searches:
         tables["trials.parquet"] = trials_table(found.searches)
     for one in found.searches:

@@ -2,15 +2,15 @@
 
 from cldmray.errors import redact, redact_text
 from cldmray.tracking.connection import TrackingError
-from cldmray.tracking.deferred_errors import Survival
+from cldmray.tracking.deferred_errors import DeferredErrors
 from cldmray.tracking.run import Run
 from cldmray.tracking.runs import Tracker, TrackingConfig
 from cldmray.tracking.values import metric_name, result_metrics
 from cldmray.tracking.versions import git_commit, package_versions
 
 __all__ = [
+    "DeferredErrors",
     "Run",
-    "Survival",
     "Tracker",
     "TrackingConfig",
     "TrackingError",

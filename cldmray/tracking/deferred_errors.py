@@ -5,10 +5,10 @@ from types import TracebackType
 from cldmray.tracking.connection import TrackingError
 
 
-class Survival:
+class DeferredErrors:
     """Holds back MLflow's failure once the results are written, so that they are shown first.
 
-    ``with Survival() as work, tracker.audit_run(...) as run:`` lets everything pass until
+    ``with DeferredErrors() as work, tracker.audit_run(...) as run:`` lets everything pass until
     :meth:`written` was called in the block; from then on a ``TrackingError`` ends the block quietly
     and :meth:`end` raises it.
     """
@@ -17,7 +17,7 @@ class Survival:
         self._place = ""
         self._error: TrackingError | None = None
 
-    def __enter__(self) -> "Survival":
+    def __enter__(self) -> "DeferredErrors":
         return self
 
     def __exit__(

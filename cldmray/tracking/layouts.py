@@ -4,7 +4,7 @@ How an attribution is laid out in MLflow: one run with a metric for every number
 
 How an inversion is laid out in MLflow: a parent run, and a child for each trial of a search.
 
-How a finished training is laid out in MLflow: learning curves, sample pictures, its card.
+How a finished training is laid out in MLflow: learning curves, sample images, its card.
 """
 
 import math
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from cldmray.tracking.run import Run
 from cldmray.tracking.runs import Tracker
 
-Attack = tuple[str, str]
+AttackResult = tuple[str, str]
 """Anonymizer and attacker, by their names in tables."""
 
 
@@ -26,12 +26,12 @@ def record(
     run: Run,
     results: pa.Table,
     metrics: Mapping[str, float],
-    curves: Mapping[Attack, Sequence[Sequence[Mapping[str, float]]]],
-    clear: Mapping[Attack, float],
-    weights: Mapping[Attack, Mapping[str, float]],
+    curves: Mapping[AttackResult, Sequence[Sequence[Mapping[str, float]]]],
+    clean: Mapping[AttackResult, float],
+    weights: Mapping[AttackResult, Mapping[str, float]],
     tags: Mapping[str, object],
     files: Mapping[str, bytes],
-    queries: Mapping[Attack, int] | None = None,
+    queries: Mapping[AttackResult, int] | None = None,
 ) -> None:
     """Write an audit's findings below its open parent run.
 
@@ -41,10 +41,10 @@ def record(
         metrics: of the parent, such as ``risk/blur`` and ``utility/blur/ssim``.
         curves: learning curves of each attack, one a training, none for those that learn nothing:
             points with ``step`` and further numbers.
-        clear: rank-1 rate on clear photographs of each attack that has one.
+        clear: rank-1 rate on clean images of each attack that has one.
         weights: of the parts of each attack that is a fusion.
         tags: words about the audit: verdict, data fingerprint.
-        files: artifacts of the parent by name. Pictures of people do not belong there.
+        files: artifacts of the parent by name. Images of people do not belong there.
         queries: how often each attack that says so has asked the anonymizer.
 
     Raises:
@@ -60,8 +60,8 @@ def record(
         )
         with tracker.child_run(run, anonymizer, attacker) as child:
             child.log_results(results.filter(chosen))
-            if (rate := clear.get((anonymizer, attacker))) is not None:
-                child.log_metrics({"clear_rank_1": rate})
+            if (rate := clean.get((anonymizer, attacker))) is not None:
+                child.log_metrics({"clean_rank_1": rate})
             if queries and key in queries:
                 child.log_metrics({"queries": queries[key]})
             child.log_metrics({f"weight/{k}": v for k, v in weights.get(key, {}).items()})
@@ -105,19 +105,19 @@ def record_attribution(
     run.log_files(files)
 
 
-def inversion_metrics(rows: pa.Table) -> dict[str, float]:
-    """Metrics of rows with the columns of ``report.inversion_files.INVERSION``.
+def reconstruction_metrics(rows: pa.Table) -> dict[str, float]:
+    """Metrics of rows with the columns of ``report.inversion_files.RECONSTRUCTION``.
 
     Returns:
-        ``<anonymizer>/<inverter>/<gallery>/<measure>``, without what is empty, a gain with
-        ``_over_<inverter>`` behind it, and the same with ``_ci_low`` and ``_ci_high``; and
-        ``<anonymizer>/<inverter>/queries``. What is not finite is left out.
+        ``<anonymizer>/<reconstruction model>/<gallery>/<measure>``, without what is empty, a gain with
+        ``_over_<reconstruction model>`` behind it, and the same with ``_ci_low`` and ``_ci_high``; and
+        ``<anonymizer>/<reconstruction model>/queries``. What is not finite is left out.
     """
     metrics: dict[str, float] = {}
     for row in rows.to_pylist():
         other = row["compared_with"]
         measure = f"{row['measure']}_over_{other}" if other else row["measure"]
-        who = [row["anonymizer"], row["inverter"]]
+        who = [row["anonymizer"], row["reconstructor"]]
         name = "/".join(part for part in [*who, row["gallery"], measure] if part)
         for ending, column in (("", "value"), ("_ci_low", "ci_low"), ("_ci_high", "ci_high")):
             if math.isfinite(row[column]):
@@ -127,7 +127,7 @@ def inversion_metrics(rows: pa.Table) -> dict[str, float]:
     return metrics
 
 
-def record_inversion(
+def record_reconstruction(
     tracker: Tracker,
     run: Run,
     rows: pa.Table,
@@ -139,21 +139,21 @@ def record_inversion(
     """Write an inversion into its open run.
 
     Args:
-        rows: columns of ``report.inversion_files.INVERSION``.
-        learning: curves, with ``anonymizer``, ``inverter`` and ``points`` (``step`` and further
-            numbers); they become metrics ``<anonymizer>/<inverter>/training/<number>``.
+        rows: columns of ``report.inversion_files.RECONSTRUCTION``.
+        learning: curves, with ``anonymizer``, ``reconstruction model`` and ``points`` (``step`` and further
+            numbers); they become metrics ``<anonymizer>/<reconstruction model>/training/<number>``.
         trials: of all searches, with ``anonymizer``, ``trial``, ``status``, ``settings`` (nested),
             ``curve`` (points with ``step`` and further numbers), ``best``, and further numbers.
         tags: headline, data fingerprint.
-        files: artifacts by name. Pictures of people do not belong there.
+        files: artifacts by name. Images of people do not belong there.
 
     Raises:
         TrackingError: MLflow failed.
     """
     run.set_tags(tags)
-    run.log_metrics(inversion_metrics(rows))
+    run.log_metrics(reconstruction_metrics(rows))
     for one in learning:
-        run.log_curve(f"{one['anonymizer']}/{one['inverter']}/training", one["points"])
+        run.log_curve(f"{one['anonymizer']}/{one['reconstructor']}/training", one["points"])
     run.log_files(files)
     for trial in trials:
         with tracker.trial_run(run, trial["anonymizer"], trial["trial"]) as child:

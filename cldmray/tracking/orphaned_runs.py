@@ -37,7 +37,7 @@ def job_key(kind: str, name: str, settings: Mapping[str, Any]) -> str:
     return fingerprint([kind, name, redact(kept), folder])
 
 
-def end_left_open(client: "MlflowClient", experiment: str, key: str, by: str) -> None:
+def end_orphaned_runs(client: "MlflowClient", experiment: str, key: str, by: str) -> None:
     """End the RUNNING runs of a job that is starting again, and their children, as KILLED.
 
     Args:

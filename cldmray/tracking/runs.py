@@ -17,7 +17,7 @@ from cldmray.tracking.connection import (
     resolve_uri,
     sqlite_path,
 )
-from cldmray.tracking.orphaned_runs import JOB_TAG, PARENT_TAG, end_left_open, job_key
+from cldmray.tracking.orphaned_runs import JOB_TAG, PARENT_TAG, end_orphaned_runs, job_key
 from cldmray.tracking.run import Run
 from cldmray.tracking.versions import git_commit, package_versions
 
@@ -187,7 +187,7 @@ class Tracker:
             facts |= {"git_commit": commit, "mlflow.source.git.commit": commit}
         with self._opened(name, facts) as run:
             with explained(self.uri):
-                end_left_open(self.client, self._experiment(), key, run.run_id)
+                end_orphaned_runs(self.client, self._experiment(), key, run.run_id)
             run.log_params(params)
             yield run
 

@@ -8,16 +8,16 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from cldmray.anonymizers.base import Anonymizer, Batch, GroupAnonymizer
-from cldmray.anonymizers.baselines import Blur, ConditionMap, Copy, Pixelate
+from cldmray.anonymizers.baselines import Blur, ConditionMap, NoOp, Pixelate
 from cldmray.anonymizers.k_same import KSame
-from cldmray.anonymizers.precomputed import Pictures
-from cldmray.arrays import Pictures as Images
+from cldmray.anonymizers.precomputed import Precomputed
+from cldmray.arrays import Images
 from cldmray.conditions.canny import Canny
 from cldmray.conditions.soft_edge import SoftEdge
 from cldmray.errors import BadInputError
 
-CONF = Path(__file__).parents[2] / "conf" / "anonymizer"
-BASELINES = ["copy", "blur", "pixelate", "k_same", "pictures"]
+CONF = Path(__file__).parents[2] / "conf" / "anonymizers"
+BASELINES = ["no_op", "blur", "pixelate", "k_same", "images"]
 
 
 def batch(images: Images) -> Batch:
@@ -31,26 +31,28 @@ def noise() -> Images:
     return np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("anonymizer", [Copy(), Blur(), Pixelate()], ids=lambda one: str(one.name))
+@pytest.mark.parametrize("anonymizer", [NoOp(), Blur(), Pixelate()], ids=lambda one: str(one.name))
 class TestEveryBaseline:
     def test_keeps_shape_and_leaves_the_input_alone(
         self, anonymizer: Anonymizer, noise: Images
     ) -> None:
         before = noise.copy()
-        redrawn = anonymizer.open()(batch(noise))
-        assert redrawn.shape == noise.shape
-        assert redrawn.dtype == np.uint8
-        assert not np.shares_memory(redrawn, noise)
+        anonymized = anonymizer.open()(batch(noise))
+        assert anonymized.shape == noise.shape
+        assert anonymized.dtype == np.uint8
+        assert not np.shares_memory(anonymized, noise)
         np.testing.assert_array_equal(noise, before)
         assert anonymizer.open()(batch(noise[:0])).shape == (0, 32, 48, 3)
 
-    def test_a_picture_does_not_depend_on_its_neighbours(
+    def test_a_image_does_not_depend_on_its_neighbours(
         self, anonymizer: Anonymizer, noise: Images
     ) -> None:
-        redraw = anonymizer.open()
-        np.testing.assert_array_equal(redraw(batch(noise)), redraw(batch(noise[::-1].copy()))[::-1])
+        anonymize = anonymizer.open()
+        np.testing.assert_array_equal(
+            anonymize(batch(noise)), anonymize(batch(noise[::-1].copy()))[::-1]
+        )
 
-    def test_a_flat_picture_stays(self, anonymizer: Anonymizer, noise: Images) -> None:
+    def test_a_flat_image_stays(self, anonymizer: Anonymizer, noise: Images) -> None:
         flat = np.full((1, 20, 20, 3), (10, 130, 250), np.uint8)
         np.testing.assert_array_equal(anonymizer.open()(batch(flat)), flat)
 
@@ -61,7 +63,7 @@ class TestEveryBaseline:
 
 
 def test_copy_is_the_original(noise: Images) -> None:
-    np.testing.assert_array_equal(Copy().open()(batch(noise)), noise)
+    np.testing.assert_array_equal(NoOp().open()(batch(noise)), noise)
 
 
 def test_blur_spreads_a_point_as_a_gaussian() -> None:
@@ -104,7 +106,7 @@ def test_pixelate_has_as_many_colours_as_blocks(noise: Images, blocks: int) -> N
 
 
 def test_pixelate_rejects_more_blocks_than_pixels(noise: Images) -> None:
-    with pytest.raises(BadInputError, match="33 blocks asked of pictures of 48x32"):
+    with pytest.raises(BadInputError, match="33 blocks asked of images of 48x32"):
         Pixelate(blocks=33).open()(batch(noise))
 
 
@@ -127,15 +129,15 @@ def test_a_condition_map_is_what_the_model_would_be_given(noise: Images) -> None
         (lambda: Pixelate(blocks=0), "blocks"),
         (lambda: KSame(k=1), "k"),
         (lambda: KSame(thumbnail=17), "thumbnail"),
-        (lambda: Copy(label="a b"), "label"),
+        (lambda: NoOp(label="a b"), "label"),
         (lambda: Blur(label="../up"), "label"),
         (lambda: Pixelate(label=""), "label"),
         (lambda: KSame(label="x" * 81), "label"),
-        (lambda: Pictures("", "faces"), "root"),
-        (lambda: Pictures("there", ""), "source"),
-        (lambda: Pictures("there", "faces", label="/"), "label"),
-        (lambda: Pictures("there", "faces", crop=[1, 2, 3]), "crop"),
-        (lambda: Pictures("there", "faces", size=0), "size"),
+        (lambda: Precomputed("", "faces"), "root"),
+        (lambda: Precomputed("there", ""), "source"),
+        (lambda: Precomputed("there", "faces", label="/"), "label"),
+        (lambda: Precomputed("there", "faces", crop=[1, 2, 3]), "crop"),
+        (lambda: Precomputed("there", "faces", size=0), "size"),
     ],
 )
 def test_a_wrong_setting_is_named(build: Callable[[], object], key: str) -> None:
@@ -146,13 +148,13 @@ def test_a_wrong_setting_is_named(build: Callable[[], object], key: str) -> None
 def test_a_label_tells_two_settings_apart() -> None:
     assert Blur().name == "blur"
     assert Blur(sigma=8, label="blur-8").name == "blur-8"
-    assert [one.name for one in (Copy(), Pixelate(), KSame())] == ["copy", "pixelate", "k_same"]
+    assert [one.name for one in (NoOp(), Pixelate(), KSame())] == ["no_op", "pixelate", "k_same"]
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_yaml_holds_every_field_with_its_default(name: str) -> None:
     path = CONF / f"{name}.yaml"
-    assert path.read_text().startswith(f"# @package anonymizer.{name}\n# ")
+    assert path.read_text().startswith(f"# @package anonymizers.{name}\n# ")
     whole = OmegaConf.create({"faces": {"name": "some_faces", "size": 64}})
     config = OmegaConf.merge(whole, {"one": OmegaConf.load(path)}).one
     keys = [str(key) for key in config]

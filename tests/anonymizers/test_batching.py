@@ -10,18 +10,18 @@ import torch
 
 from cldmray.anonymizers import memory
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.batching import DEFAULT_BATCH, InBatches
-from cldmray.arrays import Pictures
+from cldmray.anonymizers.batching import DEFAULT_BATCH, BatchedRunner
+from cldmray.arrays import Images
 from cldmray.errors import BadInputError, ConfigError
 
 
 def batch(count: int) -> Batch:
-    """Pictures of one pixel, which is their number."""
+    """Images of one pixel, which is their number."""
     images = np.arange(3 * count, dtype=np.uint8).reshape(count, 1, 1, 3)
     return Batch([str(i) for i in range(count)], images, np.arange(count), {"map": images + 1})
 
 
-def drawn(some: Batch) -> Pictures:
+def drawn(some: Batch) -> Images:
     assert [str(seed) for seed in some.seeds] == some.sample_ids
     return np.asarray(255 - some.images // 2 - some.conditions["map"] // 4)
 
@@ -34,7 +34,7 @@ class Limited:
     sizes: list[int] = field(default_factory=list)
     error: type[Exception] = torch.OutOfMemoryError
 
-    def __call__(self, some: Batch) -> Pictures:
+    def __call__(self, some: Batch) -> Images:
         self.sizes.append(len(some))
         if len(some) > self.most:
             raise self.error("CUDA out of memory. Tried to allocate 20.00 GiB")
@@ -43,7 +43,7 @@ class Limited:
 
 @dataclass
 class OnDevice:
-    """Leaves its pictures on a device that holds two batches at once."""
+    """Leaves its images on a device that holds two batches at once."""
 
     most: int
     one_size: bool = False
@@ -51,7 +51,7 @@ class OnDevice:
     log: list[str] = field(default_factory=list)
     waiting: int = 0
 
-    def __call__(self, some: Batch) -> Pictures:
+    def __call__(self, some: Batch) -> Images:
         return self.start(some)()
 
     def largest_batch(self, example: Batch, share: float) -> int | None:
@@ -61,14 +61,14 @@ class OnDevice:
         self.log.append(f"asked {share}")
         return self.tells
 
-    def start(self, some: Batch) -> Callable[[], Pictures]:
+    def start(self, some: Batch) -> Callable[[], Images]:
         self.log.append(f"start {len(some)}")
         if len(some) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         self.waiting += 1
         assert self.waiting <= 2
 
-        def finish() -> Pictures:
+        def finish() -> Images:
             self.waiting -= 1
             self.log.append(f"finish {len(some)}")
             return drawn(some)
@@ -78,89 +78,96 @@ class OnDevice:
 
 class TestSizes:
     def test_a_given_size(self) -> None:
-        redraw = Limited(99)
-        np.testing.assert_array_equal(InBatches(redraw, 4)(batch(10)), drawn(batch(10)))
-        assert redraw.sizes == [4, 4, 2]
+        anonymize = Limited(99)
+        np.testing.assert_array_equal(BatchedRunner(anonymize, 4)(batch(10)), drawn(batch(10)))
+        assert anonymize.sizes == [4, 4, 2]
 
     def test_without_one_batches_are_even(self) -> None:
-        redraw = Limited(99)
-        np.testing.assert_array_equal(InBatches(redraw, None)(batch(70)), drawn(batch(70)))
+        anonymize = Limited(99)
+        np.testing.assert_array_equal(BatchedRunner(anonymize, None)(batch(70)), drawn(batch(70)))
         assert DEFAULT_BATCH == 64
-        assert redraw.sizes == [35, 35]
+        assert anonymize.sizes == [35, 35]
 
-    def test_no_pictures(self) -> None:
-        redraw = Limited(99)
-        assert InBatches(redraw, None)(batch(0)).shape == (0, 1, 1, 3)
-        assert redraw.sizes == [0]
+    def test_no_images(self) -> None:
+        anonymize = Limited(99)
+        assert BatchedRunner(anonymize, None)(batch(0)).shape == (0, 1, 1, 3)
+        assert anonymize.sizes == [0]
 
     def test_the_device_tells_once(self) -> None:
-        redraw = OnDevice(99, tells=4)
-        batches = InBatches(redraw, None, 0.5)
+        anonymize = OnDevice(99, tells=4)
+        batches = BatchedRunner(anonymize, None, 0.5)
         for count in (10, 3):
             np.testing.assert_array_equal(batches(batch(count)), drawn(batch(count)))
-        assert [line for line in redraw.log if "finish" not in line] == [
+        assert [line for line in anonymize.log if "finish" not in line] == [
             "asked 0.5",
             *["start 4", "start 4", "start 2", "start 3"],
         ]
 
     def test_a_batch_is_started_before_the_last_one_is_fetched(self) -> None:
-        redraw = OnDevice(99)
-        np.testing.assert_array_equal(InBatches(redraw, 4)(batch(10)), drawn(batch(10)))
-        assert redraw.log == ["start 4", "start 4", "finish 4", "start 2", "finish 4", "finish 2"]
+        anonymize = OnDevice(99)
+        np.testing.assert_array_equal(BatchedRunner(anonymize, 4)(batch(10)), drawn(batch(10)))
+        assert anonymize.log == [
+            "start 4",
+            "start 4",
+            "finish 4",
+            "start 2",
+            "finish 4",
+            "finish 2",
+        ]
 
     def test_one_size_by_filling_up(self) -> None:
-        redraw = OnDevice(99, one_size=True)
-        batches = InBatches(redraw, 4)
+        anonymize = OnDevice(99, one_size=True)
+        batches = BatchedRunner(anonymize, 4)
         for count in (10, 1):
             np.testing.assert_array_equal(batches(batch(count)), drawn(batch(count)))
-        assert {line for line in redraw.log if "start" in line} == {"start 4"}
+        assert {line for line in anonymize.log if "start" in line} == {"start 4"}
 
     def test_one_size_that_suits_the_first_block(self) -> None:
-        redraw = OnDevice(99, one_size=True, tells=16)
-        batches = InBatches(redraw, None)
+        anonymize = OnDevice(99, one_size=True, tells=16)
+        batches = BatchedRunner(anonymize, None)
         for count in (27, 5, 30):
             np.testing.assert_array_equal(batches(batch(count)), drawn(batch(count)))
-        starts = [line for line in redraw.log if "start" in line]
+        starts = [line for line in anonymize.log if "start" in line]
         assert starts == ["start 14"] * 6
 
 
 class TestOutOfMemory:
     @pytest.mark.parametrize("size", [16, None])
     def test_halved_and_nothing_lost(self, size: int | None) -> None:
-        redraw = Limited(5)
-        batches = InBatches(redraw, size)
+        anonymize = Limited(5)
+        batches = BatchedRunner(anonymize, size)
         np.testing.assert_array_equal(batches(batch(21)), drawn(batch(21)))
-        assert redraw.sizes[:3] == ([16, 8, 4] if size else [21, 7, 3])
-        before = len(redraw.sizes)
+        assert anonymize.sizes[:3] == ([16, 8, 4] if size else [21, 7, 3])
+        before = len(anonymize.sizes)
         np.testing.assert_array_equal(batches(batch(12)), drawn(batch(12)))
-        assert max(redraw.sizes[before:]) <= 5
+        assert max(anonymize.sizes[before:]) <= 5
 
     def test_in_the_middle_on_a_device(self) -> None:
-        redraw = OnDevice(8)
-        batches = InBatches(redraw, 8)
+        anonymize = OnDevice(8)
+        batches = BatchedRunner(anonymize, 8)
         batches(batch(8))
-        redraw.most = 3
+        anonymize.most = 3
         np.testing.assert_array_equal(batches(batch(21)), drawn(batch(21)))
         assert batches.size == 2
 
     def test_one_size_stays_one(self) -> None:
-        redraw = OnDevice(5, one_size=True)
-        batches = InBatches(redraw, 8)
+        anonymize = OnDevice(5, one_size=True)
+        batches = BatchedRunner(anonymize, 8)
         np.testing.assert_array_equal(batches(batch(1)), drawn(batch(1)))
-        assert redraw.log == ["start 8", "start 4", "finish 4"]
+        assert anonymize.log == ["start 8", "start 4", "finish 4"]
 
-    @pytest.mark.parametrize("redraw", [Limited(0), OnDevice(0), OnDevice(0, one_size=True)])
+    @pytest.mark.parametrize("anonymize", [Limited(0), OnDevice(0), OnDevice(0, one_size=True)])
     @pytest.mark.parametrize("size", [4, None])
-    def test_not_even_one(self, redraw: Any, size: int | None) -> None:
-        with pytest.raises(ConfigError, match=r"^engine.batch_size: not even one picture of 1x1"):
-            InBatches(redraw, size)(batch(3))
+    def test_not_even_one(self, anonymize: Any, size: int | None) -> None:
+        with pytest.raises(ConfigError, match=r"^engine.batch_size: not even one image of 1x1"):
+            BatchedRunner(anonymize, size)(batch(3))
 
     def test_other_errors_are_not_caught(self) -> None:
         for kind in (RuntimeError, BadInputError):
-            redraw = Limited(2, error=kind)
+            anonymize = Limited(2, error=kind)
             with pytest.raises(kind, match="out of memory"):
-                InBatches(redraw, 4)(batch(4))
-            assert redraw.sizes == [4]
+                BatchedRunner(anonymize, 4)(batch(4))
+            assert anonymize.sizes == [4]
 
     def test_what_counts_as_it(self) -> None:
         assert memory.is_out_of_memory(torch.OutOfMemoryError("x"))

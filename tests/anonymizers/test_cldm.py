@@ -28,7 +28,7 @@ def repeatable() -> None:
 
 
 @pytest.fixture
-def pictures() -> torch.Tensor:
+def images() -> torch.Tensor:
     return torch.rand(6, 3, 32, 32) * 2 - 1
 
 
@@ -55,7 +55,7 @@ class TestDefaultArchitecture:
 
 class TestNormaliseLatents:
     def test_reconstructions_stay_and_latents_become_standard(
-        self, pictures: torch.Tensor, small: cldm.CldmArchitecture
+        self, images: torch.Tensor, small: cldm.CldmArchitecture
     ) -> None:
         autoencoder = cldm.build_autoencoder(small)
         with torch.no_grad():
@@ -63,9 +63,9 @@ class TestNormaliseLatents:
             autoencoder.quant_conv.bias.add_(3)
         before = copy.deepcopy(autoencoder)
         with torch.no_grad():
-            old = before.encode(pictures).latent_dist
+            old = before.encode(images).latent_dist
             cldm.normalise_latents(autoencoder, old.mean)
-            new = autoencoder.encode(pictures).latent_dist
+            new = autoencoder.encode(images).latent_dist
             torch.testing.assert_close(new.mean.mean((0, 2, 3)), torch.zeros(8), atol=1e-5, rtol=0)
             torch.testing.assert_close(new.mean.std((0, 2, 3)), torch.ones(8), atol=1e-5, rtol=0)
             torch.testing.assert_close(
@@ -74,15 +74,15 @@ class TestNormaliseLatents:
             )  # fmt: skip
 
     def test_sampled_latents_are_rescaled_alike(
-        self, pictures: torch.Tensor, small: cldm.CldmArchitecture
+        self, images: torch.Tensor, small: cldm.CldmArchitecture
     ) -> None:
         autoencoder = cldm.build_autoencoder(small)
         before = copy.deepcopy(autoencoder)
         noise = torch.randn(6, 8, 4, 4)
         with torch.no_grad():
-            old = before.encode(pictures).latent_dist
+            old = before.encode(images).latent_dist
             cldm.normalise_latents(autoencoder, old.mean)
-            new = autoencoder.encode(pictures).latent_dist
+            new = autoencoder.encode(images).latent_dist
             torch.testing.assert_close(new.std, old.std / old.mean.std((0, 2, 3))[:, None, None])
             torch.testing.assert_close(
                 autoencoder.decode(new.mean + new.std * noise).sample,
@@ -135,7 +135,10 @@ def folder(
         root,
         {"lfw": ["Ann", "Bob", "Ann"], "synthetic": ["invented"]},
         made,
-        {"training": {"steps": 3, "storage": "/home/me"}, "conditions": {"canny": {"low": 80}}},
+        {
+            "training": {"num_inference_steps": 3, "storage": "/home/me"},
+            "conditions": {"canny": {"low": 80}},
+        },
         size=32,
     )
     return root
@@ -162,7 +165,7 @@ class TestSavedFolder:
 
     def test_the_anonymizer_draws_with_it(self, folder: Path) -> None:
         controls = {"canny": Control(Canny(), "controlnet-canny")}
-        anonymizer = Diffusion(str(folder), controls, steps=2, device="cpu")
+        anonymizer = Diffusion(str(folder), controls, num_inference_steps=2, device="cpu")
         images = np.full((2, 32, 32, 3), 90, np.uint8)
         batch = Batch(["a", "b"], images, np.array([1, 2]), {"canny": Canny()(images)})
         assert anonymizer.open()(batch).shape == images.shape
@@ -178,10 +181,10 @@ class TestSavedFolder:
         _, head, body = text.split("---\n", 2)
         assert yaml.safe_load(head)["library_name"] == "diffusers"
         assert "# tiny" in body
-        assert "32x32 face pictures" in body
-        assert "3 photos of 2 people of `lfw`,\n  1 photos of 1 people of `synthetic`" in body
+        assert "32x32 face images" in body
+        assert "3 images of 2 people of `lfw`,\n  1 images of 1 people of `synthetic`" in body
         numbers = sum(p.numel() for p in cldm.build_unet(small).parameters())
         assert f"- `unet`: {numbers:,} parameters" in body
         settings = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
-        assert settings["training"] == {"steps": 3}
+        assert settings["training"] == {"num_inference_steps": 3}
         assert "Ann" not in text

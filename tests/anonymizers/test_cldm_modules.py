@@ -16,7 +16,7 @@ def repeatable() -> None:
 
 
 @pytest.fixture
-def pictures() -> torch.Tensor:
+def images() -> torch.Tensor:
     return torch.rand(6, 3, 32, 32) * 2 - 1
 
 
@@ -50,7 +50,7 @@ class TestControlNets:
             gradients = [float(p.grad.abs().max()) for p in embedding.parameters()]
             assert min(gradients) > 0
 
-    def test_a_picture_sees_its_own_conditions_only(
+    def test_a_image_sees_its_own_conditions_only(
         self, model: cldm_modules.ConditionedDenoiser, inputs: dict[str, Any]
     ) -> None:
         changed = inputs["maps"].clone()
@@ -120,11 +120,11 @@ class TestChooseConditions:
 
 
 class TestAutoencoderLoss:
-    def test_equal_pictures(self, pictures: torch.Tensor) -> None:
-        assert float(cldm_modules.autoencoder_loss(pictures, pictures)) == 0
+    def test_equal_images(self, images: torch.Tensor) -> None:
+        assert float(cldm_modules.autoencoder_loss(images, images)) == 0
 
-    def test_a_constant_difference_by_hand(self, pictures: torch.Tensor) -> None:
-        loss = cldm_modules.autoencoder_loss(pictures + 0.25, pictures)
+    def test_a_constant_difference_by_hand(self, images: torch.Tensor) -> None:
+        loss = cldm_modules.autoencoder_loss(images + 0.25, images)
         assert float(loss) == pytest.approx(0.25 * (1 + 0.5 + 0.5), abs=1e-5)
 
     def test_one_pixel_by_hand(self) -> None:
@@ -138,13 +138,13 @@ class TestAutoencoderLoss:
         )
 
 
-def test_the_divergence_by_hand(pictures: torch.Tensor, small: cldm.CldmArchitecture) -> None:
+def test_the_divergence_by_hand(images: torch.Tensor, small: cldm.CldmArchitecture) -> None:
     autoencoder = cldm.build_autoencoder(small)
     with torch.no_grad():
         autoencoder.quant_conv.weight.zero_()
         autoencoder.quant_conv.bias[:8] = 2.0
         autoencoder.quant_conv.bias[8:] = float(np.log(3.0))
         noise = torch.randn(6, 8, 4, 4)
-        output, divergence = cldm_modules.Reconstruction(autoencoder)(pictures, noise)
-    assert output.shape == pictures.shape
+        output, divergence = cldm_modules.RoundTrip(autoencoder)(images, noise)
+    assert output.shape == images.shape
     assert float(divergence) == pytest.approx(0.5 * (4 + 3 - 1 - np.log(3)), rel=1e-5)

@@ -16,55 +16,55 @@ ARCH = cldm.CldmArchitecture(
 
 
 @pytest.fixture(scope="module")
-def pictures() -> torch.Tensor:
-    """Smooth random pictures in -1..1."""
+def images() -> torch.Tensor:
+    """Smooth random images in -1..1."""
     coarse = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     fine = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bicubic")
     return (0.4 * fine).clamp(-1, 1)
 
 
-def patches(pictures: torch.Tensor) -> np.ndarray:
+def patches(images: torch.Tensor) -> np.ndarray:
     """8x8 patches, one a row, in the order that rounds of space-to-depth give."""
     rows = []
-    for picture in pictures.numpy():
-        for top in range(0, picture.shape[1], 8):
-            for left in range(0, picture.shape[2], 8):
+    for image in images.numpy():
+        for top in range(0, image.shape[1], 8):
+            for left in range(0, image.shape[2], 8):
                 row = []
                 for place in range(64):
                     bits = [(place >> shift) & 1 for shift in range(5, -1, -1)]
                     y = 4 * bits[0] + 2 * bits[2] + bits[4]
                     x = 4 * bits[1] + 2 * bits[3] + bits[5]
-                    row.extend(picture[:, top + y, left + x])
+                    row.extend(image[:, top + y, left + x])
                 rows.append(row)
     return np.array(rows)
 
 
-def test_components_are_those_of_scikit_learn(pictures: torch.Tensor) -> None:
-    mean, components = patch_components(pictures, 12)
-    rows = patches(pictures)
+def test_components_are_those_of_scikit_learn(images: torch.Tensor) -> None:
+    mean, components = patch_components(images, 12)
+    rows = patches(images)
     expected = PCA(12, whiten=True).fit(rows)
     np.testing.assert_allclose(mean, rows.mean(0), atol=1e-5)
     scores = (rows - mean.numpy()) @ components.numpy().T
     np.testing.assert_allclose(np.abs(scores), np.abs(expected.transform(rows)), atol=2e-2)
 
 
-def test_the_encoder_starts_as_the_components(pictures: torch.Tensor) -> None:
+def test_the_encoder_starts_as_the_components(images: torch.Tensor) -> None:
     torch.manual_seed(1)
     autoencoder = cldm.build_autoencoder(ARCH)
-    start_as_components(autoencoder, pictures)
-    mean, components = patch_components(pictures, 12)
+    start_as_components(autoencoder, images)
+    mean, components = patch_components(images, 12)
     with torch.no_grad():
-        latents = autoencoder.encode(pictures).latent_dist.mean
-    scores = (patches(pictures) - mean.numpy()) @ components.numpy().T
+        latents = autoencoder.encode(images).latent_dist.mean
+    scores = (patches(images) - mean.numpy()) @ components.numpy().T
     found = latents.permute(0, 2, 3, 1).reshape(-1, 12).numpy()
     for latent in range(12):
         assert np.corrcoef(found[:, latent], scores[:, latent])[0, 1] > 0.9
 
 
-def test_every_weight_but_the_silent_branches_can_learn(pictures: torch.Tensor) -> None:
+def test_every_weight_but_the_silent_branches_can_learn(images: torch.Tensor) -> None:
     autoencoder = cldm.build_autoencoder(ARCH)
-    start_as_components(autoencoder, pictures)
-    posterior = autoencoder.encode(pictures[:4]).latent_dist
+    start_as_components(autoencoder, images)
+    posterior = autoencoder.encode(images[:4]).latent_dist
     output = autoencoder.decode(posterior.mean).sample
     (output.square().mean() + posterior.logvar.mean()).backward()
     still = [

@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import inference
 from cldmray.anonymizers.diffusion.settings import Control, Diffusion
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions import Canny, SoftEdge
 from cldmray.errors import BadInputError
 from cldmray.faces.regions import ellipse
@@ -26,7 +26,7 @@ from cldmray.models import cldm
 
 CONF = Path(__file__).parents[2] / "conf"
 CANNY = Control(Canny(), "controlnet-canny")
-SOFT = Control(SoftEdge(), "controlnet-soft", scale=0.5)
+SOFT = Control(SoftEdge(), "controlnet-soft", controlnet_conditioning_scale=0.5)
 
 
 def batch(settings: Diffusion, count: int = 3, side: int = 32, first_seed: int = 5) -> Batch:
@@ -44,12 +44,14 @@ def take(whole: Batch, rows: list[int]) -> Batch:
     return Batch(ids, whole.images[rows], whole.seeds[rows], maps)
 
 
-def furthest(first: Pictures, second: Pictures) -> int:
+def furthest(first: Images, second: Images) -> int:
     return int(np.abs(first.astype(int) - second.astype(int)).max())
 
 
 def settings(folder: Path, controls: dict[str, Control], mode: Any = "text2img") -> Diffusion:
-    return Diffusion(str(folder), controls, mode=mode, steps=3, strength=0.7, device="cpu")
+    return Diffusion(
+        str(folder), controls, mode=mode, num_inference_steps=3, strength=0.7, device="cpu"
+    )
 
 
 @pytest.mark.parametrize("mode", ["text2img", "img2img", "inpaint"])
@@ -57,7 +59,7 @@ def settings(folder: Path, controls: dict[str, Control], mode: Any = "text2img")
     "controls", [{}, {"canny": CANNY}, {"canny": CANNY, "soft": SOFT}], ids=["none", "one", "two"]
 )
 class TestEveryMode:
-    def test_a_picture_depends_on_itself_and_its_seed_only(
+    def test_a_image_depends_on_itself_and_its_seed_only(
         self, folder: Path, controls: dict[str, Control], mode: str
     ) -> None:
         anonymizer = settings(folder, controls, mode)
@@ -72,7 +74,7 @@ class TestEveryMode:
         assert all(furthest(one, other) > 3 for one, other in zip(paint(again), drawn, strict=True))
         assert paint(take(whole, [])).shape == (0, 32, 32, 3)
 
-    def test_what_reaches_the_picture(
+    def test_what_reaches_the_image(
         self, folder: Path, controls: dict[str, Control], mode: str
     ) -> None:
         anonymizer = settings(folder, controls, mode)
@@ -122,7 +124,7 @@ def test_a_control_acts_between_start_and_end(folder: Path) -> None:
 
 def test_guidance_leads_away_from_the_negative_prompt(folder: Path) -> None:
     plain = settings(folder, {"canny": CANNY})
-    guided = replace(plain, guidance=6.0, negative_prompt="blurred")
+    guided = replace(plain, guidance_scale=6.0, negative_prompt="blurred")
     drawn = guided.open()(batch(guided))
     assert furthest(drawn, plain.open()(batch(plain))) > 0
     other = replace(guided, negative_prompt="something else")
@@ -132,9 +134,11 @@ def test_guidance_leads_away_from_the_negative_prompt(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "EulerAncestralDiscreteScheduler"])
 @pytest.mark.parametrize("mode", ["text2img", "inpaint"])
 def test_another_scheduler(folder: Path, name: str, mode: str) -> None:
-    anonymizer = replace(settings(folder, {"canny": CANNY}, mode), scheduler=name, steps=8)
+    anonymizer = replace(
+        settings(folder, {"canny": CANNY}, mode), scheduler=name, num_inference_steps=8
+    )
     paint = anonymizer.open()
-    assert isinstance(paint, inference.PipelineRedraw)
+    assert isinstance(paint, inference.PipelineRunner)
     assert type(paint.pipe.scheduler).__name__ == name
     whole = batch(anonymizer)
     drawn = paint(whole)
@@ -143,8 +147,8 @@ def test_another_scheduler(folder: Path, name: str, mode: str) -> None:
     assert furthest(plain.open()(whole), drawn) > 1
 
 
-def test_img2img_starts_from_the_picture(folder: Path) -> None:
-    weak = replace(settings(folder, {}, "img2img"), steps=20, strength=0.05)
+def test_img2img_starts_from_the_image(folder: Path) -> None:
+    weak = replace(settings(folder, {}, "img2img"), num_inference_steps=20, strength=0.05)
     strong = replace(weak, strength=1.0)
     whole = batch(weak, count=1)
     other = replace(whole, images=255 - whole.images)
@@ -204,13 +208,13 @@ def xl(tmp_path_factory: pytest.TempPathFactory, small: Any, build_parts: Any) -
     return root
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
 @pytest.mark.parametrize("mode", ["text2img", "img2img", "inpaint"])
 @pytest.mark.parametrize("controls", [{}, {"canny": CANNY}], ids=["none", "one"])
-def test_xl(xl: Path, controls: dict[str, Control], mode: str, guidance: float) -> None:
-    anonymizer = replace(settings(xl, controls, mode), guidance=guidance)
+def test_xl(xl: Path, controls: dict[str, Control], mode: str, guidance_scale: float) -> None:
+    anonymizer = replace(settings(xl, controls, mode), guidance_scale=guidance_scale)
     paint = anonymizer.open()
-    assert isinstance(paint, inference.PipelineRedraw)
+    assert isinstance(paint, inference.PipelineRunner)
     assert paint.pipe.text_encoder is None and paint.pipe.text_encoder_2 is None
     assert {"prompt_embeds", "pooled_prompt_embeds"} <= set(paint.prompts.embeds)
     whole = batch(anonymizer)
@@ -231,10 +235,10 @@ def test_half_precision_is_close(folder: Path, mode: str, dtype: Any) -> None:
     assert np.abs(difference).mean() < 4
 
 
-def test_an_overflow_is_no_picture(folder: Path) -> None:
+def test_an_overflow_is_no_image(folder: Path) -> None:
     anonymizer = settings(folder, {})
     paint = anonymizer.open()
-    assert isinstance(paint, inference.PipelineRedraw)
+    assert isinstance(paint, inference.PipelineRunner)
     paint.pipe.vae.post_quant_conv.bias.fill_(float("nan"))
     with pytest.raises(BadInputError, match="cldm-none: the model overflows in float32"):
         paint(batch(anonymizer))

@@ -26,11 +26,13 @@ from cldmray.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"
 CANNY = Control(Canny(), "controlnet-canny")
-SOFT = Control(SoftEdge(), "controlnet-soft", scale=0.5)
+SOFT = Control(SoftEdge(), "controlnet-soft", controlnet_conditioning_scale=0.5)
 
 
 def settings(folder: Path, controls: dict[str, Control], mode: Any = "text2img") -> Diffusion:
-    return Diffusion(str(folder), controls, mode=mode, steps=3, strength=0.7, device="cpu")
+    return Diffusion(
+        str(folder), controls, mode=mode, num_inference_steps=3, strength=0.7, device="cpu"
+    )
 
 
 class TestName:
@@ -42,7 +44,9 @@ class TestName:
             "cldm-canny-1.0+depth-0.7"
         )
         assert Diffusion(mode="img2img", strength=0.5).name == "cldm-none-img2img-0.5"
-        whole = Diffusion(controls={"canny": replace(CANNY, scale=1)}, mode="inpaint", family="sd")
+        whole = Diffusion(
+            controls={"canny": replace(CANNY, scale=1)}, mode="inpaint", name_prefix="sd"
+        )
         assert whole.name == "sd-canny-1.0-inpaint-0.8"
 
     def test_label(self) -> None:
@@ -58,9 +62,9 @@ class TestName:
         ("model", ""),
         ("controls", {"a/b": CANNY}),
         ("mode", "upscale"),
-        ("guidance", -0.1),
-        ("guidance", float("nan")),
-        ("steps", 0),
+        ("guidance_scale", -0.1),
+        ("guidance_scale", float("nan")),
+        ("num_inference_steps", 0),
         ("scheduler", "a b"),
         ("strength", 0.0),
         ("strength", 1.1),
@@ -71,7 +75,7 @@ class TestName:
         ("family", ""),
         ("label", "../up"),
         ("vae", ""),
-        ("prompt", "a {style} photo"),
+        ("prompt", "a {style} image"),
         ("negative_prompt", "no {style}"),
         ("choices", {"style": []}),
     ],
@@ -130,7 +134,7 @@ class TestConf:
             "defaults:\n  - anonymizer: [cldm_none, cldm_canny, diffusion]\n  - _self_\n"
         )
         with initialize_config_dir(str(tmp_path / "conf"), version_base=None):
-            composed = compose("test", [*overrides, "anonymizer.diffusion.model=owner/name"])
+            composed = compose("test", [*overrides, "anonymizers.diffusion.model=owner/name"])
         return {key: instantiate(value) for key, value in composed.anonymizer.items()}
 
     def test_defaults(self, tmp_path: Path) -> None:
@@ -147,19 +151,19 @@ class TestConf:
     def test_overrides(self, tmp_path: Path) -> None:
         made = self.compose(
             tmp_path,
-            "anonymizer.cldm_canny.controls.canny.scale=0.5",
-            "condition@anonymizer.cldm_canny.controls.canny.condition=soft_edge",
-            "~anonymizer.diffusion.controls.canny",
+            "anonymizers.cldm_canny.controls.canny.controlnet_conditioning_scale=0.5",
+            "condition@anonymizers.cldm_canny.controls.canny.condition=soft_edge",
+            "~anonymizers.diffusion.controls.canny",
         )
         control = made["cldm_canny"].controls["canny"]
         assert control == replace(CANNY, condition=SoftEdge(), scale=0.5)
         assert made["diffusion"].controls == {}
 
     def test_a_second_control(self, tmp_path: Path) -> None:
-        new = "+anonymizer.diffusion.controls.edge"
+        new = "+anonymizers.diffusion.controls.edge"
         made = self.compose(
             tmp_path,
-            "+condition@anonymizer.diffusion.controls.edge.condition=soft_edge",
+            "+condition@anonymizers.diffusion.controls.edge.condition=soft_edge",
             f"{new}._target_=cldmray.anonymizers.diffusion.settings.Control",
             f"{new}.model=owner/edge",
         )
@@ -168,8 +172,8 @@ class TestConf:
 
     @pytest.mark.parametrize("name", ["cldm_none", "cldm_canny", "diffusion", "sd15"])
     def test_every_field_is_listed(self, name: str) -> None:
-        path = CONF / "anonymizer" / f"{name}.yaml"
-        assert path.read_text().startswith(f"# @package anonymizer.{name}\n# ")
+        path = CONF / "anonymizers" / f"{name}.yaml"
+        assert path.read_text().startswith(f"# @package anonymizers.{name}\n# ")
         config = OmegaConf.load(path)
         keys = set(config) - {"_target_", "defaults"}
         assert keys == {field.name for field in fields(Diffusion)}
@@ -178,14 +182,14 @@ class TestConf:
             assert listed == {field.name for field in fields(Control)}
 
 
-PUBLIC = sorted(path.stem for path in (CONF / "anonymizer").glob("sd*.yaml"))
+PUBLIC = sorted(path.stem for path in (CONF / "anonymizers").glob("sd*.yaml"))
 
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, Diffusion]:
     """The public models by the names of their YAMLs."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("audit", [f"anonymizer=[{','.join(PUBLIC)}]"])
+        composed = compose("audit", [f"anonymizers=[{','.join(PUBLIC)}]"])
     settings = plain(composed)["anonymizer"]
     return {key: build(value, Anonymizer, key) for key, value in settings.items()}
 
@@ -210,10 +214,12 @@ class TestPublicModels:
 
     def test_instance_augmentation(self, made: dict[str, Diffusion]) -> None:
         one = made["sd15_depth_hed"]
-        assert (one.mode, one.steps, one.guidance) == ("inpaint", 40, 7.5)
+        assert (one.mode, one.num_inference_steps, one.guidance_scale) == ("inpaint", 40, 7.5)
         assert one.scheduler == "UniPCMultistepScheduler"
         assert one.model.endswith("inpainting")
-        assert {name: control.scale for name, control in one.controls.items()} == {
+        assert {
+            name: control.controlnet_conditioning_scale for name, control in one.controls.items()
+        } == {
             "depth": 0.7,
             "hed": 0.1,
         }
@@ -223,8 +229,10 @@ class TestPublicModels:
     def test_few_steps(self, made: dict[str, Diffusion]) -> None:
         assert made["sd15_lcm"].lora == Lora("latent-consistency/lcm-lora-sdv1-5")
         assert made["sd15_lcm"].scheduler == "LCMScheduler"
-        assert all(made[key].steps == 4 for key in ("sd15_lcm", "sd_turbo", "sdxl_turbo"))
-        assert all(made[key].guidance == 0 for key in ("sd_turbo", "sdxl_turbo"))
+        assert all(
+            made[key].num_inference_steps == 4 for key in ("sd15_lcm", "sd_turbo", "sdxl_turbo")
+        )
+        assert all(made[key].guidance_scale == 0 for key in ("sd_turbo", "sdxl_turbo"))
 
     def test_all_suit_a_gpu_and_vary_their_prompts(self, made: dict[str, Diffusion]) -> None:
         for one in made.values():
@@ -233,9 +241,9 @@ class TestPublicModels:
 
     @pytest.mark.parametrize("name", PUBLIC)
     def test_the_head_tells_what_one_must_know(self, name: str) -> None:
-        text = (CONF / "anonymizer" / f"{name}.yaml").read_text()
+        text = (CONF / "anonymizers" / f"{name}.yaml").read_text()
         head = text[: text.index("\ndefaults:" if "\ndefaults:" in text else "\n_target_")]
-        assert head.startswith(f"# @package anonymizer.{name}\n# ")
+        assert head.startswith(f"# @package anonymizers.{name}\n# ")
         assert all(line.startswith("#") for line in head.splitlines())
         for told in ("#   launch:   python jobs/full_audit.py", f"{name}]", "#   memory:   "):
             assert told in head
@@ -244,5 +252,5 @@ class TestPublicModels:
 
 def test_the_embedded_scheduler_is_kept(folder: Path) -> None:
     paint = settings(folder, {}).open()
-    assert isinstance(paint, inference.PipelineRedraw)
+    assert isinstance(paint, inference.PipelineRunner)
     assert isinstance(paint.pipe.scheduler, DDIMScheduler)

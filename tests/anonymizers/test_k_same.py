@@ -13,31 +13,33 @@ from cldmray.hashing import sample_id
 def samples(
     counts: list[int], seed: int = 0
 ) -> tuple[list[str], list[str], npt.NDArray[np.float32]]:
-    """Ids, people and whole-number features of people with the given numbers of photos."""
-    people = [f"person {person}" for person, count in enumerate(counts) for _ in range(count)]
-    ids = [sample_id("test", str(position)) for position in range(len(people))]
-    features = np.random.default_rng(seed).integers(0, 256, (len(people), 9))
-    return ids, people, features.astype(np.float32)
+    """Ids, people and whole-number features of people with the given numbers of images."""
+    identities = [
+        f"person {identity}" for identity, count in enumerate(counts) for _ in range(count)
+    ]
+    ids = [sample_id("test", str(position)) for position in range(len(identities))]
+    features = np.random.default_rng(seed).integers(0, 256, (len(identities), 9))
+    return ids, identities, features.astype(np.float32)
 
 
-def assert_promise(groups: npt.NDArray[np.int64], people: list[str], k: int) -> None:
+def assert_promise(groups: npt.NDArray[np.int64], identities: list[str], k: int) -> None:
     sizes = Counter(groups.tolist())
-    assert sorted(sizes) == list(range(len(people) // k))
+    assert sorted(sizes) == list(range(len(identities) // k))
     assert min(sizes.values()) >= k
-    members = Counter(zip(groups.tolist(), people, strict=True))
-    assert max(members.values()) == 1
+    anonymizers = Counter(zip(groups.tolist(), identities, strict=True))
+    assert max(anonymizers.values()) == 1
 
 
 def random_counts(random: np.random.Generator, k: int, shape: int) -> list[int]:
     """Photo counts that are just or comfortably feasible, even or skewed."""
-    n_people = k + int(random.integers(0, 12))
+    n_identities = k + int(random.integers(0, 12))
     if shape == 0:
-        counts = random.integers(1, 6, n_people)
+        counts = random.integers(1, 6, n_identities)
     elif shape == 1:
-        counts = np.minimum(1 + (10 * random.pareto(1.0, n_people)).astype(int), 40)
+        counts = np.minimum(1 + (10 * random.pareto(1.0, n_identities)).astype(int), 40)
     else:
         many = np.full(int(random.integers(1, k + 1)), random.integers(2, 8))
-        counts = np.concatenate([many, random.integers(1, 3, n_people)])
+        counts = np.concatenate([many, random.integers(1, 3, n_identities)])
     return [int(count) for count in counts]
 
 
@@ -49,13 +51,13 @@ def test_every_feasible_input_keeps_the_promise() -> None:
         counts = random_counts(random, k, trial % 3)
         while trial % 2 and max(counts) > sum(counts) // k:
             counts = [min(count, sum(counts) // k) for count in counts]
-        ids, people, features = samples(counts, seed=trial)
+        ids, identities, features = samples(counts, seed=trial)
         if max(counts) > sum(counts) // k:
             with pytest.raises(BadInputError):
-                KSame(k=k).plan(ids, people, features)
+                KSame(k=k).plan(ids, identities, features)
             continue
         feasible += 1
-        assert_promise(KSame(k=k).plan(ids, people, features), people, k)
+        assert_promise(KSame(k=k).plan(ids, identities, features), identities, k)
     assert feasible > 300
 
 
@@ -75,26 +77,26 @@ def test_every_feasible_input_keeps_the_promise() -> None:
 )
 def test_tight_inputs_keep_the_promise(counts: list[int], k: int) -> None:
     for seed in range(10):
-        ids, people, features = samples(counts, seed)
-        assert_promise(KSame(k=k).plan(ids, people, features), people, k)
+        ids, identities, features = samples(counts, seed)
+        assert_promise(KSame(k=k).plan(ids, identities, features), identities, k)
 
 
 def test_the_order_of_the_samples_changes_nothing() -> None:
-    ids, people, features = samples([4, 1, 2, 3, 3, 2, 1, 1, 2, 5, 2, 1])
+    ids, identities, features = samples([4, 1, 2, 3, 3, 2, 1, 1, 2, 5, 2, 1])
     features[5:15] = features[5]
-    expected = dict(zip(ids, KSame(k=4).plan(ids, people, features).tolist(), strict=True))
+    expected = dict(zip(ids, KSame(k=4).plan(ids, identities, features).tolist(), strict=True))
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(ids))
         mixed = [ids[i] for i in order]
-        groups = KSame(k=4).plan(mixed, [people[i] for i in order], features[order])
+        groups = KSame(k=4).plan(mixed, [identities[i] for i in order], features[order])
         assert dict(zip(mixed, groups.tolist(), strict=True)) == expected
 
 
 def test_alike_faces_share_a_group() -> None:
     ids = [f"{position}" for position in range(6)]
-    people = ["a", "b", "c", "d", "e", "f"]
+    identities = ["a", "b", "c", "d", "e", "f"]
     features = np.array([[0], [100], [1], [101], [2], [102]], np.float32)
-    assert KSame(k=3).plan(ids, people, features).tolist() == [0, 1, 0, 1, 0, 1]
+    assert KSame(k=3).plan(ids, identities, features).tolist() == [0, 1, 0, 1, 0, 1]
 
 
 def test_a_leftover_joins_the_nearest_group() -> None:
@@ -107,16 +109,16 @@ def test_a_leftover_avoids_the_group_of_its_person() -> None:
     assert KSame(k=2).plan(list("01234"), list("abcda"), features).tolist() == [0, 0, 1, 1, 1]
 
 
-def test_too_many_photos_of_one_person_are_named() -> None:
-    ids, people, features = samples([4, 1, 1, 1, 1, 1])
-    with pytest.raises(BadInputError, match=r"k_same: 'person 0' has 4 photos.*3 groups of k=3"):
-        KSame(k=3).plan(ids, people, features)
+def test_too_many_images_of_one_person_are_named() -> None:
+    ids, identities, features = samples([4, 1, 1, 1, 1, 1])
+    with pytest.raises(BadInputError, match=r"k_same: 'person 0' has 4 images.*3 groups of k=3"):
+        KSame(k=3).plan(ids, identities, features)
 
 
 def test_too_few_people_are_counted() -> None:
-    ids, people, features = samples([2, 2])
+    ids, identities, features = samples([2, 2])
     with pytest.raises(BadInputError, match="k=3 needs as many people, not 2"):
-        KSame(k=3).plan(ids, people, features)
+        KSame(k=3).plan(ids, identities, features)
     with pytest.raises(BadInputError, match="not 0"):
         KSame(k=3).plan([], [], features[:0])
 
@@ -162,12 +164,12 @@ def test_extreme_features_have_exact_distances() -> None:
     assert groups == [0, 1, 1, 0]
 
 
-def test_many_photos_are_planned_in_seconds() -> None:
+def test_many_images_are_planned_in_seconds() -> None:
     random = np.random.default_rng(0)
     counts = (1 + random.geometric(0.25, 1000)).tolist()
-    ids, people, _ = samples(counts)
+    ids, identities, _ = samples(counts)
     features = random.integers(0, 256, (len(ids), 256)).astype(np.float32)
     start = time.perf_counter()
-    groups = KSame(k=10).plan(ids, people, features)
+    groups = KSame(k=10).plan(ids, identities, features)
     assert time.perf_counter() - start < 20
-    assert_promise(groups, people, 10)
+    assert_promise(groups, identities, 10)

@@ -20,7 +20,7 @@ LAYER = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
 def settings(folder: Path, adapter: Lora | None) -> Diffusion:
-    return Diffusion(str(folder), steps=2, device="cpu", lora=adapter)
+    return Diffusion(str(folder), num_inference_steps=2, device="cpu", lora=adapter)
 
 
 @pytest.fixture
@@ -111,14 +111,14 @@ class TestMerge:
         for scale in (None, 0.5):
             one = None if scale is None else Lora(str(adapter), scale=scale)
             paint = settings(folder, one).open()
-            assert isinstance(paint, inference.PipelineRedraw)
+            assert isinstance(paint, inference.PipelineRunner)
             weights[scale] = paint.pipe.unet.get_submodule(LAYER).weight
             assert type(paint.pipe.unet.get_submodule(LAYER)) is torch.nn.Linear
         torch.manual_seed(0)
         down, up = torch.randn(2, 32), torch.randn(32, 2)
         torch.testing.assert_close(weights[0.5], weights[None] + 0.5 * up @ down)
 
-    def test_pictures_follow_it(self, folder: Path, adapter: Path) -> None:
+    def test_images_follow_it(self, folder: Path, adapter: Path) -> None:
         images = np.zeros((2, 32, 32, 3), np.uint8)
         batch = Batch(["a", "b"], images, np.arange(2))
         plain = settings(folder, None).open()(batch)

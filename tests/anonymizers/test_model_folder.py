@@ -30,7 +30,9 @@ def batch(settings: Diffusion, count: int = 3, side: int = 32, first_seed: int =
 
 
 def settings(folder: Path, controls: dict[str, Control], mode: Any = "text2img") -> Diffusion:
-    return Diffusion(str(folder), controls, mode=mode, steps=3, strength=0.7, device="cpu")
+    return Diffusion(
+        str(folder), controls, mode=mode, num_inference_steps=3, strength=0.7, device="cpu"
+    )
 
 
 class TestVersion:
@@ -39,7 +41,7 @@ class TestVersion:
         assert first.version() == second.version()
         assert len(first.version()) == 16
         assert first.version() != settings(folder, {}).version()
-        assert hashing.describe(first)["_version_"] == first.version()
+        assert hashing.canonicalize(first)["_version_"] == first.version()
 
     def test_only_what_is_used_counts(self, broken: Path) -> None:
         anonymizer = settings(broken, {"canny": CANNY})
@@ -64,10 +66,10 @@ class TestTrainedOn:
         assert Diffusion("owner/name").trained_on() == frozenset()
 
     def test_a_list(self, broken: Path) -> None:
-        people = [hashing.identity_hash(name) for name in ("Ann", "Bob")]
-        text = f"# two people\n{people[0]}\n\n{people[1]}  # the other\n"
+        identities = [hashing.identity_hash(name) for name in ("Ann", "Bob")]
+        text = f"# two people\n{identities[0]}\n\n{identities[1]}  # the other\n"
         (broken / model_folder.TRAINING_IDENTITIES).write_text(text)
-        assert settings(broken, {}).trained_on() == frozenset(people)
+        assert settings(broken, {}).trained_on() == frozenset(identities)
 
     def test_names_are_refused(self, broken: Path) -> None:
         (broken / model_folder.TRAINING_IDENTITIES).write_text("# list\nAnn\n")
@@ -76,11 +78,11 @@ class TestTrainedOn:
 
 
 class TestBadFolders:
-    def fails(self, anonymizer: Diffusion, *words: str) -> None:
+    def fails(self, anonymizer: Diffusion, *formatting: str) -> None:
         for call in (anonymizer.open, anonymizer.version):
             with pytest.raises(BadInputError) as caught:
                 call()
-            assert all(word in str(caught.value) for word in words), str(caught.value)
+            assert all(word in str(caught.value) for word in formatting), str(caught.value)
 
     def test_missing(self, tmp_path: Path) -> None:
         self.fails(settings(tmp_path / "none", {}), "no such folder", str(tmp_path / "none"))

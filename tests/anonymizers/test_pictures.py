@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.precomputed import Pictures
+from cldmray.anonymizers.precomputed import Precomputed
 from cldmray.errors import BadInputError
 from cldmray.faces.folder import FolderFaces
 from cldmray.hashing import sample_id
@@ -29,7 +29,7 @@ def originals(tmp_path: Path) -> FolderFaces:
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
-    """Pictures of the first two samples, with another extension, at levels 10 and 20."""
+    """Images of the first two samples, with another extension, at levels 10 and 20."""
     for position, stem in enumerate(STEMS[:2]):
         save(tmp_path / "published" / f"{stem}.png", 10 * (position + 1))
     return tmp_path / "published"
@@ -39,38 +39,38 @@ def batch(ids: list[str]) -> Batch:
     return Batch(ids, np.zeros((len(ids), 16, 16, 3), np.uint8), np.zeros(len(ids), np.int64))
 
 
-def test_pictures_are_found_by_the_originals_ids(originals: FolderFaces, published: Path) -> None:
+def test_images_are_found_by_the_originals_ids(originals: FolderFaces, published: Path) -> None:
     ids = [sample_id("mine", stem) for stem in STEMS]
     assert set(originals.listing()["sample_id"].to_pylist()) == set(ids)
-    pictures = Pictures(str(published), source="mine", size=16)
-    assert pictures.select(ids).tolist() == [True, True, False]
-    redrawn = pictures.open()(batch([ids[1], ids[0]]))
-    assert redrawn.shape == (2, 16, 16, 3)
-    assert redrawn[:, 8, 8, 0].tolist() == [20, 10]
-    assert pictures.name == "pictures"
+    images = Precomputed(str(published), source="mine", size=16)
+    assert images.select(ids).tolist() == [True, True, False]
+    anonymized = images.open()(batch([ids[1], ids[0]]))
+    assert anonymized.shape == (2, 16, 16, 3)
+    assert anonymized[:, 8, 8, 0].tolist() == [20, 10]
+    assert images.name == "images"
 
 
 def test_another_source_name_matches_nothing(published: Path) -> None:
-    pictures = Pictures(str(published), source="other", size=16)
-    assert not pictures.select([sample_id("mine", stem) for stem in STEMS]).any()
+    images = Precomputed(str(published), source="other", size=16)
+    assert not images.select([sample_id("mine", stem) for stem in STEMS]).any()
 
 
 def test_the_version_changes_with_the_files(published: Path) -> None:
-    pictures = Pictures(str(published), source="mine", size=16)
-    first = pictures.version()
-    assert pictures.version() == first
+    images = Precomputed(str(published), source="mine", size=16)
+    first = images.version()
+    assert images.version() == first
     (published / "ann" / "1.png").rename(published / "ann" / "3.png")
-    renamed = pictures.version()
+    renamed = images.version()
     save(published / "ann" / "3.png", 99)
-    assert len({first, renamed, pictures.version()}) == 3
+    assert len({first, renamed, images.version()}) == 3
 
 
 def test_the_crop_is_applied(published: Path) -> None:
     half = np.zeros((32, 32, 3), np.uint8)
     half[:16, :16] = 200
     Image.fromarray(half).save(published / "ann" / "1.png")
-    pictures = Pictures(str(published), source="mine", crop=[0, 0, 16, 16], size=16)
-    assert (pictures.open()(batch([sample_id("mine", "ann/1")])) == 200).all()
+    images = Precomputed(str(published), source="mine", crop=[0, 0, 16, 16], size=16)
+    assert (images.open()(batch([sample_id("mine", "ann/1")])) == 200).all()
 
 
 def test_the_folder_is_listed_once(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,15 +82,15 @@ def test_the_folder_is_listed_once(published: Path, monkeypatch: pytest.MonkeyPa
         return listing(folder)
 
     monkeypatch.setattr(FolderFaces, "listing", counted)
-    pictures = Pictures(str(published), source="mine", size=16)
+    images = Precomputed(str(published), source="mine", size=16)
     ids = [sample_id("mine", stem) for stem in STEMS[:2]]
-    redraw = pictures.open()
+    anonymize = images.open()
     for _ in range(3):
-        pictures.select(ids)
-        redraw(batch(ids))
-    pickle.loads(pickle.dumps(pictures)).open()(batch(ids))
+        images.select(ids)
+        anonymize(batch(ids))
+    pickle.loads(pickle.dumps(images)).open()(batch(ids))
     assert len(listings) == 1
-    assert pictures == Pictures(str(published), source="mine", size=16)
+    assert images == Precomputed(str(published), source="mine", size=16)
 
 
 @pytest.mark.parametrize(
@@ -98,24 +98,24 @@ def test_the_folder_is_listed_once(published: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_a_bad_file_is_named(published: Path, content: bytes, reason: str) -> None:
     (published / "ann" / "2.png").write_bytes(content)
-    redraw = Pictures(str(published), source="mine", size=16).open()
-    with pytest.raises(BadInputError, match=rf"^pictures: .*published/ann/2\.png: {reason}"):
-        redraw(batch([sample_id("mine", "ann/2")]))
+    anonymize = Precomputed(str(published), source="mine", size=16).open()
+    with pytest.raises(BadInputError, match=rf"^images: .*published/ann/2\.png: {reason}"):
+        anonymize(batch([sample_id("mine", "ann/2")]))
 
 
 def test_a_file_that_vanished_is_named(published: Path) -> None:
-    redraw = Pictures(str(published), source="mine", size=16).open()
+    anonymize = Precomputed(str(published), source="mine", size=16).open()
     (published / "ann" / "1.png").unlink()
     with pytest.raises(BadInputError, match=r"ann/1\.png: cannot be opened"):
-        redraw(batch([sample_id("mine", "ann/1")]))
+        anonymize(batch([sample_id("mine", "ann/1")]))
 
 
-def test_a_sample_without_a_picture_is_named(published: Path) -> None:
+def test_a_sample_without_a_image_is_named(published: Path) -> None:
     wanted = sample_id("mine", "bob/1")
-    with pytest.raises(BadInputError, match=f"no picture of sample {wanted}"):
-        Pictures(str(published), source="mine", size=16).open()(batch([wanted]))
+    with pytest.raises(BadInputError, match=f"no image of sample {wanted}"):
+        Precomputed(str(published), source="mine", size=16).open()(batch([wanted]))
 
 
 def test_an_absent_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"^pictures: .*no such folder: .*absent"):
-        Pictures(str(tmp_path / "absent"), source="mine").select(["x"])
+    with pytest.raises(BadInputError, match=r"^images: .*no such folder: .*absent"):
+        Precomputed(str(tmp_path / "absent"), source="mine").select(["x"])

@@ -1,4 +1,4 @@
-"""Templates that pictures fill by their seeds."""
+"""Templates that images fill by their seeds."""
 
 import itertools
 from collections import Counter
@@ -8,7 +8,7 @@ import pytest
 from cldmray.anonymizers.diffusion import prompts
 
 CHOICES = {"style": ["candid", "studio"], "light": ["sun", "lamp", "window"], "unused": ["x"]}
-PROMPT = "a {style} photo, {light}"
+PROMPT = "a {style} image, {light}"
 
 
 def test_a_seed_chooses_and_always_the_same() -> None:
@@ -16,10 +16,10 @@ def test_a_seed_chooses_and_always_the_same() -> None:
     assert prompts.fill("a photo {", CHOICES, 7) == "a photo {"
     fixed = {seed: prompts.fill(PROMPT, CHOICES, seed) for seed in range(4)}
     assert fixed == {
-        0: "a candid photo, window",
-        1: "a studio photo, lamp",
-        2: "a studio photo, lamp",
-        3: "a studio photo, lamp",
+        0: "a candid image, window",
+        1: "a studio image, lamp",
+        2: "a studio image, lamp",
+        3: "a studio image, lamp",
     }
 
 
@@ -39,7 +39,7 @@ def test_one_placeholder_in_two_templates() -> None:
 def test_every_prompt() -> None:
     found = prompts.every((PROMPT, "not {style}"), CHOICES)
     assert set(found) == {
-        (f"a {style} photo, {light}", f"not {style}")
+        (f"a {style} image, {light}", f"not {style}")
         for style, light in itertools.product(CHOICES["style"], CHOICES["light"])
     }
     assert len(found) == 6
@@ -53,12 +53,12 @@ def test_every_prompt() -> None:
     ("prompt", "choices", "message"),
     [
         ("a {styel}", CHOICES, r"^prompt has the placeholder \{styel\}, but choices has no styel"),
-        ("a {style}", {"style": []}, "^choices.style must be a list"),
-        ("a {style}", {"style": "studio"}, "^choices.style must be a list"),
+        ("a {style}", {"style": []}, "^prompt_choices.style must be a list"),
+        ("a {style}", {"style": "studio"}, "^prompt_choices.style must be a list"),
         (
             "{a} {b}",
             {"a": [str(i) for i in range(40)], "b": [str(i) for i in range(26)]},
-            "^choices make more than 1000 different prompts",
+            "^prompt_choices make more than 1000 different prompts",
         ),
     ],
 )

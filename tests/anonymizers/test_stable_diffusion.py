@@ -11,10 +11,10 @@ import torch
 from diffusers import AutoencoderTiny, PNDMScheduler, UNet2DConditionModel
 
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.batching import InBatches
+from cldmray.anonymizers.batching import BatchedRunner
 from cldmray.anonymizers.diffusion import inference, loading, prompts
 from cldmray.anonymizers.diffusion.settings import Control, Diffusion
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions import Canny, Coarse, SoftEdge
 from cldmray.errors import BadInputError
 from cldmray.faces.regions import ellipse
@@ -70,9 +70,9 @@ def settings(root: Path, *names: str, **changes: Any) -> Diffusion:
         str(root),
         controls(*names),
         scheduler="UniPCMultistepScheduler",
-        guidance=7.5,
+        guidance_scale=7.5,
         negative_prompt="blurred",
-        steps=3,
+        num_inference_steps=3,
         device="cpu",
     )
     return replace(plain, **changes)
@@ -84,13 +84,13 @@ def batch(anonymizer: Diffusion, count: int = 3) -> Batch:
     return Batch([str(i) for i in range(count)], images, np.arange(count) + 7, maps)
 
 
-def furthest(first: Pictures, second: Pictures) -> int:
+def furthest(first: Images, second: Images) -> int:
     return int(np.abs(first.astype(int) - second.astype(int)).max())
 
 
-def opened(anonymizer: Diffusion) -> inference.PipelineRedraw:
+def opened(anonymizer: Diffusion) -> inference.PipelineRunner:
     paint = anonymizer.open()
-    assert isinstance(paint, inference.PipelineRedraw)
+    assert isinstance(paint, inference.PipelineRunner)
     return paint
 
 
@@ -127,7 +127,12 @@ class TestStacks:
 
     def test_few_steps_without_guidance(self, sd: Path) -> None:
         anonymizer = settings(
-            sd, scheduler="LCMScheduler", mode="img2img", guidance=0.0, steps=4, strength=0.5
+            sd,
+            scheduler="LCMScheduler",
+            mode="img2img",
+            guidance_scale=0.0,
+            num_inference_steps=4,
+            strength=0.5,
         )
         paint = opened(anonymizer)
         whole = batch(anonymizer)
@@ -136,7 +141,7 @@ class TestStacks:
 
 
 class TestPrompts:
-    def test_each_picture_has_its_own(self, sd: Path) -> None:
+    def test_each_image_has_its_own(self, sd: Path) -> None:
         anonymizer = settings(sd, prompt=PROMPT, choices=CHOICES, negative_prompt="no {style}")
         whole = batch(anonymizer, 8)
         drawn = opened(anonymizer)(whole)
@@ -196,14 +201,14 @@ def test_guidance_is_one_batch_and_each_network_is_called_once_a_step(
 
 
 @pytest.mark.parametrize("mode", ["text2img", "img2img", "inpaint"])
-def test_any_order_and_any_batches_give_the_same_pictures(sd: Path, mode: Any) -> None:
+def test_any_order_and_any_batches_give_the_same_images(sd: Path, mode: Any) -> None:
     anonymizer = settings(sd, "canny", mode=mode, prompt=PROMPT, choices=CHOICES)
     paint = opened(anonymizer)
     whole = batch(anonymizer, 7)
     drawn = paint(whole)
     order = [4, 2, 6, 0, 5, 1, 3]
     for size in (1, 3, None):
-        again = InBatches(paint, size)(whole.take(order))
+        again = BatchedRunner(paint, size)(whole.take(order))
         assert furthest(again, drawn[order]) <= 1
 
 
@@ -252,21 +257,21 @@ class TestLayoutAndCompiling:
             usual(network, backend="eager", dynamic=dynamic)
 
         monkeypatch.setattr(torch.nn.Module, "compile", traced)
-        plain = settings(sd, "canny", "hed", steps=2)
+        plain = settings(sd, "canny", "hed", num_inference_steps=2)
         paint = opened(replace(plain, compile=True))
         assert compiled == [paint.pipe.unet, *paint.pipe.controlnet.nets]
         assert paint.one_size and not opened(plain).one_size
         whole = batch(plain, 3)
         torch._dynamo.utils.counters.clear()
-        drawn = InBatches(paint, 2)(whole)
+        drawn = BatchedRunner(paint, 2)(whole)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 3
         assert furthest(drawn, opened(plain)(whole)) <= 1
 
     def test_neither_changes_which_stage_is_found(self, sd: Path) -> None:
-        from cldmray.hashing import describe
+        from cldmray.hashing import canonicalize
 
         plain = settings(sd)
-        assert describe(replace(plain, compile=True, channels_last=True)) == describe(plain)
+        assert canonicalize(replace(plain, compile=True, channels_last=True)) == canonicalize(plain)
 
 
 def test_without_a_gpu_nothing_tells_how_many_fit(sd: Path) -> None:

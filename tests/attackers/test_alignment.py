@@ -1,4 +1,4 @@
-"""Alignment: transforms computed by hand, and pictures warped by known maps."""
+"""Alignment: transforms computed by hand, and images warped by known maps."""
 
 import numpy as np
 import pytest
@@ -59,15 +59,15 @@ def test_one_point_over_and_over_is_refused():
 
 
 def test_a_crop_by_whole_pixels_is_a_slice():
-    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     matrix = crop_matrix((2 / 16, 4 / 16, 10 / 16, 12 / 16), 16, 8)
-    np.testing.assert_array_equal(warp(picture, matrix, 8), picture[4:12, 2:10])
+    np.testing.assert_array_equal(warp(image, matrix, 8), image[4:12, 2:10])
 
 
 def test_beyond_the_edge_is_the_reflection():
-    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    found = warp(picture, crop_matrix((0.5, 0.5, 1.25, 1.25), 16, 12), 12)
-    np.testing.assert_array_equal(found[8:, :8], picture[15:11:-1, 8:])
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    found = warp(image, crop_matrix((0.5, 0.5, 1.25, 1.25), 16, 12), 12)
+    np.testing.assert_array_equal(found[8:, :8], image[15:11:-1, 8:])
 
 
 def test_halving_averages_instead_of_skipping():

@@ -6,7 +6,7 @@ from cldmray.attackers.nn.augment import augment, augmentation
 
 
 @pytest.fixture
-def pictures() -> Tensor:
+def images() -> Tensor:
     return torch.rand(40, 3, 16, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
@@ -15,20 +15,20 @@ def parameters(strength: float, seed: int = 1, count: int = 40) -> Tensor:
 
 
 class TestStrength:
-    def test_zero_only_mirrors(self, pictures: Tensor) -> None:
-        found = augment(pictures, parameters(0))
-        kept = (found - pictures).abs().amax((1, 2, 3)) < 1e-5
-        mirrored = (found - pictures.flip(-1)).abs().amax((1, 2, 3)) < 1e-5
+    def test_zero_only_mirrors(self, images: Tensor) -> None:
+        found = augment(images, parameters(0))
+        kept = (found - images).abs().amax((1, 2, 3)) < 1e-5
+        mirrored = (found - images.flip(-1)).abs().amax((1, 2, 3)) < 1e-5
         assert (kept ^ mirrored).all()
         assert 10 < int(kept.sum()) < 30
 
-    def test_more_strength_moves_and_colours_more(self, pictures: Tensor) -> None:
+    def test_more_strength_moves_and_colours_more(self, images: Tensor) -> None:
         usual, weak = parameters(1), parameters(0.1)
         still = parameters(0)
         assert ((usual - still).abs() >= (weak - still).abs() - 1e-6).all()
         assert ((usual - still)[:, 6:].abs().amax(0) > 0.1).all()
-        changed = (augment(pictures, usual) - augment(pictures, still)).abs().mean()
-        slightly = (augment(pictures, weak) - augment(pictures, still)).abs().mean()
+        changed = (augment(images, usual) - augment(images, still)).abs().mean()
+        slightly = (augment(images, weak) - augment(images, still)).abs().mean()
         assert changed > 2 * slightly > 0
 
     def test_bounds(self) -> None:
@@ -44,14 +44,14 @@ class TestStrength:
 
 
 class TestRandomness:
-    def test_the_generator_alone_decides(self, pictures: Tensor) -> None:
+    def test_the_generator_alone_decides(self, images: Tensor) -> None:
         torch.manual_seed(5)
-        first = augment(pictures, parameters(1))
+        first = augment(images, parameters(1))
         torch.manual_seed(6)
-        assert torch.equal(augment(pictures, parameters(1)), first)
-        assert not torch.equal(augment(pictures, parameters(1, seed=2)), first)
+        assert torch.equal(augment(images, parameters(1)), first)
+        assert not torch.equal(augment(images, parameters(1, seed=2)), first)
 
-    def test_workers_can_share_one_draw(self, pictures: Tensor) -> None:
+    def test_workers_can_share_one_draw(self, images: Tensor) -> None:
         drawn = parameters(1)
-        halves = torch.cat([augment(pictures[:20], drawn[:20]), augment(pictures[20:], drawn[20:])])
-        torch.testing.assert_close(halves, augment(pictures, drawn))
+        halves = torch.cat([augment(images[:20], drawn[:20]), augment(images[20:], drawn[20:])])
+        torch.testing.assert_close(halves, augment(images, drawn))

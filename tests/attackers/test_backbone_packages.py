@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cldmray.attackers.contrastive import ClearTrained
+from cldmray.attackers.contrastive import CleanTrained
 from cldmray.attackers.nn import backbones
 from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
 from cldmray.errors import ConfigError, MissingDependencyError
@@ -41,9 +41,9 @@ class TestMissingPackages:
     )
     def test_are_found_by_the_check(self, backbone: str, package: str, error: Exception) -> None:
         self.error = error
-        rung = ClearTrained(EncoderConfig(backbone=backbone))
+        attacker = CleanTrained(EncoderConfig(backbone=backbone))
         with pytest.raises(MissingDependencyError) as caught:
-            rung.check()
+            attacker.check()
         said = str(caught.value)
         assert said.startswith(f"encoder.backbone: {backbone.removeprefix('torchvision:')} needs")
         assert f"needs {package}, which cannot be imported ({error})" in said
@@ -72,9 +72,9 @@ class TestTorchvision:
         file = tmp_path / "resnet18.safetensors"
         save_file(model.state_dict(), file)
         config = EncoderConfig(backbone="resnet18", pretrained=str(file), norm="frozen")
-        encoder, pictures = FaceEncoder(config).eval(), torch.randn(1, 3, 64, 64)
+        encoder, images = FaceEncoder(config).eval(), torch.randn(1, 3, 64, 64)
         model.fc = nn.Identity()
-        torch.testing.assert_close(encoder.features(pictures), model(pictures))
+        torch.testing.assert_close(encoder.features(images), model(images))
         with pytest.raises(ConfigError, match="belongs to another network .* it lacks layer1.2"):
             replace(config, backbone="resnet34").check()
 
@@ -118,9 +118,9 @@ class TestTimm:
         file = tmp_path / "model.safetensors"
         save_file(model.state_dict(), file)
         config = EncoderConfig(backbone="timm:resnet10t", pretrained=str(tmp_path), norm="batch")
-        encoder, pictures = FaceEncoder(config).eval(), torch.randn(1, 3, 64, 64)
+        encoder, images = FaceEncoder(config).eval(), torch.randn(1, 3, 64, 64)
         model.reset_classifier(0)
-        torch.testing.assert_close(encoder.features(pictures), model(pictures))
+        torch.testing.assert_close(encoder.features(images), model(images))
         with pytest.raises(ConfigError, match="^encoder.pretrained: .*another network"):
             replace(config, backbone="timm:resnet14t").check()
         with pytest.raises(ConfigError, match="^encoder.backbone: timm has no .*resnet10t"):

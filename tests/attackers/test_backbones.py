@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cldmray.attackers.contrastive import Adaptive
+from cldmray.attackers.contrastive import AdaptiveContrastive
 from cldmray.attackers.nn import backbones
 from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.objectives import objective
 from cldmray.attackers.nn.pairs import PairSet
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.errors import ConfigError
-from cldmray.hashing import describe
+from cldmray.hashing import canonicalize
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,12 @@ def noise(count: int, side: int = 32) -> np.ndarray:
 
 
 def two_steps(config: EncoderConfig) -> FaceEncoder:
-    """An encoder after two steps on twelve pictures of six people."""
-    training = TrainingConfig(steps=2, batch=4, precision="fp32", learning_rate=1e-2, warmup=1)
-    people = np.arange(12) // 2
-    pairs = PairSet(noise(12), people, np.arange(12), noise(12), people, True)
+    """An encoder after two steps on twelve images of six people."""
+    training = TrainingConfig(
+        max_steps=2, batch_size=4, precision="fp32", learning_rate=1e-2, warmup_steps=1
+    )
+    identities = np.arange(12) // 2
+    pairs = PairSet(noise(12), identities, np.arange(12), noise(12), identities, True)
     torch.manual_seed(0)
     encoder = FaceEncoder(config)
     optimizer = torch.optim.AdamW(encoder.parameters(), training.learning_rate)
@@ -113,9 +115,9 @@ class TestEveryBackbone:
         self, config: EncoderConfig
     ) -> None:
         encoder = FaceEncoder(config)
-        pictures = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        alone = torch.cat([encoder(pictures[:2]), encoder(pictures[2:])])
-        difference = (alone - encoder(pictures)).abs().max().item()
+        images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        alone = torch.cat([encoder(images[:2]), encoder(images[2:])])
+        difference = (alone - encoder(images)).abs().max().item()
         assert (difference > 1e-3) if config.norm == "batch" else (difference < 1e-5)
 
 
@@ -129,13 +131,13 @@ class TestTransformers:
         )
         encoder = FaceEncoder(config).eval()
         model = AutoModel.from_pretrained(folder).eval()
-        pictures = torch.randn(2, 3, 32, 32)
+        images = torch.randn(2, 3, 32, 32)
         with torch.no_grad():
-            pooled = model(pictures).pooler_output.flatten(1)
+            pooled = model(images).pooler_output.flatten(1)
             expected = nn.functional.normalize(encoder.head(pooled), dim=1)
-            torch.testing.assert_close(encoder(pictures), expected, rtol=0, atol=1e-6)
+            torch.testing.assert_close(encoder(images), expected, rtol=0, atol=1e-6)
             fresh = FaceEncoder(replace(config, pretrained=None)).eval()
-            assert (encoder.features(pictures) - fresh.features(pictures)).abs().max() > 1e-3
+            assert (encoder.features(images) - fresh.features(images)).abs().max() > 1e-3
 
     def test_the_class_token_stands_for_a_vision_transformer(self, models: Path) -> None:
         from transformers import AutoModel
@@ -145,10 +147,10 @@ class TestTransformers:
         encoder, model = FaceEncoder(config).eval(), AutoModel.from_pretrained(folder).eval()
         assert encoder.side == 32
         assert not [name for name in encoder.state_dict() if "pooler" in name]
-        pictures = torch.randn(2, 3, 32, 32)
+        images = torch.randn(2, 3, 32, 32)
         with torch.no_grad():
-            expected = model(pictures).last_hidden_state[:, 0]
-            torch.testing.assert_close(encoder.features(pictures), expected, rtol=0, atol=1e-6)
+            expected = model(images).last_hidden_state[:, 0]
+            torch.testing.assert_close(encoder.features(images), expected, rtol=0, atol=1e-6)
 
     def test_a_mask_token_is_no_other_network(self, models: Path, tmp_path: Path) -> None:
         from transformers import ViTConfig, ViTModel
@@ -159,15 +161,15 @@ class TestTransformers:
 
     def test_there_is_no_dropout(self, models: Path) -> None:
         encoder = FaceEncoder(EncoderConfig(backbone=f"transformers:{models / 'vit'}")).train()
-        pictures = torch.randn(1, 3, 32, 32)
-        torch.testing.assert_close(encoder(pictures), encoder(pictures), rtol=0, atol=0)
+        images = torch.randn(1, 3, 32, 32)
+        torch.testing.assert_close(encoder(images), encoder(images), rtol=0, atol=0)
 
     @pytest.mark.parametrize("side", [20, 64])
-    def test_pictures_are_brought_to_the_side_it_needs(self, models: Path, side: int) -> None:
+    def test_images_are_brought_to_the_side_it_needs(self, models: Path, side: int) -> None:
         encoder = FaceEncoder(EncoderConfig(backbone=f"transformers:{models / 'vit'}")).eval()
-        pictures = torch.randn(2, 3, side, side)
-        resized = nn.functional.interpolate(pictures, (32, 32), mode="bilinear", antialias=True)
-        torch.testing.assert_close(encoder(pictures), encoder(resized), rtol=0, atol=1e-6)
+        images = torch.randn(2, 3, side, side)
+        resized = nn.functional.interpolate(images, (32, 32), mode="bilinear", antialias=True)
+        torch.testing.assert_close(encoder(images), encoder(resized), rtol=0, atol=1e-6)
 
     def test_networks_known_by_name(self) -> None:
         def facts(name: str, side: int | None = None) -> tuple[int, int, int | None]:
@@ -199,7 +201,7 @@ class TestTransformers:
             ),
             (
                 {"backbone": "transformers:{root}/vit", "input_side": 64},
-                "encoder.backbone: .* not take pictures of 64 .*encoder.input_side",
+                "encoder.backbone: .* not take images of 64 .*encoder.input_side",
             ),
         ],
     )
@@ -211,7 +213,7 @@ class TestTransformers:
             for key, value in ({"backbone": "transformers:{root}/resnet"} | settings).items()
         }
         with pytest.raises(ConfigError, match=f"^{message}"):
-            Adaptive(EncoderConfig(**given)).check()
+            AdaptiveContrastive(EncoderConfig(**given)).check()
 
     def test_pickled_weights_are_refused(self, models: Path, tmp_path: Path) -> None:
         folder = models / "resnet"
@@ -270,7 +272,7 @@ class TestNorms:
 
 
 def test_content_enters_the_fingerprint(models: Path, tmp_path: Path) -> None:
-    assert describe(EncoderConfig())["_version_"] == ""
+    assert canonicalize(EncoderConfig())["_version_"] == ""
     assert EncoderConfig(backbone="transformers:resnet-50").version() == ""
     folder = str(models / "resnet")
     shape = EncoderConfig(backbone=f"transformers:{folder}")

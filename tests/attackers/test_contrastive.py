@@ -93,7 +93,7 @@ def small_encoder() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 5)).double()
 
 
-def pictures() -> Tensor:
+def images() -> Tensor:
     """Queries, then keys."""
     return torch.randn(2 * BATCH, 4, dtype=torch.double, generator=torch.Generator().manual_seed(0))
 
@@ -120,7 +120,7 @@ def work(rank: int, folder: Path, kind: str, cut: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
     own = slice(cut, BATCH) if rank else slice(cut)
-    inputs = pictures()
+    inputs = images()
     wrapped = nn.parallel.DistributedDataParallel(small_encoder())
     loss = LOSSES[kind](wrapped, torch.cat([inputs[:BATCH][own], inputs[BATCH:][own]]))
     loss = loss * (cut, BATCH - cut)[rank] * 2 / BATCH
@@ -146,7 +146,7 @@ class TestDistributed:
         processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
         assert [process.wait(300) for process in processes] == [0, 0]
         whole = small_encoder()
-        expected = LOSSES[kind](whole, pictures())
+        expected = LOSSES[kind](whole, images())
         expected.backward()
         (first, gradients), (second, others) = (
             torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)

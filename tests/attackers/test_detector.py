@@ -1,4 +1,4 @@
-"""YuNet: nothing where nothing is, and coordinates in the given picture's pixels."""
+"""YuNet: nothing where nothing is, and coordinates in the given image's pixels."""
 
 import numpy as np
 import pytest
@@ -18,14 +18,14 @@ def extra() -> None:
 
 
 @pytest.fixture(scope="module")
-def photos(lfw_root):
-    """Contents of ten photos of LFW."""
+def originals(lfw_root):
+    """Contents of ten images of LFW."""
     source = LfwFaces(str(lfw_root))
     names = sorted(path for path in lfw_root.glob("A*/*_0001.jpg"))[:10]
     return source.read([str(path.relative_to(lfw_root)) for path in names])
 
 
-def test_nothing_is_found_in_noise_and_flat_pictures(extra):
+def test_nothing_is_found_in_noise_and_flat_images(extra):
     noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     flat = np.stack([np.full((64, 64, 3), grey, np.uint8) for grey in (0, 128, 255)])
     assert YuNet().detect(np.concatenate([noise, flat])) == [None] * 6
@@ -43,9 +43,9 @@ def test_a_threshold_of_zero_lets_anything_pass(extra):
 
 @pytest.mark.lfw
 @pytest.mark.parametrize("size", [64, 128, 512])
-def test_coordinates_are_those_of_the_given_picture(extra, photos, size):
-    small = YuNet().detect(np.stack([decode(photo, CROP, size) for photo in photos]))
-    large = YuNet().detect(np.stack([decode(photo, CROP, 256) for photo in photos]))
+def test_coordinates_are_those_of_the_given_image(extra, originals, size):
+    small = YuNet().detect(np.stack([decode(original, CROP, size) for original in originals]))
+    large = YuNet().detect(np.stack([decode(original, CROP, 256) for original in originals]))
     errors = []
     for one, other in zip(small, large, strict=True):
         assert one is not None and other is not None

@@ -9,7 +9,7 @@ import pytest
 from cldmray.detection.alignment import TEMPLATE, similarity
 from cldmray.errors import BadInputError, MissingDependencyError
 from cldmray.faces.decode import decode
-from cldmray.hashing import describe
+from cldmray.hashing import canonicalize
 from cldmray.recognizers import dlib as dlib_recognizer
 from cldmray.recognizers.dlib import DlibResNet
 from cldmray.recognizers.sface import SFace
@@ -31,19 +31,19 @@ class TestNetwork:
     def test_embeddings_are_its_own_at_unit_norm(self, extra):
         import dlib
 
-        pictures = noise(3, 150)
+        images = noise(3, 150)
         whole = DlibResNet(align="fixed", crop=(0.0, 0.0, 1.0, 1.0))
-        found = whole.embed(pictures)
+        found = whole.embed(images)
         assert found.shape == (3, whole.dimension)
         assert found.dtype == np.float32
         network = dlib.face_recognition_model_v1(str(dlib_recognizer._weights()))
-        for picture, vector in zip(pictures, found, strict=True):
-            raw = np.array(network.compute_face_descriptor(picture))
+        for image, vector in zip(images, found, strict=True):
+            raw = np.array(network.compute_face_descriptor(image))
             np.testing.assert_allclose(vector, raw / np.linalg.norm(raw), atol=1e-5)
-        assert whole.embed(pictures[:0]).shape == (0, 128)
+        assert whole.embed(images[:0]).shape == (0, 128)
 
     def test_it_is_described_with_its_weights(self, extra):
-        described = describe(DlibResNet())
+        described = canonicalize(DlibResNet())
         assert len(described["_version_"]) == 16
         assert described["_version_"] != SFace().version()
         assert (DlibResNet().name, DlibResNet().align) == ("dlib", "landmarks")
@@ -51,15 +51,15 @@ class TestNetwork:
     @pytest.mark.lfw
     @pytest.mark.parametrize("align", ["fixed", "landmarks"])
     def test_it_tells_people_apart(self, extra, lfw_root, align):
-        people = sorted(path.parent for path in lfw_root.glob("[A-D]*/*_0002.jpg"))[:8]
-        pictures = np.stack(
+        identities = sorted(path.parent for path in lfw_root.glob("[A-D]*/*_0002.jpg"))[:8]
+        images = np.stack(
             [
-                decode((person / f"{person.name}_{number:04d}.jpg").read_bytes(), CROP, 64)
+                decode((identity / f"{identity.name}_{number:04d}.jpg").read_bytes(), CROP, 64)
                 for number in (1, 2)
-                for person in people
+                for identity in identities
             ]
         )
-        vectors = DlibResNet(align=align).embed(pictures)
+        vectors = DlibResNet(align=align).embed(images)
         cosine = vectors[:8] @ vectors[8:].T
         assert (cosine.argmax(1) == np.arange(8)).sum() >= 7
 

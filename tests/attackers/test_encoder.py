@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.arrays import Pictures, to_unit_range
+from cldmray.arrays import Images, to_unit_range
 from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
 
 TINY = EncoderConfig(width=8, dimensions=16, pool=2)
@@ -15,7 +15,7 @@ def encoder() -> FaceEncoder:
 
 
 @pytest.fixture
-def noise() -> Pictures:
+def noise() -> Images:
     return np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
 
 
@@ -58,42 +58,40 @@ class TestEncoder:
 
     @pytest.mark.parametrize("training", [True, False])
     def test_an_embedding_does_not_depend_on_its_neighbours(
-        self, encoder: FaceEncoder, noise: Pictures, training: bool
+        self, encoder: FaceEncoder, noise: Images, training: bool
     ) -> None:
         encoder.train(training)
         whole = encoder(to_unit_range(noise))
         alone = torch.cat([encoder(to_unit_range(noise[row : row + 1])) for row in range(7)])
         torch.testing.assert_close(alone, whole, rtol=0, atol=1e-5)
 
-    def test_pictures_differ(self, encoder: FaceEncoder, noise: Pictures) -> None:
+    def test_images_differ(self, encoder: FaceEncoder, noise: Images) -> None:
         found = embed(encoder, noise)
         assert np.triu(found @ found.T, 1).max() < 1 - 1e-4
 
 
 class TestToTensor:
     def test_range_and_order(self) -> None:
-        pictures = np.zeros((1, 2, 3, 3), np.uint8)
-        pictures[0, 1, 2] = (255, 0, 51)
-        found = to_unit_range(pictures)
+        images = np.zeros((1, 2, 3, 3), np.uint8)
+        images[0, 1, 2] = (255, 0, 51)
+        found = to_unit_range(images)
         assert found.shape == (1, 3, 2, 3)
         np.testing.assert_allclose(found[0, :, 1, 2], [1, -1, -0.6], atol=1e-6)
         assert float(found[0, 0, 0, 0]) == -1
 
-    def test_takes_read_only_and_mirrored_pictures(self, noise: Pictures) -> None:
+    def test_takes_read_only_and_mirrored_images(self, noise: Images) -> None:
         noise.setflags(write=False)
         torch.testing.assert_close(to_unit_range(noise[:, :, ::-1]), to_unit_range(noise).flip(-1))
 
 
 class TestEmbed:
-    def test_batches_change_nothing(self, encoder: FaceEncoder, noise: Pictures) -> None:
+    def test_batches_change_nothing(self, encoder: FaceEncoder, noise: Images) -> None:
         whole, cut = embed(encoder, noise), embed(encoder, noise, batch_size=3)
         np.testing.assert_allclose(cut, whole, atol=1e-6)
         np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
         assert whole.dtype == np.float32
 
-    def test_a_mirrored_picture_is_the_same_person(
-        self, encoder: FaceEncoder, noise: Pictures
-    ) -> None:
+    def test_a_mirrored_image_is_the_same_person(self, encoder: FaceEncoder, noise: Images) -> None:
         found, mirrored = embed(encoder, noise), embed(encoder, noise[:, :, ::-1])
         np.testing.assert_allclose(mirrored, found, atol=1e-5)
 
@@ -116,8 +114,6 @@ class TestEntry:
         plain = FaceEncoder(EncoderConfig(width=8)).eval()
         torch.manual_seed(0)
         resizing = FaceEncoder(EncoderConfig(width=8, input_side=16)).eval()
-        pictures = torch.randn(2, 3, 32, 32)
-        resized = torch.nn.functional.interpolate(
-            pictures, (16, 16), mode="bilinear", antialias=True
-        )
-        torch.testing.assert_close(resizing(pictures), plain(resized), rtol=0, atol=1e-6)
+        images = torch.randn(2, 3, 32, 32)
+        resized = torch.nn.functional.interpolate(images, (16, 16), mode="bilinear", antialias=True)
+        torch.testing.assert_close(resizing(images), plain(resized), rtol=0, atol=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from cldmray.attackers.score_fusion import Fusion, fit_weights
+from cldmray.attackers.score_fusion import ScoreFusion, fit_weights
 from cldmray.gallery.fused_scores import normalised
 
 
@@ -13,7 +13,7 @@ class TestNormalised:
         found = normalised(np.array([[1.0, 2.0, 3.0]]))
         np.testing.assert_allclose(found, [[-math.sqrt(1.5), 0.0, math.sqrt(1.5)]])
 
-    def test_scale_and_offset_of_a_rung_do_not_matter(self) -> None:
+    def test_scale_and_offset_of_a_attacker_do_not_matter(self) -> None:
         scores = np.random.default_rng(0).normal(size=(5, 7))
         np.testing.assert_allclose(normalised(3 * scores - 8), normalised(scores), atol=1e-12)
 
@@ -22,7 +22,7 @@ class TestNormalised:
 
 
 def drawn(probes: int, signals: list[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of rungs in which the true candidate stands out by a given amount."""
+    """Scores of attackers in which the true candidate stands out by a given amount."""
     random = np.random.default_rng(seed)
     own = random.integers(0, 20, probes)
     scores = random.normal(size=(probes, 20, len(signals)))
@@ -31,16 +31,16 @@ def drawn(probes: int, signals: list[float], seed: int = 0) -> tuple[np.ndarray,
 
 
 class TestFitWeights:
-    def test_the_rung_that_knows_more_counts_more(self) -> None:
+    def test_the_attacker_that_knows_more_counts_more(self) -> None:
         weights = fit_weights(*drawn(600, [2.0, 1.0, 0.0]), penalty=0.01)
         assert weights[0] > weights[1] + 0.3 > weights[2] + 0.6
         assert (weights >= 0).all()
 
-    def test_a_rung_that_is_wrong_gets_nothing(self) -> None:
+    def test_a_attacker_that_is_wrong_gets_nothing(self) -> None:
         weights = fit_weights(*drawn(600, [2.0, -1.0]), penalty=0.01)
         assert weights[1] == 0.0
 
-    def test_one_rung_against_a_search_over_its_likelihood(self) -> None:
+    def test_one_attacker_against_a_search_over_its_likelihood(self) -> None:
         scores, own = drawn(300, [1.5])
 
         def loss(weight: float) -> float:
@@ -53,7 +53,7 @@ class TestFitWeights:
         best = minimize_scalar(loss, bounds=(0, 10), method="bounded", options={"xatol": 1e-8})
         assert fit_weights(scores, own, 0.01)[0] == pytest.approx(best.x, abs=1e-3)
 
-    def test_perfect_rungs_keep_finite_weights(self) -> None:
+    def test_perfect_attackers_keep_finite_weights(self) -> None:
         weights = fit_weights(*drawn(50, [30.0, 30.0]), penalty=0.01)
         assert np.isfinite(weights).all() and weights.min() > 0
 
@@ -70,9 +70,12 @@ class TestFitWeights:
 
 class TestFusion:
     def test_what_it_fuses(self) -> None:
-        keys = ["edge_match", "adaptive", "clear_trained"]
-        assert Fusion().parts(keys) == keys
-        assert Fusion(of=("clear_trained", "edge_match")).parts(keys) == [keys[0], keys[2]]
+        keys = ["condition_match", "adaptive_contrastive", "clean_trained"]
+        assert ScoreFusion().parts(keys) == keys
+        assert ScoreFusion(of=("clean_trained", "condition_match")).parts(keys) == [
+            keys[0],
+            keys[2],
+        ]
 
     @pytest.mark.parametrize(
         ("of", "keys", "message"),
@@ -84,9 +87,9 @@ class TestFusion:
     )
     def test_refused(self, of: tuple[str, ...], keys: list[str], message: str) -> None:
         with pytest.raises(ValueError, match=message):
-            Fusion(of=of).parts(keys)
+            ScoreFusion(of=of).parts(keys)
 
-    @pytest.mark.parametrize(("key", "value"), [("penalty", -1.0), ("people", 1)])
+    @pytest.mark.parametrize(("key", "value"), [("penalty", -1.0), ("identities", 1)])
     def test_errors_name_the_key(self, key: str, value: float) -> None:
         with pytest.raises(ValueError, match=f"^{key}: "):
-            Fusion(**{key: value})  # type: ignore[arg-type]
+            ScoreFusion(**{key: value})  # type: ignore[arg-type]

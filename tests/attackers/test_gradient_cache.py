@@ -30,8 +30,8 @@ class Encoder(nn.Module):
         self.head = nn.Linear(8 * 9, 5)
         self.unused = nn.Parameter(torch.ones(2))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        hidden = self.drop(torch.tanh(self.norm(self.first(pictures))))
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.drop(torch.tanh(self.norm(self.first(images))))
         return nn.functional.normalize(self.head(hidden.flatten(1)), dim=-1)
 
 
@@ -40,7 +40,7 @@ def encoder(dropout: float = 0.0, norm: nn.Module | None = None) -> Encoder:
     return Encoder(dropout, norm).double()
 
 
-def pictures() -> Tensor:
+def images() -> Tensor:
     """Queries, then keys."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2 * BATCH, 3, 8, 8, dtype=torch.double, generator=generator)
@@ -83,10 +83,10 @@ class TestOneProcess:
     @pytest.mark.parametrize("kind", LOSSES)
     def test_is_the_gradient_of_the_plain_loss(self, kind: str, chunk: int) -> None:
         plain, cached = encoder(), encoder()
-        expected = LOSSES[kind](plain, pictures())
+        expected = LOSSES[kind](plain, images())
         expected.backward()
         cache = GradientCache(cached, chunk, cached)
-        found = LOSSES[kind](cache, pictures())
+        found = LOSSES[kind](cache, images())
         assert found.item() == pytest.approx(expected.item(), abs=1e-12)
         cache.backward(found)
         assert_same(cached, plain)
@@ -95,8 +95,8 @@ class TestOneProcess:
         plain, cached = encoder(), encoder()
         cache = GradientCache(cached, 5, cached)
         for shift in (0.0, 1.0):
-            contrast(plain, pictures() + shift).backward()
-            cache.backward(contrast(cache, pictures() + shift))
+            contrast(plain, images() + shift).backward()
+            cache.backward(contrast(cache, images() + shift))
         assert_same(cached, plain)
 
     def test_of_the_attackers_encoder(self) -> None:
@@ -106,7 +106,7 @@ class TestOneProcess:
             torch.manual_seed(0)
             networks.append(FaceEncoder(shape))
             cache = GradientCache(networks[-1], chunk or 100, networks[-1])
-            inputs = pictures().float()
+            inputs = images().float()
             if chunk is None:
                 contrast(networks[-1], inputs).backward()
             else:
@@ -125,7 +125,7 @@ class TestOneProcess:
             return network(inputs)
 
         cache = GradientCache(encode, 5, network)
-        loss = contrast(cache, pictures())
+        loss = contrast(cache, images())
         assert seen == [(5, False), (5, False), (2, False)]
         assert not gradients(network)
         cache.backward(loss)
@@ -134,9 +134,9 @@ class TestOneProcess:
     def test_a_call_that_the_loss_ignores_is_an_error(self) -> None:
         network = encoder()
         cache = GradientCache(network, 5, network)
-        cache(pictures())
+        cache(images())
         with pytest.raises(ValueError, match="does not depend on the embeddings of every call"):
-            cache.backward(contrast(cache, pictures()))
+            cache.backward(contrast(cache, images()))
 
 
 class TestChance:
@@ -144,13 +144,13 @@ class TestChance:
         """The twin embeds the same chunks, one after the other, and remembers them all."""
         plain, cached = encoder(0.5), encoder(0.5)
         torch.manual_seed(11)
-        parts = [plain(part) for part in pictures().split(5)]
+        parts = [plain(part) for part in images().split(5)]
         after = torch.rand(3)
         queries, keys = torch.cat(parts).chunk(2)
         nt_xent(queries, keys, TEMPERATURE).backward()
         torch.manual_seed(11)
         cache = GradientCache(cached, 5, cached)
-        loss = contrast(cache, pictures())
+        loss = contrast(cache, images())
         cache.backward(loss)
         assert torch.equal(torch.rand(3), after)
         assert_same(cached, plain)
@@ -161,7 +161,7 @@ class TestChance:
             network = encoder(0.5)
             torch.manual_seed(seed)
             cache = GradientCache(network, 5, network)
-            cache.backward(contrast(cache, pictures()))
+            cache.backward(contrast(cache, images()))
             found.append(gradients(network)["head.weight"])
         assert (found[0] - found[1]).abs().max() > 1e-3
 
@@ -169,27 +169,27 @@ class TestChance:
 class TestBatchNormalisation:
     def test_normalises_each_chunk_by_itself_and_counts_it_once(self) -> None:
         plain, cached, whole = (encoder(norm=nn.BatchNorm2d(8)) for _ in range(3))
-        queries, keys = torch.cat([plain(part) for part in pictures().split(4)]).chunk(2)
+        queries, keys = torch.cat([plain(part) for part in images().split(4)]).chunk(2)
         nt_xent(queries, keys, TEMPERATURE).backward()
         cache = GradientCache(cached, 4, cached)
-        cache.backward(contrast(cache, pictures()))
+        cache.backward(contrast(cache, images()))
         assert_same(cached, plain)
         for name, statistic in plain.norm.state_dict().items():
             torch.testing.assert_close(cached.norm.state_dict()[name], statistic)
         assert int(cached.norm.num_batches_tracked) == 3
-        contrast(whole, pictures()).backward()
+        contrast(whole, images()).backward()
         apart = gradients(whole)["head.weight"] - gradients(cached)["head.weight"]
         assert apart.abs().max() > 1e-3
-        cached(pictures())
+        cached(images())
         assert int(cached.norm.num_batches_tracked) == 4
 
     def test_frozen_statistics_give_the_gradient_of_the_whole_batch(self) -> None:
         plain, cached = (encoder(norm=nn.BatchNorm2d(8)) for _ in range(2))
         for network in (plain, cached):
             network.norm.eval()
-        contrast(plain, pictures()).backward()
+        contrast(plain, images()).backward()
         cache = GradientCache(cached, 4, cached)
-        cache.backward(contrast(cache, pictures()))
+        cache.backward(contrast(cache, images()))
         assert_same(cached, plain)
         assert int(cached.norm.num_batches_tracked) == 0
 
@@ -205,23 +205,23 @@ def test_reduced_precision_holds_in_both_passes() -> None:
         return embeddings.float()
 
     cache = GradientCache(encode, 5, network)
-    cache.backward(contrast(cache, pictures().float()))
+    cache.backward(contrast(cache, images().float()))
     assert len(seen) == 6
     for first, second in zip(seen[:3], seen[3:], strict=True):
         assert torch.equal(first, second)
     exact = encoder().float()
-    contrast(exact, pictures().float()).backward()
+    contrast(exact, images().float()).backward()
     weights = gradients(exact)["head.weight"]
     difference = (gradients(network)["head.weight"] - weights).abs().max()
     assert 0 < difference < 0.1 * weights.abs().max()
 
 
 def work(rank: int, folder: Path, kind: str) -> None:
-    """One of two processes: its half of the pictures, in chunks of 4 and 2."""
+    """One of two processes: its half of the images, in chunks of 4 and 2."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
     half = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
-    inputs = pictures()
+    inputs = images()
     own = torch.cat([inputs[:BATCH][half], inputs[BATCH:][half]])
     network = encoder()
     wrapped = nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
@@ -244,7 +244,7 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path, kind: str) -> No
     processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
     assert [process.wait(300) for process in processes] == [0, 0]
     whole = encoder()
-    expected = LOSSES[kind](whole, pictures())
+    expected = LOSSES[kind](whole, images())
     expected.backward()
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for (loss, found), (other_loss, others) in zip(first, second, strict=True):

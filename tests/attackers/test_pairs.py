@@ -4,53 +4,55 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.attackers.nn.pairs import PairSampler, PairSet, Validation
 from cldmray.errors import BadInputError
 from cldmray.recognizers.base import Embeddings
 
-PEOPLE = [0, 0, 0, 1, 1, 2, 3, 3, 3, 3]
+IDENTITIES = [0, 0, 0, 1, 1, 2, 3, 3, 3, 3]
 
 
-def blank(count: int) -> Pictures:
+def blank(count: int) -> Images:
     return np.zeros((count, 4, 4, 3), np.uint8)
 
 
-def pair_set(people: list[int], avoid_source: bool, draws: int = 1) -> PairSet:
-    photos = np.array(people, np.int64)
-    sources = np.tile(np.arange(len(people)), draws)
-    queries = photos[sources]
-    return PairSet(blank(len(queries)), queries, sources, blank(len(photos)), photos, avoid_source)
+def pair_set(identities: list[int], avoid_source: bool, draws: int = 1) -> PairSet:
+    originals = np.array(identities, np.int64)
+    sources = np.tile(np.arange(len(identities)), draws)
+    queries = originals[sources]
+    return PairSet(
+        blank(len(queries)), queries, sources, blank(len(originals)), originals, avoid_source
+    )
 
 
 class TestSampler:
     @pytest.mark.parametrize("avoid_source", [True, False])
     def test_pairs_are_of_one_person_and_people_differ(self, avoid_source: bool) -> None:
-        pairs = pair_set(PEOPLE, avoid_source, draws=2)
+        pairs = pair_set(IDENTITIES, avoid_source, draws=2)
         sampler = PairSampler(pairs, 3, seed=0)
         for step in range(100):
-            queries, photos = sampler.draw(step)
-            people = pairs.query_people[queries]
-            np.testing.assert_array_equal(people, pairs.photo_people[photos])
-            assert len(set(people.tolist())) == 3
+            queries, originals = sampler.draw(step)
+            identities = pairs.query_identities[queries]
+            np.testing.assert_array_equal(identities, pairs.original_identities[originals])
+            assert len(set(identities.tolist())) == 3
 
-    def test_avoids_the_source_where_the_person_has_another_photo(self) -> None:
-        pairs = pair_set(PEOPLE, avoid_source=True)
+    def test_avoids_the_source_where_the_person_has_another_image(self) -> None:
+        pairs = pair_set(IDENTITIES, avoid_source=True)
         sampler = PairSampler(pairs, 4, seed=0)
         for step in range(100):
-            for query, photo in zip(*sampler.draw(step), strict=True):
-                own = pairs.query_source[query] == photo
-                assert own == (pairs.query_people[query] == 2)
+            for query, original in zip(*sampler.draw(step), strict=True):
+                own = pairs.query_source[query] == original
+                assert own == (pairs.query_identities[query] == 2)
 
-    def test_reaches_every_query_with_every_photo_of_its_person(self) -> None:
-        pairs = pair_set(PEOPLE, avoid_source=False)
+    def test_reaches_every_query_with_every_image_of_its_person(self) -> None:
+        pairs = pair_set(IDENTITIES, avoid_source=False)
         sampler = PairSampler(pairs, 4, seed=0)
         seen = {pair for step in range(400) for pair in zip(*sampler.draw(step), strict=True)}
-        people = pairs.photo_people
-        assert len(seen) == sum((people == person).sum() ** 2 for person in range(4))
+        identities = pairs.original_identities
+        assert len(seen) == sum((identities == identity).sum() ** 2 for identity in range(4))
 
     def test_a_batch_depends_on_seed_and_step_only(self) -> None:
-        pairs = pair_set(PEOPLE, avoid_source=True)
+        pairs = pair_set(IDENTITIES, avoid_source=True)
         one, other = PairSampler(pairs, 4, seed=7), PairSampler(pairs, 4, seed=7, workers=2)
         for step in (5, 0, 5):
             np.testing.assert_array_equal(one.draw(step), other.draw(step))
@@ -63,7 +65,7 @@ class TestSampler:
     def test_batch_fits_the_people_whatever_the_workers(
         self, batch: int, workers: int, expected: int
     ) -> None:
-        sampler = PairSampler(pair_set(PEOPLE, True), batch, 0, workers)
+        sampler = PairSampler(pair_set(IDENTITIES, True), batch, 0, workers)
         assert sampler.batch == expected
         assert len(sampler.draw(0)[0]) == expected
 
@@ -71,26 +73,26 @@ class TestSampler:
         with pytest.raises(BadInputError, match="splits.attacker"):
             pair_set([0, 0, 0], True)
         with pytest.raises(BadInputError, match=r"4 attacker people .* 5 training workers"):
-            PairSampler(pair_set(PEOPLE, True), 128, 0, workers=5)
+            PairSampler(pair_set(IDENTITIES, True), 128, 0, workers=5)
 
 
-def first_pixel(pictures: Pictures) -> Embeddings:
-    """Each picture as the angle that its first pixel says, 0 to 90 degrees."""
-    angle = pictures[:, 0, 0, 0] / 255 * np.pi / 2
+def first_pixel(images: Images) -> Embeddings:
+    """Each image as the angle that its first pixel says, 0 to 90 degrees."""
+    angle = images[:, 0, 0, 0] / 255 * np.pi / 2
     return np.asarray(np.stack([np.cos(angle), np.sin(angle)], 1), np.float32)
 
 
-def flat(*values: int) -> Pictures:
+def flat(*values: int) -> Images:
     return np.array(values, np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
 
 
 def validation(**changes: Any) -> Validation:
     known: dict[str, Any] = {
         "queries": flat(0, 60, 200),
-        "query_people": np.array([0, 0, 1]),
+        "query_identities": np.array([0, 0, 1]),
         "query_source": np.array([0, 1, 2]),
-        "photos": flat(0, 70, 200, 65, 250),
-        "photo_people": np.array([0, 0, 1, 2, 1]),
+        "originals": flat(0, 70, 200, 65, 250),
+        "original_identities": np.array([0, 0, 1, 2, 1]),
     }
     return Validation(**(known | changes))
 
@@ -101,22 +103,24 @@ class TestValidation:
         # Query 60 loses its source 70, and 65 is nearer than 0. Query 200 finds 250.
         assert validation().rank_1(first_pixel) == pytest.approx(1 / 3)
 
-    def test_people_with_one_photo_are_not_counted(self) -> None:
+    def test_people_with_one_image_are_not_counted(self) -> None:
         found = validation(
             queries=flat(200, 65),
-            query_people=np.array([1, 2]),
+            query_identities=np.array([1, 2]),
             query_source=np.array([2, 3]),
         )
         assert found.rank_1(first_pixel) == 1.0
 
-    def test_a_teacher_embeds_the_photos(self) -> None:
+    def test_a_teacher_embeds_the_images(self) -> None:
         angles = np.array([0.0, 80.0, 10.0, 45.0, 70.0]) * np.pi / 180
-        taught = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+        teacher_embeddings = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
         # Queries lie at 0, 21 and 71 degrees. The first loses its source and finds 10 of person 1;
         # the second its source at 80 and finds 10; the third its source at 10 and finds 70.
-        found = validation(taught=taught).rank_1(first_pixel)
+        found = validation(teacher_embeddings=teacher_embeddings).rank_1(first_pixel)
         assert found == pytest.approx(1 / 3)
 
     def test_nobody_left(self) -> None:
-        found = validation(queries=flat(65), query_people=np.array([2]), query_source=np.array([3]))
+        found = validation(
+            queries=flat(65), query_identities=np.array([2]), query_source=np.array([3])
+        )
         assert math.isnan(found.rank_1(first_pixel))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.detection import model_files
 from cldmray.detection.alignment import TEMPLATE
 from cldmray.detection.yunet import Detection, YuNet
 from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
 from cldmray.faces.decode import decode
-from cldmray.hashing import describe
+from cldmray.hashing import canonicalize
 from cldmray.recognizers.base import SAME_PERSON, Recognizer
 from cldmray.recognizers.sface import SFace
 
@@ -26,17 +26,17 @@ def extra() -> None:
     torch.set_num_threads(1)
 
 
-def noise(count: int, side: int = 64) -> Pictures:
+def noise(count: int, side: int = 64) -> Images:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
 class Nobody(YuNet):
-    """Finds a face in the second picture only, with ArcFace's landmarks at half the size."""
+    """Finds a face in the second image only, with ArcFace's landmarks at half the size."""
 
-    def detect(self, pictures: Pictures) -> list[Detection | None]:
+    def detect(self, images: Images) -> list[Detection | None]:
         box = np.zeros(4, np.float32)
         face = Detection(box, ((TEMPLATE + 0.5) / 2 - 0.5).astype(np.float32), 1.0)
-        return [face if place == 1 else None for place in range(len(pictures))]
+        return [face if place == 1 else None for place in range(len(images))]
 
 
 @dataclass(frozen=True)
@@ -50,25 +50,25 @@ class Corners(Recognizer):
     def version(self) -> str:
         return ""
 
-    def _raw(self, faces: Pictures) -> np.ndarray:
+    def _raw(self, faces: Images) -> np.ndarray:
         return faces[:, (0, -1), 0, 0].astype(np.float32)
 
 
 class TestAlignment:
     def test_the_fixed_square_is_cut_and_resized(self) -> None:
-        pictures = noise(2, 112)
-        faces, found = Corners(crop=(0.0, 0.0, 1.0, 1.0)).aligned(pictures)
-        np.testing.assert_array_equal(faces, pictures)
+        images = noise(2, 112)
+        faces, found = Corners(crop=(0.0, 0.0, 1.0, 1.0)).aligned(images)
+        np.testing.assert_array_equal(faces, images)
         assert found.tolist() == [False, False]
 
     def test_landmarks_fall_back_to_the_fixed_square(self) -> None:
-        pictures = noise(3, 56)
+        images = noise(3, 56)
         by_landmarks = Corners(align="landmarks", detector=Nobody(), crop=(0.0, 0.0, 1.0, 1.0))
-        faces, found = by_landmarks.aligned(pictures)
+        faces, found = by_landmarks.aligned(images)
         assert found.tolist() == [False, True, False]
-        fixed, _ = Corners(crop=(0.0, 0.0, 1.0, 1.0)).aligned(pictures)
+        fixed, _ = Corners(crop=(0.0, 0.0, 1.0, 1.0)).aligned(images)
         np.testing.assert_allclose(faces.astype(int), fixed.astype(int), atol=2)
-        assert by_landmarks.embed_with_report(pictures).found.tolist() == found.tolist()
+        assert by_landmarks.embed_with_report(images).found.tolist() == found.tolist()
 
     def test_embeddings_have_unit_norm_whatever_the_network_says(self) -> None:
         found = Corners().embed(noise(70))
@@ -79,19 +79,19 @@ class TestAlignment:
 
     def test_a_network_that_overflows_is_reported(self) -> None:
         class Broken(Corners):
-            def _raw(self, faces: Pictures) -> np.ndarray:
+            def _raw(self, faces: Images) -> np.ndarray:
                 return np.full((len(faces), 2), np.nan)
 
         with pytest.raises(BadInputError, match="no embedding"):
             Broken().embed(noise(1))
 
     @pytest.mark.parametrize(
-        "pictures",
+        "images",
         [np.zeros((1, 8, 8, 3)), np.zeros((8, 8, 3), np.uint8), np.zeros((1, 8, 9, 3), np.uint8)],
     )
-    def test_other_arrays_are_refused(self, pictures: np.ndarray) -> None:
-        with pytest.raises(BadInputError, match="pictures must be|not square"):
-            Corners().embed(pictures)
+    def test_other_arrays_are_refused(self, images: np.ndarray) -> None:
+        with pytest.raises(BadInputError, match="images must be|not square"):
+            Corners().embed(images)
 
 
 @pytest.mark.parametrize(
@@ -112,29 +112,29 @@ def test_errors_name_the_key(settings: dict[str, object], key: str) -> None:
 class TestSFace:
     def test_it_is_hashable_and_described_with_its_weights(self, extra: None) -> None:
         assert hash(SFace(crop=[0, 0, 1, 1])) == hash(SFace(crop=(0, 0, 1, 1)))  # type: ignore[arg-type]
-        described = describe(SFace())
+        described = canonicalize(SFace())
         assert len(described["_version_"]) == len(described["detector"]["_version_"]) == 16
 
     def test_shapes_and_independence_of_the_batch(self, extra: None) -> None:
-        sface, pictures = SFace(device="cpu"), noise(5)
-        together = sface.embed(pictures)
+        sface, images = SFace(device="cpu"), noise(5)
+        together = sface.embed(images)
         assert together.shape == (5, sface.dimension)
         np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-6)
-        np.testing.assert_allclose(sface.embed(pictures[3:4]), together[3:4], atol=1e-4)
+        np.testing.assert_allclose(sface.embed(images[3:4]), together[3:4], atol=1e-4)
         assert sface.network() is sface.network()
 
     @pytest.mark.lfw
     @pytest.mark.parametrize("align", ["fixed", "landmarks"])
     def test_it_tells_people_apart(self, extra: None, lfw_root, align: str) -> None:
-        people = sorted(path.parent for path in lfw_root.glob("[A-D]*/*_0002.jpg"))[:12]
-        pictures = np.stack(
+        identities = sorted(path.parent for path in lfw_root.glob("[A-D]*/*_0002.jpg"))[:12]
+        images = np.stack(
             [
-                decode((person / f"{person.name}_{number:04d}.jpg").read_bytes(), CROP, 64)
+                decode((identity / f"{identity.name}_{number:04d}.jpg").read_bytes(), CROP, 64)
                 for number in (1, 2)
-                for person in people
+                for identity in identities
             ]
         )
-        embedded = SFace(align=align, device="cpu").embed_with_report(pictures)  # type: ignore[arg-type]
+        embedded = SFace(align=align, device="cpu").embed_with_report(images)  # type: ignore[arg-type]
         first, second = embedded.embeddings[:12], embedded.embeddings[12:]
         cosine = first @ second.T
         assert (cosine.argmax(1) == np.arange(12)).sum() >= 10

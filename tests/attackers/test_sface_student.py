@@ -28,11 +28,11 @@ class TestStudent:
             pytest.importorskip(package, reason="needs the extra recognizer")
 
     def test_it_starts_as_sface(self) -> None:
-        pictures = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
         student = SFaceStudent(frozen=7)
         with torch.no_grad():
-            expected = load_sface(model_file(SFACE))((pictures + 1) * 127.5)
-            torch.testing.assert_close(student(pictures), expected, atol=1e-5, rtol=0)
+            expected = load_sface(model_file(SFACE))((images + 1) * 127.5)
+            torch.testing.assert_close(student(images), expected, atol=1e-5, rtol=0)
 
     def test_frozen_convolutions_get_no_gradient(self) -> None:
         student = SFaceStudent(frozen=7)
@@ -42,15 +42,17 @@ class TestStudent:
 
     @pytest.mark.parametrize("frozen", [-1, 28])
     def test_as_many_as_there_are(self, frozen: int) -> None:
-        with pytest.raises(ConfigError, match=rf"^encoder.frozen: must be in 0..27, got {frozen}"):
+        with pytest.raises(
+            ConfigError, match=rf"^encoder.n_frozen_layers: must be in 0..27, got {frozen}"
+        ):
             SFaceStudent(frozen)
 
     def test_it_is_an_encoder(self) -> None:
-        config = EncoderConfig(backbone="sface", frozen=27)
+        config = EncoderConfig(backbone="sface", n_frozen_layers=27)
         encoder = FaceEncoder(config)
-        picture = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        image = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
         with torch.no_grad():
-            together, alone = encoder(picture), encoder(picture[1:2])
+            together, alone = encoder(image), encoder(image[1:2])
         torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=0)
         torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
         assert not encoder.features.training

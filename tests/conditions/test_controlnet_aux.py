@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions import Coarse, ControlNetAux, controlnet_aux
 from cldmray.errors import ConfigError, MissingDependencyError
 
@@ -59,7 +59,7 @@ MEDIAPIPE = 'raise AttributeError("module mediapipe has no attribute solutions")
 
 
 @pytest.fixture
-def images() -> Pictures:
+def images() -> Images:
     noise = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     both = np.stack([cv2.GaussianBlur(one, (0, 0), 2) for one in noise]).astype(np.uint8)
     both.setflags(write=False)
@@ -104,7 +104,7 @@ def fake(
 
 @pytest.mark.usefixtures("fake")
 class TestWithAFakePackage:
-    def test_canny_agrees_with_opencv(self, images: Pictures) -> None:
+    def test_canny_agrees_with_opencv(self, images: Images) -> None:
         condition = ControlNetAux(
             "canny", resolution=64, options={"low_threshold": 30, "high_threshold": 60}
         )
@@ -113,7 +113,7 @@ class TestWithAFakePackage:
         for found, image in zip(maps, images, strict=True):
             np.testing.assert_array_equal(found[..., 0], cv2.Canny(image, 30, 60))
 
-    def test_weights_load_once_a_process_by_the_weights_only_reader(self, images: Pictures) -> None:
+    def test_weights_load_once_a_process_by_the_weights_only_reader(self, images: Images) -> None:
         condition = ControlNetAux("hed")
         for _ in range(2):
             assert (condition(images) == 77).all()
@@ -125,13 +125,13 @@ class TestWithAFakePackage:
         ]
         assert len(pickle.dumps(condition)) < 1000
 
-    def test_maps_come_back_in_the_size_of_the_pictures(self) -> None:
-        pictures = np.zeros((2, 50, 70, 3), np.uint8)
-        assert ControlNetAux("hed", resolution=64)(pictures).shape == pictures.shape
-        assert ControlNetAux("canny", resolution=64)(pictures).shape == pictures.shape
-        assert ControlNetAux("hed")(pictures[:0]).shape == (0, 50, 70, 3)
+    def test_maps_come_back_in_the_size_of_the_images(self) -> None:
+        images = np.zeros((2, 50, 70, 3), np.uint8)
+        assert ControlNetAux("hed", resolution=64)(images).shape == images.shape
+        assert ControlNetAux("canny", resolution=64)(images).shape == images.shape
+        assert ControlNetAux("hed")(images[:0]).shape == (0, 50, 70, 3)
 
-    def test_random_detectors_depend_on_the_picture_alone(self, images: Pictures) -> None:
+    def test_random_detectors_depend_on_the_image_alone(self, images: Images) -> None:
         condition = ControlNetAux("shuffle")
         np.random.seed(5)
         expected = np.random.random()
@@ -141,19 +141,19 @@ class TestWithAFakePackage:
         np.testing.assert_array_equal(forward, condition(images[::-1])[::-1])
         assert (forward[0] != forward[1]).any()
 
-    def test_absent_weights_name_the_key(self, images: Pictures) -> None:
+    def test_absent_weights_name_the_key(self, images: Images) -> None:
         with pytest.raises(ConfigError, match=r"^repo: .*'nowhere'"):
             ControlNetAux("hed", repo="nowhere")(images)
 
-    def test_a_broken_torchvision_is_explained(self, images: Pictures) -> None:
+    def test_a_broken_torchvision_is_explained(self, images: Images) -> None:
         with pytest.raises(MissingDependencyError, match="built for another torch"):
             ControlNetAux("midas")(images)
 
-    def test_an_absent_dependency_is_named(self, images: Pictures) -> None:
+    def test_an_absent_dependency_is_named(self, images: Images) -> None:
         with pytest.raises(MissingDependencyError, match="needs timm_that_is_absent"):
             ControlNetAux("zoe")(images)
 
-    def test_all_that_is_found_by_the_check_before_any_picture(self) -> None:
+    def test_all_that_is_found_by_the_check_before_any_image(self) -> None:
         ControlNetAux("hed").check()
         assert "controlnet_aux.hed" in sys.modules
         assert not sys.modules["controlnet_aux.hed"].LOADED
@@ -161,13 +161,13 @@ class TestWithAFakePackage:
             with pytest.raises(MissingDependencyError, match=f"detector '{detector}'"):
                 Coarse(ControlNetAux(detector)).check()
 
-    def test_another_import_failure_is_passed_on_in_words(self, images: Pictures) -> None:
+    def test_another_import_failure_is_passed_on_in_words(self, images: Images) -> None:
         with pytest.raises(MissingDependencyError, match="no attribute solutions"):
             ControlNetAux("mediapipe_face")(images)
 
 
 def test_without_the_package_the_message_says_what_to_install(
-    images: Pictures, clean_modules: None, monkeypatch: pytest.MonkeyPatch
+    images: Images, clean_modules: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = importlib.util.find_spec
 
@@ -219,14 +219,14 @@ class TestTorchvision:
     reason="controlnet-aux is not installed: pip install 'cldmray[controlnet]'",
 )
 class TestWithTheRealPackage:
-    def test_canny_agrees_with_opencv(self, images: Pictures, clean_modules: None) -> None:
+    def test_canny_agrees_with_opencv(self, images: Images, clean_modules: None) -> None:
         maps = ControlNetAux("canny", resolution=64)(images)
         for found, image in zip(maps, images, strict=True):
             np.testing.assert_array_equal(found[..., 0], cv2.Canny(image, 100, 200))
 
     @pytest.mark.parametrize("detector", ["shuffle", "lineart_standard"])
     def test_detectors_without_weights_run(
-        self, detector: str, images: Pictures, clean_modules: None
+        self, detector: str, images: Images, clean_modules: None
     ) -> None:
         condition = ControlNetAux(detector)
         maps = condition(images)
@@ -235,7 +235,7 @@ class TestWithTheRealPackage:
         np.testing.assert_array_equal(maps, condition(images))
 
     def test_a_network_reads_its_weights_from_a_folder(
-        self, images: Pictures, tmp_path: Path, clean_modules: None
+        self, images: Images, tmp_path: Path, clean_modules: None
     ) -> None:
         import torch
 

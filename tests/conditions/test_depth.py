@@ -18,7 +18,7 @@ from cldmray.models.depth_card import save_depth
 
 TINY = DepthArchitecture(size=16, channels=(8, 8, 16))
 SETTINGS = {
-    "faces": {"people": 3},
+    "faces": {"identities": 3},
     "training": {"seed": 0, "storage": "/home/me"},
     "architecture": {"size": 16},
     "output": "elsewhere",
@@ -135,16 +135,16 @@ class TestShippedWeights:
     def test_they_see_the_depth_of_people_whom_they_never_saw(self) -> None:
         from cldmray.faces.synthetic.scene import relative_depth, render
 
-        photos = [render(31, person, 0, 64) for person in range(24)]
-        truth = np.stack([relative_depth(photo) for photo in photos]).astype(float)
-        guess = Depth()(np.stack([photo.picture for photo in photos]))[..., 0].astype(float)
-        person = np.stack([photo.person for photo in photos])
-        assert np.abs(guess - truth)[person].mean() < 25
-        assert np.mean((guess > 32) == person) > 0.93
-        for one, other, where in zip(guess, truth, person, strict=True):
+        images = [render(31, identity, 0, 64) for identity in range(24)]
+        truth = np.stack([relative_depth(image) for image in images]).astype(float)
+        guess = Depth()(np.stack([image.image for image in images]))[..., 0].astype(float)
+        identity = np.stack([image.identity for image in images])
+        assert np.abs(guess - truth)[identity].mean() < 25
+        assert np.mean((guess > 32) == identity) > 0.93
+        for one, other, where in zip(guess, truth, identity, strict=True):
             assert np.corrcoef(one[where], other[where])[0, 1] > 0.7
 
-    def test_they_travel_as_fp16_without_anybodys_photograph(self) -> None:
+    def test_they_travel_as_fp16_without_anybodys_image(self) -> None:
         from safetensors.torch import load_file
 
         tensors = load_file(EMBEDDED_FOLDER / "depth.safetensors").values()

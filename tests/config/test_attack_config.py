@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cldmray.attackers.base import TrainedRung
+from cldmray.attackers.base import TrainedAttacker
 from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.training import TrainingConfig
-from cldmray.attackers.pretrained import OffTheShelf
+from cldmray.attackers.pretrained import Pretrained
 from cldmray.config.audit import build_audit
 from cldmray.config.instantiate import plain
 from cldmray.errors import ConfigError
@@ -17,7 +17,13 @@ from cldmray.recognizers.onnx import OnnxRecognizer
 from cldmray.recognizers.sface import SFace
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-TRAINED = ["clear_trained", "edge_proxy", "adaptive", "edge_proxy_teacher", "adaptive_teacher"]
+TRAINED = [
+    "clean_trained",
+    "condition_only",
+    "adaptive_contrastive",
+    "condition_only_distilled",
+    "adaptive_distilled",
+]
 
 
 def composed(*overrides: str, name: str = "audit") -> Any:
@@ -25,69 +31,89 @@ def composed(*overrides: str, name: str = "audit") -> Any:
         return compose(name, list(overrides))
 
 
-def attackers(*overrides: str, name: str = "audit") -> dict[str, Any]:
+def composed_attackers(*overrides: str, name: str = "audit") -> dict[str, Any]:
     return dict(build_audit(composed(*overrides, name=name)).attack)
 
 
 class TestSize:
-    @pytest.mark.parametrize("rung", [*TRAINED, "off_the_shelf", "edge_match", "adaptive_resnet50"])
-    def test_one_attacker_of_the_larger_audit_is_enough(self, rung: str) -> None:
-        whole = composed(f"attack=[{rung}]", "anonymizer=[blur]", name="lfw")
-        assert list(whole.attack) == [rung]
+    @pytest.mark.parametrize(
+        "attacker", [*TRAINED, "pretrained", "condition_match", "adaptive_contrastive_resnet50"]
+    )
+    def test_one_attacker_of_the_larger_audit_is_enough(self, attacker: str) -> None:
+        whole = composed(f"attackers=[{attacker}]", "anonymizers=[blur]", name="lfw")
+        assert list(whole.attack) == [attacker]
         assert list(whole.anonymizer) == ["blur"]
-        if rung in TRAINED:
-            whole.attack[rung].start_from = None
-        assert list(build_audit(whole).attack) == [rung]
+        if attacker in TRAINED:
+            whole.attack[attacker].init_from = None
+        assert list(build_audit(whole).attack) == [attacker]
 
     def test_the_larger_audit_has_larger_attackers(self) -> None:
-        small = attackers(f"attack=[{','.join(TRAINED)}]")
-        large = attackers(name="lfw")
-        chosen = attackers("attack_size=large", f"attack=[{','.join(TRAINED)}]")
+        small = composed_attackers(f"attackers=[{','.join(TRAINED)}]")
+        large = composed_attackers(name="lfw")
+        chosen = composed_attackers("attack_size=large", f"attackers=[{','.join(TRAINED)}]")
         for key in TRAINED:
-            taught = key.endswith("_teacher")
-            for rung, width, steps, batch in (
-                (small[key], 16, 60 if taught else 100, 32 if taught else 64),
-                (large[key], 24, 150 if taught else 250, 64 if taught else 128),
+            teacher_embeddings = key.endswith("_teacher")
+            for attacker, width, steps, batch in (
+                (
+                    small[key],
+                    16,
+                    60 if teacher_embeddings else 100,
+                    32 if teacher_embeddings else 64,
+                ),
+                (
+                    large[key],
+                    24,
+                    150 if teacher_embeddings else 250,
+                    64 if teacher_embeddings else 128,
+                ),
             ):
-                assert isinstance(rung, TrainedRung)
-                learning = EncoderConfig(backbone="sface", frozen=7)
-                assert rung.encoder == (learning if taught else EncoderConfig(width=width))
-                assert (rung.training.steps, rung.training.batch) == (steps, batch)
+                assert isinstance(attacker, TrainedAttacker)
+                learning = EncoderConfig(backbone="sface", n_frozen_layers=7)
+                assert attacker.encoder == (
+                    learning if teacher_embeddings else EncoderConfig(width=width)
+                )
+                assert (attacker.training.max_steps, attacker.training.batch_size) == (steps, batch)
             assert chosen[key] == large[key]
 
     def test_single_settings_still_change_one_attacker(self) -> None:
-        found = attackers("attack.adaptive.training.steps=5", name="lfw")
-        assert found["adaptive"].training == TrainingConfig(
-            steps=5, batch=128, warmup=40, validate_every=125
+        found = composed_attackers(
+            "attackers.adaptive_contrastive.training.max_steps=5", name="lfw"
         )
-        assert found["edge_proxy"].training.steps == 250
+        assert found["adaptive_contrastive"].training == TrainingConfig(
+            max_steps=5, batch_size=128, warmup_steps=40, validate_every=125
+        )
+        assert found["condition_only"].training.max_steps == 250
 
 
 class TestEncoders:
     def test_the_network_of_the_paper(self) -> None:
-        found = attackers("attack=[clear_trained,adaptive,adaptive_resnet50]")
-        rung = found["adaptive_resnet50"]
-        assert rung.encoder == EncoderConfig(backbone="transformers:resnet-50")
-        assert (rung.training.batch, rung.start_from) == (128, None)
+        found = composed_attackers(
+            "attackers=[clean_trained,adaptive_contrastive,adaptive_contrastive_resnet50]"
+        )
+        attacker = found["adaptive_contrastive_resnet50"]
+        assert attacker.encoder == EncoderConfig(backbone="transformers:resnet-50")
+        assert (attacker.training.batch_size, attacker.init_from) == (128, None)
         assert [item.name for item in found.values()] == list(found)
 
     def test_which_run_by_default(self) -> None:
         for name, expected in (("audit", {"small"}), ("lfw", {"small", "sface"})):
-            rungs = [r for r in attackers(name=name).values() if isinstance(r, TrainedRung)]
-            assert {rung.encoder.backbone for rung in rungs} == expected
+            attackers = [
+                r for r in composed_attackers(name=name).values() if isinstance(r, TrainedAttacker)
+            ]
+            assert {attacker.encoder.backbone for attacker in attackers} == expected
 
     def test_any_attacker_takes_any_encoder(self) -> None:
-        found = attackers(
-            "attack=[clear_trained,edge_proxy_teacher]",
-            "encoder@attack.edge_proxy_teacher.encoder=resnet50",
-            "attack.clear_trained.encoder.backbone=timm:resnet18.a1_in1k",
-            "attack.clear_trained.encoder.pretrained=/models/resnet18.safetensors",
-            "attack.clear_trained.encoder.norm=frozen",
-            "attack.clear_trained.encoder.normalisation=imagenet",
-            "attack.clear_trained.encoder.input_side=112",
+        found = composed_attackers(
+            "attackers=[clean_trained,condition_only_distilled]",
+            "encoder@attackers.condition_only_distilled.encoder=resnet50",
+            "attackers.clean_trained.encoder.backbone=timm:resnet18.a1_in1k",
+            "attackers.clean_trained.encoder.pretrained=/models/resnet18.safetensors",
+            "attackers.clean_trained.encoder.norm=frozen",
+            "attackers.clean_trained.encoder.normalisation=imagenet",
+            "attackers.clean_trained.encoder.input_side=112",
         )
-        assert found["edge_proxy_teacher"].encoder.backbone == "transformers:resnet-50"
-        assert found["clear_trained"].encoder == EncoderConfig(
+        assert found["condition_only_distilled"].encoder.backbone == "transformers:resnet-50"
+        assert found["clean_trained"].encoder == EncoderConfig(
             width=16,
             backbone="timm:resnet18.a1_in1k",
             pretrained="/models/resnet18.safetensors",
@@ -112,56 +138,60 @@ class TestEncoders:
         ],
     )
     def test_errors_name_the_key(self, override: str, message: str) -> None:
-        with pytest.raises(ConfigError, match=f"^attack.adaptive.encoder.{message}"):
-            attackers(f"attack.adaptive.encoder.{override}")
+        with pytest.raises(ConfigError, match=f"^attackers.adaptive_contrastive.encoder.{message}"):
+            composed_attackers(f"attackers.adaptive_contrastive.encoder.{override}")
 
 
 class TestRecognizers:
     def test_two_of_them_side_by_side(self) -> None:
-        found = attackers(
-            "attack=[off_the_shelf,off_the_shelf_onnx]",
-            "attack.off_the_shelf_onnx.recognizer.path=r50.onnx",
+        found = composed_attackers(
+            "attackers=[pretrained,off_the_shelf_onnx]",
+            "attackers.off_the_shelf_onnx.recognizer.path=r50.onnx",
         )
-        sface, arcface = found["off_the_shelf"], found["off_the_shelf_onnx"]
-        assert sface == OffTheShelf(SFace(align="landmarks"))
-        assert arcface == OffTheShelf(
+        sface, arcface = found["pretrained"], found["off_the_shelf_onnx"]
+        assert sface == Pretrained(SFace(align="landmarks"))
+        assert arcface == Pretrained(
             OnnxRecognizer("r50.onnx", align="landmarks", label="arcface"),
             label="off_the_shelf_onnx",
         )
-        assert [sface.name, arcface.name] == ["off_the_shelf", "off_the_shelf_onnx"]
+        assert [sface.name, arcface.name] == ["pretrained", "off_the_shelf_onnx"]
 
     def test_a_teacher_of_another_make(self) -> None:
-        key = "attack.adaptive_teacher"
-        found = attackers(
-            "attack=[adaptive_teacher]",
+        key = "attackers.adaptive_distilled"
+        found = composed_attackers(
+            "attackers=[adaptive_distilled]",
             f"recognizer@{key}.teacher=onnx",
             f"encoder@{key}.encoder=large",
             f"{key}.teacher.path=face.onnx",
             f"{key}.teacher.layout=nhwc",
             f"{key}.encoder.dimensions=512",
-        )["adaptive_teacher"]
+        )["adaptive_distilled"]
         assert found.teacher == OnnxRecognizer("face.onnx", layout="nhwc", align="landmarks")
         assert found.dimensions == 512
 
     def test_the_file_must_be_given(self) -> None:
-        with pytest.raises(ConfigError, match=r"^attack.off_the_shelf_onnx.recognizer.path: must"):
-            attackers("attack=[off_the_shelf_onnx]")
+        with pytest.raises(
+            ConfigError, match=r"^attackers.off_the_shelf_onnx.recognizer.path: must"
+        ):
+            composed_attackers("attackers=[off_the_shelf_onnx]")
 
     def test_every_setting_is_in_the_file(self) -> None:
         for name in ("onnx", "arcface"):
             node = plain(
                 composed(
-                    "attack=[off_the_shelf]", f"recognizer@attack.off_the_shelf.recognizer={name}"
+                    "attackers=[pretrained]", f"recognizer@attackers.pretrained.recognizer={name}"
                 )
-            )["attack"]["off_the_shelf"]["recognizer"]
+            )["attackers"]["pretrained"]["recognizer"]
             assert set(node) - {"_target_"} == set(OnnxRecognizer.__dataclass_fields__)
 
 
 class TestLabels:
     def test_a_second_attacker_of_one_kind_needs_a_name(self) -> None:
-        second = "+attack.again={_target_:cldmray.attackers.contrastive.Adaptive,label:LABEL}"
-        assert attackers(second.replace("LABEL", "again"))["again"].name == "again"
-        with pytest.raises(ConfigError, match=r"^attack.again: has the same name .* set its label"):
-            attackers(second.replace("LABEL", "null"))
-        with pytest.raises(ConfigError, match=r"^attack.again.label may hold letters"):
-            attackers(second.replace("LABEL", "a/b"))
+        second = "+attackers.again={_target_:cldmray.attackers.contrastive.AdaptiveContrastive,label:LABEL}"
+        assert composed_attackers(second.replace("LABEL", "again"))["again"].name == "again"
+        with pytest.raises(
+            ConfigError, match=r"^attackers.again: has the same name .* set its label"
+        ):
+            composed_attackers(second.replace("LABEL", "null"))
+        with pytest.raises(ConfigError, match=r"^attackers.again.label may hold letters"):
+            composed_attackers(second.replace("LABEL", "a/b"))

@@ -9,8 +9,8 @@ from cldmray.config.attribution import AttributionConfig, AttributionSettings, b
 from cldmray.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-ONE = ["anonymizer=[cldm_none,cldm_canny]", "attribution.swap.anonymizers=[cldm_canny]"]
-NO_SEARCH = "attribution.boundary.anonymizer=null"
+ONE = ["anonymizers=[cldm_none,cldm_canny]", "attribution.swap.anonymizers=[cldm_canny]"]
+NO_SEARCH = "attribution.operating_point.anonymizer=null"
 
 
 def built(*overrides: str) -> AttributionConfig:
@@ -19,7 +19,7 @@ def built(*overrides: str) -> AttributionConfig:
 
 
 def names(config: AttributionConfig) -> list[str]:
-    return [member.name for member in config.audit.anonymizer.values()]
+    return [anonymizer.name for anonymizer in config.audit.anonymizers.values()]
 
 
 def test_the_shipped_one() -> None:
@@ -53,32 +53,56 @@ def test_scales() -> None:
 
 
 def test_scale_0_makes_the_control_where_it_is_not_named() -> None:
-    config = built("anonymizer=[cldm_canny]", *ONE[1:], NO_SEARCH, "attribution.scales=[0]")
+    config = built("anonymizers=[cldm_canny]", *ONE[1:], NO_SEARCH, "attribution.scales=[0]")
     assert names(config) == ["cldm-canny-1.0", "cldm-none", "cldm-canny-1.0-img2img-0.8",
                              "cldm-canny-1.0-img2img-0.6"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "formatting"),
     [
         (["attribution.scales=[-1]"], "attribution.scales: must not be negative"),
-        (["attribution.boundary.scales=[]"], "attribution.boundary.scales: name at least one"),
-        (["attribution.boundary.target_k=1"], "attribution.boundary.target_k: must be at least 2"),
-        (["attribution.boundary.pictures=1"], "attribution.boundary.pictures: must be at least 2"),
-        (["attribution.boundary.coarseness=[0]"], "attribution.boundary: factor must be at least"),
-        (["attribution.boundary.strengths=[2]"], "attribution.boundary: strength must be in"),
+        (
+            ["attribution.operating_point.scales=[]"],
+            "attribution.operating_point.scales: name at least one",
+        ),
+        (
+            ["attribution.operating_point.target_k=1"],
+            "attribution.operating_point.target_k: must be at least 2",
+        ),
+        (
+            ["attribution.operating_point.n_images=1"],
+            "attribution.operating_point.n_images: must be at least 2",
+        ),
+        (
+            ["attribution.operating_point.coarseness=[0]"],
+            "attribution.operating_point: factor must be at least",
+        ),
+        (
+            ["attribution.operating_point.strengths=[2]"],
+            "attribution.operating_point: strength must be in",
+        ),
         (["attribution.swap.strengths=[0.01]"], "attribution.swap.strengths: strength=0.01 leaves"),
         (["attribution.swap.anonymizers=[cldm_none]"], "attribution.swap.anonymizers: 'cldm_none'"),
-        (["attribution.boundary.anonymizer=nosuch"], "attribution.boundary.anonymizer: 'nosuch'"),
-        (["anonymizer.cldm_none.steps=4"], "attribution.scales .cldm_canny.: two settings get"),
-        (["audit.galleries=[source_included]"], "attribution.boundary.gallery: source_excluded is"),
+        (
+            ["attribution.operating_point.anonymizer=nosuch"],
+            "attribution.operating_point.anonymizer: 'nosuch'",
+        ),
+        (
+            ["anonymizers.cldm_none.num_inference_steps=4"],
+            "attribution.scales .cldm_canny.: two settings get",
+        ),
+        (
+            ["audit.galleries=[source_included]"],
+            "attribution.operating_point.gallery: source_excluded is",
+        ),
         (["audit.regions=[face,face]"], "audit.regions: name none twice"),
         (["audit.regions=[nose]"], "audit.regions.*nose"),
         (["+attribution.scale=1"], "attribution.scale: AttributionSettings has no such setting"),
     ],
 )
-def test_a_wrong_setting_is_named(overrides: list[str], words: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{words}"):
+def test_a_wrong_setting_is_named(overrides: list[str], formatting: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{formatting}"):
         built(*ONE, *overrides)
 
 
@@ -86,4 +110,4 @@ def test_defaults_are_those_of_the_file() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         written = compose("attribute").attribution
     assert list(written.scales) == AttributionSettings().scales
-    assert written.boundary.target_k == AttributionSettings().boundary.target_k
+    assert written.operating_point.target_k == AttributionSettings().operating_point.target_k

@@ -9,11 +9,11 @@ from hydra import compose, initialize_config_dir
 
 from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
 from cldmray.anonymizers.baselines import Blur
-from cldmray.anonymizers.precomputed import Pictures
-from cldmray.attackers.base import Rung
+from cldmray.anonymizers.precomputed import Precomputed
+from cldmray.attackers.base import Attacker
 from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.training import TrainingConfig
-from cldmray.attackers.reconstruction.base import Inversion
+from cldmray.attackers.reconstruction.base import ReconstructionModel
 from cldmray.conditions import SoftEdge
 from cldmray.conditions.base import Condition
 from cldmray.config.audit import AuditConfig, AuditSettings, build_audit
@@ -28,48 +28,60 @@ from cldmray.tracking import TrackingConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 YAMLS = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
-MEMBERS = [path for path in YAMLS if path.parent.name]
+ANONYMIZERS = [path for path in YAMLS if path.parent.name]
 PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
     "faces": lambda name: ([f"faces={name}"], "faces", FaceSource),
     "engine": lambda name: ([f"engine={name}"], "engine", EngineConfig),
     "tracking": lambda name: ([f"tracking={name}"], "tracking", TrackingConfig),
     "anonymizer": lambda name: (
-        [f"anonymizer=[{name}]"],
-        f"anonymizer.{name}",
+        [f"anonymizers=[{name}]"],
+        f"anonymizers.{name}",
         Anonymizer | GroupAnonymizer,
     ),
     "attack": lambda name: (
-        [f"attack=[{','.join(dict.fromkeys(['clear_trained', 'edge_proxy_teacher', name]))}]"],
-        f"attack.{name}",
-        Rung,
+        [
+            f"attackers=[{','.join(dict.fromkeys(['clean_trained', 'condition_only_distilled', name]))}]"
+        ],
+        f"attackers.{name}",
+        Attacker,
     ),
-    "attack_size": lambda name: ([f"attack_size={name}"], "attack.adaptive.encoder", EncoderConfig),
+    "attack_size": lambda name: (
+        [f"attack_size={name}"],
+        "attackers.adaptive_contrastive.encoder",
+        EncoderConfig,
+    ),
     "encoder": lambda name: (
-        [f"encoder@attack.adaptive.encoder={name}", "attack.adaptive.start_from=null"],
-        "attack.adaptive.encoder",
+        [
+            f"encoder@attackers.adaptive_contrastive.encoder={name}",
+            "attackers.adaptive_contrastive.init_from=null",
+        ],
+        "attackers.adaptive_contrastive.encoder",
         EncoderConfig,
     ),
     "training": lambda name: (
-        [f"training@attack.adaptive.training={name}"],
-        "attack.adaptive.training",
+        [f"training@attackers.adaptive_contrastive.training={name}"],
+        "attackers.adaptive_contrastive.training",
         TrainingConfig,
     ),
     "recognizer": lambda name: (
         [
-            "attack=[off_the_shelf]",
-            f"recognizer@attack.off_the_shelf.recognizer={name}",
+            "attackers=[pretrained]",
+            f"recognizer@attackers.pretrained.recognizer={name}",
         ],
-        "attack.off_the_shelf.recognizer",
+        "attackers.pretrained.recognizer",
         Recognizer,
     ),
-    "inverter": lambda name: (
-        ["attack=[inversion]", f"inverter@attack.inversion.inverter={name}"],
-        "attack.inversion.inverter",
-        Inversion,
+    "reconstructor": lambda name: (
+        [
+            "attackers=[reconstruction]",
+            f"reconstruction_model@attackers.reconstruction.model={name}",
+        ],
+        "attackers.reconstruction.model",
+        ReconstructionModel,
     ),
     "condition": lambda name: (
-        [f"condition@attack.edge_proxy.condition={name}"],
-        "attack.edge_proxy.condition",
+        [f"condition@attackers.condition_only.condition={name}"],
+        "attackers.condition_only.condition",
         Condition,
     ),
 }
@@ -108,27 +120,27 @@ def reach(config: Any, path: str) -> Any:
 class TestShippedConfiguration:
     def test_the_default_audit(self) -> None:
         config = audit()
-        assert list(config.anonymizer) == [
-            "copy",
+        assert list(config.anonymizers) == [
+            "no_op",
             "blur",
             "k_same",
             "cldm_none",
             "cldm_canny",
             "cldm_depth",
         ]
-        assert list(config.attack) == [
-            "off_the_shelf",
-            "edge_match",
-            "clear_trained",
-            "edge_proxy",
-            "adaptive",
-            "fusion",
+        assert list(config.attackers) == [
+            "pretrained",
+            "condition_match",
+            "clean_trained",
+            "condition_only",
+            "adaptive_contrastive",
+            "score_fusion",
         ]
         assert config.splits == SplitConfig()
         assert config.audit == AuditSettings()
         assert config.output.startswith("runs/20")
 
-    @pytest.mark.parametrize("path", MEMBERS, ids=str)
+    @pytest.mark.parametrize("path", ANONYMIZERS, ids=str)
     def test_every_member_of_a_group_builds(self, path: Path) -> None:
         group, name = path.parent.as_posix(), path.stem
         overrides, key, expected = PLACES[group](name)
@@ -144,26 +156,26 @@ class TestShippedConfiguration:
     def test_every_audit_builds(self, name: str) -> None:
         assert build_audit(composed(name=name)).anonymizer
 
-    def test_published_pictures_follow_the_faces(self) -> None:
+    def test_published_images_follow_the_faces(self) -> None:
         config = audit(
             "faces.name=mine",
             "faces.size=32",
-            "anonymizer=[pictures]",
-            "anonymizer.pictures.root=x",
+            "anonymizers=[precomputed]",
+            "anonymizers.precomputed.root=x",
         )
-        assert config.anonymizer == {"pictures": Pictures("x", source="mine", size=32)}
+        assert config.anonymizers == {"images": Precomputed("x", source="mine", size=32)}
 
     def test_nested_values_reach_their_objects(self) -> None:
         config = audit(
-            "anonymizer.cldm_canny.controls.canny.scale=0.5",
-            "condition@anonymizer.cldm_canny.controls.canny.condition=soft_edge",
-            "attack.adaptive.encoder.blocks=[1,1,1,1]",
-            "attack.adaptive.start_from=null",
+            "anonymizers.cldm_canny.controls.canny.controlnet_conditioning_scale=0.5",
+            "condition@anonymizers.cldm_canny.controls.canny.condition=soft_edge",
+            "attackers.adaptive_contrastive.encoder.blocks=[1,1,1,1]",
+            "attackers.adaptive_contrastive.init_from=null",
         )
-        drawn: Any = config.anonymizer["cldm_canny"]
+        drawn: Any = config.anonymizers["cldm_canny"]
         assert drawn.name == "cldm-canny-0.5"
         assert drawn.controls["canny"].condition == SoftEdge()
-        assert config.attack["adaptive"].encoder.blocks == (1, 1, 1, 1)
+        assert config.attackers["adaptive_contrastive"].encoder.blocks == (1, 1, 1, 1)
 
     def test_the_terms_of_the_verdict(self) -> None:
         assert audit().audit.terms == Terms()
@@ -172,11 +184,11 @@ class TestShippedConfiguration:
             'audit.fail_on=["k<4",leak]',
             "audit.release=[cldm-canny-1.0,copy]",
         ).audit.terms
-        assert terms == Terms(5, (ClaimRejected(4), Found("leak")), ("cldm-canny-1.0", "copy"))
+        assert terms == Terms(5, (ClaimRejected(4), Found("leak")), ("cldm-canny-1.0", "no_op"))
         assert audit("audit.fail_on='k<4, leak'").audit.terms.rules == terms.rules
 
     def test_two_settings_of_one_anonymizer(self) -> None:
         config = audit(
-            "+anonymizer.wide={_target_:cldmray.anonymizers.baselines.Blur,sigma:8,label:blur-8}"
+            "+anonymizers.wide={_target_:cldmray.anonymizers.baselines.Blur,sigma:8,label:blur-8}"
         )
-        assert config.anonymizer["wide"] == Blur(8.0, "blur-8")
+        assert config.anonymizers["wide"] == Blur(8.0, "blur-8")

@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cldmray.attackers.pretrained import OffTheShelf
-from cldmray.attackers.reconstruction.attacker import InversionRung
-from cldmray.attackers.reconstruction.base import Inversion
-from cldmray.attackers.reconstruction.nearest_neighbor import EmbeddingInversion
-from cldmray.attackers.reconstruction.unet import UNetInversion
+from cldmray.attackers.pretrained import Pretrained
+from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
+from cldmray.attackers.reconstruction.base import ReconstructionModel
+from cldmray.attackers.reconstruction.nearest_neighbor import NearestNeighbor
+from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.conditions.canny import Canny
 from cldmray.config.audit import build_audit
 from cldmray.config.instantiate import build, plain
 from cldmray.config.reconstruction import (
-    InversionConfig,
-    build_inversion,
+    ReconstructionConfig,
+    build_reconstruction,
     candidate_of,
     controls_of,
     settings_of,
@@ -27,8 +27,8 @@ from cldmray.errors import ConfigError, MissingDependencyError
 from cldmray.recognizers.sface import SFace
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-INVERTERS = sorted((CONF / "inverter").glob("*.yaml"))
-SEARCH = "inversion.search.trials=2"
+RECONSTRUCTORS = sorted((CONF / "reconstructor").glob("*.yaml"))
+SEARCH = "reconstruction.search.trials=2"
 
 
 def composed(*overrides: str, name: str = "invert") -> Any:
@@ -36,82 +36,94 @@ def composed(*overrides: str, name: str = "invert") -> Any:
         return compose(name, list(overrides))
 
 
-def config(*overrides: str) -> InversionConfig:
-    return build_inversion(composed(*overrides))
+def config(*overrides: str) -> ReconstructionConfig:
+    return build_reconstruction(composed(*overrides))
 
 
 class TestFiles:
-    @pytest.mark.parametrize("path", INVERTERS, ids=lambda path: path.stem)
+    @pytest.mark.parametrize("path", RECONSTRUCTORS, ids=lambda path: path.stem)
     def test_every_inverter_lists_all_its_settings(self, path: Path) -> None:
-        overrides = ["attack=[inversion]", f"inverter@attack.inversion.inverter={path.stem}"]
+        overrides = [
+            "attackers=[reconstruction]",
+            f"reconstruction_model@attackers.reconstruction.model={path.stem}",
+        ]
         whole = composed(*overrides, name="audit")
-        rung = build_audit(whole).attack["inversion"]
-        assert isinstance(rung, InversionRung)
-        node = plain(whole)["attack"]["inversion"]["inverter"]
-        assert set(node) - {"_target_"} == set(type(rung.inverter).__dataclass_fields__)
+        attacker = build_audit(whole).attack["reconstruction"]
+        assert isinstance(attacker, ReconstructionAttacker)
+        node = plain(whole)["attackers"]["reconstruction"]["reconstructor"]
+        assert set(node) - {"_target_"} == set(type(attacker.model).__dataclass_fields__)
         assert path.read_text().startswith("# ")
         if path.stem not in ("unet_short", "diffusion"):
-            assert rung.inverter == type(rung.inverter)()
+            assert attacker.model == type(attacker.model)()
 
-    def test_the_rung(self) -> None:
-        whole = composed("attack=[off_the_shelf,inversion]", name="audit")
-        assert build_audit(whole).attack["inversion"] == InversionRung()
-        node = plain(whole)["attack"]["inversion"]
-        assert set(node) - {"_target_"} == set(InversionRung.__dataclass_fields__)
+    def test_the_attacker(self) -> None:
+        whole = composed("attackers=[pretrained,reconstruction]", name="audit")
+        assert build_audit(whole).attack["reconstruction"] == ReconstructionAttacker()
+        node = plain(whole)["attackers"]["reconstruction"]
+        assert set(node) - {"_target_"} == set(ReconstructionAttacker.__dataclass_fields__)
 
     def test_the_default_audit_does_not_invert(self) -> None:
-        rungs = build_audit(composed(name="audit")).attack.values()
-        assert not any(isinstance(rung, InversionRung) for rung in rungs)
+        attackers = build_audit(composed(name="audit")).attack.values()
+        assert not any(isinstance(attacker, ReconstructionAttacker) for attacker in attackers)
 
 
 class TestRungs:
     def test_every_way_back_has_its_controls(self) -> None:
-        one = config("+inverter@inversion.inverters.alike=look_alike", "inversion.budget=9")
-        rungs = one.with_rungs(None).attack
-        assert list(rungs) == [
-            "unet", "unet-shuffled", "look_alike", "mean_face", "nearest_training_face",
+        one = config(
+            "+reconstruction_model@reconstruction.models.alike=nearest_neighbor",
+            "reconstruction.budget=9",
+        )
+        attackers = one.with_attackers(None).attack
+        assert list(attackers) == [
+            "unet", "unet-shuffled", "nearest_neighbor", "mean_face", "nearest_training_face",
         ]  # fmt: skip
-        raw, shuffled = one.raw().attack["raw"], rungs["unet-shuffled"]
-        assert isinstance(raw, OffTheShelf) and isinstance(shuffled, InversionRung)
-        assert raw.recognizer == one.inversion.judge
-        assert shuffled.inverter == UNetInversion(shuffled=True, label="unet-shuffled")
-        assert all(r.budget == 9 for r in rungs.values() if isinstance(r, InversionRung))
-        assert controls_of(UNetInversion()) == [
+        raw, shuffled = one.raw().attack["raw"], attackers["unet-shuffled"]
+        assert isinstance(raw, Pretrained) and isinstance(shuffled, ReconstructionAttacker)
+        assert raw.recognizer == one.reconstruction.held_out_recognizer
+        assert shuffled.reconstructor == UNetReconstruction(shuffled=True, label="unet-shuffled")
+        assert all(
+            r.budget == 9 for r in attackers.values() if isinstance(r, ReconstructionAttacker)
+        )
+        assert controls_of(UNetReconstruction()) == [
             "mean_face", "nearest_training_face", "unet-shuffled",
         ]  # fmt: skip
-        assert controls_of(EmbeddingInversion()) == ["mean_face", "nearest_training_face"]
+        assert controls_of(NearestNeighbor()) == ["mean_face", "nearest_training_face"]
 
     def test_what_a_search_has_found_stands_beside_them(self) -> None:
-        best = Candidate(UNetInversion(label="unet-tuned", blocks=2), 5)
-        rungs = config().with_rungs(best).attack
+        best = Candidate(UNetReconstruction(label="unet-tuned", blocks=2), 5)
+        attackers = config().with_attackers(best).attack
         for key in ("unet-tuned", "unet-tuned-shuffled"):
-            rung = rungs[key]
-            assert isinstance(rung, InversionRung)
-            assert rung.budget == 5
-        assert rungs["unet"] == InversionRung(
-            UNetInversion(), config().inversion.judge, SFace(), None, label="unet"
+            attacker = attackers[key]
+            assert isinstance(attacker, ReconstructionAttacker)
+            assert attacker.budget == 5
+        assert attackers["unet"] == ReconstructionAttacker(
+            UNetReconstruction(),
+            config().reconstruction.held_out_recognizer,
+            SFace(),
+            None,
+            label="unet",
         )
 
     @pytest.mark.parametrize(
         ("overrides", "message"),
         [
-            (["inversion.inverters.unet.shuffled=true"], "inversion.inverters.unet: is a control"),
-            (["recognizer@inversion.judge=sface"], "inversion.judge: sface has a part"),
-            (["audit.attacker_seeds=2"], "audit.attacker_seeds: must be 1 here"),
-            (["inversion.budget=0"], "inversion.budget: must be at least 1, got 0"),
-            (["~inversion.inverters.unet"], "inversion.inverters: choose at least one"),
-            (["inversion.grid_pictures=-1"], "inversion.grid_pictures: must not be negative"),
-            (["inversion.nothing=1"], "inversion.nothing: InversionSettings has no such setting"),
-            ([SEARCH, "inversion.search.inverter=x"], "inversion.search.inverter: 'x' is none of"),
-            ([SEARCH, "~inversion.search.space"], "inversion.search.space: name what is"),
-            ([SEARCH, "inversion.search.space.blocks.choose=[0]"],
-             "inversion.search.space.blocks: blocks: must be at least 1"),
-            ([SEARCH, "+inversion.search.space.new.choose=[0]"],
-             "inversion.search.space.new: new: UNetInversion has no such setting"),
-            ([SEARCH, "inversion.search.space.budget.choose=[0]"],
-             "inversion.search.space.budget: budget: must be null or at least 1"),
-            ([SEARCH, "inversion.search.space.identity.low=3"],
-             "inversion.search.space.identity.low: give either choose, or low below high"),
+            (["reconstruction.models.unet.shuffled=true"], "reconstruction.models.unet: is a control"),
+            (["recognizer@reconstruction.held_out_recognizer=sface"], "reconstruction.held_out_recognizer: sface has a part"),
+            (["audit.n_training_seeds=2"], "audit.n_training_seeds: must be 1 here"),
+            (["reconstruction.budget=0"], "reconstruction.budget: must be at least 1, got 0"),
+            (["~reconstruction.models.unet"], "reconstruction.models: choose at least one"),
+            (["reconstruction.n_example_images=-1"], "reconstruction.n_example_images: must not be negative"),
+            (["reconstruction.nothing=1"], "reconstruction.nothing: ReconstructionSettings has no such setting"),
+            ([SEARCH, "reconstruction.search.model=x"], "reconstruction.search.model: 'x' is none of"),
+            ([SEARCH, "~reconstruction.search.space"], "reconstruction.search.space: name what is"),
+            ([SEARCH, "reconstruction.search.space.blocks.choose=[0]"],
+             "reconstruction.search.space.blocks: blocks: must be at least 1"),
+            ([SEARCH, "+reconstruction.search.space.new.choose=[0]"],
+             "reconstruction.search.space.new: new: UNetReconstruction has no such setting"),
+            ([SEARCH, "reconstruction.search.space.budget.choose=[0]"],
+             "reconstruction.search.space.budget: budget: must be null or at least 1"),
+            ([SEARCH, "reconstruction.search.space.identity.low=3"],
+             "reconstruction.search.space.identity.low: give either choose, or low below high"),
         ],
     )  # fmt: skip
     def test_errors_name_the_key(self, overrides: list[str], message: str) -> None:
@@ -130,16 +142,16 @@ class TestRungs:
 
 class TestCandidates:
     def test_settings_are_built_back(self) -> None:
-        inverter = UNetInversion(widths=(8, 16), condition=Canny(10, 20), label="a")
-        assert build(settings_of(inverter), Inversion, "") == inverter
+        reconstructor = UNetReconstruction(widths=(8, 16), condition=Canny(10, 20), label="a")
+        assert build(settings_of(reconstructor), ReconstructionModel, "") == reconstructor
 
     def test_dotted_settings_and_the_budget(self) -> None:
         values = {"training.learning_rate": 0.5, "widths": [8], "budget": 7, "guide.align": "fixed"}
-        made, budget = candidate_of(UNetInversion(), None, values)
-        assert isinstance(made, UNetInversion)
+        made, budget = candidate_of(UNetReconstruction(), None, values)
+        assert isinstance(made, UNetReconstruction)
         assert (made.training.learning_rate, made.widths, budget) == (0.5, (8,), 7)
         with pytest.raises(ConfigError, match="widths.x: unet has no settings widths"):
-            candidate_of(UNetInversion(), None, {"widths.x": 1})
+            candidate_of(UNetReconstruction(), None, {"widths.x": 1})
 
     def test_what_tune_draws(self) -> None:
         drawn = {
@@ -148,7 +160,7 @@ class TestCandidates:
             "condition": '{"_target_": "cldmray.conditions.canny.Canny"}',
             "identity": 0.25,
         }
-        found = config(SEARCH, "inversion.budget=3").make(drawn)
+        found = config(SEARCH, "reconstruction.budget=3").make(drawn)
         assert found == Candidate(
-            UNetInversion(widths=(8, 8), condition=Canny(), identity=0.25), None
+            UNetReconstruction(widths=(8, 8), condition=Canny(), identity=0.25), None
         )

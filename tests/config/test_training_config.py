@@ -50,7 +50,7 @@ class TestTheTrainingJobs:
     @pytest.mark.parametrize(
         ("name", "override", "key"),
         [
-            ("cldm", "training.diffusion.steps=many", "training.diffusion.steps"),
+            ("cldm", "training.diffusion.max_steps=many", "training.diffusion.max_steps"),
             ("cldm", "+training.diffusion.epochs=3", "training.diffusion.epochs"),
             ("depth", "training.noise=2", "training.noise"),
         ],

@@ -10,21 +10,21 @@ import pyarrow as pa
 import pytest
 from ray.data.datasource import WriteResult
 
-from cldmray.engine.artifacts import RecordsSink, StageTable, read_manifest
+from cldmray.engine.artifacts import Artifact, RecordsSink, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, FACES
 from cldmray.faces.synthetic import SyntheticFaces
 
-WriteTable = Callable[[str, pa.Schema, Iterable[list[pa.Table]]], StageTable]
+WriteTable = Callable[[str, pa.Schema, Iterable[list[pa.Table]]], Artifact]
 
 
-def commit_tasks(folder: str, schema: pa.Schema, tasks: Iterable[list[pa.Table]]) -> StageTable:
+def commit_tasks(folder: str, schema: pa.Schema, tasks: Iterable[list[pa.Table]]) -> Artifact:
     """Write the blocks of each task as Ray's workers would, and commit them."""
     sink = RecordsSink(folder, schema)
     sink.on_write_complete(WriteResult(0, 0, [sink.write(blocks, None) for blocks in tasks]))
     manifest = read_manifest(folder)
     assert manifest is not None
-    return StageTable(folder, manifest, key=Path(folder).name)
+    return Artifact(folder, manifest, key=Path(folder).name)
 
 
 @pytest.fixture(scope="session")
@@ -33,13 +33,13 @@ def write_table() -> WriteTable:
 
 
 @pytest.fixture(scope="session")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> StageTable:
-    """14 synthetic people with 3 photos each: 6 to evaluate, 5 of the attacker, 3 to validate."""
-    source = SyntheticFaces(people=14, photos_per_person=3, size=32)
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """14 synthetic people with 3 images each: 6 to evaluate, 5 of the attacker, 3 to validate."""
+    source = SyntheticFaces(n_identities=14, images_per_identity=3, size=32)
     listing = source.listing()
-    people = sorted(set(listing["identity"].to_pylist()))
+    identities = sorted(set(listing["identity"].to_pylist()))
     splits = [EVALUATION] * 6 + [ATTACKER] * 5 + [ATTACKER_VALIDATION] * 3
-    split_of = dict(zip(people, splits, strict=True))
+    split_of = dict(zip(identities, splits, strict=True))
     table = pa.table(
         {
             "sample_id": listing["sample_id"],

@@ -13,19 +13,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cldmray.attackers.contrastive import ClearTrained
+from cldmray.attackers.contrastive import CleanTrained
 from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.pairs import PairSet, Validation
 from cldmray.attackers.nn.training import TrainingConfig
-from cldmray.engine.artifacts import StageTable, read_manifest
+from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.attacker_training import fit_encoder, learning_curve, load_encoder
 from cldmray.engine.cluster import EngineConfig, connect
 
 PAUSE = 5.0
-PEOPLE, BATCH = 9, 7
+IDENTITIES, BATCH = 9, 7
 TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
 TRAINING = TrainingConfig(
-    steps=90, batch=BATCH, learning_rate=1e-4, warmup=1, validate_every=1, precision="fp32"
+    max_steps=90,
+    batch_size=BATCH,
+    learning_rate=1e-4,
+    warmup_steps=1,
+    validate_every=1,
+    precision="fp32",
 )
 
 
@@ -44,17 +49,19 @@ class Slow(Validation):
         return 0.5
 
 
-def trained(name: str, engine: EngineConfig) -> StageTable:
+def trained(name: str, engine: EngineConfig) -> Artifact:
     random = np.random.default_rng(0)
-    photos = random.integers(0, 256, (2 * PEOPLE, 32, 32, 3), np.uint8)
-    people, rows = np.repeat(np.arange(PEOPLE), 2), np.arange(2 * PEOPLE)
-    pairs = PairSet(photos, people, rows, photos, people, avoid_source=True)
+    images = random.integers(0, 256, (2 * IDENTITIES, 32, 32, 3), np.uint8)
+    identities, rows = np.repeat(np.arange(IDENTITIES), 2), np.arange(2 * IDENTITIES)
+    pairs = PairSet(images, identities, rows, images, identities, avoid_source=True)
     folder = f"{FOLDER}/{name}"
-    rung = ClearTrained(TINY, TRAINING)
-    fit_encoder(rung, pairs, Slow(photos, people, rows, photos, people), None, engine, folder)
+    attacker = CleanTrained(TINY, TRAINING)
+    fit_encoder(
+        attacker, pairs, Slow(images, identities, rows, images, identities), None, engine, folder
+    )
     manifest = read_manifest(folder)
     assert manifest is not None
-    return StageTable(folder, manifest, name)
+    return Artifact(folder, manifest, name)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A driver that redraws pictures by two actors with half a GPU each; the GPU is only pretended."""
+"""A driver that anonymizes images by two actors with half a GPU each; the GPU is only pretended."""
 
 import json
 import sys
@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from cldmray.anonymizers.base import Anonymizer, Batch, Redraw
-from cldmray.arrays import Pictures
-from cldmray.engine.anonymize import redraw_stream
+from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
+from cldmray.arrays import Images
+from cldmray.engine.anonymize import anonymize_stream
 from cldmray.engine.cluster import EngineConfig
-from cldmray.faces.records import decode_pictures, encode_pictures
+from cldmray.faces.records import decode_images, encode_images
 
 COUNT = 70
 
 
 def anonymizer() -> Anonymizer:
-    """Its pictures tell the number of the GPU and of the process, and how much of the GPU it has.
+    """Its images tell the number of the GPU and of the process, and how much of the GPU it has.
 
     The class is made here, so that it travels to the workers by value.
     """
@@ -30,20 +30,20 @@ def anonymizer() -> Anonymizer:
         def name(self) -> str:
             return "telling"
 
-        def open(self) -> Redraw:
+        def open(self) -> AnonymizeFunction:
             import os
 
             (gpu,) = ray.get_gpu_ids()
             share = ray.get_runtime_context().get_assigned_resources()["GPU"]
             process = os.getpid()
 
-            def redraw(batch: Batch) -> Pictures:
+            def anonymize(batch: Batch) -> Images:
                 told = np.zeros_like(batch.images)
                 told[:, 0, 0] = batch.images[:, 0, 0]
                 told[:, 0, 1] = (int(gpu), int(100 * share), process % 256)
                 return told
 
-            return redraw
+            return anonymize
 
     return Telling()
 
@@ -58,14 +58,14 @@ def main(temporary: str) -> None:
             "sample_id": [f"{row:016x}" for row in range(COUNT)],
             "identity": [str(row) for row in range(COUNT)],
             "split": ["evaluation"] * COUNT,
-            "image": encode_pictures(images),
+            "image": encode_images(images),
         }
     )
     stream = ray.data.from_arrow([faces.slice(row, 10) for row in range(0, COUNT, 10)])
     engine = EngineConfig(actors=2, cpus_per_actor=0.25, gpus_per_actor=0.5, batch_size=None)
-    rows = redraw_stream(stream, anonymizer(), {"evaluation": 1}, 0, engine).take_all()
+    rows = anonymize_stream(stream, anonymizer(), {"evaluation": 1}, 0, engine).take_all()
     ids = [int(row["sample_id"], 16) for row in rows]
-    drawn = decode_pictures([row["image"] for row in rows])
+    drawn = decode_images([row["image"] for row in rows])
     ray.shutdown()
     print(
         json.dumps(

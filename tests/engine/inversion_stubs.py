@@ -1,4 +1,4 @@
-"""Cheap stand-ins for recognizers and inverters, sent to Ray's workers by value."""
+"""Cheap stand-ins for recognizers and reconstruction models, sent to Ray's workers by value."""
 
 import os
 import sys
@@ -12,10 +12,15 @@ import numpy.typing as npt
 import ray
 from torch import Tensor
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.attackers.nn.training import Call
-from cldmray.attackers.reconstruction.base import Inversion, InversionBatch, Inverter, Seeds
-from cldmray.attackers.reconstruction.unet import UNetInversion, UNetInverter
+from cldmray.attackers.reconstruction.base import (
+    ReconstructionBatch,
+    ReconstructionModel,
+    Reconstructor,
+    Seeds,
+)
+from cldmray.attackers.reconstruction.unet import UNetReconstruction, UNetReconstructor
 from cldmray.recognizers.base import Recognizer
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -23,7 +28,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels(Recognizer):
-    """The pixels of a picture, made small, are its embedding."""
+    """The pixels of an image, made small, are its embedding."""
 
     crop: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
     label: str = "pixels"
@@ -46,12 +51,12 @@ class Pixels(Recognizer):
     def check(self) -> None:
         pass
 
-    def _raw(self, faces: Pictures) -> npt.NDArray[np.floating[Any]]:
+    def _raw(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
         return faces.reshape(len(faces), -1).astype(np.float64) - 127.5
 
 
 @dataclass(frozen=True)
-class NoiseInversion(Inversion):
+class NoiseReconstruction(ReconstructionModel):
     """Two guesses that are nothing but the seed's noise."""
 
     @property
@@ -66,9 +71,9 @@ class NoiseInversion(Inversion):
         return Noise()
 
 
-class Noise(Inverter):
-    def _reconstruct(self, pictures: Pictures, seeds: Seeds) -> Pictures:
-        shape = (2, *pictures.shape[1:])
+class Noise(Reconstructor):
+    def _reconstruct(self, images: Images, seeds: Seeds) -> Images:
+        shape = (2, *images.shape[1:])
         drawn = [np.random.default_rng(seed).integers(0, 256, shape) for seed in seeds]
         return np.array(drawn, np.uint8)
 
@@ -80,19 +85,19 @@ class Noise(Inverter):
 
 
 @dataclass(frozen=True)
-class KilledOnce(UNetInversion):
+class KilledOnce(UNetReconstruction):
     """Its process ends in the third step, unless the file ``marker`` is there already."""
 
     marker: str = ""
 
-    def build(self, device: str = "cpu") -> "KilledInverter":
-        return KilledInverter(self, device)
+    def build(self, device: str = "cpu") -> "KilledReconstructor":
+        return KilledReconstructor(self, device)
 
 
-class KilledInverter(UNetInverter):
+class KilledReconstructor(UNetReconstructor):
     calls = 0
 
-    def loss(self, network: Call, batch: InversionBatch) -> Tensor:
+    def loss(self, network: Call, batch: ReconstructionBatch) -> Tensor:
         self.calls += 1
         marker = Path(self.config.marker)  # type: ignore[attr-defined]
         if self.calls == 3 and not marker.exists():

@@ -1,4 +1,4 @@
-"""A driver that searches, slowly, over random pictures; the test kills it and starts it again."""
+"""A driver that searches, slowly, over random images; the test kills it and starts it again."""
 
 import json
 import os
@@ -13,11 +13,11 @@ import numpy as np
 import ray
 from torch import Tensor
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.attackers.nn.training import Call
-from cldmray.attackers.reconstruction.base import InversionBatch, InversionTraining
-from cldmray.attackers.reconstruction.pairs import InversionPairs
-from cldmray.attackers.reconstruction.unet import UNetInversion, UNetInverter
+from cldmray.attackers.reconstruction.base import ReconstructionBatch, ReconstructionTraining
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
+from cldmray.attackers.reconstruction.unet import UNetReconstruction, UNetReconstructor
 from cldmray.engine.cluster import EngineConfig, connect
 from cldmray.engine.reconstruction_training import Queried
 from cldmray.engine.stages import Stages
@@ -53,23 +53,23 @@ class Small(Recognizer):
     def version(self) -> str:
         return "1"
 
-    def _raw(self, faces: Pictures) -> Any:
+    def _raw(self, faces: Images) -> Any:
         return faces.reshape(len(faces), -1).astype(np.float64) - 127.5
 
 
 @dataclass(frozen=True)
-class Slow(UNetInversion):
+class Slow(UNetReconstruction):
     """Every step takes a while and leaves a line in ``log``."""
 
     log: str = ""
     pause: float = 0.0
 
-    def build(self, device: str = "cpu") -> "SlowInverter":
-        return SlowInverter(self, device)
+    def build(self, device: str = "cpu") -> "SlowReconstructor":
+        return SlowReconstructor(self, device)
 
 
-class SlowInverter(UNetInverter):
-    def loss(self, network: Call, batch: InversionBatch) -> Tensor:
+class SlowReconstructor(UNetReconstructor):
+    def loss(self, network: Call, batch: ReconstructionBatch) -> Tensor:
         config: Any = self.config
         with Path(config.log).open("a") as log:
             log.write(json.dumps(config.training.learning_rate) + "\n")
@@ -77,16 +77,16 @@ class SlowInverter(UNetInverter):
         return super().loss(network, batch)
 
 
-def pairs(people: int) -> InversionPairs:
-    random = np.random.default_rng(people)
-    photos = random.integers(0, 256, (2 * people, 16, 16, 3), np.uint8)
-    codes = np.repeat(np.arange(people), 2)
-    return InversionPairs(photos // 2, codes, np.arange(2 * people), photos, codes)
+def pairs(identities: int) -> ReconstructionPairs:
+    random = np.random.default_rng(identities)
+    images = random.integers(0, 256, (2 * identities, 16, 16, 3), np.uint8)
+    codes = np.repeat(np.arange(identities), 2)
+    return ReconstructionPairs(images // 2, codes, np.arange(2 * identities), images, codes)
 
 
 def make(config: Mapping[str, Any]) -> Candidate:
-    training = InversionTraining(
-        steps=STEPS, batch=4, warmup=1, validate_every=1, precision="fp32",
+    training = ReconstructionTraining(
+        max_steps=STEPS, batch_size=4, warmup_steps=1, validate_every=1, precision="fp32",
         learning_rate=config["training.learning_rate"],
     )  # fmt: skip
     slow = Slow(widths=(8, 8), identity=0, perceptual=0, training=training)
@@ -107,7 +107,7 @@ if __name__ == "__main__":
     samples = [str(row) for row in range(known.queries)]
     material = Material(Queried(known, samples), pairs(3), Small())
     settings = SearchSettings(
-        trials=TRIALS, grace=STEPS, concurrent=int(os.environ.get("CONCURRENT", "1")),
+        trials=TRIALS, grace_period=STEPS, max_concurrent_trials=int(os.environ.get("CONCURRENT", "1")),
         space={"training.learning_rate": Dimension(low=1e-4, high=1e-2, log=True)},
     )  # fmt: skip
     stage = Stages(WORK, print).run(

@@ -11,11 +11,11 @@ import torch
 
 from cldmray import hashing
 from cldmray.anonymizers import memory
-from cldmray.anonymizers.base import Anonymizer, Batch, Redraw
+from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
 from cldmray.anonymizers.baselines import Blur
 from cldmray.anonymizers.k_same import KSame
-from cldmray.anonymizers.precomputed import Pictures
-from cldmray.arrays import Pictures as Images
+from cldmray.anonymizers.precomputed import Precomputed
+from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
 from cldmray.engine.anonymize import (
@@ -23,36 +23,36 @@ from cldmray.engine.anonymize import (
     Prepare,
     anonymize,
     anonymize_groups,
-    evaluation_draws,
     raw_column,
-    raw_pictures,
+    raw_images,
+    samples_per_split,
 )
-from cldmray.engine.artifacts import StageTable, read_manifest
+from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.failures import own_errors
+from cldmray.engine.failures import reraise_worker_errors
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
     ATTACKER_VALIDATION,
-    BACKGROUND,
+    AUXILIARY,
     EVALUATION,
     FACES,
-    decode_pictures,
+    decode_images,
 )
 
 SEED = 11
 DRAWS = {EVALUATION: 1, ATTACKER: 2}
 
 
-def table_of(folder: str) -> StageTable:
+def table_of(folder: str) -> Artifact:
     manifest = read_manifest(folder)
     assert manifest is not None
-    return StageTable(folder, manifest, "")
+    return Artifact(folder, manifest, "")
 
 
 def seeded(named: str = "seeded", keep: str = "0123456789abcdef") -> Anonymizer:
-    """An anonymizer whose pictures tell their seed, sample and edges; only chosen samples.
+    """An anonymizer whose images tell their seed, sample and edges; only chosen samples.
 
     The class is made here, so that it travels to the workers by value.
     """
@@ -72,8 +72,8 @@ def seeded(named: str = "seeded", keep: str = "0123456789abcdef") -> Anonymizer:
         def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
             return np.array([sample[0] in self.first for sample in sample_ids], bool)
 
-        def open(self) -> Redraw:
-            def redraw(batch: Batch) -> Images:
+        def open(self) -> AnonymizeFunction:
+            def anonymize(batch: Batch) -> Images:
                 assert batch.images.shape == batch.conditions["edges"].shape
                 both = batch.conditions["edges"] // 2 + batch.conditions["coarse"] // 4
                 noise = [np.random.default_rng(seed).integers(0, 8) for seed in batch.seeds]
@@ -82,26 +82,26 @@ def seeded(named: str = "seeded", keep: str = "0123456789abcdef") -> Anonymizer:
                 told: Images = (both // 2 + shift[:, None, None, None]).astype(np.uint8)
                 return told
 
-            return redraw
+            return anonymize
 
     return Seeded()
 
 
 def directly(
-    anonymizer: Anonymizer, faces: StageTable, draws: Mapping[str, int]
+    anonymizer: Anonymizer, faces: Artifact, samples: Mapping[str, int]
 ) -> dict[tuple[str, int], tuple[int, Images]]:
-    """Seed and picture of every (sample, draw), one picture at a time and without Ray."""
-    redraw = anonymizer.open()
+    """Seed and image of every (sample, draw), one image at a time and without Ray."""
+    anonymize = anonymizer.open()
     found = {}
     for row in faces.read().to_pylist():
         if not anonymizer.select([row["sample_id"]])[0]:
             continue
-        images = decode_pictures([row["image"]])
-        for draw in range(draws.get(row["split"], 0)):
-            seed = hashing.picture_seed(row["sample_id"], draw, SEED)
+        images = decode_images([row["image"]])
+        for sample in range(samples.get(row["split"], 0)):
+            seed = hashing.image_seed(row["sample_id"], sample, SEED)
             maps = {name: extract(images) for name, extract in anonymizer.conditions.items()}
             batch = Batch([row["sample_id"]], images, np.array([seed]), maps)
-            found[row["sample_id"], draw] = (seed, redraw(batch)[0])
+            found[row["sample_id"], sample] = (seed, anonymize(batch)[0])
     return found
 
 
@@ -109,28 +109,28 @@ class TestRawPictures:
     def test_round_trip(self) -> None:
         images = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
         block = pa.table({"height": [4] * 3, "width": [6] * 3, "pixels": raw_column(images)})
-        np.testing.assert_array_equal(raw_pictures(block, "pixels"), images)
-        np.testing.assert_array_equal(raw_pictures(block[1:], "pixels"), images[1:])
-        assert len(raw_pictures(block[:0], "pixels")) == 0
+        np.testing.assert_array_equal(raw_images(block, "pixels"), images)
+        np.testing.assert_array_equal(raw_images(block[1:], "pixels"), images[1:])
+        assert len(raw_images(block[:0], "pixels")) == 0
 
 
 class TestPrepare:
-    def test_draws_and_seeds(self, faces: StageTable) -> None:
+    def test_draws_and_seeds(self, faces: Artifact) -> None:
         block = faces.read()
         found = Prepare(Blur(), DRAWS, SEED)(block)
         expected = [
-            (row["sample_id"], draw, hashing.picture_seed(row["sample_id"], draw, SEED))
+            (row["sample_id"], sample, hashing.image_seed(row["sample_id"], sample, SEED))
             for row in block.to_pylist()
-            for draw in range(DRAWS.get(row["split"], 0))
+            for sample in range(DRAWS.get(row["split"], 0))
         ]
-        columns = (found[name].to_pylist() for name in ("sample_id", "draw", "seed"))
+        columns = (found[name].to_pylist() for name in ("sample_id", "sample", "seed"))
         assert list(zip(*columns, strict=True)) == expected
         assert len(expected) == 18 + 2 * 15
 
-    @pytest.mark.parametrize("draws", [{}, {EVALUATION: 0}])
-    def test_nothing_to_do(self, faces: StageTable, draws: dict[str, int]) -> None:
+    @pytest.mark.parametrize("samples", [{}, {EVALUATION: 0}])
+    def test_nothing_to_do(self, faces: Artifact, samples: dict[str, int]) -> None:
         anonymizer = seeded()
-        prepared = Prepare(anonymizer, draws, SEED)(faces.read())
+        prepared = Prepare(anonymizer, samples, SEED)(faces.read())
         assert prepared.num_rows == 0
         assert "condition edges" in prepared.column_names
         assert AnonymizerActor(anonymizer, 4, 1)(prepared).num_rows == 0
@@ -138,8 +138,8 @@ class TestPrepare:
 
 
 class TestActor:
-    def test_memory_runs_out_and_no_picture_is_lost(
-        self, faces: StageTable, monkeypatch: pytest.MonkeyPatch
+    def test_memory_runs_out_and_no_image_is_lost(
+        self, faces: Artifact, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         anonymizer = seeded()
         prepared = Prepare(anonymizer, DRAWS, SEED)(faces.read())
@@ -163,114 +163,116 @@ class TestActor:
         limits: list[float] = []
         monkeypatch.setattr(memory, "limit", limits.append)
         for gpus, share in ((0.25, 0.25), (1.0, 1.0), (0.0, 1.0)):
-            assert AnonymizerActor(Blur(), None, 1, gpus).redraw.share == share
+            assert AnonymizerActor(Blur(), None, 1, gpus).anonymize.share == share
         assert limits == [0.25, 1.0, 0.0]
 
 
 class TestEvaluationDraws:
     @pytest.mark.parametrize(("queries", "validation"), [(0, 0), (1, 1), (3, 1)])
     def test_counts(self, queries: int, validation: int) -> None:
-        assert evaluation_draws(queries) == {
+        assert samples_per_split(queries) == {
             EVALUATION: 1,
             ATTACKER: queries,
             ATTACKER_VALIDATION: validation,
         }
 
     def test_background_people_as_often_as_the_attackers(self) -> None:
-        assert evaluation_draws(3, background=True) == {**evaluation_draws(3), BACKGROUND: 3}
+        assert samples_per_split(3, auxiliary=True) == {**samples_per_split(3), AUXILIARY: 3}
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 class TestStream:
     @pytest.fixture
-    def run(
-        self, faces: StageTable, engine: EngineConfig, tmp_path: Path
-    ) -> Callable[..., StageTable]:
+    def run(self, faces: Artifact, engine: EngineConfig, tmp_path: Path) -> Callable[..., Artifact]:
         def run(
-            anonymizer: Anonymizer, draws: Mapping[str, int] = DRAWS, **changes: Any
-        ) -> StageTable:
+            anonymizer: Anonymizer, samples: Mapping[str, int] = DRAWS, **changes: Any
+        ) -> Artifact:
             folder = str(tmp_path / str(len(list(tmp_path.iterdir()))))
-            anonymize(faces, anonymizer, draws, SEED, replace(engine, **changes), folder)
+            anonymize(faces, anonymizer, samples, SEED, replace(engine, **changes), folder)
             return table_of(folder)
 
         return run
 
     @pytest.mark.parametrize("anonymizer", [Blur(sigma=2.0), seeded(keep="0123456789")])
     def test_equals_the_direct_call(
-        self, run: Callable[..., StageTable], faces: StageTable, anonymizer: Anonymizer
+        self, run: Callable[..., Artifact], faces: Artifact, anonymizer: Anonymizer
     ) -> None:
         expected = directly(anonymizer, faces, DRAWS)
         table = run(anonymizer, batch_size=7, actors=1)
         rows = table.read().to_pylist()
         assert table.read().schema.equals(ANONYMIZED)
         assert {row["anonymizer"] for row in rows} == {anonymizer.name}
-        assert [(row["sample_id"], row["draw"]) for row in rows] == sorted(expected)
+        assert [(row["sample_id"], row["sample"]) for row in rows] == sorted(expected)
         for row in rows:
-            seed, picture = expected[row["sample_id"], row["draw"]]
+            seed, image = expected[row["sample_id"], row["sample"]]
             assert row["seed"] == seed
-            np.testing.assert_array_equal(decode_pictures([row["image"]])[0], picture)
+            np.testing.assert_array_equal(decode_images([row["image"]])[0], image)
         other = run(anonymizer, batch_size=None, actors=2, block_rows=256)
         assert other.manifest.content == table.manifest.content
         assert other.manifest.rows == len(expected)
 
     @pytest.mark.parametrize("where", ["actor", "task"])
     def test_an_error_on_a_worker_keeps_its_class_and_message(
-        self, run: Callable[..., StageTable], tmp_path: Path, where: str
+        self, run: Callable[..., Artifact], tmp_path: Path, where: str
     ) -> None:
         if where == "task":
-            (tmp_path / "pictures" / "person").mkdir(parents=True)
-            (tmp_path / "pictures" / "person" / "a.png").write_bytes(b"")
+            (tmp_path / "images" / "identity").mkdir(parents=True)
+            (tmp_path / "images" / "identity" / "a.png").write_bytes(b"")
 
         @dataclass(frozen=True)
-        class All(Pictures):
+        class All(Precomputed):
             def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
                 return np.ones(len(sample_ids), bool)
 
-        pictures = All(str(tmp_path / "pictures"), source="synthetic")
-        message = "no such folder" if where == "actor" else "no picture of sample"
-        with pytest.raises(BadInputError, match=f"^pictures: .*{message}"), own_errors():
-            run(pictures)
+        images = All(str(tmp_path / "images"), source="synthetic")
+        message = "no such folder" if where == "actor" else "no image of sample"
+        with pytest.raises(BadInputError, match=f"^images: .*{message}"), reraise_worker_errors():
+            run(images)
 
-    def test_no_split_is_asked_for(self, run: Callable[..., StageTable]) -> None:
-        assert run(Blur(), draws={"background": 2, EVALUATION: 0}).manifest.files == {}
+    def test_no_split_is_asked_for(self, run: Callable[..., Artifact]) -> None:
+        assert run(Blur(), samples={"auxiliary": 2, EVALUATION: 0}).manifest.files == {}
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 class TestGroups:
-    def test_k_same(self, faces: StageTable, engine: EngineConfig, tmp_path: Path) -> None:
-        anonymizer = KSame(k=3)
-        draws = {EVALUATION: 1, ATTACKER: 3}
-        anonymize_groups(faces, anonymizer, draws, engine, str(tmp_path / "0"))
+    def test_k_same(self, faces: Artifact, engine: EngineConfig, tmp_path: Path) -> None:
+        anonymizer_name = KSame(k=3)
+        samples = {EVALUATION: 1, ATTACKER: 3}
+        anonymize_groups(faces, anonymizer_name, samples, engine, str(tmp_path / "0"))
         anonymize_groups(
             faces,
-            anonymizer,
-            dict(reversed(draws.items())),
+            anonymizer_name,
+            dict(reversed(samples.items())),
             replace(engine, batch_size=7, actors=2, block_rows=256),
             str(tmp_path / "1"),
         )
         table, other = (table_of(str(tmp_path / name)) for name in "01")
         assert other.manifest.content == table.manifest.content
-        photos = {row["sample_id"]: row for row in faces.read().to_pylist()}
+        originals = {row["sample_id"]: row for row in faces.read().to_pylist()}
         rows = table.read().to_pylist()
         assert {row["sample_id"] for row in rows} == {
-            sample for sample, row in photos.items() if row["split"] in draws
+            sample for sample, row in originals.items() if row["split"] in samples
         }
         assert len(rows) == len({row["sample_id"] for row in rows})
         groups: dict[bytes, list[str]] = {}
         for row in rows:
-            assert (row["anonymizer"], row["draw"], row["seed"]) == ("k_same", 0, 0)
-            assert row["split"] == photos[row["sample_id"]]["split"]
+            assert (row["anonymizer"], row["sample"], row["seed"]) == ("k_same", 0, 0)
+            assert row["split"] == originals[row["sample_id"]]["split"]
             groups.setdefault(row["image"], []).append(row["sample_id"])
-        for image, members in groups.items():
-            assert len({photos[member]["identity"] for member in members}) == len(members) >= 3
-            assert len({photos[member]["split"] for member in members}) == 1
-            pictures = decode_pictures([photos[member]["image"] for member in members])
-            mean = np.floor(pictures.astype(np.float64).mean(0) + 0.5)
-            np.testing.assert_array_equal(decode_pictures([image])[0], mean)
+        for image, anonymizers in groups.items():
+            assert (
+                len({originals[anonymizer]["identity"] for anonymizer in anonymizers})
+                == len(anonymizers)
+                >= 3
+            )
+            assert len({originals[anonymizer]["split"] for anonymizer in anonymizers}) == 1
+            images = decode_images([originals[anonymizer]["image"] for anonymizer in anonymizers])
+            mean = np.floor(images.astype(np.float64).mean(0) + 0.5)
+            np.testing.assert_array_equal(decode_images([image])[0], mean)
 
-    def test_too_few_people(self, faces: StageTable, engine: EngineConfig, tmp_path: Path) -> None:
+    def test_too_few_people(self, faces: Artifact, engine: EngineConfig, tmp_path: Path) -> None:
         with pytest.raises(BadInputError, match="k=7 needs as many people"):
             anonymize_groups(faces, KSame(k=7), {EVALUATION: 1}, engine, str(tmp_path / "0"))
         assert read_manifest(str(tmp_path / "0")) is None

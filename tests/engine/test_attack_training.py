@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from cldmray import storage
-from cldmray.arrays import Pictures
-from cldmray.attackers.contrastive import ClearTrained
+from cldmray.arrays import Images
+from cldmray.attackers.contrastive import CleanTrained
 from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.pairs import Validation
 from cldmray.attackers.nn.training import TrainingConfig
-from cldmray.engine.artifacts import StageTable, read_manifest
+from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.attacker_training import (
     WEIGHTS,
     check_converged,
@@ -31,52 +31,56 @@ from cldmray.errors import BadInputError, CldmrayError
 from cldmray.recognizers.base import Embeddings
 
 TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
-STEPS = TrainingConfig(steps=4, batch=4, warmup=1, validate_every=2, precision="fp32", augment=1.0)
-RUNG = ClearTrained(TINY, STEPS)
+STEPS = TrainingConfig(
+    max_steps=4, batch_size=4, warmup_steps=1, validate_every=2, precision="fp32", augment=1.0
+)
+LEARNER = CleanTrained(TINY, STEPS)
 
 
 class TestCheckConverged:
     @pytest.mark.parametrize("loss", [math.nan, math.inf])
     def test_a_diverged_training_is_refused(self, loss: float) -> None:
-        check_converged("adaptive", [{"step": 1, "loss": 2.0, "validation_rank_1": math.nan}])
-        with pytest.raises(CldmrayError, match=r"^adaptive: .* training.learning_rate"):
-            check_converged("adaptive", [{"step": 1, "loss": 2.0}, {"step": 2, "loss": loss}])
+        check_converged(
+            "adaptive_contrastive", [{"step": 1, "loss": 2.0, "validation_rank_1": math.nan}]
+        )
+        with pytest.raises(CldmrayError, match=r"^adaptive_contrastive: .* training.learning_rate"):
+            check_converged(
+                "adaptive_contrastive", [{"step": 1, "loss": 2.0}, {"step": 2, "loss": loss}]
+            )
 
 
 class TestTooManyWorkers:
     def test_is_found_before_any_work_starts(
-        self, faces: StageTable, engine: EngineConfig, tmp_path: Path
+        self, faces: Artifact, engine: EngineConfig, tmp_path: Path
     ) -> None:
-        pairs, validation = pair_set(RUNG, faces, None), validation_set(RUNG, faces, None)
+        pairs, validation = pair_set(LEARNER, faces, None), validation_set(LEARNER, faces, None)
         many = replace(engine, train_workers=6)
         with pytest.raises(BadInputError, match="5 attacker people are too few for 6"):
-            fit_encoder(RUNG, pairs, validation, None, many, str(tmp_path))
+            fit_encoder(LEARNER, pairs, validation, None, many, str(tmp_path))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 class TestTraining:
     @pytest.fixture(scope="class")
-    def validation(self, faces: StageTable) -> Validation:
-        return validation_set(RUNG, faces, None)
+    def validation(self, faces: Artifact) -> Validation:
+        return validation_set(LEARNER, faces, None)
 
     @pytest.fixture(scope="class")
     def fit(
         self,
         local_ray: None,
-        faces: StageTable,
+        faces: Artifact,
         validation: Validation,
         engine: EngineConfig,
         tmp_path_factory: pytest.TempPathFactory,
-    ) -> Callable[..., StageTable]:
+    ) -> Callable[..., Artifact]:
         root = tmp_path_factory.mktemp("training")
 
-        def fit(
-            name: str, workers: int = 1, start: StageTable | None = None, **changes: Any
-        ) -> Any:
+        def fit(name: str, workers: int = 1, start: Artifact | None = None, **changes: Any) -> Any:
             fit_encoder(
-                replace(RUNG, training=replace(STEPS, **changes.get("training", {}))),
-                pair_set(RUNG, faces, None),
+                replace(LEARNER, training=replace(STEPS, **changes.get("training", {}))),
+                pair_set(LEARNER, faces, None),
                 changes.get("validation", validation),
                 start,
                 replace(engine, train_workers=workers),
@@ -84,18 +88,18 @@ class TestTraining:
             )
             manifest = read_manifest(str(root / name))
             assert manifest is not None
-            return StageTable(str(root / name), manifest, name)
+            return Artifact(str(root / name), manifest, name)
 
         return fit
 
     @pytest.fixture(scope="class")
-    def reference(self, fit: Callable[..., StageTable]) -> StageTable:
+    def reference(self, fit: Callable[..., Artifact]) -> Artifact:
         """One worker, full augmentation, nothing in the way."""
         return fit("reference")
 
     @pytest.mark.parametrize("augment", [0.0, 1.0])
     def test_two_workers_learn_what_one_learns(
-        self, fit: Callable[..., StageTable], reference: StageTable, augment: float
+        self, fit: Callable[..., Artifact], reference: Artifact, augment: float
     ) -> None:
         training = {"augment": augment}
         one = reference if augment == 1 else fit("one, still", 1, training=training)
@@ -116,10 +120,10 @@ class TestTraining:
 
     @pytest.mark.parametrize("workers", [1, 2])
     def test_chunks_learn_what_one_batch_learns(
-        self, fit: Callable[..., StageTable], reference: StageTable, workers: int
+        self, fit: Callable[..., Artifact], reference: Artifact, workers: int
     ) -> None:
-        """Four people are eight pictures: two chunks of one worker, two of each of two."""
-        chunked = fit(f"chunks, {workers}", workers, training={"cache_chunk": 4 // workers})
+        """Four people are eight images: two chunks of one worker, two of each of two."""
+        chunked = fit(f"chunks, {workers}", workers, training={"micro_batch_size": 4 // workers})
         first, second = (load_encoder(stage, TINY).state_dict() for stage in (reference, chunked))
         for name, weights in first.items():
             torch.testing.assert_close(second[name], weights, rtol=0, atol=1e-4, msg=name)
@@ -127,21 +131,21 @@ class TestTraining:
             assert other == pytest.approx(one, abs=1e-4)
 
     def test_starts_from_other_weights(
-        self, fit: Callable[..., StageTable], reference: StageTable, validation: Validation
+        self, fit: Callable[..., Artifact], reference: Artifact, validation: Validation
     ) -> None:
-        training = {"learning_rate": 1e-12, "steps": 1}
+        training = {"learning_rate": 1e-12, "max_steps": 1}
         still = fit("still", start=reference, training=training)
         np.testing.assert_allclose(
-            embed(load_encoder(still, TINY), validation.photos),
-            embed(load_encoder(reference, TINY), validation.photos),
+            embed(load_encoder(still, TINY), validation.images),
+            embed(load_encoder(reference, TINY), validation.images),
             atol=1e-5,
         )
         assert [point["step"] for point in learning_curve(still)] == [1]
 
     def test_a_failed_worker_and_a_killed_driver_resume(
         self,
-        fit: Callable[..., StageTable],
-        reference: StageTable,
+        fit: Callable[..., Artifact],
+        reference: Artifact,
         validation: Validation,
         tmp_path: Path,
     ) -> None:
@@ -153,7 +157,7 @@ class TestTraining:
 
             __slots__ = ()
 
-            def rank_1(self, embed: Callable[[Pictures], Embeddings]) -> float:
+            def rank_1(self, embed: Callable[[Images], Embeddings]) -> float:
                 with calls.open("a") as log:
                     log.write("x")
                 if calls.stat().st_size == 2:

@@ -1,7 +1,7 @@
 """Attackers know only what they can learn: nobody is named where nothing was there to be learnt.
 
 People are told apart by which cells of a grid are marked. The background and whether a mark is
-light or dark change with every photo, so that an encoder has to learn what counts. All rungs are
+light or dark change with every image, so that an encoder has to learn what counts. All attackers are
 trained by the steps that the engine takes, without Ray.
 """
 
@@ -19,10 +19,10 @@ from safetensors.torch import save
 from cldmray import storage
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.baselines import Blur
-from cldmray.arrays import Pictures
-from cldmray.attackers.base import ReadyRung, TrainedRung
-from cldmray.attackers.contrastive import Adaptive, ClearTrained, EdgeProxy
-from cldmray.attackers.distilled import EdgeProxyTeacher, TaughtRung, TeacherGuided
+from cldmray.arrays import Images
+from cldmray.attackers.base import TrainedAttacker, TrainingFreeAttacker
+from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, ConditionOnly
+from cldmray.attackers.distilled import AdaptiveDistilled, ConditionOnlyDistilled, DistilledAttacker
 from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.objectives import objective
 from cldmray.attackers.nn.training import (
@@ -32,7 +32,7 @@ from cldmray.attackers.nn.training import (
     training_steps,
 )
 from cldmray.conditions.canny import Canny
-from cldmray.engine.artifacts import Manifest, StageTable
+from cldmray.engine.artifacts import Artifact, Manifest
 from cldmray.engine.attacker_training import WEIGHTS, pair_set
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import EmbedActor
@@ -43,9 +43,9 @@ from cldmray.faces.records import (
     EVALUATION,
     FACES,
     ORIGINAL,
-    decode_pictures,
+    decode_images,
     embeddings_schema,
-    encode_pictures,
+    encode_images,
 )
 from cldmray.gallery.ranking import rank_probes
 from cldmray.metrics.confidence import Interval, bootstrap_identities
@@ -53,46 +53,46 @@ from cldmray.metrics.identification import success_at_rank
 
 pytestmark = pytest.mark.slow
 
-PEOPLE = {ATTACKER: 120, EVALUATION: 50}
-PHOTOS, SIDE, CELL, MARKED = 3, 32, 8, 6
-CHANCE = 1 / PEOPLE[EVALUATION]
+IDENTITIES = {ATTACKER: 120, EVALUATION: 50}
+IMAGES, SIDE, CELL, MARKED = 3, 32, 8, 6
+CHANCE = 1 / IDENTITIES[EVALUATION]
 LEVEL = 0.999
 """Of intervals: every case is one chance to be unlucky."""
 SHAPE = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=4)
 TRAINING = TrainingConfig(
-    steps=100, batch=48, warmup=10, precision="fp32", augment=0.0, learning_rate=4e-3
+    max_steps=100, batch_size=48, warmup_steps=10, precision="fp32", augment=0.0, learning_rate=4e-3
 )
 EDGES = Canny(40, 80)
-RUNGS: dict[str, TrainedRung] = {
-    rung.name: rung
-    for rung in (
-        ClearTrained(SHAPE, TRAINING),
-        EdgeProxy(SHAPE, TRAINING, condition=EDGES),
-        Adaptive(SHAPE, TRAINING),
-        TeacherGuided(SHAPE, TRAINING),
-        EdgeProxyTeacher(SHAPE, TRAINING, condition=EDGES),
+ATTACKERS: dict[str, TrainedAttacker] = {
+    attacker.name: attacker
+    for attacker in (
+        CleanTrained(SHAPE, TRAINING),
+        ConditionOnly(SHAPE, TRAINING, condition=EDGES),
+        AdaptiveContrastive(SHAPE, TRAINING),
+        AdaptiveDistilled(SHAPE, TRAINING),
+        ConditionOnlyDistilled(SHAPE, TRAINING, condition=EDGES),
     )
 }
 
 
-class Marks(ReadyRung):
+class Marks(TrainingFreeAttacker):
     """The teacher: how much is going on in each cell."""
 
     name = "marks"
     dimensions = 16
 
-    def embed(self, pictures: Pictures) -> np.ndarray:
-        cells = pictures.mean(3).reshape(-1, 4, CELL, 4, CELL).std((2, 4)).reshape(-1, 16)
+    def embed(self, images: Images) -> np.ndarray:
+        cells = images.mean(3).reshape(-1, 4, CELL, 4, CELL).std((2, 4)).reshape(-1, 16)
         centred = cells - cells.mean(1, keepdims=True)
         return (centred / np.linalg.norm(centred, axis=1, keepdims=True)).astype(np.float32)
 
 
-def photographs(people: int, random: np.random.Generator) -> Pictures:
-    """Photos (people * PHOTOS, SIDE, SIDE, 3), those of one person in a row."""
-    marked = np.zeros((people, 16))
+def photographs(identities: int, random: np.random.Generator) -> Images:
+    """Images (people * IMAGES, SIDE, SIDE, 3), those of one person in a row."""
+    marked = np.zeros((identities, 16))
     for cells in marked:
         cells[random.choice(16, MARKED, replace=False)] = 1
-    signs = random.choice([-45.0, 45.0], (people, PHOTOS, 16))
+    signs = random.choice([-45.0, 45.0], (identities, IMAGES, 16))
     cells = (marked[:, None] * signs).reshape(-1, 4, 1, 4, 1)
     mark = np.zeros((CELL, 1, CELL))
     mark[2:6, :, 2:6] = 1
@@ -101,37 +101,37 @@ def photographs(people: int, random: np.random.Generator) -> Pictures:
     slopes = random.uniform(-40, 40, (2, len(marks), 1, 1, 3))
     ground = slopes[0] * across[..., None] + slopes[1] * down[..., None]
     ground += random.uniform(90, 165, (len(marks), 1, 1, 3))
-    pictures = ground + marks + random.normal(0, 3, (len(marks), SIDE, SIDE, 3))
-    return np.clip(pictures, 0, 255).astype(np.uint8)
+    images = ground + marks + random.normal(0, 3, (len(marks), SIDE, SIDE, 3))
+    return np.clip(images, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
-def faces(write_table: Any, tmp_path_factory: pytest.TempPathFactory) -> StageTable:
+def faces(write_table: Any, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     random = np.random.default_rng(0)
     rows = []
-    for split, people in PEOPLE.items():
-        for number, image in enumerate(encode_pictures(photographs(people, random)).to_pylist()):
-            identity = f"{split}-{number // PHOTOS:03d}"
-            sample = f"{identity}-{number % PHOTOS}"
+    for split, identities in IDENTITIES.items():
+        for number, image in enumerate(encode_images(photographs(identities, random)).to_pylist()):
+            identity = f"{split}-{number // IMAGES:03d}"
+            sample = f"{identity}-{number % IMAGES}"
             rows.append({"sample_id": sample, "identity": identity, "split": split, "image": image})
     table = pa.Table.from_pylist(rows, FACES)
-    found: StageTable = write_table(str(tmp_path_factory.mktemp("marks")), FACES, [[table]])
+    found: Artifact = write_table(str(tmp_path_factory.mktemp("marks")), FACES, [[table]])
     return found
 
 
 @pytest.fixture(scope="module")
 def anonymized(
-    faces: StageTable, write_table: Any, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, StageTable]:
-    """What a blur leaves of the photographs, and pictures of noise in their place."""
+    faces: Artifact, write_table: Any, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Artifact]:
+    """What a blur leaves of the images, and images of noise in their place."""
     table = faces.read()
-    photos = decode_pictures(table["image"].to_pylist())
-    seeds = np.arange(len(photos))
-    blurred = Blur(1.0).open()(Batch(table["sample_id"].to_pylist(), photos, seeds))
-    noise = np.random.default_rng(1).integers(0, 256, photos.shape, np.uint8)
+    originals = decode_images(table["image"].to_pylist())
+    seeds = np.arange(len(originals))
+    blurred = Blur(1.0).open()(Batch(table["sample_id"].to_pylist(), originals, seeds))
+    noise = np.random.default_rng(1).integers(0, 256, originals.shape, np.uint8)
     found = {}
-    for name, pictures in (("blur", blurred), ("noise", noise)):
-        columns = {"image": encode_pictures(pictures), "seed": pa.array(seeds)}
+    for name, images in (("blur", blurred), ("noise", noise)):
+        columns = {"image": encode_images(images), "seed": pa.array(seeds)}
         columns["anonymizer"] = pa.array([name] * len(table))
         columns["draw"] = pa.array([0] * len(table), pa.int32())
         every = {**{key: table[key] for key in ("sample_id", "identity", "split")}, **columns}
@@ -146,74 +146,76 @@ Audit = Callable[..., Interval]
 
 @pytest.fixture(scope="module")
 def audit(
-    faces: StageTable,
-    anonymized: dict[str, StageTable],
+    faces: Artifact,
+    anonymized: dict[str, Artifact],
     engine: EngineConfig,
     write_table: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Audit:
-    """Trains a rung and returns its rank-1 rate on evaluation people, Full-Ref, source excluded."""
-    photos = faces.read()
-    table = photos.select(["sample_id", "identity"])
+    """Trains an attacker and returns its rank-1 rate on evaluation people, Full-Ref, source excluded."""
+    images = faces.read()
+    table = images.select(["sample_id", "identity"])
     table = table.append_column("view", pa.array([ORIGINAL] * len(table)))
-    vectors = Marks().embed(decode_pictures(photos["image"].to_pylist()))
-    taught = pa.table(
+    vectors = Marks().embed(decode_images(images["image"].to_pylist()))
+    teacher_embeddings = pa.table(
         [*table.columns, pa.FixedSizeListArray.from_arrays(vectors.ravel(), 16)],
         schema=embeddings_schema(16),
     )
-    folder = str(tmp_path_factory.mktemp("taught"))
-    teacher = write_table(folder, taught.schema, [[taught]])
+    folder = str(tmp_path_factory.mktemp("teacher_embeddings"))
+    teacher = write_table(folder, teacher_embeddings.schema, [[teacher_embeddings]])
 
-    def audit(rung: TrainedRung, view: str, shuffled: bool = False) -> Interval:
-        learnt = anonymized[view] if rung.query == "anonymized" else None
-        pairs = pair_set(rung, faces, learnt, teacher if isinstance(rung, TaughtRung) else None)
+    def audit(attacker: TrainedAttacker, view: str, shuffled: bool = False) -> Interval:
+        learnt = anonymized[view] if attacker.query == "anonymized" else None
+        pairs = pair_set(
+            attacker, faces, learnt, teacher if isinstance(attacker, DistilledAttacker) else None
+        )
         if shuffled:
-            circle = np.random.default_rng(2).permutation(PEOPLE[ATTACKER])
+            circle = np.random.default_rng(2).permutation(IDENTITIES[ATTACKER])
             other = np.empty_like(circle)
             other[circle] = np.roll(circle, 1)
-            pairs = replace(pairs, query_people=other[pairs.query_people])
-        encoder = starting_encoder(rung.encoder, rung.training, None)
-        goal = objective(pairs, rung.training, 1)
-        optimizer = optimizer_of(encoder, rung.training)
+            pairs = replace(pairs, query_identities=other[pairs.query_identities])
+        encoder = starting_encoder(attacker.encoder, attacker.training, None)
+        goal = objective(pairs, attacker.training, 1)
+        optimizer = optimizer_of(encoder, attacker.training)
         losses = list(training_steps(goal, encoder, optimizer, torch.device("cpu")))
         assert np.isfinite(losses).all()
         folder = str(tmp_path_factory.mktemp("encoder"))
         weights = {name: value.contiguous() for name, value in encoder.state_dict().items()}
         storage.write_bytes(storage.join(folder, WEIGHTS), save(weights))
-        actor = EmbedActor(rung, StageTable(folder, Manifest({}), "encoder"), engine)
+        actor = EmbedActor(attacker, Artifact(folder, Manifest({}), "encoder"), engine)
         probes = anonymized[view].read(split=EVALUATION)
         probes = probes.rename_columns({"anonymizer": "view"})
-        if isinstance(rung, TaughtRung):
-            gallery = taught.filter(pc.equal(photos["split"], EVALUATION))
+        if isinstance(attacker, DistilledAttacker):
+            gallery = teacher_embeddings.filter(pc.equal(images["split"], EVALUATION))
         else:
             clear = faces.read(split=EVALUATION)
             gallery = actor(clear.append_column("view", pa.array([ORIGINAL] * len(clear))))
         found = rank_probes(
             view_of(actor(probes), view), view_of(gallery, ORIGINAL), "full_ref", "source_excluded"
         )
-        assert (len(found.better), found.gallery_size) == (150, 50)
-        hits = success_at_rank(found.better, found.ties, 1)
+        assert (len(found.n_higher), found.gallery_size) == (150, 50)
+        hits = success_at_rank(found.n_higher, found.n_tied, 1)
         return bootstrap_identities(hits, found.identities, LEVEL)
 
     return audit
 
 
-@pytest.mark.parametrize("name", RUNGS)
+@pytest.mark.parametrize("name", ATTACKERS)
 class TestRungs:
     def test_finds_people_who_can_be_found(self, audit: Audit, name: str) -> None:
-        assert audit(RUNGS[name], "blur").low > 5 * CHANCE
+        assert audit(ATTACKERS[name], "blur").low > 5 * CHANCE
 
     def test_with_shuffled_people_it_guesses(self, audit: Audit, name: str) -> None:
-        """Each attacker person's queries come with another person's photographs."""
-        found = audit(RUNGS[name], "blur", shuffled=True)
+        """Each attacker person's queries come with another person's images."""
+        found = audit(ATTACKERS[name], "blur", shuffled=True)
         assert found.low <= CHANCE <= found.high < 10 * CHANCE
 
     def test_without_anything_of_the_person_it_guesses(self, audit: Audit, name: str) -> None:
-        found = audit(RUNGS[name], "noise")
+        found = audit(ATTACKERS[name], "noise")
         assert found.low <= CHANCE <= found.high < 10 * CHANCE
 
     def test_unlearnt_it_guesses(self, audit: Audit, name: str) -> None:
         """Where an untrained encoder found people, one taught wrongly might find them too."""
-        still = replace(TRAINING, steps=1, learning_rate=1e-12)
-        found = audit(replace(RUNGS[name], training=still), "blur")
+        still = replace(TRAINING, max_steps=1, learning_rate=1e-12)
+        found = audit(replace(ATTACKERS[name], training=still), "blur")
         assert found.low <= CHANCE <= found.high < 10 * CHANCE

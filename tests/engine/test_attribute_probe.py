@@ -1,28 +1,28 @@
-"""Probes learn what pictures show, from the attacker's people only."""
+"""Probes learn what images show, from the attacker's people only."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from cldmray.engine import utility
-from cldmray.engine.utility import Probe, fit_probe, fit_probes, small_pictures
-from cldmray.faces.records import ATTACKER, EVALUATION, FACES, encode_picture
+from cldmray.engine.utility import Probe, fit_probe, fit_probes, small_images
+from cldmray.faces.records import ATTACKER, EVALUATION, FACES, encode_image
 
 
 def shaded(levels):
-    """One flat picture for each level of grey."""
+    """One flat image for each level of grey."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 10, (len(levels), 32, 32, 3))
     return (np.asarray(levels)[:, None, None, None] + noise).astype(np.uint8)
 
 
-def test_small_pictures_are_means():
-    picture = np.zeros((1, 32, 32, 3), np.uint8)
-    picture[0, :2, :2, 1] = (0, 255), (0, 0)
-    features = small_pictures(picture).reshape(16, 16, 3)
+def test_small_images_are_means():
+    image = np.zeros((1, 32, 32, 3), np.uint8)
+    image[0, :2, :2, 1] = (0, 255), (0, 0)
+    features = small_images(image).reshape(16, 16, 3)
     assert features[0, 0, 1] == pytest.approx(64 / 255)
     assert features.sum() == pytest.approx(64 / 255)
-    assert small_pictures(picture[:0]).shape == (0, 768)
+    assert small_images(image[:0]).shape == (0, 768)
 
 
 def test_the_highest_score_wins():
@@ -33,12 +33,12 @@ def test_the_highest_score_wins():
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_fitted_probe_tells_the_values_apart(classes):
     kinds = [str(place % classes) for place in range(30)]
-    features = small_pictures(shaded([40 + 80 * int(kind) for kind in kinds]))
+    features = small_images(shaded([40 + 80 * int(kind) for kind in kinds]))
     probe = fit_probe("tone", features, kinds)
     assert probe is not None
     assert probe.classes == [str(kind) for kind in range(classes)]
     assert probe.read(features) == kinds
-    assert probe.read(small_pictures(shaded([40, 120]))) == ["0", "1"]
+    assert probe.read(small_images(shaded([40, 120]))) == ["0", "1"]
 
 
 def test_one_value_teaches_nothing():
@@ -52,9 +52,9 @@ def table(write_table, folder, levels, splits):
             "sample_id": f"s{place}",
             "identity": f"p{place}",
             "split": split,
-            "image": encode_picture(picture),
+            "image": encode_image(image),
         }
-        for place, (picture, split) in enumerate(zip(shaded(levels), splits, strict=True))
+        for place, (image, split) in enumerate(zip(shaded(levels), splits, strict=True))
     ]
     return write_table(str(folder), FACES, [[pa.Table.from_pylist(rows, FACES)]])
 
@@ -72,13 +72,13 @@ def test_only_attacker_people_with_a_known_value_teach(write_table, tmp_path):
     (probe,) = fit_probes(faces, groups)
     assert probe.attribute == "tone"
     assert probe.classes == ["dark", "light"]
-    assert probe.read(small_pictures(shaded([30, 210]))) == ["dark", "light"]
+    assert probe.read(small_images(shaded([30, 210]))) == ["dark", "light"]
 
 
-def test_the_number_of_pictures_is_bounded(write_table, tmp_path, monkeypatch):
+def test_the_number_of_images_is_bounded(write_table, tmp_path, monkeypatch):
     faces = table(write_table, tmp_path, [20, 200] * 4, [ATTACKER] * 8)
     seen = []
-    monkeypatch.setattr(utility, "MOST_PICTURES", 3)
+    monkeypatch.setattr(utility, "MOST_IMAGES", 3)
     monkeypatch.setattr(
         utility, "fit_probe", lambda name, features, labels: seen.append(len(labels))
     )

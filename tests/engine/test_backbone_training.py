@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cldmray.arrays import Pictures
-from cldmray.attackers.contrastive import ClearTrained
+from cldmray.arrays import Images
+from cldmray.attackers.contrastive import CleanTrained
 from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.training import TrainingConfig
-from cldmray.engine.artifacts import Manifest, StageTable, read_manifest
+from cldmray.engine.artifacts import Artifact, Manifest, read_manifest
 from cldmray.engine.attacker_training import (
     WEIGHTS,
     check_training,
@@ -25,12 +25,14 @@ from cldmray.engine.attacker_training import (
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import ConfigError
 
-STEPS = TrainingConfig(steps=2, batch=4, warmup=1, validate_every=2, precision="fp32")
+STEPS = TrainingConfig(
+    max_steps=2, batch_size=4, warmup_steps=1, validate_every=2, precision="fp32"
+)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders resnet and dino, as transformers saves them, for pictures of 32 pixels."""
+    """Folders resnet and dino, as transformers saves them, for images of 32 pixels."""
     from transformers import Dinov2Config, Dinov2Model, ResNetConfig, ResNetModel
 
     root = tmp_path_factory.mktemp("models")
@@ -44,8 +46,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def photos(faces: StageTable) -> Pictures:
-    return validation_set(ClearTrained(), faces, None).photos
+def originals(faces: Artifact) -> Images:
+    return validation_set(CleanTrained(), faces, None).originals
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -55,32 +57,34 @@ def test_workers_without_gpus_cannot_share_statistics(
 ) -> None:
     many = replace(engine, train_workers=workers, gpus_per_train_worker=gpus)
     for norm in ("group", "batch"):
-        rung = ClearTrained(EncoderConfig(backbone="resnet50", norm=norm))  # type: ignore[arg-type]
+        attacker = CleanTrained(EncoderConfig(backbone="resnet50", norm=norm))  # type: ignore[arg-type]
         if norm == "batch" and workers == 2 and not gpus:
             with pytest.raises(ConfigError, match=r"^encoder.norm: batch on 2 .*train_workers=1"):
-                check_training(rung, many)
+                check_training(attacker, many)
         else:
-            check_training(rung, many)
+            check_training(attacker, many)
 
 
-Fit = Callable[..., StageTable]
+Fit = Callable[..., Artifact]
 
 
 @pytest.fixture
-def fit(local_ray: None, faces: StageTable, engine: EngineConfig, tmp_path: Path) -> Fit:
+def fit(local_ray: None, faces: Artifact, engine: EngineConfig, tmp_path: Path) -> Fit:
     def fit(
         shape: EncoderConfig,
         workers: int,
-        start: StageTable | None = None,
+        start: Artifact | None = None,
         **training: float | None,
-    ) -> StageTable:
-        rung = ClearTrained(shape, replace(STEPS, **training))  # type: ignore[arg-type]
+    ) -> Artifact:
+        attacker = CleanTrained(shape, replace(STEPS, **training))  # type: ignore[arg-type]
         folder = str(tmp_path / f"{len(list(tmp_path.iterdir()))}")
-        pairs, validation = pair_set(rung, faces, None), validation_set(rung, faces, None)
-        fit_encoder(rung, pairs, validation, start, replace(engine, train_workers=workers), folder)
+        pairs, validation = pair_set(attacker, faces, None), validation_set(attacker, faces, None)
+        fit_encoder(
+            attacker, pairs, validation, start, replace(engine, train_workers=workers), folder
+        )
         manifest = read_manifest(folder)
         assert manifest is not None
-        return StageTable(folder, manifest, folder)
+        return Artifact(folder, manifest, folder)
 
     return fit
 
@@ -97,37 +101,37 @@ def untrained(shape: EncoderConfig) -> FaceEncoder:
 
 
 @pytest.mark.slow
-def test_two_workers_learn_what_one_learns(models: Path, photos: Pictures, fit: Fit) -> None:
+def test_two_workers_learn_what_one_learns(models: Path, originals: Images, fit: Fit) -> None:
     shape = shape_of(models / "resnet")
     one, two = fit(shape, 1), fit(shape, 2)
     first, second = (load_encoder(stage, shape).state_dict() for stage in (one, two))
     for key, weights in first.items():
         torch.testing.assert_close(second[key], weights, rtol=0, atol=1e-4, msg=key)
-    learnt = embed(load_encoder(one, shape), photos)
-    assert np.abs(learnt - embed(untrained(shape), photos)).max() > 1e-2
+    learnt = embed(load_encoder(one, shape), originals)
+    assert np.abs(learnt - embed(untrained(shape), originals)).max() > 1e-2
 
 
 @pytest.mark.slow
-def test_others_start_from_it(models: Path, photos: Pictures, fit: Fit, tmp_path: Path) -> None:
+def test_others_start_from_it(models: Path, originals: Images, fit: Fit, tmp_path: Path) -> None:
     shape = shape_of(models / "resnet")
     torch.manual_seed(1)
     base = FaceEncoder(shape, pretrained=False).eval()
     save_file(base.state_dict(), tmp_path / WEIGHTS)
-    start = StageTable(str(tmp_path), Manifest({}), "base")
-    still = fit(shape, 1, start, steps=1, learning_rate=1e-12)
-    expected = embed(base, photos)
-    assert np.abs(expected - embed(untrained(shape), photos)).max() > 1e-2
-    np.testing.assert_allclose(embed(load_encoder(still, shape), photos), expected, atol=1e-5)
+    start = Artifact(str(tmp_path), Manifest({}), "base")
+    still = fit(shape, 1, start, max_steps=1, learning_rate=1e-12)
+    expected = embed(base, originals)
+    assert np.abs(expected - embed(untrained(shape), originals)).max() > 1e-2
+    np.testing.assert_allclose(embed(load_encoder(still, shape), originals), expected, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_two_workers_train_a_network_with_weights_that_it_does_not_use(
-    models: Path, photos: Pictures, fit: Fit, chunk: int | None
+    models: Path, originals: Images, fit: Fit, chunk: int | None
 ) -> None:
     """Without help DistributedDataParallel stops at the second step, waiting for the mask token."""
     shape = shape_of(models / "dino")
     assert any(name.endswith("mask_token") for name, _ in untrained(shape).named_parameters())
-    learnt = embed(load_encoder(fit(shape, 2, cache_chunk=chunk), shape), photos)
-    assert np.abs(learnt - embed(untrained(shape), photos)).max() > 1e-2
+    learnt = embed(load_encoder(fit(shape, 2, micro_batch_size=chunk), shape), originals)
+    assert np.abs(learnt - embed(untrained(shape), originals)).max() > 1e-2
     np.testing.assert_allclose(np.linalg.norm(learnt, axis=1), 1, atol=1e-6)

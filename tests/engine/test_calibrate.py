@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cldmray.anonymizers.baselines import Blur, Copy
+from cldmray.anonymizers.baselines import Blur, NoOp
 from cldmray.anonymizers.diffusion.settings import Diffusion
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.cost import calibrate
@@ -12,11 +12,11 @@ from cldmray.faces.synthetic import SyntheticFaces
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
-SOURCE = SyntheticFaces(people=4, photos_per_person=5, size=32)
+SOURCE = SyntheticFaces(n_identities=4, images_per_identity=5, size=32)
 
 
 def test_every_anonymizer_is_tried(engine: EngineConfig) -> None:
-    tried = calibrate(SOURCE, [Copy(), Blur()], SOURCE.listing(), engine)
+    tried = calibrate(SOURCE, [NoOp(), Blur()], SOURCE.listing(), engine)
     assert len(tried) == 2
     contents = [content or b"" for content in SOURCE.read(SOURCE.listing()["location"].to_pylist())]
     sizes = [len(content) for content in contents]
@@ -33,7 +33,7 @@ def test_nothing_to_try(engine: EngineConfig, tmp_path: Path) -> None:
     (folder := tmp_path / "faces" / "ann").mkdir(parents=True)
     (folder / "0.png").write_bytes(b"")
     source = FolderFaces(str(folder.parent))
-    assert calibrate(source, [Copy()], source.listing(), engine) == [(None, None)]
+    assert calibrate(source, [NoOp()], source.listing(), engine) == [(None, None)]
 
 
 def test_a_model_that_is_not_there(engine: EngineConfig, tmp_path: Path) -> None:

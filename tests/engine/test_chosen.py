@@ -3,12 +3,12 @@ from typing import Any
 import pytest
 
 from cldmray import storage
-from cldmray.engine.artifacts import StageTable, chosen_rows, chosen_table
+from cldmray.engine.artifacts import Artifact, chosen_rows, chosen_table
 
 COLUMNS = ["sample_id", "image"]
 
 
-def test_the_rows_of_some_samples(faces: StageTable) -> None:
+def test_the_rows_of_some_samples(faces: Artifact) -> None:
     whole = faces.read(COLUMNS)
     ids = whole["sample_id"].to_pylist()
     wanted = [ids[30], ids[2], "absent", ids[17]]
@@ -17,13 +17,13 @@ def test_the_rows_of_some_samples(faces: StageTable) -> None:
     assert found.equals(whole.take([2, 17, 30]))
 
 
-def test_none(faces: StageTable) -> None:
+def test_none(faces: Artifact) -> None:
     none = chosen_table(faces, COLUMNS, [])
     assert (none.num_rows, none.column_names) == (0, COLUMNS)
 
 
-def test_pictures_of_other_files_are_not_read(
-    faces: StageTable, monkeypatch: pytest.MonkeyPatch
+def test_images_of_other_files_are_not_read(
+    faces: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[tuple[str, Any]] = []
     read_table = storage.read_table

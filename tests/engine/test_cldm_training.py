@@ -10,10 +10,10 @@ import torch
 
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion.settings import Control, Diffusion
-from cldmray.arrays import Pictures, to_unit_range
+from cldmray.arrays import Images, to_unit_range
 from cldmray.conditions import Canny, SoftEdge
 from cldmray.errors import BadInputError
-from cldmray.faces.records import decode_pictures
+from cldmray.faces.records import decode_images
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.models import cldm, cldm_training
 from cldmray.models.cldm_training import CldmTraining, train_cldm
@@ -31,34 +31,34 @@ TINY = cldm.CldmArchitecture(
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Pictures:
-    source = SyntheticFaces(people=12, photos_per_person=2, size=64)
-    return decode_pictures(filter(None, source.read(source.listing()["location"].to_pylist())))
+def images() -> Images:
+    source = SyntheticFaces(n_identities=12, images_per_identity=2, size=64)
+    return decode_images(filter(None, source.read(source.listing()["location"].to_pylist())))
 
 
-def test_too_many_conditions_for_a_batch(pictures: Pictures) -> None:
-    phase = PhaseConfig(steps=1, batch=4, learning_rate=1e-3)
+def test_too_many_conditions_for_a_batch(images: Images) -> None:
+    phase = PhaseConfig(max_steps=1, batch_size=4, learning_rate=1e-3)
     training = CldmTraining(autoencoder=phase, diffusion=phase, storage="nowhere", workers=2)
     conditions = {str(number): Canny() for number in range(3)}
-    with pytest.raises(BadInputError, match=r"^training.diffusion.batch: 4 .* 3 conditions"):
-        train_cldm(pictures, pictures, conditions, training, TINY)
+    with pytest.raises(BadInputError, match=r"^training.diffusion.batch_size: 4 .* 3 conditions"):
+        train_cldm(images, images, conditions, training, TINY)
 
 
 def test_unit_range() -> None:
-    picture = np.zeros((1, 2, 3, 3), np.uint8)
-    picture[0, 1, 2] = [255, 0, 51]
-    tensor = to_unit_range(picture)
+    image = np.zeros((1, 2, 3, 3), np.uint8)
+    image[0, 1, 2] = [255, 0, 51]
+    tensor = to_unit_range(image)
     assert tensor.shape == (1, 3, 2, 3)
     assert tensor[0, :, 1, 2].tolist() == pytest.approx([1, -1, -0.6])
-    assert to_unit_range(picture[:, :, ::-1]).shape == (1, 3, 2, 3)
+    assert to_unit_range(image[:, :, ::-1]).shape == (1, 3, 2, 3)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_whole_training_is_resumed_and_can_be_drawn_with(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    phase = PhaseConfig(steps=4, batch=8, learning_rate=1e-3, warmup=2)
+    phase = PhaseConfig(max_steps=4, batch_size=8, learning_rate=1e-3, warmup_steps=2)
     training = CldmTraining(
         autoencoder=phase,
         diffusion=replace(phase, ema=0.9),
@@ -83,12 +83,12 @@ def test_a_whole_training_is_resumed_and_can_be_drawn_with(
 
     monkeypatch.setattr(cldm_training, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_cldm(pictures, pictures, conditions, training, TINY)
+        train_cldm(images, images, conditions, training, TINY)
     (saved,) = (tmp_path / "runs").rglob("state.pt")
     written = saved.stat().st_mtime_ns
 
     monkeypatch.setattr(cldm_training, "fit", recorded)
-    parts, curves = train_cldm(pictures, pictures, conditions, training, TINY)
+    parts, curves = train_cldm(images, images, conditions, training, TINY)
     assert [name for name, _ in asked] == ["autoencoder", "autoencoder", "diffusion"]
     for key, value in asked[0][1].items():
         torch.testing.assert_close(asked[1][1][key], value, atol=0, rtol=0)
@@ -99,15 +99,15 @@ def test_a_whole_training_is_resumed_and_can_be_drawn_with(
     }
 
     with torch.no_grad():
-        latents = parts["vae"].encode(to_unit_range(pictures)).latent_dist.mean
+        latents = parts["vae"].encode(to_unit_range(images)).latent_dist.mean
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
 
     folder = tmp_path / "model"
     cldm.save_controlnet_pipeline(folder, parts)
     controls = {name: Control(one, f"controlnet-{name}") for name, one in conditions.items()}
-    redraw = Diffusion(str(folder), controls, steps=2, device="cpu").open()
-    maps = {name: one(pictures[:3]) for name, one in conditions.items()}
-    drawn = redraw(Batch(["a", "b", "c"], pictures[:3], np.arange(3), maps))
+    anonymize = Diffusion(str(folder), controls, num_inference_steps=2, device="cpu").open()
+    maps = {name: one(images[:3]) for name, one in conditions.items()}
+    drawn = anonymize(Batch(["a", "b", "c"], images[:3], np.arange(3), maps))
     assert drawn.shape == (3, 64, 64, 3)
     assert drawn.std() > 0

@@ -18,7 +18,7 @@ def test_the_batch_size_may_be_left_open() -> None:
     [(None, 0.0, None), (7, 0.0, None), (None, 0.25, 64), (24, 1.0, 48), (100, 1.0, 100)],
 )
 def test_rows_of_a_call(batch_size: int | None, gpus: float, rows: int | None) -> None:
-    assert EngineConfig(batch_size=batch_size).rows_a_call(gpus) == rows
+    assert EngineConfig(batch_size=batch_size).rows_per_call(gpus) == rows
 
 
 def test_workers_share_what_torch_compiles() -> None:

@@ -14,7 +14,7 @@ from cldmray.faces.synthetic.scene import relative_depth, render
 from cldmray.models.depth_training import DepthTraining, disturb, render_people, train_depth
 from cldmray.models.phases import PhaseConfig, Share
 
-PHASE = PhaseConfig(steps=4, batch=8, learning_rate=1e-3, warmup=1)
+PHASE = PhaseConfig(max_steps=4, batch_size=8, learning_rate=1e-3, warmup_steps=1)
 
 
 def share(batch: int, rank: int, workers: int) -> Share:
@@ -62,14 +62,14 @@ def test_a_wrong_training_is_named(key: str, value: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_rendered_people_are_trained_on_and_the_run_is_found_again(tmp_path: Path) -> None:
-    source = SyntheticFaces(people=6, photos_per_person=2, seed=5, size=32)
+    source = SyntheticFaces(n_identities=6, images_per_identity=2, seed=5, size=32)
     rendered = render_people(source, block_rows=5)
     locations = source.listing()["location"].to_pylist()
     for row in (0, 7, 11):
         identity, number = map(int, locations[row].split("/"))
-        photo = render(source.seed, identity, number, source.size)
-        np.testing.assert_array_equal(rendered.pictures[row], photo.picture)
-        np.testing.assert_array_equal(rendered.depth[row], relative_depth(photo))
+        image = render(source.seed, identity, number, source.size)
+        np.testing.assert_array_equal(rendered.images[row], image.image)
+        np.testing.assert_array_equal(rendered.depth[row], relative_depth(image))
 
     training = DepthTraining(
         phase=PHASE, storage=str(tmp_path), checkpoint_every=2, precision="no", threads=1

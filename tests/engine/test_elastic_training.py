@@ -30,9 +30,9 @@ def faulting(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def cluster(faulting: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     environment = sys.modules["faulting.audit"].environment()
     folder = tmp_path_factory.getbasetemp() / "ray"
-    started = faulting.Cluster(folder, environment, 1)
-    yield started
-    started.stop()
+    with_init_image = faulting.Cluster(folder, environment, 1)
+    yield with_init_image
+    with_init_image.stop()
 
 
 def sizes(folder: Path) -> list[int]:
@@ -68,6 +68,6 @@ def test_workers_join_and_leave(cluster: Any, tmp_path: Path) -> None:
     assert driver.returncode == 0, printed[-2000:] + errors[-2000:]
     (line,) = [line for line in printed.splitlines() if line.startswith("FOUND ")]
     found = json.loads(line.removeprefix("FOUND "))
-    assert found["steps"] == [list(range(1, 91))] * 2
+    assert found["max_steps"] == [list(range(1, 91))] * 2
     assert found["losses"][0] == pytest.approx(found["losses"][1], abs=1e-3)
     assert found["weights"] < 1e-3

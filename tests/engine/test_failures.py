@@ -1,7 +1,7 @@
 import pytest
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 
-from cldmray.engine.failures import ATTEMPTS, own_errors, through_losses
+from cldmray.engine.failures import ATTEMPTS, reraise_worker_errors, retry_on_node_failure
 from cldmray.errors import BadInputError, ConfigError, StorageError
 
 FROM_RAY = """\x1b[36mray::MapBatches(load)()\x1b[39m (pid=1, ip=127.0.0.1)
@@ -10,7 +10,7 @@ cldmray.errors.ConfigError: first of all
 The above exception was the direct cause of the following exception:
 
   File "somewhere.py", line 3, in load
-cldmray.errors.BadInputError: pictures: a/b.png: truncated
+cldmray.errors.BadInputError: images: a/b.png: truncated
 
 ray.exceptions.UserCodeException: UDF failed to process a data block."""
 
@@ -18,18 +18,18 @@ ray.exceptions.UserCodeException: UDF failed to process a data block."""
 class TestOwnErrors:
     def test_the_last_own_error_is_raised(self) -> None:
         cause = RuntimeError(FROM_RAY)
-        expected = pytest.raises(BadInputError, match="^pictures: a/b.png: truncated$")
-        with expected as caught, own_errors():
+        expected = pytest.raises(BadInputError, match="^images: a/b.png: truncated$")
+        with expected as caught, reraise_worker_errors():
             raise cause
         assert caught.value.__cause__ is cause
 
     def test_an_error_of_both_classes_loses_the_traceback(self) -> None:
-        task = RayTaskError("load", FROM_RAY, BadInputError("pictures: a/b.png: truncated"))
+        task = RayTaskError("load", FROM_RAY, BadInputError("images: a/b.png: truncated"))
         both = task.as_instanceof_cause()
         assert isinstance(both, BadInputError)
-        with pytest.raises(BadInputError) as caught, own_errors():
+        with pytest.raises(BadInputError) as caught, reraise_worker_errors():
             raise both
-        assert str(caught.value) == "pictures: a/b.png: truncated"
+        assert str(caught.value) == "images: a/b.png: truncated"
 
     def test_a_full_disk_of_ray_is_told_as_our_own(self) -> None:
         text = "ray.train.WorkerGroupError: ...\nOSError: [Errno 28] Error writing bytes to file."
@@ -37,7 +37,7 @@ class TestOwnErrors:
             r"cannot write what a worker keeps \(Error writing bytes to file.\): No space left on "
             "device; make room there, then"
         )
-        with pytest.raises(StorageError, match=expected), own_errors():
+        with pytest.raises(StorageError, match=expected), reraise_worker_errors():
             raise RuntimeError(text)
 
     @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ class TestOwnErrors:
         ],
     )
     def test_other_errors_pass(self, error: Exception) -> None:
-        with pytest.raises(type(error)) as caught, own_errors():
+        with pytest.raises(type(error)) as caught, reraise_worker_errors():
             raise error
         assert caught.value is error
 
     def test_no_error(self) -> None:
-        with own_errors():
+        with reraise_worker_errors():
             pass
 
 
@@ -73,7 +73,7 @@ class TestThroughLosses:
             if len(done) < ATTEMPTS:
                 raise error
 
-        through_losses(work, lines.append)
+        retry_on_node_failure(work, lines.append)
         assert len(done) == ATTEMPTS
         assert len(lines) == ATTEMPTS - 1
         assert type(error).__name__ in lines[0]
@@ -86,7 +86,7 @@ class TestThroughLosses:
             raise WorkerCrashedError
 
         with pytest.raises(WorkerCrashedError):
-            through_losses(work, lambda line: None)
+            retry_on_node_failure(work, lambda line: None)
         assert len(done) == ATTEMPTS
 
     def test_other_errors_are_raised_at_once(self) -> None:
@@ -97,5 +97,5 @@ class TestThroughLosses:
             raise BadInputError("no such faces")
 
         with pytest.raises(BadInputError):
-            through_losses(work, lambda line: None)
+            retry_on_node_failure(work, lambda line: None)
         assert done == [1]

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cldmray.anonymizers.baselines import Copy
+from cldmray.anonymizers.baselines import NoOp
 from cldmray.engine.anonymize import anonymize
-from cldmray.engine.artifacts import StageTable
+from cldmray.engine.artifacts import Artifact
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.faces import load_faces
-from cldmray.engine.failures import own_errors
+from cldmray.engine.failures import reraise_worker_errors
 from cldmray.engine.stages import Stages
 from cldmray.engine.training import attacker_trainer, last_checkpoint
 from cldmray.errors import StorageError
@@ -23,7 +23,7 @@ from cldmray.faces.synthetic import SyntheticFaces
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
-SOURCE = SyntheticFaces(people=16, photos_per_person=3)
+SOURCE = SyntheticFaces(n_identities=16, images_per_identity=3)
 SMALL_KIB = 512
 """Room for the faces, but not for their copies as well."""
 
@@ -51,7 +51,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=60)
 
 
-def work(folder: Path, engine: EngineConfig, lines: list[str]) -> tuple[StageTable, StageTable]:
+def work(folder: Path, engine: EngineConfig, lines: list[str]) -> tuple[Artifact, Artifact]:
     """Faces and their copies, in stages."""
     stages = Stages(str(folder), lines.append)
     listing = SOURCE.listing()
@@ -60,7 +60,7 @@ def work(folder: Path, engine: EngineConfig, lines: list[str]) -> tuple[StageTab
     faces = stages.run("faces", {}, [], partial(load_faces, SOURCE, listing, engine))
     draws = {EVALUATION: 1}
     copies = stages.run(
-        "copy", {}, [faces.key], lambda f: anonymize(faces, Copy(), draws, 0, engine, f)
+        "no_op", {}, [faces.key], lambda f: anonymize(faces, NoOp(), draws, 0, engine, f)
     )
     return faces, copies
 
@@ -115,7 +115,10 @@ def test_a_checkpoint_that_does_not_fit_is_named(
 ) -> None:
     folder, remount = disk
     trainer = attacker_trainer(fill, {}, engine, str(folder / "training"))
-    with pytest.raises(StorageError, match="No space left on device; make room"), own_errors():
+    with (
+        pytest.raises(StorageError, match="No space left on device; make room"),
+        reraise_worker_errors(),
+    ):
         last_checkpoint(trainer, "filler").__enter__()
     remount("size=16m")
     trainer = attacker_trainer(fill, {}, engine, str(folder / "training"))

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cldmray.arrays import Pictures
-from cldmray.attackers.base import ReadyRung
-from cldmray.attackers.distilled import TeacherGuided
+from cldmray.arrays import Images
+from cldmray.attackers.base import TrainingFreeAttacker
+from cldmray.attackers.distilled import AdaptiveDistilled
 from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.training import TrainingConfig
-from cldmray.engine.artifacts import StageTable, read_manifest
+from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.attacker_training import (
     fit_encoder,
     learning_curve,
@@ -33,30 +33,30 @@ from cldmray.faces.records import (
     FACES,
     ORIGINAL,
     embeddings_schema,
-    encode_picture,
+    encode_image,
 )
 from cldmray.gallery.ranking import rank_probes
 from cldmray.metrics.identification import success_at_rank
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
-PEOPLE = {ATTACKER: 60, ATTACKER_VALIDATION: 10, EVALUATION: 25}
+IDENTITIES = {ATTACKER: 60, ATTACKER_VALIDATION: 10, EVALUATION: 25}
 SHAPE = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=8, pool=2)
 TRAINING = TrainingConfig(
-    steps=60, batch=32, warmup=5, validate_every=30, precision="fp32", augment=0.0,
+    max_steps=60, batch_size=32, warmup_steps=5, validate_every=30, precision="fp32", augment=0.0,
     learning_rate=4e-3,
 )  # fmt: skip
-RUNG = TeacherGuided(SHAPE, TRAINING)
+LEARNER = AdaptiveDistilled(SHAPE, TRAINING)
 
 
-class Colours(ReadyRung):
+class Colours(TrainingFreeAttacker):
     """The teacher: mean colour of the upper and of the lower half, turned at random."""
 
     name = "colours"
     dimensions = 8
 
-    def embed(self, pictures: Pictures) -> np.ndarray:
-        halves = [pictures[:, part].mean((1, 2)) for part in (slice(0, 8), slice(8, 16))]
+    def embed(self, images: Images) -> np.ndarray:
+        halves = [images[:, part].mean((1, 2)) for part in (slice(0, 8), slice(8, 16))]
         turned = (np.concatenate(halves, 1) / 127.5 - 1) @ np.random.default_rng(5).normal(
             size=(6, 8)
         )
@@ -66,75 +66,75 @@ class Colours(ReadyRung):
 @pytest.fixture(scope="module")
 def colourful(
     write_table: Any, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[StageTable, StageTable]:
-    """People are two colours, three photos each; the anonymizer swaps the halves and adds noise."""
+) -> tuple[Artifact, Artifact]:
+    """People are two colours, three images each; the anonymizer swaps the halves and adds noise."""
     random = np.random.default_rng(0)
-    photos, pictures = [], []
-    for split, count in PEOPLE.items():
-        for person in range(count):
+    originals, images = [], []
+    for split, count in IDENTITIES.items():
+        for identity in range(count):
             colours = random.integers(0, 256, (2, 1, 1, 3))
             for number in range(3):
                 halves = np.broadcast_to(colours.repeat(8, 1), (2, 8, 16, 3)).reshape(16, 16, 3)
                 noisy = [halves + random.normal(0, 6, halves.shape) for _ in range(2)]
-                photo, other = (np.clip(one, 0, 255).astype(np.uint8) for one in noisy)
-                row = {"sample_id": f"{split}-{person:02d}-{number}", "split": split}
+                original, other = (np.clip(one, 0, 255).astype(np.uint8) for one in noisy)
+                row = {"sample_id": f"{split}-{identity:02d}-{number}", "split": split}
                 row["identity"] = row["sample_id"][:-2]
-                photos.append({**row, "image": encode_picture(photo)})
-                swapped = {**row, "image": encode_picture(np.ascontiguousarray(other[::-1]))}
-                pictures.append({**swapped, "anonymizer": "swap", "draw": 0, "seed": 0})
+                originals.append({**row, "image": encode_image(original)})
+                swapped = {**row, "image": encode_image(np.ascontiguousarray(other[::-1]))}
+                images.append({**swapped, "anonymizer": "swap", "draw": 0, "seed": 0})
     root = tmp_path_factory.mktemp("colourful")
     tables = [
         write_table(str(root / name), schema, [[pa.Table.from_pylist(rows, schema)]])
-        for name, schema, rows in (("faces", FACES, photos), ("swap", ANONYMIZED, pictures))
+        for name, schema, rows in (("faces", FACES, originals), ("swap", ANONYMIZED, images))
     ]
     return tables[0], tables[1]
 
 
-Fit = Callable[..., StageTable]
+Fit = Callable[..., Artifact]
 
 
 @pytest.fixture(scope="module")
 def embed(
     local_ray: None,
-    colourful: tuple[StageTable, StageTable],
+    colourful: tuple[Artifact, Artifact],
     engine: EngineConfig,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Fit:
-    """Embeddings of photos by the teacher, or of the anonymized pictures by a student."""
+    """Embeddings of images by the teacher, or of the anonymized images by a student."""
     faces, swapped = colourful
 
-    def embed(splits: tuple[str, ...], student: StageTable | None = None) -> StageTable:
+    def embed(splits: tuple[str, ...], student: Artifact | None = None) -> Artifact:
         folder = str(tmp_path_factory.mktemp("embeddings"))
         if student is None:
             embed_views(Colours(), None, faces, [], engine, folder, splits)
         else:
-            embed_views(RUNG, student, None, [swapped], engine, folder, splits)
+            embed_views(LEARNER, student, None, [swapped], engine, folder, splits)
         return committed(folder)
 
     return embed
 
 
 @pytest.fixture(scope="module")
-def taught(embed: Fit) -> StageTable:
+def teacher_embeddings(embed: Fit) -> Artifact:
     return embed((ATTACKER, ATTACKER_VALIDATION))
 
 
 @pytest.fixture(scope="module")
 def fit(
     local_ray: None,
-    colourful: tuple[StageTable, StageTable],
+    colourful: tuple[Artifact, Artifact],
     engine: EngineConfig,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Fit:
     faces, swapped = colourful
 
-    def fit(taught: StageTable, workers: int = 1, **training: Any) -> StageTable:
+    def fit(teacher_embeddings: Artifact, workers: int = 1, **training: Any) -> Artifact:
         folder = str(tmp_path_factory.mktemp("student"))
-        rung = replace(RUNG, training=replace(TRAINING, **training))
+        attacker = replace(LEARNER, training=replace(TRAINING, **training))
         fit_encoder(
-            rung,
-            pair_set(rung, faces, swapped, taught),
-            validation_set(rung, faces, swapped, taught),
+            attacker,
+            pair_set(attacker, faces, swapped, teacher_embeddings),
+            validation_set(attacker, faces, swapped, teacher_embeddings),
             None,
             replace(engine, train_workers=workers),
             folder,
@@ -144,13 +144,13 @@ def fit(
     return fit
 
 
-def committed(folder: str) -> StageTable:
+def committed(folder: str) -> Artifact:
     manifest = read_manifest(folder)
     assert manifest is not None
-    return StageTable(folder, manifest, Path(folder).name)
+    return Artifact(folder, manifest, Path(folder).name)
 
 
-def named(embed: Fit, student: StageTable) -> float:
+def named(embed: Fit, student: Artifact) -> float:
     """Rank-1 rate on evaluation people: probes by the student, gallery by the teacher."""
     gallery, probes = embed((EVALUATION,)).read(), embed((EVALUATION,), student).read()
     assert gallery.schema == probes.schema == embeddings_schema(8)
@@ -158,22 +158,22 @@ def named(embed: Fit, student: StageTable) -> float:
     found = rank_probes(
         view_of(table, "swap"), view_of(table, ORIGINAL), "full_ref", "source_excluded"
     )
-    assert (len(found.better), found.gallery_size) == (75, 25)
-    return float(success_at_rank(found.better, found.ties, 1).mean())
+    assert (len(found.n_higher), found.gallery_size) == (75, 25)
+    return float(success_at_rank(found.n_higher, found.n_tied, 1).mean())
 
 
 def test_a_student_finds_people_in_the_gallery_of_its_teacher(
-    embed: Fit, fit: Fit, taught: StageTable
+    embed: Fit, fit: Fit, teacher_embeddings: Artifact
 ) -> None:
-    student = fit(taught)
+    student = fit(teacher_embeddings)
     assert [point["step"] for point in learning_curve(student)] == [30, 60]
     assert learning_curve(student)[-1]["validation_rank_1"] > 0.5
     assert named(embed, student) > 0.4
 
 
-def test_two_workers_learn_what_one_learns(fit: Fit, taught: StageTable) -> None:
-    settings = {"steps": 4, "validate_every": 2, "augment": 1.0}
-    stages = [fit(taught, workers, **settings) for workers in (1, 2)]
+def test_two_workers_learn_what_one_learns(fit: Fit, teacher_embeddings: Artifact) -> None:
+    settings = {"max_steps": 4, "validate_every": 2, "augment": 1.0}
+    stages = [fit(teacher_embeddings, workers, **settings) for workers in (1, 2)]
     one, two = (load_encoder(stage, SHAPE).state_dict() for stage in stages)
     for name, weights in one.items():
         np.testing.assert_allclose(two[name], weights, rtol=0, atol=1e-4, err_msg=name)

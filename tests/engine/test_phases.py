@@ -10,7 +10,7 @@ import torch
 from cldmray.models.cldm_training import CldmTraining
 from cldmray.models.phases import PhaseConfig, Share, learning_rate
 
-PHASE = PhaseConfig(steps=100, batch=10, learning_rate=0.1, warmup=5, decay_from=0.4)
+PHASE = PhaseConfig(max_steps=100, batch_size=10, learning_rate=0.1, warmup_steps=5, decay_from=0.4)
 
 
 class TestLearningRate:
@@ -65,7 +65,7 @@ class TestShare:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("steps", 0),
+        ("max_steps", 0),
         ("batch", 0),
         ("warmup", 0),
         ("learning_rate", 0.0),

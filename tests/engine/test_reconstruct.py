@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cldmray.attackers.reconstruction.attacker import InversionRung
-from cldmray.engine.artifacts import Manifest, StageTable, read_manifest
+from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
+from cldmray.engine.artifacts import Artifact, Manifest, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.reconstruct import (
     ReconstructActor,
@@ -23,94 +23,98 @@ from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER_VALIDATION,
     EVALUATION,
-    decode_picture,
+    decode_image,
     embedding_matrix,
 )
-from cldmray.hashing import picture_seed
+from cldmray.hashing import image_seed
 
 
 @pytest.fixture
-def rung(stubs: Any) -> InversionRung:
-    return InversionRung(stubs.NoiseInversion(), stubs.Pixels(), stubs.Pixels(label="others"))
+def attacker(stubs: Any) -> ReconstructionAttacker:
+    return ReconstructionAttacker(
+        stubs.NoiseReconstruction(), stubs.Pixels(), stubs.Pixels(label="others")
+    )
 
 
 @pytest.fixture
-def fitted(rung: InversionRung, tmp_path: Path) -> StageTable:
-    from cldmray.attackers.reconstruction.training import save_inverter
+def fitted(attacker: ReconstructionAttacker, tmp_path: Path) -> Artifact:
+    from cldmray.attackers.reconstruction.training import save_reconstructor
 
     folder = tmp_path / "fitted"
     folder.mkdir()
-    save_inverter(rung.inverter.build(), str(folder / WEIGHTS))
-    return StageTable(str(folder), Manifest({}), "fitted")
+    save_reconstructor(attacker.reconstructor.build(), str(folder / WEIGHTS))
+    return Artifact(str(folder), Manifest({}), "fitted")
 
 
 @pytest.fixture
-def redrawn(faces: StageTable, write_table: Any, tmp_path: Path) -> StageTable:
-    rows = [{**row, "anonymizer": "copy", "draw": 0, "seed": 0} for row in faces.read().to_pylist()]
+def anonymized(faces: Artifact, write_table: Any, tmp_path: Path) -> Artifact:
+    rows = [
+        {**row, "anonymizer": "no_op", "sample": 0, "seed": 0} for row in faces.read().to_pylist()
+    ]
     table = ANONYMIZED.empty_table().from_pylist(rows, ANONYMIZED)
-    found: StageTable = write_table(str(tmp_path / "redrawn"), ANONYMIZED, [[table]])
+    found: Artifact = write_table(str(tmp_path / "anonymized"), ANONYMIZED, [[table]])
     return found
 
 
-def test_seeds_differ_from_those_of_the_pictures() -> None:
+def test_seeds_differ_from_those_of_the_images() -> None:
     assert reconstruction_seed("a", 0, 1) == reconstruction_seed("a", 0, 1)
     keys = [("a", 0, 1), ("b", 0, 1), ("a", 1, 1), ("a", 0, 2)]
-    seeds = {reconstruction_seed(*key) for key in keys} | {picture_seed(*key) for key in keys}
+    seeds = {reconstruction_seed(*key) for key in keys} | {image_seed(*key) for key in keys}
     assert len(seeds) == 8
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_picture_is_rebuilt_alike_in_any_block(
-    rung: InversionRung, fitted: StageTable, redrawn: StageTable, engine: EngineConfig
+def test_a_image_is_rebuilt_alike_in_any_block(
+    attacker: ReconstructionAttacker, fitted: Artifact, anonymized: Artifact, engine: EngineConfig
 ) -> None:
-    whole = redrawn.read(split=EVALUATION).rename_columns(
+    whole = anonymized.read(split=EVALUATION).rename_columns(
         ["view" if name == "anonymizer" else name for name in ANONYMIZED.names]
     )
-    one = ReconstructActor(rung, fitted, 3, replace(engine, batch_size=64))(whole)
+    one = ReconstructActor(attacker, fitted, 3, replace(engine, batch_size=64))(whole)
     order = np.random.default_rng(0).permutation(len(whole))
-    other = ReconstructActor(rung, fitted, 3, replace(engine, batch_size=5))(whole.take(order))
+    other = ReconstructActor(attacker, fitted, 3, replace(engine, batch_size=5))(whole.take(order))
     assert other.take(np.argsort(order)).equals(one)
-    assert not ReconstructActor(rung, fitted, 4, engine)(whole).equals(one)
-    guesses = [[decode_picture(guess) for guess in row] for row in one["guesses"].to_pylist()]
+    assert not ReconstructActor(attacker, fitted, 4, engine)(whole).equals(one)
+    guesses = [[decode_image(guess) for guess in row] for row in one["guesses"].to_pylist()]
     seed = reconstruction_seed(whole["sample_id"][0].as_py(), 0, 3)
     np.testing.assert_array_equal(
         guesses[0], np.random.default_rng(seed).integers(0, 256, (2, 32, 32, 3))
     )
-    vectors = rung.judge.embed(np.array(guesses[0])).mean(0)
+    vectors = attacker.held_out_recognizer.embed(np.array(guesses[0])).mean(0)
     np.testing.assert_allclose(
         embedding_matrix(one)[0], vectors / np.linalg.norm(vectors), atol=1e-6
     )
-    empty = ReconstructActor(rung, fitted, 3, engine)(whole[:0])
+    empty = ReconstructActor(attacker, fitted, 3, engine)(whole[:0])
     assert empty.schema.names == one.schema.names and len(empty) == 0
 
 
 def test_there_must_be_something(
-    rung: InversionRung, fitted: StageTable, engine: EngineConfig, tmp_path: Path
+    attacker: ReconstructionAttacker, fitted: Artifact, engine: EngineConfig, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInputError, match="inversion: was given no pictures to rebuild"):
-        reconstruct(rung, fitted, [], 0, engine, str(tmp_path))
+    with pytest.raises(BadInputError, match="inversion: was given no images to rebuild"):
+        reconstruct(attacker, fitted, [], 0, engine, str(tmp_path))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_the_stream(
-    rung: InversionRung,
-    fitted: StageTable,
-    redrawn: StageTable,
+    attacker: ReconstructionAttacker,
+    fitted: Artifact,
+    anonymized: Artifact,
     engine: EngineConfig,
     tmp_path: Path,
 ) -> None:
     folder = str(tmp_path / "out")
     splits = (EVALUATION, ATTACKER_VALIDATION)
-    reconstruct(rung, fitted, [redrawn], 3, engine, folder, splits, ["face"])
+    reconstruct(attacker, fitted, [anonymized], 3, engine, folder, splits, ["face"])
     manifest = read_manifest(folder)
     assert manifest is not None
-    table: pa.Table = StageTable(folder, manifest, "x").read()
+    table: pa.Table = Artifact(folder, manifest, "x").read()
     assert table.schema.equals(reconstructions_schema(192))
     assert len(table) == 2 * 9 * 3
     views = table["view"].to_pylist()
-    assert {view: views.count(view) for view in set(views)} == {"copy": 27, "copy region=face": 27}
-    shown = redrawn.read()
+    assert {view: views.count(view) for view in set(views)} == {"no_op": 27, "copy region=face": 27}
+    shown = anonymized.read()
     wanted = {
         sample
         for sample, split in zip(

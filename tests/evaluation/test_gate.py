@@ -10,8 +10,8 @@ from cldmray.evaluation.gate import (
     ClaimRejected,
     Found,
     RateAbove,
-    check_people,
-    judge,
+    check_identities,
+    evaluate_gate,
     parse_rules,
 )
 from cldmray.results.audit import AnonymizerRisk, AttackRate
@@ -21,16 +21,16 @@ RISK = AnonymizerRisk(
     risk=0.08,
     low=0.06,
     high=0.11,
-    attacker="adaptive",
+    attacker="adaptive_contrastive",
     protocol="full_ref",
     gallery="source_excluded",
     chance=0.01,
     largest_k=16,
-    level=0.95,
+    confidence_level=0.95,
 )
 CALM = replace(RISK, risk=0.01, low=0.005, high=0.02, largest_k=100)
 WEAK = replace(CALM, note="attacker too weak")
-ATTACK = "(adaptive, Full-Ref: 8.0 %, 6.0 % to 11.0 %)"
+ATTACK = "(adaptive_contrastive, Full-Ref: 8.0 %, 6.0 % to 11.0 %)"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_rules_are_read(given: str | list[str] | None, expected: tuple[object, .
 @pytest.mark.parametrize(
     "given",
     [
-        "", "leaks", "Leak", "k<1", "k<0", "k<-3", "k<2.5", "k<=20", "k>20", "20>k", "k", "k<",
+        "", "leaks", "AttributionAnalysis", "k<1", "k<0", "k<-3", "k<2.5", "k<=20", "k>20", "20>k", "k", "k<",
         "k<\u0663\u0664", "rank_1>1", "rank_1>1.5", "rank_1>-0.1", "rank_1<0.1", "rank_1>5%",
         "rank_1>nan", "rank_5>0.1", "leak and k<20", "leak or", "or leak", "leak,", "leakork<20",
         "leak; k<20", [], [""], ["k<20", "x"], "k<9999999999",
@@ -80,47 +80,47 @@ def test_anything_else_is_refused(given: str | list[str]) -> None:
         ("k<100", WEAK, ""),
         ("rank_1>0.05", RISK, f"the lower bound is 6.0 % {ATTACK}"),
         ("rank_1>0.06", RISK, ""),
-        ("leak", RISK, f"people are named above guessing {ATTACK}"),
+        ("leak", RISK, f"people are named above chance {ATTACK}"),
         ("leak", CALM, ""),
         ("leak", WEAK, ""),
-        ("inconclusive", RISK, f"people are named above guessing {ATTACK}"),
+        ("inconclusive", RISK, f"people are named above chance {ATTACK}"),
         ("inconclusive", CALM, ""),
         ("inconclusive", WEAK, "attacker too weak"),
     ],
 )
 def test_when_a_rule_holds(rule: str, risk: AnonymizerRisk, reason: str) -> None:
-    gate = judge(parse_rules(rule), ["blur"], {"blur": risk})
+    gate = evaluate_gate(parse_rules(rule), ["blur"], {"blur": risk})
     assert gate.reasons == ((f"blur: {rule}: {reason}",) if reason else ())
     assert gate.outcome == ("failed" if reason else "passed")
     assert gate.rules == rule
 
 
 def test_claims_are_tested_against_the_highest_lower_bound() -> None:
-    firm = AttackRate("edge_match", "single_ref", "source_included", 0.075, 0.07, 0.08)
+    firm = AttackRate("condition_match", "single_ref", "source_included", 0.075, 0.07, 0.08)
     risk = replace(RISK, low=0.02, firmest=firm)
-    (reason,) = judge(parse_rules("rank_1>0.05"), ["blur"], {"blur": risk}).reasons
-    assert "7.0 % (edge_match, Single-Ref: 7.5 %, 7.0 % to 8.0 %)" in reason
+    (reason,) = evaluate_gate(parse_rules("rank_1>0.05"), ["blur"], {"blur": risk}).reasons
+    assert "7.0 % (condition_match, Single-Ref: 7.5 %, 7.0 % to 8.0 %)" in reason
 
 
 def test_without_rules_nothing_is_asked() -> None:
-    assert judge((), ["blur", "x"], {"blur": RISK}).outcome == "none"
+    assert evaluate_gate((), ["blur", "x"], {"blur": RISK}).outcome == "none"
 
 
 def test_every_setting_and_rule_that_fails_is_told() -> None:
     rules = parse_rules("rank_1>0.9 or leak or k<20")
-    risks = {"blur": RISK, "calm": CALM, "copy": replace(RISK, low=1.0, largest_k=1)}
-    gate = judge(rules, ["blur", "calm", "pictures"], risks)
+    risks = {"blur": RISK, "calm": CALM, "no_op": replace(RISK, low=1.0, largest_k=1)}
+    gate = evaluate_gate(rules, ["blur", "calm", "images"], risks)
     assert [reason.split(": ")[:2] for reason in gate.reasons] == [
         ["blur", "leak"],
         ["blur", "k<20"],
-        ["pictures", "no attack could be run on it"],
+        ["images", "no attack could be run on it"],
     ]
     assert gate.rules == "rank_1>0.9 or leak or k<20"
 
 
 def test_a_claim_needs_as_many_people() -> None:
     rules = parse_rules("leak or k<20")
-    check_people(rules, 20)
-    words = re.escape("audit.fail_on: k<20 cannot be tested on 19 people")
-    with pytest.raises(BadInputError, match=words):
-        check_people(rules, 19)
+    check_identities(rules, 20)
+    formatting = re.escape("audit.fail_on: k<20 cannot be tested on 19 people")
+    with pytest.raises(BadInputError, match=formatting):
+        check_identities(rules, 19)

@@ -9,10 +9,10 @@ import pytest
 from cldmray.config.audit import AuditSettings
 from cldmray.errors import BadInputError
 from cldmray.evaluation.identification import (
-    Attack,
+    AttackResult,
     _rank_1_intervals,
     attacks,
-    clear_rank_1,
+    clean_rank_1,
     curve,
     strongest,
     view_of,
@@ -21,8 +21,8 @@ from cldmray.faces.records import embeddings_schema
 from cldmray.gallery.ranking import Ranks, rank_scores
 from cldmray.metrics.confidence import bootstrap_identities
 
-SETTINGS = AuditSettings(resamples=500)
-PEOPLE = ["ann", "bob", "cat"]
+SETTINGS = AuditSettings(n_bootstrap=500)
+IDENTITIES = ["ann", "bob", "cat"]
 
 
 def unit(degrees: float) -> list[float]:
@@ -31,7 +31,7 @@ def unit(degrees: float) -> list[float]:
 
 
 def embeddings(*views: tuple[str, dict[str, float]]) -> pa.Table:
-    """Two-dimensional embeddings: for each view, the angle of each sample ``<person>/<photo>``."""
+    """Two-dimensional embeddings: for each view, the angle of each sample ``<person>/<image>``."""
     rows = [
         {
             "sample_id": sample,
@@ -45,38 +45,47 @@ def embeddings(*views: tuple[str, dict[str, float]]) -> pa.Table:
     return pa.Table.from_pylist(rows[::-1], embeddings_schema(2))
 
 
-PHOTOS = {"ann/1": 0, "ann/2": 10, "bob/1": 90, "bob/2": 100, "cat/1": 180, "cat/2": 190}
+IMAGES = {"ann/1": 0, "ann/2": 10, "bob/1": 90, "bob/2": 100, "cat/1": 180, "cat/2": 190}
 BLURRED = {"ann/1": 0, "ann/2": 100, "bob/1": 95, "bob/2": 120, "cat/1": 90, "cat/2": 150}
 
 
 @pytest.fixture
 def table() -> pa.Table:
-    return embeddings(("original", PHOTOS), ("blur", BLURRED))
+    return embeddings(("original", IMAGES), ("blur", BLURRED))
 
 
-def attack(better: list[int], ties: list[int], identities: list[str], size: int) -> Attack:
+def attack(
+    n_higher: list[int], n_tied: list[int], identities: list[str], size: int
+) -> AttackResult:
     ranks = Ranks(
-        np.array(better),
-        np.array(ties),
+        np.array(n_higher),
+        np.array(n_tied),
         np.array(identities),
-        np.array([f"{i:016x}" for i in range(len(better))]),
+        np.array([f"{i:016x}" for i in range(len(n_higher))]),
         size,
     )
-    return Attack("blur", "adaptive", "full_ref", "source_excluded", ranks)
+    return AttackResult("blur", "adaptive_contrastive", "full_ref", "source_excluded", ranks)
 
 
-def many(rate: float, people: int = 40, name: str = "adaptive") -> Attack:
+def many(
+    rate: float, gallery_identities: int = 40, name: str = "adaptive_contrastive"
+) -> AttackResult:
     """Two probes a person; the first ``rate`` of the people are named, the others come last."""
-    better = [0 if person < rate * people else people - 1 for person in range(people)] * 2
-    identities = [f"p{person:02d}" for person in range(people)] * 2
-    return replace(attack(better, [0] * len(better), identities, people), attacker=name)
+    n_higher = [
+        0 if identity < rate * gallery_identities else gallery_identities - 1
+        for identity in range(gallery_identities)
+    ] * 2
+    identities = [f"p{identity:02d}" for identity in range(gallery_identities)] * 2
+    return replace(
+        attack(n_higher, [0] * len(n_higher), identities, gallery_identities), attacker=name
+    )
 
 
 class TestViewOf:
     def test_rows_are_chosen_and_sorted(self, table: pa.Table) -> None:
         found = view_of(table, "blur")
         assert found.sample_ids.tolist() == sorted(BLURRED)
-        assert found.identities.tolist() == [name for name in PEOPLE for _ in range(2)]
+        assert found.identities.tolist() == [name for name in IDENTITIES for _ in range(2)]
         np.testing.assert_allclose(found.vectors, [unit(BLURRED[s]) for s in sorted(BLURRED)])
         assert found.vectors.dtype == np.float32
 
@@ -87,68 +96,72 @@ class TestViewOf:
         )
 
     def test_an_absent_view_is_empty(self, table: pa.Table) -> None:
-        assert view_of(table, "copy").vectors.shape == (0, 2)
+        assert view_of(table, "no_op").vectors.shape == (0, 2)
 
 
 class TestAttacks:
     def test_every_protocol_and_gallery(self, table: pa.Table) -> None:
-        found = attacks([table], "blur", "adaptive", SETTINGS, "original")
+        found = attacks([table], "blur", "adaptive_contrastive", SETTINGS, "original")
         assert [(one.protocol, one.gallery) for one in found] == [
             (protocol, gallery)
             for protocol in ("full_ref", "few_ref", "single_ref")
             for gallery in ("source_excluded", "source_included", "anonymized_only")
         ]
-        assert {(one.anonymizer, one.attacker) for one in found} == {("blur", "adaptive")}
+        assert {(one.anonymizer, one.attacker) for one in found} == {
+            ("blur", "adaptive_contrastive")
+        }
 
     def test_ranks_by_hand(self, table: pa.Table) -> None:
         settings = replace(SETTINGS, protocols=["full_ref"], galleries=["source_excluded"])
-        (found,) = attacks([table], "blur", "adaptive", settings, "original")
+        (found,) = attacks([table], "blur", "adaptive_contrastive", settings, "original")
         assert found.ranks.sample_ids.tolist() == sorted(BLURRED)
         # ann/2 at 100 degrees stands 0 from bob, 80 from cat and 100 from ann; cat/1 at 90 stands
         # 0 from bob, 80 from ann and 100 from cat; cat/2 at 150 stands 30 from cat.
-        assert found.ranks.better.tolist() == [0, 2, 0, 0, 2, 0]
-        assert found.ranks.ties.tolist() == [0] * 6
+        assert found.ranks.n_higher.tolist() == [0, 2, 0, 0, 2, 0]
+        assert found.ranks.n_tied.tolist() == [0] * 6
         assert found.rank_1.tolist() == [1, 0, 1, 1, 0, 1]
 
     def test_anonymized_only_by_hand(self, table: pa.Table) -> None:
         settings = replace(SETTINGS, protocols=["full_ref"], galleries=["anonymized_only"])
-        (found,) = attacks([table], "blur", "adaptive", settings, "original")
-        # Blurred pictures stand at ann 0, 100; bob 95, 120; cat 90, 150 degrees. ann/1 stands 100
+        (found,) = attacks([table], "blur", "adaptive_contrastive", settings, "original")
+        # Blurred images stand at ann 0, 100; bob 95, 120; cat 90, 150 degrees. ann/1 stands 100
         # from ann/2, 95 from bob, 90 from cat; ann/2 100 from ann/1, 5 from bob, 10 from cat;
         # bob/1 25 from bob/2, 5 from ann and cat; bob/2 25 from bob/1, 20 from ann, 30 from cat;
         # cat/1 60 from cat/2, 10 from ann, 5 from bob; cat/2 60 from cat/1, 30 from bob, 50 ann.
         assert found.ranks.sample_ids.tolist() == sorted(BLURRED)
-        assert found.ranks.better.tolist() == [2, 2, 2, 1, 2, 2]
-        assert found.ranks.ties.tolist() == [0] * 6
+        assert found.ranks.n_higher.tolist() == [2, 2, 2, 1, 2, 2]
+        assert found.ranks.n_tied.tolist() == [0] * 6
         assert found.ranks.gallery_size == 3
 
     def test_scores_and_ranks_agree(self, table: pa.Table) -> None:
-        for found in attacks([table], "blur", "adaptive", SETTINGS, "original"):
+        for found in attacks([table], "blur", "adaptive_contrastive", SETTINGS, "original"):
             (scores,) = found.scores
             for column, again in zip(rank_scores(scores), found.ranks, strict=True):
                 np.testing.assert_array_equal(column, again)
 
     def test_several_trainings_are_pooled(self, table: pa.Table) -> None:
         settings = replace(SETTINGS, protocols=["full_ref"], galleries=["source_excluded"])
-        (once,) = attacks([table], "blur", "adaptive", settings, "original")
-        twice = Attack.of("blur", "adaptive", "full_ref", "source_excluded", *once.scores * 2)
-        assert twice.ranks.better.tolist() == once.ranks.better.tolist() * 2
+        (once,) = attacks([table], "blur", "adaptive_contrastive", settings, "original")
+        twice = AttackResult.of(
+            "blur", "adaptive_contrastive", "full_ref", "source_excluded", *once.scores * 2
+        )
+        assert twice.ranks.n_higher.tolist() == once.ranks.n_higher.tolist() * 2
         assert twice.ranks.gallery_size == 3
         assert twice.rank_1.mean() == once.rank_1.mean()
-        (again,) = attacks([table, table], "blur", "adaptive", settings, "original")
-        assert again.ranks.better.tolist() == twice.ranks.better.tolist()
+        (again,) = attacks([table, table], "blur", "adaptive_contrastive", settings, "original")
+        assert again.ranks.n_higher.tolist() == twice.ranks.n_higher.tolist()
         assert len(again.scores) == 2
 
-    def test_an_anonymizer_without_pictures_is_named(self, table: pa.Table) -> None:
-        with pytest.raises(BadInputError, match="^mine: there is no picture of the people"):
-            attacks([table], "mine", "adaptive", SETTINGS, "original")
+    def test_an_anonymizer_without_images_is_named(self, table: pa.Table) -> None:
+        with pytest.raises(BadInputError, match="^mine: there is no image of the people"):
+            attacks([table], "mine", "adaptive_contrastive", SETTINGS, "original")
 
 
 def test_clear_rank_1() -> None:
-    assert clear_rank_1(embeddings(("original", PHOTOS)), "original") == 1.0
-    confused = {**PHOTOS, "bob/2": 20}
+    assert clean_rank_1(embeddings(("original", IMAGES)), "original") == 1.0
+    confused = {**IMAGES, "bob/2": 20}
     # ann/2 finds bob/2 as near as ann/1: half; bob/2 finds ann/2 first: none; the others their own.
-    assert clear_rank_1(embeddings(("original", confused)), "original") == pytest.approx(4.5 / 6)
+    assert clean_rank_1(embeddings(("original", confused)), "original") == pytest.approx(4.5 / 6)
 
 
 def test_curve() -> None:
@@ -158,29 +171,33 @@ def test_curve() -> None:
     assert found.rates == pytest.approx([0.375, 0.5, 0.5, 0.75, 0.75, 0.75, 1.0, 1.0])
     assert found.chance == pytest.approx([rank / 8 for rank in range(1, 9)])
     names = (found.anonymizer, found.attacker, found.protocol, found.gallery)
-    assert names == ("blur", "adaptive", "full_ref", "source_excluded")
+    assert names == ("blur", "adaptive_contrastive", "full_ref", "source_excluded")
 
 
 class TestStrongest:
     def test_the_highest_lower_bound_is_chosen(self) -> None:
-        every = [many(0.3, name="clear_trained"), many(0.6), many(0.1, name="edge_proxy")]
+        every = [many(0.3, name="clean_trained"), many(0.6), many(0.1, name="condition_only")]
         found = strongest(every, SETTINGS, "")
-        assert (found.anonymizer, found.attacker, found.risk) == ("blur", "adaptive", 0.6)
+        assert (found.anonymizer, found.attacker, found.risk) == (
+            "blur",
+            "adaptive_contrastive",
+            0.6,
+        )
         assert (found.chance, found.gallery_size) == (1 / 40, 40)
         assert found.finding == "leak"
         assert found.largest_k == int(1 / found.low)
 
     def test_many_sure_probes_beat_few_lucky_ones(self) -> None:
-        lucky = replace(attack([0, 0, 1], [0, 0, 0], PEOPLE, 40), attacker="lucky")
+        lucky = replace(attack([0, 0, 1], [0, 0, 0], IDENTITIES, 40), attacker="lucky")
         assert lucky.rank_1.mean() > many(0.6).rank_1.mean()
-        assert strongest([lucky, many(0.6)], SETTINGS, "").attacker == "adaptive"
+        assert strongest([lucky, many(0.6)], SETTINGS, "").attacker == "adaptive_contrastive"
 
     def test_more_attacks_widen_the_bounds(self) -> None:
         every = [many(0.5), *(many(0.1, name=f"weak{i}") for i in range(9))]
         alone, among = strongest(every[:1], SETTINGS, ""), strongest(every, SETTINGS, "")
-        assert among.attacker == alone.attacker == "adaptive"
+        assert among.attacker == alone.attacker == "adaptive_contrastive"
         assert among.low < alone.low < alone.high < among.high
-        assert among.level == alone.level == 0.95
+        assert among.confidence_level == alone.confidence_level == 0.95
         expected = bootstrap_identities(
             every[0].rank_1, every[0].ranks.identities, 0.995, 10_000, SETTINGS.seed
         )
@@ -188,7 +205,7 @@ class TestStrongest:
 
     def test_shared_resamples_change_no_interval(self) -> None:
         other = replace(attack([0] * 7, [0] * 7, list("abcdefg"), 40), attacker="other")
-        every = [many(0.2), other, many(0.4, name="edge_proxy")]
+        every = [many(0.2), other, many(0.4, name="condition_only")]
         together = _rank_1_intervals(every, SETTINGS, 0.9, 300)
         assert together == [
             bootstrap_identities(one.rank_1, one.ranks.identities, 0.9, 300, SETTINGS.seed)
@@ -202,17 +219,17 @@ class TestStrongest:
         assert found.finding == "no_leak_found"
 
     def test_bounds_of_other_attacks_are_kept(self) -> None:
-        lucky = replace(attack([0, 0, 1], [0, 0, 0], PEOPLE, 40), attacker="lucky")
+        lucky = replace(attack([0, 0, 1], [0, 0, 0], IDENTITIES, 40), attacker="lucky")
         found = strongest([lucky, many(0.6)], SETTINGS, "")
         assert found.rejecting == (
-            "adaptive", "full_ref", "source_excluded", found.risk, found.low, found.high
+            "adaptive_contrastive", "full_ref", "source_excluded", found.risk, found.low, found.high
         )  # fmt: skip
         assert found.upper == found.ceiling == 1.0 > found.high
 
     def test_claims_are_tested_against_the_highest_lower_bound(self) -> None:
-        spread = many(0.7, people=10, name="spread")
+        spread = many(0.7, gallery_identities=10, name="spread")
         spread = replace(spread, ranks=spread.ranks._replace(gallery_size=100))
-        narrow = many(0.6, people=100, name="narrow")
+        narrow = many(0.6, gallery_identities=100, name="narrow")
         found = strongest([spread, narrow], SETTINGS, "")
         assert (found.attacker, found.risk) == ("spread", 0.7)
         assert (found.rejecting.attacker, found.rejecting.value) == ("narrow", 0.6)

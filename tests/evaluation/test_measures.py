@@ -16,15 +16,15 @@ from cldmray.metrics.linkage import d_sys
 from cldmray.metrics.open_set import fnir_at_fpir
 from cldmray.metrics.verification import equal_error_rate, tmr_at_fmr
 
-SETTINGS = AuditSettings(resamples=200)
+SETTINGS = AuditSettings(n_bootstrap=200)
 OF_RANKS = ["rank_1", "rank_5", "rank_10", "mean_reciprocal_rank"]
 OF_SETS = [
-    "anonymity_set_size",
+    "mean_rank",
     "anonymity_set_median",
     "anonymity_set_p10",
     "anonymity_set_person_median",
     "anonymity_set_person_p10",
-    "largest_k_not_rejected",
+    "k_not_rejected",
     "k_point_estimate",
 ]
 OF_SCORES = [
@@ -37,9 +37,9 @@ OF_SCORES = [
 ]
 
 
-def given(better: list[int], ties: list[int], identities: list[str], size: int) -> Ranks:
-    samples = np.array([f"{place:04d}" for place in range(len(better))])
-    return Ranks(np.array(better), np.array(ties), np.array(identities), samples, size)
+def given(n_higher: list[int], n_tied: list[int], identities: list[str], size: int) -> Ranks:
+    samples = np.array([f"{place:04d}" for place in range(len(n_higher))])
+    return Ranks(np.array(n_higher), np.array(n_tied), np.array(identities), samples, size)
 
 
 def by_name(measured: list[Measured]) -> dict[str, Measured]:
@@ -48,18 +48,18 @@ def by_name(measured: list[Measured]) -> dict[str, Measured]:
     return found
 
 
-def crowd(noise: float, people: int = 20, seed: int = 0) -> Scores:
-    """Scores of 4 pictures a person; without noise they are the photos' own vectors."""
+def crowd(noise: float, gallery_identities: int = 20, seed: int = 0) -> Scores:
+    """Scores of 4 images a person; without noise they are the images' own vectors."""
     random = np.random.default_rng(seed)
-    identities = np.repeat([f"p{number:02d}" for number in range(people)], 4)
+    identities = np.repeat([f"p{number:02d}" for number in range(gallery_identities)], 4)
     samples = np.array([f"s{number:03d}" for number in range(len(identities))])
-    centres = np.repeat(random.normal(size=(people, 24)), 4, axis=0)
+    centres = np.repeat(random.normal(size=(gallery_identities, 24)), 4, axis=0)
 
     def view(spread: float) -> npt.NDArray[np.float32]:
         vectors = centres + spread * random.normal(size=centres.shape)
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
-    photos = Embedded(samples, identities, view(0.01))
+    images = Embedded(samples, identities, view(0.01))
     if np.isinf(noise):
         same = np.tile(view(0.01)[:1], (len(samples), 1))
         return EmbeddingScores(
@@ -69,7 +69,7 @@ def crowd(noise: float, people: int = 20, seed: int = 0) -> Scores:
             "source_excluded",
         )
     probes = Embedded(samples, identities, view(noise))
-    return EmbeddingScores(probes, photos, "full_ref", "source_excluded")
+    return EmbeddingScores(probes, images, "full_ref", "source_excluded")
 
 
 def measured_of(*scores: Scores, settings: AuditSettings = SETTINGS) -> dict[str, Measured]:
@@ -93,7 +93,7 @@ class TestRanksByHand:
         mean = (1 + (1 + 1 / 2) / 2 + 1 / 4 + 1 / 7) / 4
         assert values["mean_reciprocal_rank"] == pytest.approx(mean)
         # Ranks 1, 1.5, 4 and 7; those of the people are 1.25, 4 and 7.
-        assert values["anonymity_set_size"] == pytest.approx(13.5 / 4)
+        assert values["mean_rank"] == pytest.approx(13.5 / 4)
         assert values["anonymity_set_median"] == 1.5
         assert values["anonymity_set_p10"] == 1
         assert values["anonymity_set_person_median"] == 4
@@ -107,17 +107,17 @@ class TestRanksByHand:
         assert guesses["rank_10"] == 1.0
         harmonic = 1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5 + 1 / 6 + 1 / 7 + 1 / 8
         assert guesses["mean_reciprocal_rank"] == pytest.approx(harmonic / 8)
-        assert guesses["anonymity_set_size"] == guesses["anonymity_set_person_median"] == 4.5
+        assert guesses["mean_rank"] == guesses["anonymity_set_person_median"] == 4.5
         assert (guesses["anonymity_set_median"], guesses["anonymity_set_p10"]) == (4, 1)
-        # One photo of two people, two of one: variance 63 / 12 times (1 + 1 + 1 / 2) / 3.
+        # One image of two people, two of one: variance 63 / 12 times (1 + 1 + 1 / 2) / 3.
         spread = (63 / 12 * 2.5 / 3) ** 0.5
         assert guesses["anonymity_set_person_p10"] == pytest.approx(4.5 - 1.2815516 * spread)
-        assert guesses["largest_k_not_rejected"] == guesses["k_point_estimate"] == 8
+        assert guesses["k_not_rejected"] == guesses["k_point_estimate"] == 8
 
     def test_claims_follow_the_interval_of_rank_1(self) -> None:
         found = self.found()
         low, high = found["rank_1"].interval.low, found["rank_1"].interval.high
-        largest = found["largest_k_not_rejected"].interval
+        largest = found["k_not_rejected"].interval
         assert largest == (min(8, int(1 / low)) if low else 8, int(1 / high), largest.value)
         estimate = found["k_point_estimate"].interval
         assert estimate.low == pytest.approx(1 / high)
@@ -126,8 +126,10 @@ class TestRanksByHand:
     def test_the_level_widens_the_bounds(self) -> None:
         ranks = given([0, 9] * 20, [0] * 40, [f"p{place % 13}" for place in range(40)], 20)
         wide, narrow = (
-            by_name(measure(ranks, [], replace(SETTINGS, level=level)))["rank_1"].interval
-            for level in (0.99, 0.8)
+            by_name(measure(ranks, [], replace(SETTINGS, confidence_level=confidence_level)))[
+                "rank_1"
+            ].interval
+            for confidence_level in (0.99, 0.8)
         )
         assert wide.low < narrow.low < narrow.high < wide.high
 
@@ -163,7 +165,7 @@ def test_a_perfect_attack() -> None:
     values = {name: one.interval.value for name, one in measured_of(crowd(0.01)).items()}
     assert values["rank_1"] == values["tmr_at_fmr_1e-3"] == values["d_sys"] == 1
     assert values["eer"] == values["fnir_at_fpir_1e-2"] == 0
-    assert values["anonymity_set_person_median"] == values["largest_k_not_rejected"] == 1
+    assert values["anonymity_set_person_median"] == values["k_not_rejected"] == 1
     assert values["rank_1_shuffled"] == pytest.approx(1 / 20)
 
 
@@ -175,15 +177,15 @@ def test_a_collapsed_encoder_only_guesses() -> None:
     assert values["d_sys"] == pytest.approx(0, abs=1e-6)
     assert values["tmr_at_fmr_1e-2"] <= 0.1
     assert values["fnir_at_fpir_1e-1"] == 1
-    for name in ("anonymity_set_size", "anonymity_set_median"):
-        assert values[name] == pytest.approx(found["anonymity_set_size"].chance)
+    for name in ("mean_rank", "anonymity_set_median"):
+        assert values[name] == pytest.approx(found["mean_rank"].chance)
 
 
 def test_trainings_are_averaged() -> None:
     first, second = crowd(1.5), crowd(2.5, seed=1)
     alone, other = measured_of(first), measured_of(second)
     both = measured_of(first, second)
-    for name in (*OF_RANKS, "rank_1_shuffled", "anonymity_set_size", *OF_SCORES):
+    for name in (*OF_RANKS, "rank_1_shuffled", "mean_rank", *OF_SCORES):
         mean = (alone[name].interval.value + other[name].interval.value) / 2
         assert both[name].interval.value == pytest.approx(mean), name
     lows = alone["eer"].interval.low + other["eer"].interval.low
@@ -191,9 +193,9 @@ def test_trainings_are_averaged() -> None:
 
 
 def test_too_few_people_for_an_open_set() -> None:
-    found = measured_of(crowd(0.5, people=2))
+    found = measured_of(crowd(0.5, gallery_identities=2))
     assert list(found)[-1] == "d_sys"
-    assert list(measured_of(crowd(0.5, people=3)))[-1] == "fnir_at_fpir_1e-2"
+    assert list(measured_of(crowd(0.5, gallery_identities=3)))[-1] == "fnir_at_fpir_1e-2"
 
 
 def test_subsets() -> None:
@@ -203,7 +205,11 @@ def test_subsets() -> None:
     assert name == "sex=f"
     assert own.tolist() == [True, True, False, True, False]
     expected = bootstrap_identities(
-        [1, 0.5, 0], ["ann", "ann", "cat"], SETTINGS.level, SETTINGS.resamples, SETTINGS.seed
+        [1, 0.5, 0],
+        ["ann", "ann", "cat"],
+        SETTINGS.confidence_level,
+        SETTINGS.n_bootstrap,
+        SETTINGS.seed,
     )
     assert interval == expected
     assert interval.value == pytest.approx(0.5)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from cldmray.config.audit import AuditSettings
-from cldmray.evaluation.identification import Attack
+from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.operating_points import (
     Point,
-    boundary_sentence,
-    design_boundary,
-    search_point,
+    candidate_point,
+    operating_point,
+    operating_point_sentence,
 )
 from cldmray.gallery.ranking import Ranks
 from cldmray.metrics.confidence import bootstrap_identities
@@ -18,7 +18,7 @@ NAN = float("nan")
 
 
 def point(name: str, high: float, utility: float) -> Point:
-    return Point(name, "adaptive", high / 2, high / 4, high, 100, utility)
+    return Point(name, "adaptive_contrastive", high / 2, high / 4, high, 100, utility)
 
 
 GRID = [point("tight", 0.01, 0.2), point("loose", 0.05, 0.6), point("leaky", 0.2, 0.9)]
@@ -31,57 +31,63 @@ class TestBoundary:
     )
     def test_the_most_useful_that_qualifies(self, target: float, name: str) -> None:
         for points in (GRID, GRID[::-1]):
-            best = design_boundary(points, target)
+            best = operating_point(points, target)
             assert best is not None and best.anonymizer == name
 
     def test_none_qualifies(self) -> None:
-        assert design_boundary(GRID, 0.009) is None
-        assert design_boundary([], 0.5) is None
+        assert operating_point(GRID, 0.009) is None
+        assert operating_point([], 0.5) is None
 
     def test_the_less_risky_of_two_alike(self) -> None:
-        best = design_boundary([point("b", 0.05, 0.6), point("a", 0.04, 0.6)], 0.05)
+        best = operating_point([point("b", 0.05, 0.6), point("a", 0.04, 0.6)], 0.05)
         assert best is not None and best.anonymizer == "a"
 
     def test_a_setting_whose_utility_is_unknown_comes_last(self) -> None:
-        best = design_boundary([point("a", 0.01, NAN), point("b", 0.04, 0.1)], 0.05)
+        best = operating_point([point("a", 0.01, NAN), point("b", 0.04, 0.1)], 0.05)
         assert best is not None and best.anonymizer == "b"
-        best = design_boundary([point("a", 0.01, NAN)], 0.05)
+        best = operating_point([point("a", 0.01, NAN)], 0.05)
         assert best is not None and best.anonymizer == "a"
 
 
 class TestSentence:
     def test_found(self) -> None:
-        text = boundary_sentence(GRID, 20, "ssim", 0.95)
+        text = operating_point_sentence(GRID, 20, "ssim", 0.95)
         assert text.startswith("Of 3 settings searched, the loosest that stays surely under 1/20")
         assert "is loose:" in text and "at most 5.0 %" in text and "ssim is 0.600" in text
 
     def test_not_found(self) -> None:
-        text = boundary_sentence(GRID, 200, "ssim", 0.95)
+        text = operating_point_sentence(GRID, 200, "ssim", 0.95)
         assert "none stays surely under 1/200 = 0.50 %" in text
-        assert "lowest upper bound is 1.0 %, of tight (adaptive)" in text
+        assert "lowest upper bound is 1.0 %, of tight (adaptive_contrastive)" in text
 
 
-def attack(name: str, rate: float, people: int = 40) -> Attack:
-    hits = np.arange(people) < rate * people
+def attack(name: str, rate: float, gallery_identities: int = 40) -> AttackResult:
+    hits = np.arange(gallery_identities) < rate * gallery_identities
     ranks = Ranks(
         np.where(hits, 0, 3),
-        np.zeros(people, np.int64),
-        np.array([f"p{number:02}" for number in range(people)]),
-        np.array([f"s{number:02}" for number in range(people)]),
-        people,
+        np.zeros(gallery_identities, np.int64),
+        np.array([f"p{number:02}" for number in range(gallery_identities)]),
+        np.array([f"s{number:02}" for number in range(gallery_identities)]),
+        gallery_identities,
     )
-    return Attack("cldm", name, "full_ref", "source_excluded", ranks)
+    return AttackResult("cldm", name, "full_ref", "source_excluded", ranks)
 
 
 class TestSearchPoint:
     def test_bounds_hold_for_all_settings_at_once(self) -> None:
-        settings = AuditSettings(resamples=500)
-        weak, strong = attack("edge_proxy", 0.1), attack("adaptive", 0.4)
-        found = search_point([weak, strong], 10, 0.7, settings)
-        assert (found.anonymizer, found.attacker, found.n_probes) == ("cldm", "adaptive", 40)
+        settings = AuditSettings(n_bootstrap=500)
+        weak, strong = attack("condition_only", 0.1), attack("adaptive_contrastive", 0.4)
+        found = candidate_point([weak, strong], 10, 0.7, settings)
+        assert (found.anonymizer, found.attacker, found.n_probes) == (
+            "cldm",
+            "adaptive_contrastive",
+            40,
+        )
         assert (found.value, found.utility) == (0.4, 0.7)
-        level = 1 - 0.05 / 10
-        expected = bootstrap_identities(strong.rank_1, strong.ranks.identities, level, 10_000, 0)
+        confidence_level = 1 - 0.05 / 10
+        expected = bootstrap_identities(
+            strong.rank_1, strong.ranks.identities, confidence_level, 10_000, 0
+        )
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-        single = search_point([strong], 1, 0.7, settings)
+        single = candidate_point([strong], 1, 0.7, settings)
         assert found.low < single.low and single.high < found.high

@@ -18,12 +18,12 @@ def risk(name: str, high: float, value: float = 0.01, low: float = 0.005) -> Ano
         risk=value,
         low=low,
         high=high,
-        attacker="adaptive",
+        attacker="adaptive_contrastive",
         protocol="full_ref",
         gallery="source_excluded",
         chance=0.01,
         largest_k=100,
-        level=0.95,
+        confidence_level=0.95,
     )
 
 
@@ -38,7 +38,7 @@ def recommended(
     weakness: str = "",
     missed: dict[str, list[str]] | None = None,
 ) -> Recommendation:
-    return recommend(candidates, ["copy"], utility, target_k, weakness, missed or {})
+    return recommend(candidates, ["no_op"], utility, target_k, weakness, missed or {})
 
 
 class TestUsefulness:
@@ -46,7 +46,7 @@ class TestUsefulness:
         utility = [
             *rows("ssim", a=0.9, b=0.8, c=0.1),
             *rows("frechet", higher=False, a=3.0, b=1.0, c=2.0),
-            *rows("faces_found", a=0.5, b=0.9, c=0.7),
+            *rows("face_detection_rate", a=0.5, b=0.9, c=0.7),
         ]
         assert by_usefulness(["a", "b", "c"], utility) == ["b", "a", "c"]
         assert by_usefulness(["a", "c"], utility) == ["c", "a"]
@@ -65,7 +65,7 @@ class TestUsefulness:
         utility = [
             *rows("ssim", a=0.9, b=0.8),
             *rows("edge_f1", b=0.9),
-            *rows("faces_found", b=0.9, a=float("nan")),
+            *rows("face_detection_rate", b=0.9, a=float("nan")),
         ]
         assert by_usefulness(["b", "a", "unmeasured"], utility) == ["a", "b"]
 
@@ -91,7 +91,7 @@ class TestRecommended:
     def test_the_most_useful_that_stays_under_the_target_and_its_cost(self) -> None:
         utility = [
             *rows("ssim", copy=1.0, blur=0.83, k_same=0.512345, none=0.2),
-            *rows("faces_found", blur=0.99, k_same=0.9, none=0.7),
+            *rows("face_detection_rate", blur=0.99, k_same=0.9, none=0.7),
         ]
         candidates = [risk("blur", 0.3, 0.2), risk("none", 0.02), risk("k_same", 0.05)]
         assert recommended(candidates, utility) == Recommendation(
@@ -101,10 +101,10 @@ class TestRecommended:
             "candidate, and of copy: looks like the original (SSIM) 0.51 (0.83, 1.00); a face is "
             "found 90.0 % (99.0 %, -).",
             most_useful="blur",
-            control="copy",
+            control="no_op",
             utility={
                 "ssim": {"value": 0.512345, "most_useful": 0.83, "control": 1.0},
-                "faces_found": {"value": 0.9, "most_useful": 0.99},
+                "face_detection_rate": {"value": 0.9, "most_useful": 0.99},
             },
         )
 
@@ -139,12 +139,16 @@ class TestRecommended:
     def test_a_leak_below_the_target_says_so(self) -> None:
         found = recommended([risk("a", 0.04, 0.03, 0.02)])
         assert found.name == "a"
-        assert found.reason.endswith("People are still named more often than by guessing.")
+        assert found.reason.endswith("People are still named more often than by chance.")
 
     def test_attackers_that_were_not_run_are_told(self) -> None:
-        found = recommended([risk("a", 0.04)], missed={"a": ["adaptive"], "b": ["edge_proxy"]})
+        found = recommended(
+            [risk("a", 0.04)], missed={"a": ["adaptive_contrastive"], "b": ["condition_only"]}
+        )
         assert found.name == "a"
-        assert found.reason.endswith("It was not attacked by adaptive, which may do more.")
+        assert found.reason.endswith(
+            "It was not attacked by adaptive_contrastive, which may do more."
+        )
 
 
 class TestNoneQualifies:

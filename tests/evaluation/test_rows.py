@@ -8,22 +8,22 @@ import pyarrow as pa
 import pytest
 
 from cldmray.config.audit import AuditSettings
-from cldmray.evaluation.identification import Attack
+from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.rows import SMALLEST_GROUP, group_members, result_rows, results_table
 from cldmray.gallery.ranking import Ranks
 from cldmray.results.table import ALL, RESULTS
 
-SETTINGS = AuditSettings(resamples=200)
-PEOPLE = [f"p{number}" for number in range(12)]
+SETTINGS = AuditSettings(n_bootstrap=200)
+IDENTITIES = [f"p{number}" for number in range(12)]
 
 
-def attack(attacker: str = "adaptive") -> Attack:
+def attack(attacker: str = "adaptive_contrastive") -> AttackResult:
     """Two probes each of 12 people; the first six people are named, the others come last."""
-    identities = np.array(PEOPLE * 2)
-    better = np.array(([0] * 6 + [39] * 6) * 2)
+    identities = np.array(IDENTITIES * 2)
+    n_higher = np.array(([0] * 6 + [39] * 6) * 2)
     samples = np.array([f"{place:04d}" for place in range(24)])
-    ranks = Ranks(better, np.zeros(24, np.int64), identities, samples, 40)
-    return Attack("blur", attacker, "full_ref", "source_excluded", ranks)
+    ranks = Ranks(n_higher, np.zeros(24, np.int64), identities, samples, 40)
+    return AttackResult("blur", attacker, "full_ref", "source_excluded", ranks)
 
 
 def groups() -> pa.Table:
@@ -32,7 +32,7 @@ def groups() -> pa.Table:
     ages = ["old"] * 4 + ["young"] * 8
     return pa.table(
         {
-            "identity": [*PEOPLE[::-1], "stranger"],
+            "identity": [*IDENTITIES[::-1], "stranger"],
             "sex": [*sexes[::-1], "f"],
             "age": [*ages[::-1], "old"],
         }
@@ -47,7 +47,7 @@ def test_rows_of_all_people() -> None:
         assert set(row) == set(RESULTS.names)
         assert (row["n_probes"], row["n_identities"], row["gallery_size"]) == (24, 12, 40)
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
-        assert (row["anonymizer"], row["attacker"]) == ("blur", "adaptive")
+        assert (row["anonymizer"], row["attacker"]) == ("blur", "adaptive_contrastive")
         assert (row["protocol"], row["gallery"]) == ("full_ref", "source_excluded")
 
 
@@ -61,22 +61,24 @@ def test_trials_of_several_trainings_are_the_same_probes() -> None:
 
 class TestGroups:
     def test_members(self) -> None:
-        found = group_members(groups(), np.array(PEOPLE))
+        found = group_members(groups(), np.array(IDENTITIES))
         assert list(found) == ["sex=f", "sex=m", "age=young"]
-        assert found["sex=f"].tolist() == sorted(PEOPLE[:5])
-        assert found["age=young"].tolist() == sorted(PEOPLE[4:])
+        assert found["sex=f"].tolist() == sorted(IDENTITIES[:5])
+        assert found["age=young"].tolist() == sorted(IDENTITIES[4:])
 
     def test_small_groups_have_no_rows(self) -> None:
         assert SMALLEST_GROUP == 5
-        found = group_members(groups(), np.array(PEOPLE[1:]))
+        found = group_members(groups(), np.array(IDENTITIES[1:]))
         assert list(found) == ["sex=m", "age=young"]
         assert group_members(groups(), np.array(["nobody"])) == {}
-        assert group_members(None, np.array(PEOPLE)) == {}
+        assert group_members(None, np.array(IDENTITIES)) == {}
 
     def test_rows(self) -> None:
         rows: dict[str, dict[str, Any]] = {
             row["subset"]: row
-            for row in result_rows(attack(), SETTINGS, group_members(groups(), np.array(PEOPLE)))
+            for row in result_rows(
+                attack(), SETTINGS, group_members(groups(), np.array(IDENTITIES))
+            )
             if row["measure"] == "rank_1"
         }
         assert list(rows) == [ALL, "sex=f", "sex=m", "age=young"]
@@ -90,10 +92,10 @@ class TestGroups:
 
 
 def test_results_table() -> None:
-    every = [attack(), attack("edge_proxy")]
+    every = [attack(), attack("condition_only")]
     found = results_table(every, SETTINGS, groups())
     assert found.schema == RESULTS
-    assert found["attacker"].to_pylist() == ["adaptive"] * 14 + ["edge_proxy"] * 14
+    assert found["attacker"].to_pylist() == ["adaptive_contrastive"] * 14 + ["condition_only"] * 14
     assert found == results_table(every, SETTINGS, groups())
     assert results_table(every, SETTINGS).num_rows == 22
     assert results_table([], SETTINGS).schema == RESULTS

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cldmray.evaluation.measures import Trials, collect, enrolled_people
+from cldmray.evaluation.measures import Trials, collect, enrolled_identities
 from cldmray.gallery.scores import ScoreBlock, Scores
 from cldmray.hashing import unit_hash
 
@@ -17,8 +17,8 @@ class Given(Scores):
     def __init__(self, own: list[int], scores: npt.ArrayLike, rows: int = 1000) -> None:
         self.table = np.asarray(scores, np.float32)
         self.own = np.array(own)
-        self.people = np.array([f"p{column}" for column in range(self.table.shape[1])])
-        self.identities = self.people[self.own]
+        self.gallery_identities = np.array([f"p{column}" for column in range(self.table.shape[1])])
+        self.identities = self.gallery_identities[self.own]
         self.sample_ids = np.array([f"s{row}" for row in range(len(own))])
         self.step = rows
 
@@ -51,7 +51,7 @@ def test_by_hand() -> None:
 def test_the_open_set_by_hand() -> None:
     found, gone = collect(Given(OWN, TABLE)), left_out()
     names = ["p0", "p1", "p2", "p3"]
-    assert found.enrolled_people == 2
+    assert found.enrolled_identities == 2
     assert found.enrolled.tolist() == [names[own] not in gone for own in OWN]
     for rival, row, own in zip(found.rival, TABLE, OWN, strict=True):
         others = [score for score, who in zip(row, names, strict=True)
@@ -59,13 +59,13 @@ def test_the_open_set_by_hand() -> None:
         assert rival == max(others)
 
 
-@pytest.mark.parametrize("people", [2, 3, 8, 101])
-def test_half_of_the_people_stay(people: int) -> None:
-    names = np.array([f"p{number}" for number in range(people)])
-    stays = enrolled_people(names)
-    assert stays.sum() == people - people // 2
-    order = np.random.default_rng(0).permutation(people)
-    np.testing.assert_array_equal(enrolled_people(names[order]), stays[order])
+@pytest.mark.parametrize("gallery_identities", [2, 3, 8, 101])
+def test_half_of_the_people_stay(gallery_identities: int) -> None:
+    names = np.array([f"p{number}" for number in range(gallery_identities)])
+    stays = enrolled_identities(names)
+    assert stays.sum() == gallery_identities - gallery_identities // 2
+    order = np.random.default_rng(0).permutation(gallery_identities)
+    np.testing.assert_array_equal(enrolled_identities(names[order]), stays[order])
 
 
 def crowd(rows: int = 1000) -> Given:

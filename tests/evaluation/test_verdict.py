@@ -12,23 +12,23 @@ LEAK = AnonymizerRisk(
     risk=0.62,
     low=0.5,
     high=0.71,
-    attacker="adaptive",
+    attacker="adaptive_contrastive",
     protocol="full_ref",
     gallery="source_excluded",
     chance=0.01,
     largest_k=2,
-    level=0.95,
+    confidence_level=0.95,
 )
 CALM = replace(LEAK, anonymizer="cldm-none", risk=0.02, low=0.004, high=0.031, largest_k=100)
-COPY = replace(LEAK, anonymizer="copy", risk=1.0, low=0.96, high=1.0, largest_k=1)
+COPY = replace(LEAK, anonymizer="no_op", risk=1.0, low=0.96, high=1.0, largest_k=1)
 WEAK = "attacker too weak to conclude: it names 40.0 %"
 
 
 def test_a_single_leaking_setting() -> None:
     found = verdict([LEAK], set())
     assert found.sentence == (
-        "cldm-canny-1.0 gives people away: with cldm-canny-1.0, the adaptive attack names the "
-        "right person in 62.0 % of photos (95 % confidence: 50.0 % to 71.0 %; guessing: 1.0 %; "
+        "cldm-canny-1.0 gives people away: with cldm-canny-1.0, the adaptive_contrastive attack names the "
+        "right person in 62.0 % of images (95 % confidence: 50.0 % to 71.0 %; chance: 1.0 %; "
         "Full-Ref, source excluded), which rejects every claim of k-anonymity above k = 2."
     )
     assert found.severity == "leak"
@@ -53,15 +53,15 @@ def test_a_single_leaking_setting() -> None:
                 "rank_1": 0.62,
                 "ci_low": 0.5,
                 "ci_high": 0.71,
-                "level": 0.95,
+                "confidence_level": 0.95,
                 "chance": 0.01,
-                "attacker": "adaptive",
+                "attacker": "adaptive_contrastive",
                 "protocol": "full_ref",
                 "gallery": "source_excluded",
                 "highest_upper_bound": 0.71,
                 "point_estimate_k": 1 / 0.62,
-                "largest_k_not_rejected": 2,
-                "largest_k_supported": 1,
+                "k_not_rejected": 2,
+                "k_supported": 1,
                 "note": "",
             }
         ],
@@ -89,12 +89,12 @@ def test_one_of_several_leaks() -> None:
 def test_no_leak() -> None:
     found = verdict([CALM, replace(CALM, anonymizer="blur", high=0.025)], set())
     assert found.sentence == (
-        "No attack on any of 2 settings can be told from guessing; the most that is compatible "
-        "with the measurements is 3.1 % of photos named rightly (cldm-none; guessing: 1.0 %)."
+        "No attack on any of 2 settings can be told from chance; the most that is compatible "
+        "with the measurements is 3.1 % of images named rightly (cldm-none; chance: 1.0 %)."
     )
     assert found.severity == "no_leak_found"
     alone = verdict([CALM], set()).sentence
-    assert alone.startswith("No attack on cldm-none can be told from guessing; ")
+    assert alone.startswith("No attack on cldm-none can be told from chance; ")
 
 
 def test_a_weak_attacker_concludes_nothing() -> None:
@@ -117,59 +117,59 @@ def test_a_leak_counts_however_weak_the_attacker() -> None:
 
 
 def test_controls_are_listed_but_not_judged() -> None:
-    found = verdict([COPY, CALM], {"copy"})
+    found = verdict([COPY, CALM], {"no_op"})
     assert found.severity == "no_leak_found"
-    assert "copy" not in found.sentence
-    assert [entry["anonymizer"] for entry in found.machine["settings"]] == ["copy", "cldm-none"]
-    leaking = verdict([COPY, LEAK], {"copy"})
+    assert "no_op" not in found.sentence
+    assert [entry["anonymizer"] for entry in found.machine["settings"]] == ["no_op", "cldm-none"]
+    leaking = verdict([COPY, LEAK], {"no_op"})
     assert leaking.sentence.startswith("cldm-canny-1.0 gives people away: ")
 
 
 def test_a_control_alone_is_judged() -> None:
-    assert verdict([COPY], {"copy"}).sentence.startswith("copy gives people away: with copy, ")
+    assert verdict([COPY], {"no_op"}).sentence.startswith("no_op gives people away: with no_op, ")
 
 
 def test_the_sentence_names_the_attack_that_rejects_the_claim() -> None:
-    firm = AttackRate("edge_proxy", "few_ref", "source_included", 0.6, 0.55, 0.65)
+    firm = AttackRate("condition_only", "few_ref", "source_included", 0.6, 0.55, 0.65)
     sentence = verdict([replace(LEAK, low=0.4, firmest=firm, largest_k=1)], set()).sentence
-    assert "the edge_proxy attack names the right person in 60.0 % of photos" in sentence
+    assert "the condition_only attack names the right person in 60.0 % of images" in sentence
     assert sentence.endswith(", which rejects every claim of k-anonymity from k = 2 on.")
-    assert "55.0 % to 65.0 %; guessing: 1.0 %; Few-Ref, source included" in sentence
+    assert "55.0 % to 65.0 %; chance: 1.0 %; Few-Ref, source included" in sentence
 
 
 def test_only_settings_for_release_are_judged() -> None:
     terms = Terms(rules=parse_rules("leak"), release=("cldm-none",))
-    found = verdict([COPY, LEAK, CALM], {"copy"}, terms)
+    found = verdict([COPY, LEAK, CALM], {"no_op"}, terms)
     assert (found.severity, found.gate.outcome) == ("no_leak_found", "passed")
     assert [entry["candidate"] for entry in found.machine["settings"]] == [False, False, True]
-    named = verdict([COPY, CALM], {"copy"}, replace(terms, release=("copy",)))
+    named = verdict([COPY, CALM], {"no_op"}, replace(terms, release=("no_op",)))
     assert named.gate.outcome == "failed"
-    assert named.sentence.startswith("copy gives people away: ")
+    assert named.sentence.startswith("no_op gives people away: ")
 
 
 def test_a_setting_that_nobody_attacked_is_not_passed_over() -> None:
-    terms = Terms(rules=parse_rules("rank_1>0.9"), release=("pictures",))
-    missed = {"copy": [], "pictures": ["adaptive"]}
-    unknown = "No attack could be run on pictures, so nothing is known about their privacy."
-    found = verdict([COPY], {"copy"}, terms, missed=missed)
+    terms = Terms(rules=parse_rules("rank_1>0.9"), release=("images",))
+    missed = {"no_op": [], "images": ["adaptive_contrastive"]}
+    unknown = "No attack could be run on images, so nothing is known about their privacy."
+    found = verdict([COPY], {"no_op"}, terms, missed=missed)
     assert (found.severity, found.sentence) == ("inconclusive", unknown)
-    assert found.gate.reasons == ("pictures: no attack could be run on it",)
+    assert found.gate.reasons == ("images: no attack could be run on it",)
     assert found.machine["recommended"]["reason"] == (
         "No attack could be run on a candidate for release."
     )
-    beside = verdict([COPY, CALM], {"copy"}, missed=missed)
+    beside = verdict([COPY, CALM], {"no_op"}, missed=missed)
     assert beside.severity == "inconclusive"
-    assert beside.sentence.startswith("No attack on cldm-none can be told from guessing; ")
+    assert beside.sentence.startswith("No attack on cldm-none can be told from chance; ")
     assert beside.sentence.endswith(unknown)
 
 
 def test_what_follows_is_told_to_programs() -> None:
     utility = [
         UtilityRow(name, "ssim", value, value, value, 9, True)
-        for name, value in {"copy": 1.0, "cldm-none": 0.25, "cldm-canny-1.0": 0.5}.items()
+        for name, value in {"no_op": 1.0, "cldm-none": 0.25, "cldm-canny-1.0": 0.5}.items()
     ]
     terms = Terms(target_k=10, rules=parse_rules(["k<5", "leak"]))
-    found = verdict([COPY, LEAK, CALM], {"copy"}, terms, utility)
+    found = verdict([COPY, LEAK, CALM], {"no_op"}, terms, utility)
     assert found.machine["fail_on"] == "k<5 or leak"
     assert found.machine["gate"]["outcome"] == "failed"
     assert len(found.machine["gate"]["reasons"]) == 2
@@ -178,13 +178,13 @@ def test_what_follows_is_told_to_programs() -> None:
     assert recommended["name"] == "cldm-none"
     assert recommended["utility"] == {"ssim": {"value": 0.25, "most_useful": 0.5, "control": 1.0}}
     calm = found.machine["settings"][2]
-    assert (calm["point_estimate_k"], calm["largest_k_supported"]) == (50, 32)
+    assert (calm["point_estimate_k"], calm["k_supported"]) == (50, 32)
     assert json.loads(json.dumps(found.everything))["sentence"] == found.sentence
 
 
 def test_a_weak_ladder_supports_no_k() -> None:
     found = verdict([LEAK, CALM], set(), weakness=WEAK)
-    assert [entry["largest_k_supported"] for entry in found.machine["settings"]] == [1, 1]
+    assert [entry["k_supported"] for entry in found.machine["settings"]] == [1, 1]
     assert found.machine["recommended"]["name"] is None
 
 

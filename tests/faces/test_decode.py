@@ -1,4 +1,4 @@
-"""Every kind of picture file, good and bad."""
+"""Every kind of image file, good and bad."""
 
 import io
 import zlib
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cldmray.faces import decode as faces_decode
-from cldmray.faces.decode import BadPicture, decode
+from cldmray.faces.decode import InvalidImageError, decode
 
 GREY_BLUE = (40, 80, 160)
 
@@ -25,16 +25,16 @@ def noise(width=48, height=48):
 
 
 def reason(content, crop=None, size=16, **options):
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(InvalidImageError) as caught:
         decode(content, crop, size, **options)
     return caught.value.reason
 
 
 def colour(content, **options):
-    picture = decode(content, None, 8, **options)
-    assert picture.shape == (8, 8, 3) and picture.dtype == np.uint8
-    assert (picture == picture[0, 0]).all()
-    return tuple(int(level) for level in picture[0, 0])
+    image = decode(content, None, 8, **options)
+    assert image.shape == (8, 8, 3) and image.dtype == np.uint8
+    assert (image == image[0, 0]).all()
+    return tuple(int(level) for level in image[0, 0])
 
 
 def test_pixels_are_kept_where_nothing_is_resized():
@@ -52,8 +52,8 @@ def test_without_a_crop_the_central_square_counts():
 
 def test_shrinking_is_antialiased():
     board = np.indices((64, 64)).sum(axis=0) % 2 * 255
-    picture = decode(encoded(Image.fromarray(board.astype(np.uint8))), None, 8)
-    assert abs(picture.astype(int) - 128).max() < 10
+    image = decode(encoded(Image.fromarray(board.astype(np.uint8))), None, 8)
+    assert abs(image.astype(int) - 128).max() < 10
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_bombs_are_rejected_before_they_are_decoded():
     assert reason(bytes(header)) == "too many pixels (decompression bomb)"
 
 
-def test_photo_smaller_than_the_crop():
+def test_image_smaller_than_the_crop():
     content = encoded(noise(40, 60))
     assert reason(content, [0, 0, 41, 41]) == "smaller than the crop"
     assert decode(content, [0, 20, 40, 60], 16).shape == (16, 16, 3)

@@ -10,7 +10,7 @@ from cldmray.errors import BadInputError
 from cldmray.faces import CelebaFaces, FolderFaces, LfwFaces, ParquetFaces
 from cldmray.faces.groups import majority, read_groups
 from cldmray.faces.synthetic import SyntheticFaces
-from cldmray.hashing import describe
+from cldmray.hashing import canonicalize
 
 
 def test_no_file_no_groups() -> None:
@@ -68,9 +68,9 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str) -> None:
         read_groups(str(tmp_path / name))
 
 
-def test_groups_change_no_picture() -> None:
-    assert describe(FolderFaces("x", groups_file="y")) == describe(FolderFaces("x"))
-    assert describe(FolderFaces("x")) != describe(FolderFaces("y"))
+def test_groups_change_no_image() -> None:
+    assert canonicalize(FolderFaces("x", groups_file="y")) == canonicalize(FolderFaces("x"))
+    assert canonicalize(FolderFaces("x")) != canonicalize(FolderFaces("y"))
 
 
 def test_majority() -> None:
@@ -87,7 +87,7 @@ class TestCeleba:
             (root / "list_attr_celeba.txt").write_text(attributes)
         return CelebaFaces(str(root)).groups()
 
-    def test_the_majority_of_photos_decides(self, tmp_path: Path) -> None:
+    def test_the_majority_of_images_decides(self, tmp_path: Path) -> None:
         text = "6\nBald Male Young\n1.jpg  1 -1  1\n2.jpg -1 -1 -1\n3.jpg -1  1 -1\n"
         text += "4.jpg -1  1  1\n5.jpg -1  1 -1\n6.jpg -1  1  1\n"
         found = self.groups(tmp_path, text)

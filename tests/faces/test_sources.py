@@ -17,7 +17,7 @@ from cldmray.faces.decode import decode
 from cldmray.faces.records import LISTING
 
 
-def photo(shade=100, size=(20, 20), kind="PNG"):
+def image(shade=100, size=(20, 20), kind="PNG"):
     buffer = io.BytesIO()
     Image.new("RGB", size, (shade, shade, shade)).save(buffer, kind)
     return buffer.getvalue()
@@ -48,11 +48,11 @@ def test_folder_listing_and_read(tmp_path):
     root = put(
         tmp_path,
         {
-            "Ann/1.png": photo(1),
-            "Ann/2.jpg": photo(2, kind="JPEG"),
+            "Ann/1.png": image(1),
+            "Ann/2.jpg": image(2, kind="JPEG"),
             "Bob/notes.txt": b"no picture",
-            "Bob/.hidden.png": photo(),
-            ".cache/x.png": photo(),
+            "Bob/.hidden.png": image(),
+            ".cache/x.png": image(),
             "readme.txt": b"top level",
         },
     )
@@ -67,7 +67,7 @@ def test_folder_listing_and_read(tmp_path):
         hashing.sample_id("folder", name) for name in ("Ann/1", "Ann/2", "Bob/notes")
     }
     assert source.read(["Ann/1.png", "Ann/gone.png", "Bob/notes.txt"]) == [
-        photo(1),
+        image(1),
         None,
         b"no picture",
     ]
@@ -81,30 +81,30 @@ def test_ids_depend_on_neither_root_nor_extension(tmp_path):
     assert ids_of(FolderFaces(str(first))).isdisjoint(ids_of(FolderFaces(str(first), name="more")))
 
 
-def test_photos_that_share_a_stem_keep_their_extension():
-    photos = [("A", "1.jpg"), ("A", "1.png"), ("A", "2.png"), ("B", "1.png")]
-    assert sample_names(photos) == ["A/1.jpg", "A/1.png", "A/2", "B/1"]
+def test_images_that_share_a_stem_keep_their_extension():
+    images = [("A", "1.jpg"), ("A", "1.png"), ("A", "2.png"), ("B", "1.png")]
+    assert sample_names(images) == ["A/1.jpg", "A/1.png", "A/2", "B/1"]
     tangled = [("A", "1.jpg"), ("A", "1.png"), ("A", "1.jpg.bmp")]
     assert sample_names(tangled) == ["A/1.jpg", "A/1.png", "A/1.jpg.bmp"]
 
 
 def test_version_follows_the_content(tmp_path):
-    put(tmp_path, {"Ann/1.png": photo(1)})
+    put(tmp_path, {"Ann/1.png": image(1)})
     source = FolderFaces(str(tmp_path))
     before = by_name(source)[0]
     os.utime(tmp_path / "Ann/1.png", ns=(1, 1))
     after = by_name(source)[0]
     assert before["sample_id"] == after["sample_id"] and before["version"] != after["version"]
-    assert after["version"] == f"{len(photo(1))}-1"
+    assert after["version"] == f"{len(image(1))}-1"
 
 
 @pytest.mark.parametrize("name", ["José Ñandú", "李小龙", "100% #1 ?x=[a]", "new\nline", "bytes:x"])
 def test_odd_names(tmp_path, name):
-    put(tmp_path, {f"{name}/{name}.png": photo(9)})
+    put(tmp_path, {f"{name}/{name}.png": image(9)})
     source = FolderFaces(str(tmp_path))
     (row,) = by_name(source)
     assert row["identity"] == name
-    assert source.read([row["location"]]) == [photo(9)]
+    assert source.read([row["location"]]) == [image(9)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not UTF-8")
@@ -112,15 +112,15 @@ def test_names_that_are_not_utf8(tmp_path):
     folder = os.path.join(os.fsencode(tmp_path), b"Andr\xe9")
     os.mkdir(folder)
     with open(os.path.join(folder, b"\xff 1.png"), "wb") as file:
-        file.write(photo(9))
+        file.write(image(9))
     source = FolderFaces(str(tmp_path))
     (row,) = by_name(source)
     assert row["identity"] == "Andr\\xe9"
-    assert source.read([row["location"]]) == [photo(9)]
+    assert source.read([row["location"]]) == [image(9)]
 
 
 def test_deep_folders_and_links(tmp_path):
-    put(tmp_path, {"Ann/video/1.png": photo(1), "Ann/other/1.png": photo(2)})
+    put(tmp_path, {"Ann/video/1.png": image(1), "Ann/other/1.png": image(2)})
     (tmp_path / "Ann/loop").symlink_to(tmp_path / "Ann")
     (tmp_path / "Ann/broken.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "Ann/self.png").symlink_to(tmp_path / "Ann/self.png")
@@ -137,10 +137,10 @@ def test_deep_folders_and_links(tmp_path):
 
 
 def test_uris(tmp_path):
-    put(tmp_path, {"Ann/1 %20.png": photo(1)})
+    put(tmp_path, {"Ann/1 %20.png": image(1)})
     source = FolderFaces(tmp_path.as_uri())
     assert by_name(source) == by_name(FolderFaces(str(tmp_path)))
-    assert source.read(["Ann/1 %20.png"]) == [photo(1)]
+    assert source.read(["Ann/1 %20.png"]) == [image(1)]
 
 
 @pytest.mark.parametrize("kind", [FolderFaces, LfwFaces, CelebaFaces, ParquetFaces])
@@ -151,8 +151,8 @@ def test_missing_and_empty_roots_are_named(tmp_path, kind):
         assert str(root) in str(caught.value) and "expected" in str(caught.value)
 
 
-def test_photos_without_sub_folders(tmp_path):
-    put(tmp_path, {"1.png": photo()})
+def test_images_without_sub_folders(tmp_path):
+    put(tmp_path, {"1.png": image()})
     with pytest.raises(BadInputError, match="one sub-folder a person"):
         FolderFaces(str(tmp_path)).listing()
     for root in ("nothing://there", ""):
@@ -179,7 +179,7 @@ def test_bad_settings_name_the_field(settings, key):
 
 def test_lfw_layout_and_crop(tmp_path):
     name = "Ann_Lee/Ann_Lee_0001.jpg"
-    put(tmp_path, {name: photo(50, (250, 250)), "pairs.txt": b"10\n"})
+    put(tmp_path, {name: image(50, (250, 250)), "pairs.txt": b"10\n"})
     source = LfwFaces(str(tmp_path))
     (row,) = by_name(source)
     assert row["sample_id"] == hashing.sample_id("lfw", "Ann_Lee/Ann_Lee_0001")
@@ -197,8 +197,8 @@ def test_lfw_without_a_network_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(sklearn.datasets, "fetch_lfw_people", offline)
     with pytest.raises(BadInputError, match="no network.*give faces.root"):
         LfwFaces().listing()
-    put(tmp_path, {"lfw_home/lfw_funneled/Ann/1.jpg": photo(1)})
-    assert LfwFaces().read([by_name(LfwFaces())[0]["location"]]) == [photo(1)]
+    put(tmp_path, {"lfw_home/lfw_funneled/Ann/1.jpg": image(1)})
+    assert LfwFaces().read([by_name(LfwFaces())[0]["location"]]) == [image(1)]
 
 
 def test_celeba(tmp_path):
@@ -206,9 +206,9 @@ def test_celeba(tmp_path):
         tmp_path,
         {
             "identity_CelebA.txt": b"000001.jpg 2880\r\n000002.jpg 7\r\n000003.jpg 7\r\n",
-            "img_align_celeba/000001.jpg": photo(1, (178, 218)),
-            "img_align_celeba/000002.jpg": photo(2, (178, 218)),
-            "img_align_celeba/000009.jpg": photo(9, (178, 218)),
+            "img_align_celeba/000001.jpg": image(1, (178, 218)),
+            "img_align_celeba/000002.jpg": image(2, (178, 218)),
+            "img_align_celeba/000009.jpg": image(9, (178, 218)),
         },
     )
     source = CelebaFaces(str(tmp_path))
@@ -222,7 +222,7 @@ def test_celeba(tmp_path):
 
 @pytest.mark.parametrize("text", [b"", b"000001.jpg\n", b"1.jpg 2\n1.jpg 3\n", b"\xff\xfe"])
 def test_celeba_with_a_bad_identity_file(tmp_path, text):
-    put(tmp_path, {"identity_CelebA.txt": text, "img_align_celeba/000001.jpg": photo()})
+    put(tmp_path, {"identity_CelebA.txt": text, "img_align_celeba/000001.jpg": image()})
     with pytest.raises(BadInputError, match="identity_CelebA.txt"):
         CelebaFaces(str(tmp_path)).listing()
 
@@ -232,7 +232,7 @@ def test_parquet_round_trip(tmp_path):
     table = pa.table(
         {
             "identity": [shade // 2 for shade in shades],
-            "image": [photo(shade) if shade != 3 else None for shade in shades],
+            "image": [image(shade) if shade != 3 else None for shade in shades],
             "name": [f"{shade // 2}/{shade}.png" for shade in shades],
         }
     )
@@ -244,20 +244,20 @@ def test_parquet_round_trip(tmp_path):
         assert rows[9]["sample_id"] == hashing.sample_id("parquet", "4/9")
         order = [7, 0, 9, 7, 3]
         contents = source.read([rows[number]["location"] for number in order])
-        assert contents == [photo(7), photo(0), photo(9), photo(7), None]
+        assert contents == [image(7), image(0), image(9), image(7), None]
     assert source.read(["gone.parquet#0", "faces.parquet#10"]) == [None, None]
 
 
 def test_parquet_without_names_and_with_hugging_face_images(tmp_path):
     (tmp_path / "part").mkdir()
     for number in (0, 1):
-        images = pa.array([{"bytes": photo(number), "path": "x.png"}] * 2)
+        images = pa.array([{"bytes": image(number), "path": "x.png"}] * 2)
         table = pa.table({"identity": ["A", "B"], "image": images})
         pq.write_table(table, tmp_path / "part" / f"{number}.parquet")
     source = ParquetFaces(str(tmp_path))
     rows = {row["location"]: row for row in by_name(source)}
     assert rows["part/1.parquet#1"]["sample_id"] == hashing.sample_id("parquet", "B/part/1/1")
-    assert source.read(["part/1.parquet#1", "part/0.parquet#0"]) == [photo(1), photo(0)]
+    assert source.read(["part/1.parquet#1", "part/0.parquet#0"]) == [image(1), image(0)]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_a_file_that_is_not_parquet(tmp_path):
 
 
 @pytest.mark.lfw
-def test_real_lfw_photos(lfw_root):
+def test_real_lfw_images(lfw_root):
     source = LfwFaces(str(lfw_root))
     table = source.listing()
     assert table.num_rows > 5000

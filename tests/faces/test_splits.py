@@ -5,12 +5,12 @@ import pytest
 
 from cldmray.errors import BadInputError
 from cldmray.faces import SplitConfig, assert_disjoint, assign, celeba_partition, split_listing
-from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, BACKGROUND, EVALUATION, SPLITS
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION, SPLITS
 from cldmray.hashing import unit_hash
 
 ATTACKERS = {ATTACKER, ATTACKER_VALIDATION}
-PEOPLE = {f"p{i}": 8 if i < 100 else 2 for i in range(1000)}
-CONFIG = SplitConfig(evaluation_people=30)
+IDENTITIES = {f"p{i}": 8 if i < 100 else 2 for i in range(1000)}
+CONFIG = SplitConfig(n_evaluation_identities=30)
 
 
 def of(splits, *wanted):
@@ -23,67 +23,73 @@ def write(path, *lines):
 
 
 def test_the_rule():
-    splits = assign(PEOPLE, CONFIG)
-    assert set(splits) == set(PEOPLE) and set(splits.values()) == set(SPLITS)
+    splits = assign(IDENTITIES, CONFIG)
+    assert set(splits) == set(IDENTITIES) and set(splits.values()) == set(SPLITS)
     many = [f"p{i}" for i in range(100)]
     few = [f"p{i}" for i in range(100, 1000)]
     first = sorted(many, key=lambda p: unit_hash("evaluation", 0, p))[:30]
     assert of(splits, EVALUATION) == set(first)
     assert of(splits, *ATTACKERS) & set(many) == set(many) - set(first)
-    background = {p for p in few if unit_hash("background", 0, p) < 0.6}
-    assert of(splits, BACKGROUND) == background
-    assert 0.55 < len(background) / 900 < 0.65
+    auxiliary = {p for p in few if unit_hash("auxiliary", 0, p) < 0.6}
+    assert of(splits, AUXILIARY) == auxiliary
+    assert 0.55 < len(auxiliary) / 900 < 0.65
     validation = {p for p in of(splits, *ATTACKERS) if unit_hash("validation", 0, p) < 0.15}
     assert of(splits, ATTACKER_VALIDATION) == validation
 
 
 def test_order_does_not_matter_but_the_seed_does():
-    backwards = dict(reversed(PEOPLE.items()))
-    assert assign(backwards, CONFIG) == assign(PEOPLE, CONFIG)
-    assert assign(PEOPLE, SplitConfig(seed=1, evaluation_people=30)) != assign(PEOPLE, CONFIG)
+    backwards = dict(reversed(IDENTITIES.items()))
+    assert assign(backwards, CONFIG) == assign(IDENTITIES, CONFIG)
+    assert assign(IDENTITIES, SplitConfig(seed=1, n_evaluation_identities=30)) != assign(
+        IDENTITIES, CONFIG
+    )
 
 
-@pytest.mark.parametrize("photos", [2, 8])
-def test_a_new_person_moves_nobody_between_background_and_attacker(photos):
-    before = assign(PEOPLE, CONFIG)
+@pytest.mark.parametrize("images", [2, 8])
+def test_a_new_person_moves_nobody_between_background_and_attacker(images):
+    before = assign(IDENTITIES, CONFIG)
     for number in range(20):
-        after = assign({**PEOPLE, f"new{number}": photos}, CONFIG)
+        after = assign({**IDENTITIES, f"new{number}": images}, CONFIG)
         moved = {p: (before[p], after[p]) for p in before if before[p] != after[p]}
         assert all(old == EVALUATION and new in ATTACKERS for old, new in moved.values())
         assert len(moved) <= 1
 
 
 def test_too_few_people():
-    with pytest.raises(BadInputError, match=r"^100 people .* 101 are .* lower evaluation_people"):
-        assign(PEOPLE, SplitConfig(evaluation_people=101))
+    with pytest.raises(
+        BadInputError, match=r"^100 people .* 101 are .* lower n_evaluation_identities"
+    ):
+        assign(IDENTITIES, SplitConfig(n_evaluation_identities=101))
 
 
 def test_one_list_leaves_the_rule_for_the_others(tmp_path):
     names = [f"p{i}" for i in range(20)]
     config = SplitConfig(evaluation=write(tmp_path / "e.txt", *names, "", " p0 "))
-    splits = assign(PEOPLE, config)
+    splits = assign(IDENTITIES, config)
     assert of(splits, EVALUATION) == set(names)
     assert {f"p{i}" for i in range(20, 100)} <= of(splits, *ATTACKERS)
-    unlisted = assign(PEOPLE, CONFIG)
-    assert of(splits, BACKGROUND) == of(unlisted, BACKGROUND)
+    unlisted = assign(IDENTITIES, CONFIG)
+    assert of(splits, AUXILIARY) == of(unlisted, AUXILIARY)
 
-    config = SplitConfig(background=write(tmp_path / "b.txt", "p5", "p500"), evaluation_people=30)
-    splits = assign(PEOPLE, config)
-    assert of(splits, BACKGROUND) == {"p5", "p500"}
-    assert len(of(splits, EVALUATION)) == 30 and set(splits) == set(PEOPLE)
+    config = SplitConfig(
+        auxiliary=write(tmp_path / "b.txt", "p5", "p500"), n_evaluation_identities=30
+    )
+    splits = assign(IDENTITIES, config)
+    assert of(splits, AUXILIARY) == {"p5", "p500"}
+    assert len(of(splits, EVALUATION)) == 30 and set(splits) == set(IDENTITIES)
 
 
 def test_two_lists(tmp_path):
     evaluation = write(tmp_path / "e.txt", "p1", "p2")
     attacker = write(tmp_path / "a.txt", *(f"p{i}" for i in range(3, 43)))
-    splits = assign(PEOPLE, SplitConfig(evaluation=evaluation, attacker=attacker))
+    splits = assign(IDENTITIES, SplitConfig(evaluation=evaluation, attacker=attacker))
     assert of(splits, *ATTACKERS) == {f"p{i}" for i in range(3, 43)}
     assert of(splits, ATTACKER_VALIDATION)
-    assert len(of(splits, BACKGROUND)) == 1000 - 42
+    assert len(of(splits, AUXILIARY)) == 1000 - 42
 
-    background = write(tmp_path / "b.txt", "p1")
-    config = SplitConfig(attacker=attacker, background=background, evaluation_people=10)
-    splits = assign(PEOPLE, config)
+    auxiliary = write(tmp_path / "b.txt", "p1")
+    config = SplitConfig(attacker=attacker, auxiliary=auxiliary, n_evaluation_identities=10)
+    splits = assign(IDENTITIES, config)
     assert len(of(splits, EVALUATION)) == 10 and len(splits) == 51
 
 
@@ -91,23 +97,25 @@ def test_three_lists_leave_the_others_out(tmp_path):
     config = SplitConfig(
         evaluation=write(tmp_path / "e.txt", "p1"),
         attacker=write(tmp_path / "a.txt", "p2"),
-        background=(tmp_path / "b.txt").as_uri(),
-        validation_share=0.0,
+        auxiliary=(tmp_path / "b.txt").as_uri(),
+        validation_fraction=0.0,
     )
     write(tmp_path / "b.txt", "p3")
-    assert assign(PEOPLE, config) == {"p1": EVALUATION, "p2": ATTACKER, "p3": BACKGROUND}
+    assert assign(IDENTITIES, config) == {"p1": EVALUATION, "p2": ATTACKER, "p3": AUXILIARY}
 
 
 def test_bad_lists(tmp_path):
     good = write(tmp_path / "good.txt", "p1")
     with pytest.raises(BadInputError, match=r"other.txt and .*good.txt both name 'p1'"):
-        assign(PEOPLE, SplitConfig(background=good, evaluation=write(tmp_path / "other.txt", "p1")))
+        assign(
+            IDENTITIES, SplitConfig(auxiliary=good, evaluation=write(tmp_path / "other.txt", "p1"))
+        )
     with pytest.raises(BadInputError, match=r"^evaluation: .*who.txt names 'nobody'"):
-        assign(PEOPLE, SplitConfig(evaluation=write(tmp_path / "who.txt", "nobody")))
+        assign(IDENTITIES, SplitConfig(evaluation=write(tmp_path / "who.txt", "nobody")))
     with pytest.raises(BadInputError, match=r"^attacker: .*empty.txt is empty"):
-        assign(PEOPLE, SplitConfig(attacker=write(tmp_path / "empty.txt", "")))
+        assign(IDENTITIES, SplitConfig(attacker=write(tmp_path / "empty.txt", "")))
     with pytest.raises(BadInputError, match=r"^attacker: cannot read .*gone.txt"):
-        assign(PEOPLE, SplitConfig(attacker=str(tmp_path / "gone.txt")))
+        assign(IDENTITIES, SplitConfig(attacker=str(tmp_path / "gone.txt")))
 
 
 def celeba_listing(rows):
@@ -119,12 +127,12 @@ def celeba_listing(rows):
 def test_celeba_partition(tmp_path):
     path = write(tmp_path / "p.txt", "1.jpg 0", "2.jpg 0", "3.jpg 1", "4.jpg 2", "5.jpg 1")
     rows = [("1.jpg", "a"), ("2.jpg", "a"), ("3.jpg", "b"), ("4.jpg", "c")]
-    config = SplitConfig(celeba_partition=path, validation_share=0.0)
-    expected = {"a": BACKGROUND, "b": ATTACKER, "c": EVALUATION}
+    config = SplitConfig(celeba_partition=path, validation_fraction=0.0)
+    expected = {"a": AUXILIARY, "b": ATTACKER, "c": EVALUATION}
     assert split_listing(celeba_listing(rows), config) == expected
-    config = SplitConfig(celeba_partition=path, validation_share=1.0)
+    config = SplitConfig(celeba_partition=path, validation_fraction=1.0)
     assert split_listing(celeba_listing(rows), config)["b"] == ATTACKER_VALIDATION
-    with pytest.raises(BadInputError, match="identity 'a' into background and attacker"):
+    with pytest.raises(BadInputError, match="identity 'a' into auxiliary and attacker"):
         celeba_partition(path, ["1.jpg", "3.jpg"], ["a", "a"])
     with pytest.raises(BadInputError, match="9.jpg"):
         celeba_partition(path, ["9.jpg"], ["a"])
@@ -132,17 +140,17 @@ def test_celeba_partition(tmp_path):
         assign({"z": 3}, config, {})
 
 
-def test_split_listing_counts_photos():
+def test_split_listing_counts_images():
     rows = [(f"{i}.jpg", f"p{i // 5}") for i in range(50)] + [("x.jpg", "once")]
-    splits = split_listing(celeba_listing(rows), SplitConfig(evaluation_people=10))
+    splits = split_listing(celeba_listing(rows), SplitConfig(n_evaluation_identities=10))
     assert of(splits, EVALUATION) == {f"p{i}" for i in range(10)}
     assert splits["once"] != EVALUATION
 
 
 def test_assert_disjoint():
-    assert_disjoint([("a", BACKGROUND), ("b", ATTACKER), ("a", BACKGROUND)])
-    with pytest.raises(BadInputError, match="'a' is in two splits: background and evaluation"):
-        assert_disjoint([("a", BACKGROUND), ("a", EVALUATION)])
+    assert_disjoint([("a", AUXILIARY), ("b", ATTACKER), ("a", AUXILIARY)])
+    with pytest.raises(BadInputError, match="'a' is in two splits: auxiliary and evaluation"):
+        assert_disjoint([("a", AUXILIARY), ("a", EVALUATION)])
     with pytest.raises(BadInputError, match="'train'"):
         assert_disjoint([("a", "train")])
 
@@ -150,10 +158,10 @@ def test_assert_disjoint():
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
-        ({"evaluation_people": 0}, "evaluation_people"),
-        ({"min_photos": 1}, "min_photos"),
-        ({"background_share": 1.1}, "background_share"),
-        ({"validation_share": -0.1}, "validation_share"),
+        ({"n_evaluation_identities": 0}, "n_evaluation_identities"),
+        ({"min_images": 1}, "min_images"),
+        ({"auxiliary_fraction": 1.1}, "auxiliary_fraction"),
+        ({"validation_fraction": -0.1}, "validation_fraction"),
         ({"celeba_partition": "x", "attacker": "y"}, "celeba_partition"),
     ],
 )

@@ -15,9 +15,9 @@ class Given(Scores):
     def __init__(self, scores: np.ndarray, own: list[int], name: str = "s") -> None:
         self.scores = scores.astype(np.float32)
         self.own = np.array(own)
-        self.people = np.array([f"p{i}" for i in range(scores.shape[1])])
+        self.gallery_identities = np.array([f"p{i}" for i in range(scores.shape[1])])
         self.sample_ids = np.array([f"{name}{i}" for i in range(len(own))])
-        self.identities = self.people[self.own]
+        self.identities = self.gallery_identities[self.own]
 
     def blocks(self) -> Iterator[ScoreBlock]:
         for start in range(0, len(self.own), 2):
@@ -42,10 +42,10 @@ def test_the_sum_by_hand() -> None:
 
 def test_ranks_come_from_the_sum() -> None:
     first, second = Given(FIRST, OWN), Given(SECOND, OWN)
-    assert rank_scores(first).better.tolist() == [0, 1, 0]
-    assert rank_scores(second).better.tolist() == [2, 0, 0]
+    assert rank_scores(first).n_higher.tolist() == [0, 1, 0]
+    assert rank_scores(second).n_higher.tolist() == [2, 0, 0]
     fused = rank_scores(FusedScores([first, second], np.array([1.0, 1.5])))
-    assert fused.better.tolist() == [2, 0, 0]
+    assert fused.n_higher.tolist() == [2, 0, 0]
     assert fused.sample_ids.tolist() == ["s0", "s1", "s2"]
     assert fused.gallery_size == 3
 

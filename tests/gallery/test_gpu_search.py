@@ -151,14 +151,14 @@ class TestStandIn:
 
     def test_ranks_are_those_of_the_cpu(self, machine: Callable[[int], FakeFaiss]) -> None:
         ids = np.array([f"{number}" for number in range(60)])
-        people = np.array([f"person {number // 3}" for number in range(60)])
-        known, probes = (Embedded(ids, people, unit(60, seed)) for seed in (0, 1))
+        gallery_identities = np.array([f"person {number // 3}" for number in range(60)])
+        known, probes = (Embedded(ids, gallery_identities, unit(60, seed)) for seed in (0, 1))
         expected = rank_probes(probes, known, "full_ref", "source_excluded")
         fake = machine(2)
         found = rank_probes(probes, known, "full_ref", "source_excluded")
         assert sum(rows for _, rows in fake.products) == 60
-        np.testing.assert_array_equal(found.better, expected.better)
-        np.testing.assert_array_equal(found.ties, expected.ties)
+        np.testing.assert_array_equal(found.n_higher, expected.n_higher)
+        np.testing.assert_array_equal(found.n_tied, expected.n_tied)
 
     def test_what_no_gpu_is_asked(self, machine: Callable[[int], FakeFaiss]) -> None:
         fake = machine(2)

@@ -8,13 +8,15 @@ from cldmray.gallery import ranking
 from cldmray.gallery.ranking import Embedded, rank_named, rank_probes
 
 
-def embedded(people: int = 7, seed: int = 0, spread: float = 0.6) -> tuple[Embedded, Embedded]:
-    """Probes and photographs of people with one to five photographs each."""
+def embedded(
+    gallery_identities: int = 7, seed: int = 0, spread: float = 0.6
+) -> tuple[Embedded, Embedded]:
+    """Probes and images of people with one to five images each."""
     rng = np.random.default_rng(seed)
-    counts = rng.integers(2, 6, people)
-    identities = np.repeat([f"p{number:02}" for number in range(people)], counts)
+    counts = rng.integers(2, 6, gallery_identities)
+    identities = np.repeat([f"p{number:02}" for number in range(gallery_identities)], counts)
     samples = np.array([f"s{number:03}" for number in rng.permutation(len(identities))])
-    centres = np.repeat(rng.normal(size=(people, 8)), counts, axis=0)
+    centres = np.repeat(rng.normal(size=(gallery_identities, 8)), counts, axis=0)
     vectors = []
     for _ in range(2):
         noisy = centres + spread * rng.normal(size=centres.shape)
@@ -23,15 +25,15 @@ def embedded(people: int = 7, seed: int = 0, spread: float = 0.6) -> tuple[Embed
     return Embedded(samples, identities, vectors[0]), Embedded(samples, identities, vectors[1])
 
 
-def by_loop(probes: Embedded, photos: Embedded, left_out: list[tuple[str, ...]]) -> list[int]:
+def by_loop(probes: Embedded, images: Embedded, left_out: list[tuple[str, ...]]) -> list[int]:
     found = []
     for sample, (named, vector) in enumerate(zip(probes.identities, probes.vectors, strict=True)):
         best: dict[str, float] = {}
-        for photo, person, other in zip(
-            photos.sample_ids, photos.identities, photos.vectors, strict=True
+        for image, identity, other in zip(
+            images.sample_ids, images.identities, images.vectors, strict=True
         ):
-            if photo not in left_out[sample]:
-                best[person] = max(best.get(person, -9.0), float(vector @ other))
+            if image not in left_out[sample]:
+                best[identity] = max(best.get(identity, -9.0), float(vector @ other))
         found.append(sum(score > best[named] + 1e-6 for score in best.values()))
     return found
 
@@ -40,51 +42,51 @@ def by_loop(probes: Embedded, photos: Embedded, left_out: list[tuple[str, ...]])
 @pytest.mark.parametrize("cells", [10, 10**6])
 def test_equals_the_loop(seed: int, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "CELLS", cells)
-    probes, photos = embedded(seed=seed)
+    probes, images = embedded(seed=seed)
     rng = np.random.default_rng(seed)
     named = Embedded(probes.sample_ids, rng.permutation(probes.identities), probes.vectors)
-    others = rng.permutation(photos.sample_ids)
+    others = rng.permutation(images.sample_ids)
     left_out = list(zip(probes.sample_ids.tolist(), others.tolist(), strict=True))
-    ranks = rank_named(named, photos, left_out)
-    assert ranks.better.tolist() == by_loop(named, photos, left_out)
-    assert not ranks.ties.any()
+    ranks = rank_named(named, images, left_out)
+    assert ranks.n_higher.tolist() == by_loop(named, images, left_out)
+    assert not ranks.n_tied.any()
     assert ranks.sample_ids.tolist() == probes.sample_ids.tolist()
     assert ranks.gallery_size == 7
     nothing: list[tuple[str, ...]] = [()] * len(probes.sample_ids)
-    assert rank_named(named, photos).better.tolist() == by_loop(named, photos, nothing)
+    assert rank_named(named, images).n_higher.tolist() == by_loop(named, images, nothing)
 
 
 def test_equals_full_ref_for_the_source_s_own_person() -> None:
-    probes, photos = embedded(people=12, seed=5)
+    probes, images = embedded(gallery_identities=12, seed=5)
     left_out = [(sample,) for sample in probes.sample_ids.tolist()]
     for gallery, out in (("source_excluded", left_out), ("source_included", None)):
-        ours = rank_named(probes, photos, out)
-        theirs = rank_probes(probes, photos, "full_ref", gallery)  # type: ignore[arg-type]
+        ours = rank_named(probes, images, out)
+        theirs = rank_probes(probes, images, "full_ref", gallery)  # type: ignore[arg-type]
         for mine, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(mine, other)
 
 
-def test_ties_and_people_without_a_photograph_left() -> None:
+def test_ties_and_people_without_a_image_left() -> None:
     axes = np.eye(3, dtype=np.float32)
-    photos = Embedded(
+    images = Embedded(
         np.array(["a1", "b1", "c1", "c2"]), np.array(["a", "b", "c", "c"]), axes[[0, 0, 1, 2]]
     )
     probes = Embedded(np.array(["x", "y", "z"]), np.array(["a", "b", "c"]), axes[[0, 0, 2]])
-    ranks = rank_named(probes, photos, [(), ("b1",), ("c2", "a1")])
-    assert ranks.sample_ids.tolist() == ["x", "z"], "b has no other photograph"
-    assert (ranks.better.tolist(), ranks.ties.tolist()) == ([0, 0], [1, 1])
+    ranks = rank_named(probes, images, [(), ("b1",), ("c2", "a1")])
+    assert ranks.sample_ids.tolist() == ["x", "z"], "b has no other image"
+    assert (ranks.n_higher.tolist(), ranks.n_tied.tolist()) == ([0, 0], [1, 1])
 
 
 def test_what_cannot_be_ranked() -> None:
-    probes, photos = embedded()
+    probes, images = embedded()
     stranger = Embedded(probes.sample_ids[:1], np.array(["zoe"]), probes.vectors[:1])
     with pytest.raises(BadInputError, match="'zoe' is not in the gallery"):
-        rank_named(stranger, photos)
+        rank_named(stranger, images)
     with pytest.raises(BadInputError, match="'nosuch' is not in the gallery"):
-        rank_named(probes, photos, [("nosuch",)] * len(probes.sample_ids))
+        rank_named(probes, images, [("nosuch",)] * len(probes.sample_ids))
     with pytest.raises(BadInputError, match="fewer than two people"):
         rank_named(probes, Embedded(*(part[:1] for part in (
-            photos.sample_ids, photos.identities, photos.vectors))))  # fmt: skip
-    own = [tuple(photos.sample_ids[photos.identities == name]) for name in probes.identities]
+            images.sample_ids, images.identities, images.vectors))))  # fmt: skip
+    own = [tuple(images.sample_ids[images.identities == name]) for name in probes.identities]
     with pytest.raises(BadInputError, match="no probe's person"):
-        rank_named(probes, photos, own)
+        rank_named(probes, images, own)

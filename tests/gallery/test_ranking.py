@@ -21,51 +21,51 @@ def embedded(rows: list[tuple[str, str]], vectors: npt.NDArray[Any]) -> Embedded
 
 
 def twin(
-    probes: Embedded, photos: Embedded, protocol: Protocol, gallery: Gallery
+    probes: Embedded, images: Embedded, protocol: Protocol, gallery: Gallery
 ) -> list[tuple[str, int, int]]:
     """DESIGN section 4 as plain loops: (sample, better, ties) of every probe that counts."""
-    people = sorted(set(photos.identities.tolist()))
+    gallery_identities = sorted(set(images.identities.tolist()))
     limit = REFERENCES[protocol]
     found = []
-    for sample, identity, vector in zip(
+    for sample, own_identity, vector in zip(
         probes.sample_ids.tolist(), probes.identities.tolist(), probes.vectors, strict=True
     ):
         best = {}
-        for person in people:
+        for identity in gallery_identities:
             own = [
                 (unit_hash("reference", known), known, other)
                 for known, name, other in zip(
-                    photos.sample_ids.tolist(),
-                    photos.identities.tolist(),
-                    photos.vectors,
+                    images.sample_ids.tolist(),
+                    images.identities.tolist(),
+                    images.vectors,
                     strict=True,
                 )
-                if name == person
+                if name == identity
             ]
             references = sorted(own, key=lambda entry: entry[0])
-            if person == identity:
+            if identity == own_identity:
                 source = [entry for entry in references if entry[1] == sample]
                 references = [entry for entry in references if entry[1] != sample]
                 if gallery == "source_included":
                     references = source + references
             scores = [float(np.dot(vector, entry[2])) for entry in references[:limit]]
-            best[person] = max(scores, default=None)
-        true = best.pop(identity)
+            best[identity] = max(scores, default=None)
+        true = best.pop(own_identity)
         if true is None:
             continue
-        ties = sum(score is not None and abs(score - true) <= 1e-6 for score in best.values())
-        better = sum(score is not None and score - true > 1e-6 for score in best.values())
-        found.append((sample, better, ties))
+        n_tied = sum(score is not None and abs(score - true) <= 1e-6 for score in best.values())
+        n_higher = sum(score is not None and score - true > 1e-6 for score in best.values())
+        found.append((sample, n_higher, n_tied))
     return found
 
 
 def as_rows(ranks: Ranks) -> list[tuple[str, int, int]]:
-    columns = (ranks.sample_ids.tolist(), ranks.better.tolist(), ranks.ties.tolist())
+    columns = (ranks.sample_ids.tolist(), ranks.n_higher.tolist(), ranks.n_tied.tolist())
     return list(zip(*columns, strict=True))
 
 
 def crowd(kind: str, seed: int = 0) -> tuple[Embedded, Embedded]:
-    """Probes and photos of 12 people with 1 to 9 photos each, in no order."""
+    """Probes and images of 12 people with 1 to 9 images each, in no order."""
     random = np.random.default_rng(seed)
     rows = [(f"s{p}-{n}", f"person {p}") for p in range(12) for n in range(1 + p * 8 // 11)]
     rows = [rows[place] for place in random.permutation(len(rows))]
@@ -78,45 +78,45 @@ def crowd(kind: str, seed: int = 0) -> tuple[Embedded, Embedded]:
         vectors[np.abs(vectors).sum(1) == 0] = 1
     else:
         vectors = random.normal(size=(len(rows), 16))
-    photos = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    moved: Any = random.permutation(photos)
+    images = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    moved: Any = random.permutation(images)
     if kind == "random":
-        moved = photos + random.normal(size=photos.shape) * 0.4
+        moved = images + random.normal(size=images.shape) * 0.4
         moved = moved / np.linalg.norm(moved, axis=1, keepdims=True)
     taken = random.permutation(len(rows))[: len(rows) * 2 // 3]
-    return embedded([rows[i] for i in taken], moved[taken]), embedded(rows, photos)
+    return embedded([rows[i] for i in taken], moved[taken]), embedded(rows, images)
 
 
 class TestAgainstPlainLoops:
     @every_protocol
     @pytest.mark.parametrize("kind", ["random", "coarse", "collapsed"])
     def test_same_ranks(self, kind: str, protocol: Protocol, gallery: Gallery) -> None:
-        probes, photos = crowd(kind)
-        ranks = rank_probes(probes, photos, protocol, gallery)
-        assert as_rows(ranks) == twin(probes, photos, protocol, gallery)
+        probes, images = crowd(kind)
+        ranks = rank_probes(probes, images, protocol, gallery)
+        assert as_rows(ranks) == twin(probes, images, protocol, gallery)
         assert ranks.gallery_size == 12
-        assert ranks.better.max() > 0 or kind == "collapsed"
-        assert ranks.ties.max() > 0 or kind == "random"
+        assert ranks.n_higher.max() > 0 or kind == "collapsed"
+        assert ranks.n_tied.max() > 0 or kind == "random"
 
     @every_protocol
     def test_a_collapsed_encoder_only_guesses(self, protocol: Protocol, gallery: Gallery) -> None:
         ranks = rank_probes(*crowd("collapsed"), protocol, gallery)
-        assert not ranks.better.any()
-        assert (ranks.ties == 11).all()
+        assert not ranks.n_higher.any()
+        assert (ranks.n_tied == 11).all()
 
     @every_protocol
     def test_the_order_of_rows_does_not_matter(self, protocol: Protocol, gallery: Gallery) -> None:
-        probes, photos = crowd("random")
-        back = Embedded(photos.sample_ids[::-1], photos.identities[::-1], photos.vectors[::-1])
+        probes, images = crowd("random")
+        back = Embedded(images.sample_ids[::-1], images.identities[::-1], images.vectors[::-1])
         assert as_rows(rank_probes(probes, back, protocol, gallery)) == as_rows(
-            rank_probes(probes, photos, protocol, gallery)
+            rank_probes(probes, images, protocol, gallery)
         )
 
     def test_searching_in_parts_changes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        probes, photos = crowd("random")
-        whole = as_rows(rank_probes(probes, photos, "full_ref", "source_excluded"))
+        probes, images = crowd("random")
+        whole = as_rows(rank_probes(probes, images, "full_ref", "source_excluded"))
         monkeypatch.setattr("cldmray.gallery.scores.CELLS", 150)
-        assert as_rows(rank_probes(probes, photos, "full_ref", "source_excluded")) == whole
+        assert as_rows(rank_probes(probes, images, "full_ref", "source_excluded")) == whole
 
 
 A, B, C = [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]
@@ -127,17 +127,17 @@ class TestByHand:
     ROWS = (("a1", "Ada"), ("a2", "Ada"), ("b1", "Ben"))
 
     def ranks(self, probe: list[float], gallery: Gallery, **limit: int) -> tuple[int, int]:
-        """Standing of Ada for a probe of photo a1, where a1 = A, a2 = B and Ben's b1 = C."""
-        photos = embedded(list(self.ROWS), np.array([A, B, C]))
+        """Standing of Ada for a probe of image a1, where a1 = A, a2 = B and Ben's b1 = C."""
+        images = embedded(list(self.ROWS), np.array([A, B, C]))
         probes = embedded([("a1", "Ada")], np.array([probe]))
-        found = rank_probes(probes, photos, "full_ref", gallery, **limit)
-        return int(found.better[0]), int(found.ties[0])
+        found = rank_probes(probes, images, "full_ref", gallery, **limit)
+        return int(found.n_higher[0]), int(found.n_tied[0])
 
     def test_the_source_is_found_only_where_it_is_in_the_gallery(self) -> None:
         assert self.ranks(A, "source_included") == (0, 0)
         assert self.ranks(A, "source_excluded") == (1, 0)
 
-    def test_the_other_photo_counts(self) -> None:
+    def test_the_other_image_counts(self) -> None:
         assert self.ranks(B, "source_excluded") == (0, 0)
         assert self.ranks(C, "source_included") == (1, 0)
 
@@ -146,15 +146,15 @@ class TestByHand:
         assert self.ranks(A, "source_excluded", depth=2) == (1, 0)
 
     def test_equal_scores_are_ties(self) -> None:
-        photos = embedded(list(self.ROWS), np.array([A, B, B]))
+        images = embedded(list(self.ROWS), np.array([A, B, B]))
         probes = embedded([("a1", "Ada")], np.array([C]))
-        found = rank_probes(probes, photos, "full_ref", "source_excluded")
+        found = rank_probes(probes, images, "full_ref", "source_excluded")
         assert as_rows(found) == [("a1", 0, 1)]
 
     def test_single_reference_with_the_source_is_the_source(self) -> None:
-        photos = embedded(list(self.ROWS), np.array([A, B, C]))
+        images = embedded(list(self.ROWS), np.array([A, B, C]))
         probes = embedded([("a1", "Ada"), ("a2", "Ada")], np.array([B, B]))
-        found = rank_probes(probes, photos, "single_ref", "source_included")
+        found = rank_probes(probes, images, "single_ref", "source_included")
         assert as_rows(found) == [("a1", 1, 0), ("a2", 0, 0)]
 
     def test_few_references_are_five(self) -> None:
@@ -170,7 +170,7 @@ class TestByHand:
                 "few_ref",
                 "source_excluded",
             )
-            assert found.better[0] == (0 if place <= 5 else 1)
+            assert found.n_higher[0] == (0 if place <= 5 else 1)
 
 
 class TestOnePhoto:
@@ -186,21 +186,21 @@ class TestOnePhoto:
 
     def test_nobody_left(self) -> None:
         both = embedded([("a1", "Ada"), ("b1", "Ben")], np.array([A, B]))
-        with pytest.raises(BadInputError, match="at least two photos"):
+        with pytest.raises(BadInputError, match="at least two images"):
             rank_probes(both, both, "full_ref", "source_excluded")
 
 
 class TestErrors:
     def test_one_person(self) -> None:
-        photos = embedded([("a1", "Ada"), ("a2", "Ada")], np.array([A, B]))
+        images = embedded([("a1", "Ada"), ("a2", "Ada")], np.array([A, B]))
         with pytest.raises(BadInputError, match="fewer than two people"):
-            rank_probes(photos, photos, "full_ref", "source_excluded")
+            rank_probes(images, images, "full_ref", "source_excluded")
 
     @pytest.mark.parametrize("probe", [("a9", "Ada"), ("a1", "Cleo"), ("b1", "Ada")])
     def test_a_probe_without_its_source(self, probe: tuple[str, str]) -> None:
-        photos = embedded([("a1", "Ada"), ("a2", "Ada"), ("b1", "Ben")], np.array([A, B, C]))
+        images = embedded([("a1", "Ada"), ("a2", "Ada"), ("b1", "Ben")], np.array([A, B, C]))
         with pytest.raises(BadInputError, match=f"{probe[0]} of '{probe[1]}'"):
-            rank_probes(embedded([probe], np.array([A])), photos, "full_ref", "source_excluded")
+            rank_probes(embedded([probe], np.array([A])), images, "full_ref", "source_excluded")
 
     def test_lengths_differ(self) -> None:
         with pytest.raises(BadInputError, match="differ in number"):
@@ -208,9 +208,9 @@ class TestErrors:
 
     def test_a_sample_twice(self) -> None:
         rows = [("a1", "Ada"), ("a1", "Ada"), ("b1", "Ben")]
-        photos = embedded(rows, np.array([A, B, C]))
+        images = embedded(rows, np.array([A, B, C]))
         with pytest.raises(BadInputError, match="a1 .* more than once"):
-            rank_probes(photos, photos, "full_ref", "source_included")
+            rank_probes(images, images, "full_ref", "source_included")
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_a_diverged_encoder_is_no_perfect_attacker(self, value: float) -> None:

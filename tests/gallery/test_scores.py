@@ -11,7 +11,13 @@ import pytest
 from cldmray.errors import BadInputError
 from cldmray.gallery.protocols import REFERENCES, Embedded, Gallery, Protocol
 from cldmray.gallery.ranking import rank_scores
-from cldmray.gallery.scores import SAME_SCORE, EmbeddingScores, ScoreBlock, Scores, settled_blocks
+from cldmray.gallery.scores import (
+    SAME_SCORE,
+    EmbeddingScores,
+    ScoreBlock,
+    Scores,
+    tie_resolved_blocks,
+)
 from cldmray.hashing import unit_hash
 
 GRID = list(product(get_args(Protocol), get_args(Gallery)))
@@ -19,18 +25,18 @@ every_protocol = pytest.mark.parametrize(("protocol", "gallery"), GRID)
 
 
 def crowd(seed: int = 0) -> tuple[Embedded, Embedded]:
-    """Probes and photos of 9 people with 1 to 8 photos each, in no order."""
+    """Probes and images of 9 people with 1 to 8 images each, in no order."""
     random = np.random.default_rng(seed)
     rows = [(f"s{p}-{n}", f"person {p}") for p in range(9) for n in range(1 + p * 7 // 8)]
     rows = [rows[place] for place in random.permutation(len(rows))]
     ids, identities = (np.array([row[column] for row in rows]) for column in (0, 1))
-    photos = random.normal(size=(len(rows), 8))
-    moved = photos + 0.5 * random.normal(size=photos.shape)
-    photos, moved = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (photos, moved))
+    images = random.normal(size=(len(rows), 8))
+    moved = images + 0.5 * random.normal(size=images.shape)
+    images, moved = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (images, moved))
     taken = random.permutation(len(rows))[: len(rows) * 2 // 3]
     return (
         Embedded(ids[taken], identities[taken], moved[taken].astype(np.float32)),
-        Embedded(ids, identities, photos.astype(np.float32)),
+        Embedded(ids, identities, images.astype(np.float32)),
     )
 
 
@@ -46,13 +52,13 @@ def twin(
     probes: Embedded, known: Embedded, protocol: Protocol, gallery: Gallery
 ) -> dict[str, list[float]]:
     """DESIGN section 4 as plain loops: scores with every person, by the probe's sample."""
-    people = sorted(set(known.identities.tolist()))
+    gallery_identities = sorted(set(known.identities.tolist()))
     found = {}
-    for sample, identity, probe in zip(
+    for sample, own_identity, probe in zip(
         probes.sample_ids.tolist(), probes.identities.tolist(), probes.vectors, strict=True
     ):
         scores = []
-        for person in people:
+        for identity in gallery_identities:
             own = [
                 (unit_hash("reference", name), name, vector)
                 for name, who, vector in zip(
@@ -61,10 +67,10 @@ def twin(
                     known.vectors,
                     strict=True,
                 )
-                if who == person
+                if who == identity
             ]
             own.sort(key=lambda entry: entry[0])
-            if person == identity:
+            if identity == own_identity:
                 source = [entry for entry in own if entry[1] == sample]
                 own = [entry for entry in own if entry[1] != sample]
                 own = source + own if gallery == "source_included" else own
@@ -76,8 +82,8 @@ def twin(
 
 
 def views(gallery: Gallery, seed: int = 0) -> tuple[Embedded, Embedded]:
-    probes, photos = crowd(seed)
-    return (probes, probes) if gallery == "anonymized_only" else (probes, photos)
+    probes, images = crowd(seed)
+    return (probes, probes) if gallery == "anonymized_only" else (probes, images)
 
 
 @every_protocol
@@ -88,8 +94,8 @@ def test_against_plain_loops(protocol: Protocol, gallery: Gallery) -> None:
     assert scores.sample_ids.tolist() == list(expected)
     assert len(expected) == len(probes.sample_ids) or gallery != "source_included"
     np.testing.assert_allclose(table(scores), list(expected.values()), atol=1e-6)
-    assert scores.people.tolist() == sorted(set(known.identities.tolist()))
-    assert scores.identities.tolist() == scores.people[scores.own].tolist()
+    assert scores.gallery_identities.tolist() == sorted(set(known.identities.tolist()))
+    assert scores.identities.tolist() == scores.gallery_identities[scores.own].tolist()
 
 
 @every_protocol
@@ -119,9 +125,9 @@ def test_the_order_of_rows_does_not_matter(protocol: Protocol, gallery: Gallery)
 
 
 def test_a_limited_depth_hides_the_others() -> None:
-    probes, photos = crowd()
-    full = table(EmbeddingScores(probes, photos, "full_ref", "source_excluded"))
-    scores = EmbeddingScores(probes, photos, "full_ref", "source_excluded", depth=3)
+    probes, images = crowd()
+    full = table(EmbeddingScores(probes, images, "full_ref", "source_excluded"))
+    scores = EmbeddingScores(probes, images, "full_ref", "source_excluded", depth=3)
     found, own = table(scores), np.zeros(full.shape, bool)
     own[np.arange(len(own)), scores.own] = True
     seen = np.isfinite(found)
@@ -137,9 +143,9 @@ def unit(degrees: float) -> list[float]:
 
 def circle(**angles: float) -> Embedded:
     """Samples such as ``ann1``, at these angles."""
-    people = np.array([name[:3] for name in angles])
+    gallery_identities = np.array([name[:3] for name in angles])
     vectors = np.array([unit(angle) for angle in angles.values()], np.float32)
-    return Embedded(np.array(list(angles)), people, vectors)
+    return Embedded(np.array(list(angles)), gallery_identities, vectors)
 
 
 class TestAnonymizedOnly:
@@ -153,13 +159,13 @@ class TestAnonymizedOnly:
         assert scores.sample_ids.tolist() == ["ann1", "ann2", "ann3", "bob1", "bob2"]
         nearest = [[60, 120, 30], [30, 60, 30], [30, 30, 60], [30, 30, 90], [60, 30, 120]]
         np.testing.assert_allclose(table(scores), np.cos(np.deg2rad(nearest)), atol=1e-6)
-        assert rank_scores(scores).better.tolist() == [1, 0, 0, 0, 0]
-        assert rank_scores(scores).ties.tolist() == [0, 1, 1, 1, 0]
+        assert rank_scores(scores).n_higher.tolist() == [1, 0, 0, 0, 0]
+        assert rank_scores(scores).n_tied.tolist() == [0, 1, 1, 1, 0]
 
-    def test_the_only_picture_is_a_reference_for_others(self) -> None:
-        assert self.scores("single_ref").people.tolist() == ["ann", "bob", "cat"]
+    def test_the_only_image_is_a_reference_for_others(self) -> None:
+        assert self.scores("single_ref").gallery_identities.tolist() == ["ann", "bob", "cat"]
 
-    def test_a_picture_is_never_its_own_reference(self) -> None:
+    def test_a_image_is_never_its_own_reference(self) -> None:
         for protocol in get_args(Protocol):
             own = table(self.scores(protocol))
             assert own[np.arange(5), [0, 0, 0, 1, 1]].max() < 0.9
@@ -179,8 +185,8 @@ class Given(Scores):
 
     def __init__(self, own: list[int], blocks: list[Any]) -> None:
         self.own = np.array(own)
-        self.people = np.array([f"p{column}" for column in range(len(blocks[0][0]))])
-        self.identities = self.people[self.own]
+        self.gallery_identities = np.array([f"p{column}" for column in range(len(blocks[0][0]))])
+        self.identities = self.gallery_identities[self.own]
         self.sample_ids = np.array([f"s{row}" for row in range(len(own))])
         self._blocks = blocks
 
@@ -197,12 +203,12 @@ def test_settled_blocks() -> None:
     scores = Given(
         [0, 2, 1], [[[0.5, 0.5 + near, 0.5 - 3 * near]], [[1, 2, 3], [-np.inf, 0, near]]]
     )
-    first, second = settled_blocks(scores)
+    first, second = tie_resolved_blocks(scores)
     assert first.rows.tolist() == [0]
     assert first.scores.tolist() == [[0.5, 0.5, 0.5 - 3 * near]]
     assert second.rows.tolist() == [1, 2]
     assert second.scores.tolist() == [[1, 2, 3], [-np.inf, 0, 0]]
     ranks = rank_scores(scores)
-    assert (ranks.better.tolist(), ranks.ties.tolist()) == ([0, 0, 0], [1, 0, 1])
+    assert (ranks.n_higher.tolist(), ranks.n_tied.tolist()) == ([0, 0, 0], [1, 0, 1])
     assert ranks.gallery_size == 3
     assert ranks.identities.tolist() == ["p0", "p2", "p1"]

@@ -12,7 +12,12 @@ import pytest
 from cldmray.results.attribution import ATTRIBUTION
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ["encoder.width=8", "training.steps=6", "training.batch=16", "training.warmup=2"]
+TINY = [
+    "encoder.width=8",
+    "training.max_steps=6",
+    "training.batch_size=16",
+    "training.warmup_steps_steps=2",
+]
 
 
 @pytest.mark.slow
@@ -21,25 +26,29 @@ def test_the_job_writes_tables_page_and_run(tmp_path: Path) -> None:
     command = [
         sys.executable,
         str(ROOT / "jobs/attribute_leak.py"),
-        "faces.people=24",
-        "faces.photos_per_person=3",
-        "splits.evaluation_people=9",
-        "splits.min_photos=3",
-        "splits.validation_share=0.3",
-        "anonymizer=[cldm_none,cldm_canny]",
-        "anonymizer.cldm_none.steps=2",
-        "anonymizer.cldm_canny.steps=2",
-        "attack=[clear_trained,adaptive]",
-        *(f"attack.{rung}.{one}" for rung in ("clear_trained", "adaptive") for one in TINY),
-        "audit.resamples=100",
+        "faces.n_identities=24",
+        "faces.images_per_identity=3",
+        "splits.n_evaluation_identities=9",
+        "splits.min_images=3",
+        "splits.validation_fraction=0.3",
+        "anonymizers=[cldm_none,cldm_canny]",
+        "anonymizers.cldm_none.num_inference_steps=2",
+        "anonymizers.cldm_canny.num_inference_steps=2",
+        "attackers=[clean_trained,adaptive_contrastive]",
+        *(
+            f"attackers.{attacker}.{one}"
+            for attacker in ("clean_trained", "adaptive_contrastive")
+            for one in TINY
+        ),
+        "audit.n_bootstrap=100",
         "engine.progress=false",
         "attribution.scales=[0,1]",
         "attribution.swap={anonymizers:[cldm_canny],strengths:[0.6]}",
-        "attribution.boundary.scales=[1]",
-        "attribution.boundary.coarseness=[1,4]",
-        "attribution.boundary.strengths=[null]",
-        "attribution.boundary.target_k=2",
-        f"work={tmp_path}/work",
+        "attribution.operating_point.scales=[1]",
+        "attribution.operating_point.coarseness=[1,4]",
+        "attribution.operating_point.strengths=[null]",
+        "attribution.operating_point.target_k=2",
+        f"cache_dir={tmp_path}/work",
         f"output={out}",
     ]
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
@@ -53,10 +62,10 @@ def test_the_job_writes_tables_page_and_run(tmp_path: Path) -> None:
     rows = table.to_pylist()
     settings = {"cldm-none", "cldm-canny-1.0", "cldm-canny-1.0-img2img-0.6",
                 "cldm-canny-1.0-coarse4"}  # fmt: skip
-    rungs = {"clear_trained", "adaptive"}
+    attackers = {"clean_trained", "adaptive_contrastive"}
     rates = [r for r in rows if (r["question"], r["measure"]) == ("ablation", "rank_1")]
     assert {(r["anonymizer"], r["attacker"]) for r in rates} == {
-        (setting, rung) for setting in settings for rung in rungs
+        (anonymizer, attacker) for anonymizer in settings for attacker in attackers
     }
     assert {r["subset"] for r in rows if r["question"] == "region"} == {
         "region=face",
@@ -65,10 +74,12 @@ def test_the_job_writes_tables_page_and_run(tmp_path: Path) -> None:
     swapped = [r for r in rows if r["question"] == "swap"]
     assert {r["anonymizer"] for r in swapped} == {"cldm-canny-1.0-img2img-0.6"}
     assert {(r["attacker"], r["gallery"]) for r in swapped} == {
-        (rung, gallery) for rung in rungs for gallery in ("source_excluded", "source_included")
+        (attacker, gallery)
+        for attacker in attackers
+        for gallery in ("source_excluded", "source_included")
     }
     assert {r["n_probes"] for r in swapped} == {27}
-    searched = [r for r in rows if r["question"] == "boundary"]
+    searched = [r for r in rows if r["question"] == "operating_point"]
     assert {r["anonymizer"] for r in searched} == {"cldm-canny-1.0", "cldm-canny-1.0-coarse4"}
     assert {r["measure"] for r in searched} == {"rank_1", "ssim", "edge_f1"}
     assert all(r["ci_low"] <= r["value"] <= r["ci_high"] for r in rows)
@@ -84,7 +95,7 @@ def test_the_job_writes_tables_page_and_run(tmp_path: Path) -> None:
     (run,) = client.search_runs([client.get_experiment_by_name("cldmray").experiment_id])  # type: ignore[union-attr]
     assert run.info.status == "FINISHED"
     assert run.data.tags["headline"] == whole["headline"]
-    assert "boundary/cldm-canny-1.0/ssim" in run.data.metrics
+    assert "operating_point/cldm-canny-1.0/ssim" in run.data.metrics
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
         "attribution.html", "attribution.json", "attribution.parquet",
     }  # fmt: skip

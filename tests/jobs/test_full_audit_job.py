@@ -27,7 +27,7 @@ class Stub:
         if self.config.audit.title == "broken":
             raise BadInputError("no such faces")
         risk = AnonymizerRisk(
-            "blur", 0.5, 0.4, 0.6, "adaptive", "full_ref", "source_excluded", 0.01, 2, 0.95
+            "blur", 0.5, 0.4, 0.6, "adaptive_contrastive", "full_ref", "source_excluded", 0.01, 2, 0.95
         )
         judged = verdict([risk], {"copy"}, self.config.audit.terms)
         grid = Grid(np.zeros((0, 8, 8, 3), np.uint8), [])
@@ -35,7 +35,7 @@ class Stub:
             "t", "2026-01-01T00:00:00", judged, [risk], RESULTS.empty_table(), [], grid,
             REJECTED.empty_table(), 0, {}, {}, [], [],
         )
-        return cldmray.pipelines.audit.Outcome(report, cldmray.pipelines.audit.Findings())
+        return cldmray.pipelines.audit.Outcome(report, cldmray.pipelines.audit.AttackResults())
 
 cldmray.pipelines.audit.Audit = Stub
 cldmray.engine.cluster.connect = lambda engine: None

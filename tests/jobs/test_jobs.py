@@ -19,14 +19,14 @@ def run(job: str, folder: Path, *overrides: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize(
-    ("job", "override", "words"),
+    ("job", "override", "formatting"),
     [
         ("full_audit.py", "faces.rot=x", "Could not override 'faces.rot'"),
-        ("full_audit.py", "anonymizer=nosuch", "Could not find 'anonymizer/nosuch'"),
+        ("full_audit.py", "anonymizers=nosuch", "Could not find 'anonymizers/nosuch'"),
         (
             "full_audit.py",
-            "anonymizer.blur.sigma=-1",
-            "ConfigError: anonymizer.blur.sigma must be above 0, not -1.0",
+            "anonymizers.blur.sigma=-1",
+            "ConfigError: anonymizers.blur.sigma must be above 0, not -1.0",
         ),
         pytest.param(
             "full_audit.py",
@@ -36,24 +36,24 @@ def run(job: str, folder: Path, *overrides: str) -> subprocess.CompletedProcess[
         ),
         pytest.param(
             "invert.py",
-            "inversion.budget=0",
-            "ConfigError: inversion.budget: must be at least 1, got 0",
+            "reconstruction.budget=0",
+            "ConfigError: reconstruction.budget: must be at least 1, got 0",
             marks=pytest.mark.slow,
         ),
         pytest.param(
             "train_cldm.py",
-            "training.diffusion.warmup=0",
+            "training.diffusion.warmup_steps=0",
             "ConfigError: training.diffusion.warmup: must be at least 1, got 0",
             marks=pytest.mark.slow,
         ),
     ],
 )
-def test_an_error_names_the_key(tmp_path: Path, job: str, override: str, words: str) -> None:
+def test_an_error_names_the_key(tmp_path: Path, job: str, override: str, formatting: str) -> None:
     found = run(job, tmp_path, override)
     assert found.returncode == 1
     assert found.stdout == ""
-    assert words in found.stderr
+    assert formatting in found.stderr
     assert "Traceback" not in found.stderr
-    if words.startswith("ConfigError"):
-        assert found.stderr == f"{words}\n"
+    if formatting.startswith("ConfigError"):
+        assert found.stderr == f"{formatting}\n"
     assert list(tmp_path.iterdir()) == []

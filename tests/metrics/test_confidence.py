@@ -33,7 +33,7 @@ def test_wilson_published_values():
 
 
 def test_wilson_bounds_solve_the_score_equation():
-    value, low, high = wilson(7, 40, level=0.9)
+    value, low, high = wilson(7, 40, confidence_level=0.9)
     for bound in (low, high):
         z = abs(value - bound) / np.sqrt(bound * (1 - bound) / 40)
         assert z == pytest.approx(1.6448536, abs=1e-6)
@@ -42,7 +42,7 @@ def test_wilson_bounds_solve_the_score_equation():
 def test_bootstrap_equals_explicit_resampling():
     rng = np.random.default_rng(0)
     success, identities = clustered(rng, 30)
-    interval = bootstrap_identities(success, identities, resamples=4000)
+    interval = bootstrap_identities(success, identities, n_bootstrap=4000)
     assert interval.value == pytest.approx(success.mean(), abs=1e-12)
 
     groups = [success[identities == identity] for identity in range(30)]
@@ -95,7 +95,7 @@ def test_columns_equal_single_measures():
     assert together == [bootstrap_identities(column, identities) for column in columns.T]
 
 
-def test_photos_of_one_person_are_not_independent():
+def test_images_of_one_person_are_not_independent():
     identities = np.repeat(np.arange(10), 50)
     success = (identities < 3).astype(float)
     naive = wilson(success.sum(), len(success))
@@ -126,7 +126,7 @@ def test_coverage_on_simulated_people(n, rate):
     covered = 0
     for _ in range(trials):
         success, identities = clustered(rng, n, rate)
-        _, low, high = bootstrap_identities(success, identities, resamples=400)
+        _, low, high = bootstrap_identities(success, identities, n_bootstrap=400)
         covered += low <= rate <= high
     assert 0.88 <= covered / trials <= 0.99
 
@@ -163,8 +163,8 @@ def test_equal_settings_keep_a_width():
         ([], [], {}),
         ([0.5], [0, 1], {}),
         ([[0.5]], [0], {}),
-        ([0.0, 1.0], [0, 1], {"level": 1.0}),
-        ([0.0, 1.0], [0, 1], {"resamples": 0}),
+        ([0.0, 1.0], [0, 1], {"confidence_level": 1.0}),
+        ([0.0, 1.0], [0, 1], {"n_bootstrap": 0}),
     ],
 )
 def test_bad_input_is_refused(success, identities, options):
@@ -173,7 +173,7 @@ def test_bad_input_is_refused(success, identities, options):
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "level", "message"),
+    ("a", "b", "confidence_level", "message"),
     [
         ([0.0], [0.0, 1.0], 0.95, r"share a shape \(P,\): \(1,\), \(2,\)"),
         ([[0.5]], [[0.5]], 0.95, "share a shape"),
@@ -183,11 +183,11 @@ def test_bad_input_is_refused(success, identities, options):
         ([0.5], [0.5], 0.0, "confidence level"),
     ],
 )
-def test_bad_pairs_are_refused(a, b, level, message):
+def test_bad_pairs_are_refused(a, b, confidence_level, message):
     with pytest.raises(BadInputError, match=message):
-        check_paired(a, b, level)
+        check_paired(a, b, confidence_level)
     with pytest.raises(BadInputError, match=message):
-        paired_bootstrap(a, b, np.zeros(len(a)), level)
+        paired_bootstrap(a, b, np.zeros(len(a)), confidence_level)
 
 
 def test_bad_proportions_are_refused():

@@ -8,7 +8,7 @@ from cldmray.metrics.image_similarity import edge_agreement, edge_f1
 
 
 def brute(given, found, tolerance):
-    """Precision, recall and F1 of one picture over all pairs of pixels."""
+    """Precision, recall and F1 of one image over all pairs of pixels."""
 
     def share(mine, theirs):
         near = [

@@ -5,9 +5,9 @@ import pytest
 
 from cldmray.errors import BadInputError
 from cldmray.metrics.identification import (
-    anonymity_set_size,
     chance,
     cmc,
+    mean_rank,
     mean_reciprocal_rank,
     reciprocal_rank,
     success_at_rank,
@@ -35,7 +35,7 @@ def test_a_collapsed_encoder_scores_exactly_chance(k):
     collapsed = np.full(7, gallery - 1)
     rates = success_at_rank(np.zeros(7, int), collapsed, k)
     np.testing.assert_allclose(rates, chance(k, gallery), rtol=1e-15)
-    np.testing.assert_allclose(anonymity_set_size(np.zeros(7, int), collapsed), 25.5)
+    np.testing.assert_allclose(mean_rank(np.zeros(7, int), collapsed), 25.5)
 
 
 def test_reciprocal_rank_by_hand():
@@ -45,7 +45,7 @@ def test_reciprocal_rank_by_hand():
 
 
 def test_anonymity_set_size_by_hand():
-    np.testing.assert_allclose(anonymity_set_size(BETTER, TIES), [1, 3, 2.5, 2.5])
+    np.testing.assert_allclose(mean_rank(BETTER, TIES), [1, 3, 2.5, 2.5])
 
 
 def test_all_measures_match_simulated_tie_breaking():
@@ -53,8 +53,8 @@ def test_all_measures_match_simulated_tie_breaking():
     scores = rng.integers(0, 4, size=(5, 8))
     true = rng.integers(0, 8, size=5)
     own = scores[np.arange(5), true]
-    better = (scores > own[:, None]).sum(axis=1)
-    ties = (scores == own[:, None]).sum(axis=1) - 1
+    n_higher = (scores > own[:, None]).sum(axis=1)
+    n_tied = (scores == own[:, None]).sum(axis=1) - 1
 
     draws = 4000
     ranks = np.zeros((draws, 5))
@@ -64,11 +64,13 @@ def test_all_measures_match_simulated_tie_breaking():
             order = np.argsort(-(scores[probe] + noise))
             ranks[draw, probe] = 1 + list(order).index(true[probe])
 
-    np.testing.assert_allclose(anonymity_set_size(better, ties), ranks.mean(axis=0), atol=0.1)
-    np.testing.assert_allclose(reciprocal_rank(better, ties), (1 / ranks).mean(axis=0), atol=0.03)
+    np.testing.assert_allclose(mean_rank(n_higher, n_tied), ranks.mean(axis=0), atol=0.1)
+    np.testing.assert_allclose(
+        reciprocal_rank(n_higher, n_tied), (1 / ranks).mean(axis=0), atol=0.03
+    )
     for k in (1, 2, 5):
         simulated = (ranks <= k).mean(axis=0)
-        np.testing.assert_allclose(success_at_rank(better, ties, k), simulated, atol=0.03)
+        np.testing.assert_allclose(success_at_rank(n_higher, n_tied, k), simulated, atol=0.03)
 
 
 def test_chance_by_hand():
@@ -78,7 +80,7 @@ def test_chance_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("better", "ties"),
+    ("n_higher", "n_tied"),
     [
         ([0.0], [0]),
         ([-1], [0]),
@@ -87,9 +89,9 @@ def test_chance_by_hand():
         ([[0]], [[0]]),
     ],
 )
-def test_bad_counts_are_refused(better, ties):
+def test_bad_counts_are_refused(n_higher, n_tied):
     with pytest.raises(BadInputError):
-        success_at_rank(np.asarray(better), np.asarray(ties), 1)
+        success_at_rank(np.asarray(n_higher), np.asarray(n_tied), 1)
 
 
 def test_bad_ranks_and_galleries_are_refused():

@@ -17,7 +17,7 @@ def test_by_hand():
 
 def test_the_papers_rate_rejects_every_claim_above_one():
     rank_1 = Interval(0.681, 0.66, 0.70)
-    assert k_anonymity(rank_1, 1000).largest_k_not_rejected == 1
+    assert k_anonymity(rank_1, 1000).k_not_rejected == 1
     assert rejects(rank_1, 2)
     assert not rejects(rank_1, 1)
 
@@ -26,7 +26,7 @@ def test_exact_fractions_are_not_lost_to_rounding():
     for k in range(1, 500):
         for low in (1 / k, np.nextafter(1 / k, 2), np.nextafter(1 / k, 0), 0.1 / k * 10):
             interval = Interval(1.0, min(float(low), 1.0), 1.0)
-            assert k_anonymity(interval, 1000).largest_k_not_rejected == k
+            assert k_anonymity(interval, 1000).k_not_rejected == k
             assert not rejects(interval, k)
             assert rejects(interval, k + 1)
 
@@ -36,7 +36,7 @@ def test_largest_k_equals_a_loop_over_claims():
     for low in rng.random(300) ** 3:
         interval = Interval(1.0, float(low), 1.0)
         surviving = [k for k in range(1, 201) if not rejects(interval, k)]
-        assert k_anonymity(interval, 200).largest_k_not_rejected == max(surviving)
+        assert k_anonymity(interval, 200).k_not_rejected == max(surviving)
 
 
 def test_no_success_is_capped_by_the_gallery():

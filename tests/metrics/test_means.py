@@ -9,17 +9,20 @@ from cldmray.metrics.confidence import bootstrap_identities, bootstrap_mean, boo
 
 def test_rates_have_the_interval_of_rates():
     rng = np.random.default_rng(0)
-    values, people = rng.integers(0, 2, 90).astype(float), rng.integers(0, 30, 90)
-    expected = bootstrap_identities(values, people)
-    assert bootstrap_mean(values, people) == pytest.approx(expected)
+    values, identities = rng.integers(0, 2, 90).astype(float), rng.integers(0, 30, 90)
+    expected = bootstrap_identities(values, identities)
+    assert bootstrap_mean(values, identities) == pytest.approx(expected)
 
 
 def test_the_unit_does_not_matter():
     rng = np.random.default_rng(0)
-    values, people = rng.normal(size=90), rng.integers(0, 30, 90)
-    plain, scaled = bootstrap_mean(values, people), bootstrap_mean(10 * values - 40, people)
+    values, identities = rng.normal(size=90), rng.integers(0, 30, 90)
+    plain, with_scale = (
+        bootstrap_mean(values, identities),
+        bootstrap_mean(10 * values - 40, identities),
+    )
     assert plain.value == pytest.approx(values.mean())
-    assert scaled == pytest.approx([10 * bound - 40 for bound in plain])
+    assert with_scale == pytest.approx([10 * bound - 40 for bound in plain])
 
 
 def test_its_width_is_that_of_the_normal_law():
@@ -42,27 +45,27 @@ def test_bad_values_are_refused(values):
 
 def test_a_statistic_of_means_has_the_width_of_the_mean():
     rng = np.random.default_rng(0)
-    values, people = np.repeat(rng.normal(5, 2, 200), 3), np.repeat(np.arange(200), 3)
-    mean = bootstrap_mean(values, people)
-    found = bootstrap_statistic(lambda rows: values[rows].mean(), people, resamples=400)
+    values, identities = np.repeat(rng.normal(5, 2, 200), 3), np.repeat(np.arange(200), 3)
+    mean = bootstrap_mean(values, identities)
+    found = bootstrap_statistic(lambda rows: values[rows].mean(), identities, n_bootstrap=400)
     assert found.value == pytest.approx(values.mean())
     assert found.value - found.low == pytest.approx(found.high - found.value)
     assert found.high - found.low == pytest.approx(mean.high - mean.low, rel=0.15)
 
 
-def test_people_are_drawn_with_all_their_photographs():
-    people = np.array(["b", "a", "b", "a", "b"])
+def test_people_are_drawn_with_all_their_images():
+    identities = np.array(["b", "a", "b", "a", "b"])
 
     def count(rows):
-        drawn = people[rows]
+        drawn = identities[rows]
         assert (drawn == "b").sum() % 3 == 0
         assert (drawn == "a").sum() % 2 == 0
         return float(len(rows))
 
-    assert bootstrap_statistic(count, people).value == 5
+    assert bootstrap_statistic(count, identities).value == 5
 
 
-@pytest.mark.parametrize("options", [{"level": 1.0}, {"resamples": 1}])
+@pytest.mark.parametrize("options", [{"confidence_level": 1.0}, {"n_bootstrap": 1}])
 def test_bad_options_are_refused(options):
     with pytest.raises(BadInputError, match="must lie in"):
         bootstrap_statistic(lambda rows: 0.0, np.array([0, 1]), **options)

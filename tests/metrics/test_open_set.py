@@ -81,7 +81,15 @@ def test_the_interval_equals_a_loop_over_resamples(levels, fpir):
         if parts[0].size and parts[2].size:
             found.append(fnir_at_fpir(*parts, fpir))
     interval = fnir_at_fpir_interval(
-        own, rival, unknown, enrolled, strangers, fpir, level=0.8, resamples=150, seed=2
+        own,
+        rival,
+        unknown,
+        enrolled,
+        strangers,
+        fpir,
+        confidence_level=0.8,
+        n_bootstrap=150,
+        seed=2,
     )
     assert interval.value == fnir_at_fpir(own, rival, unknown, fpir)
     low, high = np.quantile(found, [0.1, 0.9])
@@ -102,18 +110,18 @@ def test_the_order_of_probes_changes_nothing():
 
 
 def test_outcomes_that_cannot_vary_have_width():
-    people, strangers = np.arange(12), np.arange(12, 30)
+    identities, strangers = np.arange(12), np.arange(12, 30)
     best, worst = np.ones(12), np.zeros(12)
-    found = fnir_at_fpir_interval(best, worst, np.zeros(18), people, strangers, 0.1)
+    found = fnir_at_fpir_interval(best, worst, np.zeros(18), identities, strangers, 0.1)
     assert found == wilson(0, 12)
-    lost = fnir_at_fpir_interval(worst, best, np.zeros(18), people, strangers, 0.1)
+    lost = fnir_at_fpir_interval(worst, best, np.zeros(18), identities, strangers, 0.1)
     assert lost == wilson(12, 12)
 
 
 def test_one_person_of_either_kind_has_wilsons_interval():
     names = np.array(["a"]), np.array(["b"])
-    for resamples in (1, 100):
-        found = fnir_at_fpir_interval([0.9], [0.1], [0.5], *names, 0.1, resamples=resamples)
+    for n_bootstrap in (1, 100):
+        found = fnir_at_fpir_interval([0.9], [0.1], [0.5], *names, 0.1, n_bootstrap=n_bootstrap)
         assert found == wilson(0, 1)
 
 
@@ -137,5 +145,5 @@ def test_labels_and_options_are_checked():
     names = np.array([0, 1, 2, 3])
     with pytest.raises(BadInputError, match="labels must have shape"):
         fnir_at_fpir_interval(OWN, RIVAL, UNKNOWN, names[:3], names, 0.1)
-    with pytest.raises(BadInputError, match="level"):
-        fnir_at_fpir_interval(OWN, RIVAL, UNKNOWN, names, names, 0.1, level=0)
+    with pytest.raises(BadInputError, match="confidence_level"):
+        fnir_at_fpir_interval(OWN, RIVAL, UNKNOWN, names, names, 0.1, confidence_level=0)

@@ -47,7 +47,7 @@ def test_unsigned_pixels_do_not_wrap():
     assert psnr(low, high) == pytest.approx(psnr(high, low))
 
 
-def test_ssim_of_flat_pictures_is_their_luminance_term():
+def test_ssim_of_flat_images_is_their_luminance_term():
     dark, light = np.full((1, 16, 16), 100.0), np.full((1, 16, 16), 150.0)
     c1 = 2.55**2
     expected = (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1)
@@ -71,11 +71,11 @@ def test_ssim_of_colours_is_the_mean_over_channels():
 
 
 def test_bad_input_is_refused():
-    picture = np.zeros((1, 12, 12))
+    image = np.zeros((1, 12, 12))
     for measure in (psnr, ssim):
         with pytest.raises(BadInputError, match="share a shape"):
-            measure(picture, picture[:, :11])
+            measure(image, image[:, :11])
         with pytest.raises(BadInputError, match="share a shape"):
-            measure(picture[0], picture[0])
+            measure(image[0], image[0])
     with pytest.raises(BadInputError, match="smaller than 11x11"):
-        ssim(picture[:, :10], picture[:, :10])
+        ssim(image[:, :10], image[:, :10])

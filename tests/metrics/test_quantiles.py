@@ -1,4 +1,4 @@
-"""Quantiles of photographs: by hand, against NumPy, and against plain resampling."""
+"""Quantiles of images: by hand, against NumPy, and against plain resampling."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_values_are_those_of_numpy() -> None:
     random = np.random.default_rng(0)
     for size in (1, 7, 50):
         values = random.integers(1, 20, size) / 2
-        found = bootstrap_quantiles(values, np.arange(size), SHARES, resamples=5)
+        found = bootstrap_quantiles(values, np.arange(size), SHARES, n_bootstrap=5)
         expected = np.quantile(values, SHARES, method="inverted_cdf")
         assert [one.value for one in found] == expected.tolist()
 
@@ -29,11 +29,16 @@ def test_bounds_are_those_of_plain_resampling() -> None:
     random = np.random.default_rng(1)
     identities = random.integers(0, 12, 60)
     values = random.normal(size=60) + identities
-    found = bootstrap_quantiles(values, identities, [0.5], 0.9, resamples=4000, seed=3)[0]
-    people = [values[identities == one] for one in np.unique(identities)]
+    found = bootstrap_quantiles(values, identities, [0.5], 0.9, n_bootstrap=4000, seed=3)[0]
+    unique_identities = [values[identities == one] for one in np.unique(identities)]
     drawn = [
         np.quantile(
-            np.concatenate([people[i] for i in random.integers(0, len(people), len(people))]),
+            np.concatenate(
+                [
+                    unique_identities[i]
+                    for i in random.integers(0, len(unique_identities), len(unique_identities))
+                ]
+            ),
             0.5,
             method="inverted_cdf",
         )
@@ -44,15 +49,15 @@ def test_bounds_are_those_of_plain_resampling() -> None:
     assert found.high - found.low > 1
 
 
-def test_the_order_of_photographs_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_images_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(2)
     identities, values = random.integers(0, 9, 40), random.integers(1, 6, 40) / 2
     order = random.permutation(40)
-    found = bootstrap_quantiles(values, identities, SHARES, resamples=300, seed=1)
-    again = bootstrap_quantiles(values[order], identities[order], SHARES, resamples=300, seed=1)
+    found = bootstrap_quantiles(values, identities, SHARES, n_bootstrap=300, seed=1)
+    again = bootstrap_quantiles(values[order], identities[order], SHARES, n_bootstrap=300, seed=1)
     assert found == again
     monkeypatch.setattr("cldmray.metrics.confidence.CELLS_PER_CHUNK", 100)
-    assert found == bootstrap_quantiles(values, identities, SHARES, resamples=300, seed=1)
+    assert found == bootstrap_quantiles(values, identities, SHARES, n_bootstrap=300, seed=1)
 
 
 def test_one_value_has_no_width() -> None:

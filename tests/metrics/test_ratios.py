@@ -15,16 +15,16 @@ from cldmray.metrics.ratios import (
 )
 
 
-def people(rng, n=30, a=0.3, b=0.6):
+def identities(rng, n=30, a=0.3, b=0.6):
     labels = np.repeat(np.arange(n), rng.integers(1, 6, size=n))
     ease = rng.normal(0, 0.15, n)[labels]
     luck = rng.random(len(labels))
     return (luck < a + ease).astype(float), (luck < b + ease).astype(float), labels
 
 
-def brute(a, b, labels, measure, resamples, seed):
+def brute(a, b, labels, measure, n_bootstrap, seed):
     n = labels.max() + 1
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
     return [measure(a @ counts[labels], b @ counts[labels]) for counts in draws]
 
 
@@ -41,8 +41,8 @@ def test_values_by_hand():
 
 
 def test_ratios_equal_a_loop_over_resamples():
-    a, b, labels = people(np.random.default_rng(0))
-    found = ratio_interval(a, b, labels, level=0.9, resamples=400, seed=1)
+    a, b, labels = identities(np.random.default_rng(0))
+    found = ratio_interval(a, b, labels, confidence_level=0.9, n_bootstrap=400, seed=1)
     twin = sorted(brute(a, b, labels, lambda x, y: x / y, 400, 1))
     assert found.low == pytest.approx(twin[19])
     assert found.high == pytest.approx(twin[379])
@@ -50,14 +50,14 @@ def test_ratios_equal_a_loop_over_resamples():
 
 
 def test_shares_equal_a_loop_over_resamples():
-    a, b, labels = people(np.random.default_rng(1), b=0.1)
-    found = share_interval(a, b, labels, level=0.9, resamples=400, seed=2)
+    a, b, labels = identities(np.random.default_rng(1), b=0.1)
+    found = share_interval(a, b, labels, confidence_level=0.9, n_bootstrap=400, seed=2)
     twin = brute(a, b, labels, lambda x, y: x / (x + y), 400, 2)
     assert found[1:] == pytest.approx(np.quantile(twin, [0.05, 0.95]))
 
 
 def test_shares_beyond_guessing_equal_a_loop_over_resamples():
-    a, b, labels = people(np.random.default_rng(4), b=0.1)
+    a, b, labels = identities(np.random.default_rng(4), b=0.1)
     found = share_interval(a, b, labels, 0.9, 400, 2, chance=0.08)
     n = labels.max() + 1
     twin = []
@@ -70,16 +70,20 @@ def test_shares_beyond_guessing_equal_a_loop_over_resamples():
     assert found.value > share_interval(a, b, labels).value
 
 
-@pytest.mark.parametrize(("chance", "words"), [(0.75, "above chance"), (1.0, "in"), (-0.1, "in")])
-def test_no_share_of_guesses(chance, words):
+@pytest.mark.parametrize(
+    ("chance", "formatting"), [(0.75, "above chance"), (1.0, "in"), (-0.1, "in")]
+)
+def test_no_share_of_guesses(chance, formatting):
     labels = np.array([0, 0, 1, 1])
-    with pytest.raises(BadInputError, match=words):
+    with pytest.raises(BadInputError, match=formatting):
         share_interval([1, 1, 1, 0], [0, 1, 0, 0], labels, chance=chance)
 
 
 def test_residuals_equal_a_loop_over_resamples():
-    control, attack, labels = people(np.random.default_rng(2))
-    found = residual_success_interval(attack, control, labels, level=0.9, resamples=400, seed=3)
+    control, attack, labels = identities(np.random.default_rng(2))
+    found = residual_success_interval(
+        attack, control, labels, confidence_level=0.9, n_bootstrap=400, seed=3
+    )
     rates = zip(
         brute(attack, np.ones_like(attack), labels, lambda x, y: x / y, 400, 3),
         brute(control, np.ones_like(attack), labels, lambda x, y: x / y, 400, 3),
@@ -93,7 +97,7 @@ def test_residuals_equal_a_loop_over_resamples():
 
 def test_pairing_makes_a_ratio_sharper():
     rng = np.random.default_rng(3)
-    a, b, labels = people(rng, 60, 0.5, 0.6)
+    a, b, labels = identities(rng, 60, 0.5, 0.6)
     paired = ratio_interval(a, b, labels)
     other = labels.max() - labels
     order = np.argsort(other, kind="stable")
@@ -103,7 +107,7 @@ def test_pairing_makes_a_ratio_sharper():
 
 def test_the_order_of_probes_changes_nothing():
     rng = np.random.default_rng(4)
-    a, b, labels = people(rng)
+    a, b, labels = identities(rng)
     a = a / rng.integers(1, 8, size=len(a))
     order = rng.permutation(len(a))
     for measure in (ratio_interval, share_interval):
@@ -116,7 +120,7 @@ def test_the_order_of_probes_changes_nothing():
 def test_a_rare_denominator_leaves_the_ratio_unbounded():
     labels = np.arange(8)
     a, b = np.tile([1.0, 0.0], 4), np.array([1.0, 0, 0, 0, 0, 0, 0, 0])
-    found = ratio_interval(a, b, labels, resamples=1000)
+    found = ratio_interval(a, b, labels, n_bootstrap=1000)
     assert found.value == 4
     assert 0 < found.low < 4 and found.high == np.inf
     residual = residual_success_interval(1 - a, 1 - b, labels)
@@ -155,10 +159,10 @@ def test_equal_shares_are_wilsons_over_people_with_a_success():
 
 def test_coverage_of_a_ratio():
     rng = np.random.default_rng(5)
-    a, b, _ = people(rng, 30_000)
+    a, b, _ = identities(rng, 30_000)
     truth, covered = a.mean() / b.mean(), 0
     for _ in range(150):
-        found = ratio_interval(*people(rng, 50), resamples=300)
+        found = ratio_interval(*identities(rng, 50), n_bootstrap=300)
         covered += found.low <= truth <= found.high
     assert 0.88 <= covered / 150 <= 0.99
 
@@ -174,9 +178,9 @@ def test_no_bound_is_ever_undefined(rows):
     ):
         if not defined:
             with pytest.raises(BadInputError):
-                measure(a, b, labels, resamples=30)
+                measure(a, b, labels, n_bootstrap=30)
             continue
-        found = measure(a, b, labels, resamples=30)
+        found = measure(a, b, labels, n_bootstrap=30)
         assert found.low <= found.value <= found.high
 
 
@@ -190,8 +194,8 @@ def test_no_bound_is_ever_undefined(rows):
         ([1.5], [0.5], [0], {}),
         ([0.5], [np.nan], [0], {}),
         ([0.5], [0.5], [0, 1], {}),
-        ([0.5], [0.5], [0], {"level": 1.0}),
-        ([0.5], [0.5], [0], {"resamples": 0}),
+        ([0.5], [0.5], [0], {"confidence_level": 1.0}),
+        ([0.5], [0.5], [0], {"n_bootstrap": 0}),
     ],
 )
 def test_bad_input_is_refused(measure, a, b, labels, options):

@@ -11,26 +11,27 @@ from cldmray.metrics.reconstruction import fidelity, rank_1_gain
 
 class TestFidelity:
     def test_is_the_mean_over_the_guesses_by_hand(self):
-        photos = np.full((2, 12, 12, 3), 100, np.uint8)
-        guesses = np.stack([photos + 1, photos + 10], axis=1)
-        found = fidelity(photos, guesses)
+        images = np.full((2, 12, 12, 3), 100, np.uint8)
+        guesses = np.stack([images + 1, images + 10], axis=1)
+        found = fidelity(images, guesses)
         by_hand = (20 * np.log10(255) + 20 * np.log10(25.5)) / 2
         np.testing.assert_allclose(found.psnr, [by_hand, by_hand])
         constants = (0.01 * 255) ** 2
         one, ten = (
-            (2 * 100 * level + constants) / (100**2 + level**2 + constants) for level in (101, 110)
+            (2 * 100 * confidence_level + constants) / (100**2 + confidence_level**2 + constants)
+            for confidence_level in (101, 110)
         )
         np.testing.assert_allclose(found.ssim, [(one + ten) / 2] * 2)
 
     def test_one_guess_is_the_measure_itself(self):
-        photos, pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3))
-        found = fidelity(photos, pictures[:, None])
-        np.testing.assert_array_equal(found.psnr, psnr(photos, pictures))
-        np.testing.assert_array_equal(found.ssim, ssim(photos, pictures))
+        originals, images = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3))
+        found = fidelity(originals, images[:, None])
+        np.testing.assert_array_equal(found.psnr, psnr(originals, images))
+        np.testing.assert_array_equal(found.ssim, ssim(originals, images))
 
     def test_a_small_peak_shifts_the_ratio(self):
-        photos = np.zeros((1, 12, 12, 1))
-        assert fidelity(photos, photos[:, None] + 0.1, peak=1.0).psnr[0] == pytest.approx(20)
+        images = np.zeros((1, 12, 12, 1))
+        assert fidelity(images, images[:, None] + 0.1, peak=1.0).psnr[0] == pytest.approx(20)
 
     @pytest.mark.parametrize("shape", [(2, 12, 12, 3), (2, 0, 12, 12, 3), (1, 1, 12, 12, 3)])
     def test_other_shapes_are_refused(self, shape):
@@ -40,18 +41,20 @@ class TestFidelity:
 
 class TestRank1Gain:
     def test_counts_both_sides_by_hand(self):
-        people = ["a", "a", "b", "b", "c"]
-        gain = rank_1_gain([1, 1, 1, 0, 0.5], [0, 1, 0, 1, 0], people, resamples=500)
+        identities = ["a", "a", "b", "b", "c"]
+        gain = rank_1_gain([1, 1, 1, 0, 0.5], [0, 1, 0, 1, 0], identities, n_bootstrap=500)
         assert gain.value == pytest.approx((3.5 - 2) / 5)
         assert gain.low <= gain.value <= gain.high
-        assert gain == paired_bootstrap([1, 1, 1, 0, 0.5], [0, 1, 0, 1, 0], people, resamples=500)
+        assert gain == paired_bootstrap(
+            [1, 1, 1, 0, 0.5], [0, 1, 0, 1, 0], identities, n_bootstrap=500
+        )
 
     def test_is_paired_probes_that_change_nothing_add_no_doubt(self):
-        people = np.repeat(np.arange(40), 2)
+        identities = np.repeat(np.arange(40), 2)
         raw = (np.arange(80) % 4 < 2).astype(float)
         rebuilt = raw.copy()
         rebuilt[[2, 6, 10, 14]] = 1.0
-        gain = rank_1_gain(rebuilt, raw, people)
+        gain = rank_1_gain(rebuilt, raw, identities)
         assert gain.value == pytest.approx(4 / 80)
         assert 0 < gain.low < gain.high <= 0.1
 

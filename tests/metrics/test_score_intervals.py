@@ -22,24 +22,24 @@ from cldmray.metrics.verification import (
 )
 
 
-def people(rng, n, distance, photos=(1, 6), others=30):
+def identities(rng, n, distance, images=(1, 6), others=30):
     """Mated (P,) and non-mated (P, others) scores of n people, and the probes' identities."""
-    labels = np.repeat(np.arange(n), rng.integers(*photos, size=n))
+    labels = np.repeat(np.arange(n), rng.integers(*images, size=n))
     own = rng.normal(0, 0.5, n)[labels]
     mated = rng.normal(distance, 1, len(labels)) + own
     return mated, rng.normal(0, 1, (len(labels), others)) + 0.3 * own[:, None], labels
 
 
-def draws(n, resamples, seed):
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+def draws(n, n_bootstrap, seed):
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
 
 
-def brute(mated, non_mated, mated_labels, non_mated_labels, measure, resamples, seed):
+def brute(mated, non_mated, mated_labels, non_mated_labels, measure, n_bootstrap, seed):
     """The exact measure of every resample, its scores repeated one by one."""
     names, codes = np.unique([*mated_labels, *non_mated_labels], return_inverse=True)
     ours, theirs = codes[: len(mated_labels)], codes[len(mated_labels) :]
     found = []
-    for counts in draws(len(names), resamples, seed):
+    for counts in draws(len(names), n_bootstrap, seed):
         same, other = np.repeat(mated, counts[ours]), np.repeat(non_mated, counts[theirs], axis=0)
         if same.size and other.size:
             found.append(measure(same, other))
@@ -50,7 +50,7 @@ def brute(mated, non_mated, mated_labels, non_mated_labels, measure, resamples, 
 @pytest.mark.parametrize("fmr", [0.0, 0.01, 0.1, 1.0])
 def test_small_samples_equal_a_loop_over_resamples(rounding, fmr):
     rng = np.random.default_rng(rounding)
-    mated, non_mated, labels = people(rng, 12, 1.0, others=5)
+    mated, non_mated, labels = identities(rng, 12, 1.0, others=5)
     mated, non_mated = mated.round(rounding), non_mated.round(rounding)
     kept = labels != 3
     found = resample_errors(
@@ -90,7 +90,7 @@ def test_resamples_without_a_sample_are_left_out():
 
 @pytest.mark.parametrize("distance", [0.0, 1.0, 2.0, 3.5])
 def test_the_grid_of_large_samples_is_near_the_exact_bootstrap(distance):
-    mated, non_mated, labels = people(np.random.default_rng(0), 80, distance, others=79)
+    mated, non_mated, labels = identities(np.random.default_rng(0), 80, distance, others=79)
     assert non_mated.size > 4 * DENSE
     measures = [equal_error_rates, true_match_rates(1e-2), true_match_rates(1e-3)]
     found = resample_errors(Sample(mated, labels), Sample(non_mated, labels), measures, 30, 0)
@@ -109,7 +109,7 @@ def test_the_grid_of_large_samples_is_near_the_exact_bootstrap(distance):
 
 
 def test_weighted_rates_are_those_of_scikit_learn():
-    mated, non_mated, labels = people(np.random.default_rng(2), 20, 1.5, others=8)
+    mated, non_mated, labels = identities(np.random.default_rng(2), 20, 1.5, others=8)
     scores = np.concatenate([mated, non_mated.ravel()])
     truth = np.repeat([1, 0], [mated.size, non_mated.size])
     codes = np.concatenate([labels, np.repeat(labels, 8)])
@@ -127,37 +127,37 @@ def test_weighted_rates_are_those_of_scikit_learn():
 
 
 def test_values_are_exact_and_bounds_are_the_brute_ones():
-    mated, non_mated, labels = people(np.random.default_rng(3), 15, 1.0, others=9)
+    mated, non_mated, labels = identities(np.random.default_rng(3), 15, 1.0, others=9)
     eer, (loose, tight) = verification_intervals(
-        mated, labels, non_mated, labels, (0.1, 0.02), level=0.9, resamples=300, seed=4
+        mated, labels, non_mated, labels, (0.1, 0.02), confidence_level=0.9, n_bootstrap=300, seed=4
     )
     assert eer.value == equal_error_rate(mated, non_mated)
     assert loose.value == tmr_at_fmr(mated, non_mated, 0.1)
     assert tight.value == tmr_at_fmr(mated, non_mated, 0.02)
     twin = brute(mated, non_mated, labels, labels, equal_error_rate, 300, 4)
     assert eer[1:] == pytest.approx(np.quantile(twin, [0.05, 0.95]))
-    options = {"level": 0.9, "resamples": 300, "seed": 4}
+    options = {"confidence_level": 0.9, "n_bootstrap": 300, "seed": 4}
     assert equal_error_rate_interval(mated, labels, non_mated, labels, **options) == eer
     assert tmr_at_fmr_interval(mated, labels, non_mated, labels, 0.02, **options) == tight
 
 
 def test_the_order_of_probes_changes_nothing():
     rng = np.random.default_rng(5)
-    mated, non_mated, labels = people(rng, 30, 1.5)
-    first = verification_intervals(mated, labels, non_mated, labels, resamples=200)
+    mated, non_mated, labels = identities(rng, 30, 1.5)
+    first = verification_intervals(mated, labels, non_mated, labels, n_bootstrap=200)
     a, b = rng.permutation(len(labels)), rng.permutation(len(labels))
-    again = verification_intervals(mated[a], labels[a], non_mated[b], labels[b], resamples=200)
+    again = verification_intervals(mated[a], labels[a], non_mated[b], labels[b], n_bootstrap=200)
     assert again == first
-    other = verification_intervals(mated, labels, non_mated, labels, resamples=200, seed=1)
+    other = verification_intervals(mated, labels, non_mated, labels, n_bootstrap=200, seed=1)
     assert other != first
 
 
 def test_small_blocks_and_double_precision_change_nothing(monkeypatch):
-    mated, non_mated, labels = people(np.random.default_rng(6), 20, 1.5)
-    whole = verification_intervals(mated, labels, non_mated, labels, resamples=100)
+    mated, non_mated, labels = identities(np.random.default_rng(6), 20, 1.5)
+    whole = verification_intervals(mated, labels, non_mated, labels, n_bootstrap=100)
     monkeypatch.setattr("cldmray.metrics.confidence.CELLS_PER_CHUNK", 10_000)
     monkeypatch.setattr("cldmray.metrics.verification.EXACT_IN_SINGLE", 0)
-    again = verification_intervals(mated, labels, non_mated, labels, resamples=100)
+    again = verification_intervals(mated, labels, non_mated, labels, n_bootstrap=100)
     np.testing.assert_allclose(again.equal_error_rate, whole.equal_error_rate, atol=1e-12)
     assert again.tmr == whole.tmr
 
@@ -183,13 +183,13 @@ def test_a_constant_score_is_a_coin():
 
 def test_coverage_on_simulated_people():
     rng = np.random.default_rng(7)
-    mated, non_mated, _ = people(rng, 4000, 2.0)
+    mated, non_mated, _ = identities(rng, 4000, 2.0)
     truth = equal_error_rate(mated, non_mated), tmr_at_fmr(mated, non_mated, 0.01)
     covered, trials = np.zeros(2), 120
     for _ in range(trials):
-        mated, non_mated, labels = people(rng, 60, 2.0)
+        mated, non_mated, labels = identities(rng, 60, 2.0)
         eer, (tmr,) = verification_intervals(
-            mated, labels, non_mated, labels, (0.01,), resamples=300
+            mated, labels, non_mated, labels, (0.01,), n_bootstrap=300
         )
         found = zip((eer, tmr), truth, strict=True)
         covered += [part.low <= true <= part.high for part, true in found]
@@ -209,7 +209,7 @@ def test_bounds_are_ordered_rates_for_any_scores(data):
         for size in (len(mated), len(non_mated))
     ]
     eer, tmr = verification_intervals(
-        mated, np.array(names[0]), non_mated, np.array(names[1]), (0.0, 0.3, 1.0), resamples=20
+        mated, np.array(names[0]), non_mated, np.array(names[1]), (0.0, 0.3, 1.0), n_bootstrap=20
     )
     for found in (eer, *tmr):
         assert 0 <= found.low <= found.value <= found.high <= 1
@@ -225,8 +225,8 @@ def test_bounds_are_ordered_rates_for_any_scores(data):
         ({"non_mated": np.zeros((2, 0))}, "no non-mated"),
         ({"mated_labels": np.array([0])}, "labels must have shape"),
         ({"fmrs": (1.5,)}, "fmr"),
-        ({"level": 1.0}, "level"),
-        ({"resamples": 0}, "resamples"),
+        ({"confidence_level": 1.0}, "confidence_level"),
+        ({"n_bootstrap": 0}, "n_bootstrap"),
     ],
 )
 def test_bad_input_is_refused(changes, message):

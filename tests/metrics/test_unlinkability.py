@@ -80,7 +80,7 @@ def test_automatic_bins_by_hand():
     assert len(linkability(np.arange(8), np.arange(9)).local) == 4
 
 
-def people(rng, n=40, others=20, distance=1.5):
+def identities(rng, n=40, others=20, distance=1.5):
     labels = np.repeat(np.arange(n), rng.integers(1, 6, size=n))
     own = rng.normal(0, 0.5, n)[labels]
     mated = rng.normal(distance, 1, len(labels)) + own
@@ -89,7 +89,7 @@ def people(rng, n=40, others=20, distance=1.5):
 
 @pytest.mark.parametrize("omega", [1.0, 0.3])
 def test_the_interval_equals_a_loop_over_resamples(omega):
-    mated, non_mated, labels = people(np.random.default_rng(2), 10, 5)
+    mated, non_mated, labels = identities(np.random.default_rng(2), 10, 5)
     edges = linkability(mated, non_mated, 6).edges
     draws = np.random.default_rng(3).multinomial(10, np.full(10, 0.1), size=200)
     found = []
@@ -102,7 +102,7 @@ def test_the_interval_equals_a_loop_over_resamples(omega):
                 total += p * (2 * (omega * p / q) / (1 + omega * p / q) - 1 if q else 1.0)
         found.append(total)
     interval = d_sys_interval(
-        mated, labels, non_mated, labels, 0.9, resamples=200, seed=3, bins=6, omega=omega
+        mated, labels, non_mated, labels, 0.9, n_bootstrap=200, seed=3, bins=6, omega=omega
     )
     value = d_sys(mated, non_mated, bins=6, omega=omega)
     assert interval.value == value
@@ -114,7 +114,7 @@ def test_the_interval_equals_a_loop_over_resamples(omega):
 
 def test_the_order_of_probes_changes_nothing():
     rng = np.random.default_rng(4)
-    mated, non_mated, labels = people(rng)
+    mated, non_mated, labels = identities(rng)
     first = d_sys_interval(mated, labels, non_mated, labels)
     a, b = rng.permutation(len(labels)), rng.permutation(len(labels))
     assert d_sys_interval(mated[a], labels[a], non_mated[b], labels[b]) == first
@@ -124,12 +124,12 @@ def test_the_order_of_probes_changes_nothing():
 def test_coverage_where_nothing_links_and_where_something_does():
     rng = np.random.default_rng(5)
     for distance in (0.0, 1.5):
-        mated, non_mated, _ = people(rng, 6000, 20, distance)
+        mated, non_mated, _ = identities(rng, 6000, 20, distance)
         truth, trials = d_sys(mated, non_mated, bins=40), 100
         covered = 0
         for _ in range(trials):
-            mated, non_mated, labels = people(rng, 60, 20, distance)
-            found = d_sys_interval(mated, labels, non_mated, labels, resamples=200)
+            mated, non_mated, labels = identities(rng, 60, 20, distance)
+            found = d_sys_interval(mated, labels, non_mated, labels, n_bootstrap=200)
             covered += found.low <= truth <= found.high
         assert covered / trials >= 0.85
 
@@ -162,8 +162,8 @@ def test_it_is_a_share_and_grows_with_omega(mated, non_mated, bins, omega):
         ({"mated_labels": np.array([1])}, "labels"),
         ({"bins": 0}, "bins"),
         ({"omega": 0.0}, "omega"),
-        ({"level": 0.0}, "level"),
-        ({"resamples": 0}, "resamples"),
+        ({"confidence_level": 0.0}, "confidence_level"),
+        ({"n_bootstrap": 0}, "n_bootstrap"),
     ],
 )
 def test_bad_input_is_refused(changes, message):

@@ -12,11 +12,11 @@ from hydra import compose, initialize_config_dir
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import model_folder
 from cldmray.anonymizers.diffusion.settings import Control, Diffusion
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions import Canny, Depth, SoftEdge
 from cldmray.conditions.depth import EMBEDDED_FOLDER as DEPTH_FOLDER
 from cldmray.config.instantiate import build, plain
-from cldmray.faces.records import decode_pictures
+from cldmray.faces.records import decode_images
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.hashing import identity_hash
 from cldmray.models import cldm_card
@@ -32,16 +32,16 @@ def files() -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Pictures:
-    source = SyntheticFaces(people=4, photos_per_person=1, size=64)
-    return decode_pictures(filter(None, source.read(source.listing()["location"].to_pylist())))
+def images() -> Images:
+    source = SyntheticFaces(n_identities=4, images_per_identity=1, size=64)
+    return decode_images(filter(None, source.read(source.listing()["location"].to_pylist())))
 
 
-def draw(anonymizer: Diffusion, pictures: Pictures, first_seed: int = 0) -> Pictures:
+def draw(anonymizer: Diffusion, images: Images, first_seed: int = 0) -> Images:
     torch.set_num_threads(1)
-    seeds = np.arange(first_seed, first_seed + len(pictures))
-    maps = {name: extract(pictures) for name, extract in anonymizer.conditions.items()}
-    return anonymizer.open()(Batch([str(seed) for seed in seeds], pictures, seeds, maps))
+    seeds = np.arange(first_seed, first_seed + len(images))
+    maps = {name: extract(images) for name, extract in anonymizer.conditions.items()}
+    return anonymizer.open()(Batch([str(seed) for seed in seeds], images, seeds, maps))
 
 
 CONDITIONS = {"canny": Canny(), "soft_edge": SoftEdge(), "depth": Depth()}
@@ -100,43 +100,43 @@ def test_its_people_are_listed_by_hash() -> None:
 @pytest.mark.parametrize(
     "anonymizer", [Diffusion(device="cpu"), *SINGLE.values(), PAIR], ids=lambda one: one.name
 )
-def test_it_draws_the_same_again(anonymizer: Diffusion, pictures: Pictures) -> None:
-    drawn = draw(anonymizer, pictures)
+def test_it_draws_the_same_again(anonymizer: Diffusion, images: Images) -> None:
+    drawn = draw(anonymizer, images)
     assert drawn.shape == (4, 64, 64, 3)
     assert drawn.dtype == np.uint8
     assert (drawn.reshape(4, -1).std(1) > 10).all()
-    np.testing.assert_array_equal(drawn, draw(anonymizer, pictures))
-    assert (drawn != draw(anonymizer, pictures, first_seed=9)).any((1, 2, 3)).all()
+    np.testing.assert_array_equal(drawn, draw(anonymizer, images))
+    assert (drawn != draw(anonymizer, images, first_seed=9)).any((1, 2, 3)).all()
 
 
-def standardised_edges(pictures: Pictures) -> np.ndarray:
-    """Soft edges of each picture as one row of mean 0 and deviation 1."""
-    edges = SoftEdge()(pictures)[..., 0].reshape(len(pictures), -1).astype(float)
+def standardised_edges(images: Images) -> np.ndarray:
+    """Soft edges of each image as one row of mean 0 and deviation 1."""
+    edges = SoftEdge()(images)[..., 0].reshape(len(images), -1).astype(float)
     found: np.ndarray = (edges - edges.mean(1, keepdims=True)) / edges.std(1, keepdims=True)
     return found
 
 
 @pytest.mark.parametrize("name", ["canny", "soft_edge"])
-def test_it_follows_the_edges_that_it_is_given(name: str, pictures: Pictures) -> None:
-    drawn, given = standardised_edges(draw(SINGLE[name], pictures)), standardised_edges(pictures)
+def test_it_follows_the_edges_that_it_is_given(name: str, images: Images) -> None:
+    drawn, given = standardised_edges(draw(SINGLE[name], images)), standardised_edges(images)
     correlation = drawn @ given.T / given.shape[1]
-    own = np.eye(len(pictures), dtype=bool)
+    own = np.eye(len(images), dtype=bool)
     assert correlation[own].mean() > correlation[~own].mean() + 0.1
 
 
-def test_it_follows_the_depth_that_it_is_given(pictures: Pictures) -> None:
-    given = Depth()(pictures).astype(float)
-    drawn = Depth()(draw(SINGLE["depth"], pictures)).astype(float)
+def test_it_follows_the_depth_that_it_is_given(images: Images) -> None:
+    given = Depth()(images).astype(float)
+    drawn = Depth()(draw(SINGLE["depth"], images)).astype(float)
     away = [[np.abs(one - other).mean() for other in given] for one in drawn]
-    own = np.eye(len(pictures), dtype=bool)
+    own = np.eye(len(images), dtype=bool)
     assert np.array(away)[own].mean() < 0.7 * np.array(away)[~own].mean()
 
 
 @pytest.mark.parametrize(
     "key", ["cldm_none", "cldm_canny", "cldm_soft_edge", "cldm_depth", "cldm_canny_depth"]
 )
-def test_the_shipped_configuration_opens_it(key: str, pictures: Pictures) -> None:
+def test_the_shipped_configuration_opens_it(key: str, images: Images) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = plain(compose("audit", [f"anonymizer=[{key}]"]))
-    anonymizer = build(composed["anonymizer"][key], Diffusion, f"anonymizer.{key}")
-    assert draw(anonymizer, pictures[:1]).shape == (1, 64, 64, 3)
+        composed = plain(compose("audit", [f"anonymizers=[{key}]"]))
+    anonymizer = build(composed["anonymizers"][key], Diffusion, f"anonymizers.{key}")
+    assert draw(anonymizer, images[:1]).shape == (1, 64, 64, 3)

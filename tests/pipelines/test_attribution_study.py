@@ -1,4 +1,4 @@
-"""Whose conditions are swapped in an audit, and how the pictures of two people are ranked."""
+"""Whose conditions are swapped in an audit, and how the images of two people are ranked."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,18 +10,18 @@ import pyarrow as pa
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cldmray.attackers.base import Rung
+from cldmray.attackers.base import Attacker
 from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.engine.swap import SWAPPED
 from cldmray.evaluation.attribution import Swap
-from cldmray.evaluation.identification import Attack
+from cldmray.evaluation.identification import AttackResult
 from cldmray.faces.records import ORIGINAL, embeddings_schema
 from cldmray.gallery.ranking import Ranks
-from cldmray.pipelines.attack_runner import Findings
-from cldmray.pipelines.attribution_study import Leak, swap_outcomes
+from cldmray.pipelines.attack_runner import AttackResults
+from cldmray.pipelines.attribution_study import AttributionAnalysis, swap_outcomes
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-PEOPLE = {"ann": 0, "bob": 90, "cat": 180, "dan": 270}
+IDENTITIES = {"ann": 0, "bob": 90, "cat": 180, "dan": 270}
 
 
 def unit(degrees: float) -> list[float]:
@@ -30,13 +30,13 @@ def unit(degrees: float) -> list[float]:
 
 
 def outcomes(probes: dict[str, tuple[str, str, float]], *galleries: str) -> list[Swap]:
-    """Each probe: by its starting photograph, whose condition (photo, pair) and its angle.
+    """Each probe: by its starting image, whose condition (image, pair) and its angle.
 
-    Everybody has the photographs 1 and 2, ten degrees apart.
+    Everybody has the images 1 and 2, ten degrees apart.
     """
     rows = [
         {"sample_id": f"{p}/{n}", "identity": p, "view": ORIGINAL, "embedding": unit(a + 10 * n)}
-        for p, a in PEOPLE.items()
+        for p, a in IDENTITIES.items()
         for n in (1, 2)
     ]
     origins = []
@@ -54,7 +54,7 @@ def outcomes(probes: dict[str, tuple[str, str, float]], *galleries: str) -> list
         pa.Table.from_pylist(rows[::-1], embeddings_schema(2)),
         pa.Table.from_pylist(origins, SWAPPED),
         "swapped",
-        "adaptive",
+        "adaptive_contrastive",
         galleries,
     )
 
@@ -73,10 +73,10 @@ class TestOutcomes:
         assert found.start.tolist() == [0, 1, 0]
         assert found.pairs.tolist() == ["ann", "ann", "cat"]
         assert (found.anonymizer, found.attacker, found.gallery, found.gallery_size) == (
-            "swapped", "adaptive", "source_included", 4,
+            "swapped", "adaptive_contrastive", "source_included", 4,
         )  # fmt: skip
 
-    def test_neither_photograph_behind_it_is_in_the_gallery(self) -> None:
+    def test_neither_image_behind_it_is_in_the_gallery(self) -> None:
         """ann/1 and ann/2 are at 10 and 20 degrees, bob/1 and bob/2 at 100 and 110."""
         probe = {"ann/2": ("bob/1", "ann", 56.0)}
         included, excluded = outcomes(probe, "source_included", "source_excluded")
@@ -96,57 +96,67 @@ class TestOutcomes:
         assert outcomes({"ann/1": ("bob/1", "ann", 95.0)}, "anonymized_only") == []
 
 
-def attack(name: str, attacker: str, rate: float, gallery: str = "source_excluded") -> Attack:
+def attack(name: str, attacker: str, rate: float, gallery: str = "source_excluded") -> AttackResult:
     hits = np.arange(20) < 20 * rate
     names = np.array([f"p{number:02}" for number in range(20)])
     ranks = Ranks(np.where(hits, 0, 4), np.zeros(20, np.int64), names, names, 20)
-    return Attack(name, attacker, "full_ref", gallery, ranks)
+    return AttackResult(name, attacker, "full_ref", gallery, ranks)
 
 
-class FakeLeak(Leak):
+class FakeLeak(AttributionAnalysis):
     """Remembers what is swapped instead of drawing."""
 
-    def swaps(self, faces: Any, setting: Any, rungs: Any) -> list[Swap]:
-        self.asked: tuple[Any, list[tuple[Rung, Any]]] = (setting, list(rungs))
+    def swaps(self, faces: Any, anonymizer: Any, attackers: Any) -> list[Swap]:
+        self.asked: tuple[Any, list[tuple[Attacker, Any]]] = (anonymizer, list(attackers))
         ones = np.ones(4)
         pairs = np.array(list("aabb"))
-        return [Swap(setting.name, "adaptive", "source_excluded", ones, 0 * ones, pairs, 20)]
+        return [
+            Swap(
+                anonymizer.name,
+                "adaptive_contrastive",
+                "source_excluded",
+                ones,
+                0 * ones,
+                pairs,
+                20,
+            )
+        ]
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> AuditConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose(
-            "audit", [f"work={tmp_path}", f"output={tmp_path}", "audit.resamples=100"]
+            "audit", [f"cache_dir={tmp_path}", f"output={tmp_path}", "audit.n_bootstrap=100"]
         )
     return build_audit(composed)
 
 
-def findings(*attacks: Attack) -> Findings:
+def findings(*attacks: AttackResult) -> AttackResults:
     encoders: dict[Any, Any] = {(a.anonymizer, a.attacker): f"weights of {a.anonymizer}"
                                 for a in attacks}  # fmt: skip
-    return Findings(list(attacks), {}, {}, encoders, [])
+    return AttackResults(list(attacks), {}, {}, encoders, [])
 
 
 class TestExplain:
     FOUND = (
-        attack("copy", "adaptive", 1.0),
-        attack("cldm-none", "adaptive", 0.1),
-        attack("cldm-canny-1.0", "edge_proxy", 0.9),
-        attack("cldm-canny-1.0", "adaptive", 0.5),
-        attack("cldm-depth-1.0", "adaptive", 0.4),
-        attack("cldm-depth-1.0", "adaptive", 0.9, "source_included"),
+        attack("no_op", "adaptive_contrastive", 1.0),
+        attack("cldm-none", "adaptive_contrastive", 0.1),
+        attack("cldm-canny-1.0", "condition_only", 0.9),
+        attack("cldm-canny-1.0", "adaptive_contrastive", 0.5),
+        attack("cldm-depth-1.0", "adaptive_contrastive", 0.4),
+        attack("cldm-depth-1.0", "adaptive_contrastive", 0.9, "source_included"),
     )
 
-    def explained(self, config: AuditConfig, *attacks: Attack) -> tuple[FakeLeak, Any]:
+    def explained(self, config: AuditConfig, *attacks: AttackResult) -> tuple[FakeLeak, Any]:
         leak = FakeLeak(config, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
         return leak, leak.explain(SimpleNamespace(), findings(*attacks))  # type: ignore[arg-type]
 
     def test_the_setting_that_leaks_most_and_who_learnt_from_it(self, config: AuditConfig) -> None:
         leak, found = self.explained(config, *self.FOUND)
-        setting, ((rung, encoder),) = leak.asked
-        assert setting.name == "cldm-canny-1.0-img2img-0.8"
-        assert (rung.name, encoder) == ("adaptive", "weights of cldm-canny-1.0")
+        anonymizer, ((attacker, encoder),) = leak.asked
+        assert anonymizer.name == "cldm-canny-1.0-img2img-0.8"
+        assert (attacker.name, encoder) == ("adaptive_contrastive", "weights of cldm-canny-1.0")
         assert found.headline.startswith("100.0 % [")
         assert {row.question for row in found.rows} == {"swap", "ablation", "scale", "proxy"}
         carried = {
@@ -158,21 +168,21 @@ class TestExplain:
         self, config: AuditConfig
     ) -> None:
         leak, _ = self.explained(config, self.FOUND[2], attack("cldm-canny-1.0", "other", 0.3))
-        ((rung, _),) = leak.asked[1]
-        assert rung.name == "edge_proxy"
+        ((attacker, _),) = leak.asked[1]
+        assert attacker.name == "condition_only"
 
-    def test_a_setting_that_starts_from_the_photograph_is_taken_as_it_is(
+    def test_a_setting_that_starts_from_the_image_is_taken_as_it_is(
         self, config: AuditConfig
     ) -> None:
-        member: Any = replace(config.anonymizer["cldm_canny"], mode="img2img", strength=0.6)  # type: ignore[type-var]
-        changed = replace(config, anonymizer={"mine": member})
-        leak, _ = self.explained(changed, attack(member.name, "adaptive", 0.5))
-        assert leak.asked[0] == member
+        anonymizer: Any = replace(config.anonymizers["cldm_canny"], mode="img2img", strength=0.6)  # type: ignore[type-var]
+        changed = replace(config, anonymizer={"mine": anonymizer})
+        leak, _ = self.explained(changed, attack(anonymizer.name, "adaptive_contrastive", 0.5))
+        assert leak.asked[0] == anonymizer
 
     def test_one_step_starts_from_noise_alone(self, config: AuditConfig) -> None:
-        member: Any = replace(config.anonymizer["cldm_canny"], steps=1)  # type: ignore[type-var]
-        changed = replace(config, anonymizer={"mine": member})
-        leak, _ = self.explained(changed, attack(member.name, "adaptive", 0.5))
+        anonymizer: Any = replace(config.anonymizers["cldm_canny"], steps=1)  # type: ignore[type-var]
+        changed = replace(config, anonymizer={"mine": anonymizer})
+        leak, _ = self.explained(changed, attack(anonymizer.name, "adaptive_contrastive", 0.5))
         assert (leak.asked[0].mode, leak.asked[0].strength) == ("img2img", 1.0)
 
     def test_nothing_to_explain(self, config: AuditConfig) -> None:
@@ -182,9 +192,9 @@ class TestExplain:
     def test_regions(self, config: AuditConfig) -> None:
         leak = FakeLeak(config, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
         found = findings(*self.FOUND)
-        found.regions.append(attack("cldm-canny-1.0 region=face", "adaptive", 0.25))
+        found.regions.append(attack("cldm-canny-1.0 region=face", "adaptive_contrastive", 0.25))
         whole = leak.attribution(found, [], ["So it is."])
         (row,) = whole.of("region")
         assert (row.anonymizer, row.subset, row.value) == ("cldm-canny-1.0", "region=face", 0.25)
         assert whole.statements[-1] == "So it is."
-        assert whole.level == config.audit.level
+        assert whole.confidence_level == config.audit.confidence_level

@@ -13,31 +13,40 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cldmray.config.audit import AuditConfig, build_audit
-from cldmray.faces.records import decode_pictures
+from cldmray.faces.records import decode_images
 from cldmray.results.table import RESULTS
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNGS = ("clear_trained", "edge_proxy", "adaptive")
+ATTACKERS = ("clean_trained", "condition_only", "adaptive_contrastive")
 SMALL = [
-    "faces.people=24",
-    "faces.photos_per_person=5",
-    "splits.evaluation_people=8",
-    "splits.validation_share=0.3",
-    "audit.resamples=200",
-    "audit.grid_pictures=4",
+    "faces.n_identities=24",
+    "faces.images_per_identity=5",
+    "splits.n_evaluation_identities=8",
+    "splits.validation_fraction=0.3",
+    "audit.n_bootstrap=200",
+    "audit.n_example_images=4",
     "engine.progress=false",
 ]
 
 
-def weak(*rungs: str) -> list[str]:
-    """Overrides that train the rungs for an instant."""
-    settings = ("encoder.width=8", "training.steps=8", "training.batch=16", "training.warmup=2")
-    return [f"attack.{rung}.{setting}" for rung in rungs for setting in settings]
+def weak(*attackers: str) -> list[str]:
+    """Overrides that train the attackers for an instant."""
+    settings = (
+        "encoder.width=8",
+        "training.max_steps=8",
+        "training.batch_size=16",
+        "training.warmup_steps_steps=2",
+    )
+    return [
+        f"attackers.{attacker}.{anonymizer}" for attacker in attackers for anonymizer in settings
+    ]
 
 
-def configured(work: Path, *overrides: str) -> AuditConfig:
+def configured(cache_dir: Path, *overrides: str) -> AuditConfig:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        composed = compose("audit", [*overrides, f"work={work}", f"output={work}/out"])
+        composed = compose(
+            "audit", [*overrides, f"cache_dir={cache_dir}", f"output={cache_dir}/out"]
+        )
     return build_audit(composed)
 
 
@@ -47,19 +56,23 @@ def run_audit(config: AuditConfig) -> Any:
     return Audit(config, {}, lambda line: None).run({"cldmray": "test"})
 
 
-def pictures_of(work: Path, anonymizer: str) -> np.ndarray:
-    (folder,) = work.glob(f"anonymize-{anonymizer}-*")
+def images_of(cache_dir: Path, anonymizer: str) -> np.ndarray:
+    (folder,) = cache_dir.glob(f"anonymize-{anonymizer}-*")
     table = pq.ParquetDataset(sorted(map(str, folder.glob("part-*.parquet")))).read()
     table = table.sort_by([("sample_id", "ascending"), ("draw", "ascending")])
-    return decode_pictures(table["image"].to_pylist())
+    return decode_images(table["image"].to_pylist())
 
 
 @pytest.mark.slow
 def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
-    out, work = tmp_path / "out", tmp_path / "work"
-    command = [sys.executable, str(ROOT / "jobs/full_audit.py"), *SMALL, *weak(*RUNGS)]
-    command += ["anonymizer=[copy,k_same,cldm_canny]", "anonymizer.k_same.k=4", f"work={work}"]
-    command += ["attack.fusion.people=2"]
+    out, cache_dir = tmp_path / "out", tmp_path / "cache_dir"
+    command = [sys.executable, str(ROOT / "jobs/full_audit.py"), *SMALL, *weak(*ATTACKERS)]
+    command += [
+        "anonymizers=[no_op,k_same,cldm_canny]",
+        "anonymizers.k_same.k=4",
+        f"cache_dir={cache_dir}",
+    ]
+    command += ["attackers.score_fusion.min_identities=2"]
     environment = {**os.environ, "COLUMNS": "100"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     first = subprocess.run(
@@ -76,26 +89,28 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
     table = pq.read_table(out / "results.parquet")
     assert table.schema.names == RESULTS.names
     assert json.loads((out / "results.json").read_text()) == table.to_pylist()
-    settings = {"copy", "k_same", "cldm-canny-1.0"}
+    settings = {"no_op", "k_same", "cldm-canny-1.0"}
     found = {(row["anonymizer"], row["attacker"]) for row in table.to_pylist()}
-    ladder = {"off_the_shelf", "edge_match", *RUNGS, "fusion"}
-    expected = {(setting, rung) for setting in settings for rung in ladder}
-    assert found == expected - {("copy", "adaptive")}, "there is nothing to learn from copies"
+    ladder = {"pretrained", "condition_match", *ATTACKERS, "score_fusion"}
+    expected = {(anonymizer, attacker) for anonymizer in settings for attacker in ladder}
+    assert found == expected - {("no_op", "adaptive_contrastive")}, (
+        "there is nothing to learn from copies"
+    )
     included = [
         row["value"]
         for row in table.to_pylist()
-        if row["anonymizer"] == "copy" and row["gallery"] == "source_included"
+        if row["anonymizer"] == "no_op" and row["gallery"] == "source_included"
         and row["measure"] == "rank_1"
-        and row["attacker"] in ("off_the_shelf", "edge_match", "clear_trained")
+        and row["attacker"] in ("pretrained", "condition_match", "clean_trained")
     ]  # fmt: skip
     assert min(included) == 1.0
     useful = pq.read_table(out / "utility.parquet").to_pylist()
     assert json.loads((out / "utility.json").read_text()) == useful
     kinds = {"sex", "age", "skin_tone", "pose"}
-    measures = {"ssim", "edge_f1", "faces_found", "frechet_off_the_shelf"}
+    measures = {"ssim", "edge_f1", "face_detection_rate", "frechet_off_the_shelf"}
     measures |= {f"{kind}_agreement" for kind in kinds}
     assert {(row["anonymizer"], row["measure"]) for row in useful} == {
-        (setting, measure) for setting in settings for measure in measures
+        (anonymizer, measure) for anonymizer in settings for measure in measures
     }
     page = (out / "report.html").read_text()
     assert "What privacy costs" in page
@@ -136,8 +151,8 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_repeating_and_resizing_change_nothing(tmp_path: Path) -> None:
-    chosen = ["anonymizer=[blur,k_same,cldm_canny]", "attack=clear_trained", *SMALL]
-    chosen += ["anonymizer.k_same.k=4", *weak("clear_trained")]
+    chosen = ["anonymizers=[blur,k_same,cldm_canny]", "attackers=clean_trained", *SMALL]
+    chosen += ["anonymizers.k_same.k=4", *weak("clean_trained")]
     chosen += ["audit.utility=[]", "audit.attribution=false"]
     outcomes = {}
     for name, engine in {
@@ -150,16 +165,16 @@ def test_repeating_and_resizing_change_nothing(tmp_path: Path) -> None:
     assert outcomes["first"].results.equals(outcomes["second"].results)
     assert outcomes["first"].data_fingerprint == outcomes["resized"].data_fingerprint
     for anonymizer in ("blur", "k_same", "cldm-canny-1.0"):
-        pictures = {name: pictures_of(tmp_path / name, anonymizer) for name in outcomes}
-        assert np.array_equal(pictures["first"], pictures["second"])
-        difference = pictures["first"].astype(int) - pictures["resized"]
+        images = {name: images_of(tmp_path / name, anonymizer) for name in outcomes}
+        assert np.array_equal(images["first"], images["second"])
+        difference = images["first"].astype(int) - images["resized"]
         assert np.abs(difference).max() <= (1 if anonymizer.startswith("cldm") else 0)
 
 
 def test_a_claim_that_cannot_be_tested_is_refused_before_work(tmp_path: Path) -> None:
     from cldmray.errors import BadInputError
 
-    config = configured(tmp_path, *SMALL, "anonymizer=copy", "audit.fail_on='k<9 or leak'")
+    config = configured(tmp_path, *SMALL, "anonymizers=no_op", "audit.fail_on='k<9 or leak'")
     with pytest.raises(BadInputError, match="audit.fail_on: k<9 cannot be tested on 8 people"):
         run_audit(config)
     assert list(tmp_path.iterdir()) == []
@@ -171,11 +186,11 @@ def test_people_whom_the_model_was_trained_on_are_refused(tmp_path: Path) -> Non
     from cldmray.errors import BadInputError
     from cldmray.hashing import identity_hash
 
-    config = configured(tmp_path, *SMALL, "anonymizer=cldm_none")
+    config = configured(tmp_path, *SMALL, "anonymizers=cldm_none")
     known = {identity_hash(name) for name in config.faces.listing()["identity"].to_pylist()}
-    member = config.anonymizer["cldm_none"]
+    anonymizer = config.anonymizers["cldm_none"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(member), "trained_on", lambda self: frozenset(known))
+        patch.setattr(type(anonymizer), "trained_on", lambda self: frozenset(known))
         with pytest.raises(BadInputError, match="allow_trained_identities=true"):
             run_audit(config)
 
@@ -184,30 +199,30 @@ def test_people_whom_the_model_was_trained_on_are_refused(tmp_path: Path) -> Non
 @pytest.mark.lfw
 @pytest.mark.usefixtures("local_ray")
 def test_an_audit_of_real_faces_survives_bad_files(tmp_path: Path, lfw_root: Path) -> None:
-    root = tmp_path / "photos"
-    people = [p for p in sorted(lfw_root.iterdir()) if 4 <= len(list(p.iterdir())) <= 8][:40]
-    for person in people:
-        folder = root / person.name
+    root = tmp_path / "images"
+    identities = [p for p in sorted(lfw_root.iterdir()) if 4 <= len(list(p.iterdir())) <= 8][:40]
+    for identity in identities:
+        folder = root / identity.name
         folder.mkdir(parents=True)
-        for photo in person.iterdir():
-            (folder / photo.name).symlink_to(photo)
-    victim = root / people[0].name
+        for image in identity.iterdir():
+            (folder / image.name).symlink_to(image)
+    victim = root / identities[0].name
     (victim / "empty.jpg").write_bytes(b"")
-    (victim / "not a picture.jpg").write_text("hello")
-    whole = next(people[0].iterdir()).read_bytes()
+    (victim / "not an image.jpg").write_text("hello")
+    whole = next(identities[0].iterdir()).read_bytes()
     (victim / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
 
     config = configured(
-        tmp_path / "work",
+        tmp_path / "cache_dir",
         "faces=lfw",
         f"faces.root={root}",
-        "splits.evaluation_people=15",
-        "splits.min_photos=4",
-        "splits.validation_share=0.3",
-        "anonymizer=[copy,pixelate]",
-        "audit.resamples=200",
+        "splits.n_evaluation_identities=15",
+        "splits.min_images=4",
+        "splits.validation_fraction=0.3",
+        "anonymizers=[no_op,pixelate]",
+        "audit.n_bootstrap=200",
         "engine.progress=false",
-        *weak(*RUNGS),
+        *weak(*ATTACKERS),
     )
     report = run_audit(config).report
     reasons = {row["reason"] for row in report.rejected.to_pylist()}
@@ -215,8 +230,8 @@ def test_an_audit_of_real_faces_survives_bad_files(tmp_path: Path, lfw_root: Pat
     rows = report.results.to_pylist()
     copies = [
         row for row in rows
-        if row["anonymizer"] == "copy" and row["measure"] == "rank_1"
-        and row["gallery"] == "source_included" and row["attacker"] == "clear_trained"
+        if row["anonymizer"] == "no_op" and row["measure"] == "rank_1"
+        and row["gallery"] == "source_included" and row["attacker"] == "clean_trained"
     ]  # fmt: skip
     assert [row["value"] for row in copies] == [1.0, 1.0, 1.0]
     assert all(row["ci_low"] <= row["value"] <= row["ci_high"] for row in rows)

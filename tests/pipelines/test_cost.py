@@ -1,4 +1,4 @@
-"""What an audit tells before it starts: pictures, steps, hours, storage, what is found."""
+"""What an audit tells before it starts: images, steps, hours, storage, what is found."""
 
 import os
 import subprocess
@@ -12,22 +12,22 @@ from hydra import compose, initialize_config_dir
 import cldmray.pipelines.cost
 from cldmray.config.attribution import build_attribution
 from cldmray.config.audit import build_audit
-from cldmray.config.reconstruction import build_inversion
+from cldmray.config.reconstruction import build_reconstruction
 from cldmray.engine.artifacts import Manifest, commit
 from cldmray.engine.cost import Cost
 from cldmray.engine.stages import Stages
 from cldmray.errors import ConfigError
 from cldmray.pipelines.cost import Estimate, Step
-from cldmray.pipelines.data_preparation import Exposure
+from cldmray.pipelines.data_preparation import DataPreparation
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    "faces.people=24",
-    "faces.photos_per_person=5",
-    "splits.evaluation_people=8",
-    "splits.validation_share=0.5",
-    "anonymizer=[copy,k_same,cldm_canny]",
-    "attack=[off_the_shelf,clear_trained,adaptive]",
+    "faces.n_identities=24",
+    "faces.images_per_identity=5",
+    "splits.n_evaluation_identities=8",
+    "splits.validation_fraction=0.5",
+    "anonymizers=[no_op,k_same,cldm_canny]",
+    "attackers=[pretrained,clean_trained,adaptive_contrastive]",
 ]
 
 
@@ -37,9 +37,9 @@ def configured(*overrides: str) -> Any:
 
 
 class Plan:
-    """Estimates whose anonymizers seem to cost one second and 2**20 bytes a picture."""
+    """Estimates whose anonymizers seem to cost one second and 2**20 bytes an image."""
 
-    def __init__(self, work: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
+    def __init__(self, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
         self.tried: list[str] = []
 
         def calibrate(source: Any, anonymizers: Any, listing: Any, engine: Any) -> Any:
@@ -48,10 +48,10 @@ class Plan:
 
         monkeypatch.setattr(cldmray.pipelines.cost, "calibrate", calibrate)
         config = configured(*overrides)
-        self.stages = Stages(str(work), lambda line: None)
-        self.exposure = Exposure(config, self.stages, lambda line: None)
-        self.listing = self.exposure.listing()
-        self.estimate = Estimate(config, self.stages, self.exposure)
+        self.stages = Stages(str(cache_dir), lambda line: None)
+        self.preparation = DataPreparation(config, self.stages, lambda line: None)
+        self.listing = self.preparation.listing()
+        self.estimate = Estimate(config, self.stages, self.preparation)
 
     def steps(self, always: bool = True) -> dict[str, Step]:
         return {step.name: step for step in self.estimate.steps(self.listing, always)}
@@ -62,50 +62,50 @@ class Plan:
 
 
 def test_every_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = Plan(tmp_path, monkeypatch, "audit.attacker_draws=3", "audit.attacker_seeds=2")
+    plan = Plan(tmp_path, monkeypatch, "audit.samples_per_image=3", "audit.n_training_seeds=2")
     steps = plan.steps()
     assert list(steps) == [
-        "faces", "anonymize-copy", "anonymize-k_same", "anonymize-cldm-canny-1.0",
-        "attack-off_the_shelf", "attack-clear_trained", "attack-adaptive",
+        "faces", "anonymize-no_op", "anonymize-k_same", "anonymize-cldm-canny-1.0",
+        "attack-pretrained", "attack-clean_trained", "attack-adaptive_contrastive",
     ]  # fmt: skip
     evaluated, learnt, held = map(plan.split, ("evaluation", "attacker", "attacker_validation"))
     assert evaluated == 40 and learnt and held
-    assert steps["faces"].pictures == evaluated + learnt + held
+    assert steps["faces"].images == evaluated + learnt + held
     drawn = steps["anonymize-cldm-canny-1.0"]
-    assert drawn.pictures == evaluated + 3 * learnt + held
+    assert drawn.images == evaluated + 3 * learnt + held
     assert (drawn.steps, drawn.on_gpu, drawn.found) == (8, False, False)
-    assert drawn.hours == pytest.approx(drawn.pictures / 3600)
-    assert drawn.mib == drawn.pictures
-    assert steps["anonymize-k_same"].pictures == evaluated + learnt + held
+    assert drawn.hours == pytest.approx(drawn.images / 3600)
+    assert drawn.mib == drawn.images
+    assert steps["anonymize-k_same"].images == evaluated + learnt + held
     assert steps["anonymize-k_same"].hours is None
-    assert steps["faces"].mib == steps["faces"].pictures / 2
-    assert plan.tried == ["copy", "cldm-canny-1.0"]
-    # Photographs and three settings; two trainings of the same; two trainings for each of the two
-    # settings that change a picture, each with the photographs.
-    assert steps["attack-off_the_shelf"].pictures == 40 * 4
-    assert steps["attack-clear_trained"].pictures == 40 * 4 * 2
-    assert steps["attack-adaptive"].pictures == 40 * 2 * 2 * 2
-    trained = plan.estimate.config.attack["adaptive"].training.steps
-    assert steps["attack-adaptive"].steps == trained * 2 * 2
+    assert steps["faces"].mib == steps["faces"].images / 2
+    assert plan.tried == ["no_op", "cldm-canny-1.0"]
+    # Images and three settings; two trainings of the same; two trainings for each of the two
+    # settings that change an image, each with the images.
+    assert steps["attack-pretrained"].images == 40 * 4
+    assert steps["attack-clean_trained"].images == 40 * 4 * 2
+    assert steps["attack-adaptive_contrastive"].images == 40 * 2 * 2 * 2
+    trained = plan.estimate.config.attackers["adaptive_contrastive"].training.max_steps
+    assert steps["attack-adaptive_contrastive"].steps == trained * 2 * 2
 
 
-def test_few_pictures_are_worth_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_images_are_worth_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan(tmp_path, monkeypatch)
     steps = plan.steps(always=False)
     assert plan.tried == []
     assert all(step.hours is None for step in steps.values())
     monkeypatch.setattr(cldmray.pipelines.cost, "WORTH_TRYING", 100)
-    assert plan.steps(always=False)["anonymize-copy"].hours is not None
+    assert plan.steps(always=False)["anonymize-no_op"].hours is not None
 
 
 def test_what_is_found_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan(tmp_path, monkeypatch)
-    faces = plan.exposure.faces_work(plan.listing)
+    faces = plan.preparation.faces_work(plan.listing)
     key, folder = plan.stages.place(faces)
-    for place in (folder, plan.stages.place(plan.exposure.redraw_work("cldm_canny", key))[1]):
+    for place in (folder, plan.stages.place(plan.preparation.anonymize_work("cldm_canny", key))[1]):
         commit(place, Manifest({"part": 1}))
     steps = plan.steps()
-    assert plan.tried == ["copy"]
+    assert plan.tried == ["no_op"]
     found = [name for name, step in steps.items() if step.found]
     assert found == ["faces", "anonymize-cldm-canny-1.0"]
     assert all(steps[name].hours == steps[name].mib == 0 for name in found)
@@ -117,26 +117,26 @@ def test_the_table_is_compact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         Step("faces", 7200, cost=Cost(0.5, 2**20), found=True),
         Step("anonymize-sd", 7200, 20, Cost(0.25, 2**19), on_gpu=True),
         Step("anonymize-blur", 3600, None, Cost(0.1, 2**10)),
-        Step("attack-adaptive", 100, 4000),
+        Step("attack-adaptive_contrastive", 100, 4000),
     ]
     lines = list(plan.estimate.lines(steps))
     assert [line.split() for line in lines[:-1]] == [
-        ["what", "will", "be", "done", "pictures", "steps", "CPU-hours", "GPU-hours", "MiB"],
+        ["what", "will", "be", "done", "images", "steps", "CPU-hours", "GPU-hours", "MiB"],
         ["faces,", "found", "7200", "-", "0.000", "-", "0"],
         ["anonymize-sd", "7200", "20", "-", "0.500", "3600"],
         ["anonymize-blur", "3600", "-", "0.100", "-", "4"],
-        ["attack-adaptive", "100", "4000", "-", "-", "-"],
+        ["attack-adaptive_contrastive", "100", "4000", "-", "-", "-"],
     ]
     assert len({len(line) for line in lines[:-1]}) == 1
     assert max(map(len, lines[:-1])) <= 82
     assert lines[-1] == (
         "estimated: 0.100 CPU-hours and 0.500 GPU-hours over 2 actors, 3604 MiB in runs/work; not "
-        "estimated: attack-adaptive"
+        "estimated: attack-adaptive_contrastive"
     )
 
 
 @pytest.mark.parametrize(
-    ("name", "build"), [("attribute", build_attribution), ("invert", build_inversion)]
+    ("name", "build"), [("attribute", build_attribution), ("invert", build_reconstruction)]
 )
 def test_other_jobs_refuse_a_dry_run(name: str, build: Any) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -148,7 +148,12 @@ def test_other_jobs_refuse_a_dry_run(name: str, build: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_dry_run_does_no_stage_and_succeeds(tmp_path: Path) -> None:
-    settings = ["audit.dry_run=true", "engine.cpus=2", "engine.object_store_mb=100", "work=work"]
+    settings = [
+        "audit.dry_run=true",
+        "engine.cpus=2",
+        "engine.object_store_mb=100",
+        "cache_dir=work",
+    ]
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     found = subprocess.run(
         [sys.executable, str(ROOT / "jobs/full_audit.py"), *SMALL, *settings, "output=out"],
@@ -156,10 +161,10 @@ def test_a_dry_run_does_no_stage_and_succeeds(tmp_path: Path) -> None:
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-3000:]
     rows = {line.split()[0]: line.split()[1:] for line in found.stdout.splitlines() if line}
-    for name in ("faces", "anonymize-copy", "anonymize-cldm-canny-1.0"):
-        pictures, _, hours, _, mib = rows[name]
-        assert int(pictures) > 40 and float(hours) >= 0 and float(mib) >= 0
-    assert float(rows["anonymize-cldm-canny-1.0"][2]) > float(rows["anonymize-copy"][2])
+    for name in ("faces", "anonymize-no_op", "anonymize-cldm-canny-1.0"):
+        images, _, hours, _, mib = rows[name]
+        assert int(images) > 40 and float(hours) >= 0 and float(mib) >= 0
+    assert float(rows["anonymize-cldm-canny-1.0"][2]) > float(rows["anonymize-no_op"][2])
     assert "CLDMRAY_VERDICT" not in found.stdout
-    assert list((tmp_path / "work").iterdir()) == []
+    assert list((tmp_path / "cache_dir").iterdir()) == []
     assert list((tmp_path / "out").iterdir()) == []

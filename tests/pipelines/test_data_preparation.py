@@ -11,7 +11,7 @@ from cldmray.conditions import ControlNetAux
 from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, MissingDependencyError
-from cldmray.pipelines.data_preparation import Exposure
+from cldmray.pipelines.data_preparation import DataPreparation
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 LISTING = pa.table({"identity": ["ann", "bob"], "split": ["evaluation", "attacker"]})
@@ -19,29 +19,29 @@ LISTING = pa.table({"identity": ["ann", "bob"], "split": ["evaluation", "attacke
 
 def configured(*overrides: str) -> AuditConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return build_audit(compose("audit", ["attack=[edge_match]", *overrides]))
+        return build_audit(compose("audit", ["attackers=[condition_match]", *overrides]))
 
 
-def started(config: AuditConfig, work: Path) -> Exposure:
-    return Exposure(config, Stages(str(work), lambda line: None), lambda line: None)
+def with_init_image(config: AuditConfig, cache_dir: Path) -> DataPreparation:
+    return DataPreparation(config, Stages(str(cache_dir), lambda line: None), lambda line: None)
 
 
-def exposure(tmp_path: Path, text: str) -> Exposure:
+def preparation(tmp_path: Path, text: str) -> DataPreparation:
     (tmp_path / "groups.csv").write_text(text)
-    overrides = ["faces=folder", f"faces.root={tmp_path}", "anonymizer=[copy]"]
+    overrides = ["faces=folder", f"faces.root={tmp_path}", "anonymizers=[no_op]"]
     overrides.append(f"faces.groups_file={tmp_path}/groups.csv")
-    return started(configured(*overrides), tmp_path)
+    return with_init_image(configured(*overrides), tmp_path)
 
 
 def test_groups_of_audited_people(tmp_path: Path) -> None:
-    one = exposure(tmp_path, "identity,sex\nann,f\ncat,f\n")
+    one = preparation(tmp_path, "identity,sex\nann,f\ncat,f\n")
     found = one.groups(LISTING)
     assert found is not None and found["identity"].to_pylist() == ["ann", "cat"]
     assert one.notes == []
 
 
 def test_groups_of_strangers_are_noted(tmp_path: Path) -> None:
-    one = exposure(tmp_path, "identity,sex\nbob,m\ncat,f\n")
+    one = preparation(tmp_path, "identity,sex\nbob,m\ncat,f\n")
     assert one.groups(LISTING) is not None
     assert one.notes == [
         "The source names groups of people, but of nobody who is audited: no row of the results "
@@ -51,7 +51,7 @@ def test_groups_of_strangers_are_noted(tmp_path: Path) -> None:
 
 def test_a_bad_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="^faces.groups_file: .*groups.csv"):
-        exposure(tmp_path, "who,sex\nann,f\n").groups(LISTING)
+        preparation(tmp_path, "who,sex\nann,f\n").groups(LISTING)
 
 
 class TestModels:
@@ -64,82 +64,86 @@ class TestModels:
         return Path(shutil.copytree(EMBEDDED_FOLDER, tmp_path / "model"))
 
     def check(self, model: Path) -> str:
-        overrides = ["anonymizer=[copy,cldm_canny]", f"anonymizer.cldm_canny.model={model}"]
-        one = started(configured(*overrides), model.parent / "work")
+        overrides = ["anonymizers=[no_op,cldm_canny]", f"anonymizers.cldm_canny.model={model}"]
+        one = with_init_image(configured(*overrides), model.parent / "cache_dir")
         with pytest.raises(BadInputError) as caught:
             one.check()
         return str(caught.value)
 
     def test_a_whole_model_is_fine(self, tmp_path: Path) -> None:
-        started(configured("anonymizer=[copy,cldm_canny]"), tmp_path).check()
+        with_init_image(configured("anonymizers=[no_op,cldm_canny]"), tmp_path).check()
 
     def test_absent(self, tmp_path: Path) -> None:
         told = self.check(tmp_path / "nowhere")
-        assert told == f"anonymizer.cldm_canny: no such folder: {tmp_path}/nowhere"
+        assert told == f"anonymizers.cldm_canny: no such folder: {tmp_path}/nowhere"
 
     def test_incomplete(self, model: Path) -> None:
         shutil.rmtree(model / "vae")
-        assert self.check(model) == f"anonymizer.cldm_canny: no such folder: {model}/vae"
+        assert self.check(model) == f"anonymizers.cldm_canny: no such folder: {model}/vae"
 
     def test_cut_short(self, model: Path) -> None:
         (weights,) = (model / "controlnet-canny").glob("*.safetensors")
         weights.write_bytes(weights.read_bytes()[:-100])
-        expected = f"anonymizer.cldm_canny: {weights} is not a whole safetensors file"
+        expected = f"anonymizers.cldm_canny: {weights} is not a whole safetensors file"
         assert self.check(model).startswith(expected)
 
     def test_pickled(self, model: Path) -> None:
         (weights,) = (model / "unet").glob("*.safetensors")
         weights.rename(weights.with_suffix(".bin"))
         assert self.check(model) == (
-            f"anonymizer.cldm_canny: {model}/unet has pickled weights only "
+            f"anonymizers.cldm_canny: {model}/unet has pickled weights only "
             f"({weights.stem}.bin), which are never read: save the model with "
             "safe_serialization=True"
         )
 
 
 class TestPeople:
-    """Who is audited, out of a folder of photographs and a list of people."""
+    """Who is audited, out of a folder of images and a list of people."""
 
-    def people(self, root: Path, listed: list[str], *overrides: str, **photos: int) -> Exposure:
-        for name, count in photos.items():
+    def identities(
+        self, root: Path, listed: list[str], *overrides: str, **images: int
+    ) -> DataPreparation:
+        for name, count in images.items():
             for number in range(count):
                 path = root / "faces" / name / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"")
         (root / "list.txt").write_text("\n".join(listed))
-        folder = ["faces=folder", f"faces.root={root}/faces", "anonymizer=[copy]"]
-        return started(configured(*folder, f"splits.evaluation={root}/list.txt", *overrides), root)
+        folder = ["faces=folder", f"faces.root={root}/faces", "anonymizers=[no_op]"]
+        return with_init_image(
+            configured(*folder, f"splits.evaluation={root}/list.txt", *overrides), root
+        )
 
     def test_one_person_is_no_gallery(self, tmp_path: Path) -> None:
-        one = self.people(tmp_path, ["ann"], ann=3, bob=3)
-        with pytest.raises(BadInputError, match="^splits: .* only 'ann' has a usable photograph"):
+        one = self.identities(tmp_path, ["ann"], ann=3, bob=3)
+        with pytest.raises(BadInputError, match="^splits: .* only 'ann' has a usable image"):
             one.listing()
 
-    def test_nobody_has_a_second_photograph(self, tmp_path: Path) -> None:
-        one = self.people(tmp_path, ["ann", "bob"], ann=1, bob=1, cat=4)
-        expected = "^audit.galleries: source_excluded needs a second photograph of a person, and"
+    def test_nobody_has_a_second_image(self, tmp_path: Path) -> None:
+        one = self.identities(tmp_path, ["ann", "bob"], ann=1, bob=1, cat=4)
+        expected = "^audit.galleries: source_excluded needs a second image of a person, and"
         with pytest.raises(BadInputError, match=expected):
             one.listing()
 
     def test_the_source_itself_is_enough_where_nothing_else_is_asked(self, tmp_path: Path) -> None:
         asked = "audit.galleries=[source_included]"
-        one = self.people(tmp_path, ["ann", "bob"], asked, ann=1, bob=1, cat=4)
+        one = self.identities(tmp_path, ["ann", "bob"], asked, ann=1, bob=1, cat=4)
         assert one.listing()["identity"].to_pylist().count("ann") == 1
 
 
 def test_what_an_anonymizer_lacks_is_found_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    overrides = ["faces=folder", f"faces.root={tmp_path}", "anonymizer=[copy,sd15_depth]"]
+    overrides = ["faces=folder", f"faces.root={tmp_path}", "anonymizers=[no_op,sd15_depth]"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = build_audit(compose("audit", overrides))
-    one = Exposure(config, Stages(str(tmp_path), lambda line: None), lambda line: None)
+    one = DataPreparation(config, Stages(str(tmp_path), lambda line: None), lambda line: None)
 
     def absent(condition: ControlNetAux) -> None:
         raise MissingDependencyError(f"no {condition.detector}")
 
     monkeypatch.setattr(ControlNetAux, "check", absent)
-    with pytest.raises(MissingDependencyError, match=r"^anonymizer\.sd15_depth: no midas"):
+    with pytest.raises(MissingDependencyError, match=r"^anonymizers\.sd15_depth: no midas"):
         one.check()
     monkeypatch.setattr(ControlNetAux, "check", lambda condition: None)
     one.check()

@@ -30,20 +30,20 @@ sys.argv[0] = job
 runpy.run_path(job, run_name="__main__")
 """
 SMALL = [
-    "faces.people=6",
-    "faces.photos_per_person=2",
-    "splits.evaluation_people=4",
-    "splits.min_photos=2",
-    "anonymizer=[copy]",
-    "attack=[edge_match]",
+    "faces.n_identities=6",
+    "faces.images_per_identity=2",
+    "splits.n_evaluation_identities=4",
+    "splits.min_images=2",
+    "anonymizers=[no_op]",
+    "attackers=[condition_match]",
     "audit.attribution=false",
     "audit.utility=[]",
-    "audit.resamples=100",
+    "audit.n_bootstrap=100",
     "engine.cpus=2",
     "engine.actors=1",
     "engine.object_store_mb=100",
     "engine.progress=false",
-    "work=work",
+    "cache_dir=work",
     "output=out",
 ]
 
@@ -57,7 +57,7 @@ def free_port() -> int:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
     """Starts a server over the same database on a port, and waits until it answers."""
-    started: list[subprocess.Popen[bytes]] = []
+    with_init_image: list[subprocess.Popen[bytes]] = []
 
     def start(port: int) -> subprocess.Popen[bytes]:
         store = f"sqlite:///{tmp_path}/server.db"
@@ -68,7 +68,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
         server = subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
         )
-        started.append(server)
+        with_init_image.append(server)
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline and server.poll() is None:
             try:
@@ -79,7 +79,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
         raise AssertionError((tmp_path / "server.log").read_text()[-3000:])
 
     yield start
-    for server in started:
+    for server in with_init_image:
         try:
             os.killpg(server.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -123,7 +123,7 @@ def test_a_server_that_is_down_is_named_before_any_work(tmp_path: Path) -> None:
         "another place"
     )
     assert "CLDMRAY_VERDICT" not in found.stdout
-    assert not list((tmp_path / "work").iterdir())
+    assert not list((tmp_path / "cache_dir").iterdir())
 
 
 def test_a_server_that_dies_takes_no_result_along(
@@ -151,7 +151,7 @@ def test_a_server_that_dies_takes_no_result_along(
     serve(port)
     again = audit(tmp_path, port)
     assert again.returncode == 0, again.stderr[-3000:]
-    for stage in ("faces", "anonymize-copy", "embed-edge_match"):
+    for stage in ("faces", "anonymize-no_op", "embed-condition_match"):
         assert f"{stage} ..." in found.stdout
         assert f"{stage} ..." not in again.stdout
     lost, recorded = runs(port)

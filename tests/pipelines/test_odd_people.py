@@ -1,4 +1,4 @@
-"""A whole small audit of a folder with bad files, and of people with a single photograph."""
+"""A whole small audit of a folder with bad files, and of people with a single image."""
 
 from pathlib import Path
 
@@ -14,44 +14,50 @@ from cldmray.pipelines.audit import Audit
 from cldmray.results.audit import Report
 
 ROOT = Path(__file__).resolve().parents[2]
-PEOPLE, PHOTOS = 20, 4
+IDENTITIES, IMAGES = 20, 4
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """80 photographs in a folder, one sub-folder a person."""
-    source = SyntheticFaces(people=PEOPLE, photos_per_person=PHOTOS, size=48)
+    """80 images in a folder, one sub-folder a person."""
+    source = SyntheticFaces(n_identities=IDENTITIES, images_per_identity=IMAGES, size=48)
     listing = source.listing().sort_by([("identity", "ascending"), ("location", "ascending")])
     contents = source.read(listing["location"].to_pylist())
     for place, content in enumerate(contents):
         assert content is not None
-        path = tmp_path / "faces" / f"p{place // PHOTOS:02}" / f"{place % PHOTOS}.png"
+        path = tmp_path / "faces" / f"p{place // IMAGES:02}" / f"{place % IMAGES}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return tmp_path / "faces"
 
 
 def audit(root: Path, *overrides: str) -> Report:
-    work = root.parent / "work"
-    fixed = ["faces=folder", f"faces.root={root}", "faces.size=48", "splits.min_photos=2"]
-    fixed += ["splits.evaluation_people=16", "anonymizer=[copy]", "attack=[edge_match]"]
-    fixed += ["audit.attribution=false", "audit.utility=[]", "audit.resamples=100"]
+    cache_dir = root.parent / "cache_dir"
+    fixed = ["faces=folder", f"faces.root={root}", "faces.size=48", "splits.min_images=2"]
+    fixed += [
+        "splits.n_evaluation_identities=16",
+        "anonymizers=[no_op]",
+        "attackers=[condition_match]",
+    ]
+    fixed += ["audit.attribution=false", "audit.utility=[]", "audit.n_bootstrap=100"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = build_audit(compose("audit", [*fixed, f"work={work}", "output=o", *overrides]))
+        config = build_audit(
+            compose("audit", [*fixed, f"cache_dir={cache_dir}", "output=o", *overrides])
+        )
     return Audit(config, {}, lambda line: None).run({}).report
 
 
 def spoil(root: Path) -> dict[str, str]:
     """Spoil 4 of the 80 files, which is 5 %; returns what is wrong with each."""
-    photos = {f"p{person:02}/{photo}.png": root / f"p{person:02}" / f"{photo}.png"
-              for person, photo in ((0, 0), (3, 1), (7, 2), (9, 0))}  # fmt: skip
-    empty, cut, words, gone = photos.values()
+    images = {f"p{identity:02}/{image}.png": root / f"p{identity:02}" / f"{image}.png"
+              for identity, image in ((0, 0), (3, 1), (7, 2), (9, 0))}  # fmt: skip
+    empty, cut, formatting, gone = images.values()
     cut.write_bytes(cut.read_bytes()[:200])
     empty.write_bytes(b"")
-    words.write_bytes(b"no picture at all")
+    formatting.write_bytes(b"no picture at all")
     gone.unlink()
     gone.symlink_to(root / "nowhere.png")
-    return dict(zip(photos, (EMPTY, TRUNCATED, NOT_AN_IMAGE, CANNOT_OPEN), strict=True))
+    return dict(zip(images, (EMPTY, TRUNCATED, NOT_AN_IMAGE, CANNOT_OPEN), strict=True))
 
 
 @pytest.mark.slow
@@ -65,26 +71,28 @@ class TestAudits:
         rows = report.results.filter(pc.equal(report.results["measure"], "rank_1"))
         assert set(rows["gallery_size"].to_pylist()) == {16}
         (stage,) = [stage for stage in report.stages if stage.name == "faces"]
-        assert stage.rows == PEOPLE * PHOTOS - len(spoilt)
+        assert stage.rows == IDENTITIES * IMAGES - len(spoilt)
 
     def test_too_many_bad_files_stop_it_and_are_named(self, root: Path) -> None:
         spoilt = spoil(root)
-        expected = r"4 of 80 files cannot be used, more than audit.max_bad_share=0.04 allows: "
+        expected = (
+            r"4 of 80 files cannot be used, more than audit.max_invalid_fraction=0.04 allows: "
+        )
         with pytest.raises(BadInputError, match=expected) as caught:
-            audit(root, "audit.max_bad_share=0.04")
+            audit(root, "audit.max_invalid_fraction=0.04")
         named = [name for name in spoilt if f"{name}: {spoilt[name]}" in str(caught.value)]
         assert len(named) == 3
         assert "rejected.parquet" in str(caught.value)
 
-    def test_a_person_with_one_photograph_is_noted(self, root: Path) -> None:
-        listed = [f"p{person:02}" for person in range(5)]
-        for photo in range(1, PHOTOS):
-            (root / "p02" / f"{photo}.png").unlink()
+    def test_a_person_with_one_image_is_noted(self, root: Path) -> None:
+        listed = [f"p{identity:02}" for identity in range(5)]
+        for image in range(1, IMAGES):
+            (root / "p02" / f"{image}.png").unlink()
         names = root.parent / "list.txt"
         names.write_text("\n".join(listed))
         report = audit(root, f"splits.evaluation={names}")
-        assert [note for note in report.notes if "one usable photograph" in note] == [
-            "1 of the 5 evaluated people have one usable photograph only (one is 'p02'): it stands "
+        assert [note for note in report.notes if "one usable image" in note] == [
+            "1 of the 5 evaluated people have one usable image only (one is 'p02'): it stands "
             "in everybody's gallery, but is a probe only where the gallery includes the source."
         ]
         chosen = report.results.filter(pc.equal(report.results["measure"], "rank_1")).to_pylist()
@@ -92,10 +100,10 @@ class TestAudits:
         assert probes == {"source_excluded": 16, "source_included": 17, "anonymized_only": 16}
         assert {row["gallery_size"] for row in chosen} == {5}
 
-    def test_people_left_without_photographs_stop_it(self, root: Path) -> None:
+    def test_people_left_without_images_stop_it(self, root: Path) -> None:
         names = root.parent / "list.txt"
         names.write_text("p00\np01")
-        for photo in range(PHOTOS):
-            (root / "p01" / f"{photo}.png").write_bytes(b"")
-        with pytest.raises(BadInputError, match="^splits: .* only 'p00' has a usable photograph"):
+        for image in range(IMAGES):
+            (root / "p01" / f"{image}.png").write_bytes(b"")
+        with pytest.raises(BadInputError, match="^splits: .* only 'p00' has a usable image"):
             audit(root, f"splits.evaluation={names}")

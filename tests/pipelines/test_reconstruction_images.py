@@ -1,4 +1,4 @@
-"""Pictures beside their photographs, and the grid that shows them."""
+"""Images beside their images, and the grid that shows them."""
 
 from pathlib import Path
 
@@ -6,41 +6,41 @@ import numpy as np
 import pyarrow as pa
 
 from cldmray import storage
-from cldmray.engine.artifacts import Manifest, StageTable, commit, read_manifest
-from cldmray.faces.records import ANONYMIZED, ATTACKER, EVALUATION, FACES, encode_picture
+from cldmray.engine.artifacts import Artifact, Manifest, commit, read_manifest
+from cldmray.faces.records import ANONYMIZED, ATTACKER, EVALUATION, FACES, encode_image
 from cldmray.pipelines.reconstruction_study import grid, shown
 
 
 def flat(value: int) -> bytes:
-    return encode_picture(np.full((4, 4, 3), value, np.uint8))
+    return encode_image(np.full((4, 4, 3), value, np.uint8))
 
 
-def table(folder: Path, rows: pa.Table) -> StageTable:
+def table(folder: Path, rows: pa.Table) -> Artifact:
     storage.write_table(str(folder / "part.parquet"), rows)
     commit(str(folder), Manifest({"part.parquet": len(rows)}))
     manifest = read_manifest(str(folder))
     assert manifest is not None
-    return StageTable(str(folder), manifest, folder.name)
+    return Artifact(str(folder), manifest, folder.name)
 
 
 def test_rows_go_together(tmp_path: Path) -> None:
-    people = [("s3", "b", EVALUATION, 30), ("s1", "a", EVALUATION, 10), ("s2", "a", EVALUATION, 20),
+    identities = [("s3", "b", EVALUATION, 30), ("s1", "a", EVALUATION, 10), ("s2", "a", EVALUATION, 20),
               ("s4", "c", ATTACKER, 40)]  # fmt: skip
-    photos = [
+    images = [
         {"sample_id": s, "identity": i, "split": split, "image": flat(v)}
-        for s, i, split, v in people
+        for s, i, split, v in identities
     ]
-    faces = table(tmp_path / "faces", pa.Table.from_pylist(photos, FACES))
+    faces = table(tmp_path / "faces", pa.Table.from_pylist(images, FACES))
     dark = [
         {**row, "image": flat(value - 5 + draw), "anonymizer": "x", "draw": draw, "seed": 0}
-        for row, (_, _, _, value) in zip(photos, people, strict=True)
+        for row, (_, _, _, value) in zip(images, identities, strict=True)
         for draw in (0, 1)
         if row["sample_id"] != "s2"
     ]
     raw = shown(faces, table(tmp_path / "raw", pa.Table.from_pylist(dark, ANONYMIZED)), "image")
     assert raw.samples == ["s1", "s3"]
-    assert raw.people.tolist() == ["a", "b"]
-    assert raw.photos[:, 0, 0, 0].tolist() == [10, 30]
+    assert raw.identities.tolist() == ["a", "b"]
+    assert raw.images[:, 0, 0, 0].tolist() == [10, 30]
     assert raw.guesses.shape == (2, 1, 4, 4, 3)
     assert raw.guesses[:, 0, 0, 0, 0].tolist() == [5, 25], "the first draw"
 

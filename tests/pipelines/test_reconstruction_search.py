@@ -8,10 +8,10 @@ import pyarrow as pa
 import yaml
 from hydra import compose, initialize_config_dir
 
-from cldmray.attackers.reconstruction.attacker import InversionRung
-from cldmray.attackers.reconstruction.unet import UNetInversion
+from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
+from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.config.audit import build_audit
-from cldmray.config.reconstruction import build_inversion
+from cldmray.config.reconstruction import build_reconstruction
 from cldmray.engine.tuning import TRIALS, Dimension
 from cldmray.pipelines.reconstruction_study import as_attack, best_candidate, longest, told
 
@@ -24,7 +24,7 @@ def row(
 ) -> dict[str, object]:
     queries, objective, rank_1 = numbers
     return {
-        "trial": name, "status": status, "queries": int(queries), "steps": 4, "curve": "[]",
+        "trial": name, "status": status, "queries": int(queries), "max_steps": 4, "curve": "[]",
         "settings": json.dumps({"blocks": json.dumps(blocks), "budget": json.dumps(budget)}),
         "objective": objective, "validation_rank_1": rank_1, "validation_cosine": math.nan,
         "seconds": 1.0,
@@ -54,18 +54,22 @@ def test_trials_are_read() -> None:
 
 def test_the_best_becomes_an_attacker(tmp_path: Path) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = build_inversion(
-            compose("invert", ["inversion.search.trials=2", "anonymizer=[blur]"])
+        config = build_reconstruction(
+            compose("invert", ["reconstruction.search.trials=2", "anonymizers=[blur]"])
         )
     assert longest(config) == 600
     best = best_candidate(config, told(TABLE, SPACE)[0])
-    assert best.inversion == UNetInversion(blocks=2, label="unet-tuned") and best.budget == 5
-    text = as_attack(config, best, "inversion_best")
-    assert yaml.safe_load(text)["inverter"]["blocks"] == 2
-    target = tmp_path / "attack" / "inversion_best.yaml"
+    assert (
+        best.reconstruction == UNetReconstruction(blocks=2, label="unet-tuned") and best.budget == 5
+    )
+    text = as_attack(config, best, "reconstruction_best")
+    assert yaml.safe_load(text)["reconstructor"]["blocks"] == 2
+    target = tmp_path / "attack" / "reconstruction_best.yaml"
     target.parent.mkdir()
     target.write_text(text)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        overrides = ["attack=[inversion_best]", f"hydra.searchpath=[file://{tmp_path}]"]
-        rung = build_audit(compose("audit", overrides)).attack["inversion_best"]
-    assert rung == InversionRung(UNetInversion(blocks=2), budget=5, label="inversion_best")
+        overrides = ["attackers=[reconstruction_best]", f"hydra.searchpath=[file://{tmp_path}]"]
+        attacker = build_audit(compose("audit", overrides)).attack["reconstruction_best"]
+    assert attacker == ReconstructionAttacker(
+        UNetReconstruction(blocks=2), budget=5, label="reconstruction_best"
+    )

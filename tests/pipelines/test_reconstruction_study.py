@@ -6,34 +6,36 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cldmray.config.reconstruction import build_inversion
+from cldmray.config.reconstruction import build_reconstruction
 from cldmray.errors import BadInputError
-from cldmray.evaluation.identification import Attack
+from cldmray.evaluation.identification import AttackResult
 from cldmray.gallery.ranking import Ranks
-from cldmray.pipelines.attack_runner import Findings
-from cldmray.pipelines.reconstruction_study import InversionStudy
+from cldmray.pipelines.attack_runner import AttackResults
+from cldmray.pipelines.reconstruction_study import ReconstructionStudy
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-PEOPLE = 40
+IDENTITIES = 40
 NAMED = {"raw": 8, "unet": 20, "unet-shuffled": 2, "mean_face": 1, "nearest_training_face": 4}
-"""People, of 40 with one photograph each, who are named: the first ones."""
+"""People, of 40 with one image each, who are named: the first ones."""
 
 
-def attack(name: str, named: int, gallery: str) -> Attack:
-    place = np.arange(PEOPLE)
+def attack(name: str, named: int, gallery: str) -> AttackResult:
+    place = np.arange(IDENTITIES)
     ids = np.array([f"p{number:02d}" for number in place])
-    better = np.where(place < named, 0, 1)
-    ranks = Ranks(better, np.zeros(PEOPLE, np.int64), ids, ids, PEOPLE)
-    return Attack("blur", name, "full_ref", gallery, ranks)
+    n_higher = np.where(place < named, 0, 1)
+    ranks = Ranks(n_higher, np.zeros(IDENTITIES, np.int64), ids, ids, IDENTITIES)
+    return AttackResult("blur", name, "full_ref", gallery, ranks)
 
 
-def study(work: Path) -> InversionStudy:
+def study(cache_dir: Path) -> ReconstructionStudy:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("invert", ["anonymizer=[blur]", "audit.resamples=500", f"work={work}"])
-    return InversionStudy(build_inversion(composed), lambda line: None)
+        composed = compose(
+            "invert", ["anonymizers=[blur]", "audit.n_bootstrap=500", f"cache_dir={cache_dir}"]
+        )
+    return ReconstructionStudy(build_reconstruction(composed), lambda line: None)
 
 
-def found(**named: int) -> Findings:
+def found(**named: int) -> AttackResults:
     rates = {key.replace("-", "_"): key for key in NAMED}
     numbers = NAMED | {rates[key]: value for key, value in named.items()}
     attacks = [
@@ -41,16 +43,16 @@ def found(**named: int) -> Findings:
         for name, count in numbers.items()
         for gallery in ("source_excluded", "source_included")
     ]
-    return Findings(attacks, queries={("blur", name): 9 for name in NAMED if name != "raw"})
+    return AttackResults(attacks, queries={("blur", name): 9 for name in NAMED if name != "raw"})
 
 
 def test_rates_gains_and_verdict(tmp_path: Path) -> None:
     one = study(tmp_path)
     one._judge("blur", found(), None)
-    verdicts = {recovery.gallery: recovery for recovery in one.recoveries}
+    verdicts = {recovery.gallery: recovery for recovery in one.results}
     assert list(verdicts) == ["source_excluded", "source_included"]
     mine = verdicts["source_excluded"]
-    assert (mine.inverter, mine.queries, mine.chance) == ("unet", 9, 1 / PEOPLE)
+    assert (mine.reconstructor, mine.queries, mine.chance) == ("unet", 9, 1 / IDENTITIES)
     assert (mine.rank_1.value, mine.raw.value) == (0.5, 0.2)
     assert mine.over_raw.value == pytest.approx(0.3)
     assert mine.control == "nearest_training_face"
@@ -59,9 +61,11 @@ def test_rates_gains_and_verdict(tmp_path: Path) -> None:
         {"mean_face": 19 / 40, "nearest_training_face": 16 / 40, "unet-shuffled": 18 / 40}
     )
     assert mine.verdict == "recovery shown"
-    rates = {r.inverter: r for r in one.rows if (r.measure, r.gallery) == ("rank_1", mine.gallery)}
+    rates = {
+        r.reconstructor: r for r in one.rows if (r.measure, r.gallery) == ("rank_1", mine.gallery)
+    }
     assert {name: row.value for name, row in rates.items()} == {
-        name: count / PEOPLE for name, count in NAMED.items()
+        name: count / IDENTITIES for name, count in NAMED.items()
     }
     assert {name: row.queries for name, row in rates.items()} == {
         name: 0 if name == "raw" else 9 for name in NAMED
@@ -73,23 +77,23 @@ def test_rates_gains_and_verdict(tmp_path: Path) -> None:
 def test_one_control_that_is_not_beaten_is_enough(tmp_path: Path) -> None:
     one = study(tmp_path)
     one._judge("blur", found(unet_shuffled=20), None)
-    assert {recovery.verdict for recovery in one.recoveries} == {"no recovery shown"}
-    assert one.recoveries[0].control == "unet-shuffled"
+    assert {recovery.verdict for recovery in one.results} == {"no recovery shown"}
+    assert one.results[0].control == "unet-shuffled"
 
 
 def test_who_is_named_without_it_is_not_recovered(tmp_path: Path) -> None:
     one = study(tmp_path)
     one._judge("blur", found(raw=35), None)
-    (first, _) = one.recoveries
+    (first, _) = one.results
     assert first.beats_controls and first.over_raw.high < 0
     assert first.verdict == "no more than as it is"
 
 
 def test_what_learnt_nothing_has_rates_only(tmp_path: Path) -> None:
     one = study(tmp_path)
-    one._judge("blur", Findings([attack("raw", 3, "source_excluded")]), None)
-    assert one.recoveries == []
-    assert [(row.inverter, row.measure) for row in one.rows] == [("raw", "rank_1")]
+    one._judge("blur", AttackResults([attack("raw", 3, "source_excluded")]), None)
+    assert one.results == []
+    assert [(row.reconstructor, row.measure) for row in one.rows] == [("raw", "rank_1")]
 
 
 def test_other_probes_are_not_compared(tmp_path: Path) -> None:
@@ -97,12 +101,12 @@ def test_other_probes_are_not_compared(tmp_path: Path) -> None:
     first, second = attack("unet", 3, "source_excluded"), attack("raw", 3, "source_excluded")
     others = second.ranks._replace(sample_ids=second.ranks.sample_ids[::-1])
     with pytest.raises(BadInputError, match="unet and raw saw different probes"):
-        one._gain(first, Attack("blur", "raw", "full_ref", "source_excluded", others))
+        one._gain(first, AttackResult("blur", "raw", "full_ref", "source_excluded", others))
 
 
 def test_a_weak_judge_is_named(tmp_path: Path) -> None:
     one = study(tmp_path)
-    one._note_weakness(Findings(clear={("blur", "raw"): 0.5}))
-    assert one.notes[0].startswith("The judge, dlib, names 50.0 % of clear photographs")
-    one._note_weakness(Findings(clear={("blur", "raw"): 0.95}))
+    one._note_weakness(AttackResults(clean={("blur", "raw"): 0.5}))
+    assert one.notes[0].startswith("The judge, dlib, names 50.0 % of clean images")
+    one._note_weakness(AttackResults(clean={("blur", "raw"): 0.95}))
     assert len(one.notes) == 1

@@ -2,29 +2,29 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cldmray.attackers.score_fusion import Fusion
+from cldmray.attackers.score_fusion import ScoreFusion
 from cldmray.config.audit import AuditSettings
 from cldmray.faces.records import embeddings_schema
 from cldmray.pipelines.attack_runner import Part, fuse
 
-PEOPLE = 24
+IDENTITIES = 24
 SETTINGS = AuditSettings(protocols=["full_ref"], galleries=["source_excluded", "source_included"])
 
 
 def embeddings(clarity: float, first: int, seed: int) -> pa.Table:
-    """Three photos a person around a centre, and blurred pictures that show so much of it."""
+    """Three images a person around a centre, and blurred images that show so much of it."""
     random = np.random.default_rng(seed)
     rows = []
-    for person in range(first, first + PEOPLE):
+    for identity in range(first, first + IDENTITIES):
         centre = random.normal(size=16)
-        for photo in range(3):
+        for image in range(3):
             for view, share in (("original", 3.0), ("blur", clarity)):
                 vector = share * centre + random.normal(size=16)
                 vector /= np.linalg.norm(vector)
-                name = f"{person:03d}"
+                name = f"{identity:03d}"
                 rows.append(
                     {
-                        "sample_id": f"{name}-{photo}",
+                        "sample_id": f"{name}-{image}",
                         "identity": name,
                         "view": view,
                         "embedding": vector.astype(np.float32),
@@ -35,19 +35,19 @@ def embeddings(clarity: float, first: int, seed: int) -> pa.Table:
 
 def part(name: str, clarity: float, seeds: tuple[int, ...]) -> Part:
     evaluated = [embeddings(clarity, 0, seed) for seed in seeds]
-    known = [embeddings(clarity, PEOPLE, 100 + seed) for seed in seeds]
+    known = [embeddings(clarity, IDENTITIES, 100 + seed) for seed in seeds]
     return Part(name, name, evaluated, known)
 
 
 def test_two_that_know_something_name_more_together() -> None:
     parts = [part("first", 0.5, (1,)), part("second", 0.5, (2,))]
-    found, weights, note = fuse(Fusion(), parts, "blur", SETTINGS)
+    found, weights, note = fuse(ScoreFusion(), parts, "blur", SETTINGS)
     assert note == ""
     assert [(one.attacker, one.gallery) for one in found] == [
-        ("fusion", "source_excluded"),
-        ("fusion", "source_included"),
+        ("score_fusion", "source_excluded"),
+        ("score_fusion", "source_included"),
     ]
-    alone = [fuse(Fusion(), [one, one], "blur", SETTINGS)[0][0].rank_1.mean() for one in parts]
+    alone = [fuse(ScoreFusion(), [one, one], "blur", SETTINGS)[0][0].rank_1.mean() for one in parts]
     assert found[0].rank_1.mean() > max(alone) + 0.05
     assert set(weights) == {
         f"full_ref/{gallery}/{name}"
@@ -58,7 +58,7 @@ def test_two_that_know_something_name_more_together() -> None:
 
 def test_who_knows_nothing_hardly_counts() -> None:
     parts = [part("knows", 1.5, (1,)), part("guesses", 0.0, (2,))]
-    _, weights, _ = fuse(Fusion(), parts, "blur", SETTINGS)
+    _, weights, _ = fuse(ScoreFusion(), parts, "blur", SETTINGS)
     assert (
         weights["full_ref/source_excluded/guesses"]
         < 0.3 * weights["full_ref/source_excluded/knows"]
@@ -67,7 +67,7 @@ def test_who_knows_nothing_hardly_counts() -> None:
 
 def test_every_training_is_a_part() -> None:
     parts = [part("twice", 0.5, (1, 2)), part("once", 0.5, (3,))]
-    _, weights, _ = fuse(Fusion(), parts, "blur", SETTINGS)
+    _, weights, _ = fuse(ScoreFusion(), parts, "blur", SETTINGS)
     assert weights["full_ref/source_excluded/twice"] > weights["full_ref/source_excluded/once"]
 
 
@@ -76,22 +76,27 @@ def test_evaluated_people_do_not_enter_the_rule() -> None:
     other = [
         one._replace(evaluated=[embeddings(0.0, 0, 50 + place)]) for place, one in enumerate(honest)
     ]
-    assert fuse(Fusion(), honest, "blur", SETTINGS)[1] == fuse(Fusion(), other, "blur", SETTINGS)[1]
+    assert (
+        fuse(ScoreFusion(), honest, "blur", SETTINGS)[1]
+        == fuse(ScoreFusion(), other, "blur", SETTINGS)[1]
+    )
 
 
 def test_too_few_validation_people_are_reported() -> None:
     parts = [part("first", 0.5, (1,)), part("second", 0.5, (2,))]
-    found, weights, note = fuse(Fusion(people=PEOPLE + 1), parts, "blur", SETTINGS)
+    found, weights, note = fuse(ScoreFusion(min_identities=IDENTITIES + 1), parts, "blur", SETTINGS)
     assert (found, weights) == ([], {})
-    assert note.startswith("fusion was not run against blur in full_ref, source_excluded: 24 valid")
-    assert f"fusion.people asks for {PEOPLE + 1}" in note
+    assert note.startswith(
+        "score_fusion was not run against blur in full_ref, source_excluded: 24 valid"
+    )
+    assert f"fusion.min_identities asks for {IDENTITIES + 1}" in note
 
 
 @pytest.mark.parametrize("training", [1, 2])
 def test_several_trainings_keep_their_own_rates(training: int) -> None:
     parts = [part("first", 1.0, tuple(range(training))), part("second", 1.0, (9,))]
-    found, _, _ = fuse(Fusion(), parts, "blur", SETTINGS)
-    assert len(found[0].ranks.better) == 3 * PEOPLE, "a fusion is one attacker"
+    found, _, _ = fuse(ScoreFusion(), parts, "blur", SETTINGS)
+    assert len(found[0].ranks.n_higher) == 3 * IDENTITIES, "a fusion is one attacker"
 
 
 def test_parts_that_tell_nothing_are_reported() -> None:
@@ -99,9 +104,9 @@ def test_parts_that_tell_nothing_are_reported() -> None:
     vectors = np.zeros((len(evaluated), 16), np.float32)
     vectors[:, 0] = 1.0
     column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), 16)
-    known = embeddings(0.5, PEOPLE, 2)
+    known = embeddings(0.5, IDENTITIES, 2)
     blind = known.set_column(3, known.schema.field("embedding"), column)
     parts = [Part(name, name, [evaluated], [blind]) for name in ("first", "second")]
-    found, weights, note = fuse(Fusion(), parts, "blur", SETTINGS)
+    found, weights, note = fuse(ScoreFusion(), parts, "blur", SETTINGS)
     assert (found, weights) == ([], {})
     assert "no attacker tells anything about validation people" in note

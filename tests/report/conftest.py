@@ -12,20 +12,20 @@ GALLERY = 120
 PROBES = 960
 RANKS = [1, 2, 3, 5, 10, 20, 50, 100]
 RISKS = {
-    "copy": (0.9812, 0.9630, 0.9927, "off_the_shelf"),
-    "cldm-canny-1.0": (0.6127, 0.5702, 0.6531, "adaptive"),
-    "cldm-canny-1.0+depth-0.7": (0.5483, 0.5069, 0.5911, "fusion"),
-    "cldm-depth-0.5": (0.1243, 0.0981, 0.1519, "adaptive"),
-    "k_same": (0.0417, 0.0298, 0.0561, "clear_trained"),
-    "blur": (0.0156, 0.0061, 0.0262, "edge_match"),
-    "cldm-none": (0.0104, 0.0042, 0.0187, "adaptive"),
+    "no_op": (0.9812, 0.9630, 0.9927, "pretrained"),
+    "cldm-canny-1.0": (0.6127, 0.5702, 0.6531, "adaptive_contrastive"),
+    "cldm-canny-1.0+depth-0.7": (0.5483, 0.5069, 0.5911, "score_fusion"),
+    "cldm-depth-0.5": (0.1243, 0.0981, 0.1519, "adaptive_contrastive"),
+    "k_same": (0.0417, 0.0298, 0.0561, "clean_trained"),
+    "blur": (0.0156, 0.0061, 0.0262, "condition_match"),
+    "cldm-none": (0.0104, 0.0042, 0.0187, "adaptive_contrastive"),
 }
 MEASURES = ("rank_1", "rank_5", "rank_10", "mean_reciprocal_rank", "eer", "tmr_at_fmr_1e-3")
 
 
 def risk(name: str) -> AnonymizerRisk:
     value, low, high, attacker = RISKS[name]
-    note = "Attacker too weak to conclude: 31 % on clear photos, 80 % required." * (name == "blur")
+    note = "Attacker too weak to conclude: 31 % on clean images, 80 % required." * (name == "blur")
     return AnonymizerRisk(
         anonymizer=name,
         risk=value,
@@ -36,7 +36,7 @@ def risk(name: str) -> AnonymizerRisk:
         gallery="source_excluded",
         chance=1 / GALLERY,
         largest_k=min(GALLERY, int(1 / low)),
-        level=0.95,
+        confidence_level=0.95,
         note=note,
     )
 
@@ -52,7 +52,7 @@ def curve(name: str) -> Curve:
 def results() -> pa.Table:
     rows = []
     for name, (value, low, high, strongest) in RISKS.items():
-        for attacker in sorted({"off_the_shelf", "edge_match", strongest}):
+        for attacker in sorted({"pretrained", "condition_match", strongest}):
             for gallery in ("source_excluded", "source_included"):
                 for index, measure in enumerate(MEASURES):
                     scale = (1.0 if attacker == strongest else 0.71) / (1 + index / 7)
@@ -80,23 +80,23 @@ def faces(count: int, size: int, seed: int) -> np.ndarray:
     """Drawn ovals with eyes and a mouth, enough to see what a grid looks like."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:size, 0:size] / size
-    pictures = []
+    images = []
     for _ in range(count):
         skin, back = rng.integers(90, 240, 3), rng.integers(30, 200, 3)
         width, height = rng.uniform(0.22, 0.32), rng.uniform(0.33, 0.42)
-        picture = np.where(
+        image = np.where(
             (((x - 0.5) / width) ** 2 + ((y - 0.5) / height) ** 2 < 1)[..., None], skin, back
         )
         for eye in (-1, 1):
             near = (x - 0.5 - eye * width / 2.2) ** 2 + (y - 0.42) ** 2 < 0.0015
-            picture = np.where(near[..., None], 20, picture)
+            image = np.where(near[..., None], 20, image)
         mouth = (abs(x - 0.5) < width / 2.5) & (abs(y - 0.68) < rng.uniform(0.01, 0.03))
-        pictures.append(np.where(mouth[..., None], [150, 40, 50], picture))
-    return np.stack(pictures).astype(np.uint8)
+        images.append(np.where(mouth[..., None], [150, 40, 50], image))
+    return np.stack(images).astype(np.uint8)
 
 
-def edges(pictures: np.ndarray) -> np.ndarray:
-    grey = pictures.mean(axis=3)
+def edges(images: np.ndarray) -> np.ndarray:
+    grey = images.mean(axis=3)
     steps = abs(np.diff(grey, axis=1, prepend=grey[:, :1])) + abs(
         np.diff(grey, axis=2, prepend=grey[:, :, :1])
     )
@@ -127,11 +127,11 @@ def demo_report() -> Report:
         ("zoë & co/портрет 7.jpeg", "zoë & co", "truncated file"),
     ]
     return Report(
-        title="DEMO with made-up numbers: holiday photos 2026",
+        title="DEMO with made-up numbers: holiday images 2026",
         created="2026-03-01T14:05:00+00:00",
         verdict=Verdict(
-            sentence="Do not publish the pictures of cldm-canny-1.0: an attacker who can query "
-            "the anonymizer names the person in 61 of 100 photos; guessing would be 1 of 100.",
+            sentence="Do not publish the images of cldm-canny-1.0: an attacker who can query "
+            "the anonymizer names the person in 61 of 100 images; chance would be 1 of 100.",
             machine={"severity": "leak", "publish": False, "target_k": 10, "risk": 0.6127},
         ),
         risks=[risk(name) for name in reversed(RISKS)],
@@ -147,8 +147,11 @@ def demo_report() -> Report:
         ),
         n_listed=1203,
         settings={
-            "faces": {"source": "folder", "root": "s3://key:hidden@bucket/photos", "limit": None},
-            "attack": {"rungs": ["off_the_shelf", "adaptive"], "encoder": {"batch": 128}},
+            "faces": {"source": "folder", "root": "s3://key:hidden@bucket/images", "limit": None},
+            "attack": {
+                "attackers": ["pretrained", "adaptive_contrastive"],
+                "encoder": {"batch": 128},
+            },
             "tracking": {"password": "swordfish", "uri": "sqlite:///mlflow.db"},
             "seed": 7,
         },

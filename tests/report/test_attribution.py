@@ -23,13 +23,13 @@ from cldmray.results.attribution import (
     write_attribution,
 )
 
-WHERE = ("canny <b>", "adaptive", "full_ref", "source_excluded")
+WHERE = ("canny <b>", "adaptive_contrastive", "full_ref", "source_excluded")
 ROWS = [
     Row("swap", *WHERE, "condition_share", 0.931, 0.874, 0.972, 500),
     Row("swap", *WHERE, "rank_1_condition", 0.283, 0.231, 0.334, 500, chance=0.01),
     Row("ablation", *WHERE, "carried_share", 0.912, float("-inf"), 0.955, 500, "cldm-none"),
     Row("region", *WHERE, "rank_1", 0.1234, 0.1, 0.2, 500, subset="region=face", chance=0.01),
-    Row("boundary", "canny", "", "", "", "ssim", 0.5678, 0.5, 0.6, 300),
+    Row("operating_point", "canny", "", "", "", "ssim", 0.5678, 0.5, 0.6, 300),
 ]
 FOUND = Attribution("93.1 % [87.4, 97.2] of the leak & more.", ROWS, ["It rises."], 0.9)
 
@@ -87,7 +87,7 @@ def test_files(tmp_path: Path) -> None:
     assert table.equals(attribution_table(ROWS)) and table.schema.equals(ATTRIBUTION)
     assert table["ci_low"][2].as_py() == float("-inf")
     whole = json.loads(Path(written[1]).read_text())
-    assert (whole["headline"], whole["statements"], whole["level"]) == (
+    assert (whole["headline"], whole["statements"], whole["confidence_level"]) == (
         FOUND.headline,
         ["It rises."],
         0.9,

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.conditions import Canny, SoftEdge
 from cldmray.conditions.base import Condition
-from cldmray.faces.records import decode_picture, encode_picture
+from cldmray.faces.records import decode_image, encode_image
 from cldmray.report.examples import choose_examples
 from cldmray.report.examples import example_grid as grid_of
 from cldmray.results.audit import Grid
@@ -18,19 +18,21 @@ from cldmray.results.audit import Grid
 NONE: Mapping[str, Condition] = {}
 
 
-def picture(level: int, size: int = 16) -> Pictures:
-    made = np.full((size, size, 3), level, np.uint8)
-    made[: size // 2, : size // 2] = 255 - level
+def image(confidence_level: int, size: int = 16) -> Images:
+    made = np.full((size, size, 3), confidence_level, np.uint8)
+    made[: size // 2, : size // 2] = 255 - confidence_level
     return made
 
 
 def table(samples: Mapping[str, int]) -> pa.Table:
-    """Rows ``<person>/<photo>`` with a picture of the given level."""
+    """Rows ``<person>/<image>`` with an image of the given level."""
     return pa.table(
         {
             "sample_id": list(samples),
             "identity": [sample.split("/")[0] for sample in samples],
-            "image": [encode_picture(picture(level)) for level in samples.values()],
+            "image": [
+                encode_image(image(confidence_level)) for confidence_level in samples.values()
+            ],
         }
     )
 
@@ -40,8 +42,8 @@ def faces() -> pa.Table:
     return table({"ann/1": 10, "ann/2": 20, "bob/1": 30, "cat/1": 40, "cat/2": 50})
 
 
-def redrawn(samples: list[str], level: int) -> pa.Table:
-    return table(dict.fromkeys(samples, level))
+def anonymized(samples: list[str], confidence_level: int) -> pa.Table:
+    return table(dict.fromkeys(samples, confidence_level))
 
 
 def example_grid(
@@ -59,12 +61,12 @@ def example_grid(
 ALL = ["ann/1", "ann/2", "bob/1", "cat/1", "cat/2"]
 
 
-def levels(pictures: Pictures) -> list[int]:
-    return [int(one[-1, -1, 0]) for one in pictures]
+def levels(images: Images) -> list[int]:
+    return [int(one[-1, -1, 0]) for one in images]
 
 
-def test_the_first_photo_of_each_person(faces: pa.Table) -> None:
-    grid = example_grid(faces, {"blur": (NONE, redrawn(ALL[::-1], 90))}, 8)
+def test_the_first_image_of_each_person(faces: pa.Table) -> None:
+    grid = example_grid(faces, {"blur": (NONE, anonymized(ALL[::-1], 90))}, 8)
     assert levels(grid.originals) == [10, 30, 40]
     (row,) = grid.rows
     assert (row.anonymizer, row.condition) == ("blur", None)
@@ -72,10 +74,10 @@ def test_the_first_photo_of_each_person(faces: pa.Table) -> None:
     assert levels(row.anonymized) == [90] * 3
 
 
-def test_only_photos_that_everybody_has_redrawn(faces: pa.Table) -> None:
+def test_only_images_that_everybody_has_redrawn(faces: pa.Table) -> None:
     tables = {
-        "blur": (NONE, redrawn(ALL, 90)),
-        "pictures": (NONE, redrawn(["ann/2", "cat/2", "cat/1"], 91)),
+        "blur": (NONE, anonymized(ALL, 90)),
+        "images": (NONE, anonymized(["ann/2", "cat/2", "cat/1"], 91)),
     }
     grid = example_grid(faces, tables, 8)
     assert levels(grid.originals) == [20, 40]
@@ -83,14 +85,14 @@ def test_only_photos_that_everybody_has_redrawn(faces: pa.Table) -> None:
 
 
 def test_the_count_limits_it(faces: pa.Table) -> None:
-    tables = {"blur": (NONE, redrawn(ALL, 90))}
+    tables = {"blur": (NONE, anonymized(ALL, 90))}
     assert levels(example_grid(faces, tables, 2).originals) == [10, 30]
     empty = example_grid(faces, tables, 0)
     assert len(empty.originals) == 0 and empty.rows == []
 
 
 def test_nothing_in_common_gives_no_grid(faces: pa.Table) -> None:
-    tables = {"a": (NONE, redrawn(["ann/1"], 1)), "b": (NONE, redrawn(["bob/1"], 2))}
+    tables = {"a": (NONE, anonymized(["ann/1"], 1)), "b": (NONE, anonymized(["bob/1"], 2))}
     grid = example_grid(faces, tables, 8)
     assert grid.originals.shape == (0, 1, 1, 3)
     assert grid.rows == []
@@ -99,11 +101,11 @@ def test_nothing_in_common_gives_no_grid(faces: pa.Table) -> None:
 def test_maps_of_several_conditions_are_laid_over_each_other(faces: pa.Table) -> None:
     canny, soft = Canny(), SoftEdge()
     tables = {
-        "cldm-canny": ({"canny": canny}, redrawn(ALL, 90)),
-        "cldm-both": ({"canny": canny, "soft": soft}, redrawn(ALL, 90)),
+        "cldm-canny": ({"canny": canny}, anonymized(ALL, 90)),
+        "cldm-both": ({"canny": canny, "soft": soft}, anonymized(ALL, 90)),
     }
     grid = example_grid(faces, tables, 8)
-    originals = np.stack([decode_picture(content) for content in faces["image"].to_pylist()[:4]])[
+    originals = np.stack([decode_image(content) for content in faces["image"].to_pylist()[:4]])[
         [0, 2, 3]
     ]
     one, both = (row.condition for row in grid.rows)

@@ -16,24 +16,24 @@ def decode(png):
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
-def shows(picture, colour):
+def shows(image, colour):
     wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return bool((picture == wanted).all(axis=2).sum() > 20)
+    return bool((image == wanted).all(axis=2).sum() > 20)
 
 
 def test_risk_figure(report):
-    picture = decode(risk_figure(report.ranked_risks))
+    image = decode(risk_figure(report.ranked_risks))
     inches = figures.RISK_HEIGHT_BASE + figures.RISK_HEIGHT_ROW * len(report.risks)
-    assert picture.shape == (int(inches * figures.DPI), int(figures.WIDTH * figures.DPI), 3)
-    assert all(shows(picture, colour) for colour in figures.FINDING_COLOURS.values())
+    assert image.shape == (int(inches * figures.DPI), int(figures.WIDTH * figures.DPI), 3)
+    assert all(shows(image, colour) for colour in figures.FINDING_COLOURS.values())
 
 
 def test_cmc_figure(report):
     curves = report.strongest_curves()
-    picture = decode(cmc_figure(curves))
+    image = decode(cmc_figure(curves))
     size = (int(figures.CMC_HEIGHT * figures.DPI), int(figures.WIDTH * figures.DPI), 3)
-    assert picture.shape == size
-    assert all(shows(picture, colour) for colour in figures.LINE_COLOURS[: len(curves)])
+    assert image.shape == size
+    assert all(shows(image, colour) for colour in figures.LINE_COLOURS[: len(curves)])
 
 
 def test_figures_are_reproducible(report):

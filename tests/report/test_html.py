@@ -57,7 +57,7 @@ def test_every_number_is_shown(report, no_figures):
     assert "1,200 of 1,203 files audited" in page
     assert report.data_fingerprint in page
     assert "12 min 34 s" in page and "reused from an earlier run" in page
-    assert "attack.encoder.batch" in page and "128" in page
+    assert "attackers.encoder.batch" in page and "128" in page
     assert report.versions["git"] in page
 
 
@@ -67,7 +67,7 @@ def test_parts_have_a_table_of_their_own(report, no_figures):
     names = pa.array(["sex=<b>f</b>"] + ["all"] * (report.results.num_rows - 1))
     results = report.results.set_column(index, "subset", names)
     page = render_html(replace(report, results=results), no_figures)
-    assert "Groups of people and parts of pictures (1 rows)" in page
+    assert "Groups of people and parts of images (1 rows)" in page
     assert page.count("<bdi>sex=&lt;b&gt;f&lt;/b&gt;</bdi>") == 1
     assert page.count("<th>part</th>") == 1
 
@@ -82,14 +82,14 @@ def test_the_verdict_comes_first_and_is_coloured(report, no_figures):
 
 def test_what_follows_stands_in_the_verdict_block(report, no_figures):
     advice = Recommendation("<b>k</b>", "It stays <under> 1/20.")
-    gate = Gate("k<20 or leak", ("blur: k<20: it is 2", "<i>: leak: above guessing"))
+    gate = Gate("k<20 or leak", ("blur: k<20: it is 2", "<i>: leak: above chance"))
     told = replace(report, verdict=Verdict("People leak.", {"severity": "leak"}, advice, gate))
     text = render_html(told, no_figures)
     block = text[text.index('<div class="verdict leak">') : text.index("<section>")]
     shown = " ".join(Page(block).text.split())
     assert shown == (
         "Identity leaks People leak. Recommended: <b>k</b>. It stays <under> 1/20. Gate failed "
-        "audit.fail_on: k<20 or leak blur: k<20: it is 2 <i>: leak: above guessing"
+        "audit.fail_on: k<20 or leak blur: k<20: it is 2 <i>: leak: above chance"
     )
     assert '<span class="pill leak">Gate failed</span>' in block
     passed = replace(told.verdict, recommendation=Recommendation(None, "x"), gate=Gate("leak"))
@@ -112,9 +112,9 @@ def test_the_page_loads_nothing(report):
     assert "url(" not in style and "@import" not in style
 
 
-def test_pictures_are_embedded_whole(report):
+def test_images_are_embedded_whole(report):
     figures = report_figures(report)
-    assert set(figures) == {"risk", "cmc", "pictures"}
+    assert set(figures) == {"risk", "cmc", "images"}
     embedded = re.findall(r"base64,([A-Za-z0-9+/=]+)", render_html(report, figures))
     assert {base64.b64decode(text) for text in embedded} == set(figures.values())
 

@@ -10,35 +10,39 @@ import pytest
 from PIL import Image
 
 from cldmray.metrics.confidence import Interval
-from cldmray.report.html import render_inversion
-from cldmray.report.reconstruction_figures import inversion_figures
-from cldmray.report.terminal import print_inversion
+from cldmray.report.html import render_reconstruction
+from cldmray.report.reconstruction_figures import reconstruction_figures
+from cldmray.report.terminal import print_reconstruction
 from cldmray.results.audit import Grid, GridRow
 from cldmray.results.reconstruction import (
-    INVERSION,
     LEARNING,
-    InversionReport,
+    RECONSTRUCTION,
     Learning,
-    Recovery,
+    ReconstructionReport,
+    ReconstructionResult,
     Row,
     Search,
     Trial,
-    inversion_table,
     points,
-    write_inversion,
+    reconstruction_table,
+    write_reconstruction,
 )
 
 UP, FLAT, DOWN = Interval(0.2, 0.1, 0.3), Interval(0.1, -0.1, 0.3), Interval(-0.2, -0.3, -0.1)
 
 
-def recovery(over_raw: Interval = UP, name: str = "unet", **controls: Interval) -> Recovery:
+def recovery(
+    over_raw: Interval = UP, name: str = "unet", **controls: Interval
+) -> ReconstructionResult:
     gains = controls or {"mean_face": UP, "shuffled": Interval(0.15, 0.05, 0.25)}
     best = min(gains, key=lambda key: gains[key].value)
     rates = Interval(0.4, 0.3, 0.5), Interval(0.2, 0.1, 0.3)
-    return Recovery("a<b", name, "source_excluded", *rates, 0.1, over_raw, best, gains, 1234)
+    return ReconstructionResult(
+        "a<b", name, "source_excluded", *rates, 0.1, over_raw, best, gains, 1234
+    )
 
 
-def report() -> InversionReport:
+def report() -> ReconstructionReport:
     rows = [
         Row("a<b", "unet", "source_excluded", "rank_1", 0.4, 0.3, 0.5, 9, 3, 1234, chance=0.1),
         Row("a<b", "unet", "source_excluded", "rank_1_gain", 0.2, 0.1, 0.3, 9, 3, 1234, "raw"),
@@ -47,9 +51,9 @@ def report() -> InversionReport:
     curve = [{"step": 2.0, "loss": 1.0}]
     trial = Trial("t1", "finished", {"blocks": 1}, 50, 2, 0.5, 0.3, 0.5, 1.0, curve, True, True)
     failed = Trial("t2", "failed", {"blocks": 2}, 0, 0, -1.0, 0.0, 0.0, 0.0, [], False, False)
-    search = Search("a<b", "cosine", [trial, failed], "inversion_best", "x: 1\n")
-    pictures = np.zeros((2, 8, 8, 3), np.uint8)
-    grid = Grid(pictures, [GridRow("raw", None, pictures), GridRow("unet", None, pictures)])
+    search = Search("a<b", "cosine", [trial, failed], "reconstruction_best", "x: 1\n")
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    grid = Grid(images, [GridRow("raw", None, images), GridRow("unet", None, images)])
     points = [
         {"step": 2.0, "queries": 5.0, "loss": 1.0, "validation_rank_1": 0.1},
         {"step": 4.0, "queries": 5.0, "loss": 0.5, "validation_rank_1": float("nan")},
@@ -57,7 +61,7 @@ def report() -> InversionReport:
     still = [{"step": 0.0, "queries": 5.0, "loss": float("nan"), "validation_rank_1": 0.2}]
     learning = [Learning("a<b", "unet", points), Learning("a<b", "mean_face", still)]
     searches, grids = [search], {"a<b": grid}
-    return InversionReport(
+    return ReconstructionReport(
         rows, [recovery()], learning, searches, grids, ["A note."], 0.95, "dlib", "f00d"
     )
 
@@ -68,7 +72,7 @@ class TestVerdicts:
         assert recovery(mean_face=UP, shuffled=FLAT).verdict == "no recovery shown"
         assert recovery(mean_face=Interval(0.1, 0.0, 0.2)).verdict == "no recovery shown"
 
-    def test_the_pictures_as_they_are_must_be_beaten(self) -> None:
+    def test_the_images_as_they_are_must_be_beaten(self) -> None:
         assert recovery(UP).verdict == "recovery shown"
         assert recovery(FLAT).verdict == recovery(DOWN).verdict == "no more than as it is"
         assert recovery(UP, mean_face=FLAT).verdict == "no recovery shown"
@@ -83,48 +87,52 @@ class TestVerdicts:
             "unet on a<b (source excluded): recovery shown. "
             "40.0 % [30.0, 50.0] of the reconstructions are named, +15.0 [5.0, 25.0] points over "
             "the best control, shuffled, and +20.0 [10.0, 30.0] points over the anonymized "
-            "pictures as they are (20.0 %); guessing: 10.0 %; 1,234 queries."
+            "images as they are (20.0 %); chance: 10.0 %; 1,234 queries."
         )
         assert points(DOWN) == "-20.0 [-30.0, -10.0]"
 
     def test_the_headline(self) -> None:
-        assert InversionReport([], []).headline.startswith("Nothing was turned back")
-        none = InversionReport([], [recovery(mean_face=FLAT)], judge="dlib")
+        assert ReconstructionReport([], []).headline.startswith("Nothing was turned back")
+        none = ReconstructionReport([], [recovery(mean_face=FLAT)], held_out_recognizer="dlib")
         assert none.headline == (
             "No recovery shown by the one inversion (by dlib, Full-Ref, source excluded). Of the "
-            "anonymized pictures as they are at most 20.0 % are named."
+            "anonymized images as they are at most 20.0 % are named."
         )
-        neither = InversionReport([], [recovery(mean_face=FLAT)] * 2, judge="dlib")
+        neither = ReconstructionReport(
+            [], [recovery(mean_face=FLAT)] * 2, held_out_recognizer="dlib"
+        )
         assert neither.headline.startswith("No recovery shown by any of 2 inversions (by dlib,")
-        both = InversionReport([], [recovery(), recovery(mean_face=FLAT)], judge="dlib")
+        both = ReconstructionReport(
+            [], [recovery(), recovery(mean_face=FLAT)], held_out_recognizer="dlib"
+        )
         assert both.headline == (
             "Recovery shown by 1 of 2 inversions (by dlib, Full-Ref, source excluded): unet on a<b "
-            "brings 40.0 % back, where the best control reaches 25.0 % and the anonymized pictures "
+            "brings 40.0 % back, where the best control reaches 25.0 % and the anonymized images "
             "as they are 20.0 %."
         )
 
 
 def test_files(tmp_path: Path) -> None:
     found = report()
-    written = write_inversion(found, str(tmp_path))
+    written = write_reconstruction(found, str(tmp_path))
     assert [Path(uri).relative_to(tmp_path).as_posix() for uri in written] == [
-        "inversion.parquet", "learning.parquet", "trials.parquet", "inversion.json",
-        "conf/attack/inversion_best.yaml",
+        "reconstruction.parquet", "learning.parquet", "trials.parquet", "reconstruction.json",
+        "conf/attackers/reconstruction_best.yaml",
     ]  # fmt: skip
-    table = pq.read_table(tmp_path / "inversion.parquet")
-    assert table.schema.equals(INVERSION)
-    assert table.equals(inversion_table(found.rows))
+    table = pq.read_table(tmp_path / "reconstruction.parquet")
+    assert table.schema.equals(RECONSTRUCTION)
+    assert table.equals(reconstruction_table(found.rows))
     learning = pq.read_table(tmp_path / "learning.parquet")
     assert learning.schema.equals(LEARNING)
-    assert learning.select(["inverter", "step", "loss", "validation_rank_1"]).to_pylist() == [
-        {"inverter": "unet", "step": 2, "loss": 1.0, "validation_rank_1": 0.1},
-        {"inverter": "unet", "step": 4, "loss": 0.5, "validation_rank_1": None},
-        {"inverter": "mean_face", "step": 0, "loss": None, "validation_rank_1": 0.2},
+    assert learning.select(["reconstructor", "step", "loss", "validation_rank_1"]).to_pylist() == [
+        {"reconstructor": "unet", "step": 2, "loss": 1.0, "validation_rank_1": 0.1},
+        {"reconstructor": "unet", "step": 4, "loss": 0.5, "validation_rank_1": None},
+        {"reconstructor": "mean_face", "step": 0, "loss": None, "validation_rank_1": 0.2},
     ]
     trials = pq.read_table(tmp_path / "trials.parquet").to_pylist()
     assert [json.loads(row["settings"]) for row in trials] == [{"blocks": 1}, {"blocks": 2}]
     assert json.loads(trials[0]["curve"]) == [{"step": 2.0, "loss": 1.0}]
-    whole = json.loads((tmp_path / "inversion.json").read_text())
+    whole = json.loads((tmp_path / "reconstruction.json").read_text())
     assert whole["headline"] == found.headline
     assert whole["verdicts"][0]["verdict"] == "recovery shown"
     assert whole["rows"] == table.to_pylist()
@@ -132,23 +140,23 @@ def test_files(tmp_path: Path) -> None:
 
 def test_figures_and_page() -> None:
     found = report()
-    figures = inversion_figures(found)
+    figures = reconstruction_figures(found)
     assert set(figures) == {"rates", "learning", "queries", "pictures_0"}
     for png in figures.values():
         Image.open(io.BytesIO(png)).verify()
-    page = render_inversion(found, "T<", "2026-01-01T00:00:00", figures)
+    page = render_reconstruction(found, "T<", "2026-01-01T00:00:00", figures)
     assert "a&lt;b" in page and "<bdi>a<b" not in page
     assert page.count("data:image/png;base64,") == 4
     assert "+20.0 [10.0, 30.0]" in page
-    assert inversion_figures(InversionReport([], [])) == {}
-    untrained = InversionReport([], [], [Learning("a", "mean_face", found.learning[1].points)])
-    assert inversion_figures(untrained) == {}
+    assert reconstruction_figures(ReconstructionReport([], [])) == {}
+    untrained = ReconstructionReport([], [], [Learning("a", "mean_face", found.learning[1].points)])
+    assert reconstruction_figures(untrained) == {}
 
 
 def test_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    print_inversion(report())
+    print_reconstruction(report())
     printed = " ".join(capsys.readouterr().out.split())
     assert report().headline in printed
-    assert report().recoveries[0].sentence in printed
+    assert report().results[0].sentence in printed
     assert "2 trials, best cosine on validation people 0.500 with 50 queries (trial t1)" in printed
     assert "Note: A note." in printed

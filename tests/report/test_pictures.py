@@ -1,4 +1,4 @@
-"""The picture grid has the promised size and shows each picture in its place."""
+"""The image grid has the promised size and shows each image in its place."""
 
 import io
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cldmray.errors import BadInputError
-from cldmray.report.image_grid import CELL, GAP, LABEL_WIDTH, picture_grid
+from cldmray.report.image_grid import CELL, GAP, LABEL_WIDTH, image_grid
 from cldmray.results.audit import Grid, GridRow
 
 
@@ -33,7 +33,7 @@ def test_rows_and_columns_by_hand():
             GridRow("none", None, flat(blue, red)),
         ],
     )
-    sheet = decode(picture_grid(grid))
+    sheet = decode(image_grid(grid))
     assert sheet.shape == (4 * (CELL + GAP), LABEL_WIDTH + 2 * (CELL + GAP), 3)
     shown = [[tuple(centre(sheet, row, column)) for column in range(2)] for row in range(4)]
     assert shown == [[red, green], [blue, red], [green, blue], [blue, red]]
@@ -41,21 +41,21 @@ def test_rows_and_columns_by_hand():
 
 
 def test_proportions_are_kept():
-    sheet = decode(picture_grid(Grid(flat((9, 9, 9), height=64, width=32), [])))
+    sheet = decode(image_grid(Grid(flat((9, 9, 9), height=64, width=32), [])))
     column = sheet[CELL // 2, LABEL_WIDTH : LABEL_WIDTH + CELL, 0]
     assert (column == 9).sum() == CELL // 2
 
 
 def test_long_names_stay_in_their_column():
-    pictures = flat((255, 255, 255))
-    sheet = decode(picture_grid(Grid(pictures, [GridRow("x" * 500, None, pictures)])))
+    images = flat((255, 255, 255))
+    sheet = decode(image_grid(Grid(images, [GridRow("x" * 500, None, images)])))
     assert (sheet[:, LABEL_WIDTH - 1 :] == 255).all()
 
 
 @pytest.mark.parametrize(
-    "pictures",
+    "images",
     [flat((0, 0, 0), (0, 0, 0)), flat((0, 0, 0))[..., 0], flat((0, 0, 0)).astype(float)],
 )
-def test_bad_rows_are_refused_by_name(pictures):
+def test_bad_rows_are_refused_by_name(images):
     with pytest.raises(BadInputError, match="the row"):
-        picture_grid(Grid(flat((0, 0, 0)), [GridRow("the row", None, pictures)]))
+        image_grid(Grid(flat((0, 0, 0)), [GridRow("the row", None, images)]))

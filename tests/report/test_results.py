@@ -76,6 +76,6 @@ def test_the_subset_tells_rows_apart(report):
 def test_another_schema_is_refused(report):
     with pytest.raises(BadInputError, match="columns"):
         sorted_results(report.results.drop_columns(["chance"]))
-    words = ["many"] * report.results.num_rows
+    formatting = ["many"] * report.results.num_rows
     with pytest.raises(BadInputError, match="schema"):
-        sorted_results(replaced(report.results, "value", words))
+        sorted_results(replaced(report.results, "value", formatting))

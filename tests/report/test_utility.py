@@ -12,7 +12,7 @@ from PIL import Image
 from cldmray.errors import BadInputError
 from cldmray.report import frontier
 from cldmray.report.figures import DPI, FINDING_COLOURS, WIDTH
-from cldmray.report.frontier import Setting, frontier_figure, optimal, panels
+from cldmray.report.frontier import AnonymizerBase, frontier_figure, optimal, panels
 from cldmray.report.html import render_html, report_figures
 from cldmray.report.label_placement import Box, place_labels
 from cldmray.report.utility import (
@@ -29,7 +29,7 @@ from cldmray.storage import read_table
 
 
 def row(anonymizer, measure="ssim", value=0.5, **more):
-    settings = {"n_pictures": 40, "higher_is_better": True, **more}
+    settings = {"n_images": 40, "higher_is_better": True, **more}
     return UtilityRow(anonymizer, measure, value, value - 0.0625, value + 0.0625, **settings)
 
 
@@ -39,10 +39,10 @@ def useful(report):
     rows = []
     for place, risk in enumerate(report.risks):
         name, share = risk.anonymizer, place / 8
-        rows.append(row(name, "ssim", share, clear=1.0, chance=0.25))
-        rows.append(row(name, "pose_agreement", 0.3 + share / 2, clear=1.0, chance=0.5))
+        rows.append(row(name, "ssim", share, clean=1.0, chance=0.25))
+        rows.append(row(name, "pose_consistency", 0.3 + share / 2, clean=1.0, chance=0.5))
         rows.append(
-            row(name, "frechet_clear_trained", 1 - share, higher_is_better=False, clear=0.1)
+            row(name, "frechet_clear_trained", 1 - share, higher_is_better=False, clean=0.1)
         )
     return replace(report, utility=rows)
 
@@ -51,25 +51,25 @@ class TestTable:
     def test_headings(self):
         assert heading("edge_f1") == "Outlines kept (edge F1)"
         assert heading("skin_tone_agreement") == "Skin tone kept"
-        assert heading("pose_agreement") == "Head pose kept"
-        assert heading("frechet_sface") == "Distance from photos (Fréchet, sface features)"
+        assert heading("pose_consistency") == "Head pose kept"
+        assert heading("frechet_sface") == "Distance from images (Fréchet, sface features)"
         assert heading("novel") == "novel"
 
     def test_columns(self):
         rows = [
-            row("a", "ssim", 0.5, clear=1.0, chance=0.25),
-            row("a", "faces_found", 0.9, clear=0.98),
-            row("b", "ssim", 0.75, clear=1.0, chance=0.25),
+            row("a", "ssim", 0.5, clean=1.0, chance=0.25),
+            row("a", "face_detection_rate", 0.9, clean=0.98),
+            row("b", "ssim", 0.75, clean=1.0, chance=0.25),
             row("b", "frechet_x", 2.0, higher_is_better=False),
         ]
         ssim, faces, distance = utility_columns(rows, ["b", "a"])
         assert [cell.value for cell in ssim.cells] == ["0.75", "0.50"]
         assert ssim.cells[1].interval == "0.44 to 0.56"
-        assert (ssim.arrow, ssim.clear.value, ssim.chance.value) == ("↑", "1.00", "0.25")
+        assert (ssim.arrow, ssim.clean.value, ssim.chance.value) == ("↑", "1.00", "0.25")
         assert faces.cells[0] is None
         assert faces.cells[1] == ("90.0 %", "83.8 to 96.2")
-        assert (faces.clear.value, faces.chance) == ("98.0 %", None)
-        assert (distance.arrow, distance.clear) == ("↓", None)
+        assert (faces.clean.value, faces.chance) == ("98.0 %", None)
+        assert (distance.arrow, distance.clean) == ("↓", None)
 
     def test_rows_are_sorted_and_typed(self):
         table = utility_table([row("b"), row("a", chance=0.5), row("a", "edge_f1")])
@@ -118,7 +118,7 @@ class TestPage:
 
     def test_the_frontier_is_embedded(self, useful):
         figures = report_figures(useful)
-        assert set(figures) == {"risk", "cmc", "frontier", "pictures"}
+        assert set(figures) == {"risk", "cmc", "frontier", "images"}
         assert "What privacy costs" in render_html(useful, figures)
 
     def test_without_utility_there_is_no_section(self, report):
@@ -132,40 +132,45 @@ class TestPage:
         assert page.count("&lt;script&gt;alert(1)") >= 2
 
 
-def setting(report, name, utility, risk):
-    return Setting(replace(report.risks[0], anonymizer=name, risk=risk), row(name, value=utility))
+def anonymizer(report, name, utility, risk):
+    return AnonymizerBase(
+        replace(report.risks[0], anonymizer=name, risk=risk), row(name, value=utility)
+    )
 
 
 class TestFrontier:
     def test_the_optimal_ones(self, report):
         every = [
-            setting(report, "best", 0.5, 0.1),
-            setting(report, "worse", 0.5, 0.2),
-            setting(report, "useless", 0.2, 0.1),
-            setting(report, "open", 0.9, 0.8),
-            setting(report, "twin", 0.9, 0.8),
-            setting(report, "grey", 0.1, 0.01),
+            anonymizer(report, "best", 0.5, 0.1),
+            anonymizer(report, "worse", 0.5, 0.2),
+            anonymizer(report, "useless", 0.2, 0.1),
+            anonymizer(report, "open", 0.9, 0.8),
+            anonymizer(report, "twin", 0.9, 0.8),
+            anonymizer(report, "grey", 0.1, 0.01),
         ]
         names = [one.risk.anonymizer for one in optimal(every)]
         assert names == ["grey", "best", "open", "twin"]
 
     def test_two_measures_are_drawn_preferred_ones_first(self, report):
         name = report.risks[0].anonymizer
-        rows = [row(name, m) for m in ("edge_f1", "zest", "faces_found", "ssim")]
+        rows = [row(name, m) for m in ("edge_f1", "zest", "face_detection_rate", "ssim")]
         rows.append(row(name, "frechet_x", higher_is_better=False))
         drawn = panels(report.risks, rows)
-        assert [settings[0].utility.measure for settings in drawn] == ["ssim", "faces_found"]
+        assert [settings[0].utility.measure for settings in drawn] == [
+            "ssim",
+            "face_detection_rate",
+        ]
         assert [len(settings) for settings in drawn] == [1, 1]
         (only,) = panels(report.risks, [row(name, "zest")])
         assert only[0].utility.measure == "zest"
 
     def test_the_figure(self, useful):
         png = frontier_figure(useful.ranked_risks, useful.utility)
-        picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-        assert picture.shape == (int(frontier.HEIGHT * DPI), int(WIDTH * DPI), 3)
+        image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        assert image.shape == (int(frontier.HEIGHT * DPI), int(WIDTH * DPI), 3)
         for colour in FINDING_COLOURS.values():
             wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-            assert (picture == wanted).all(axis=2).sum() > 20
+            assert (image == wanted).all(axis=2).sum() > 20
         assert png == frontier_figure(useful.ranked_risks, useful.utility)
 
     def test_nothing_to_draw(self, report):

@@ -25,7 +25,7 @@ def test_out_of(rates, expected):
 
 def test_risk_in_words(report):
     risk = replace(report.risks[0], risk=0.12, chance=0.01)
-    expected = "Named correctly in 12 of 100 photos; guessing would be 1 of 100."
+    expected = "Named correctly in 12 of 100 images; chance would be 1 of 100."
     assert formatting.risk_in_words(risk) == expected
 
 

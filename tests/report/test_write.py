@@ -13,7 +13,7 @@ FILES = {
     "report.html",
     "figures/risk.png",
     "figures/cmc.png",
-    "figures/pictures.png",
+    "figures/images.png",
 }
 
 

@@ -8,7 +8,7 @@ from cldmray.results.attribution import Row, attribution_table
 from cldmray.tracking import Tracker
 from cldmray.tracking.layouts import attribution_metrics, record_attribution
 
-WHERE = ("cldm-canny-1.0+depth-1.0", "adaptive", "full_ref", "source_excluded")
+WHERE = ("cldm-canny-1.0+depth-1.0", "adaptive_contrastive", "full_ref", "source_excluded")
 
 
 def rows() -> pa.Table:
@@ -17,18 +17,18 @@ def rows() -> pa.Table:
             Row("swap", *WHERE, "condition_share", 0.9, 0.8, 1.0, 50),
             Row("region", *WHERE, "rank_1", 0.2, 0.1, 0.3, 50, subset="region=face"),
             Row("ablation", *WHERE, "carried_share", 0.5, float("-inf"), 0.7, 50, "cldm-none"),
-            Row("boundary", WHERE[0], "", "", "", "ssim", 0.6, 0.5, 0.7, 50),
+            Row("operating_point", WHERE[0], "", "", "", "ssim", 0.6, 0.5, 0.7, 50),
         ]
     )
 
 
 def test_names() -> None:
     metrics = attribution_metrics(rows())
-    middle = "cldm-canny-1.0+depth-1.0/adaptive/source_excluded"
+    middle = "cldm-canny-1.0+depth-1.0/adaptive_contrastive/source_excluded"
     assert metrics[f"swap/{middle}/condition_share"] == 0.9
     assert metrics[f"swap/{middle}/condition_share_ci_low"] == 0.8
     assert metrics[f"region/{middle}/rank_1 region=face_ci_high"] == 0.3
-    assert metrics["boundary/cldm-canny-1.0+depth-1.0/ssim"] == 0.6
+    assert metrics["operating_point/cldm-canny-1.0+depth-1.0/ssim"] == 0.6
     assert f"ablation/{middle}/carried_share" in metrics
     assert f"ablation/{middle}/carried_share_ci_low" not in metrics
     assert len(metrics) == 11
@@ -41,7 +41,7 @@ def test_a_run(tracker: Tracker) -> None:
     assert found.info.status == "FINISHED"
     assert (found.data.tags["kind"], found.data.tags["seed.audit"]) == ("attribution", "3")
     assert found.data.tags["headline"] == "x"
-    name = "swap/cldm-canny-1.0_depth-1.0/adaptive/source_excluded/condition_share"
+    name = "swap/cldm-canny-1.0_depth-1.0/adaptive_contrastive/source_excluded/condition_share"
     assert found.data.metrics[name] == 0.9
     assert len(found.data.metrics) == 11
     assert [a.path for a in tracker.client.list_artifacts(run.run_id)] == ["attribution.json"]

@@ -9,7 +9,7 @@ from cldmray.results.table import RESULTS
 from cldmray.tracking import Tracker
 from cldmray.tracking.layouts import record
 
-ATTACKS = [("blur", "adaptive"), ("blur", "clear_trained"), ("copy", "clear_trained")]
+ATTACKS = [("blur", "adaptive_contrastive"), ("blur", "clean_trained"), ("no_op", "clean_trained")]
 
 
 def results() -> pa.Table:
@@ -46,8 +46,8 @@ def write(tracker: Tracker, run: Any) -> None:
         results(),
         metrics={"risk/blur": 0.2, "risk/copy": 0.3, "utility/a+b (c)/ssim": 0.5},
         curves={attack: [points[: 1 + place % 2]] for place, attack in enumerate(ATTACKS)},
-        clear={attack: 0.9 + 0.01 * place for place, attack in enumerate(ATTACKS)},
-        weights={ATTACKS[0]: {"full_ref/source_excluded/edge_match": 0.5}},
+        clean={attack: 0.9 + 0.01 * place for place, attack in enumerate(ATTACKS)},
+        weights={ATTACKS[0]: {"full_ref/source_excluded/condition_match": 0.5}},
         tags={"verdict": "blur gives people away"},
         files={"results.parquet": b"PAR1", "deep/verdict.json": b"{}"},
         queries={ATTACKS[0]: 1200},
@@ -84,7 +84,7 @@ def test_one_child_for_each_attack(runs: Any) -> None:
     assert sorted(children) == ATTACKS
     assert {one.info.status for one in children.values()} == {"FINISHED"}
     assert {one.data.tags["kind"] for one in children.values()} == {"attack"}
-    assert children["blur", "adaptive"].info.run_name == "blur / adaptive"
+    assert children["blur", "adaptive_contrastive"].info.run_name == "blur / adaptive_contrastive"
 
 
 def test_each_child_has_its_own_results(runs: Any) -> None:
@@ -94,13 +94,13 @@ def test_each_child_has_its_own_results(runs: Any) -> None:
         assert metrics["full_ref/source_excluded/rank_1"] == pytest.approx(0.1 * place)
         assert metrics["full_ref/source_included/rank_1"] == pytest.approx(0.1 * place + 0.05)
         assert metrics["full_ref/source_excluded/n_probes"] == 20
-        assert metrics["clear_rank_1"] == pytest.approx(0.89 + 0.01 * place)
-    names = {name.split("/")[0] for name in children["blur", "adaptive"].data.metrics}
-    assert names == {"full_ref", "clear_rank_1", "training", "weight", "queries"}
+        assert metrics["clean_rank_1"] == pytest.approx(0.89 + 0.01 * place)
+    names = {name.split("/")[0] for name in children["blur", "adaptive_contrastive"].data.metrics}
+    assert names == {"full_ref", "clean_rank_1", "training", "weight", "queries"}
     asked = {attack: child.data.metrics.get("queries") for attack, child in children.items()}
     assert {attack: count for attack, count in asked.items() if count} == {ATTACKS[0]: 1200}
-    weights = children["blur", "adaptive"].data.metrics
-    assert weights["weight/full_ref/source_excluded/edge_match"] == 0.5
+    weights = children["blur", "adaptive_contrastive"].data.metrics
+    assert weights["weight/full_ref/source_excluded/condition_match"] == 0.5
 
 
 def test_learning_curves_keep_their_steps(tracker: Tracker, runs: Any) -> None:

@@ -97,13 +97,15 @@ def test_an_api_that_hangs_behind_a_healthy_front_is_left_in_time(
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
 
-@pytest.mark.parametrize(("status", "words"), [(401, "MLFLOW_TRACKING_TOKEN"), (503, "HTTP 503")])
+@pytest.mark.parametrize(
+    ("status", "formatting"), [(401, "MLFLOW_TRACKING_TOKEN"), (503, "HTTP 503")]
+)
 def test_a_server_that_refuses_is_explained(
-    server: tuple[str, dict[str, int]], status: int, words: str
+    server: tuple[str, dict[str, int]], status: int, formatting: str
 ) -> None:
     host, statuses = server
     statuses["/health"] = status
-    with pytest.raises(TrackingError, match=words):
+    with pytest.raises(TrackingError, match=formatting):
         check(f"http://{host}")
 
 

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cldmray.tracking.layouts import inversion_metrics, record_inversion
+from cldmray.tracking.layouts import reconstruction_metrics, record_reconstruction
 from cldmray.tracking.runs import Tracker, TrackingConfig
 
 ROWS = [
-    {"anonymizer": "blur", "inverter": "unet", "gallery": "source_excluded", "measure": measure,
+    {"anonymizer": "blur", "reconstructor": "unet", "gallery": "source_excluded", "measure": measure,
      "compared_with": other, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "queries": 7}
     for measure, other in (("rank_1", ""), ("rank_1_gain", "raw"))
 ]  # fmt: skip
-ROWS.append({**ROWS[0], "inverter": "raw", "gallery": "", "measure": "psnr", "queries": 0,
+ROWS.append({**ROWS[0], "reconstructor": "raw", "gallery": "", "measure": "psnr", "queries": 0,
              "value": float("inf")})  # fmt: skip
 
 
 def test_metrics() -> None:
-    found = inversion_metrics(pa.Table.from_pylist(ROWS))
+    found = reconstruction_metrics(pa.Table.from_pylist(ROWS))
     assert found == {
         "blur/unet/source_excluded/rank_1": 0.5,
         "blur/unet/source_excluded/rank_1_ci_low": 0.4,
@@ -43,18 +43,18 @@ def test_every_trial_is_a_child(tmp_path: Path) -> None:
         "validation_rank_1": 0.3, "validation_cosine": 0.2,
     }  # fmt: skip
     learning = {
-        "anonymizer": "blur", "inverter": "unet",
+        "anonymizer": "blur", "reconstructor": "unet",
         "points": [{"step": 3.0, "validation_cosine": 0.1}, {"step": 6.0, "loss": 0.4}],
     }  # fmt: skip
-    with tracker.study_run("inversion", "name", {"a": 1}, {"audit": 0}) as run:
+    with tracker.study_run("reconstruction", "name", {"a": 1}, {"audit": 0}) as run:
         rows = pa.Table.from_pylist(ROWS)
         files = {"a.json": b"{}"}
-        record_inversion(tracker, run, rows, [learning], [trial], {"headline": "x"}, files)
+        record_reconstruction(tracker, run, rows, [learning], [trial], {"headline": "x"}, files)
     client = tracker.client
     (experiment,) = [e for e in client.search_experiments() if e.name == "cldmray"]
     runs = {r.data.tags["kind"]: r for r in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"inversion", "trial"}
-    child, parent = runs["trial"], runs["inversion"]
+    assert set(runs) == {"reconstruction", "trial"}
+    child, parent = runs["trial"], runs["reconstruction"]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.params == {"training.learning_rate": "0.1", "budget": "5"}
     assert child.data.metrics["queries"] == 5

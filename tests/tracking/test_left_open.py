@@ -10,13 +10,13 @@ from cldmray.tracking.orphaned_runs import job_key
 SETTINGS: dict[str, Any] = {"audit": {"seed": 1}, "work": "s3://bucket/work", "output": "runs/1"}
 
 
-def left_open(
+def orphaned_runs(
     tracker: Tracker, settings: dict[str, Any], kept: list[AbstractContextManager[Run]]
 ) -> tuple[Run, Run]:
     """A parent run and its child, open for as long as ``kept`` holds their contexts."""
     kept.append(tracker.audit_run("left open", settings))
     parent = kept[-1].__enter__()
-    kept.append(tracker.child_run(parent, "blur", "adaptive"))
+    kept.append(tracker.child_run(parent, "blur", "adaptive_contrastive"))
     return parent, kept[-1].__enter__()
 
 
@@ -27,8 +27,8 @@ def status(tracker: Tracker, run: Run) -> str:
 
 def test_a_job_that_goes_on_ends_what_was_left_open(tracker: Tracker) -> None:
     kept: list[AbstractContextManager[Run]] = []
-    killed = left_open(tracker, SETTINGS, kept)
-    other = left_open(tracker, SETTINGS | {"audit": {"seed": 2}}, kept)
+    killed = orphaned_runs(tracker, SETTINGS, kept)
+    other = orphaned_runs(tracker, SETTINGS | {"audit": {"seed": 2}}, kept)
     with tracker.audit_run("left open", SETTINGS | {"output": "runs/2"}) as run:
         assert [status(tracker, one) for one in killed] == ["KILLED"] * 2
         assert status(tracker, run) == "RUNNING"
@@ -55,7 +55,7 @@ def test_a_job_that_goes_on_ends_what_was_left_open(tracker: Tracker) -> None:
 def test_what_makes_a_job(change: dict[str, Any], same: bool) -> None:
     key = job_key("audit", "name", SETTINGS)
     assert (job_key("audit", "name", SETTINGS | change) == key) is same
-    assert job_key("inversion", "name", SETTINGS) != key != job_key("audit", "other", SETTINGS)
+    assert job_key("reconstruction", "name", SETTINGS) != key != job_key("audit", "other", SETTINGS)
 
 
 def test_a_local_folder_is_that_of_its_machine(

@@ -23,8 +23,8 @@ def stored(tracker: Tracker, run_id: str) -> Any:
 
 def test_an_audit_and_its_children_are_recorded(tracker: Tracker) -> None:
     row = {
-        "anonymizer": "copy",
-        "attacker": "adaptive",
+        "anonymizer": "no_op",
+        "attacker": "adaptive_contrastive",
         "protocol": "full_ref",
         "gallery": "source_excluded",
         "subset": "all",
@@ -45,7 +45,7 @@ def test_an_audit_and_its_children_are_recorded(tracker: Tracker) -> None:
         data_fingerprint="abcd",
     ) as run:
         assert stored(tracker, run.run_id).info.status == "RUNNING"
-        with tracker.child_run(run, "cldm-canny-1.0+depth-0.7", "adaptive") as child:
+        with tracker.child_run(run, "cldm-canny-1.0+depth-0.7", "adaptive_contrastive") as child:
             child.log_results(pa.Table.from_pylist([row], RESULTS))
             child.log_metrics({f"m/{i}": float(i) for i in range(1500)})
     audit, attack = stored(tracker, run.run_id), stored(tracker, child.run_id)
@@ -59,7 +59,7 @@ def test_an_audit_and_its_children_are_recorded(tracker: Tracker) -> None:
     assert audit.data.tags["version.mlflow"]
     assert attack.data.tags["mlflow.parentRunId"] == run.run_id
     assert attack.data.tags["anonymizer"] == "cldm-canny-1.0+depth-0.7"
-    assert attack.data.tags["attacker"] == "adaptive"
+    assert attack.data.tags["attacker"] == "adaptive_contrastive"
     assert attack.data.metrics["full_ref/source_excluded/tmr_at_fmr_1e-3"] == 0.5
     assert attack.data.metrics["full_ref/source_excluded/tmr_at_fmr_1e-3_ci_low"] == 0.4
     assert "full_ref/source_excluded/tmr_at_fmr_1e-3_ci_high" not in attack.data.metrics
@@ -78,7 +78,7 @@ def test_a_run_ends_as_its_block_does(tracker: Tracker, error: BaseException, st
     opened = []
     with pytest.raises(type(error)), tracker.audit_run("bad", {}) as run:
         opened.append(run)
-        with tracker.child_run(run, "copy", "fusion") as child:
+        with tracker.child_run(run, "no_op", "score_fusion") as child:
             opened.append(child)
             raise error
     assert [stored(tracker, run.run_id).info.status for run in opened] == [status, status]
@@ -132,7 +132,7 @@ def test_nothing_secret_reaches_mlflow(tracker: Tracker, monkeypatch: pytest.Mon
     tags = {"password": SECRET, "command": f"job --api-key {SECRET}", f"t {SECRET}": SECRET}
     with tracker.audit_run(f"run {SECRET}", settings, tags=tags) as run:
         run.set_tags({"later": f"http://{SECRET}@host"})
-        with tracker.child_run(run, "copy", "fusion"):
+        with tracker.child_run(run, "no_op", "score_fusion"):
             pass
     with pytest.raises(ValueError), tracker.audit_run("bad", {}):
         raise ValueError(SECRET)

@@ -1,16 +1,16 @@
 import pytest
 
-from cldmray.tracking import Survival, TrackingError
+from cldmray.tracking import DeferredErrors, TrackingError
 
 
 def test_nothing_is_held_back_before_the_results_are_written() -> None:
-    with pytest.raises(TrackingError, match="^no server$"), Survival():
+    with pytest.raises(TrackingError, match="^no server$"), DeferredErrors():
         raise TrackingError("no server")
 
 
 def test_a_failure_of_mlflow_is_raised_at_the_end() -> None:
     shown = []
-    with Survival() as work:
+    with DeferredErrors() as work:
         work.written("out")
         raise TrackingError("MLflow at x cannot be used: gone; see that it runs")
     shown.append("report")
@@ -25,12 +25,12 @@ def test_a_failure_of_mlflow_is_raised_at_the_end() -> None:
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(KeyboardInterrupt), Survival() as work:
+    with pytest.raises(KeyboardInterrupt), DeferredErrors() as work:
         work.written("out")
         raise KeyboardInterrupt
 
 
 def test_nothing_failed() -> None:
-    with Survival() as work:
+    with DeferredErrors() as work:
         work.written("out")
     work.end()

@@ -16,8 +16,8 @@ from cldmray.tracking.values import (
 )
 
 ROW = {
-    "anonymizer": "copy",
-    "attacker": "adaptive",
+    "anonymizer": "no_op",
+    "attacker": "adaptive_contrastive",
     "protocol": "full_ref",
     "gallery": "source_excluded",
     "subset": "all",
@@ -83,7 +83,7 @@ def test_results_become_metrics() -> None:
 
 
 def test_rows_of_two_attackers_do_not_overwrite_each_other() -> None:
-    rows = pa.Table.from_pylist([ROW, {**ROW, "attacker": "fusion"}], RESULTS)
+    rows = pa.Table.from_pylist([ROW, {**ROW, "attacker": "score_fusion"}], RESULTS)
     with pytest.raises(BadInputError, match="full_ref/source_excluded/rank_1 is there more than"):
         result_metrics(rows)
 
@@ -100,7 +100,7 @@ def test_params_are_flat_short_and_without_secrets() -> None:
         "faces.name": "lfw",
         "faces.crop": "[1, 2]",
         "faces.root": "null",
-        "anonymizer.cldm-canny-1.0_depth-0.7.scale": "0.5",
+        "anonymizers.cldm-canny-1.0_depth-0.7.scale": "0.5",
         "empty": "{}",
         "hub.token": "***",
         "uri": "http://***@host",

@@ -1,4 +1,4 @@
-"""Runs a loaded diffusers pipeline on batches, picture by picture reproducible."""
+"""Runs a loaded diffusers pipeline on batches, image by image reproducible."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from cldmray.anonymizers import memory
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import loading
 from cldmray.anonymizers.diffusion.prompt_table import PromptTable
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.errors import BadInputError
 from cldmray.faces.regions import ellipse
 from cldmray.hashing import digest
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from cldmray.anonymizers.diffusion.settings import Diffusion
 
 
-class PipelineRedraw:
-    """Holds a pipeline and the embedded prompts; a call redraws one batch.
+class PipelineRunner:
+    """Holds a pipeline and the embedded prompts; a call anonymizes one batch.
 
-    With guidance the pipelines of diffusers put the pictures with and without the prompt into one
+    With guidance the pipelines of diffusers put the images with and without the prompt into one
     batch for each step, so that a step calls each network once.
     """
 
@@ -32,8 +32,8 @@ class PipelineRedraw:
         self.pipe = loading.load(settings)
         self.prompts = PromptTable(self.pipe, settings)
 
-    def __call__(self, batch: Batch) -> Pictures:
-        """Redrawn pictures, uint8, shape (N, height, width, 3).
+    def __call__(self, batch: Batch) -> Images:
+        """Redrawn images, uint8, shape (N, height, width, 3).
 
         Raises:
             BadInputError: the sides are no multiples of the autoencoder's factor, or the result
@@ -47,10 +47,10 @@ class PipelineRedraw:
         return self.settings.compile
 
     def largest_batch(self, example: Batch, share: float) -> int | None:
-        """Pictures that the GPU's free memory holds at once; None where there is no GPU.
+        """Images that the GPU's free memory holds at once; None where there is no GPU.
 
         Args:
-            example: at least one picture; two copies of it are drawn.
+            example: at least one image; two copies of it are drawn.
             share: of the GPU that belongs to this process, in (0, 1].
         """
         if self.pipe.device.type != "cuda":
@@ -63,11 +63,11 @@ class PipelineRedraw:
         return memory.largest_batch(draw, self.pipe.device, share)
 
     @torch.inference_mode()
-    def start(self, batch: Batch) -> Callable[[], Pictures]:
-        """Redraw a batch, but leave the pictures on the GPU.
+    def start(self, batch: Batch) -> Callable[[], Images]:
+        """AnonymizeFunction a batch, but leave the images on the GPU.
 
         Returns:
-            A function that waits for the pictures and returns what the plain call does. Meanwhile
+            A function that waits for the images and returns what the plain call does. Meanwhile
             the next batch may be started.
 
         Raises:
@@ -79,7 +79,7 @@ class PipelineRedraw:
             return lambda: np.empty_like(batch.images)
         if height % factor or width % factor:
             raise BadInputError(
-                f"{self.settings.name}: pictures of {width}x{height} pixels cannot be drawn, "
+                f"{self.settings.name}: images of {width}x{height} pixels cannot be drawn, "
                 f"both sides must be multiples of {factor}"
             )
         images = self.pipe(
@@ -87,25 +87,25 @@ class PipelineRedraw:
             **self._control_inputs(batch),
             **self._mode_inputs(batch),
             generator=[torch.Generator().manual_seed(int(seed)) for seed in batch.seeds],
-            guidance_scale=self.settings.guidance,
-            num_inference_steps=self.settings.steps,
+            guidance_scale=self.settings.guidance_scale,
+            num_inference_steps=self.settings.num_inference_steps,
             output_type="pt",
         ).images
         images = images.permute(0, 2, 3, 1).float()
         finite = memory.to_host(torch.isfinite(images).all())
         pixels = memory.to_host((images * 255).round().to(torch.uint8).contiguous())
 
-        def finish() -> Pictures:
+        def finish() -> Images:
             if not finite():
                 raise BadInputError(
                     f"{self.settings.name}: the model overflows in {self.settings.dtype}: "
                     "set dtype to float32 or bfloat16"
                 )
-            redrawn: Pictures = pixels().numpy()
+            anonymized: Images = pixels().numpy()
             if self.settings.mode == "inpaint":
                 mask = ellipse(height, width, self.settings.mask)
-                redrawn = np.where(mask[..., None], redrawn, batch.images)
-            return redrawn
+                anonymized = np.where(mask[..., None], anonymized, batch.images)
+            return anonymized
 
         return finish
 
@@ -117,9 +117,13 @@ class PipelineRedraw:
             "image" if self.settings.mode == "text2img" else "control_image": [
                 self._pixels(batch.conditions[name]) for name in controls
             ],
-            "controlnet_conditioning_scale": [float(one.scale) for one in controls.values()],
-            "control_guidance_start": [float(one.start) for one in controls.values()],
-            "control_guidance_end": [float(one.end) for one in controls.values()],
+            "controlnet_conditioning_scale": [
+                float(one.controlnet_conditioning_scale) for one in controls.values()
+            ],
+            "control_guidance_start": [
+                float(one.control_guidance_start) for one in controls.values()
+            ],
+            "control_guidance_end": [float(one.control_guidance_end) for one in controls.values()],
         }
         if len(controls) > 1:
             return inputs
@@ -146,12 +150,12 @@ class PipelineRedraw:
         """Hook that puts the noised original back around the mask after every step.
 
         diffusers' inpainting pipelines do so for latents of four channels only; other models they
-        reject or, with a ControlNet, silently redraw as a whole.
+        reject or, with a ControlNet, silently anonymize as a whole.
         """
         outside = self._latents(batch.images)
         noise = torch.stack([_noise(seed, outside.shape[1:]) for seed in batch.seeds]).to(outside)
-        redraw = torch.nn.functional.max_pool2d(mask[None, None], self.pipe.vae_scale_factor)
-        redraw = redraw.to(outside)
+        anonymize = torch.nn.functional.max_pool2d(mask[None, None], self.pipe.vae_scale_factor)
+        anonymize = anonymize.to(outside)
 
         def hook(pipe: Any, step: int, _: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
             timesteps = pipe.scheduler.timesteps
@@ -160,15 +164,15 @@ class PipelineRedraw:
             if following < len(timesteps):
                 kept = pipe.scheduler.add_noise(outside, noise, timesteps[following, None])
             latents = state["latents"]
-            return {"latents": (redraw * latents + (1 - redraw) * kept).to(latents.dtype)}
+            return {"latents": (anonymize * latents + (1 - anonymize) * kept).to(latents.dtype)}
 
         return hook
 
-    def _pixels(self, pictures: Pictures) -> Tensor:
-        return unit_range(pictures, self.pipe.device)
+    def _pixels(self, images: Images) -> Tensor:
+        return unit_range(images, self.pipe.device)
 
-    def _latents(self, images: Pictures) -> Tensor:
-        """Latents (N, channels, h, w) of pictures; an fp16 autoencoder encodes in float32."""
+    def _latents(self, images: Images) -> Tensor:
+        """Latents (N, channels, h, w) of images; an fp16 autoencoder encodes in float32."""
         vae = self.pipe.vae
         half = vae.dtype == torch.float16
         if half:
@@ -182,13 +186,13 @@ class PipelineRedraw:
         return latents.to(vae.dtype)
 
 
-def unit_range(pictures: Pictures, device: torch.device | str = "cpu") -> Tensor:
+def unit_range(images: Images, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (N, height, width, 3) to float32 (N, 3, height, width) in 0..1, on a device."""
-    bytes_ = torch.tensor(np.ascontiguousarray(pictures)).to(device)
+    bytes_ = torch.tensor(np.ascontiguousarray(images)).to(device)
     return bytes_.permute(0, 3, 1, 2).float() / 255
 
 
 def _noise(seed: np.int64, shape: torch.Size) -> Tensor:
-    """Normal noise of one picture's surroundings, independent of what the pipeline draws."""
+    """Normal noise of one image's surroundings, independent of what the pipeline draws."""
     own = int(digest("surroundings", int(seed))[:15], 16)
     return torch.randn(shape, generator=torch.Generator().manual_seed(own))

@@ -94,7 +94,7 @@ def find_device(device: str) -> str:
 
 
 def takes_mask(pipeline: Any) -> bool:
-    """Whether the UNet reads a mask and the masked picture beside the latents."""
+    """Whether the UNet reads a mask and the masked image beside the latents."""
     return bool(pipeline.unet.config.in_channels == 2 * pipeline.vae.config.latent_channels + 1)
 
 

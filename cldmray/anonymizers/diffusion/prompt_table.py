@@ -1,4 +1,4 @@
-"""Prompts encoded once, so that the text encoders' memory is free for pictures."""
+"""Prompts encoded once, so that the text encoders' memory is free for images."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ class PromptTable:
 
     def __init__(self, pipe: Any, settings: "Diffusion") -> None:
         self.settings = settings
-        texts = prompts.every((settings.prompt, settings.negative_prompt), settings.choices)
+        texts = prompts.every((settings.prompt, settings.negative_prompt), settings.prompt_choices)
         self.place = {pair: place for place, pair in enumerate(texts)}
         encoded = [self._encode(pipe, *pair) for pair in texts]
         self.embeds = {name: torch.cat([one[name] for one in encoded]) for name in encoded[0]}
@@ -42,13 +42,13 @@ class PromptTable:
             prompt=prompt,
             device=pipe.device,
             num_images_per_prompt=1,
-            do_classifier_free_guidance=self.settings.guidance > 1,
+            do_classifier_free_guidance=self.settings.guidance_scale > 1,
             negative_prompt=negative,
         )
         return {name: one for name, one in zip(EMBEDS, embeds, strict=False) if one is not None}
 
     def __call__(self, seeds: npt.NDArray[np.int64]) -> dict[str, Tensor]:
-        """The pipeline's arguments for pictures of these seeds, one row a picture."""
+        """The pipeline's arguments for images of these seeds, one row an image."""
         if len(self.place) == 1:
             rows = len(seeds)
             return {name: one.expand(rows, *one.shape[1:]) for name, one in self.embeds.items()}
@@ -59,4 +59,4 @@ class PromptTable:
 
     def _texts(self, seed: int) -> tuple[str, ...]:
         both = (self.settings.prompt, self.settings.negative_prompt)
-        return tuple(prompts.fill(text, self.settings.choices, seed) for text in both)
+        return tuple(prompts.fill(text, self.settings.prompt_choices, seed) for text in both)

@@ -1,4 +1,4 @@
-"""Prompts with placeholders, which each picture fills from lists by its own seed."""
+"""Prompts with placeholders, which each image fills from lists by its own seed."""
 
 import itertools
 import re
@@ -30,9 +30,9 @@ def check(texts: Mapping[str, str], choices: Choices) -> None:
                 raise ValueError(f"{key} has the placeholder {{{name}}}, but choices has no {name}")
     for name, options in choices.items():
         if isinstance(options, str) or not options:
-            raise ValueError(f"choices.{name} must be a list of at least one text")
+            raise ValueError(f"prompt_choices.{name} must be a list of at least one text")
     if len(every(tuple(texts.values()), choices, MOST)) > MOST:
-        raise ValueError(f"choices make more than {MOST} different prompts")
+        raise ValueError(f"prompt_choices make more than {MOST} different prompts")
 
 
 def fill(text: str, choices: Choices, seed: int) -> str:

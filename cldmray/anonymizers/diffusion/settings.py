@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from cldmray.anonymizers.base import Anonymizer, Redraw
+from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer
 from cldmray.anonymizers.diffusion import model_folder, prompts
 from cldmray.anonymizers.diffusion.lora import Lora, check_peft
 from cldmray.conditions.base import Condition
 from cldmray.conditions.controlnet_aux import check_torchvision
-from cldmray.hashing import UNHASHED
+from cldmray.hashing import EXCLUDED_FROM_KEY
 from cldmray.results.names import LABEL, check_label
 
 Mode = Literal["text2img", "img2img", "inpaint"]
@@ -33,54 +33,62 @@ class Control:
 
     condition: Condition
     model: str
-    scale: float = 1.0
-    start: float = 0.0
-    end: float = 1.0
+    controlnet_conditioning_scale: float = 1.0
+    control_guidance_start: float = 0.0
+    control_guidance_end: float = 1.0
     revision: str | None = None
 
     def __post_init__(self) -> None:
         if not self.model:
             raise ValueError("model must not be empty")
-        if not self.scale >= 0:
-            raise ValueError(f"scale must be at least 0, not {self.scale}")
-        if not 0 <= self.start < 1:
-            raise ValueError(f"start must be in [0, 1), not {self.start}")
-        if not self.start < self.end <= 1:
-            raise ValueError(f"end must be above start={self.start} and at most 1, not {self.end}")
+        if not self.controlnet_conditioning_scale >= 0:
+            raise ValueError(
+                "controlnet_conditioning_scale must be at least 0, not "
+                f"{self.controlnet_conditioning_scale}"
+            )
+        if not 0 <= self.control_guidance_start < 1:
+            raise ValueError(
+                f"control_guidance_start must be in [0, 1), not {self.control_guidance_start}"
+            )
+        if not self.control_guidance_start < self.control_guidance_end <= 1:
+            raise ValueError(
+                "control_guidance_end must be above control_guidance_start="
+                f"{self.control_guidance_start} and at most 1, not {self.control_guidance_end}"
+            )
 
 
 @dataclass(frozen=True)
 class Diffusion(Anonymizer):
-    """Redraws pictures with a latent diffusion model (Rombach et al. 2022).
+    """Redraws images with a latent diffusion model (Rombach et al. 2022).
 
     Stable Diffusion 1.x, 2.x and XL in diffusers' folder layout, weights as safetensors only.
-    A safety checker, where the model has one, is left out: it would put black pictures among the
-    audited ones. Each picture's noise comes from its own seed on the CPU, so that neither its
+    A safety checker, where the model has one, is left out: it would put black images among the
+    audited ones. Each image's noise comes from its own seed on the CPU, so that neither its
     neighbours in the batch nor the device's random generator matter.
 
     Attributes:
         model: ``embedded`` (the package's own small model), a local folder, or a hub id.
-        controls: ControlNets by name; none leaves the picture to the prompt and the mode alone.
-        mode: ``text2img`` starts from noise, ``img2img`` from the noised picture, ``inpaint``
-            redraws an ellipse in the middle and keeps the rest.
-        prompt: for all pictures, but for placeholders such as ``{style}``.
+        controls: ControlNets by name; none leaves the image to the prompt and the mode alone.
+        mode: ``text2img`` starts from noise, ``img2img`` from the noised image, ``inpaint``
+            anonymizes an ellipse in the middle and keeps the rest.
+        prompt: for all images, but for placeholders such as ``{style}``.
         negative_prompt: what guidance leads away from; used when ``guidance`` is above 1. It may
             have placeholders too.
-        choices: texts that may stand for each placeholder; a picture's seed chooses.
+        choices: texts that may stand for each placeholder; an image's seed chooses.
         guidance: classifier-free guidance scale, >= 0; up to 1 means none (Ho and Salimans 2022).
         steps: denoising steps, >= 1.
         scheduler: class name in diffusers, for example ``UniPCMultistepScheduler``; None: the
             model's own.
         strength: share of the noise schedule that ``img2img`` and ``inpaint`` run, in (0, 1].
-        mask: the ellipse's share of the picture's sides in ``inpaint``, in (0, 1].
+        mask: the ellipse's share of the image's sides in ``inpaint``, in (0, 1].
         lora: adapter that is merged into the weights; needs the extra ``lora``.
         vae: folder or hub id of an autoencoder that replaces the model's own, for example a tiny
             one that decodes at a tenth of the cost.
         dtype: of weights and arithmetic.
         channels_last: layout of the weights that suits GPUs in half precision. Like batch sizes it
-            changes pictures by rounding only.
+            changes images by rounding only.
         compile: whether torch compiles UNet and ControlNets, minutes once for each batch size.
-            Changes pictures by rounding only.
+            Changes images by rounding only.
         device: ``auto`` (CUDA where there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1``.
         revision: branch, tag or commit of a hub id.
         variant: file variant of the weights, for example ``fp16``.
@@ -94,21 +102,21 @@ class Diffusion(Anonymizer):
     mode: Mode = "text2img"
     prompt: str = "a photo of a face"
     negative_prompt: str = ""
-    choices: dict[str, list[str]] = field(default_factory=dict)
-    guidance: float = 1.0
-    steps: int = 8
+    prompt_choices: dict[str, list[str]] = field(default_factory=dict)
+    guidance_scale: float = 1.0
+    num_inference_steps: int = 8
     scheduler: str | None = None
     strength: float = 0.8
     mask: float = 0.8
     lora: Lora | None = None
     vae: str | None = None
     dtype: Dtype = "float32"
-    channels_last: bool = field(default=False, metadata=UNHASHED)
-    compile: bool = field(default=False, metadata=UNHASHED)
+    channels_last: bool = field(default=False, metadata=EXCLUDED_FROM_KEY)
+    compile: bool = field(default=False, metadata=EXCLUDED_FROM_KEY)
     device: str = "auto"
     revision: str | None = None
     variant: str | None = None
-    family: str = "cldm"
+    name_prefix: str = "cldm"
     label: str | None = None
 
     def __post_init__(self) -> None:
@@ -121,20 +129,22 @@ class Diffusion(Anonymizer):
         if self.mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, not {self.mode!r}")
         texts = {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
-        prompts.check(texts, self.choices)
+        prompts.check(texts, self.prompt_choices)
         if self.vae == "":
             raise ValueError("vae must not be empty")
-        if not self.guidance >= 0:
-            raise ValueError(f"guidance must be at least 0, not {self.guidance}")
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
+        if not self.guidance_scale >= 0:
+            raise ValueError(f"guidance_scale must be at least 0, not {self.guidance_scale}")
+        if self.num_inference_steps < 1:
+            raise ValueError(
+                f"num_inference_steps must be at least 1, not {self.num_inference_steps}"
+            )
         if self.scheduler is not None and not self.scheduler.isidentifier():
             raise ValueError(f"scheduler must be a class name, not {self.scheduler!r}")
         if not 0 < self.strength <= 1:
             raise ValueError(f"strength must be in (0, 1], not {self.strength}")
-        if self.mode != "text2img" and int(self.steps * self.strength) < 1:
+        if self.mode != "text2img" and int(self.num_inference_steps * self.strength) < 1:
             raise ValueError(
-                f"strength={self.strength} leaves none of {self.steps} steps; raise one of them"
+                f"strength={self.strength} leaves none of {self.num_inference_steps} steps; raise one of them"
             )
         if not 0 < self.mask <= 1:
             raise ValueError(f"mask must be in (0, 1], not {self.mask}")
@@ -143,17 +153,22 @@ class Diffusion(Anonymizer):
             raise ValueError(f"dtype must be one of {known}, not {self.dtype!r}")
         if not DEVICE.fullmatch(self.device):
             raise ValueError(f"device must be auto, cpu, mps, cuda or cuda:N, not {self.device!r}")
-        if not LABEL.fullmatch(self.family):
-            raise ValueError(f"family may hold letters, digits and . _ + -, not {self.family!r}")
+        if not LABEL.fullmatch(self.name_prefix):
+            raise ValueError(
+                f"name_prefix may hold letters, digits and . _ + -, not {self.name_prefix!r}"
+            )
         check_label(self.label)
 
     @property
     def name(self) -> str:
         if self.label is not None:
             return self.label
-        parts = [f"{name}-{float(control.scale)}" for name, control in self.controls.items()]
-        setting = "" if self.mode == "text2img" else f"-{self.mode}-{float(self.strength)}"
-        return f"{self.family}-{'+'.join(parts) or 'none'}{setting}"
+        parts = [
+            f"{name}-{float(control.controlnet_conditioning_scale)}"
+            for name, control in self.controls.items()
+        ]
+        anonymizer = "" if self.mode == "text2img" else f"-{self.mode}-{float(self.strength)}"
+        return f"{self.name_prefix}-{'+'.join(parts) or 'none'}{anonymizer}"
 
     @property
     def conditions(self) -> Mapping[str, Condition]:
@@ -196,10 +211,10 @@ class Diffusion(Anonymizer):
         folder = model_folder.find(self.model)
         return frozenset() if folder is None else model_folder.trained_on(folder)
 
-    def open(self) -> Redraw:
-        """Load the pipeline, encode the prompts once, and return the function that redraws.
+    def open(self) -> AnonymizeFunction:
+        """Load the pipeline, encode the prompts once, and return the function that anonymizes.
 
-        That function raises BadInputError for pictures whose sides the model cannot draw, and
+        That function raises BadInputError for images whose sides the model cannot draw, and
         when the arithmetic overflows.
 
         Raises:
@@ -208,6 +223,6 @@ class Diffusion(Anonymizer):
             MissingDependencyError: see :meth:`check`.
             ConfigError: ``scheduler`` or ``device`` names something that is not there.
         """
-        from cldmray.anonymizers.diffusion.inference import PipelineRedraw
+        from cldmray.anonymizers.diffusion.inference import PipelineRunner
 
-        return PipelineRedraw(self)
+        return PipelineRunner(self)

@@ -8,7 +8,7 @@ def augmentation(count: int, strength: float, generator: torch.Generator) -> Ten
     """Parameters of ``count`` random views, shape (count, 10).
 
     Args:
-        count: pictures.
+        count: images.
         strength: 0 changes nothing but mirroring; 1 is usual.
         generator: source of randomness.
 
@@ -30,13 +30,13 @@ def augmentation(count: int, strength: float, generator: torch.Generator) -> Ten
     return torch.cat([affine, contrast, random[:, 6:9] * 0.3 * strength], dim=1)
 
 
-def augment(pictures: Tensor, parameters: Tensor) -> Tensor:
-    """Apply :func:`augmentation` parameters to pictures in -1..1, shape (N, 3, height, width)."""
+def augment(images: Tensor, parameters: Tensor) -> Tensor:
+    """Apply :func:`augmentation` parameters to images in -1..1, shape (N, 3, height, width)."""
     grid = torch.nn.functional.affine_grid(
-        parameters[:, :6].view(-1, 2, 3), list(pictures.shape), align_corners=False
+        parameters[:, :6].view(-1, 2, 3), list(images.shape), align_corners=False
     )
     moved = torch.nn.functional.grid_sample(
-        pictures, grid, padding_mode="reflection", align_corners=False
+        images, grid, padding_mode="reflection", align_corners=False
     )
     coloured = moved * parameters[:, 6].view(-1, 1, 1, 1) + parameters[:, 7:10, None, None]
     return coloured.contiguous(memory_format=torch.channels_last)

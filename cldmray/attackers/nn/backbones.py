@@ -26,7 +26,7 @@ INSTALL = "pip install 'cldmray[backbones]'"
 GROUPS = 32
 """Of group normalisation, as Wu and He 2018 recommend; fewer where they do not divide."""
 PROBE = 64
-"""Side of the black picture on which a network that takes any size is tried."""
+"""Side of the black image on which a network that takes any size is tried."""
 
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet-18": {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
@@ -41,12 +41,12 @@ VIT_SIDE = 224
 
 
 class Backbone(NamedTuple):
-    """A network that maps pictures (N, 3, side, side) to features (N, features).
+    """A network that maps images (N, 3, side, side) to features (N, features).
 
     Attributes:
         network: has neither a classifier nor dropout.
         features: length of its output.
-        side: of the pictures that it needs, pixels; None where it takes any.
+        side: of the images that it needs, pixels; None where it takes any.
     """
 
     network: nn.Module
@@ -119,7 +119,7 @@ def version(backbone: str, pretrained: str | None) -> str:
 def group_norms(network: nn.Module) -> None:
     """Put group normalisation in the place of every batch normalisation, with its weights.
 
-    Each picture is then normalised by itself, in training too.
+    Each image is then normalised by itself, in training too.
     """
     for parent in list(network.modules()):
         for name, norm in list(parent.named_children()):
@@ -150,14 +150,14 @@ def freeze_batch_norms(network: nn.Module) -> None:
 
 
 class Pooled(nn.Module):
-    """A model of transformers as a map from pictures to one vector each."""
+    """A model of transformers as a map from images to one vector each."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        output = self.model(pixel_values=pictures)
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.model(pixel_values=images)
         pooled: Tensor | None = getattr(output, "pooler_output", None)
         if pooled is None:
             hidden: Tensor = output.last_hidden_state
@@ -265,16 +265,16 @@ def _known(name: str, names: list[str], library: str) -> None:
 
 
 def _features(backbone: str, network: nn.Module, side: int) -> int:
-    """Length of the network's output for one picture."""
+    """Length of the network's output for one image."""
     network.eval()
     try:
         with torch.no_grad():
             output = network(torch.zeros(1, 3, side, side))
     except Exception as error:
         raise ConfigError(
-            f"encoder.backbone: {backbone} does not take pictures of {side} pixels (see "
+            f"encoder.backbone: {backbone} does not take images of {side} pixels (see "
             f"encoder.input_side): {message(error)}"
         ) from error
     if not isinstance(output, Tensor) or output.ndim != 2:
-        raise ConfigError(f"encoder.backbone: {backbone} yields no single vector for a picture")
+        raise ConfigError(f"encoder.backbone: {backbone} yields no single vector for an image")
     return output.shape[1]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cldmray.arrays import Pictures, to_unit_range
+from cldmray.arrays import Images, to_unit_range
 from cldmray.attackers.nn import backbones
 from cldmray.attackers.nn.backbones import Norm
 from cldmray.attackers.nn.sface_student import SFaceStudent
@@ -42,15 +42,15 @@ class EncoderConfig:
         pretrained: safetensors of the backbone: a folder or hub id, for torchvision and timm also a
             file. Every worker must be able to read it. None starts with random weights, and so
             does the linear layer in any case.
-        input_side: side in pixels to which pictures are brought; None takes what the backbone
+        input_side: side in pixels to which images are brought; None takes what the backbone
             asks for, or leaves them as they are.
         normalisation: ``half`` hands pixels over in -1..1; ``imagenet`` with ImageNet's mean and
             deviation of each colour, with which most public weights were trained.
         norm: what becomes of a backbone's batch normalisation. ``group`` replaces it by group
-            normalisation (Wu and He 2018), so that every picture is treated by itself. ``frozen``
+            normalisation (Wu and He 2018), so that every image is treated by itself. ``frozen``
             keeps the statistics of ``pretrained``, which suits its weights best. ``batch`` keeps
             it; several training workers then share statistics, for which they need GPUs. With
-            ``training.cache_chunk`` the statistics are those of a chunk, not of the batch.
+            ``training.micro_batch_size`` the statistics are those of a chunk, not of the batch.
         frozen: convolutions from the input that keep their weights; only of ``sface``.
     """
 
@@ -63,7 +63,7 @@ class EncoderConfig:
     input_side: int | None = None
     normalisation: Literal["half", "imagenet"] = "half"
     norm: Norm = "group"
-    frozen: int = 0
+    n_frozen_layers: int = 0
 
     def __post_init__(self) -> None:
         if self.width < 8 or self.width % 8:
@@ -85,8 +85,10 @@ class EncoderConfig:
             raise ValueError(
                 f"dimensions: SFace has {sface_network.DIMENSION}, got {self.dimensions}"
             )
-        if self.frozen < 0 or (self.frozen and self.backbone != SFACE):
-            raise ValueError(f"frozen: at least 0, and only of sface, got {self.frozen}")
+        if self.n_frozen_layers < 0 or (self.n_frozen_layers and self.backbone != SFACE):
+            raise ValueError(
+                f"n_frozen_layers: at least 0, and only of sface, got {self.n_frozen_layers}"
+            )
         if self.norm == "frozen" and self.pretrained is None:
             raise ValueError("norm: frozen keeps pretrained statistics, but pretrained is null")
 
@@ -127,9 +129,9 @@ class ResidualBlock(nn.Module):
 
 
 class FaceEncoder(nn.Module):
-    """Maps pictures to the unit sphere.
+    """Maps images to the unit sphere.
 
-    Group normalisation makes every picture's embedding independent of its batch, so that training
+    Group normalisation makes every image's embedding independent of its batch, so that training
     on several workers has the gradients of training on one. Batch normalisation, where it is kept,
     does so after training only.
 
@@ -151,7 +153,7 @@ class FaceEncoder(nn.Module):
         self.side = config.input_side
         self.pool: nn.Module = nn.Identity()
         if config.backbone == SFACE:
-            self.features: nn.Module = SFaceStudent(config.frozen)
+            self.features: nn.Module = SFaceStudent(config.n_frozen_layers)
         elif config.backbone == SMALL:
             self.features, channels = _small(config)
             self.pool = nn.AdaptiveAvgPool2d(config.pool)
@@ -177,19 +179,19 @@ class FaceEncoder(nn.Module):
             backbones.freeze_batch_norms(self)
         return self
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Embeddings of unit norm, float32, shape (N, dimensions).
 
         Args:
-            pictures: in -1..1, shape (N, 3, height, width).
+            images: in -1..1, shape (N, 3, height, width).
         """
-        if self.side is not None and pictures.shape[-2:] != (self.side, self.side):
-            pictures = nn.functional.interpolate(
-                pictures, (self.side, self.side), mode="bilinear", antialias=True
+        if self.side is not None and images.shape[-2:] != (self.side, self.side):
+            images = nn.functional.interpolate(
+                images, (self.side, self.side), mode="bilinear", antialias=True
             )
         if self.config.normalisation == "imagenet":
-            pictures = ((pictures + 1) / 2 - self.mean) / self.deviation
-        hidden = self.pool(self.features(pictures)).flatten(1)
+            images = ((images + 1) / 2 - self.mean) / self.deviation
+        hidden = self.pool(self.features(images)).flatten(1)
         return nn.functional.normalize(self.head(hidden).float(), dim=-1)
 
 
@@ -216,16 +218,16 @@ def _colours(values: tuple[float, float, float]) -> Tensor:
 
 @torch.no_grad()
 def embed(
-    encoder: nn.Module, pictures: Pictures, batch_size: int = 256, device: str = "cpu"
+    encoder: nn.Module, images: Images, batch_size: int = 256, device: str = "cpu"
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """Embeddings of N >= 1 pictures and their mirror images summed, shape (N, d).
+    """Embeddings of N >= 1 images and their mirror images summed, shape (N, d).
 
     Returns:
-        Unit norm, float32; a picture's embedding does not depend on the batch it is in.
+        Unit norm, float32; an image's embedding does not depend on the batch it is in.
     """
     parts = []
-    for start in range(0, len(pictures), batch_size):
-        batch = to_unit_range(pictures[start : start + batch_size]).to(device)
+    for start in range(0, len(images), batch_size):
+        batch = to_unit_range(images[start : start + batch_size]).to(device)
         both = encoder(batch) + encoder(batch.flip(-1))
         parts.append(nn.functional.normalize(both, dim=-1).cpu())
     return torch.cat(parts).numpy()

@@ -1,7 +1,7 @@
-"""Contrastive batches larger than memory: the exact gradient, a chunk of pictures at a time.
+"""Contrastive batches larger than memory: the exact gradient, a chunk of images at a time.
 
 A contrastive loss needs the embeddings of the whole batch, but not the network's activations: the
-pictures go through the network twice, the first time without remembering, and each chunk's
+images go through the network twice, the first time without remembering, and each chunk's
 activations live only while the gradient of its own embeddings flows back.
 
 Source: Gao, Zhang, Han and Callan, "Scaling deep contrastive learning batch size under memory
@@ -49,16 +49,16 @@ class RandomState(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Pictures that went through the network at once, and the random numbers they met there.
+    """Images that went through the network at once, and the random numbers they met there.
 
     Attributes:
-        pictures: shape (n, 3, height, width), n at most the chunk size.
+        images: shape (n, 3, height, width), n at most the chunk size.
         rows: their place among the embeddings of their call.
         embeddings: of the whole call, shape (N, d); a leaf that receives the loss's gradient.
         random: state before they went through.
     """
 
-    pictures: Tensor
+    images: Tensor
     rows: slice
     embeddings: Tensor
     random: RandomState
@@ -68,14 +68,14 @@ class GradientCache:
     """Stands in for an encoder while a step's loss is computed, and takes its gradient back.
 
     A chunk meets the same dropout both times. The gradient is that of the plain loss, but for
-    rounding, where pictures do not influence each other's embeddings, as with group and layer
+    rounding, where images do not influence each other's embeddings, as with group and layer
     normalisation. Batch normalisation normalises each chunk by itself, as it would a batch of that
     size: the gradient is then exact for that forward pass, which is not the one of the whole batch.
     Its running statistics count every chunk once.
 
     Args:
-        encode: embeds pictures, in chunks that may differ in size; calls ``network``.
-        chunk: pictures that go through at once, >= 1.
+        encode: embeds images, in chunks that may differ in size; calls ``network``.
+        chunk: images that go through at once, >= 1.
         network: whose parameters receive the gradient. In DistributedDataParallel, workers are
             averaged once, with the last chunk, and each must embed as many chunks as the others.
     """
@@ -86,21 +86,21 @@ class GradientCache:
         self.network = network
         self._chunks: list[Chunk] = []
 
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """Embeddings of N >= 1 pictures, shape (N, d), as the loss takes them."""
+    def __call__(self, images: Tensor) -> Tensor:
+        """Embeddings of N >= 1 images, shape (N, d), as the loss takes them."""
         parts, states = [], []
         with torch.no_grad():
-            for part in pictures.split(self.chunk):
+            for part in images.split(self.chunk):
                 states.append(RandomState.now(part.device))
                 parts.append(self.encode(part))
         embeddings = torch.cat(parts).requires_grad_()
         for number, random in enumerate(states):
             rows = slice(number * self.chunk, (number + 1) * self.chunk)
-            self._chunks.append(Chunk(pictures[rows], rows, embeddings, random))
+            self._chunks.append(Chunk(images[rows], rows, embeddings, random))
         return embeddings
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of a loss to the network's parameters, and forget the pictures.
+        """Add the gradient of a loss to the network's parameters, and forget the images.
 
         Args:
             loss: scalar; depends on the network through the embeddings of all calls since the
@@ -114,7 +114,7 @@ class GradientCache:
                 raise ValueError("the loss does not depend on the embeddings of every call")
             with self._apart(number < len(chunks)), chunk.random.again():
                 with unrecorded(self.network):
-                    embeddings = self.encode(chunk.pictures)
+                    embeddings = self.encode(chunk.images)
                 torch.autograd.backward(embeddings, gradient[chunk.rows])
 
     def _apart(self, more: bool) -> AbstractContextManager[None]:

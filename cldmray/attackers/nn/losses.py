@@ -17,7 +17,7 @@ def nt_xent(queries: Tensor, keys: Tensor, temperature: float, first: int = 0) -
 
     Args:
         queries: unit norm, shape (n, d): the anonymized view.
-        keys: unit norm, shape (m, d), m >= first + n: the photographs; keys of other people are
+        keys: unit norm, shape (m, d), m >= first + n: the images; keys of other people are
             the negatives. There are no query-query terms and no key-to-query direction.
         temperature: t > 0.
         first: row of ``keys`` that belongs to query 0; query i belongs to row ``first + i``.

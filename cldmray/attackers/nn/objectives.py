@@ -15,7 +15,7 @@ from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.recognizers.base import Embeddings
 
 Encode = Callable[[Tensor], Tensor]
-"""Embeds pictures in -1..1, shape (N, 3, height, width)."""
+"""Embeds images in -1..1, shape (N, 3, height, width)."""
 
 
 class Objective(ABC):
@@ -33,7 +33,7 @@ class Objective(ABC):
     def __init__(self, pairs: PairSet, training: TrainingConfig, workers: int) -> None:
         self.pairs = pairs
         self.training = training
-        self.sampler = PairSampler(pairs, training.batch, training.seed, workers)
+        self.sampler = PairSampler(pairs, training.batch_size, training.seed, workers)
 
     def part(self, rank: int, workers: int) -> slice:
         """Rows of a batch that are a worker's own."""
@@ -50,16 +50,16 @@ class Objective(ABC):
 
 
 class Contrast(Objective):
-    """The same encoder embeds queries and photographs; a person's two are to be nearest."""
+    """The same encoder embeds queries and images; a person's two are to be nearest."""
 
     def loss(self, step: int, part: slice, encode: Encode, device: torch.device) -> Tensor:
-        queries, photos = (rows[part] for rows in self.sampler.draw(step))
+        queries, originals = (rows[part] for rows in self.sampler.draw(step))
         size = self.sampler.batch
         views = self._views(2 * size, step)
         views = torch.cat([views[:size][part], views[size:][part]])
         pairs = self.pairs
-        both = [pairs.queries[queries], pairs.photos[photos]]
-        batch = torch.cat([to_unit_range(pictures, device) for pictures in both])
+        both = [pairs.queries[queries], pairs.originals[originals]]
+        batch = torch.cat([to_unit_range(images, device) for images in both])
         embeddings = encode(augment(batch, views.to(device)))
         count = len(queries)
         return distributed_nt_xent(
@@ -68,29 +68,29 @@ class Contrast(Objective):
 
 
 class Guidance(Objective):
-    """The encoder embeds queries where the teacher has embedded photographs of their people."""
+    """The encoder embeds queries where the teacher has embedded images of their people."""
 
     def __init__(self, pairs: PairSet, training: TrainingConfig, workers: int) -> None:
         super().__init__(pairs, training, workers)
-        if pairs.taught is None:
-            raise ValueError("guidance needs the teacher's embeddings of the photographs")
-        self.taught = pairs.taught
-        self.means = person_means(pairs.taught, pairs.photo_people)
+        if pairs.teacher_embeddings is None:
+            raise ValueError("guidance needs the teacher's embeddings of the images")
+        self.teacher_embeddings = pairs.teacher_embeddings
+        self.means = identity_means(pairs.teacher_embeddings, pairs.original_identities)
 
-    def targets(self, step: int, photos: Index) -> Embeddings:
+    def targets(self, step: int, originals: Index) -> Embeddings:
         """What the queries of a step are to become, shape (batch, d).
 
-        Half of them, drawn anew for each, are the mean embedding of the person's photographs, the
-        others the embedding of the one in ``photos``.
+        Half of them, drawn anew for each, are the mean embedding of the person's images, the
+        others the embedding of the one in ``images``.
         """
         random = np.random.default_rng([self.training.seed, step, 1])
-        whole = random.random(len(photos)) < 0.5
-        means = self.means[self.pairs.photo_people[photos]]
-        return np.where(whole[:, None], means, self.taught[photos])
+        whole = random.random(len(originals)) < 0.5
+        means = self.means[self.pairs.original_identities[originals]]
+        return np.where(whole[:, None], means, self.teacher_embeddings[originals])
 
     def loss(self, step: int, part: slice, encode: Encode, device: torch.device) -> Tensor:
-        queries, photos = self.sampler.draw(step)
-        targets = torch.from_numpy(self.targets(step, photos)[part]).to(device)
+        queries, originals = self.sampler.draw(step)
+        targets = torch.from_numpy(self.targets(step, originals)[part]).to(device)
         views = self._views(len(queries), step)[part]
         batch = to_unit_range(self.pairs.queries[queries[part]], device)
         students = encode(augment(batch, views.to(device)))
@@ -103,18 +103,18 @@ def objective(pairs: PairSet, training: TrainingConfig, workers: int) -> Objecti
     Raises:
         BadInputError: there are too few people for the workers.
     """
-    kind = Contrast if pairs.taught is None else Guidance
+    kind = Contrast if pairs.teacher_embeddings is None else Guidance
     return kind(pairs, training, workers)
 
 
-def person_means(vectors: Embeddings, people: Index) -> Embeddings:
+def identity_means(vectors: Embeddings, identities: Index) -> Embeddings:
     """Mean embedding of each person, unit norm, shape (highest code + 1, d).
 
     Args:
         vectors: unit norm, shape (P, d).
         people: person code of each vector, shape (P,).
     """
-    sums = np.zeros((int(people.max()) + 1, vectors.shape[1]), np.float64)
-    np.add.at(sums, people, vectors)
+    sums = np.zeros((int(identities.max()) + 1, vectors.shape[1]), np.float64)
+    np.add.at(sums, identities, vectors)
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
     return np.asarray(sums / np.maximum(norms, 1e-12), np.float32)

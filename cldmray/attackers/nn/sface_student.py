@@ -39,7 +39,7 @@ class _FixedSlopes(torch.autograd.Function):
 
 
 class SFaceStudent(nn.Module):
-    """SFace's layers over whole pictures, which are not aligned or cropped: hair tells, too.
+    """SFace's layers over whole images, which are not aligned or cropped: hair tells, too.
 
     Args:
         frozen: convolutions from the input that keep their weights, 0 to 27.
@@ -67,13 +67,13 @@ class SFaceStudent(nn.Module):
         """Its one batch normalisation keeps its statistics, so that training is evaluation, too."""
         return super().train(False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Embeddings of unit norm, float32, shape (N, 128).
 
         Args:
-            pictures: in -1..1, shape (N, 3, height, width).
+            images: in -1..1, shape (N, 3, height, width).
         """
-        if pictures.shape[-2:] != (SIDE, SIDE):
-            pictures = nn.functional.interpolate(pictures, (SIDE, SIDE), mode="bilinear")
-        embedded: Tensor = self.network((pictures + 1) * 127.5)
+        if images.shape[-2:] != (SIDE, SIDE):
+            images = nn.functional.interpolate(images, (SIDE, SIDE), mode="bilinear")
+        embedded: Tensor = self.network((images + 1) * 127.5)
         return embedded

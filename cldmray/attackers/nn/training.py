@@ -19,7 +19,7 @@ class TrainingConfig:
 
     Attributes:
         steps: optimiser steps.
-        batch: people in one batch; the other people's photographs are each query's negatives.
+        batch: people in one batch; the other people's images are each query's negatives.
         learning_rate: its peak; warm-up, then a cosine to 1 %.
         warmup: steps of the warm-up.
         weight_decay: of AdamW.
@@ -27,32 +27,34 @@ class TrainingConfig:
         augment: strength of the random views, 0..1.
         precision: ``bf16`` or ``fp32``.
         validate_every: steps between two points of the learning curve.
-        cache_chunk: pictures that a worker sends through the network at once; the gradient is that
+        micro_batch_size: images that a worker sends through the network at once; the gradient is that
             of the whole batch all the same, see :mod:`cldmray.attackers.nn.gradient_cache`. Takes
-            about a third more time, and memory for so many pictures only. None: the whole batch.
+            about a third more time, and memory for so many images only. None: the whole batch.
         seed: of the weights, batches and views.
     """
 
-    steps: int = 400
-    batch: int = 128
+    max_steps: int = 400
+    batch_size: int = 128
     learning_rate: float = 2e-3
-    warmup: int = 40
+    warmup_steps: int = 40
     weight_decay: float = 0.05
     temperature: float = 0.07
     augment: float = 1.0
     precision: Literal["bf16", "fp32"] = "bf16"
     validate_every: int = 100
-    cache_chunk: int | None = None
+    micro_batch_size: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("steps", "warmup", "validate_every"):
+        for key in ("max_steps", "warmup_steps", "validate_every"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
-        if self.batch < 2:
-            raise ValueError(f"batch: must be at least 2, got {self.batch}")
-        if self.cache_chunk is not None and self.cache_chunk < 1:
-            raise ValueError(f"cache_chunk: must be at least 1 or null, got {self.cache_chunk}")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size: must be at least 2, got {self.batch_size}")
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise ValueError(
+                f"micro_batch_size: must be at least 1 or null, got {self.micro_batch_size}"
+            )
         for key in ("learning_rate", "temperature"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"{key}: must be above 0, got {getattr(self, key)}")
@@ -71,11 +73,11 @@ class Schedule(Protocol):
     """What the steps must know of a training's settings; see :class:`TrainingConfig`."""
 
     @property
-    def steps(self) -> int: ...
+    def max_steps(self) -> int: ...
     @property
     def learning_rate(self) -> float: ...
     @property
-    def warmup(self) -> int: ...
+    def warmup_steps(self) -> int: ...
     @property
     def weight_decay(self) -> float: ...
     @property
@@ -93,9 +95,9 @@ class Goal(Protocol):
 
 def learning_rate(training: Schedule, step: int) -> float:
     """Learning rate of a step, counted from 0: linear warm-up, cosine to 1 %."""
-    share = step / training.steps
+    share = step / training.max_steps
     cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
-    return training.learning_rate * min(1.0, (step + 1) / training.warmup) * cosine
+    return training.learning_rate * min(1.0, (step + 1) / training.warmup_steps) * cosine
 
 
 def starting_encoder(
@@ -128,7 +130,7 @@ def training_steps(
     first: int = 0,
     rank: int = 0,
     workers: int = 1,
-    cache_chunk: int | None = None,
+    micro_batch_size: int | None = None,
 ) -> Iterator[float]:
     """Take the steps ``first`` to ``goal.training.steps - 1``, and yield the loss after each.
 
@@ -140,7 +142,7 @@ def training_steps(
         encoder: as it is called in training; with several workers in DistributedDataParallel.
         first: steps that were taken before.
         rank, workers: which share of each batch this process takes.
-        cache_chunk: inputs that go through the encoder at once, with the gradient cached; see
+        micro_batch_size: inputs that go through the encoder at once, with the gradient cached; see
             :class:`~cldmray.attackers.nn.gradient_cache.GradientCache`. The goal's loss must then
             call the encoder with one tensor. None: the whole batch, as the goal calls it.
     """
@@ -155,8 +157,8 @@ def training_steps(
             output: Tensor = encoder(*inputs)
         return output
 
-    cache = None if cache_chunk is None else GradientCache(call, cache_chunk, encoder)
-    for step in range(first, training.steps):
+    cache = None if micro_batch_size is None else GradientCache(call, micro_batch_size, encoder)
+    for step in range(first, training.max_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
         loss = weight * goal.loss(step, part, cache or call, device)

@@ -1,4 +1,4 @@
-"""What every way back from anonymized pictures offers, before and after it has learnt."""
+"""What every reconstruction from anonymized images offers, before and after it has learnt."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,21 +10,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.attackers.nn.pairs import Index
 from cldmray.attackers.nn.training import Call
-from cldmray.attackers.reconstruction.pairs import InversionPairs
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.recognizers.base import Recognizer
 from cldmray.results.names import check_label
 
 Seeds = npt.NDArray[np.int64]
-"""One random seed a picture, shape (N,), all >= 0."""
+"""One random seed an image, shape (N,), all >= 0."""
 
 
 @dataclass(frozen=True)
-class InversionTraining:
-    """How an inverter's network is trained.
+class ReconstructionTraining:
+    """How an reconstruction model's network is trained.
 
     Attributes:
         steps: optimiser steps.
@@ -34,16 +34,16 @@ class InversionTraining:
         weight_decay: of AdamW.
         augment: strength of the random views, 0..1, which both sides of a pair undergo alike; 0
             mirrors only. An anonymizer does not treat a turned or enlarged face as it would
-            treat the upright one, and turning softens the photographs.
+            treat the upright one, and turning softens the images.
         precision: ``bf16`` or ``fp32``.
         validate_every: steps between two points of the learning curve.
         seed: of the weights, batches and views, and of the control's shuffling.
     """
 
-    steps: int = 600
-    batch: int = 32
+    max_steps: int = 600
+    batch_size: int = 32
     learning_rate: float = 1e-3
-    warmup: int = 30
+    warmup_steps: int = 30
     weight_decay: float = 0.01
     augment: float = 0.0
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -51,7 +51,7 @@ class InversionTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch", "warmup", "validate_every"):
+        for key in ("max_steps", "batch_size", "warmup_steps", "validate_every"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         if not self.learning_rate > 0:
@@ -65,26 +65,26 @@ class InversionTraining:
             raise ValueError(f"precision: must be bf16 or fp32, got {self.precision!r}")
 
 
-class InversionBatch(NamedTuple):
+class ReconstructionBatch(NamedTuple):
     """One worker's part of a step's batch, on its device.
 
     Attributes:
         anonymized: in -1..1, shape (n, 3, h, w).
         maps: extracted from them, in -1..1, shape (n, 3, h, w); None where nobody looks at any.
-        photos: in -1..1, shape (n, 3, h, w).
-        rows: of the photographs in :attr:`InversionPairs.photos`, shape (n,).
+        images: in -1..1, shape (n, 3, h, w).
+        rows: of the images in :attr:`ReconstructionPairs.images`, shape (n,).
         seeds: of whatever else is random about each pair, shape (n,).
     """
 
     anonymized: Tensor
     maps: Tensor | None
-    photos: Tensor
+    originals: Tensor
     rows: Index
     seeds: Seeds
 
 
-class Inverter(ABC):
-    """A way back from anonymized pictures: made by :meth:`Inversion.build`, then it learns.
+class Reconstructor(ABC):
+    """A reconstruction from anonymized images: made by :meth:`Inversion.build`, then it learns.
 
     First :meth:`learn`, which takes what needs no steps; then, where there is a ``network``, the
     steps of :func:`cldmray.attackers.nn.training.training_steps`; then it reconstructs.
@@ -95,18 +95,18 @@ class Inverter(ABC):
 
     network: nn.Module | None = None
 
-    def learn(self, pairs: InversionPairs) -> None:  # noqa: B027
+    def learn(self, pairs: ReconstructionPairs) -> None:  # noqa: B027
         """Take from the pairs what needs no steps.
 
         Raises:
-            BadInputError: they do not fit this inverter.
+            BadInputError: they do not fit this reconstruction model.
         """
 
-    def maps(self, anonymized: Pictures) -> Pictures | None:
-        """What is extracted from the pictures before the network sees both; None: nothing."""
+    def maps(self, anonymized: Images) -> Images | None:
+        """What is extracted from the images before the network sees both; None: nothing."""
         return None
 
-    def loss(self, network: Call, batch: InversionBatch) -> Tensor:
+    def loss(self, network: Call, batch: ReconstructionBatch) -> Tensor:
         """Mean loss over a batch, a scalar.
 
         Args:
@@ -114,31 +114,31 @@ class Inverter(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no network to train")
 
-    def reconstruct(self, pictures: Pictures, seeds: Seeds) -> Pictures:
-        """What the photographs may have looked like, uint8 (N, guesses, h, w, 3).
+    def reconstruct(self, images: Images, seeds: Seeds) -> Images:
+        """What the images may have looked like, uint8 (N, guesses, h, w, 3).
 
-        A picture's guesses depend on it and its seed only, never on its neighbours, but for
+        An image's guesses depend on it and its seed only, never on its neighbours, but for
         rounding by one grey level.
 
         Args:
-            pictures: anonymized, uint8 (N, h, w, 3).
+            images: anonymized, uint8 (N, h, w, 3).
             seeds: shape (N,).
 
         Raises:
-            BadInputError: the pictures' size is not that of the photographs learnt from, or none
+            BadInputError: the images' size is not that of the images learnt from, or none
                 that the network takes; or nothing was learnt yet.
         """
-        if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8:
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise BadInputError(
-                f"pictures must be uint8 (N, h, w, 3), not {pictures.dtype} {pictures.shape}"
+                f"images must be uint8 (N, h, w, 3), not {images.dtype} {images.shape}"
             )
-        if len(seeds) != len(pictures):
-            raise BadInputError(f"{len(pictures)} pictures need as many seeds, not {len(seeds)}")
-        return self._reconstruct(pictures, seeds)
+        if len(seeds) != len(images):
+            raise BadInputError(f"{len(images)} images need as many seeds, not {len(seeds)}")
+        return self._reconstruct(images, seeds)
 
     @abstractmethod
-    def _reconstruct(self, pictures: Pictures, seeds: Seeds) -> Pictures:
-        """:meth:`reconstruct` of pictures that were looked at."""
+    def _reconstruct(self, images: Images, seeds: Seeds) -> Images:
+        """:meth:`reconstruct` of images that were looked at."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
@@ -146,16 +146,16 @@ class Inverter(ABC):
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`state` of an inverter with the same settings has given."""
+        """Take over what :meth:`state` of an reconstruction model with the same settings has given."""
 
 
 @dataclass(frozen=True)
-class Inversion(ABC):
-    """Settings of one way back; subclasses are frozen dataclasses.
+class ReconstructionModel(ABC):
+    """Settings of one reconstruction; subclasses are frozen dataclasses.
 
     Attributes:
         label: name in tables; None: that of the kind.
-        shuffled: whether it is the control that learns from pairs whose photographs are another
+        shuffled: whether it is the control that learns from pairs whose images are another
             person's, so that only what all faces share can be learnt.
     """
 
@@ -182,7 +182,7 @@ class Inversion(ABC):
 
     @property
     def guesses(self) -> int:
-        """Reconstructions of each picture."""
+        """Reconstructions of each image."""
         return 1
 
     def check(self) -> None:  # noqa: B027
@@ -193,7 +193,7 @@ class Inversion(ABC):
         """
 
     @property
-    def steps(self) -> int:
+    def max_steps(self) -> int:
         """Optimiser steps that it takes to learn; 0: there is no network to train."""
         return 0
 
@@ -202,16 +202,16 @@ class Inversion(ABC):
         """Recognizers that have a say in what it learns."""
         return ()
 
-    def check_judge(self, judge: Recognizer) -> None:
-        """Refuse a judge whose weights the inverter learns with: it would like what it has taught.
+    def check_held_out_recognizer(self, held_out_recognizer: Recognizer) -> None:
+        """Refuse a judge whose weights the reconstruction model learns with: it would like what it has taught.
 
         Raises:
             ConfigError: it is such a one.
             MissingDependencyError: the weights of one of both are not installed.
         """
-        if judge.version() in [one.version() for one in self.learns_with]:
+        if held_out_recognizer.version() in [one.version() for one in self.learns_with]:
             raise ConfigError(
-                f"{self.name} learns with {judge.name}, which therefore cannot judge what it "
+                f"{self.name} learns with {held_out_recognizer.name}, which therefore cannot judge what it "
                 "rebuilds: choose another recognizer, such as dlib"
             )
 
@@ -220,8 +220,8 @@ class Inversion(ABC):
         """Seed of the control's shuffling."""
         return 0
 
-    def training_pairs(self, pairs: InversionPairs) -> InversionPairs:
-        """The pairs as this inverter learns them: shuffled where it is the control.
+    def training_pairs(self, pairs: ReconstructionPairs) -> ReconstructionPairs:
+        """The pairs as this reconstruction model learns them: shuffled where it is the control.
 
         Raises:
             BadInputError: they are of fewer than two people, and to be shuffled.
@@ -229,8 +229,8 @@ class Inversion(ABC):
         return pairs.shuffled(self.shuffle_seed) if self.shuffled else pairs
 
     @abstractmethod
-    def build(self, device: str = "cpu") -> Inverter:
-        """The inverter before it learns; seeds torch's global generator if it has a network.
+    def build(self, device: str = "cpu") -> Reconstructor:
+        """The reconstruction model before it learns; seeds torch's global generator if it has a network.
 
         Raises:
             CldmrayError: as :meth:`check` says.
@@ -238,28 +238,28 @@ class Inversion(ABC):
 
 
 @dataclass(frozen=True)
-class TrainedInversion(Inversion):
-    """Settings of a way back whose network is trained.
+class TrainedReconstructionModel(ReconstructionModel):
+    """Settings of a reconstruction whose network is trained.
 
     Attributes:
         training: how.
     """
 
-    training: InversionTraining = field(default_factory=InversionTraining, kw_only=True)
+    training: ReconstructionTraining = field(default_factory=ReconstructionTraining, kw_only=True)
 
     @property
-    def steps(self) -> int:
-        return self.training.steps
+    def max_steps(self) -> int:
+        return self.training.max_steps
 
     @property
     def shuffle_seed(self) -> int:
         return self.training.seed
 
 
-def to_pixels(pictures: Tensor) -> Pictures:
-    """Pictures in -1..1, shape (N, 3, h, w), as uint8 (N, h, w, 3); what is beyond is cut off."""
-    levels = ((pictures.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    found: Pictures = levels.permute(0, 2, 3, 1).cpu().numpy()
+def to_pixels(images: Tensor) -> Images:
+    """Images in -1..1, shape (N, 3, h, w), as uint8 (N, h, w, 3); what is beyond is cut off."""
+    levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    found: Images = levels.permute(0, 2, 3, 1).cpu().numpy()
     return found
 
 

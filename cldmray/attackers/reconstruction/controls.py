@@ -7,18 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cldmray.arrays import Pictures
-from cldmray.attackers.reconstruction.base import Inversion, Inverter, Seeds
-from cldmray.attackers.reconstruction.pairs import InversionPairs
+from cldmray.arrays import Images
+from cldmray.attackers.reconstruction.base import ReconstructionModel, Reconstructor, Seeds
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.errors import BadInputError
 
 CELLS = 4_000_000
-"""Numbers of pictures that are compared at once."""
+"""Numbers of images that are compared at once."""
 
 
 @dataclass(frozen=True)
-class MeanFaceInversion(Inversion):
-    """The mean of the attacker's photographs, whatever the picture."""
+class MeanFace(ReconstructionModel):
+    """The mean of the attacker's images, whatever the image."""
 
     @property
     def kind(self) -> str:
@@ -28,27 +28,27 @@ class MeanFaceInversion(Inversion):
     def is_control(self) -> bool:
         return True
 
-    def build(self, device: str = "cpu") -> "MeanFace":
-        return MeanFace()
+    def build(self, device: str = "cpu") -> "MeanFaceReconstructor":
+        return MeanFaceReconstructor()
 
 
-class MeanFace(Inverter):
-    """See :class:`MeanFaceInversion`."""
+class MeanFaceReconstructor(Reconstructor):
+    """See :class:`MeanFace`."""
 
     def __init__(self) -> None:
-        self.mean: Pictures | None = None
+        self.mean: Images | None = None
 
-    def learn(self, pairs: InversionPairs) -> None:
-        total = np.zeros(pairs.photos.shape[1:], np.int64)
-        for photo in pairs.photos:
-            total += photo
-        self.mean = np.rint(total / len(pairs.photos)).astype(np.uint8)
+    def learn(self, pairs: ReconstructionPairs) -> None:
+        total = np.zeros(pairs.originals.shape[1:], np.int64)
+        for original in pairs.originals:
+            total += original
+        self.mean = np.rint(total / len(pairs.originals)).astype(np.uint8)
 
-    def _reconstruct(self, pictures: Pictures, seeds: Seeds) -> Pictures:
+    def _reconstruct(self, images: Images, seeds: Seeds) -> Images:
         if self.mean is None:
             raise BadInputError("the mean face has learnt nothing yet")
-        check_size(pictures, self.mean.shape)
-        return np.repeat(self.mean[None, None], len(pictures), axis=0)
+        check_size(images, self.mean.shape)
+        return np.repeat(self.mean[None, None], len(images), axis=0)
 
     def state(self) -> dict[str, Tensor]:
         return {} if self.mean is None else {"mean": torch.from_numpy(self.mean)}
@@ -58,8 +58,8 @@ class MeanFace(Inverter):
 
 
 @dataclass(frozen=True)
-class NearestFaceInversion(Inversion):
-    """The photograph whose anonymized picture is nearest, pixel by pixel, to the given one."""
+class NearestTrainingFace(ReconstructionModel):
+    """The image whose anonymized image is nearest, pixel by pixel, to the given one."""
 
     @property
     def kind(self) -> str:
@@ -69,46 +69,46 @@ class NearestFaceInversion(Inversion):
     def is_control(self) -> bool:
         return True
 
-    def build(self, device: str = "cpu") -> "NearestTrainingFace":
-        return NearestTrainingFace()
+    def build(self, device: str = "cpu") -> "NearestTrainingFaceReconstructor":
+        return NearestTrainingFaceReconstructor()
 
 
-class NearestTrainingFace(Inverter):
-    """See :class:`NearestFaceInversion`."""
+class NearestTrainingFaceReconstructor(Reconstructor):
+    """See :class:`NearestTrainingFace`."""
 
     def __init__(self) -> None:
         self.anonymized = np.zeros((0, 1, 1, 3), np.uint8)
-        self.photos = self.anonymized
+        self.originals = self.anonymized
 
-    def learn(self, pairs: InversionPairs) -> None:
+    def learn(self, pairs: ReconstructionPairs) -> None:
         self.anonymized = pairs.anonymized
-        self.photos = pairs.photos[pairs.source]
+        self.originals = pairs.originals[pairs.source]
 
-    def _reconstruct(self, pictures: Pictures, seeds: Seeds) -> Pictures:
+    def _reconstruct(self, images: Images, seeds: Seeds) -> Images:
         if not len(self.anonymized):
-            raise BadInputError("the nearest face has learnt from no pictures")
-        check_size(pictures, self.anonymized.shape[1:])
-        return self.photos[nearest_rows(pictures, self.anonymized)][:, None]
+            raise BadInputError("the nearest face has learnt from no images")
+        check_size(images, self.anonymized.shape[1:])
+        return self.originals[nearest_rows(images, self.anonymized)][:, None]
 
     def state(self) -> dict[str, Tensor]:
-        parts = {"anonymized": self.anonymized, "photos": self.photos}
+        parts = {"anonymized": self.anonymized, "originals": self.originals}
         return {name: torch.from_numpy(np.array(part)) for name, part in parts.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.anonymized, self.photos = state["anonymized"].numpy(), state["photos"].numpy()
+        self.anonymized, self.originals = state["anonymized"].numpy(), state["originals"].numpy()
 
 
-def nearest_rows(pictures: Pictures, known: Pictures) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Row of the known picture with the smallest mean squared difference, the first of several.
+def nearest_rows(images: Images, known: Images) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Row of the known image with the smallest mean squared difference, the first of several.
 
     Args:
-        pictures: uint8 (N, h, w, 3).
+        images: uint8 (N, h, w, 3).
         known: uint8 (M, h, w, 3), M >= 1.
 
     Returns:
         Shape (N,). Sums of whole numbers, exact, so that no neighbour in a batch matters.
     """
-    asked = pictures.reshape(len(pictures), -1).astype(np.float64)
+    asked = images.reshape(len(images), -1).astype(np.float64)
     best = np.full(len(asked), np.inf)
     rows = np.zeros(len(asked), np.int64)
     step = max(1, CELLS // asked.shape[1])
@@ -117,12 +117,12 @@ def nearest_rows(pictures: Pictures, known: Pictures) -> np.ndarray[tuple[int], 
         distances = (block**2).sum(1) - 2 * (asked @ block.T)
         nearest = distances.argmin(1)
         found = distances[np.arange(len(asked)), nearest]
-        better = found < best
-        rows[better], best[better] = nearest[better] + start, found[better]
+        n_higher = found < best
+        rows[n_higher], best[n_higher] = nearest[n_higher] + start, found[n_higher]
     return rows
 
 
-def check_size(pictures: Pictures, shape: tuple[int, ...]) -> None:
-    """Raise ``BadInputError`` unless pictures have the shape of those that were learnt from."""
-    if pictures.shape[1:] != shape:
-        raise BadInputError(f"pictures of {pictures.shape[1:]}, but {shape} was learnt from")
+def check_size(images: Images, shape: tuple[int, ...]) -> None:
+    """Raise ``BadInputError`` unless images have the shape of those that were learnt from."""
+    if images.shape[1:] != shape:
+        raise BadInputError(f"images of {images.shape[1:]}, but {shape} was learnt from")

@@ -1,4 +1,4 @@
-"""Generation: a latent diffusion model draws several photographs that the picture may have had."""
+"""Generation: a latent diffusion model draws several images that the image may have had."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from torch.nn import functional
 
 from cldmray.anonymizers.diffusion import model_folder
 from cldmray.anonymizers.diffusion.settings import Diffusion
-from cldmray.arrays import Pictures, channels_last, to_unit_range
+from cldmray.arrays import Images, channels_last, to_unit_range
 from cldmray.attackers.nn.training import Call
 from cldmray.attackers.reconstruction.base import (
-    InversionBatch,
-    Inverter,
+    ReconstructionBatch,
+    Reconstructor,
     Seeds,
-    TrainedInversion,
+    TrainedReconstructionModel,
     on_cpu,
     to_pixels,
 )
@@ -25,14 +25,14 @@ from cldmray.conditions.base import Condition
 from cldmray.errors import BadInputError
 from cldmray.hashing import digest
 
-PICTURES_AT_ONCE = 64
+IMAGES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class DiffusionInversion(TrainedInversion):
+class DiffusionReconstruction(TrainedReconstructionModel):
     """A conditional latent diffusion model (Rombach et al. 2022), started from a public one.
 
-    The UNet reads the anonymized picture's latent beside the noisy one of the photograph; the
+    The UNet reads the anonymized image's latent beside the noisy one of the image; the
     weights that read it start at zero (Brooks, Holynski and Efros 2023), so that training begins at
     the public model. Guesses are drawn by DDIM (Song, Meng and Ermon 2021).
 
@@ -42,25 +42,25 @@ class DiffusionInversion(TrainedInversion):
     Attributes:
         model: ``embedded`` (the package's own small model), a local folder or a hub id, as in
             :class:`~cldmray.anonymizers.diffusion.settings.Diffusion`; Stable Diffusion 1 and 2 are known.
-        condition: extractor whose maps of the pictures it reads beside them, as grey pictures;
-            None: the pictures alone.
+        condition: extractor whose maps of the images it reads beside them, as grey images;
+            None: the images alone.
         pretrained: whether the UNet starts with the model's weights; the autoencoder has them
             always.
         sampling_steps: of DDIM.
-        draws: guesses for each picture, from different noise.
+        draws: guesses for each image, from different noise.
     """
 
     model: str = model_folder.EMBEDDED
     condition: Condition | None = None
     pretrained: bool = True
     sampling_steps: int = 8
-    draws: int = 4
+    n_samples: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.model:
             raise ValueError("model must not be empty")
-        for key in ("sampling_steps", "draws"):
+        for key in ("sampling_steps", "n_samples"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
 
@@ -70,7 +70,7 @@ class DiffusionInversion(TrainedInversion):
 
     @property
     def guesses(self) -> int:
-        return self.draws
+        return self.n_samples
 
     def version(self) -> str:
         """Fingerprint of the model's weights and settings.
@@ -91,18 +91,18 @@ class DiffusionInversion(TrainedInversion):
     def check(self) -> None:
         self.version()
 
-    def build(self, device: str = "cpu") -> "DiffusionInverter":
-        return DiffusionInverter(self, device)
+    def build(self, device: str = "cpu") -> "DiffusionReconstructor":
+        return DiffusionReconstructor(self, device)
 
 
-class DiffusionInverter(Inverter):
-    """See :class:`DiffusionInversion`.
+class DiffusionReconstructor(Reconstructor):
+    """See :class:`DiffusionReconstruction`.
 
     Raises:
         BadInputError: the model cannot be loaded, or is of a kind that is not known.
     """
 
-    def __init__(self, config: DiffusionInversion, device: str) -> None:
+    def __init__(self, config: DiffusionReconstruction, device: str) -> None:
         from diffusers import DDIMScheduler
 
         from cldmray.anonymizers.diffusion import loading
@@ -126,52 +126,52 @@ class DiffusionInverter(Inverter):
             LatentDenoiser(pipe.unet, prompt.detach(), read, config.pretrained)
         ).to(device)
 
-    def maps(self, anonymized: Pictures) -> Pictures | None:
+    def maps(self, anonymized: Images) -> Images | None:
         condition = self.config.condition
         return None if condition is None else condition(anonymized)
 
-    def loss(self, network: Call, batch: InversionBatch) -> Tensor:
+    def loss(self, network: Call, batch: ReconstructionBatch) -> Tensor:
         with torch.no_grad():
-            photos = self._latents(batch.photos)
+            originals = self._latents(batch.originals)
             given = self._given(batch.anonymized, batch.maps)
-        steps = self.scheduler.config.num_train_timesteps
+        max_steps = self.scheduler.config.num_train_timesteps
         times, noises = [], []
         for seed in batch.seeds.tolist():
             generator = torch.Generator().manual_seed(seed)
-            times.append(torch.randint(steps, (), generator=generator))
-            noises.append(torch.randn(photos.shape[1:], generator=generator))
-        time = torch.stack(times).to(photos.device)
-        noise = torch.stack(noises).to(photos.device)
-        noisy = self.scheduler.add_noise(photos, noise, time)
-        targets = {"epsilon": noise, "sample": photos}
+            times.append(torch.randint(max_steps, (), generator=generator))
+            noises.append(torch.randn(originals.shape[1:], generator=generator))
+        time = torch.stack(times).to(originals.device)
+        noise = torch.stack(noises).to(originals.device)
+        noisy = self.scheduler.add_noise(originals, noise, time)
+        targets = {"epsilon": noise, "sample": originals}
         target = targets.get(self.scheduler.config.prediction_type)
         if target is None:
-            target = self.scheduler.get_velocity(photos, noise, time)
+            target = self.scheduler.get_velocity(originals, noise, time)
         return functional.mse_loss(network(noisy, time, given).float(), target)
 
     @torch.no_grad()
-    def _reconstruct(self, pictures: Pictures, seeds: Seeds) -> Pictures:
-        height, width = pictures.shape[1:3]
+    def _reconstruct(self, images: Images, seeds: Seeds) -> Images:
+        height, width = images.shape[1:3]
         if height % self.side_factor or width % self.side_factor:
             raise BadInputError(
-                f"{self.config.name}: pictures of {width}x{height} pixels cannot be drawn, both "
+                f"{self.config.name}: images of {width}x{height} pixels cannot be drawn, both "
                 f"sides must be multiples of {self.side_factor}"
             )
-        draws = self.config.draws
-        drawn = np.empty((len(pictures), draws, *pictures.shape[1:]), np.uint8)
-        for start in range(0, len(pictures), PICTURES_AT_ONCE):
-            part = slice(start, min(start + PICTURES_AT_ONCE, len(pictures)))
-            maps = self.maps(pictures[part])
+        n_samples = self.config.n_samples
+        drawn = np.empty((len(images), n_samples, *images.shape[1:]), np.uint8)
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            part = slice(start, min(start + IMAGES_AT_ONCE, len(images)))
+            maps = self.maps(images[part])
             given = self._given(
-                to_unit_range(pictures[part]).to(self.device),
+                to_unit_range(images[part]).to(self.device),
                 None if maps is None else to_unit_range(maps).to(self.device),
             )
-            for draw in range(draws):
+            for draw in range(n_samples):
                 drawn[part, draw] = self._sample(given, seeds[part], draw)
         return drawn
 
-    def _sample(self, given: Tensor, seeds: Seeds, draw: int) -> Pictures:
-        """One guess for each picture, whose noise comes from its seed and the draw's number."""
+    def _sample(self, given: Tensor, seeds: Seeds, draw: int) -> Images:
+        """One guess for each image, whose noise comes from its seed and the draw's number."""
         assert self.network is not None
         shape = (self.autoencoder.config.latent_channels, *given.shape[-2:])
         latents = torch.stack([_noise(seed, draw, shape) for seed in seeds.tolist()])
@@ -180,8 +180,8 @@ class DiffusionInverter(Inverter):
         for time in self.scheduler.timesteps:
             output = self.network(latents, time.expand(len(latents)).to(self.device), given)
             latents = self.scheduler.step(output, time, latents, eta=0.0).prev_sample
-        scaled = latents / self.autoencoder.config.scaling_factor + self._shift()
-        return to_pixels(self.autoencoder.decode(scaled).sample)
+        with_scale = latents / self.autoencoder.config.scaling_factor + self._shift()
+        return to_pixels(self.autoencoder.decode(with_scale).sample)
 
     def _given(self, anonymized: Tensor, maps: Tensor | None) -> Tensor:
         """What the UNet reads beside the noisy latent, shape (n, channels, h, w)."""
@@ -191,8 +191,8 @@ class DiffusionInverter(Inverter):
         grey = functional.pixel_unshuffle(maps.mean(1, keepdim=True), self.factor)
         return torch.cat([latents, grey], dim=1)
 
-    def _latents(self, pictures: Tensor) -> Tensor:
-        encoded = self.autoencoder.encode(pictures).latent_dist.mode()
+    def _latents(self, images: Tensor) -> Tensor:
+        encoded = self.autoencoder.encode(images).latent_dist.mode()
         found: Tensor = (encoded - self._shift()) * self.autoencoder.config.scaling_factor
         return found
 

@@ -1,4 +1,4 @@
-"""How far a reconstruction is from the photograph in the eyes of SFace: differentiable."""
+"""How far a reconstruction is from the image in the eyes of SFace: differentiable."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -16,7 +16,7 @@ EPSILON = 1e-6
 
 
 class Distances(NamedTuple):
-    """Of each pair of pictures, shape (n,).
+    """Of each pair of images, shape (n,).
 
     Attributes:
         identity: 1 - cosine of the embeddings, in 0..2.
@@ -58,10 +58,10 @@ class FaceGuide:
         self.crop = recognizer.crop
         self.half = precision == "bf16"
 
-    def __call__(self, reconstructions: Tensor, photos: Tensor) -> Distances:
-        """Distances of pictures in -1..1, shape (n, 3, h, w), h = w; no gradient to the photos."""
+    def __call__(self, reconstructions: Tensor, originals: Tensor) -> Distances:
+        """Distances of images in -1..1, shape (n, 3, h, w), h = w; no gradient to the images."""
         with torch.no_grad():
-            target, wanted = self._look(photos)
+            target, wanted = self._look(originals)
         embedding, found = self._look(reconstructions)
         differences = [
             (mine - theirs).square().sum(1).mean((1, 2))
@@ -69,10 +69,10 @@ class FaceGuide:
         ]
         return Distances(1 - (embedding * target).sum(1), torch.stack(differences).mean(0))
 
-    def _look(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _look(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Embeddings (n, 128) of unit norm, and features of unit norm over the channels."""
-        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self.half):
-            x = ((cropped(pictures, self.crop, self.side) + 1) * 127.5 - self.mean) * self.factor
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half):
+            x = ((cropped(images, self.crop, self.side) + 1) * 127.5 - self.mean) * self.factor
             x = x.contiguous(memory_format=torch.channels_last)
             features = []
             for number, layer in enumerate(self.layers):
@@ -87,25 +87,23 @@ def _stride(layer: nn.Module) -> int:
     return int(layer.stride[0]) if isinstance(layer, nn.Conv2d) else 1
 
 
-def cropped(pictures: Tensor, crop: tuple[float, float, float, float], side: int) -> Tensor:
+def cropped(images: Tensor, crop: tuple[float, float, float, float], side: int) -> Tensor:
     """The square of a recognizer's ``crop``, shape (n, 3, side, side); reflected beyond the edge.
 
     Args:
-        pictures: square, shape (n, 3, h, h).
-        crop: left, top, right, bottom as shares of the picture's side.
-        side: of the result, pixels; pictures that the crop shrinks are averaged first.
+        images: square, shape (n, 3, h, h).
+        crop: left, top, right, bottom as shares of the image's side.
+        side: of the result, pixels; images that the crop shrinks are averaged first.
     """
     left, top, right, bottom = crop
     width = right - left
-    if pictures.shape[-1] * width > side:
+    if images.shape[-1] * width > side:
         smaller = round(side / width)
-        pictures = functional.interpolate(
-            pictures, (smaller, smaller), mode="bilinear", antialias=True
-        )
-    theta = pictures.new_tensor([[width, 0.0, left + right - 1], [0.0, width, top + bottom - 1]])
+        images = functional.interpolate(images, (smaller, smaller), mode="bilinear", antialias=True)
+    theta = images.new_tensor([[width, 0.0, left + right - 1], [0.0, width, top + bottom - 1]])
     grid = functional.affine_grid(
-        theta.expand(len(pictures), 2, 3), [len(pictures), 3, side, side], align_corners=False
+        theta.expand(len(images), 2, 3), [len(images), 3, side, side], align_corners=False
     )
     return functional.grid_sample(
-        pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )

@@ -1,4 +1,4 @@
-"""Retrieval: the anonymized picture's embedding, and the attacker's own photograph next to it."""
+"""Retrieval: the anonymized image's embedding, and the attacker's own image next to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,40 +7,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cldmray.arrays import Pictures, channels_last
+from cldmray.arrays import Images, channels_last
 from cldmray.attackers.nn.encoder import SFACE, EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.losses import distributed_guided
 from cldmray.attackers.nn.training import Call
 from cldmray.attackers.reconstruction.base import (
-    InversionBatch,
-    Inverter,
+    ReconstructionBatch,
+    Reconstructor,
     Seeds,
-    TrainedInversion,
+    TrainedReconstructionModel,
     on_cpu,
 )
 from cldmray.attackers.reconstruction.controls import check_size
-from cldmray.attackers.reconstruction.pairs import InversionPairs
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.recognizers.base import Embeddings, Recognizer
 from cldmray.recognizers.sface import SFace, landmark_sface
 
-PHOTOS, VECTORS, ENCODER = "photos", "vectors", "encoder."
+IMAGES, VECTORS, ENCODER = "originals", "vectors", "encoder."
 
 
 @dataclass(frozen=True)
-class EmbeddingInversion(TrainedInversion):
-    """Shows an attacker-side photograph of somebody who looks alike.
+class NearestNeighbor(TrainedReconstructionModel):
+    """Shows an attacker-side image of somebody who looks alike.
 
     It cannot show the evaluated person, who is not among the attacker's people: what a judge makes
-    of its pictures tells how far a look-alike goes, and whatever goes further was rebuilt.
+    of its images tells how far a look-alike goes, and whatever goes further was rebuilt.
 
     Attributes:
-        encoder: of a student that is taught to embed anonymized pictures where the teacher embeds
-            their photographs, as in :mod:`cldmray.attackers.distilled`; None: the teacher
+        encoder: of a student that is taught to embed anonymized images where the teacher embeds
+            their images, as in :mod:`cldmray.attackers.distilled`; None: the teacher
             embeds both, and nothing is trained.
-        teacher: embeds the photographs.
+        teacher: embeds the images.
         temperature: of the student's contrastive loss.
-        nearest: so many photographs are shown, the nearest first.
+        nearest: so many images are shown, the nearest first.
     """
 
     encoder: EncoderConfig | None = None
@@ -57,20 +57,20 @@ class EmbeddingInversion(TrainedInversion):
 
     @property
     def kind(self) -> str:
-        return "look_alike"
+        return "nearest_neighbor"
 
     @property
     def guesses(self) -> int:
         return self.nearest
 
     @property
-    def steps(self) -> int:
-        return 0 if self.encoder is None else self.training.steps
+    def max_steps(self) -> int:
+        return 0 if self.encoder is None else self.training.max_steps
 
     @property
     def learns_with(self) -> tuple[Recognizer, ...]:
-        started = self.encoder is not None and self.encoder.backbone == SFACE
-        return (self.teacher, SFace()) if started else (self.teacher,)
+        with_init_image = self.encoder is not None and self.encoder.backbone == SFACE
+        return (self.teacher, SFace()) if with_init_image else (self.teacher,)
 
     def check(self) -> None:
         self.teacher.check()
@@ -83,17 +83,17 @@ class EmbeddingInversion(TrainedInversion):
                 f"{self.teacher.name}'s embeddings, got {self.encoder.dimensions}"
             )
 
-    def build(self, device: str = "cpu") -> "EmbeddingInverter":
-        return EmbeddingInverter(self, device)
+    def build(self, device: str = "cpu") -> "NearestNeighborReconstructor":
+        return NearestNeighborReconstructor(self, device)
 
 
-class EmbeddingInverter(Inverter):
-    """See :class:`EmbeddingInversion`."""
+class NearestNeighborReconstructor(Reconstructor):
+    """See :class:`NearestNeighbor`."""
 
-    def __init__(self, config: EmbeddingInversion, device: str) -> None:
+    def __init__(self, config: NearestNeighbor, device: str) -> None:
         self.config = config
         self.device = device
-        self.photos = np.zeros((0, 1, 1, 3), np.uint8)
+        self.originals = np.zeros((0, 1, 1, 3), np.uint8)
         self.vectors: Embeddings = np.zeros((0, 0), np.float32)
         self.student: FaceEncoder | None = None
         if config.encoder is not None:
@@ -101,47 +101,47 @@ class EmbeddingInverter(Inverter):
             self.student = channels_last(FaceEncoder(config.encoder)).to(device)
         self.network = self.student
 
-    def learn(self, pairs: InversionPairs) -> None:
-        """Embed the photographs, also those that were never sent to the anonymizer."""
-        if len(pairs.photos) < self.config.nearest:
-            raise BadInputError(f"nearest: {self.config.nearest} of {len(pairs.photos)} photos")
-        self.photos = pairs.photos
-        self.vectors = self.config.teacher.embed(pairs.photos)
+    def learn(self, pairs: ReconstructionPairs) -> None:
+        """Embed the images, also those that were never sent to the anonymizer."""
+        if len(pairs.originals) < self.config.nearest:
+            raise BadInputError(f"nearest: {self.config.nearest} of {len(pairs.originals)} images")
+        self.originals = pairs.originals
+        self.vectors = self.config.teacher.embed(pairs.originals)
 
-    def loss(self, network: Call, batch: InversionBatch) -> Tensor:
+    def loss(self, network: Call, batch: ReconstructionBatch) -> Tensor:
         targets = torch.from_numpy(self.vectors[batch.rows]).to(batch.anonymized.device)
         return distributed_guided(network(batch.anonymized), targets, self.config.temperature)
 
-    def _reconstruct(self, pictures: Pictures, seeds: Seeds) -> Pictures:
-        if not len(self.photos):
-            raise BadInputError("the look-alikes have learnt from no photographs yet")
-        check_size(pictures, self.photos.shape[1:])
+    def _reconstruct(self, images: Images, seeds: Seeds) -> Images:
+        if not len(self.originals):
+            raise BadInputError("the look-alikes have learnt from no images yet")
+        check_size(images, self.originals.shape[1:])
         count = self.config.nearest
-        shown = np.empty((len(pictures), count, *pictures.shape[1:]), np.uint8)
-        if not len(pictures):
+        shown = np.empty((len(images), count, *images.shape[1:]), np.uint8)
+        if not len(images):
             return shown
-        scores = self._embed(pictures) @ self.vectors.T
+        scores = self._embed(images) @ self.vectors.T
         for row, score in enumerate(scores):
-            shown[row] = self.photos[np.argsort(-score, kind="stable")[:count]]
+            shown[row] = self.originals[np.argsort(-score, kind="stable")[:count]]
         return shown
 
-    def _embed(self, pictures: Pictures) -> Embeddings:
+    def _embed(self, images: Images) -> Embeddings:
         if self.student is None:
-            return self.config.teacher.embed(pictures)
+            return self.config.teacher.embed(images)
         self.student.eval()
-        found = embed(self.student, pictures, device=self.device)
+        found = embed(self.student, images, device=self.device)
         self.student.train()
         return found
 
     def state(self) -> dict[str, Tensor]:
-        found = {PHOTOS: torch.tensor(self.photos), VECTORS: torch.tensor(self.vectors)}
+        found = {IMAGES: torch.tensor(self.originals), VECTORS: torch.tensor(self.vectors)}
         if self.student is not None:
             weights = on_cpu(self.student.state_dict())
             found |= {ENCODER + name: value for name, value in weights.items()}
         return found
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.photos, self.vectors = state[PHOTOS].numpy(), state[VECTORS].numpy()
+        self.originals, self.vectors = state[IMAGES].numpy(), state[VECTORS].numpy()
         if self.student is not None:
             weights = {
                 name.removeprefix(ENCODER): value

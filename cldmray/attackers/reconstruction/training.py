@@ -1,4 +1,4 @@
-"""What the training of an inverter minimises, the training in one process, and its files.
+"""What the training of an reconstruction model minimises, the training in one process, and its files.
 
 The steps themselves, for one process or one of many, are
 :func:`cldmray.attackers.nn.training.training_steps`.
@@ -18,24 +18,24 @@ from cldmray.attackers.nn.augment import augment, augmentation
 from cldmray.attackers.nn.pairs import Index
 from cldmray.attackers.nn.training import Call, optimizer_of, training_steps
 from cldmray.attackers.reconstruction.base import (
-    Inversion,
-    InversionBatch,
-    InversionTraining,
-    Inverter,
-    TrainedInversion,
+    ReconstructionBatch,
+    ReconstructionModel,
+    ReconstructionTraining,
+    Reconstructor,
+    TrainedReconstructionModel,
 )
-from cldmray.attackers.reconstruction.pairs import InversionPairs
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.errors import BadInputError
 
 UNCOLOURED = torch.tensor([1.0, 0.0, 0.0, 0.0])
 """Contrast and colour shifts, as ``augment`` takes them, that change nothing."""
 
 
-class InversionGoal:
-    """Draws batches of pairs and measures the inverter on them; all depends on (seed, step) only.
+class ReconstructionObjective:
+    """Draws batches of pairs and measures the reconstruction model on them; all depends on (seed, step) only.
 
     Args:
-        inverter: has learnt what needs no steps.
+        reconstruction model: has learnt what needs no steps.
         pairs: what it learns from, shuffled already where it is to be.
         training: batch, strength of the random views, seed.
         workers: most processes that share each batch.
@@ -45,18 +45,22 @@ class InversionGoal:
     """
 
     def __init__(
-        self, inverter: Inverter, pairs: InversionPairs, training: InversionTraining, workers: int
+        self,
+        reconstructor: Reconstructor,
+        pairs: ReconstructionPairs,
+        training: ReconstructionTraining,
+        workers: int,
     ) -> None:
-        self.inverter = inverter
+        self.reconstructor = reconstructor
         self.pairs = pairs
         self.training = training
-        self.size = min(training.batch, pairs.queries)
+        self.size = min(training.batch_size, pairs.queries)
         if self.size < workers:
             raise BadInputError(
-                f"{pairs.queries} anonymized pictures are too few for {workers} training workers; "
+                f"{pairs.queries} anonymized images are too few for {workers} training workers; "
                 "raise the query budget"
             )
-        self.maps = inverter.maps(pairs.anonymized)
+        self.maps = reconstructor.maps(pairs.anonymized)
 
     def part(self, rank: int, workers: int) -> slice:
         """Rows of a batch that are a worker's own."""
@@ -66,14 +70,14 @@ class InversionGoal:
         """Rows of the pairs of a step, shape (size,): one of each person first, in random order."""
         random = np.random.default_rng([self.training.seed, step])
         order = random.permutation(self.pairs.queries)
-        people = self.pairs.people[order]
-        together = np.argsort(people, kind="stable")
-        _, starts, counts = np.unique(people[together], return_index=True, return_counts=True)
+        identities = self.pairs.identities[order]
+        together = np.argsort(identities, kind="stable")
+        _, starts, counts = np.unique(identities[together], return_index=True, return_counts=True)
         nth = np.empty(len(order), np.int64)
         nth[together] = np.arange(len(order)) - np.repeat(starts, counts)
         return order[np.argsort(nth, kind="stable")[: self.size]]
 
-    def batch(self, step: int, part: slice, device: torch.device) -> InversionBatch:
+    def batch(self, step: int, part: slice, device: torch.device) -> ReconstructionBatch:
         """A worker's part of a step's batch."""
         seed = self.training.seed
         rows = self.draw(step)[part]
@@ -85,57 +89,59 @@ class InversionGoal:
         maps = None
         if self.maps is not None:
             maps = augment(to_unit_range(self.maps[rows]), plain).to(device)
-        return InversionBatch(
+        return ReconstructionBatch(
             augment(to_unit_range(self.pairs.anonymized[rows]), views).clamp(-1, 1).to(device),
             maps,
-            augment(to_unit_range(self.pairs.photos[source]), views).clamp(-1, 1).to(device),
+            augment(to_unit_range(self.pairs.originals[source]), views).clamp(-1, 1).to(device),
             source,
             seeds,
         )
 
     def loss(self, step: int, part: slice, call: Call, device: torch.device) -> Tensor:
         """Mean loss over a worker's own part of a step's batch, a scalar on the device."""
-        return self.inverter.loss(call, self.batch(step, part, device))
+        return self.reconstructor.loss(call, self.batch(step, part, device))
 
 
 def fit(
-    inversion: Inversion,
-    pairs: InversionPairs,
+    reconstruction: ReconstructionModel,
+    pairs: ReconstructionPairs,
     device: str = "cpu",
-    watch: Callable[[int, float, Inverter], None] | None = None,
-) -> Inverter:
-    """An inverter that has learnt from the pairs, in this process.
+    watch: Callable[[int, float, Reconstructor], None] | None = None,
+) -> Reconstructor:
+    """An reconstruction model that has learnt from the pairs, in this process.
 
     Args:
         inversion: its settings; where it is the control, it shuffles the pairs itself.
         pairs: of attacker people.
         device: of torch.
-        watch: called after each step with the steps done, the loss and the inverter.
+        watch: called after each step with the steps done, the loss and the reconstruction model.
 
     Raises:
         CldmrayError: something is missing, or the pairs do not fit.
     """
-    learnt = inversion.training_pairs(pairs)
-    inverter = inversion.build(device)
-    inverter.learn(learnt)
-    if inverter.network is None or not isinstance(inversion, TrainedInversion):
-        return inverter
-    goal = InversionGoal(inverter, learnt, inversion.training, 1)
-    optimizer = optimizer_of(inverter.network, inversion.training)
-    steps = training_steps(goal, inverter.network, optimizer, torch.device(device))
-    for done, loss in enumerate(steps, 1):
+    learnt = reconstruction.training_pairs(pairs)
+    reconstructor = reconstruction.build(device)
+    reconstructor.learn(learnt)
+    if reconstructor.network is None or not isinstance(reconstruction, TrainedReconstructionModel):
+        return reconstructor
+    goal = ReconstructionObjective(reconstructor, learnt, reconstruction.training, 1)
+    optimizer = optimizer_of(reconstructor.network, reconstruction.training)
+    max_steps = training_steps(goal, reconstructor.network, optimizer, torch.device(device))
+    for done, loss in enumerate(max_steps, 1):
         if watch is not None:
-            watch(done, loss, inverter)
-    return inverter
+            watch(done, loss, reconstructor)
+    return reconstructor
 
 
-def save_inverter(inverter: Inverter, uri: str) -> None:
-    """Write all that an inverter has learnt as safetensors, atomically."""
-    storage.write_bytes(uri, save(inverter.state()))
+def save_reconstructor(reconstructor: Reconstructor, uri: str) -> None:
+    """Write all that an reconstruction model has learnt as safetensors, atomically."""
+    storage.write_bytes(uri, save(reconstructor.state()))
 
 
-def load_inverter(inversion: Inversion, uri: str, device: str = "cpu") -> Inverter:
-    """The inverter of a file; ``inversion`` are the settings with which it learnt.
+def load_reconstructor(
+    reconstruction: ReconstructionModel, uri: str, device: str = "cpu"
+) -> Reconstructor:
+    """The reconstruction model of a file; ``inversion`` are the settings with which it learnt.
 
     Raises:
         BadInputError: the file is missing, no safetensors, or of other settings.
@@ -143,10 +149,12 @@ def load_inverter(inversion: Inversion, uri: str, device: str = "cpu") -> Invert
     try:
         state = load(storage.read_bytes(uri))
     except (FileNotFoundError, SafetensorError) as error:
-        raise BadInputError(f"cannot read the inverter {uri}: {error}") from error
-    inverter = inversion.build(device)
+        raise BadInputError(f"cannot read the reconstruction model {uri}: {error}") from error
+    reconstructor = reconstruction.build(device)
     try:
-        inverter.load_state(state)
+        reconstructor.load_state(state)
     except (KeyError, RuntimeError) as error:
-        raise BadInputError(f"{uri} is of another inverter than {inversion.name}") from error
-    return inverter
+        raise BadInputError(
+            f"{uri} is of another reconstruction model than {reconstruction.name}"
+        ) from error
+    return reconstructor

@@ -1,4 +1,4 @@
-"""Regression: one network draws the most likely photograph."""
+"""Regression: one network draws the most likely image."""
 
 import math
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cldmray.arrays import Pictures, channels_last, to_unit_range
+from cldmray.arrays import Images, channels_last, to_unit_range
 from cldmray.attackers.nn.encoder import ResidualBlock
 from cldmray.attackers.nn.training import Call
 from cldmray.attackers.reconstruction.base import (
-    InversionBatch,
-    Inverter,
+    ReconstructionBatch,
+    Reconstructor,
     Seeds,
-    TrainedInversion,
+    TrainedReconstructionModel,
     on_cpu,
     to_pixels,
 )
@@ -25,12 +25,12 @@ from cldmray.errors import BadInputError
 from cldmray.recognizers.base import Recognizer
 from cldmray.recognizers.sface import SFace
 
-PICTURES_AT_ONCE = 64
+IMAGES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class UNetInversion(TrainedInversion):
-    """A small U-Net (Ronneberger, Fischer and Brox 2015) from anonymized pictures to photographs.
+class UNetReconstruction(TrainedReconstructionModel):
+    """A small U-Net (Ronneberger, Fischer and Brox 2015) from anonymized images to images.
 
     It minimises the absolute difference of the pixels, in -1..1, plus what SFace sees of it
     (:class:`~cldmray.attackers.reconstruction.guidance.FaceGuide`), so that it prefers a sharp face of
@@ -40,20 +40,20 @@ class UNetInversion(TrainedInversion):
     Attributes:
         widths: channels of its levels, multiples of 8; each halves the one before.
         blocks: residual blocks of each level, down and up.
-        fold: squares of so many pixels a side are one place of the first level.
-        condition: extractor whose maps of the pictures it sees beside them; None: the pictures
+        patch_size: squares of so many pixels a side are one place of the first level.
+        condition: extractor whose maps of the images it sees beside them; None: the images
             alone.
         identity: weight of the identity loss; 0 leaves it out.
         perceptual: weight of the perceptual loss; 0 leaves it out. Where both are 0, the extra
             ``recognizer`` is not needed.
         looked_at: share of each batch, in 0..1, that the recognizer looks at; it takes most of the
             time.
-        guide: the recognizer of both; its ``crop`` says where the pictures' faces are.
+        guide: the recognizer of both; its ``crop`` says where the images' faces are.
     """
 
     widths: tuple[int, ...] = (48, 96, 128, 160)
     blocks: int = 1
-    fold: int = 2
+    patch_size: int = 2
     condition: Condition | None = None
     identity: float = 0.5
     perceptual: float = 0.5
@@ -65,7 +65,7 @@ class UNetInversion(TrainedInversion):
         object.__setattr__(self, "widths", tuple(self.widths))
         if not self.widths or any(width < 8 or width % 8 for width in self.widths):
             raise ValueError(f"widths: must be multiples of 8, got {self.widths}")
-        for key in ("blocks", "fold"):
+        for key in ("blocks", "patch_size"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         for key in ("identity", "perceptual"):
@@ -92,19 +92,19 @@ class UNetInversion(TrainedInversion):
         if self.guided:
             self.guide.check()
 
-    def build(self, device: str = "cpu") -> "UNetInverter":
-        return UNetInverter(self, device)
+    def build(self, device: str = "cpu") -> "UNetReconstructor":
+        return UNetReconstructor(self, device)
 
 
-class UNetInverter(Inverter):
-    """See :class:`UNetInversion`."""
+class UNetReconstructor(Reconstructor):
+    """See :class:`UNetReconstruction`."""
 
-    def __init__(self, config: UNetInversion, device: str) -> None:
+    def __init__(self, config: UNetReconstruction, device: str) -> None:
         torch.manual_seed(config.training.seed)
         self.config = config
         self.device = device
         inputs = 3 if config.condition is None else 6
-        self.unet = FaceUNet(inputs, config.widths, config.blocks, config.fold)
+        self.unet = FaceUNet(inputs, config.widths, config.blocks, config.patch_size)
         self.network = channels_last(self.unet).to(device)
         self.guide = None
         if config.guided:
@@ -112,28 +112,28 @@ class UNetInverter(Inverter):
 
             self.guide = FaceGuide(config.guide, device, config.training.precision)
 
-    def maps(self, anonymized: Pictures) -> Pictures | None:
+    def maps(self, anonymized: Images) -> Images | None:
         condition = self.config.condition
         return None if condition is None else condition(anonymized)
 
-    def loss(self, network: Call, batch: InversionBatch) -> Tensor:
+    def loss(self, network: Call, batch: ReconstructionBatch) -> Tensor:
         seen = batch.anonymized
         if batch.maps is not None:
             seen = torch.cat([seen, batch.maps], dim=1)
         drawn = network(seen).float()
-        loss = (drawn - batch.photos).abs().mean()
+        loss = (drawn - batch.originals).abs().mean()
         if self.guide is not None:
             some = math.ceil(self.config.looked_at * len(drawn))
-            far = self.guide(drawn[:some], batch.photos[:some])
+            far = self.guide(drawn[:some], batch.originals[:some])
             loss = loss + self.config.identity * far.identity.mean()
             loss = loss + self.config.perceptual * far.perceptual.mean()
         return loss
 
     @torch.no_grad()
-    def _reconstruct(self, pictures: Pictures, seeds: Seeds) -> Pictures:
-        drawn = np.empty((len(pictures), 1, *pictures.shape[1:]), np.uint8)
-        for start in range(0, len(pictures), PICTURES_AT_ONCE):
-            part = pictures[start : start + PICTURES_AT_ONCE]
+    def _reconstruct(self, images: Images, seeds: Seeds) -> Images:
+        drawn = np.empty((len(images), 1, *images.shape[1:]), np.uint8)
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            part = images[start : start + IMAGES_AT_ONCE]
             seen = to_unit_range(part)
             maps = self.maps(part)
             if maps is not None:
@@ -149,52 +149,52 @@ class UNetInverter(Inverter):
 
 
 class FaceUNet(nn.Module):
-    """Draws a picture out of a picture: a share of it, which is learnt, plus what the levels add.
+    """Draws an image out of an image: a share of it, which is learnt, plus what the levels add.
 
-    Before its first step it hands the picture on as it is.
+    Before its first step it hands the image on as it is.
 
     Args:
-        inputs: channels; the first three are the picture.
-        widths, blocks, fold: see :class:`UNetInversion`.
+        inputs: channels; the first three are the image.
+        widths, blocks, patch_size: see :class:`UNetReconstruction`.
     """
 
-    def __init__(self, inputs: int, widths: tuple[int, ...], blocks: int, fold: int) -> None:
+    def __init__(self, inputs: int, widths: tuple[int, ...], blocks: int, patch_size: int) -> None:
         super().__init__()
-        self.fold = fold
-        self.factor = fold * 2 ** (len(widths) - 1)
-        self.first = nn.Conv2d(inputs * fold**2, widths[0], 3, padding=1)
+        self.patch_size = patch_size
+        self.factor = patch_size * 2 ** (len(widths) - 1)
+        self.first = nn.Conv2d(inputs * patch_size**2, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         before = widths[0]
         for level, width in enumerate(widths):
-            steps = [ResidualBlock(before, width, 2 if level else 1)]
-            steps += [ResidualBlock(width, width, 1) for _ in range(blocks - 1)]
-            self.down.append(nn.Sequential(*steps))
+            max_steps = [ResidualBlock(before, width, 2 if level else 1)]
+            max_steps += [ResidualBlock(width, width, 1) for _ in range(blocks - 1)]
+            self.down.append(nn.Sequential(*max_steps))
             before = width
         for width in reversed(widths[:-1]):
-            steps = [ResidualBlock(before + width, width, 1)]
-            steps += [ResidualBlock(width, width, 1) for _ in range(blocks - 1)]
-            self.up.append(nn.Sequential(*steps))
+            max_steps = [ResidualBlock(before + width, width, 1)]
+            max_steps += [ResidualBlock(width, width, 1) for _ in range(blocks - 1)]
+            self.up.append(nn.Sequential(*max_steps))
             before = width
-        self.last = nn.Conv2d(widths[0], 3 * fold**2, 3, padding=1)
+        self.last = nn.Conv2d(widths[0], 3 * patch_size**2, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
         self.share = nn.Parameter(torch.ones(()))
 
     def forward(self, seen: Tensor) -> Tensor:
-        """Pictures, shape (N, 3, h, w), about -1..1.
+        """Images, shape (N, 3, h, w), about -1..1.
 
         Args:
             seen: in -1..1, shape (N, inputs, h, w).
 
         Raises:
-            BadInputError: the pictures are smaller than one place of the last level.
+            BadInputError: the images are smaller than one place of the last level.
         """
         height, width = seen.shape[-2:]
         if min(height, width) < self.factor:
-            raise BadInputError(f"pictures of {width}x{height} pixels are too small for the U-Net")
+            raise BadInputError(f"images of {width}x{height} pixels are too small for the U-Net")
         padding = (0, -width % self.factor, 0, -height % self.factor)
         padded = functional.pad(seen, padding, mode="replicate")
-        x = self.first(functional.pixel_unshuffle(padded, self.fold))
+        x = self.first(functional.pixel_unshuffle(padded, self.patch_size))
         kept = []
         for level in self.down:
             x = level(x)
@@ -203,5 +203,5 @@ class FaceUNet(nn.Module):
         for level in self.up:
             x = functional.interpolate(x, scale_factor=2, mode="nearest")
             x = level(torch.cat([x, kept.pop()], dim=1))
-        added = functional.pixel_shuffle(self.last(torch.relu(x)), self.fold)
+        added = functional.pixel_shuffle(self.last(torch.relu(x)), self.patch_size)
         return self.share * seen[:, :3] + added[..., :height, :width]

@@ -1,20 +1,20 @@
-"""How well an inverter does on people it has not learnt from, as the attacker can see it."""
+"""How well an reconstruction model does on people it has not learnt from, as the attacker can see it."""
 
 import math
 
 import numpy as np
 
-from cldmray.arrays import Pictures
-from cldmray.attackers.reconstruction.base import Inverter
-from cldmray.attackers.reconstruction.pairs import InversionPairs
+from cldmray.arrays import Images
+from cldmray.attackers.reconstruction.base import Reconstructor
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.errors import BadInputError
 from cldmray.recognizers.base import Embeddings, Recognizer
 
 
-def embed_guesses(recognizer: Recognizer, guesses: Pictures) -> Embeddings:
-    """One embedding for all guesses of a picture: their mean, brought to unit norm.
+def embed_guesses(recognizer: Recognizer, guesses: Images) -> Embeddings:
+    """One embedding for all guesses of an image: their mean, brought to unit norm.
 
-    What the guesses share is what the picture gave away; what the inverter has added differs from
+    What the guesses share is what the image gave away; what the reconstruction model has added differs from
     one to the next and averages out.
 
     Args:
@@ -37,44 +37,44 @@ def embed_guesses(recognizer: Recognizer, guesses: Pictures) -> Embeddings:
 
 
 def validation_point(
-    inverter: Inverter, pairs: InversionPairs, recognizer: Recognizer
+    reconstructor: Reconstructor, pairs: ReconstructionPairs, recognizer: Recognizer
 ) -> dict[str, float]:
     """A point of the learning curve, on the attacker's validation people.
 
     Args:
-        inverter: has learnt from other people.
+        reconstruction model: has learnt from other people.
         pairs: of validation people; the row numbers are the reconstructions' seeds.
-        recognizer: embeds reconstructions and photographs. The attacker's own, as the one that
+        recognizer: embeds reconstructions and images. The attacker's own, as the one that
             judges must not choose among attackers.
 
     Returns:
-        ``difference``: mean absolute difference from the photograph, over all guesses, in 0..1;
-        ``cosine``: mean cosine of the fused embedding and the photograph's, in -1..1;
-        ``margin``: the same less the mean cosine to photographs of other people, which the average
+        ``difference``: mean absolute difference from the image, over all guesses, in 0..1;
+        ``cosine``: mean cosine of the fused embedding and the image's, in -1..1;
+        ``margin``: the same less the mean cosine to images of other people, which the average
         face has in common with all, in -2..2; NaN where there is nobody else;
-        ``rank_1``: share of the pictures whose best match among all photographs, their own source
-        left out, is of the same person, in 0..1; NaN where nobody has a second photograph.
+        ``rank_1``: share of the images whose best match among all images, their own source
+        left out, is of the same person, in 0..1; NaN where nobody has a second image.
     """
-    guesses = inverter.reconstruct(pairs.anonymized, np.arange(pairs.queries))
-    wanted = pairs.photos[pairs.source]
+    guesses = reconstructor.reconstruct(pairs.anonymized, np.arange(pairs.queries))
+    wanted = pairs.originals[pairs.source]
     difference = np.abs(guesses.astype(np.int16) - wanted[:, None]).mean() / 255
-    vectors, gallery = embed_guesses(recognizer, guesses), recognizer.embed(pairs.photos)
+    vectors, gallery = embed_guesses(recognizer, guesses), recognizer.embed(pairs.originals)
     scores = vectors @ gallery.T
     rows = np.arange(pairs.queries)
     cosine = float(scores[rows, pairs.source].mean())
-    strangers = pairs.people[:, None] != pairs.photo_people[None, :]
+    strangers = pairs.identities[:, None] != pairs.original_identities[None, :]
     margin = math.nan
     if strangers.any(1).all():
         margin = cosine - float(np.mean(scores, axis=1, where=strangers).mean())
     scores[rows, pairs.source] = -np.inf
-    usable = np.isin(pairs.people, _with_two(pairs))
+    usable = np.isin(pairs.identities, _with_two(pairs))
     rank_1 = math.nan
     if usable.any():
-        best = pairs.photo_people[scores.argmax(1)]
-        rank_1 = float((best == pairs.people)[usable].mean())
+        best = pairs.original_identities[scores.argmax(1)]
+        rank_1 = float((best == pairs.identities)[usable].mean())
     return {"difference": float(difference), "cosine": cosine, "margin": margin, "rank_1": rank_1}
 
 
-def _with_two(pairs: InversionPairs) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    people, counts = np.unique(pairs.photo_people, return_counts=True)
-    return people[counts > 1]
+def _with_two(pairs: ReconstructionPairs) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    identities, counts = np.unique(pairs.original_identities, return_counts=True)
+    return identities[counts > 1]

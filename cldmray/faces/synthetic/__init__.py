@@ -1,6 +1,6 @@
-"""Photos of people who do not exist: three-dimensional heads, modelled and rendered.
+"""Images of people who do not exist: three-dimensional heads, modelled and rendered.
 
-:func:`~cldmray.faces.synthetic.scene.render` takes one photo with its depth, masks and landmarks.
+:func:`~cldmray.faces.synthetic.scene.render` takes one image with its depth, masks and landmarks.
 """
 
 from cldmray.faces.synthetic.identity import AGES, SEXES, SKIN_TONES, groups

@@ -1,4 +1,4 @@
-"""Eyes and the inside of the mouth, which change with every photo."""
+"""Eyes and the inside of the mouth, which change with every image."""
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ def lid_edges(who: Person, shot: Circumstances, place: Floats) -> tuple[Floats, 
 
     Args:
         who: the person.
-        shot: the photo.
+        shot: the image.
         place: -1 at the inner corner, +1 at the outer one.
     """
     opening = 2 * who.eye_opening * shot.eyes_open * (1 - 0.16 * max(shot.smile, 0.0))
@@ -34,7 +34,7 @@ def paint_eyes(
 
     Args:
         who: the person.
-        shot: the photo.
+        shot: the image.
         x, level: place of each pixel on the face, shape (N,).
         colour: light reflected, shape (N, 3); changed in place.
         glint: light added, shape (N,); changed in place.
@@ -121,7 +121,7 @@ def paint_mouth(
 
     Args:
         who: the person.
-        shot: the photo.
+        shot: the image.
         x, level: place of each pixel on the face, shape (N,).
         gap: full height of the opening in cm at each pixel, shape (N,).
         colour: light reflected, shape (N, 3); changed in place.

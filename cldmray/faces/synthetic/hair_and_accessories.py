@@ -143,7 +143,7 @@ def _thickness(who: Person, angle: Floats, level: Floats, left: Floats) -> Float
 
 
 def ear(who: Person, head: Head, side: float) -> Mesh:
-    """One ear; ``side`` is -1 at the picture's left.
+    """One ear; ``side`` is -1 at the image's left.
 
     The surface has one channel, the openness to light.
     """

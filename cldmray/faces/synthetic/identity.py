@@ -1,4 +1,4 @@
-"""What a synthetic person looks like, in every photo: numbers from the seed and the index."""
+"""What a synthetic person looks like, in every image: numbers from the seed and the index."""
 
 from dataclasses import dataclass
 

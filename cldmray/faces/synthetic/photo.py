@@ -1,4 +1,4 @@
-"""How one photo of a synthetic person is taken: pose, expression, light, camera, background."""
+"""How one image of a synthetic person is taken: pose, expression, light, camera, background."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from cldmray.faces.synthetic.identity import Person, linear
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What changes from photo to photo.
+    """What changes from image to image.
 
-    Angles are in radians (yaw: the face turns to the picture's right; pitch: it looks down; roll:
+    Angles are in radians (yaw: the face turns to the image's right; pitch: it looks down; roll:
     clockwise), lengths in cm, shares in 0..1, light vectors point right, up and to the camera;
     colours are RGB in 0..1, proportional to light.
     """
@@ -33,7 +33,7 @@ class Circumstances:
     ambient: Floats
     ground: Floats
     shadow: float
-    exposure: float
+    preparation: float
     contrast: float
     glasses: bool
     cap: bool
@@ -51,7 +51,7 @@ class Circumstances:
 
 
 def circumstances(seed: int, identity: int, photo: int, who: Person) -> Circumstances:
-    """The circumstances of this photo; the same for the same arguments, always."""
+    """The circumstances of this image; the same for the same arguments, always."""
     rng = generator("synthetic photo", seed, identity, photo)
 
     def around(mean: float, spread: float) -> float:
@@ -88,7 +88,7 @@ def circumstances(seed: int, identity: int, photo: int, who: Person) -> Circumst
         ambient=np.asarray(ambient * sky, np.float32),
         ground=np.asarray(ambient * rng.uniform(0.35, 0.8) * tint, np.float32),
         shadow=rng.uniform(0.4, 0.92),
-        exposure=around(1.1, 0.15) * (1.0 + 0.32 * who.tone / 5),
+        preparation=around(1.1, 0.15) * (1.0 + 0.32 * who.tone / 5),
         contrast=around(1.03, 0.07),
         glasses=bool(rng.uniform() < (0.85 if who.wears_glasses else 0.03)),
         cap=bool(rng.uniform() < (0.07 if who.sex else 0.025)),

@@ -1,4 +1,4 @@
-"""One photo of a synthetic person, with everything that is known about it."""
+"""One image of a synthetic person, with everything that is known about it."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.arrays import Pictures
+from cldmray.arrays import Images
 from cldmray.faces.synthetic import hair_and_accessories, landmarks
 from cldmray.faces.synthetic.curves import Floats, generator
 from cldmray.faces.synthetic.geometry import ANGLES, JAW, ROWS, Head, follow
@@ -22,9 +22,9 @@ from cldmray.faces.synthetic.splat import HEAD, Camera, Mesh, Seen, splat
 HEAD_HEIGHT = 23.0
 """Centimetres in one unit of depth."""
 PER_CM = 3.2 / 64
-"""Picture sides per cm in the plane of the eyes: pupils 20 pixels apart in 64."""
+"""Image sides per cm in the plane of the eyes: pupils 20 pixels apart in 64."""
 EYES = 28.0 / 64
-"""Height of the eyes in the picture, in sides from above."""
+"""Height of the eyes in the image, in sides from above."""
 ANCHOR = np.array([0.0, -2.5, -3.0], np.float32)
 """Point around which the head turns, so that the face stays in the middle."""
 MOST_TEXELS = 26.0
@@ -33,10 +33,10 @@ KNEE = 0.8
 
 
 class SyntheticPhoto(NamedTuple):
-    """A photo and what is true of it.
+    """An image and what is true of it.
 
     Attributes:
-        picture: RGB, uint8, (size, size, 3).
+        image: RGB, uint8, (size, size, 3).
         depth: distance from the camera along the view axis in head heights (23 cm), float32,
             (size, size); inf where there is nobody.
         mask: skin of the face with eyes and mouth, without ears, neck, hair and glasses, bool,
@@ -45,13 +45,13 @@ class SyntheticPhoto(NamedTuple):
         landmarks: pixel x and y in the order of iBUG's 68 points, float32, (68, 2); (0, 0) is the
             centre of the first pixel. Hidden points are given too.
         attributes: what does not belong to the identity: ``yaw``, ``pitch`` and ``roll`` in
-            degrees (to the picture's right, down, clockwise), ``smile``, ``mouth_open``,
+            degrees (to the image's right, down, clockwise), ``smile``, ``mouth_open``,
             ``brow_raise`` and ``eyes_open`` about 0..1, ``gaze_x`` and ``gaze_y`` in degrees,
             ``glasses``, ``cap`` 0 or 1, ``light_x``, ``light_y``, ``light_z`` (unit vector to the
             light: right, up, to the camera), ``ambient``, ``exposure`` and ``scale``.
     """
 
-    picture: Pictures
+    picture: Images
     depth: Floats
     mask: npt.NDArray[np.bool_]
     person: npt.NDArray[np.bool_]
@@ -61,7 +61,7 @@ class SyntheticPhoto(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """Everything of a person that no photo changes."""
+    """Everything of a person that no image changes."""
 
     who: Person
     head: Head
@@ -91,13 +91,13 @@ def model(seed: int, identity: int, per_cm: float) -> Model:
 
 
 def render(seed: int, identity: int, photo: int, size: int = 64) -> SyntheticPhoto:
-    """Take one photo of a person.
+    """Take one image of a person.
 
     Args:
         seed: of the population, any whole number.
         identity: index of the person, from 0 on.
-        photo: index of the photo, from 0 on.
-        size: side of the picture in pixels, 8..1024; another size shows the same scene, with
+        image: index of the image, from 0 on.
+        size: side of the image in pixels, 8..1024; another size shows the same scene, with
             other noise.
 
     Raises:
@@ -114,8 +114,8 @@ def render(seed: int, identity: int, photo: int, size: int = 64) -> SyntheticPho
     )
 
 
-def picture(seed: int, identity: int, photo: int, size: int = 64) -> Pictures:
-    """The picture of :func:`render` alone, uint8 (size, size, 3); it takes less time.
+def picture(seed: int, identity: int, photo: int, size: int = 64) -> Images:
+    """The image of :func:`render` alone, uint8 (size, size, 3); it takes less time.
 
     Raises:
         ValueError: as :func:`render` says.
@@ -217,16 +217,16 @@ def _attributes(shot: Circumstances) -> dict[str, float]:
         "light_y": float(shot.light[1]),
         "light_z": float(shot.light[2]),
         "ambient": float(shot.ambient.mean()),
-        "exposure": shot.exposure,
+        "preparation": shot.preparation,
         "scale": shot.scale,
     }
 
 
 class _Scene:
-    """A photo before the camera's electronics: light, depth and face on a finer grid."""
+    """An image before the camera's electronics: light, depth and face on a finer grid."""
 
     def __init__(self, seed: int, identity: int, photo: int, size: int) -> None:
-        for name, value in (("identity", identity), ("photo", photo)):
+        for name, value in (("identity", identity), ("image", photo)):
             if value < 0:
                 raise ValueError(f"{name}: must be from 0 on, got {value}")
         if not 8 <= size <= LARGEST:
@@ -261,10 +261,10 @@ class _Scene:
         blocks = self.depth.reshape(self.size, self.finer, self.size, self.finer)
         return np.asarray(blocks.min(axis=(1, 3)), np.float32)
 
-    def picture(self) -> Pictures:
-        """The camera's picture: exposure, tone curve, blur, noise and JPEG."""
+    def picture(self) -> Images:
+        """The camera's image: exposure, tone curve, blur, noise and JPEG."""
         shot = self.shot
-        tone = np.sqrt(np.maximum(self.share(self.image) * np.float32(shot.exposure), 0))
+        tone = np.sqrt(np.maximum(self.share(self.image) * np.float32(shot.preparation), 0))
         knee = np.float32(KNEE)
         tone = np.where(tone > knee, knee + (1 - knee) * np.tanh((tone - knee) / (1 - knee)), tone)
         tone = (tone - np.float32(0.45)) * np.float32(shot.contrast) + np.float32(0.45)
@@ -289,4 +289,4 @@ class _Scene:
 
 
 LARGEST = 1024
-"""Largest side of a picture in pixels."""
+"""Largest side of an image in pixels."""

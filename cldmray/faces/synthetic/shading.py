@@ -57,7 +57,7 @@ def shadows(depth: Floats, shot: Circumstances, per_cm: float) -> Floats:
 
     Args:
         depth: (side, side) in cm, inf for nothing.
-        shot: the photo.
+        shot: the image.
         per_cm: pixels per cm.
 
     Returns:
@@ -85,7 +85,7 @@ def shade(seen: Seen, shot: Circumstances, who: Person, skin: Skin, shadow: Floa
 
     Args:
         seen: the pixels.
-        shot: the photo.
+        shot: the image.
         who: the person.
         skin: textures of the face.
         shadow: as :func:`shadows` gives it.

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.faces.base import FaceSource, check_common
-from cldmray.faces.records import LISTING, encode_picture
+from cldmray.faces.records import LISTING, encode_image
 from cldmray.faces.synthetic.identity import groups
 from cldmray.faces.synthetic.scene import LARGEST
 from cldmray.hashing import fingerprint, sample_id
 
 RENDERING = 1
-"""Raised whenever the same numbers give another picture, so that nothing old is reused."""
+"""Raised whenever the same numbers give another image, so that nothing old is reused."""
 GROUPS = pa.schema(
     [
         pa.field("identity", pa.string(), nullable=False),
@@ -28,21 +28,21 @@ GROUPS = pa.schema(
 
 @dataclass(frozen=True)
 class SyntheticFaces(FaceSource):
-    """Photos of modelled heads; each picture depends on (seed, identity, photo) alone.
+    """Images of modelled heads; each image depends on (seed, identity, image) alone.
 
     Identities are balanced over sex, age and skin tone: each run of 36 holds every combination
     once.
 
     Attributes:
-        people: how many identities.
-        photos_per_person: how many photos each of them has.
+        n_identities: how many identities.
+        images_per_identity: how many images each of them has.
         seed: another seed makes other people, and names them otherwise.
         name, size: see :class:`FaceSource`.
         crop: always None.
     """
 
-    people: int
-    photos_per_person: int
+    n_identities: int
+    images_per_identity: int
     seed: int = 0
     name: str = "synthetic"
     size: int = 64
@@ -52,13 +52,13 @@ class SyntheticFaces(FaceSource):
         check_common(self.name, self.size)
         if self.size > LARGEST:
             raise ValueError(f"size: must be in 8..{LARGEST} pixels, got {self.size}")
-        for key in ("people", "photos_per_person"):
+        for key in ("n_identities", "images_per_identity"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
 
     def listing(self) -> pa.Table:
         """See :meth:`FaceSource.listing`; a location is ``identity_index/photo_index``."""
-        people, photos = self.people, self.photos_per_person
+        people, photos = self.n_identities, self.images_per_identity
         ids = pa.array(
             (
                 sample_id(self.name, f"{_name(self.seed, i)}/{j:04d}")
@@ -78,24 +78,24 @@ class SyntheticFaces(FaceSource):
         return pa.Table.from_arrays(columns, schema=LISTING)
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
-        """Pictures as PNG files, (size, size) pixels; None for a location that is not listed."""
-        found = {location: self._picture(location) for location in sorted(set(locations))}
+        """Images as PNG files, (size, size) pixels; None for a location that is not listed."""
+        found = {location: self._image(location) for location in sorted(set(locations))}
         return [found[location] for location in locations]
 
     def groups(self) -> pa.Table:
         """See :func:`attributes_table`."""
         return attributes_table(self)
 
-    def _picture(self, location: str) -> bytes | None:
+    def _image(self, location: str) -> bytes | None:
         from cldmray.faces.synthetic.scene import picture
 
         first, _, second = location.partition("/")
         if not (first.isdecimal() and second.isdecimal()):
             return None
         identity, photo = int(first), int(second)
-        if identity >= self.people or photo >= self.photos_per_person:
+        if identity >= self.n_identities or photo >= self.images_per_identity:
             return None
-        return encode_picture(picture(self.seed, identity, photo, self.size))
+        return encode_image(picture(self.seed, identity, photo, self.size))
 
 
 def attributes_table(source: SyntheticFaces) -> pa.Table:
@@ -105,7 +105,8 @@ def attributes_table(source: SyntheticFaces) -> pa.Table:
         schema :data:`GROUPS`, one row an identity.
     """
     rows = [
-        {"identity": _name(source.seed, i), **groups(source.seed, i)} for i in range(source.people)
+        {"identity": _name(source.seed, i), **groups(source.seed, i)}
+        for i in range(source.n_identities)
     ]
     return pa.Table.from_pylist(rows, schema=GROUPS)
 

@@ -21,7 +21,7 @@ HEAD, EAR, HAIR, CAP, GLASSES = range(5)
 class Mesh:
     """One surface of a person, in the head's coordinates.
 
-    The origin lies between the pupils; x to the picture's right, y up, z to the camera; cm.
+    The origin lies between the pupils; x to the image's right, y up, z to the camera; cm.
 
     Attributes:
         part: HEAD, EAR, HAIR, CAP or GLASSES.

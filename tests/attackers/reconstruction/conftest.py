@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.arrays import Pictures
-from cldmray.attackers.reconstruction.pairs import InversionPairs
+from cldmray.arrays import Images
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.recognizers.base import Recognizer
 
 
 @dataclass(frozen=True)
 class Quadrants(Recognizer):
-    """Embeds a picture as the mean colours of its quarters, less their mean."""
+    """Embeds an image as the mean colours of its quarters, less their mean."""
 
     crop: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
@@ -28,20 +28,20 @@ class Quadrants(Recognizer):
     def check(self) -> None:
         return None
 
-    def _raw(self, faces: Pictures) -> np.ndarray:
+    def _raw(self, faces: Images) -> np.ndarray:
         means = faces.reshape(len(faces), 2, 8, 2, 8, 3).mean((2, 4)).reshape(len(faces), -1)
         return means - means.mean(1, keepdims=True) + 1e-3
 
 
-def drawn_faces(people: int, photos: int, side: int = 32, seed: int = 0) -> tuple:
-    """Hard-edged faces, uint8 (people * photos, side, side, 3), and their person codes."""
+def drawn_faces(identities: int, originals: int, side: int = 32, seed: int = 0) -> tuple:
+    """Hard-edged faces, uint8 (people * images, side, side, 3), and their person codes."""
     random = np.random.default_rng(seed)
     found = []
-    for _ in range(people):
+    for _ in range(identities):
         skin, hair, back = random.integers(0, 256, (3, 3))
         apart, width, lower = random.uniform(0.12, 0.22), random.uniform(0.1, 0.2), 0.68
         size = random.uniform(0.28, 0.4)
-        for _ in range(photos):
+        for _ in range(originals):
             x, y = 0.5 + random.uniform(-0.05, 0.05, 2)
             big = np.full((side * 4, side * 4, 3), back, np.uint8)
 
@@ -56,16 +56,18 @@ def drawn_faces(people: int, photos: int, side: int = 32, seed: int = 0) -> tupl
                 spot(eye, y - 0.08, 0.05, 0.04, (20, 20, 20))
             spot(x, lower, width, 0.03, (160, 30, 40))
             found.append(cv2.resize(big, (side, side), interpolation=cv2.INTER_AREA))
-    return np.stack(found), np.repeat(np.arange(people), photos)
+    return np.stack(found), np.repeat(np.arange(identities), originals)
 
 
-def blurred(pictures: Pictures, sigma: float = 1.5) -> Pictures:
-    return np.stack([cv2.GaussianBlur(picture, (0, 0), sigma) for picture in pictures])
+def blurred(images: Images, sigma: float = 1.5) -> Images:
+    return np.stack([cv2.GaussianBlur(image, (0, 0), sigma) for image in images])
 
 
-def drawn_pairs(people: int = 6, photos: int = 2, side: int = 32, seed: int = 0) -> InversionPairs:
-    pictures, codes = drawn_faces(people, photos, side, seed)
-    return InversionPairs(blurred(pictures), codes, np.arange(len(codes)), pictures, codes)
+def drawn_pairs(
+    identities: int = 6, originals: int = 2, side: int = 32, seed: int = 0
+) -> ReconstructionPairs:
+    images, codes = drawn_faces(identities, originals, side, seed)
+    return ReconstructionPairs(blurred(images), codes, np.arange(len(codes)), images, codes)
 
 
 @pytest.fixture(autouse=True)
@@ -74,12 +76,12 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def pairs() -> InversionPairs:
+def pairs() -> ReconstructionPairs:
     return drawn_pairs()
 
 
 @pytest.fixture
-def others() -> InversionPairs:
+def others() -> ReconstructionPairs:
     """Pairs of people who are not among those of ``pairs``."""
     return drawn_pairs(seed=1)
 
@@ -90,5 +92,5 @@ def quadrants() -> Recognizer:
 
 
 @pytest.fixture
-def many_pairs() -> InversionPairs:
-    return drawn_pairs(people=60, seed=2)
+def many_pairs() -> ReconstructionPairs:
+    return drawn_pairs(identities=60, seed=2)

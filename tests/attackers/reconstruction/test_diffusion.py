@@ -1,4 +1,4 @@
-"""The diffusion inverter on the shipped model, with pictures of a quarter of its size."""
+"""The diffusion reconstruction model on the shipped model, with images of a quarter of its size."""
 
 import numpy as np
 import pytest
@@ -6,30 +6,35 @@ import torch
 from torch import nn
 
 from cldmray.anonymizers.diffusion.model_folder import EMBEDDED_FOLDER
-from cldmray.attackers.reconstruction.base import InversionTraining
+from cldmray.attackers.reconstruction.base import ReconstructionTraining
 from cldmray.attackers.reconstruction.diffusion import (
-    DiffusionInversion,
-    DiffusionInverter,
+    DiffusionReconstruction,
+    DiffusionReconstructor,
     widened,
 )
 from cldmray.attackers.reconstruction.training import (
-    InversionGoal,
+    ReconstructionObjective,
     fit,
-    load_inverter,
-    save_inverter,
+    load_reconstructor,
+    save_reconstructor,
 )
 from cldmray.conditions.canny import Canny
 from cldmray.errors import BadInputError
 
-TRAINING = InversionTraining(
-    steps=12, batch=8, warmup=2, learning_rate=2e-3, precision="fp32", validate_every=4
+TRAINING = ReconstructionTraining(
+    max_steps=12,
+    batch_size=8,
+    warmup_steps=2,
+    learning_rate=2e-3,
+    precision="fp32",
+    validate_every=4,
 )
-TINY = DiffusionInversion(sampling_steps=2, draws=2, training=TRAINING)
+TINY = DiffusionReconstruction(sampling_steps=2, n_samples=2, training=TRAINING)
 SEEDS = np.arange(12) + 100
 
 
 @pytest.fixture(scope="module")
-def fresh() -> DiffusionInverter:
+def fresh() -> DiffusionReconstructor:
     torch.set_num_threads(1)
     return TINY.build()
 
@@ -62,20 +67,20 @@ class TestStart:
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
     def test_a_model_elsewhere_is_the_same_model(self):
-        elsewhere = DiffusionInversion(model=str(EMBEDDED_FOLDER))
+        elsewhere = DiffusionReconstruction(model=str(EMBEDDED_FOLDER))
         assert elsewhere.version() == TINY.version() != ""
         assert elsewhere.trained_on() == TINY.trained_on() != frozenset()
         elsewhere.check()
 
     def test_a_folder_that_is_not_there(self, tmp_path):
         with pytest.raises(BadInputError, match="no such folder"):
-            DiffusionInversion(model=str(tmp_path / "absent")).check()
+            DiffusionReconstruction(model=str(tmp_path / "absent")).check()
 
 
 class TestLoss:
     def test_what_the_model_predicts_is_the_velocity(self, fresh, pairs):
         """v = sqrt(a) noise - sqrt(1 - a) latents (Salimans and Ho 2022)."""
-        goal = InversionGoal(fresh, pairs, TRAINING, 1)
+        goal = ReconstructionObjective(fresh, pairs, TRAINING, 1)
         batch = goal.batch(0, slice(0, 8), torch.device("cpu"))
         seen = []
 
@@ -86,7 +91,7 @@ class TestLoss:
         loss = fresh.loss(zeros, batch)
         ((noisy, time, given),) = seen
         with torch.no_grad():
-            latents = fresh.autoencoder.encode(batch.photos).latent_dist.mode()
+            latents = fresh.autoencoder.encode(batch.originals).latent_dist.mode()
             torch.testing.assert_close(
                 given, fresh.autoencoder.encode(batch.anonymized).latent_dist.mode()
             )
@@ -97,7 +102,7 @@ class TestLoss:
         assert len(set(time.tolist())) > 4
 
     def test_a_worker_draws_for_its_own_rows_what_one_alone_would(self, fresh, pairs):
-        goal = InversionGoal(fresh, pairs, TRAINING, 2)
+        goal = ReconstructionObjective(fresh, pairs, TRAINING, 2)
         cpu = torch.device("cpu")
         with torch.no_grad():
             parts = [goal.loss(1, goal.part(rank, 2), fresh.network, cpu) for rank in range(2)]
@@ -107,59 +112,65 @@ class TestLoss:
 
 class TestLearning:
     def test_the_loss_falls_and_all_survives_in_a_file(self, pairs, tmp_path):
-        inverter = TINY.build()
-        goal = InversionGoal(inverter, pairs, TRAINING, 1)
+        reconstructor = TINY.build()
+        goal = ReconstructionObjective(reconstructor, pairs, TRAINING, 1)
         cpu = torch.device("cpu")
 
         def judged() -> float:
             with torch.no_grad():
-                found = [goal.loss(s, slice(0, 8), inverter.network, cpu) for s in (90, 91, 92)]
+                found = [
+                    goal.loss(s, slice(0, 8), reconstructor.network, cpu) for s in (90, 91, 92)
+                ]
             return float(sum(found)) / 3
 
         before = judged()
         trained = fit(TINY, pairs)
-        inverter.load_state(trained.state())
+        reconstructor.load_state(trained.state())
         assert judged() < 0.9 * before
 
-        first = inverter.reconstruct(pairs.anonymized[:4], SEEDS[:4])
+        first = reconstructor.reconstruct(pairs.anonymized[:4], SEEDS[:4])
         assert first.shape == (4, 2, 32, 32, 3)
         uri = str(tmp_path / "diffusion.safetensors")
-        save_inverter(inverter, uri)
-        again = load_inverter(TINY, uri).reconstruct(pairs.anonymized[:4], SEEDS[:4])
+        save_reconstructor(reconstructor, uri)
+        again = load_reconstructor(TINY, uri).reconstruct(pairs.anonymized[:4], SEEDS[:4])
         np.testing.assert_array_equal(again, first)
 
 
 class TestReconstruction:
-    def test_guesses_depend_on_picture_and_seed_alone(self, fresh, pairs):
-        pictures = pairs.anonymized[:4]
-        together = fresh.reconstruct(pictures, SEEDS[:4])
-        turned = fresh.reconstruct(pictures[::-1][:3], SEEDS[:4][::-1][:3])
+    def test_guesses_depend_on_image_and_seed_alone(self, fresh, pairs):
+        images = pairs.anonymized[:4]
+        together = fresh.reconstruct(images, SEEDS[:4])
+        turned = fresh.reconstruct(images[::-1][:3], SEEDS[:4][::-1][:3])
         assert np.abs(turned.astype(int) - together[::-1][:3]).max() <= 1
-        assert (fresh.reconstruct(pictures, SEEDS[4:8]) != together).mean() > 0.5
+        assert (fresh.reconstruct(images, SEEDS[4:8]) != together).mean() > 0.5
         assert (together[:, 0] != together[:, 1]).mean() > 0.5
-        assert fresh.reconstruct(pictures[:0], SEEDS[:0]).shape == (0, 2, 32, 32, 3)
+        assert fresh.reconstruct(images[:0], SEEDS[:0]).shape == (0, 2, 32, 32, 3)
 
     def test_sides_that_cannot_be_drawn(self, fresh):
         with pytest.raises(BadInputError, match="24x32 pixels .* multiples of 16"):
             fresh.reconstruct(np.zeros((1, 32, 24, 3), np.uint8), SEEDS[:1])
 
     def test_edges_are_read_at_the_latents_size(self, pairs):
-        settings = DiffusionInversion(
-            condition=Canny(20, 40), pretrained=False, sampling_steps=1, draws=1, training=TRAINING
+        settings = DiffusionReconstruction(
+            condition=Canny(20, 40),
+            pretrained=False,
+            sampling_steps=1,
+            n_samples=1,
+            training=TRAINING,
         )
-        inverter = settings.build()
-        assert inverter.network.unet.conv_in.in_channels == 16 + 16 + 64
-        goal = InversionGoal(inverter, pairs, TRAINING, 1)
-        goal.loss(0, slice(0, 8), inverter.network, torch.device("cpu")).backward()
-        gradient = inverter.network.unet.conv_in.weight.grad
+        reconstructor = settings.build()
+        assert reconstructor.network.unet.conv_in.in_channels == 16 + 16 + 64
+        goal = ReconstructionObjective(reconstructor, pairs, TRAINING, 1)
+        goal.loss(0, slice(0, 8), reconstructor.network, torch.device("cpu")).backward()
+        gradient = reconstructor.network.unet.conv_in.weight.grad
         assert (gradient[:, 32:].abs().amax((0, 2, 3)) > 0).all()
-        assert inverter.reconstruct(pairs.anonymized[:2], SEEDS[:2]).shape == (2, 1, 32, 32, 3)
+        assert reconstructor.reconstruct(pairs.anonymized[:2], SEEDS[:2]).shape == (2, 1, 32, 32, 3)
 
 
-@pytest.mark.parametrize("settings", [{"model": ""}, {"sampling_steps": 0}, {"draws": 0}])
+@pytest.mark.parametrize("settings", [{"model": ""}, {"sampling_steps": 0}, {"n_samples": 0}])
 def test_errors_name_the_key(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
-        DiffusionInversion(**settings)
+        DiffusionReconstruction(**settings)
 
 
 def test_names():

@@ -29,28 +29,28 @@ def smooth(count: int, side: int = 64, seed: int = 0) -> np.ndarray:
 
 
 class TestCrop:
-    def test_the_whole_picture_at_its_size_is_itself(self):
-        pictures = torch.rand(2, 3, 20, 20)
-        torch.testing.assert_close(cropped(pictures, WHOLE, 20), pictures)
+    def test_the_whole_image_at_its_size_is_itself(self):
+        images = torch.rand(2, 3, 20, 20)
+        torch.testing.assert_close(cropped(images, WHOLE, 20), images)
 
     def test_a_quarter_by_hand(self):
-        picture = torch.arange(16.0).view(1, 1, 4, 4).expand(1, 3, 4, 4)
-        found = cropped(picture, (0.5, 0.0, 1.0, 0.5), 2)
+        image = torch.arange(16.0).view(1, 1, 4, 4).expand(1, 3, 4, 4)
+        found = cropped(image, (0.5, 0.0, 1.0, 0.5), 2)
         torch.testing.assert_close(found[0, 0], torch.tensor([[2.0, 3.0], [6.0, 7.0]]))
 
     @pytest.mark.parametrize("side", [64, 300])
     def test_it_is_the_crop_that_the_recognizer_takes(self, side):
-        pictures = smooth(2, side)
-        exact = np.stack([warp(one, crop_matrix(LFW_CROP, side, 112), 112) for one in pictures])
-        found = cropped(to_unit_range(pictures), LFW_CROP, 112)
+        images = smooth(2, side)
+        exact = np.stack([warp(one, crop_matrix(LFW_CROP, side, 112), 112) for one in images])
+        found = cropped(to_unit_range(images), LFW_CROP, 112)
         difference = (found - to_unit_range(exact)).abs() * 127.5
         assert difference.mean() < 2
 
 
 class TestDistances:
-    def test_a_picture_is_at_no_distance_from_itself(self, guide):
-        pictures = to_unit_range(smooth(2))
-        identity, perceptual = guide(pictures, pictures)
+    def test_a_image_is_at_no_distance_from_itself(self, guide):
+        images = to_unit_range(smooth(2))
+        identity, perceptual = guide(images, images)
         torch.testing.assert_close(identity, torch.zeros(2), atol=1e-5, rtol=0)
         assert perceptual.tolist() == [0, 0]
 
@@ -65,8 +65,8 @@ class TestDistances:
     def test_the_features_are_compared_by_hand(self, guide):
         first, second = (to_unit_range(smooth(1, seed=seed)) for seed in (0, 1))
         maps = []
-        for picture in (first, second):
-            x = ((cropped(picture, LFW_CROP, 112) + 1) * 127.5 - guide.mean) * guide.factor
+        for image in (first, second):
+            x = ((cropped(image, LFW_CROP, 112) + 1) * 127.5 - guide.mean) * guide.factor
             seen = []
             for layer in guide.layers:
                 if getattr(layer, "stride", None) == (2, 2):
@@ -78,11 +78,11 @@ class TestDistances:
         by_hand = sum(((a - b) ** 2).sum(1).mean() for a, b in pairs) / 3
         torch.testing.assert_close(guide(first, second).perceptual[0], by_hand, rtol=1e-2, atol=0)
 
-    def test_it_leads_to_the_photograph(self, guide):
-        photo = to_unit_range(smooth(1, seed=2))
+    def test_it_leads_to_the_image(self, guide):
+        original = to_unit_range(smooth(1, seed=2))
         drawn = to_unit_range(smooth(1, seed=3)).requires_grad_()
-        before = guide(drawn, photo)
+        before = guide(drawn, original)
         (gradient,) = torch.autograd.grad(before.identity.sum() + before.perceptual.sum(), drawn)
-        after = guide(drawn - 0.03 * gradient.sign(), photo)
+        after = guide(drawn - 0.03 * gradient.sign(), original)
         assert after.identity < before.identity - 0.05
-        assert not photo.requires_grad
+        assert not original.requires_grad

@@ -3,19 +3,21 @@
 import numpy as np
 import pytest
 
-from cldmray.attackers.reconstruction.pairs import InversionPairs, within_budget
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs, within_budget
 from cldmray.errors import BadInputError
 from cldmray.hashing import unit_hash
 
 
-def labelled(people: list[int], photo_people: list[int], source: list[int]) -> InversionPairs:
-    """Pictures whose only colour is their row."""
-    anonymized, photos = (
+def labelled(
+    identities: list[int], original_identities: list[int], source: list[int]
+) -> ReconstructionPairs:
+    """Images whose only colour is their row."""
+    anonymized, originals = (
         np.zeros((count, 2, 2, 3), np.uint8) + np.arange(count, dtype=np.uint8)[:, None, None, None]
-        for count in (len(people), len(photo_people))
+        for count in (len(identities), len(original_identities))
     )
-    return InversionPairs(
-        anonymized, np.array(people), np.array(source), photos, np.array(photo_people)
+    return ReconstructionPairs(
+        anonymized, np.array(identities), np.array(source), originals, np.array(original_identities)
     )
 
 
@@ -49,22 +51,22 @@ class TestBudget:
 
 
 class TestPairs:
-    def test_every_anonymized_picture_is_a_query(self):
+    def test_every_anonymized_image_is_a_query(self):
         pairs = labelled([0, 0, 1], [0, 1, 1], [0, 0, 2])
         assert pairs.queries == 3
         fewer = pairs.rows(np.array([2]))
         assert fewer.queries == 1
-        assert (fewer.people.tolist(), fewer.source.tolist()) == ([1], [2])
+        assert (fewer.identities.tolist(), fewer.source.tolist()) == ([1], [2])
         assert fewer.anonymized[0, 0, 0, 0] == 2
-        assert len(fewer.photos) == 3
+        assert len(fewer.originals) == 3
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"photos": np.zeros((0, 2, 2, 3), np.uint8)}, "no photographs"),
-            ({"photos": np.zeros((3, 4, 4, 3), np.uint8)}, "differ in size"),
-            ({"people": np.zeros(2, np.int64)}, "one row a picture"),
-            ({"photo_people": np.zeros(1, np.int64)}, "one row a photograph"),
+            ({"originals": np.zeros((0, 2, 2, 3), np.uint8)}, "no images"),
+            ({"originals": np.zeros((3, 4, 4, 3), np.uint8)}, "differ in size"),
+            ({"identities": np.zeros(2, np.int64)}, "one row an image"),
+            ({"original_identities": np.zeros(1, np.int64)}, "one row an image"),
             ({"source": np.array([0, 1, 3])}, "source: names a row"),
             ({"source": np.array([0, -1, 1])}, "source: names a row"),
         ],
@@ -72,28 +74,30 @@ class TestPairs:
     def test_what_does_not_fit_is_refused(self, change, message):
         fields = vars(labelled([0, 0, 1], [0, 1, 1], [0, 0, 2])) | change
         with pytest.raises(BadInputError, match=message):
-            InversionPairs(**fields)
+            ReconstructionPairs(**fields)
 
 
 class TestShuffled:
-    people = tuple(np.repeat(np.arange(9), [1, 2, 3, 1, 2, 3, 1, 2, 3]))
+    identities = tuple(np.repeat(np.arange(9), [1, 2, 3, 1, 2, 3, 1, 2, 3]))
 
-    def whole(self) -> InversionPairs:
-        return labelled(self.people, self.people, range(18))
+    def whole(self) -> ReconstructionPairs:
+        return labelled(self.identities, self.identities, range(18))
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_nobody_keeps_own_photographs(self, seed):
+    def test_nobody_keeps_own_images(self, seed):
         pairs = self.whole().shuffled(seed)
-        partners = pairs.photo_people[pairs.source]
-        assert not (partners == pairs.people).any()
+        partners = pairs.original_identities[pairs.source]
+        assert not (partners == pairs.identities).any()
         assert pairs.anonymized.tolist() == self.whole().anonymized.tolist()
-        assert pairs.people.tolist() == self.whole().people.tolist()
+        assert pairs.identities.tolist() == self.whole().identities.tolist()
 
     def test_each_person_gets_one_other_and_each_is_had_once(self):
         pairs = self.whole().shuffled(3)
         partners = {
-            person: set(pairs.photo_people[pairs.source[pairs.people == person]].tolist())
-            for person in range(9)
+            identity: set(
+                pairs.original_identities[pairs.source[pairs.identities == identity]].tolist()
+            )
+            for identity in range(9)
         }
         assert all(len(found) == 1 for found in partners.values())
         assert sorted(other for found in partners.values() for other in found) == list(range(9))
@@ -103,7 +107,7 @@ class TestShuffled:
         assert first == again
         assert first != other
 
-    def test_photographs_that_were_not_sent_stay_unseen(self):
+    def test_images_that_were_not_sent_stay_unseen(self):
         pairs = labelled([0, 1, 2], [0, 0, 1, 1, 2, 2], [0, 2, 4]).shuffled(0)
         assert set(pairs.source.tolist()) == {0, 2, 4}
 

@@ -7,21 +7,25 @@ from torch import nn
 
 from cldmray.arrays import to_unit_range
 from cldmray.attackers.nn.training import optimizer_of, training_steps
-from cldmray.attackers.reconstruction.base import InversionTraining, TrainedInversion
-from cldmray.attackers.reconstruction.controls import MeanFaceInversion
-from cldmray.attackers.reconstruction.training import InversionGoal, fit
-from cldmray.attackers.reconstruction.unet import UNetInversion, UNetInverter
+from cldmray.attackers.reconstruction.base import ReconstructionTraining, TrainedReconstructionModel
+from cldmray.attackers.reconstruction.controls import MeanFace
+from cldmray.attackers.reconstruction.training import ReconstructionObjective, fit
+from cldmray.attackers.reconstruction.unet import UNetReconstruction, UNetReconstructor
 from cldmray.conditions.canny import Canny
 from cldmray.errors import BadInputError
 
 CPU = torch.device("cpu")
-TRAINING = InversionTraining(steps=4, batch=8, warmup=2, precision="fp32", seed=5)
-SMALL = UNetInversion(widths=(8, 8), identity=0.0, perceptual=0.0, training=TRAINING)
+TRAINING = ReconstructionTraining(
+    max_steps=4, batch_size=8, warmup_steps=2, precision="fp32", seed=5
+)
+SMALL = UNetReconstruction(widths=(8, 8), identity=0.0, perceptual=0.0, training=TRAINING)
 WHOLE = slice(0, 8)
 
 
-def goal(pairs, settings: TrainedInversion = SMALL, workers: int = 1) -> InversionGoal:
-    return InversionGoal(settings.build(), pairs, settings.training, workers)
+def goal(
+    pairs, settings: TrainedReconstructionModel = SMALL, workers: int = 1
+) -> ReconstructionObjective:
+    return ReconstructionObjective(settings.build(), pairs, settings.training, workers)
 
 
 class TestBatches:
@@ -44,51 +48,53 @@ class TestBatches:
 
     def test_everybody_comes_once_before_anybody_comes_twice(self, pairs):
         for step in range(5):
-            people = pairs.people[goal(pairs).draw(step)].tolist()
-            assert len(people) == 8
-            assert len(set(people[:6])) == 6
+            identities = pairs.identities[goal(pairs).draw(step)].tolist()
+            assert len(identities) == 8
+            assert len(set(identities[:6])) == 6
             assert len({*goal(pairs).draw(step).tolist()}) == 8
 
     def test_both_sides_undergo_the_same_view(self, pairs):
-        same = type(pairs)(pairs.photos, pairs.people, pairs.source, pairs.photos, pairs.people)
-        turned = UNetInversion(
+        same = type(pairs)(
+            pairs.originals, pairs.identities, pairs.source, pairs.originals, pairs.identities
+        )
+        turned = UNetReconstruction(
             widths=(8, 8), identity=0.0, perceptual=0.0,
-            training=InversionTraining(batch=8, augment=1.0),
+            training=ReconstructionTraining(batch_size=8, augment=1.0),
         )  # fmt: skip
         batch = goal(same, turned).batch(0, WHOLE, CPU)
-        assert torch.equal(batch.anonymized, batch.photos)
-        assert batch.photos.abs().max() <= 1
-        plain = to_unit_range(pairs.photos[batch.rows])
-        assert (batch.photos - plain).abs().mean() > 0.02
+        assert torch.equal(batch.anonymized, batch.originals)
+        assert batch.originals.abs().max() <= 1
+        plain = to_unit_range(pairs.originals[batch.rows])
+        assert (batch.originals - plain).abs().mean() > 0.02
 
-    def test_without_strength_pictures_are_mirrored_at_most(self, pairs):
+    def test_without_strength_images_are_mirrored_at_most(self, pairs):
         batch = goal(pairs).batch(0, WHOLE, CPU)
-        plain = to_unit_range(pairs.photos[batch.rows])
+        plain = to_unit_range(pairs.originals[batch.rows])
         mirrored = [
             int((one - other.flip(-1)).abs().max() < 1e-4)
-            for one, other in zip(batch.photos, plain, strict=True)
+            for one, other in zip(batch.originals, plain, strict=True)
         ]
         kept = [
             int((one - other).abs().max() < 1e-4)
-            for one, other in zip(batch.photos, plain, strict=True)
+            for one, other in zip(batch.originals, plain, strict=True)
         ]
         assert [a + b for a, b in zip(mirrored, kept, strict=True)] == [1] * 8
         assert 0 < sum(mirrored) < 8
 
     def test_maps_are_moved_but_not_coloured(self, pairs):
-        settings = UNetInversion(
+        settings = UNetReconstruction(
             widths=(8, 8), identity=0.0, perceptual=0.0, condition=Canny(20, 40),
-            training=InversionTraining(batch=12, augment=1.0),
+            training=ReconstructionTraining(batch_size=12, augment=1.0),
         )  # fmt: skip
         maps = goal(pairs, settings).batch(0, slice(0, 12), CPU).maps
         assert maps is not None
         assert maps.min() == -1
         assert maps.max() > 0.5
 
-    def test_shuffled_photographs_are_the_other_persons(self, pairs):
+    def test_shuffled_images_are_the_other_persons(self, pairs):
         batch = goal(pairs.shuffled(0)).batch(0, WHOLE, CPU)
-        drawn = pairs.people[goal(pairs.shuffled(0)).draw(0)]
-        assert not (pairs.photo_people[batch.rows] == drawn).any()
+        drawn = pairs.identities[goal(pairs.shuffled(0)).draw(0)]
+        assert not (pairs.original_identities[batch.rows] == drawn).any()
 
     def test_too_few_pairs_for_the_workers(self, pairs):
         with pytest.raises(BadInputError, match="raise the query budget"):
@@ -99,7 +105,7 @@ class TestBatches:
 class TestSteps:
     def test_the_gradients_of_two_workers_make_that_of_one(self, pairs):
         shared = goal(pairs, workers=2)
-        network = shared.inverter.network
+        network = shared.reconstructor.network
         assert network is not None
         nn.init.normal_(network.last.weight, std=0.1)
 
@@ -117,12 +123,12 @@ class TestSteps:
 
     def test_going_on_is_the_same_as_going_through(self, pairs):
         whole, halved = goal(pairs), goal(pairs)
-        network = whole.inverter.network
+        network = whole.reconstructor.network
         losses = list(training_steps(whole, network, optimizer_of(network, TRAINING), CPU))
-        network = halved.inverter.network
+        network = halved.reconstructor.network
         optimizer = optimizer_of(network, TRAINING)
-        steps = training_steps(halved, network, optimizer, CPU)
-        found = [next(steps), next(steps)]
+        max_steps = training_steps(halved, network, optimizer, CPU)
+        found = [next(max_steps), next(max_steps)]
         found += training_steps(halved, network, optimizer, CPU, first=2)
         assert found == losses
         assert len(losses) == 4
@@ -131,18 +137,20 @@ class TestSteps:
 class TestFit:
     def test_it_reports_each_step(self, pairs):
         seen = []
-        inverter = fit(SMALL, pairs, watch=lambda done, loss, one: seen.append((done, loss, one)))
+        reconstructor = fit(
+            SMALL, pairs, watch=lambda done, loss, one: seen.append((done, loss, one))
+        )
         assert [done for done, _, _ in seen] == [1, 2, 3, 4]
-        assert all(loss > 0 and one is inverter for _, loss, one in seen)
+        assert all(loss > 0 and one is reconstructor for _, loss, one in seen)
 
     def test_the_control_learns_from_shuffled_pairs(self, pairs):
         seen = []
 
-        class Spy(UNetInverter):
+        class Spy(UNetReconstructor):
             def learn(self, pairs):
-                seen.append((pairs.photo_people[pairs.source] == pairs.people).any())
+                seen.append((pairs.original_identities[pairs.source] == pairs.identities).any())
 
-        class Spied(UNetInversion):
+        class Spied(UNetReconstruction):
             def build(self, device="cpu"):
                 return Spy(self, device)
 
@@ -152,15 +160,15 @@ class TestFit:
         assert seen == [True, False]
 
     def test_what_needs_no_steps_takes_none(self, pairs):
-        fit(MeanFaceInversion(), pairs, watch=lambda *_: pytest.fail("there is nothing to train"))
-        with pytest.raises(NotImplementedError, match="MeanFace has no network"):
-            MeanFaceInversion().build().loss(lambda: None, goal(pairs).batch(0, WHOLE, CPU))
+        fit(MeanFace(), pairs, watch=lambda *_: pytest.fail("there is nothing to train"))
+        with pytest.raises(NotImplementedError, match="MeanFaceReconstructor has no network"):
+            MeanFace().build().loss(lambda: None, goal(pairs).batch(0, WHOLE, CPU))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "steps: must be at least 1, got 0"),
+        ({"max_steps": 0}, "steps: must be at least 1, got 0"),
         ({"batch": 0}, "batch: must be at least 1"),
         ({"warmup": 0}, "warmup: "),
         ({"validate_every": 0}, "validate_every: "),
@@ -173,4 +181,4 @@ class TestFit:
 )
 def test_errors_name_the_key(settings, message):
     with pytest.raises(ValueError, match=message):
-        InversionTraining(**settings)
+        ReconstructionTraining(**settings)

@@ -1,4 +1,4 @@
-"""Synthetic people: the same numbers, the same photo; other people, other heads."""
+"""Synthetic people: the same numbers, the same image; other people, other heads."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ import pytest
 
 from cldmray.faces import SyntheticFaces
 from cldmray.faces.decode import decode
-from cldmray.faces.records import LISTING, decode_picture
+from cldmray.faces.records import LISTING, decode_image
 from cldmray.faces.synthetic import AGES, SEXES, SKIN_TONES, attributes_table, groups
 from cldmray.faces.synthetic.identity import CELLS, person
 from cldmray.faces.synthetic.scene import model, relative_depth, render
@@ -29,7 +29,7 @@ def first(wanted, size=64, identities=range(40)):
 
 
 def test_listing():
-    source = SyntheticFaces(people=3, photos_per_person=4)
+    source = SyntheticFaces(n_identities=3, images_per_identity=4)
     table = source.listing()
     assert table.schema == LISTING and table.num_rows == 12
     rows = table.to_pylist()
@@ -38,12 +38,12 @@ def test_listing():
         (f"person_0_00000{i}", f"{i}/{j}") for i in range(3) for j in range(4)
     }
     assert all(row["identity"] == f"person_0_{int(row['location'][0]):06d}" for row in rows)
-    other = SyntheticFaces(people=3, photos_per_person=4, seed=1).listing()
+    other = SyntheticFaces(n_identities=3, images_per_identity=4, seed=1).listing()
     assert not set(other["identity"].to_pylist()) & set(table["identity"].to_pylist())
     assert SyntheticFaces(3, 4, size=32).listing()["version"] != table["version"]
 
 
-def test_pictures_depend_on_seed_identity_and_photo_alone():
+def test_images_depend_on_seed_identity_and_image_alone():
     small, large = SyntheticFaces(2, 2), SyntheticFaces(50, 9)
     assert small.read(["1/1", "0/0"]) == large.read(["0/0", "1/1"])[::-1]
     contents = large.read(["0/0", "0/1", "1/0", "1/1"])
@@ -51,7 +51,7 @@ def test_pictures_depend_on_seed_identity_and_photo_alone():
     assert len(set(contents)) == 5
 
 
-def test_a_fresh_model_gives_the_same_photo():
+def test_a_fresh_model_gives_the_same_image():
     before = render(SEED, 3, 1)
     model.cache_clear()
     after = render(SEED, 3, 1)
@@ -63,8 +63,8 @@ def test_a_fresh_model_gives_the_same_photo():
 def test_size(size):
     source = SyntheticFaces(1, 1, size=size)
     (content,) = source.read(["0/0"])
-    assert (decode(content, source.crop, source.size) == decode_picture(content)).all()
-    assert decode_picture(content).shape == (size, size, 3)
+    assert (decode(content, source.crop, source.size) == decode_image(content)).all()
+    assert decode_image(content).shape == (size, size, 3)
 
 
 @pytest.mark.parametrize("identity", range(6))
@@ -114,7 +114,7 @@ def test_attributes_table():
         assert {key: row[key] for key in ("sex", "age", "skin_tone")} == groups(SEED, i)
 
 
-def test_people_differ_and_photos_of_one_share_their_head():
+def test_people_differ_and_images_of_one_share_their_head():
     size = 64
     rest = {i: model(SEED, i, 7.0).rest for i in range(3)}
     assert model(SEED, 1, 7.0).rest is rest[1]
@@ -209,16 +209,16 @@ def test_the_iris_is_dark_between_the_eye_landmarks():
         assert grey[y - 4 : y + 5, x - 8 : x + 9].min() < 0.55 * cheek
 
 
-@pytest.mark.parametrize("settings", [{"people": 0}, {"photos_per_person": 0}, {"size": 1}])
+@pytest.mark.parametrize("settings", [{"people": 0}, {"images_per_identity": 0}, {"size": 1}])
 def test_bad_settings_name_the_field(settings):
     (key,) = settings
     with pytest.raises(ValueError, match=f"^{key}: "):
-        SyntheticFaces(**{"people": 1, "photos_per_person": 1, **settings})
+        SyntheticFaces(**{"people": 1, "images_per_identity": 1, **settings})
 
 
 @pytest.mark.parametrize(
     "arguments, name",
-    [((0, -1, 0, 64), "identity"), ((0, 0, -1, 64), "photo"), ((0, 0, 0, 4), "size")],
+    [((0, -1, 0, 64), "identity"), ((0, 0, -1, 64), "image"), ((0, 0, 0, 4), "size")],
 )
 def test_bad_arguments_are_named(arguments, name):
     with pytest.raises(ValueError, match=f"^{name}: "):
