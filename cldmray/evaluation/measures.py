@@ -25,7 +25,7 @@ from cldmray.metrics.confidence import (
 )
 from cldmray.metrics.identification import (
     chance,
-    mean_rank,
+    expected_rank,
     reciprocal_rank,
     success_at_rank,
 )
@@ -142,8 +142,8 @@ def measure(ranks: Ranks, scores: Sequence[Scores], settings: AuditSettings) -> 
     """All measures of one attack.
 
     Measures of ranks: ``rank_1``, ``rank_5``, ``rank_10``, ``mean_reciprocal_rank``;
-    ``mean_rank`` (mean rank of the true identity), its ``_median`` and its lowest tenth
-    ``_p10`` over images, and ``_person_median`` and ``_person_p10`` over people, whose value is
+    ``mean_rank``, ``median_rank`` and ``p10_rank`` (the lowest tenth) of the true identity over
+    images; ``median_rank_by_identity`` and ``p10_rank_by_identity`` over identities, whose rank is
     the mean of their images; ``k_not_rejected``, whose lower bound is the largest k that
     the attack supports, and ``k_point_estimate``, 1 / rank-1.
 
@@ -166,7 +166,7 @@ def measure(ranks: Ranks, scores: Sequence[Scores], settings: AuditSettings) -> 
     measured = _identification(ranks, trials, settings)
     if len(scores) > 1:
         measured.append(_by_seed(ranks, len(scores)))
-    measured += _anonymity_sets(ranks, settings)
+    measured += _rank_statistics(ranks, settings)
     measured += _claims(measured[0].interval, ranks.gallery_size)
     by_training = [[*_verification(one, settings), *_open_set(one, settings)] for one in trials]
     return measured + [_averaged(found) for found in zip(*by_training, strict=True)]
@@ -235,14 +235,14 @@ def _by_seed(ranks: Ranks, trainings: int) -> Measured:
     return Measured("rank_1_by_seed", spread, chance(1, ranks.gallery_size))
 
 
-def _anonymity_sets(ranks: Ranks, settings: AuditSettings) -> list[Measured]:
+def _rank_statistics(ranks: Ranks, settings: AuditSettings) -> list[Measured]:
     """Guessing gives every rank from 1 to N alike; a person's mean is taken to be normal then."""
-    size, name = ranks.gallery_size, "anonymity_set"
-    images = mean_rank(ranks.n_higher, ranks.n_tied)
+    size = ranks.gallery_size
+    images = expected_rank(ranks.n_higher, ranks.n_tied)
     mean = bootstrap_mean(
         images, ranks.identities, settings.confidence_level, settings.n_bootstrap, settings.seed
     )
-    measured = [Measured(f"{name}_size", mean, (size + 1) / 2)]
+    measured = [Measured("mean_rank", mean, (size + 1) / 2)]
     sums, counts = sums_by_identity(images[:, None], ranks.identities)
     spread = math.sqrt((size**2 - 1) / 12 * np.mean(1 / counts))
     gallery_identities, labels = sums[0] / counts, np.arange(len(counts))
@@ -254,14 +254,14 @@ def _anonymity_sets(ranks: Ranks, settings: AuditSettings) -> list[Measured]:
     )
     for values, owners, kind in (
         (images, ranks.identities, ""),
-        (gallery_identities, labels, "person_"),
+        (gallery_identities, labels, "_by_identity"),
     ):
         intervals = bootstrap_quantiles(values, owners, *options)
         for (word, share), interval in zip(QUANTILES.items(), intervals, strict=True):
             guess = float(math.ceil(round(share * size, 9)))
             if kind:
                 guess = max(1.0, NormalDist((size + 1) / 2, spread).inv_cdf(share))
-            measured.append(Measured(f"{name}_{kind}{word}", interval, guess))
+            measured.append(Measured(f"{word}_rank{kind}", interval, guess))
     return measured
 
 

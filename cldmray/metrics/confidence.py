@@ -179,7 +179,7 @@ def paired_bootstrap(
 def check_confidence_level(confidence_level: float) -> None:
     """Raise ``BadInputError`` unless a confidence level lies in (0, 1)."""
     if not 0 < confidence_level < 1:
-        raise BadInputError(f"confidence level must lie in (0, 1), not {confidence_level}")
+        raise BadInputError(f"confidence_level must lie in (0, 1), not {confidence_level}")
 
 
 def check_paired(
@@ -188,7 +188,7 @@ def check_paired(
     """Two successes of the same probes as arrays of shape (P,), with P >= 1.
 
     Raises:
-        BadInputError: shapes differ, there is no probe, a value lies outside [0, 1], or ``level``
+        BadInputError: shapes differ, there is no probe, a value lies outside [0, 1], or ``confidence_level``
             outside (0, 1).
     """
     check_confidence_level(confidence_level)
@@ -333,7 +333,7 @@ def bootstrap_statistic(
     """
     if not 0 < confidence_level < 1 or n_bootstrap < 2 or not len(identities):
         raise BadInputError(
-            f"level={confidence_level} must lie in (0, 1), resamples={n_bootstrap} be at least 2, and there "
+            f"confidence_level={confidence_level} must lie in (0, 1), n_bootstrap={n_bootstrap} be at least 2, and there "
             "must be an identity"
         )
     labels, codes = np.unique(np.asarray(identities), return_inverse=True)

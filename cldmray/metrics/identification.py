@@ -100,7 +100,7 @@ def mean_reciprocal_rank(n_higher: Counts, n_tied: Counts) -> float:
     return float(reciprocal_rank(n_higher, n_tied).mean())
 
 
-def mean_rank(n_higher: Counts, n_tied: Counts) -> Floats:
+def expected_rank(n_higher: Counts, n_tied: Counts) -> Floats:
     """Expected rank of the true identity: how many candidates an attacker must consider.
 
     Args:

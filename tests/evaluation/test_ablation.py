@@ -56,7 +56,7 @@ class TestChanges:
             with_init_image(CANNY, 1.5)
 
     def test_what_is_not_used_does_not_count(self) -> None:
-        assert same_images(CANNY, replace(CANNY, label="mine", family="sd", strength=0.3))
+        assert same_images(CANNY, replace(CANNY, label="mine", name_prefix="sd", strength=0.3))
         assert not same_images(with_init_image(CANNY, 0.8), with_init_image(CANNY, 0.3))
         assert not same_images(CANNY, with_scale(CANNY, 0.5))
 
@@ -83,7 +83,7 @@ class TestFamilies:
         ]
 
     def test_without_a_control(self) -> None:
-        assert ablation_grids([replace(NONE, steps=4), CANNY]) == [
+        assert ablation_grids([replace(NONE, num_inference_steps=4), CANNY]) == [
             AblationGrid(None, [CANNY.name], [1.0])
         ]
         assert ablation_grids([Blur(), NONE]) == []

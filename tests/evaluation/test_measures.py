@@ -20,10 +20,10 @@ SETTINGS = AuditSettings(n_bootstrap=200)
 OF_RANKS = ["rank_1", "rank_5", "rank_10", "mean_reciprocal_rank"]
 OF_SETS = [
     "mean_rank",
-    "anonymity_set_median",
-    "anonymity_set_p10",
-    "anonymity_set_person_median",
-    "anonymity_set_person_p10",
+    "median_rank",
+    "p10_rank",
+    "median_rank_by_identity",
+    "p10_rank_by_identity",
     "k_not_rejected",
     "k_point_estimate",
 ]
@@ -94,10 +94,10 @@ class TestRanksByHand:
         assert values["mean_reciprocal_rank"] == pytest.approx(mean)
         # Ranks 1, 1.5, 4 and 7; those of the people are 1.25, 4 and 7.
         assert values["mean_rank"] == pytest.approx(13.5 / 4)
-        assert values["anonymity_set_median"] == 1.5
-        assert values["anonymity_set_p10"] == 1
-        assert values["anonymity_set_person_median"] == 4
-        assert values["anonymity_set_person_p10"] == 1.25
+        assert values["median_rank"] == 1.5
+        assert values["p10_rank"] == 1
+        assert values["median_rank_by_identity"] == 4
+        assert values["p10_rank_by_identity"] == 1.25
         assert values["k_point_estimate"] == pytest.approx(8 / 3)
 
     def test_chance(self) -> None:
@@ -107,11 +107,11 @@ class TestRanksByHand:
         assert guesses["rank_10"] == 1.0
         harmonic = 1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5 + 1 / 6 + 1 / 7 + 1 / 8
         assert guesses["mean_reciprocal_rank"] == pytest.approx(harmonic / 8)
-        assert guesses["mean_rank"] == guesses["anonymity_set_person_median"] == 4.5
-        assert (guesses["anonymity_set_median"], guesses["anonymity_set_p10"]) == (4, 1)
+        assert guesses["mean_rank"] == guesses["median_rank_by_identity"] == 4.5
+        assert (guesses["median_rank"], guesses["p10_rank"]) == (4, 1)
         # One image of two people, two of one: variance 63 / 12 times (1 + 1 + 1 / 2) / 3.
         spread = (63 / 12 * 2.5 / 3) ** 0.5
-        assert guesses["anonymity_set_person_p10"] == pytest.approx(4.5 - 1.2815516 * spread)
+        assert guesses["p10_rank_by_identity"] == pytest.approx(4.5 - 1.2815516 * spread)
         assert guesses["k_not_rejected"] == guesses["k_point_estimate"] == 8
 
     def test_claims_follow_the_interval_of_rank_1(self) -> None:
@@ -165,7 +165,7 @@ def test_a_perfect_attack() -> None:
     values = {name: one.interval.value for name, one in measured_of(crowd(0.01)).items()}
     assert values["rank_1"] == values["tmr_at_fmr_1e-3"] == values["d_sys"] == 1
     assert values["eer"] == values["fnir_at_fpir_1e-2"] == 0
-    assert values["anonymity_set_person_median"] == values["k_not_rejected"] == 1
+    assert values["median_rank_by_identity"] == values["k_not_rejected"] == 1
     assert values["rank_1_shuffled"] == pytest.approx(1 / 20)
 
 
@@ -177,7 +177,7 @@ def test_a_collapsed_encoder_only_guesses() -> None:
     assert values["d_sys"] == pytest.approx(0, abs=1e-6)
     assert values["tmr_at_fmr_1e-2"] <= 0.1
     assert values["fnir_at_fpir_1e-1"] == 1
-    for name in ("mean_rank", "anonymity_set_median"):
+    for name in ("mean_rank", "median_rank"):
         assert values[name] == pytest.approx(found["mean_rank"].chance)
 
 

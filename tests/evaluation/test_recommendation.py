@@ -90,7 +90,7 @@ class TestSupport:
 class TestRecommended:
     def test_the_most_useful_that_stays_under_the_target_and_its_cost(self) -> None:
         utility = [
-            *rows("ssim", copy=1.0, blur=0.83, k_same=0.512345, none=0.2),
+            *rows("ssim", no_op=1.0, blur=0.83, k_same=0.512345, none=0.2),
             *rows("face_detection_rate", blur=0.99, k_same=0.9, none=0.7),
         ]
         candidates = [risk("blur", 0.3, 0.2), risk("none", 0.02), risk("k_same", 0.05)]
@@ -98,7 +98,7 @@ class TestRecommended:
             "k_same",
             "The upper bound of k_same, 5.0 %, stays at or under 1/20 (5.0 %); of 2 candidates "
             "that do so it is the most useful. Utility, in brackets of blur, the most useful "
-            "candidate, and of copy: looks like the original (SSIM) 0.51 (0.83, 1.00); a face is "
+            "candidate, and of no_op: looks like the original (SSIM) 0.51 (0.83, 1.00); a face is "
             "found 90.0 % (99.0 %, -).",
             most_useful="blur",
             control="no_op",

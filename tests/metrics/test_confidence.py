@@ -180,7 +180,7 @@ def test_bad_input_is_refused(success, identities, options):
         ([], [], 0.95, r"P, M >= 1, not \(0, 2\)"),
         ([0.5], [1.5], 0.95, "lie in"),
         ([np.nan], [0.5], 0.95, "lie in"),
-        ([0.5], [0.5], 0.0, "confidence level"),
+        ([0.5], [0.5], 0.0, "confidence_level"),
     ],
 )
 def test_bad_pairs_are_refused(a, b, confidence_level, message):

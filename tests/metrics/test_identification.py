@@ -7,7 +7,7 @@ from cldmray.errors import BadInputError
 from cldmray.metrics.identification import (
     chance,
     cmc,
-    mean_rank,
+    expected_rank,
     mean_reciprocal_rank,
     reciprocal_rank,
     success_at_rank,
@@ -35,7 +35,7 @@ def test_a_collapsed_encoder_scores_exactly_chance(k):
     collapsed = np.full(7, gallery - 1)
     rates = success_at_rank(np.zeros(7, int), collapsed, k)
     np.testing.assert_allclose(rates, chance(k, gallery), rtol=1e-15)
-    np.testing.assert_allclose(mean_rank(np.zeros(7, int), collapsed), 25.5)
+    np.testing.assert_allclose(expected_rank(np.zeros(7, int), collapsed), 25.5)
 
 
 def test_reciprocal_rank_by_hand():
@@ -44,8 +44,8 @@ def test_reciprocal_rank_by_hand():
     assert mean_reciprocal_rank(BETTER, TIES) == pytest.approx(np.mean(expected))
 
 
-def test_anonymity_set_size_by_hand():
-    np.testing.assert_allclose(mean_rank(BETTER, TIES), [1, 3, 2.5, 2.5])
+def test_expected_rank_by_hand():
+    np.testing.assert_allclose(expected_rank(BETTER, TIES), [1, 3, 2.5, 2.5])
 
 
 def test_all_measures_match_simulated_tie_breaking():
@@ -64,7 +64,7 @@ def test_all_measures_match_simulated_tie_breaking():
             order = np.argsort(-(scores[probe] + noise))
             ranks[draw, probe] = 1 + list(order).index(true[probe])
 
-    np.testing.assert_allclose(mean_rank(n_higher, n_tied), ranks.mean(axis=0), atol=0.1)
+    np.testing.assert_allclose(expected_rank(n_higher, n_tied), ranks.mean(axis=0), atol=0.1)
     np.testing.assert_allclose(
         reciprocal_rank(n_higher, n_tied), (1 / ranks).mean(axis=0), atol=0.03
     )
