@@ -253,7 +253,7 @@ def build_reconstruction(composed: DictConfig) -> ReconstructionConfig:
     settings: ReconstructionSettings = build(
         data.pop("reconstruction", {}), ReconstructionSettings, "reconstruction"
     )
-    data["attack"] = {RAW: settings_of(Pretrained(settings.held_out_recognizer, label=RAW))}
+    data["attackers"] = {RAW: settings_of(Pretrained(settings.held_out_recognizer, label=RAW))}
     audit: AuditConfig = build(data, AuditConfig, "")
     refuse_dry_run(audit)
     if audit.audit.n_training_seeds > 1:

@@ -205,7 +205,7 @@ class Audit:
         if clean:
             best, attacker = max((rate, name) for (_, name), rate in clean.items())
             self.notes.append(
-                f"Of all attackers {attacker} knows faces best: it names {percent(best)} of clear "
+                f"Of all attackers {attacker} knows faces best: it names {percent(best)} of clean "
                 "images (Full-Ref, source excluded)."
             )
             found = (

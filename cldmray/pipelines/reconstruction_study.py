@@ -225,10 +225,10 @@ def as_attack(config: ReconstructionConfig, found: Candidate, key: str) -> str:
     """A candidate as a file of the Hydra group ``attack``."""
     attacker: dict[str, Any] = settings_of(config.attacker(*found))
     attacker["label"] = key
-    attacker["reconstructor"]["label"] = None
+    attacker["model"]["label"] = None
     text: str = yaml.safe_dump(attacker, sort_keys=False, allow_unicode=True)
     return (
-        f"# @package attack.{key}\n# The best reconstruction model of a search. With the folder above "
+        f"# @package attackers.{key}\n# The best reconstruction model of a search. With the folder above "
         f"this one's folder as --config-dir:\n#   attackers=[pretrained,{key}]\n{text}"
     )
 
@@ -350,7 +350,7 @@ class ReconstructionStudy:
         wanted = self.config.audit.audit.min_clean_rank_1
         if rate < wanted:
             self.notes.append(
-                f"The judge, {self.config.reconstruction.held_out_recognizer.name}, names {percent(rate)} of clear "
+                f"The judge, {self.config.reconstruction.held_out_recognizer.name}, names {percent(rate)} of clean "
                 f"images, less than the {percent(wanted)} of audit.min_clean_rank_1: that it "
                 "names nobody is no proof that nobody can be recognised."
             )

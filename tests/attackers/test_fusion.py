@@ -89,7 +89,7 @@ class TestFusion:
         with pytest.raises(ValueError, match=message):
             ScoreFusion(of=of).parts(keys)
 
-    @pytest.mark.parametrize(("key", "value"), [("penalty", -1.0), ("identities", 1)])
+    @pytest.mark.parametrize(("key", "value"), [("penalty", -1.0), ("min_identities", 1)])
     def test_errors_name_the_key(self, key: str, value: float) -> None:
         with pytest.raises(ValueError, match=f"^{key}: "):
             ScoreFusion(**{key: value})  # type: ignore[arg-type]

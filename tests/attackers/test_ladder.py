@@ -16,10 +16,10 @@ class TestTrainingConfig:
         ("key", "value"),
         [
             ("max_steps", 0),
-            ("warmup", 0),
+            ("warmup_steps", 0),
             ("validate_every", 0),
             ("micro_batch_size", 0),
-            ("batch", 1),
+            ("batch_size", 1),
             ("learning_rate", 0.0),
             ("learning_rate", float("nan")),
             ("temperature", -0.1),

@@ -94,7 +94,7 @@ def test_a_ladder_with_recognizers(tmp_path: Path) -> None:
         "encoder.width=8",
         "training.max_steps=6",
         "training.batch_size=16",
-        "training.warmup_steps_steps=2",
+        "training.warmup_steps=2",
     ]
     config = configured(
         tmp_path,

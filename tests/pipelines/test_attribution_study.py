@@ -45,7 +45,7 @@ def outcomes(probes: dict[str, tuple[str, str, float]], *galleries: str) -> list
         rows.append({**own, "view": "swapped", "embedding": unit(angle)})
         origins.append(
             {
-                **own, "split": "evaluation", "anonymizer": "swapped", "draw": 0, "seed": 0,
+                **own, "split": "evaluation", "anonymizer": "swapped", "sample": 0, "seed": 0,
                 "image": b"", "condition_id": condition, "condition_identity": condition[:3],
                 "pair": pair,
             }
@@ -175,13 +175,13 @@ class TestExplain:
         self, config: AuditConfig
     ) -> None:
         anonymizer: Any = replace(config.anonymizers["cldm_canny"], mode="img2img", strength=0.6)  # type: ignore[type-var]
-        changed = replace(config, anonymizer={"mine": anonymizer})
+        changed = replace(config, anonymizers={"mine": anonymizer})
         leak, _ = self.explained(changed, attack(anonymizer.name, "adaptive_contrastive", 0.5))
         assert leak.asked[0] == anonymizer
 
     def test_one_step_starts_from_noise_alone(self, config: AuditConfig) -> None:
-        anonymizer: Any = replace(config.anonymizers["cldm_canny"], steps=1)  # type: ignore[type-var]
-        changed = replace(config, anonymizer={"mine": anonymizer})
+        anonymizer: Any = replace(config.anonymizers["cldm_canny"], num_inference_steps=1)  # type: ignore[type-var]
+        changed = replace(config, anonymizers={"mine": anonymizer})
         leak, _ = self.explained(changed, attack(anonymizer.name, "adaptive_contrastive", 0.5))
         assert (leak.asked[0].mode, leak.asked[0].strength) == ("img2img", 1.0)
 

@@ -32,7 +32,7 @@ def test_rows_go_together(tmp_path: Path) -> None:
     ]
     faces = table(tmp_path / "faces", pa.Table.from_pylist(images, FACES))
     dark = [
-        {**row, "image": flat(value - 5 + draw), "anonymizer": "x", "draw": draw, "seed": 0}
+        {**row, "image": flat(value - 5 + draw), "anonymizer": "x", "sample": draw, "seed": 0}
         for row, (_, _, _, value) in zip(images, identities, strict=True)
         for draw in (0, 1)
         if row["sample_id"] != "s2"
@@ -40,7 +40,7 @@ def test_rows_go_together(tmp_path: Path) -> None:
     raw = shown(faces, table(tmp_path / "raw", pa.Table.from_pylist(dark, ANONYMIZED)), "image")
     assert raw.samples == ["s1", "s3"]
     assert raw.identities.tolist() == ["a", "b"]
-    assert raw.images[:, 0, 0, 0].tolist() == [10, 30]
+    assert raw.originals[:, 0, 0, 0].tolist() == [10, 30]
     assert raw.guesses.shape == (2, 1, 4, 4, 3)
     assert raw.guesses[:, 0, 0, 0, 0].tolist() == [5, 25], "the first draw"
 

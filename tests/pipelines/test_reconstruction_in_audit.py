@@ -15,7 +15,7 @@ from cldmray.recognizers import dlib
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TINY = ["widths=[8,8]", "identity=0", "perceptual=0", "training.max_steps=4", "training.batch_size=8",
-        "training.warmup_steps_steps=1", "training.validate_every=2"]  # fmt: skip
+        "training.warmup_steps=1", "training.validate_every=2"]  # fmt: skip
 
 
 def configured(cache_dir: Path, *overrides: str) -> AuditConfig:
@@ -49,8 +49,8 @@ def test_queries_are_told() -> None:
         queries={("blur", "reconstruction"): 1200, ("copy-x", "reconstruction"): 5}
     )
     assert query_note(found) == (
-        "Queries, each an image of another person to learn the reconstruction from: inversion 1,200 "
-        "images of blur, inversion 5 images of copy-x."
+        "Queries, each an image of another person to learn the reconstruction from: reconstruction 1,200 "
+        "images of blur, reconstruction 5 images of copy-x."
     )
 
 
@@ -101,8 +101,8 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
     }  # fmt: skip
     assert 0 <= found.clean[pair] <= 1
     (diagnostics,) = [h for h in outcome.report.diagnostics if (h.anonymizer, h.attacker) == pair]
-    assert (diagnostics.trainings, diagnostics.max_steps) == (2, 4)
-    assert any("inversion 10 images of blur" in note for note in outcome.report.notes)
+    assert (diagnostics.trainings, diagnostics.steps) == (2, 4)
+    assert any("reconstruction 10 images of blur" in note for note in outcome.report.notes)
     names = [time.name for time in one.stages.times]
     assert names.count("images-dlib") == 1
     assert names.count("invert-unet") == names.count("reconstruct-unet") == 2

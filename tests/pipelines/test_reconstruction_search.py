@@ -24,7 +24,7 @@ def row(
 ) -> dict[str, object]:
     queries, objective, rank_1 = numbers
     return {
-        "trial": name, "status": status, "queries": int(queries), "max_steps": 4, "curve": "[]",
+        "trial": name, "status": status, "queries": int(queries), "steps": 4, "curve": "[]",
         "settings": json.dumps({"blocks": json.dumps(blocks), "budget": json.dumps(budget)}),
         "objective": objective, "validation_rank_1": rank_1, "validation_cosine": math.nan,
         "seconds": 1.0,
@@ -63,13 +63,13 @@ def test_the_best_becomes_an_attacker(tmp_path: Path) -> None:
         best.reconstruction == UNetReconstruction(blocks=2, label="unet-tuned") and best.budget == 5
     )
     text = as_attack(config, best, "reconstruction_best")
-    assert yaml.safe_load(text)["reconstructor"]["blocks"] == 2
-    target = tmp_path / "attack" / "reconstruction_best.yaml"
+    assert yaml.safe_load(text)["model"]["blocks"] == 2
+    target = tmp_path / "attackers" / "reconstruction_best.yaml"
     target.parent.mkdir()
     target.write_text(text)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = ["attackers=[reconstruction_best]", f"hydra.searchpath=[file://{tmp_path}]"]
-        attacker = build_audit(compose("audit", overrides)).attack["reconstruction_best"]
+        attacker = build_audit(compose("audit", overrides)).attackers["reconstruction_best"]
     assert attacker == ReconstructionAttacker(
         UNetReconstruction(blocks=2), budget=5, label="reconstruction_best"
     )

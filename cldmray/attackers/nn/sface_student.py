@@ -60,7 +60,9 @@ class SFaceStudent(nn.Module):
             if isinstance(layer, nn.PReLU):
                 network.layers[place] = SlopedUnit(layer.weight)
         if not 0 <= frozen <= convolutions:
-            raise ConfigError(f"encoder.frozen: must be in 0..{convolutions}, got {frozen}")
+            raise ConfigError(
+                f"encoder.n_frozen_layers: must be in 0..{convolutions}, got {frozen}"
+            )
         self.network = network
 
     def train(self, mode: bool = True) -> "SFaceStudent":

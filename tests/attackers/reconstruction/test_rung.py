@@ -53,7 +53,7 @@ def test_budget() -> None:
 def test_a_further_training_has_another_seed() -> None:
     attacker = ReconstructionAttacker()
     assert attacker.trained and attacker.seeded(0) == attacker
-    second = attacker.seeded(2).reconstructor
+    second = attacker.seeded(2).model
     assert isinstance(second, UNetReconstruction)
     assert second.training.seed == 2
     control = ReconstructionAttacker(MeanFace())
@@ -61,6 +61,6 @@ def test_a_further_training_has_another_seed() -> None:
 
 
 def test_steps() -> None:
-    assert ReconstructionAttacker().reconstructor.max_steps == 300
+    assert ReconstructionAttacker().model.max_steps == 300
     assert MeanFace().max_steps == 0
     assert NearestNeighbor().max_steps == 0

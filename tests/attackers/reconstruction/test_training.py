@@ -168,9 +168,9 @@ class TestFit:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_steps": 0}, "steps: must be at least 1, got 0"),
-        ({"batch": 0}, "batch: must be at least 1"),
-        ({"warmup": 0}, "warmup: "),
+        ({"max_steps": 0}, "max_steps: must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: must be at least 1"),
+        ({"warmup_steps": 0}, "warmup_steps: "),
         ({"validate_every": 0}, "validate_every: "),
         ({"learning_rate": 0.0}, "learning_rate: must be above 0"),
         ({"weight_decay": -1.0}, "weight_decay: must not be negative"),
