@@ -157,7 +157,7 @@ def _learning_line(axes: Axes, one: Learning, colour: str) -> Line2D:
 
 def reconstruction_figures(found: ReconstructionReport) -> dict[str, bytes]:
     """The report's figures as PNG files by name: ``rates``, ``learning``, ``queries`` and, with
-    people in them, ``pictures_<number>``; one that has nothing to show is left out.
+    people in them, ``images_<number>``; one that has nothing to show is left out.
     """
     figures = {}
     if found.results:
@@ -181,5 +181,5 @@ def reconstruction_figures(found: ReconstructionReport) -> dict[str, bytes]:
             for kind, row in zip(kinds, grid.rows, strict=False):
                 label = name if kind == "anonymized" else row.anonymizer
                 rows.insert(len(rows) - 1, (label, kind, row.anonymized))
-            figures[f"pictures_{number}"] = image_sheet(rows)
+            figures[f"images_{number}"] = image_sheet(rows)
     return figures

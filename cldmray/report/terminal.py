@@ -37,8 +37,9 @@ def verdict_table(report: Report) -> Table:
     """One row per anonymizer, highest risk first: its strongest attack and what follows."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("anonymizer", overflow="fold", max_width=24)
-    table.add_column("strongest\nattacker", overflow="fold", max_width=14)
-    table.add_column("protocol,\ngallery", overflow="fold", max_width=16)
+    table.add_column(
+        "strongest attack:\nattacker, protocol, gallery", overflow="fold", max_width=27
+    )
     table.add_column(Text(f"rank-1 %\n[{levels(report.risks)}]"), justify="right", no_wrap=True)
     table.add_column("chance\n%", justify="right", no_wrap=True)
     table.add_column("largest\nk not\nrejected", justify="right", no_wrap=True)
@@ -47,8 +48,7 @@ def verdict_table(report: Report) -> Table:
         rate = f"{100 * risk.risk:.1f} [{100 * risk.low:.1f}, {100 * risk.high:.1f}]"
         table.add_row(
             Text(risk.anonymizer),
-            Text(risk.attacker),
-            Text(f"{protocol_name(risk.protocol)}, {gallery_name(risk.gallery)}"),
+            Text(f"{risk.attacker}\n{protocol_name(risk.protocol)}, {gallery_name(risk.gallery)}"),
             Text(rate),
             Text(f"{100 * risk.chance:.3g}"),
             Text(str(risk.largest_k)),

@@ -349,7 +349,7 @@ def write_reconstruction(found: ReconstructionReport, folder_uri: str) -> list[s
     if found.searches:
         tables["trials.parquet"] = trials_table(found.searches)
     for one in found.searches:
-        files[f"conf/attack/{one.key}.yaml"] = one.yaml.encode()
+        files[f"conf/attackers/{one.key}.yaml"] = one.yaml.encode()
     for name, table in tables.items():
         storage.write_table(storage.join(folder_uri, name), table)
     for name, content in files.items():

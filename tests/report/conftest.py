@@ -148,10 +148,7 @@ def demo_report() -> Report:
         n_listed=1203,
         settings={
             "faces": {"source": "folder", "root": "s3://key:hidden@bucket/images", "limit": None},
-            "attack": {
-                "attackers": ["pretrained", "adaptive_contrastive"],
-                "encoder": {"batch": 128},
-            },
+            "attackers": {"adaptive_contrastive": {"encoder": {"batch": 128}}},
             "tracking": {"password": "swordfish", "uri": "sqlite:///mlflow.db"},
             "seed": 7,
         },

@@ -57,7 +57,7 @@ def test_every_number_is_shown(report, no_figures):
     assert "1,200 of 1,203 files audited" in page
     assert report.data_fingerprint in page
     assert "12 min 34 s" in page and "reused from an earlier run" in page
-    assert "attackers.encoder.batch" in page and "128" in page
+    assert "attackers.adaptive_contrastive.encoder.batch" in page and "128" in page
     assert report.versions["git"] in page
 
 

@@ -141,7 +141,7 @@ def test_files(tmp_path: Path) -> None:
 def test_figures_and_page() -> None:
     found = report()
     figures = reconstruction_figures(found)
-    assert set(figures) == {"rates", "learning", "queries", "pictures_0"}
+    assert set(figures) == {"rates", "learning", "queries", "images_0"}
     for png in figures.values():
         Image.open(io.BytesIO(png)).verify()
     page = render_reconstruction(found, "T<", "2026-01-01T00:00:00", figures)

@@ -26,9 +26,11 @@ def test_each_anonymizer_has_its_row_and_the_sentence_comes_last(report):
     text = printed(report)
     for risk in report.risks:
         rate = f"{100 * risk.risk:.1f} [{100 * risk.low:.1f}, {100 * risk.high:.1f}]"
-        (line,) = [line for line in text.splitlines() if rate in line]
-        assert line.startswith(risk.anonymizer[:16])
-        assert risk.attacker in line and "Full-Ref" in line and f" {risk.largest_k} " in line
+        lines = text.splitlines()
+        (place,) = [place for place, line in enumerate(lines) if rate in line]
+        assert lines[place].startswith(risk.anonymizer[:16])
+        assert risk.attacker in lines[place] and f" {risk.largest_k} " in lines[place]
+        assert "Full-Ref, source excluded" in lines[place + 1]
     flowing = " ".join(text.split())
     assert flowing.endswith(f"Identity leaks: {report.verdict.sentence}")
     assert "3 of 1203 files were rejected" in text
