@@ -49,8 +49,8 @@ class TestIds:
 class TestSeeds:
     def test_fit_signed_64_bits_and_differ(self) -> None:
         seeds = [
-            hashing.image_seed(f"{sample:016x}", sample, audit)
-            for sample_id in range(50)
+            hashing.image_seed(f"{place:016x}", sample, audit)
+            for place in range(50)
             for sample in range(3)
             for audit in range(3)
         ]
@@ -81,7 +81,7 @@ class TestFingerprint:
         assert hashing.fingerprint_rows(["xy"]) != hashing.fingerprint_rows(["x", "y"])
 
 
-class TestDescribe:
+class TestCanonicalize:
     def test_names_class_and_settings(self) -> None:
         found = hashing.canonicalize(Settings())
         assert found["numbers"] == [1, 2]
@@ -104,8 +104,8 @@ class TestDescribe:
     @pytest.mark.parametrize("value", [{"b", "a", "c"}, frozenset("hello world")])
     def test_sets_have_the_same_fingerprint_in_every_process(self, value: set[str]) -> None:
         code = (
-            "from cldmray.hashing import describe, fingerprint;"
-            f"print(fingerprint(describe({value!r})))"
+            "from cldmray.hashing import canonicalize, fingerprint;"
+            f"print(fingerprint(canonicalize({value!r})))"
         )
         found = {
             subprocess.run(

@@ -19,21 +19,21 @@ PARENT_TAG = "mlflow.parentRunId"
 
 
 def job_key(kind: str, name: str, settings: Mapping[str, Any]) -> str:
-    """What two starts have in common that go on from the same stages.
+    """What two starts have in common that go on from the same artifacts.
 
     Args:
         kind: of job.
         name: of its runs.
-        settings: composed; ``work``, or where there is none ``output``, is the folder of the
-            stages. ``output`` changes nothing else.
+        settings: composed; ``cache_dir``, or where there is none ``output``, is the folder of the
+            artifacts. ``output`` changes nothing else.
 
     Returns:
         16 hexadecimal characters, of this machine alone where the folder is not at a URI.
     """
-    folder = str(settings.get("work") or settings.get("output") or ".")
+    folder = str(settings.get("cache_dir") or settings.get("output") or ".")
     if "://" not in folder:
         folder = f"{socket.gethostname()}:{storage.resolve(folder)[1]}"
-    kept = {key: value for key, value in settings.items() if key not in ("work", "output")}
+    kept = {key: value for key, value in settings.items() if key not in ("cache_dir", "output")}
     return fingerprint([kind, name, redact(kept), folder])
 
 

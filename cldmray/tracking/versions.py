@@ -37,7 +37,7 @@ def git_commit(folder: str | None = None) -> str | None:
     here = Path(folder) if folder is not None else Path(cldmray.__file__).parent
     if _git(here, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
-    return _git(here, "canonicalize", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
+    return _git(here, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
 
 
 def package_versions() -> dict[str, str]:

@@ -91,7 +91,7 @@ def test_rows_of_two_attackers_do_not_overwrite_each_other() -> None:
 def test_params_are_flat_short_and_without_secrets() -> None:
     settings = {
         "faces": {"name": "lfw", "crop": [1, 2], "root": None},
-        "anonymizer": {"cldm-canny-1.0+depth-0.7": {"scale": 0.5}},
+        "anonymizers": {"cldm-canny-1.0+depth-0.7": {"scale": 0.5}},
         "empty": {},
         "hub": {"token": "abc"},
         "uri": "http://me:pw@host",

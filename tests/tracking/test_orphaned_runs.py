@@ -7,7 +7,11 @@ import pytest
 from cldmray.tracking import Run, Tracker
 from cldmray.tracking.orphaned_runs import job_key
 
-SETTINGS: dict[str, Any] = {"audit": {"seed": 1}, "work": "s3://bucket/work", "output": "runs/1"}
+SETTINGS: dict[str, Any] = {
+    "audit": {"seed": 1},
+    "cache_dir": "s3://bucket/work",
+    "output": "runs/1",
+}
 
 
 def orphaned_runs(
@@ -47,7 +51,7 @@ def test_a_job_that_goes_on_ends_what_was_left_open(tracker: Tracker) -> None:
     ("change", "same"),
     [
         ({"output": "runs/2"}, True),
-        ({"work": "s3://bucket/elsewhere"}, False),
+        ({"cache_dir": "s3://bucket/elsewhere"}, False),
         ({"audit": {"seed": 2}}, False),
         ({"more": 1}, False),
     ],
@@ -61,7 +65,7 @@ def test_what_makes_a_job(change: dict[str, Any], same: bool) -> None:
 def test_a_local_folder_is_that_of_its_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    local, remote = SETTINGS | {"work": "work"}, SETTINGS
+    local, remote = SETTINGS | {"cache_dir": "work"}, SETTINGS
     keys = []
     for host in ("a", "b"):
         monkeypatch.setattr("socket.gethostname", lambda host=host: host)
@@ -70,7 +74,7 @@ def test_a_local_folder_is_that_of_its_machine(
     assert keys[0][1] == keys[1][1]
     monkeypatch.chdir(tmp_path)
     assert job_key("audit", "name", local) != keys[1][0]
-    assert job_key("audit", "name", SETTINGS | {"work": f"{tmp_path}/work"}) == job_key(
+    assert job_key("audit", "name", SETTINGS | {"cache_dir": f"{tmp_path}/work"}) == job_key(
         "audit", "name", local
     )
 
