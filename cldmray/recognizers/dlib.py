@@ -18,7 +18,7 @@ from cldmray.recognizers.base import Align, Device, Recognizer
 
 PACKAGE = "face_recognition_models"
 FILE = "dlib_face_recognition_resnet_model_v1.dat"
-INSTALL = "pip install 'cldmray[judge]'"
+INSTALL = "pip install 'cldmray[dlib]'"
 
 SIDE = 150
 LANDMARKS = np.array(
@@ -40,7 +40,7 @@ DLIB_LFW_CROP = (0.034, 0.143, 0.988, 1.097)
 class DlibResNet(Recognizer):
     """The residual network of 29 layers that comes with dlib (King 2009; He et al. 2016).
 
-    Its weights, which Davis King has put into the public domain, come with the extra ``judge``; no
+    Its weights, which Davis King has put into the public domain, come with the extra ``dlib``; no
     pickle is read. On 500 images of 100 people of LFW, 64x64 pixels, rank-1 is 99.4 % with
     ``landmarks`` and 99.0 % with ``fixed``. dlib's own rule calls two faces one person where their
     unscaled embeddings are closer than 0.6; here embeddings have unit norm.

