@@ -67,7 +67,7 @@ def render_people(source: SyntheticFaces, block_rows: int = 64) -> Rendered:
         images = [render(source.seed, int(i), int(j), source.size) for i, j in places]
         return {
             "sample_id": np.array(block["sample_id"].to_pylist()),
-            "image": np.stack([image.picture for image in images]),
+            "image": np.stack([image.image for image in images]),
             "depth": np.stack([relative_depth(image) for image in images]),
         }
 

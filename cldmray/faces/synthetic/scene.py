@@ -51,7 +51,7 @@ class SyntheticPhoto(NamedTuple):
             light: right, up, to the camera), ``ambient``, ``exposure`` and ``scale``.
     """
 
-    picture: Images
+    image: Images
     depth: Floats
     mask: npt.NDArray[np.bool_]
     person: npt.NDArray[np.bool_]
@@ -105,7 +105,7 @@ def render(seed: int, identity: int, photo: int, size: int = 64) -> SyntheticPho
     """
     scene = _Scene(seed, identity, photo, size)
     return SyntheticPhoto(
-        picture=scene.picture(),
+        image=scene.picture(),
         depth=scene.nearest() / np.float32(HEAD_HEIGHT),
         mask=scene.share(scene.face) >= 0.5,
         person=scene.share(np.isfinite(scene.depth)) >= 0.5,

@@ -70,8 +70,8 @@ def test_size(size):
 @pytest.mark.parametrize("identity", range(6))
 def test_another_size_shows_the_same_scene(identity):
     small, large = (render(SEED, identity, 1, size) for size in (64, 128))
-    shrunk = cv2.resize(large.picture, (64, 64), interpolation=cv2.INTER_AREA)
-    assert np.corrcoef(small.picture.ravel(), shrunk.ravel())[0, 1] > 0.95
+    shrunk = cv2.resize(large.image, (64, 64), interpolation=cv2.INTER_AREA)
+    assert np.corrcoef(small.image.ravel(), shrunk.ravel())[0, 1] > 0.95
     assert np.abs((large.landmarks + 0.5) / 2 - (small.landmarks + 0.5)).max() < 0.01
     assert small.attributes == large.attributes
     halved = cv2.resize(large.mask.astype(np.float32), (64, 64), interpolation=cv2.INTER_AREA)
@@ -122,14 +122,14 @@ def test_people_differ_and_images_of_one_share_their_head():
         assert np.abs(rest[one] - rest[two]).max() > 0.3
     photos = [render(SEED, 1, photo, size) for photo in range(2)]
     assert photos[0].attributes != photos[1].attributes
-    assert (photos[0].picture != photos[1].picture).any()
+    assert (photos[0].image != photos[1].image).any()
 
 
 @pytest.mark.parametrize("identity", range(8))
 def test_ranges(identity):
     photo = render(SEED, identity, 2)
-    assert photo.picture.dtype == np.uint8 and photo.picture.shape == (64, 64, 3)
-    assert photo.picture.std() > 15
+    assert photo.image.dtype == np.uint8 and photo.image.shape == (64, 64, 3)
+    assert photo.image.std() > 15
     assert photo.mask.dtype == photo.person.dtype == bool
     assert not (photo.mask & ~photo.person).any()
     assert 0.1 < photo.mask.mean() < photo.person.mean() <= 1
@@ -202,7 +202,7 @@ def test_the_iris_is_dark_between_the_eye_landmarks():
         )
 
     photo = first(wide_awake, 256)
-    grey = cv2.cvtColor(photo.picture, cv2.COLOR_RGB2GRAY).astype(float)
+    grey = cv2.cvtColor(photo.image, cv2.COLOR_RGB2GRAY).astype(float)
     for start in (36, 42):
         x, y = np.rint(photo.landmarks[start : start + 6].mean(0)).astype(int)
         cheek = grey[y + 28 : y + 40, x - 6 : x + 6].mean()
