@@ -28,7 +28,7 @@ from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.engine.cluster import EngineConfig, connect
 from cldmray.engine.reconstruction_training import Queried
 from cldmray.engine.tuning import Candidate, Dimension, Material, SearchSettings, search
-from cldmray.faces.synthetic.scene import image
+from cldmray.faces.synthetic.scene import render_image
 from cldmray.recognizers.sface import SFace
 
 IMAGES, SIZE, SIGMA = 3, 64, 3.0
@@ -42,7 +42,7 @@ def pairs(identities: range) -> ReconstructionPairs:
     """Blurred images of synthetic people, and the images."""
     images = np.array(
         [
-            image(0, identity, original, SIZE)
+            render_image(0, identity, original, SIZE)
             for identity in identities
             for original in range(IMAGES)
         ],

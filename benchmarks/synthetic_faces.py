@@ -27,7 +27,7 @@ import numpy.typing as npt
 from cldmray.arrays import Images
 from cldmray.detection.yunet import YuNet
 from cldmray.faces.records import decode_image, encode_image
-from cldmray.faces.synthetic.scene import picture
+from cldmray.faces.synthetic.scene import render_image
 from cldmray.metrics.confidence import wilson
 from cldmray.recognizers.sface import SFace
 
@@ -39,7 +39,7 @@ TARGET = 60.0
 def photos(seed: int, people: int, size: int) -> Images:
     """Images (people, 1 + REFERENCES, size, size, 3); the first of each person is the probe."""
     taken = [
-        [picture(seed, person, photo, size) for photo in range(1 + REFERENCES)]
+        [render_image(seed, person, index, size) for index in range(1 + REFERENCES)]
         for person in range(people)
     ]
     return np.asarray(taken, np.uint8)
@@ -87,9 +87,9 @@ def main() -> None:
     people, seed = options.people, options.seed
     cv2.setNumThreads(1)
     other = seed + 1
-    grouped = rates(lambda n: encode_image(picture(other, n // 6, n % 6)), 60)
-    single = rates(lambda n: encode_image(picture(other, 1000 + n, 0)), 40)
-    example = picture(other, 0, 0)
+    grouped = rates(lambda n: encode_image(render_image(other, n // 6, n % 6)), 60)
+    single = rates(lambda n: encode_image(render_image(other, 1000 + n, 0)), 40)
+    example = render_image(other, 0, 0)
     png = rates(lambda _: decode_image(encode_image(example)), 300)
     small, large = photos(seed, people, 64), photos(seed, people, 256)
     recognizer = SFace(align="landmarks")

@@ -25,7 +25,7 @@ class NoOp(Anonymizer):
     """Publishes every image unchanged: what the attackers reach when nothing is hidden.
 
     Attributes:
-        label: name in tables; None: ``copy``.
+        label: name in tables; None: ``no_op``.
     """
 
     label: str | None = None

@@ -68,7 +68,7 @@ class KSame(GroupAnonymizer):
     ) -> npt.NDArray[np.int64]:
         """Partition N images into N // k groups of at least k images of different people.
 
-        Greedy: a group grows around a photo of the person with most images left; people who could
+        Greedy: a group grows around an image of the person with most images left; people who could
         not be placed later come first, then the nearest faces of other people. The fewer than k
         images left over join the nearest groups that lack their person.
 

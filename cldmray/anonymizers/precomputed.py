@@ -35,7 +35,7 @@ class Precomputed(Anonymizer):
     source: str
     crop: list[int] | None = None
     size: int = 64
-    label: str = "images"
+    label: str = "precomputed"
 
     def __post_init__(self) -> None:
         check_label(self.label)

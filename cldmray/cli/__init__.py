@@ -1,1 +1,0 @@
-"""The command line: composes a configuration, runs it, and ends with an exit status."""

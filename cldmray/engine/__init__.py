@@ -1,4 +1,0 @@
-"""Everything that runs on Ray: stages, their artifacts, map stages, trainings and searches.
-
-No other package imports Ray.
-"""

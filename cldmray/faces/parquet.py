@@ -1,4 +1,4 @@
-"""Images in Parquet files: one row a photo."""
+"""Images in Parquet files: one row an image."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -36,7 +36,7 @@ class ParquetFaces(FaceSource):
 
     Columns: ``identity`` (text or whole numbers), ``image`` (encoded bytes, or a struct with a
     field ``bytes`` as Hugging Face writes it) and, if there is one, ``name`` (the image's file
-    name); without it a photo is named after its file and row.
+    name); without it an image is named after its file and row.
 
     Attributes:
         root: local path or URI of the file or folder.

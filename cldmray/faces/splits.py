@@ -13,6 +13,8 @@ from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVAL
 from cldmray.hashing import unit_hash
 
 LISTED = (AUXILIARY, ATTACKER, EVALUATION)
+AUXILIARY_SALT = "background"
+"""Enters the hash that divides people with few images: another text makes another split."""
 CELEBA_SPLITS = {"0": AUXILIARY, "1": ATTACKER, "2": EVALUATION}
 
 
@@ -133,7 +135,7 @@ def celeba_partition(
         identities: of the same images.
 
     Raises:
-        BadInputError: a photo has no partition, or an identity has images in two.
+        BadInputError: an image has no partition, or an identity has images in two.
     """
     partition = read_pairs(uri, "celeba_partition", "lines such as '000001.jpg 0'")
     splits: dict[str, str] = {}
@@ -207,7 +209,7 @@ def _by_rule(
         if identity in chosen:
             continue
         few = identities[identity] < config.min_images
-        share = unit_hash("background", config.seed, identity)
+        share = unit_hash(AUXILIARY_SALT, config.seed, identity)
         wanted = AUXILIARY if few and share < config.auxiliary_fraction else ATTACKER
         if wanted in free:
             splits[identity] = wanted

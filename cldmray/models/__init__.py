@@ -1,1 +1,0 @@
-"""Training of the embedded models: the conditional latent diffusion model and the depth network."""

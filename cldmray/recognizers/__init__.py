@@ -1,1 +1,0 @@
-"""Public face recognizers: SFace, any ONNX model, dlib; aligned faces in, embeddings out."""

@@ -3,7 +3,6 @@
 import json
 
 from cldmray import storage
-from cldmray.errors import redact
 from cldmray.report.html import report_figures, write_html
 from cldmray.report.utility import write_utility
 from cldmray.results.attribution import write_attribution
@@ -34,7 +33,7 @@ def write_report(report: Report, folder_uri: str) -> list[str]:
     if report.attribution is not None:
         written += write_attribution(report.attribution, folder_uri)
     figures = report_figures(report)
-    verdict = redact(report.verdict.everything)
+    verdict = report.verdict.everything
     text = json.dumps(verdict, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     files = {"verdict.json": text.encode()}
     files |= {f"figures/{name}.png": png for name, png in figures.items()}

@@ -17,7 +17,7 @@ from cldmray.conditions.soft_edge import SoftEdge
 from cldmray.errors import BadInputError
 
 CONF = Path(__file__).parents[2] / "conf" / "anonymizers"
-BASELINES = ["no_op", "blur", "pixelate", "k_same", "images"]
+BASELINES = ["no_op", "blur", "pixelate", "k_same", "precomputed"]
 
 
 def batch(images: Images) -> Batch:

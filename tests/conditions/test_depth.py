@@ -95,7 +95,7 @@ class TestCondition:
 
     def test_the_card_tells_the_settings_but_no_path(self, folder: Path) -> None:
         text = (folder / "README.md").read_text()
-        assert "# tiny" in text and "people: 3" in text
+        assert "# tiny" in text and "identities: 3" in text
         assert "/home/me" not in text and "elsewhere" not in text
 
 
@@ -138,10 +138,10 @@ class TestShippedWeights:
         images = [render(31, identity, 0, 64) for identity in range(24)]
         truth = np.stack([relative_depth(image) for image in images]).astype(float)
         guess = Depth()(np.stack([image.image for image in images]))[..., 0].astype(float)
-        identity = np.stack([image.identity for image in images])
-        assert np.abs(guess - truth)[identity].mean() < 25
-        assert np.mean((guess > 32) == identity) > 0.93
-        for one, other, where in zip(guess, truth, identity, strict=True):
+        person = np.stack([image.person for image in images])
+        assert np.abs(guess - truth)[person].mean() < 25
+        assert np.mean((guess > 32) == person) > 0.93
+        for one, other, where in zip(guess, truth, person, strict=True):
             assert np.corrcoef(one[where], other[where])[0, 1] > 0.7
 
     def test_they_travel_as_fp16_without_anybodys_image(self) -> None:

@@ -6,6 +6,7 @@ import pytest
 from cldmray.errors import BadInputError
 from cldmray.faces import SplitConfig, assert_disjoint, assign, celeba_partition, split_listing
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION, SPLITS
+from cldmray.faces.splits import AUXILIARY_SALT
 from cldmray.hashing import unit_hash
 
 ATTACKERS = {ATTACKER, ATTACKER_VALIDATION}
@@ -30,7 +31,7 @@ def test_the_rule():
     first = sorted(many, key=lambda p: unit_hash("evaluation", 0, p))[:30]
     assert of(splits, EVALUATION) == set(first)
     assert of(splits, *ATTACKERS) & set(many) == set(many) - set(first)
-    auxiliary = {p for p in few if unit_hash("auxiliary", 0, p) < 0.6}
+    auxiliary = {p for p in few if unit_hash(AUXILIARY_SALT, 0, p) < 0.6}
     assert of(splits, AUXILIARY) == auxiliary
     assert 0.55 < len(auxiliary) / 900 < 0.65
     validation = {p for p in of(splits, *ATTACKERS) if unit_hash("validation", 0, p) < 0.15}

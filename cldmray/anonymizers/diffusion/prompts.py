@@ -27,7 +27,9 @@ def check(texts: Mapping[str, str], choices: Choices) -> None:
     for key, text in texts.items():
         for name in PLACE.findall(text):
             if name not in choices:
-                raise ValueError(f"{key} has the placeholder {{{name}}}, but choices has no {name}")
+                raise ValueError(
+                    f"{key} has the placeholder {{{name}}}, but prompt_choices has no {name}"
+                )
     for name, options in choices.items():
         if isinstance(options, str) or not options:
             raise ValueError(f"prompt_choices.{name} must be a list of at least one text")

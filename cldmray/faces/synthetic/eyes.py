@@ -3,10 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
+from cldmray.faces.synthetic.circumstances import Circumstances
 from cldmray.faces.synthetic.curves import Floats, bell, generator, step
 from cldmray.faces.synthetic.geometry import DROP, GAP, MOUTH
 from cldmray.faces.synthetic.identity import Person
-from cldmray.faces.synthetic.photo import Circumstances
 
 IRIS_RADIUS, EYE_RADIUS = 0.6, 1.2
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from cldmray.faces.synthetic.circumstances import Circumstances
 from cldmray.faces.synthetic.curves import Floats
 from cldmray.faces.synthetic.eyes import lid_edges
 from cldmray.faces.synthetic.geometry import GAP, JAW, MOUTH, Head
 from cldmray.faces.synthetic.identity import Person
-from cldmray.faces.synthetic.photo import Circumstances
 from cldmray.faces.synthetic.skin import brow_line, lip_edges
 
 COUNT = 68

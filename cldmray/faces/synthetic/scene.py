@@ -9,12 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from cldmray.arrays import Images
-from cldmray.faces.synthetic import hair_and_accessories, landmarks
+from cldmray.faces.synthetic.circumstances import Circumstances, circumstances
 from cldmray.faces.synthetic.curves import Floats, generator
 from cldmray.faces.synthetic.geometry import ANGLES, JAW, ROWS, Head, follow
-from cldmray.faces.synthetic.hair_and_accessories import covers_ears, hair, scalp
+from cldmray.faces.synthetic.hair_and_accessories import (
+    cap,
+    covers_ears,
+    ear,
+    glasses,
+    hair,
+    lens,
+    scalp,
+)
 from cldmray.faces.synthetic.identity import CURLY, Person, person
-from cldmray.faces.synthetic.photo import Circumstances, circumstances
+from cldmray.faces.synthetic.landmarks import places
 from cldmray.faces.synthetic.shading import background, shade, shadows
 from cldmray.faces.synthetic.skin import Skin, skin
 from cldmray.faces.synthetic.splat import HEAD, Camera, Mesh, Seen, splat
@@ -32,7 +40,7 @@ KNEE = 0.8
 """Brightness from which on the camera compresses the light, of 0..1."""
 
 
-class SyntheticPhoto(NamedTuple):
+class SyntheticImage(NamedTuple):
     """An image and what is true of it.
 
     Attributes:
@@ -82,30 +90,26 @@ def model(seed: int, identity: int, per_cm: float) -> Model:
     moves = head.moves(rest, ROWS[:, None], ANGLES[None])
     places = (rest[..., 0], ROWS[:, None], ANGLES[None], scalp(who, ROWS[:, None], ANGLES[None]))
     surface = np.stack(np.broadcast_arrays(*places), axis=-1).astype(np.float32)
-    ears = (
-        ()
-        if covers_ears(who)
-        else tuple(hair_and_accessories.ear(who, head, s) for s in (-1.0, 1.0))
-    )
+    ears = () if covers_ears(who) else tuple(ear(who, head, s) for s in (-1.0, 1.0))
     return Model(who, head, rest, moves, surface, hair(who, head), ears, skin(who, per_cm))
 
 
-def render(seed: int, identity: int, photo: int, size: int = 64) -> SyntheticPhoto:
+def render(seed: int, identity: int, index: int, size: int = 64) -> SyntheticImage:
     """Take one image of a person.
 
     Args:
         seed: of the population, any whole number.
         identity: index of the person, from 0 on.
-        image: index of the image, from 0 on.
+        index: of the image, from 0 on.
         size: side of the image in pixels, 8..1024; another size shows the same scene, with
             other noise.
 
     Raises:
         ValueError: an index is negative or the size is not in its range.
     """
-    scene = _Scene(seed, identity, photo, size)
-    return SyntheticPhoto(
-        image=scene.picture(),
+    scene = _Scene(seed, identity, index, size)
+    return SyntheticImage(
+        image=scene.rendered(),
         depth=scene.nearest() / np.float32(HEAD_HEIGHT),
         mask=scene.share(scene.face) >= 0.5,
         person=scene.share(np.isfinite(scene.depth)) >= 0.5,
@@ -114,26 +118,26 @@ def render(seed: int, identity: int, photo: int, size: int = 64) -> SyntheticPho
     )
 
 
-def picture(seed: int, identity: int, photo: int, size: int = 64) -> Images:
+def render_image(seed: int, identity: int, index: int, size: int = 64) -> Images:
     """The image of :func:`render` alone, uint8 (size, size, 3); it takes less time.
 
     Raises:
         ValueError: as :func:`render` says.
     """
-    return _Scene(seed, identity, photo, size).picture()
+    return _Scene(seed, identity, index, size).rendered()
 
 
-def relative_depth(photo: SyntheticPhoto) -> npt.NDArray[np.uint8]:
+def relative_depth(image: SyntheticImage) -> npt.NDArray[np.uint8]:
     """Depth as MiDaS-like detectors draw it: the nearest point is the brightest.
 
     Returns:
         uint8, (size, size): 0 where there is nobody; on the person 64 at the farthest visible
         point to 255 at the nearest, linear in depth between them.
     """
-    there = photo.person & np.isfinite(photo.depth)
-    levels = np.zeros(photo.depth.shape, np.uint8)
+    there = image.person & np.isfinite(image.depth)
+    levels = np.zeros(image.depth.shape, np.uint8)
     if there.any():
-        depth = photo.depth[there]
+        depth = image.depth[there]
         near, far = float(depth.min()), float(depth.max())
         share = (far - depth) / max(far - near, 1e-6)
         levels[there] = np.rint(64 + 191 * share).astype(np.uint8)
@@ -147,11 +151,11 @@ def _meshes(made: Model, shot: Circumstances) -> list[Mesh]:
     if shot.cap:
         flat = hair(made.who, made.head, 0.35)
         meshes += [] if flat is None else [flat]
-        meshes.append(hair_and_accessories.cap(made.head, 1.5 if made.who.hair == CURLY else 1.1))
+        meshes.append(cap(made.head, 1.5 if made.who.hair == CURLY else 1.1))
     elif made.hair is not None:
         meshes.append(made.hair)
     if shot.glasses:
-        meshes.append(hair_and_accessories.glasses(made.who))
+        meshes.append(glasses(made.who))
     return meshes
 
 
@@ -191,9 +195,7 @@ def _lenses(image: Floats, who: Person, shot: Circumstances, camera: Camera) -> 
     turn = np.linspace(0, 2 * np.pi, 40, dtype=np.float32)
     area = np.zeros(image.shape[:2], np.uint8)
     for side in (-1.0, 1.0):
-        outline = camera.project(_pose(hair_and_accessories.lens(who, side, turn), shot, None))[
-            :, :2
-        ]
+        outline = camera.project(_pose(lens(who, side, turn), shot, None))[:, :2]
         cv2.fillPoly(area, [np.rint(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     share = area.astype(np.float32)[..., None] / 255
     image *= 1 - 0.06 * share
@@ -217,7 +219,7 @@ def _attributes(shot: Circumstances) -> dict[str, float]:
         "light_y": float(shot.light[1]),
         "light_z": float(shot.light[2]),
         "ambient": float(shot.ambient.mean()),
-        "preparation": shot.preparation,
+        "exposure": shot.exposure,
         "scale": shot.scale,
     }
 
@@ -225,8 +227,8 @@ def _attributes(shot: Circumstances) -> dict[str, float]:
 class _Scene:
     """An image before the camera's electronics: light, depth and face on a finer grid."""
 
-    def __init__(self, seed: int, identity: int, photo: int, size: int) -> None:
-        for name, value in (("identity", identity), ("image", photo)):
+    def __init__(self, seed: int, identity: int, index: int, size: int) -> None:
+        for name, value in (("identity", identity), ("image", index)):
             if value < 0:
                 raise ValueError(f"{name}: must be from 0 on, got {value}")
         if not 8 <= size <= LARGEST:
@@ -234,7 +236,7 @@ class _Scene:
         self.size, self.finer = size, 2 if 2 * size <= LARGEST else 1
         side = size * self.finer
         self.made = model(seed, identity, min(MOST_TEXELS, max(5.0, 7.0 * side / 128)))
-        self.shot = shot = circumstances(seed, identity, photo, self.made.who)
+        self.shot = shot = circumstances(seed, identity, index, self.made.who)
         self.camera = _camera(shot, side)
         meshes = _meshes(self.made, shot)
         posed = [_pose(mesh.points, shot, mesh.follows) for mesh in meshes]
@@ -261,10 +263,10 @@ class _Scene:
         blocks = self.depth.reshape(self.size, self.finer, self.size, self.finer)
         return np.asarray(blocks.min(axis=(1, 3)), np.float32)
 
-    def picture(self) -> Images:
+    def rendered(self) -> Images:
         """The camera's image: exposure, tone curve, blur, noise and JPEG."""
         shot = self.shot
-        tone = np.sqrt(np.maximum(self.share(self.image) * np.float32(shot.preparation), 0))
+        tone = np.sqrt(np.maximum(self.share(self.image) * np.float32(shot.exposure), 0))
         knee = np.float32(KNEE)
         tone = np.where(tone > knee, knee + (1 - knee) * np.tanh((tone - knee) / (1 - knee)), tone)
         tone = (tone - np.float32(0.45)) * np.float32(shot.contrast) + np.float32(0.45)
@@ -280,7 +282,7 @@ class _Scene:
     def landmarks(self) -> Floats:
         """Pixel x and y of the landmarks."""
         made, shot = self.made, self.shot
-        level, angle = landmarks.places(made.who, shot, made.head)
+        level, angle = places(made.who, shot, made.head)
         points = made.head.surface(level, angle)
         moves = made.head.moves(points, level, angle)
         points = points + np.einsum("e,enk->nk", _amounts(shot), moves)

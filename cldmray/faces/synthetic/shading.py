@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from cldmray.faces.synthetic.circumstances import Circumstances
 from cldmray.faces.synthetic.curves import Floats, generator, noise, sample, step
 from cldmray.faces.synthetic.eyes import opening, paint_eyes, paint_mouth
 from cldmray.faces.synthetic.geometry import COLLAR, GAP, MOUTH
 from cldmray.faces.synthetic.identity import Person
-from cldmray.faces.synthetic.photo import Circumstances
 from cldmray.faces.synthetic.skin import Skin
 from cldmray.faces.synthetic.splat import EAR, GLASSES, HAIR, HEAD, Seen
 
@@ -23,7 +23,7 @@ WRAP = np.array([0.36, 0.2, 0.15], np.float32)
 
 @dataclass(frozen=True)
 class Lit:
-    """Light of a photo at N pixels.
+    """Light of an image at N pixels.
 
     Attributes:
         shadow: direct light that arrives, shape (N,), 0..1.

@@ -57,19 +57,19 @@ class SyntheticFaces(FaceSource):
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
 
     def listing(self) -> pa.Table:
-        """See :meth:`FaceSource.listing`; a location is ``identity_index/photo_index``."""
-        people, photos = self.n_identities, self.images_per_identity
+        """See :meth:`FaceSource.listing`; a location is ``identity_index/image_index``."""
+        n_identities, n_images = self.n_identities, self.images_per_identity
         ids = pa.array(
             (
                 sample_id(self.name, f"{_name(self.seed, i)}/{j:04d}")
-                for i in range(people)
-                for j in range(photos)
+                for i in range(n_identities)
+                for j in range(n_images)
             ),
             pa.string(),
         )
         order = pc.sort_indices(ids)
-        who, which = np.divmod(order.to_numpy(), photos)
-        names = pa.array((_name(self.seed, i) for i in range(people)), pa.string())
+        who, which = np.divmod(order.to_numpy(), n_images)
+        names = pa.array((_name(self.seed, i) for i in range(n_identities)), pa.string())
         location = pc.binary_join_element_wise(
             pa.array(who).cast(pa.string()), pa.array(which).cast(pa.string()), "/"
         )
@@ -87,15 +87,15 @@ class SyntheticFaces(FaceSource):
         return attributes_table(self)
 
     def _image(self, location: str) -> bytes | None:
-        from cldmray.faces.synthetic.scene import picture
+        from cldmray.faces.synthetic.scene import render_image
 
         first, _, second = location.partition("/")
         if not (first.isdecimal() and second.isdecimal()):
             return None
-        identity, photo = int(first), int(second)
-        if identity >= self.n_identities or photo >= self.images_per_identity:
+        identity, index = int(first), int(second)
+        if identity >= self.n_identities or index >= self.images_per_identity:
             return None
-        return encode_image(picture(self.seed, identity, photo, self.size))
+        return encode_image(render_image(self.seed, identity, index, self.size))
 
 
 def attributes_table(source: SyntheticFaces) -> pa.Table:

@@ -16,15 +16,15 @@ from cldmray.faces.synthetic.scene import model, relative_depth, render
 SEED = 5
 
 
-def frontal(photo):
-    return abs(photo.attributes["yaw"]) < 12 and abs(photo.attributes["pitch"]) < 8
+def frontal(shot):
+    return abs(shot.attributes["yaw"]) < 12 and abs(shot.attributes["pitch"]) < 8
 
 
 def first(wanted, size=64, identities=range(40)):
     for identity in identities:
-        photo = render(SEED, identity, 0, size)
-        if wanted(photo):
-            return photo
+        shot = render(SEED, identity, 0, size)
+        if wanted(shot):
+            return shot
     raise AssertionError("nobody fits")
 
 
@@ -120,56 +120,56 @@ def test_people_differ_and_images_of_one_share_their_head():
     assert model(SEED, 1, 7.0).rest is rest[1]
     for one, two in ((0, 1), (0, 2), (1, 2)):
         assert np.abs(rest[one] - rest[two]).max() > 0.3
-    photos = [render(SEED, 1, photo, size) for photo in range(2)]
-    assert photos[0].attributes != photos[1].attributes
-    assert (photos[0].image != photos[1].image).any()
+    images = [render(SEED, 1, index, size) for index in range(2)]
+    assert images[0].attributes != images[1].attributes
+    assert (images[0].image != images[1].image).any()
 
 
 @pytest.mark.parametrize("identity", range(8))
 def test_ranges(identity):
-    photo = render(SEED, identity, 2)
-    assert photo.image.dtype == np.uint8 and photo.image.shape == (64, 64, 3)
-    assert photo.image.std() > 15
-    assert photo.mask.dtype == photo.person.dtype == bool
-    assert not (photo.mask & ~photo.person).any()
-    assert 0.1 < photo.mask.mean() < photo.person.mean() <= 1
-    assert photo.depth.dtype == np.float32
-    there = np.isfinite(photo.depth)
-    assert (there | ~photo.person).all()
-    assert photo.depth[there].min() > 2.5 and photo.depth[there].max() < 9
-    assert photo.landmarks.shape == (68, 2) and photo.landmarks.dtype == np.float32
-    assert all(isinstance(value, float) for value in photo.attributes.values())
-    light = [photo.attributes[f"light_{axis}"] for axis in "xyz"]
+    shot = render(SEED, identity, 2)
+    assert shot.image.dtype == np.uint8 and shot.image.shape == (64, 64, 3)
+    assert shot.image.std() > 15
+    assert shot.mask.dtype == shot.person.dtype == bool
+    assert not (shot.mask & ~shot.person).any()
+    assert 0.1 < shot.mask.mean() < shot.person.mean() <= 1
+    assert shot.depth.dtype == np.float32
+    there = np.isfinite(shot.depth)
+    assert (there | ~shot.person).all()
+    assert shot.depth[there].min() > 2.5 and shot.depth[there].max() < 9
+    assert shot.landmarks.shape == (68, 2) and shot.landmarks.dtype == np.float32
+    assert all(isinstance(value, float) for value in shot.attributes.values())
+    light = [shot.attributes[f"light_{axis}"] for axis in "xyz"]
     assert np.isclose(np.linalg.norm(light), 1)
 
 
 def test_relative_depth():
-    photo = first(frontal)
-    levels = relative_depth(photo)
-    assert levels.dtype == np.uint8 and (levels[~photo.person] == 0).all()
-    assert levels[photo.person].min() == 64 and levels.max() == 255
-    there = photo.person
-    slope = np.polyfit(photo.depth[there], levels[there].astype(float), 1)
-    fitted = np.polyval(slope, photo.depth[there])
+    shot = first(frontal)
+    levels = relative_depth(shot)
+    assert levels.dtype == np.uint8 and (levels[~shot.person] == 0).all()
+    assert levels[shot.person].min() == 64 and levels.max() == 255
+    there = shot.person
+    slope = np.polyfit(shot.depth[there], levels[there].astype(float), 1)
+    fitted = np.polyval(slope, shot.depth[there])
     assert slope[0] < 0 and np.abs(fitted - levels[there]).max() < 1
 
 
 def test_the_nose_is_nearer_than_the_sides():
-    photo = first(frontal)
-    x, y = np.rint(photo.landmarks).astype(int).T
-    nose = photo.depth[y[30], x[30]]
-    assert nose < photo.depth[y[[36, 45]], x[[36, 45]]].min() - 0.05
-    assert nose < photo.depth[y[2] - 1, x[2] + 2]
+    shot = first(frontal)
+    x, y = np.rint(shot.landmarks).astype(int).T
+    nose = shot.depth[y[30], x[30]]
+    assert nose < shot.depth[y[[36, 45]], x[[36, 45]]].min() - 0.05
+    assert nose < shot.depth[y[2] - 1, x[2] + 2]
 
 
 def test_landmarks_lie_on_the_face():
     inside = []
     for identity in range(12):
-        photo = render(SEED, identity, 3, 128)
-        if photo.attributes["cap"] or photo.attributes["glasses"] or not frontal(photo):
+        shot = render(SEED, identity, 3, 128)
+        if shot.attributes["cap"] or shot.attributes["glasses"] or not frontal(shot):
             continue
-        x, y = np.rint(photo.landmarks[27:]).astype(int).T
-        inside.append(photo.mask[y, x].mean())
+        x, y = np.rint(shot.landmarks[27:]).astype(int).T
+        inside.append(shot.mask[y, x].mean())
     assert len(inside) >= 3 and np.mean(inside) > 0.97
 
 
@@ -186,8 +186,8 @@ def test_landmarks_are_in_the_order_of_ibug():
 def test_framing():
     eyes, mouths = [], []
     for identity in range(40):
-        photo = render(SEED, identity, 0, 32)
-        points = 2 * (photo.landmarks + 0.5)
+        shot = render(SEED, identity, 0, 32)
+        points = 2 * (shot.landmarks + 0.5)
         eyes.append((points[36:42].mean(0), points[42:48].mean(0)))
         mouths.append(points[48:60].mean(0))
     left, right = np.mean(eyes, axis=0)
@@ -196,24 +196,22 @@ def test_framing():
 
 
 def test_the_iris_is_dark_between_the_eye_landmarks():
-    def wide_awake(photo):
-        return (
-            frontal(photo) and photo.attributes["eyes_open"] > 0.9 and not photo.attributes["cap"]
-        )
+    def wide_awake(shot):
+        return frontal(shot) and shot.attributes["eyes_open"] > 0.9 and not shot.attributes["cap"]
 
-    photo = first(wide_awake, 256)
-    grey = cv2.cvtColor(photo.image, cv2.COLOR_RGB2GRAY).astype(float)
+    shot = first(wide_awake, 256)
+    grey = cv2.cvtColor(shot.image, cv2.COLOR_RGB2GRAY).astype(float)
     for start in (36, 42):
-        x, y = np.rint(photo.landmarks[start : start + 6].mean(0)).astype(int)
+        x, y = np.rint(shot.landmarks[start : start + 6].mean(0)).astype(int)
         cheek = grey[y + 28 : y + 40, x - 6 : x + 6].mean()
         assert grey[y - 4 : y + 5, x - 8 : x + 9].min() < 0.55 * cheek
 
 
-@pytest.mark.parametrize("settings", [{"people": 0}, {"images_per_identity": 0}, {"size": 1}])
+@pytest.mark.parametrize("settings", [{"n_identities": 0}, {"images_per_identity": 0}, {"size": 1}])
 def test_bad_settings_name_the_field(settings):
     (key,) = settings
     with pytest.raises(ValueError, match=f"^{key}: "):
-        SyntheticFaces(**{"people": 1, "images_per_identity": 1, **settings})
+        SyntheticFaces(**{"n_identities": 1, "images_per_identity": 1, **settings})
 
 
 @pytest.mark.parametrize(

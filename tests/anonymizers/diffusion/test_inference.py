@@ -24,7 +24,7 @@ from cldmray.errors import BadInputError
 from cldmray.faces.regions import ellipse
 from cldmray.models import cldm
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 CANNY = Control(Canny(), "controlnet-canny")
 SOFT = Control(SoftEdge(), "controlnet-soft", controlnet_conditioning_scale=0.5)
 
@@ -108,7 +108,7 @@ def test_it_draws_what_the_plain_pipeline_draws(folder: Path) -> None:
 
 
 def test_scale_zero_is_no_control(folder: Path) -> None:
-    off = settings(folder, {"canny": replace(CANNY, scale=0.0)})
+    off = settings(folder, {"canny": replace(CANNY, controlnet_conditioning_scale=0.0)})
     bare = settings(folder, {})
     full = settings(folder, {"canny": CANNY})
     drawn = off.open()(batch(off))
@@ -118,7 +118,7 @@ def test_scale_zero_is_no_control(folder: Path) -> None:
 
 def test_a_control_acts_between_start_and_end(folder: Path) -> None:
     whole = settings(folder, {"canny": CANNY})
-    late = settings(folder, {"canny": replace(CANNY, start=0.9)})
+    late = settings(folder, {"canny": replace(CANNY, control_guidance_start=0.9)})
     assert furthest(late.open()(batch(late)), whole.open()(batch(whole))) > 1
 
 

@@ -24,7 +24,7 @@ from cldmray.conditions import Canny, SoftEdge
 from cldmray.config.instantiate import build, plain
 from cldmray.errors import ConfigError
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 CANNY = Control(Canny(), "controlnet-canny")
 SOFT = Control(SoftEdge(), "controlnet-soft", controlnet_conditioning_scale=0.5)
 
@@ -39,13 +39,15 @@ class TestName:
     def test_default(self) -> None:
         assert Diffusion().name == "cldm-none"
         assert Diffusion(controls={"canny": CANNY}).name == "cldm-canny-1.0"
-        depth = replace(CANNY, scale=0.7)
+        depth = replace(CANNY, controlnet_conditioning_scale=0.7)
         assert Diffusion(controls={"canny": CANNY, "depth": depth}).name == (
             "cldm-canny-1.0+depth-0.7"
         )
         assert Diffusion(mode="img2img", strength=0.5).name == "cldm-none-img2img-0.5"
         whole = Diffusion(
-            controls={"canny": replace(CANNY, scale=1)}, mode="inpaint", name_prefix="sd"
+            controls={"canny": replace(CANNY, controlnet_conditioning_scale=1)},
+            mode="inpaint",
+            name_prefix="sd",
         )
         assert whole.name == "sd-canny-1.0-inpaint-0.8"
 
@@ -72,12 +74,12 @@ class TestName:
         ("mask", 1.5),
         ("dtype", "int8"),
         ("device", "tpu"),
-        ("family", ""),
+        ("name_prefix", ""),
         ("label", "../up"),
         ("vae", ""),
         ("prompt", "a {style} image"),
         ("negative_prompt", "no {style}"),
-        ("choices", {"style": []}),
+        ("prompt_choices", {"style": []}),
     ],
 )
 def test_wrong_settings_are_named(key: str, wrong: Any) -> None:
@@ -93,7 +95,13 @@ def test_a_strength_without_a_step() -> None:
 
 @pytest.mark.parametrize(
     ("key", "wrong"),
-    [("model", ""), ("scale", -1.0), ("scale", float("nan")), ("start", 1.0), ("end", 0.0)],
+    [
+        ("model", ""),
+        ("controlnet_conditioning_scale", -1.0),
+        ("controlnet_conditioning_scale", float("nan")),
+        ("control_guidance_start", 1.0),
+        ("control_guidance_end", 0.0),
+    ],
 )
 def test_wrong_control_settings_are_named(key: str, wrong: Any) -> None:
     with pytest.raises(ValueError, match=f"^{key} "):
@@ -131,11 +139,11 @@ class TestConf:
     def compose(self, tmp_path: Path, *overrides: str) -> Any:
         shutil.copytree(CONF, tmp_path / "conf")
         (tmp_path / "conf" / "test.yaml").write_text(
-            "defaults:\n  - anonymizer: [cldm_none, cldm_canny, diffusion]\n  - _self_\n"
+            "defaults:\n  - anonymizers: [cldm_none, cldm_canny, diffusion]\n  - _self_\n"
         )
         with initialize_config_dir(str(tmp_path / "conf"), version_base=None):
             composed = compose("test", [*overrides, "anonymizers.diffusion.model=owner/name"])
-        return {key: instantiate(value) for key, value in composed.anonymizer.items()}
+        return {key: instantiate(value) for key, value in composed.anonymizers.items()}
 
     def test_defaults(self, tmp_path: Path) -> None:
         made = self.compose(tmp_path)
@@ -156,7 +164,7 @@ class TestConf:
             "~anonymizers.diffusion.controls.canny",
         )
         control = made["cldm_canny"].controls["canny"]
-        assert control == replace(CANNY, condition=SoftEdge(), scale=0.5)
+        assert control == replace(CANNY, condition=SoftEdge(), controlnet_conditioning_scale=0.5)
         assert made["diffusion"].controls == {}
 
     def test_a_second_control(self, tmp_path: Path) -> None:
@@ -190,7 +198,7 @@ def made() -> dict[str, Diffusion]:
     """The public models by the names of their YAMLs."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("audit", [f"anonymizers=[{','.join(PUBLIC)}]"])
-    settings = plain(composed)["anonymizer"]
+    settings = plain(composed)["anonymizers"]
     return {key: build(value, Anonymizer, key) for key, value in settings.items()}
 
 
@@ -237,7 +245,7 @@ class TestPublicModels:
     def test_all_suit_a_gpu_and_vary_their_prompts(self, made: dict[str, Diffusion]) -> None:
         for one in made.values():
             assert one.channels_last and one.dtype == "float16" and one.variant == "fp16"
-            assert len(prompts.every((one.prompt, one.negative_prompt), one.choices)) == 12
+            assert len(prompts.every((one.prompt, one.negative_prompt), one.prompt_choices)) == 12
 
     @pytest.mark.parametrize("name", PUBLIC)
     def test_the_head_tells_what_one_must_know(self, name: str) -> None:

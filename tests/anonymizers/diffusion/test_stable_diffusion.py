@@ -118,7 +118,10 @@ class TestStacks:
         outside = ~ellipse(32, 32, 0.8)
         np.testing.assert_array_equal(drawn[:, outside], whole.images[:, outside])
         assert furthest(paint(whole.take([2])), drawn[[2]]) <= 1
-        strong = {name: replace(one, scale=2.0) for name, one in anonymizer.controls.items()}
+        strong = {
+            name: replace(one, controlnet_conditioning_scale=2.0)
+            for name, one in anonymizer.controls.items()
+        }
         paint = opened(replace(anonymizer, controls=strong))
         drawn = paint(whole)
         for name, maps in whole.conditions.items():
@@ -142,7 +145,9 @@ class TestStacks:
 
 class TestPrompts:
     def test_each_image_has_its_own(self, sd: Path) -> None:
-        anonymizer = settings(sd, prompt=PROMPT, choices=CHOICES, negative_prompt="no {style}")
+        anonymizer = settings(
+            sd, prompt=PROMPT, prompt_choices=CHOICES, negative_prompt="no {style}"
+        )
         whole = batch(anonymizer, 8)
         drawn = opened(anonymizer)(whole)
         seen = Counter()
@@ -168,7 +173,7 @@ class TestPrompts:
             return encode(pipe, prompt, *args, **options)
 
         monkeypatch.setattr(kind, "encode_prompt", counted)
-        anonymizer = settings(sd, prompt=PROMPT, choices=CHOICES)
+        anonymizer = settings(sd, prompt=PROMPT, prompt_choices=CHOICES)
         paint = opened(anonymizer)
         for _ in range(2):
             paint(batch(anonymizer))
@@ -202,7 +207,7 @@ def test_guidance_is_one_batch_and_each_network_is_called_once_a_step(
 
 @pytest.mark.parametrize("mode", ["text2img", "img2img", "inpaint"])
 def test_any_order_and_any_batches_give_the_same_images(sd: Path, mode: Any) -> None:
-    anonymizer = settings(sd, "canny", mode=mode, prompt=PROMPT, choices=CHOICES)
+    anonymizer = settings(sd, "canny", mode=mode, prompt=PROMPT, prompt_choices=CHOICES)
     paint = opened(anonymizer)
     whole = batch(anonymizer, 7)
     drawn = paint(whole)

@@ -52,7 +52,11 @@ def test_every_prompt() -> None:
 @pytest.mark.parametrize(
     ("prompt", "choices", "message"),
     [
-        ("a {styel}", CHOICES, r"^prompt has the placeholder \{styel\}, but choices has no styel"),
+        (
+            "a {styel}",
+            CHOICES,
+            r"^prompt has the placeholder \{styel\}, but prompt_choices has no styel",
+        ),
         ("a {style}", {"style": []}, "^prompt_choices.style must be a list"),
         ("a {style}", {"style": "studio"}, "^prompt_choices.style must be a list"),
         (

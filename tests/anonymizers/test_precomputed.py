@@ -47,7 +47,7 @@ def test_images_are_found_by_the_originals_ids(originals: FolderFaces, published
     anonymized = images.open()(batch([ids[1], ids[0]]))
     assert anonymized.shape == (2, 16, 16, 3)
     assert anonymized[:, 8, 8, 0].tolist() == [20, 10]
-    assert images.name == "images"
+    assert images.name == "precomputed"
 
 
 def test_another_source_name_matches_nothing(published: Path) -> None:
@@ -99,7 +99,7 @@ def test_the_folder_is_listed_once(published: Path, monkeypatch: pytest.MonkeyPa
 def test_a_bad_file_is_named(published: Path, content: bytes, reason: str) -> None:
     (published / "ann" / "2.png").write_bytes(content)
     anonymize = Precomputed(str(published), source="mine", size=16).open()
-    with pytest.raises(BadInputError, match=rf"^images: .*published/ann/2\.png: {reason}"):
+    with pytest.raises(BadInputError, match=rf"^precomputed: .*published/ann/2\.png: {reason}"):
         anonymize(batch([sample_id("mine", "ann/2")]))
 
 
@@ -117,5 +117,5 @@ def test_a_sample_without_a_image_is_named(published: Path) -> None:
 
 
 def test_an_absent_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"^images: .*no such folder: .*absent"):
+    with pytest.raises(BadInputError, match=r"^precomputed: .*no such folder: .*absent"):
         Precomputed(str(tmp_path / "absent"), source="mine").select(["x"])

@@ -7,6 +7,9 @@ import numpy as np
 from cldmray.faces.synthetic.curves import Floats, generator
 from cldmray.faces.synthetic.identity import Person, linear
 
+SALT = "synthetic photo"
+"""Enters the hash of every image's circumstances: another text makes other images."""
+
 
 @dataclass(frozen=True)
 class Circumstances:
@@ -33,7 +36,7 @@ class Circumstances:
     ambient: Floats
     ground: Floats
     shadow: float
-    preparation: float
+    exposure: float
     contrast: float
     glasses: bool
     cap: bool
@@ -50,9 +53,9 @@ class Circumstances:
     detail_seed: int
 
 
-def circumstances(seed: int, identity: int, photo: int, who: Person) -> Circumstances:
+def circumstances(seed: int, identity: int, index: int, who: Person) -> Circumstances:
     """The circumstances of this image; the same for the same arguments, always."""
-    rng = generator("synthetic photo", seed, identity, photo)
+    rng = generator(SALT, seed, identity, index)
 
     def around(mean: float, spread: float) -> float:
         return mean + spread * float(np.clip(rng.standard_normal(), -2.2, 2.2))
@@ -88,7 +91,7 @@ def circumstances(seed: int, identity: int, photo: int, who: Person) -> Circumst
         ambient=np.asarray(ambient * sky, np.float32),
         ground=np.asarray(ambient * rng.uniform(0.35, 0.8) * tint, np.float32),
         shadow=rng.uniform(0.4, 0.92),
-        preparation=around(1.1, 0.15) * (1.0 + 0.32 * who.tone / 5),
+        exposure=around(1.1, 0.15) * (1.0 + 0.32 * who.tone / 5),
         contrast=around(1.03, 0.07),
         glasses=bool(rng.uniform() < (0.85 if who.wears_glasses else 0.03)),
         cap=bool(rng.uniform() < (0.07 if who.sex else 0.025)),
