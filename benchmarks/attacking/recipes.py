@@ -21,7 +21,7 @@ from cldmray.attackers.nn.training import (
     starting_encoder,
     training_steps,
 )
-from cldmray.gallery.ranking import Embedded, rank_probes
+from cldmray.gallery.ranking import EmbeddingSet, rank_probes
 from cldmray.metrics.confidence import Interval, bootstrap_identities
 from cldmray.metrics.identification import success_at_rank
 from cldmray.recognizers.base import Embeddings
@@ -135,8 +135,8 @@ def named(
         gallery = embed(encoder, unique_identities.originals)
     ids, identities = unique_identities.sample_ids, unique_identities.identities
     found = rank_probes(
-        Embedded(ids, identities, embed(encoder, probes)),
-        Embedded(ids, identities, gallery),
+        EmbeddingSet(ids, identities, embed(encoder, probes)),
+        EmbeddingSet(ids, identities, gallery),
         "full_ref",
         "source_excluded",
     )

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from cldmray.config.audit import AuditSettings
 from cldmray.errors import BadInputError
 from cldmray.faces.records import embedding_matrix
-from cldmray.gallery.protocols import Embedded, Gallery, Protocol
+from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
 from cldmray.gallery.scores import EmbeddingScores, Scores
 from cldmray.metrics.confidence import Interval, bootstrap_columns
@@ -52,10 +52,10 @@ class AttackResult:
         return success_at_rank(self.ranks.n_higher, self.ranks.n_tied, 1)
 
 
-def view_of(table: pa.Table, view: str) -> Embedded:
+def view_of(table: pa.Table, view: str) -> EmbeddingSet:
     """The embeddings of one view of an embeddings table."""
     rows = table.filter(pc.equal(table["view"], view)).sort_by("sample_id")
-    return Embedded(
+    return EmbeddingSet(
         np.asarray(rows["sample_id"].to_pylist()),
         np.asarray(rows["identity"].to_pylist()),
         embedding_matrix(rows),
@@ -65,8 +65,8 @@ def view_of(table: pa.Table, view: str) -> Embedded:
 class Views(NamedTuple):
     """Two views of an embeddings table, which protocols and galleries share."""
 
-    probes: Embedded
-    references: Embedded
+    probes: EmbeddingSet
+    references: EmbeddingSet
 
     @classmethod
     def of(cls, embeddings: pa.Table, view: str, original: str) -> "Views":

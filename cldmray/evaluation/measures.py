@@ -70,8 +70,8 @@ def collect(scores: Scores, most: int = NON_MATED_SCORES) -> Trials:
     Args:
         most: non-mated scores that are kept, but at least those of one probe.
     """
-    gallery_identities, probes = len(scores.gallery_identities), len(scores.own)
-    share = np.bincount(scores.own, minlength=gallery_identities) / probes
+    gallery_identities, probes = len(scores.gallery_identities), len(scores.mated_columns)
+    share = np.bincount(scores.mated_columns, minlength=gallery_identities) / probes
     stays = enrolled_identities(scores.gallery_identities)
     sampled = _sampled(scores.sample_ids, max(1, most // (gallery_identities - 1)))
     shuffled = np.empty(probes)
@@ -79,7 +79,7 @@ def collect(scores: Scores, most: int = NON_MATED_SCORES) -> Trials:
     non_mated = []
     for rows, found in tie_resolved_blocks(scores):
         own = np.zeros(found.shape, bool)
-        own[np.arange(len(rows)), scores.own[rows]] = True
+        own[np.arange(len(rows)), scores.mated_columns[rows]] = True
         first = found >= found.max(1, keepdims=True) - SAME_SCORE
         shuffled[rows] = first @ share / first.sum(1)
         mated[rows] = found[own]
@@ -93,7 +93,7 @@ def collect(scores: Scores, most: int = NON_MATED_SCORES) -> Trials:
         np.concatenate(non_mated),
         scores.identities[sampled],
         int(stays.sum()),
-        stays[scores.own],
+        stays[scores.mated_columns],
         rival,
     )
 

@@ -20,7 +20,7 @@ Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddingSet:
     """Embeddings of samples: ids and identities of shape (N,), unit vectors of shape (N, d).
 
     Raises:
@@ -65,7 +65,7 @@ class References(NamedTuple):
 
 
 def choose_references(
-    probes: Embedded, known: Embedded, protocol: Protocol, gallery: Gallery
+    probes: EmbeddingSet, known: EmbeddingSet, protocol: Protocol, gallery: Gallery
 ) -> References:
     """The references of every candidate for every probe.
 

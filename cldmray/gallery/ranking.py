@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cldmray.errors import BadInputError
-from cldmray.gallery.protocols import Embedded, Gallery, Index, Protocol, Strings
+from cldmray.gallery.protocols import EmbeddingSet, Gallery, Index, Protocol, Strings
 from cldmray.gallery.scores import CELLS, EmbeddingScores, ScoreBlock, Scores, tie_resolved_blocks
 
 
@@ -33,10 +33,10 @@ class Ranks(NamedTuple):
 
 def rank_scores(scores: Scores) -> Ranks:
     """Rank the true identity of each probe by its score among those of all candidates."""
-    n_higher = np.empty(len(scores.own), np.int64)
-    n_tied = np.empty(len(scores.own), np.int64)
+    n_higher = np.empty(len(scores.mated_columns), np.int64)
+    n_tied = np.empty(len(scores.mated_columns), np.int64)
     for rows, found in tie_resolved_blocks(scores):
-        own = found[np.arange(len(rows)), scores.own[rows], None]
+        own = found[np.arange(len(rows)), scores.mated_columns[rows], None]
         n_higher[rows] = (found > own).sum(1)
         n_tied[rows] = (found == own).sum(1) - 1
     return Ranks(
@@ -57,8 +57,8 @@ def pool_ranks(parts: Sequence[Ranks]) -> Ranks:
 
 
 def rank_probes(
-    probes: Embedded,
-    references: Embedded,
+    probes: EmbeddingSet,
+    references: EmbeddingSet,
     protocol: Protocol,
     gallery: Gallery,
     depth: int | None = None,
@@ -73,7 +73,7 @@ def rank_probes(
     return rank_scores(EmbeddingScores(probes, references, protocol, gallery, depth=depth))
 
 
-class NamedScores(Scores):
+class ClaimedScores(Scores):
     """Best inner product of each probe with each person's images (Full-Ref).
 
     Unlike in :class:`cldmray.gallery.scores.EmbeddingScores` a probe's own identity need not be the
@@ -92,7 +92,10 @@ class NamedScores(Scores):
     """
 
     def __init__(
-        self, probes: Embedded, references: Embedded, left_out: Sequence[Sequence[str]] | None
+        self,
+        probes: EmbeddingSet,
+        references: EmbeddingSet,
+        left_out: Sequence[Sequence[str]] | None,
     ) -> None:
         order = np.argsort(references.identities, kind="stable")
         self.gallery_identities, self._starts, codes = np.unique(
@@ -121,7 +124,7 @@ class NamedScores(Scores):
         ]
         if not kept:
             raise BadInputError("no probe's person has an image left in the gallery")
-        self.own = own[kept]
+        self.mated_columns = own[kept]
         self.sample_ids = probes.sample_ids[kept]
         self.identities = probes.identities[kept]
         self._probes = probes.vectors[kept]
@@ -131,7 +134,7 @@ class NamedScores(Scores):
     def blocks(self) -> Iterator[ScoreBlock]:
         """See :meth:`Scores.blocks`."""
         step = max(1, CELLS // self._images.shape[1])
-        for start in range(0, len(self.own), step):
+        for start in range(0, len(self.mated_columns), step):
             part = slice(start, start + step)
             scores = self._probes[part] @ self._images
             for row, columns in enumerate(self._hidden[part]):
@@ -140,15 +143,15 @@ class NamedScores(Scores):
             yield ScoreBlock(np.arange(start, start + len(best)), best)
 
 
-def rank_named(
-    probes: Embedded, references: Embedded, left_out: Sequence[Sequence[str]] | None = None
+def rank_claimed(
+    probes: EmbeddingSet, references: EmbeddingSet, left_out: Sequence[Sequence[str]] | None = None
 ) -> Ranks:
     """Rank the person that each probe is said to show, against all images.
 
     Args:
-        probes, images, left_out: see :class:`NamedScores`, also for the errors.
+        probes, images, left_out: see :class:`ClaimedScores`, also for the errors.
 
     Returns:
         Ranks of the probes whose person has an image left, in their order.
     """
-    return rank_scores(NamedScores(probes, references, left_out))
+    return rank_scores(ClaimedScores(probes, references, left_out))

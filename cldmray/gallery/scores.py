@@ -8,7 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cldmray.gallery.index import GalleryIndex
-from cldmray.gallery.protocols import Embedded, Gallery, Index, Protocol, Strings, choose_references
+from cldmray.gallery.protocols import (
+    EmbeddingSet,
+    Gallery,
+    Index,
+    Protocol,
+    Strings,
+    choose_references,
+)
 
 Float32 = npt.NDArray[np.float32]
 
@@ -47,7 +54,7 @@ class Scores(ABC):
     """
 
     gallery_identities: Strings
-    own: Index
+    mated_columns: Index
     sample_ids: Strings
     identities: Strings
 
@@ -72,8 +79,8 @@ class EmbeddingScores(Scores):
 
     def __init__(
         self,
-        probes: Embedded,
-        references: Embedded,
+        probes: EmbeddingSet,
+        references: EmbeddingSet,
         protocol: Protocol,
         gallery: Gallery,
         shard_rows: int = SHARD_ROWS,
@@ -86,7 +93,7 @@ class EmbeddingScores(Scores):
         self._shard_rows = shard_rows
         self._depth = depth
         self.gallery_identities = chosen.gallery_identities
-        self.own = chosen.own
+        self.mated_columns = chosen.own
         self.sample_ids = probes.sample_ids[chosen.kept]
         self.identities = probes.identities[chosen.kept]
 
@@ -95,15 +102,15 @@ class EmbeddingScores(Scores):
         chosen = self._chosen
         width = max(len(self.gallery_identities), min(self._shard_rows, len(chosen.shown)))
         step = max(1, CELLS // width)
-        for start in range(0, len(self.own), step):
-            rows = np.arange(start, min(start + step, len(self.own)))
+        for start in range(0, len(self.mated_columns), step):
+            rows = np.arange(start, min(start + step, len(self.mated_columns)))
             vectors = self._probes[chosen.kept[rows]]
             best = np.full((len(rows), len(self.gallery_identities)), -np.inf, np.float32)
             for first in range(0, len(chosen.shown), self._shard_rows):
                 self._update_max(best, vectors, slice(first, first + self._shard_rows))
             mated = (self._references[chosen.mated[row]] for row in rows)
             own = [(known @ probe).max() for probe, known in zip(vectors, mated, strict=True)]
-            best[np.arange(len(rows)), self.own[rows]] = own
+            best[np.arange(len(rows)), self.mated_columns[rows]] = own
             yield ScoreBlock(rows, best)
 
     def _update_max(self, best: Float32, vectors: Float32, part: slice) -> None:
@@ -127,7 +134,7 @@ def tie_resolved_blocks(scores: Scores) -> Iterator[ScoreBlock]:
     takes its value, so that rounding never tells the true identity from the others.
     """
     for rows, found in scores.blocks():
-        own = found[np.arange(len(rows)), scores.own[rows], None]
+        own = found[np.arange(len(rows)), scores.mated_columns[rows], None]
         gap = found - own
         same = np.abs(gap, out=gap) <= SAME_SCORE
         del gap

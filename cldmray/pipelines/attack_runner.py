@@ -41,7 +41,7 @@ from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.evaluation.identification import AttackResult, Views, attacks, clean_rank_1
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, ORIGINAL, SPLITS
-from cldmray.gallery.fused_scores import FusedScores, stacked
+from cldmray.gallery.score_fusion import WeightedScores, stack_scores
 from cldmray.recognizers.base import Recognizer
 
 
@@ -84,13 +84,13 @@ def fuse(
             try:
                 held_out = held_out or [Views.of(table, anonymizer, ORIGINAL) for table in known]
                 learnt = [views.scores(protocol, gallery) for views in held_out]
-                gallery_identities = len(np.unique(learnt[0].own))
+                gallery_identities = len(np.unique(learnt[0].mated_columns))
                 if gallery_identities < fusion.min_identities:
                     raise BadInputError(
                         f"{gallery_identities} validation people can be fitted on, {fusion.name}.min_identities asks "
                         f"for {fusion.min_identities}"
                     )
-                rule = fit_weights(stacked(learnt), learnt[0].own, fusion.penalty)
+                rule = fit_weights(stack_scores(learnt), learnt[0].mated_columns, fusion.penalty)
                 if not rule.any():
                     raise BadInputError("no attacker tells anything about validation people")
             except BadInputError as error:
@@ -100,7 +100,7 @@ def fuse(
                 key = f"{protocol}/{gallery}/{owner}"
                 weights[key] = weights.get(key, 0.0) + weight
             seen = [views.scores(protocol, gallery) for views in evaluated]
-            fused = FusedScores(seen, rule)
+            fused = WeightedScores(seen, rule)
             found.append(AttackResult.of(anonymizer, fusion.name, protocol, gallery, fused))
     note = ""
     if failed:

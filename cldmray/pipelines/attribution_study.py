@@ -24,8 +24,8 @@ from cldmray.evaluation.attribution import Swap, ablation_rows, proxy_rows, regi
 from cldmray.evaluation.identification import AttackResult, view_of
 from cldmray.evaluation.operating_points import Point, candidate_point, operating_point_sentence
 from cldmray.faces.records import ORIGINAL
-from cldmray.gallery.protocols import Embedded, Protocol
-from cldmray.gallery.ranking import rank_named
+from cldmray.gallery.protocols import EmbeddingSet, Protocol
+from cldmray.gallery.ranking import rank_claimed
 from cldmray.metrics.identification import chance, success_at_rank
 from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
 from cldmray.pipelines.data_preparation import DataPreparation
@@ -187,7 +187,7 @@ def swap_outcomes(
         left_out = both if gallery == "source_excluded" else None
         gallery_identities = (columns["condition_identity"], probes.identities)
         ranks = [
-            rank_named(Embedded(probes.sample_ids, named, probes.vectors), images, left_out)
+            rank_claimed(EmbeddingSet(probes.sample_ids, named, probes.vectors), images, left_out)
             for named in gallery_identities
         ]
         kept, first, second = np.intersect1d(

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from cldmray.attackers.score_fusion import ScoreFusion, fit_weights
-from cldmray.gallery.fused_scores import normalised
+from cldmray.gallery.score_fusion import normalised
 
 
 class TestNormalised:

@@ -8,7 +8,7 @@ import pytest
 
 from cldmray.config.audit import AuditSettings
 from cldmray.evaluation.measures import Measured, collect, measure, rank_1_by_subset
-from cldmray.gallery.protocols import Embedded
+from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_scores
 from cldmray.gallery.scores import EmbeddingScores, Scores
 from cldmray.metrics.confidence import bootstrap_identities
@@ -59,16 +59,16 @@ def crowd(noise: float, gallery_identities: int = 20, seed: int = 0) -> Scores:
         vectors = centres + spread * random.normal(size=centres.shape)
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
-    images = Embedded(samples, identities, view(0.01))
+    images = EmbeddingSet(samples, identities, view(0.01))
     if np.isinf(noise):
         same = np.tile(view(0.01)[:1], (len(samples), 1))
         return EmbeddingScores(
-            Embedded(samples, identities, same),
-            Embedded(samples, identities, same),
+            EmbeddingSet(samples, identities, same),
+            EmbeddingSet(samples, identities, same),
             "full_ref",
             "source_excluded",
         )
-    probes = Embedded(samples, identities, view(noise))
+    probes = EmbeddingSet(samples, identities, view(noise))
     return EmbeddingScores(probes, images, "full_ref", "source_excluded")
 
 

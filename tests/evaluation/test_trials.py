@@ -16,15 +16,15 @@ class Given(Scores):
 
     def __init__(self, own: list[int], scores: npt.ArrayLike, rows: int = 1000) -> None:
         self.table = np.asarray(scores, np.float32)
-        self.own = np.array(own)
+        self.mated_columns = np.array(own)
         self.gallery_identities = np.array([f"p{column}" for column in range(self.table.shape[1])])
-        self.identities = self.gallery_identities[self.own]
+        self.identities = self.gallery_identities[self.mated_columns]
         self.sample_ids = np.array([f"s{row}" for row in range(len(own))])
         self.step = rows
 
     def blocks(self) -> Iterator[ScoreBlock]:
-        for start in range(0, len(self.own), self.step):
-            rows = np.arange(start, min(start + self.step, len(self.own)))
+        for start in range(0, len(self.mated_columns), self.step):
+            rows = np.arange(start, min(start + self.step, len(self.mated_columns)))
             yield ScoreBlock(rows, self.table[rows])
 
 
@@ -88,7 +88,7 @@ def test_shuffling_is_what_the_closed_form_says() -> None:
     scores = crowd()
     random = np.random.default_rng(1)
     first = scores.table.argmax(1)
-    drawn = [np.mean(random.permutation(scores.own) == first) for _ in range(4000)]
+    drawn = [np.mean(random.permutation(scores.mated_columns) == first) for _ in range(4000)]
     assert collect(scores).shuffled.mean() == pytest.approx(np.mean(drawn), abs=0.004)
 
 
@@ -107,7 +107,7 @@ class TestFewerNonMatedScores:
 
     def test_the_order_of_probes_chooses_no_others(self) -> None:
         whole = crowd()
-        back = Given(whole.own[::-1].tolist(), whole.table[::-1])
+        back = Given(whole.mated_columns[::-1].tolist(), whole.table[::-1])
         back.sample_ids = whole.sample_ids[::-1]
         found, again = collect(whole, most=65), collect(back, most=65)
         np.testing.assert_array_equal(again.non_mated[::-1], found.non_mated)

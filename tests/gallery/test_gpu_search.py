@@ -9,7 +9,7 @@ import pytest
 
 from cldmray.gallery import gpu_search, index
 from cldmray.gallery.index import Codes, Floats, GalleryIndex, load_faiss
-from cldmray.gallery.protocols import Embedded
+from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.gallery.ranking import rank_probes
 
 
@@ -152,7 +152,7 @@ class TestStandIn:
     def test_ranks_are_those_of_the_cpu(self, machine: Callable[[int], FakeFaiss]) -> None:
         ids = np.array([f"{number}" for number in range(60)])
         gallery_identities = np.array([f"person {number // 3}" for number in range(60)])
-        known, probes = (Embedded(ids, gallery_identities, unit(60, seed)) for seed in (0, 1))
+        known, probes = (EmbeddingSet(ids, gallery_identities, unit(60, seed)) for seed in (0, 1))
         expected = rank_probes(probes, known, "full_ref", "source_excluded")
         fake = machine(2)
         found = rank_probes(probes, known, "full_ref", "source_excluded")

@@ -6,7 +6,7 @@ import numpy.typing as npt
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.gallery.protocols import REFERENCES, Embedded, Gallery, Protocol
+from cldmray.gallery.protocols import REFERENCES, EmbeddingSet, Gallery, Protocol
 from cldmray.gallery.ranking import Ranks, rank_probes
 from cldmray.hashing import unit_hash
 
@@ -14,14 +14,14 @@ GRID = list(product(get_args(Protocol), get_args(Gallery)))
 every_protocol = pytest.mark.parametrize(("protocol", "gallery"), GRID)
 
 
-def embedded(rows: list[tuple[str, str]], vectors: npt.NDArray[Any]) -> Embedded:
+def embedded(rows: list[tuple[str, str]], vectors: npt.NDArray[Any]) -> EmbeddingSet:
     """Rows are (sample id, identity)."""
     ids, identities = (np.array([row[column] for row in rows]) for column in (0, 1))
-    return Embedded(ids, identities, np.asarray(vectors, np.float32))
+    return EmbeddingSet(ids, identities, np.asarray(vectors, np.float32))
 
 
 def twin(
-    probes: Embedded, images: Embedded, protocol: Protocol, gallery: Gallery
+    probes: EmbeddingSet, images: EmbeddingSet, protocol: Protocol, gallery: Gallery
 ) -> list[tuple[str, int, int]]:
     """DESIGN section 4 as plain loops: (sample, better, ties) of every probe that counts."""
     gallery_identities = sorted(set(images.identities.tolist()))
@@ -64,7 +64,7 @@ def as_rows(ranks: Ranks) -> list[tuple[str, int, int]]:
     return list(zip(*columns, strict=True))
 
 
-def crowd(kind: str, seed: int = 0) -> tuple[Embedded, Embedded]:
+def crowd(kind: str, seed: int = 0) -> tuple[EmbeddingSet, EmbeddingSet]:
     """Probes and images of 12 people with 1 to 9 images each, in no order."""
     random = np.random.default_rng(seed)
     rows = [(f"s{p}-{n}", f"person {p}") for p in range(12) for n in range(1 + p * 8 // 11)]
@@ -107,7 +107,7 @@ class TestAgainstPlainLoops:
     @every_protocol
     def test_the_order_of_rows_does_not_matter(self, protocol: Protocol, gallery: Gallery) -> None:
         probes, images = crowd("random")
-        back = Embedded(images.sample_ids[::-1], images.identities[::-1], images.vectors[::-1])
+        back = EmbeddingSet(images.sample_ids[::-1], images.identities[::-1], images.vectors[::-1])
         assert as_rows(rank_probes(probes, back, protocol, gallery)) == as_rows(
             rank_probes(probes, images, protocol, gallery)
         )
@@ -204,7 +204,7 @@ class TestErrors:
 
     def test_lengths_differ(self) -> None:
         with pytest.raises(BadInputError, match="differ in number"):
-            Embedded(np.array(["a"]), np.array(["Ada", "Ben"]), np.array([A, B], np.float32))
+            EmbeddingSet(np.array(["a"]), np.array(["Ada", "Ben"]), np.array([A, B], np.float32))
 
     def test_a_sample_twice(self) -> None:
         rows = [("a1", "Ada"), ("a1", "Ada"), ("b1", "Ben")]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.gallery.protocols import REFERENCES, Embedded, Gallery, Protocol
+from cldmray.gallery.protocols import REFERENCES, EmbeddingSet, Gallery, Protocol
 from cldmray.gallery.ranking import rank_scores
 from cldmray.gallery.scores import (
     SAME_SCORE,
@@ -24,7 +24,7 @@ GRID = list(product(get_args(Protocol), get_args(Gallery)))
 every_protocol = pytest.mark.parametrize(("protocol", "gallery"), GRID)
 
 
-def crowd(seed: int = 0) -> tuple[Embedded, Embedded]:
+def crowd(seed: int = 0) -> tuple[EmbeddingSet, EmbeddingSet]:
     """Probes and images of 9 people with 1 to 8 images each, in no order."""
     random = np.random.default_rng(seed)
     rows = [(f"s{p}-{n}", f"person {p}") for p in range(9) for n in range(1 + p * 7 // 8)]
@@ -35,8 +35,8 @@ def crowd(seed: int = 0) -> tuple[Embedded, Embedded]:
     images, moved = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (images, moved))
     taken = random.permutation(len(rows))[: len(rows) * 2 // 3]
     return (
-        Embedded(ids[taken], identities[taken], moved[taken].astype(np.float32)),
-        Embedded(ids, identities, images.astype(np.float32)),
+        EmbeddingSet(ids[taken], identities[taken], moved[taken].astype(np.float32)),
+        EmbeddingSet(ids, identities, images.astype(np.float32)),
     )
 
 
@@ -44,12 +44,12 @@ def table(scores: Scores) -> npt.NDArray[np.float32]:
     """All blocks, which must hold each probe once and in order."""
     blocks = list(scores.blocks())
     rows = np.concatenate([block.rows for block in blocks])
-    assert rows.tolist() == list(range(len(scores.own)))
+    assert rows.tolist() == list(range(len(scores.mated_columns)))
     return np.concatenate([block.scores for block in blocks])
 
 
 def twin(
-    probes: Embedded, known: Embedded, protocol: Protocol, gallery: Gallery
+    probes: EmbeddingSet, known: EmbeddingSet, protocol: Protocol, gallery: Gallery
 ) -> dict[str, list[float]]:
     """DESIGN section 4 as plain loops: scores with every person, by the probe's sample."""
     gallery_identities = sorted(set(known.identities.tolist()))
@@ -81,7 +81,7 @@ def twin(
     return found
 
 
-def views(gallery: Gallery, seed: int = 0) -> tuple[Embedded, Embedded]:
+def views(gallery: Gallery, seed: int = 0) -> tuple[EmbeddingSet, EmbeddingSet]:
     probes, images = crowd(seed)
     return (probes, probes) if gallery == "anonymized_only" else (probes, images)
 
@@ -95,7 +95,7 @@ def test_against_plain_loops(protocol: Protocol, gallery: Gallery) -> None:
     assert len(expected) == len(probes.sample_ids) or gallery != "source_included"
     np.testing.assert_allclose(table(scores), list(expected.values()), atol=1e-6)
     assert scores.gallery_identities.tolist() == sorted(set(known.identities.tolist()))
-    assert scores.identities.tolist() == scores.gallery_identities[scores.own].tolist()
+    assert scores.identities.tolist() == scores.gallery_identities[scores.mated_columns].tolist()
 
 
 @every_protocol
@@ -116,7 +116,7 @@ def test_shards_and_blocks_change_nothing(
 @every_protocol
 def test_the_order_of_rows_does_not_matter(protocol: Protocol, gallery: Gallery) -> None:
     probes, known = views(gallery)
-    back = [Embedded(v.sample_ids[::-1], v.identities[::-1], v.vectors[::-1])
+    back = [EmbeddingSet(v.sample_ids[::-1], v.identities[::-1], v.vectors[::-1])
             for v in (probes, known)]  # fmt: skip
     scores = EmbeddingScores(probes, known, protocol, gallery)
     reverse = EmbeddingScores(back[0], back[1], protocol, gallery)
@@ -129,7 +129,7 @@ def test_a_limited_depth_hides_the_others() -> None:
     full = table(EmbeddingScores(probes, images, "full_ref", "source_excluded"))
     scores = EmbeddingScores(probes, images, "full_ref", "source_excluded", depth=3)
     found, own = table(scores), np.zeros(full.shape, bool)
-    own[np.arange(len(own)), scores.own] = True
+    own[np.arange(len(own)), scores.mated_columns] = True
     seen = np.isfinite(found)
     assert (seen & ~own).sum(1).max() <= 3
     assert not seen.all()
@@ -141,11 +141,11 @@ def unit(degrees: float) -> list[float]:
     return [float(np.cos(np.deg2rad(degrees))), float(np.sin(np.deg2rad(degrees)))]
 
 
-def circle(**angles: float) -> Embedded:
+def circle(**angles: float) -> EmbeddingSet:
     """Samples such as ``ann1``, at these angles."""
     gallery_identities = np.array([name[:3] for name in angles])
     vectors = np.array([unit(angle) for angle in angles.values()], np.float32)
-    return Embedded(np.array(list(angles)), gallery_identities, vectors)
+    return EmbeddingSet(np.array(list(angles)), gallery_identities, vectors)
 
 
 class TestAnonymizedOnly:
@@ -171,7 +171,7 @@ class TestAnonymizedOnly:
             assert own[np.arange(5), [0, 0, 0, 1, 1]].max() < 0.9
 
     def test_a_sample_twice_is_refused(self) -> None:
-        twice = Embedded(
+        twice = EmbeddingSet(
             np.array(["ann1", "ann1", "bob1"]),
             np.array(["ann", "ann", "bob"]),
             self.VIEW.vectors[:3],
@@ -184,9 +184,9 @@ class Given(Scores):
     """Scores that are written down."""
 
     def __init__(self, own: list[int], blocks: list[Any]) -> None:
-        self.own = np.array(own)
+        self.mated_columns = np.array(own)
         self.gallery_identities = np.array([f"p{column}" for column in range(len(blocks[0][0]))])
-        self.identities = self.gallery_identities[self.own]
+        self.identities = self.gallery_identities[self.mated_columns]
         self.sample_ids = np.array([f"s{row}" for row in range(len(own))])
         self._blocks = blocks
 

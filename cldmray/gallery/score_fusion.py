@@ -21,7 +21,7 @@ def _check_alike(parts: Sequence[Scores]) -> None:
             raise BadInputError("attackers whose scores are fused saw different probes or people")
 
 
-def stacked(parts: Sequence[Scores]) -> Floats:
+def stack_scores(parts: Sequence[Scores]) -> Floats:
     """All normalised scores at once, shape (P, N, R), of R attackers.
 
     Raises:
@@ -34,8 +34,8 @@ def stacked(parts: Sequence[Scores]) -> Floats:
     return np.stack(layers, axis=2)
 
 
-class FusedScores(Scores):
-    """Weighted sum of normalised scores, see :func:`cldmray.gallery.fused_scores.normalised`.
+class WeightedScores(Scores):
+    """Weighted sum of normalised scores, see :func:`cldmray.gallery.score_fusion.normalised`.
 
     Args:
         parts: scores of R attackers.
@@ -50,7 +50,7 @@ class FusedScores(Scores):
         self._parts = list(parts)
         self._weights = weights
         self.gallery_identities = parts[0].gallery_identities
-        self.own = parts[0].own
+        self.mated_columns = parts[0].mated_columns
         self.sample_ids = parts[0].sample_ids
         self.identities = parts[0].identities
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.gallery.fused_scores import FusedScores, normalised, stacked
+from cldmray.gallery.score_fusion import WeightedScores, normalised, stack_scores
 from cldmray.gallery.ranking import rank_scores
 from cldmray.gallery.scores import ScoreBlock, Scores
 
@@ -14,14 +14,14 @@ class Given(Scores):
 
     def __init__(self, scores: np.ndarray, own: list[int], name: str = "s") -> None:
         self.scores = scores.astype(np.float32)
-        self.own = np.array(own)
+        self.mated_columns = np.array(own)
         self.gallery_identities = np.array([f"p{i}" for i in range(scores.shape[1])])
         self.sample_ids = np.array([f"{name}{i}" for i in range(len(own))])
-        self.identities = self.gallery_identities[self.own]
+        self.identities = self.gallery_identities[self.mated_columns]
 
     def blocks(self) -> Iterator[ScoreBlock]:
-        for start in range(0, len(self.own), 2):
-            rows = np.arange(start, min(start + 2, len(self.own)))
+        for start in range(0, len(self.mated_columns), 2):
+            rows = np.arange(start, min(start + 2, len(self.mated_columns)))
             yield ScoreBlock(rows, self.scores[rows])
 
 
@@ -31,7 +31,7 @@ OWN = [0, 1, 2]
 
 
 def test_the_sum_by_hand() -> None:
-    fused = FusedScores([Given(FIRST, OWN), Given(SECOND, OWN)], np.array([1.0, 0.5]))
+    fused = WeightedScores([Given(FIRST, OWN), Given(SECOND, OWN)], np.array([1.0, 0.5]))
     blocks = list(fused.blocks())
     assert [block.rows.tolist() for block in blocks] == [[0, 1], [2]]
     found = np.concatenate([block.scores for block in blocks])
@@ -44,14 +44,14 @@ def test_ranks_come_from_the_sum() -> None:
     first, second = Given(FIRST, OWN), Given(SECOND, OWN)
     assert rank_scores(first).n_higher.tolist() == [0, 1, 0]
     assert rank_scores(second).n_higher.tolist() == [2, 0, 0]
-    fused = rank_scores(FusedScores([first, second], np.array([1.0, 1.5])))
+    fused = rank_scores(WeightedScores([first, second], np.array([1.0, 1.5])))
     assert fused.n_higher.tolist() == [2, 0, 0]
     assert fused.sample_ids.tolist() == ["s0", "s1", "s2"]
     assert fused.gallery_size == 3
 
 
 def test_stacked() -> None:
-    found = stacked([Given(FIRST, OWN), Given(SECOND, OWN)])
+    found = stack_scores([Given(FIRST, OWN), Given(SECOND, OWN)])
     assert found.shape == (3, 3, 2)
     np.testing.assert_allclose(found[..., 1], normalised(SECOND.astype(np.float32)))
 
@@ -59,6 +59,6 @@ def test_stacked() -> None:
 @pytest.mark.parametrize("other", [Given(SECOND, OWN, "t"), Given(SECOND[:, :2], [0, 1, 0])])
 def test_different_probes_or_people_are_refused(other: Given) -> None:
     with pytest.raises(BadInputError, match="different probes or people"):
-        stacked([Given(FIRST, OWN), other])
+        stack_scores([Given(FIRST, OWN), other])
     with pytest.raises(BadInputError, match="different probes or people"):
-        FusedScores([Given(FIRST, OWN), other], np.ones(2))
+        WeightedScores([Given(FIRST, OWN), other], np.ones(2))
