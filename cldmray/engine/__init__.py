@@ -1,0 +1,4 @@
+"""Everything that runs on Ray: stages, their artifacts, map stages, trainings and searches.
+
+No other package imports Ray.
+"""

@@ -1,0 +1,1 @@
+"""Galleries of reference embeddings: which of them count for a probe, and how they are searched."""

@@ -1,0 +1,1 @@
+"""Public face recognizers: SFace, any ONNX model, dlib; aligned faces in, embeddings out."""

@@ -1,10 +1,10 @@
 """Numbers and record values in plain words."""
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from cldmray.errors import redact
 from cldmray.results.attribution import Question, Row
 from cldmray.results.audit import AnonymizerRisk, Finding, Severity
 
@@ -24,12 +24,6 @@ FINDING_LABELS: dict[Finding, str] = {
 }
 
 PROTOCOLS = {"full_ref": "Full-Ref", "few_ref": "Few-Ref", "single_ref": "Single-Ref"}
-
-MASK = "[masked]"
-SECRET_KEY = re.compile(
-    r"password|passwd|secret|credential|(api|access|private)[_-]?key|(^|[_-])token$", re.IGNORECASE
-)
-USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def percent(rate: float) -> str:
@@ -142,28 +136,27 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as (dotted key, text) pairs, secrets masked.
+def flatten(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Nested settings as (dotted key, text) pairs in their order, secrets masked.
 
-    Masked are values under keys that look secret (password, token, api_key, ...) and the user
-    part of URLs.
+    >>> flatten({"hub": {"token": "abc"}, "sizes": [64, 128]})
+    [('hub.token', '***'), ('sizes.0', '64'), ('sizes.1', '128')]
 
     Args:
-        settings: mappings and sequences down to scalars.
-        prefix: key of ``settings`` itself within its parent.
-
-    Returns:
-        Pairs in the order of ``settings``.
+        settings: mappings and sequences down to scalars; see :func:`cldmray.errors.redact` for
+            what is masked.
     """
-    pairs: list[tuple[str, str]] = []
-    for key, value in settings.items():
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if SECRET_KEY.search(str(key)):
-            pairs.append((name, MASK))
-        elif isinstance(value, Mapping) and value:
-            pairs.extend(flatten(value, name))
-        elif isinstance(value, Sequence) and not isinstance(value, str | bytes) and value:
-            pairs.extend(flatten({str(i): item for i, item in enumerate(value)}, name))
-        else:
-            pairs.append((name, USER_INFO.sub(f"{MASK}@", str(value))))
-    return pairs
+    return list(_pairs("", redact(settings)))
+
+
+def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The leaves below one key; an empty mapping or list is a leaf."""
+    if isinstance(value, Mapping) and value:
+        items: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list) and value:
+        items = enumerate(value)
+    else:
+        yield name, str(value)
+        return
+    for key, item in items:
+        yield from _pairs(f"{name}.{key}" if name else str(key), item)

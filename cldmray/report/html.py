@@ -1,4 +1,7 @@
-"""The report as one self-contained HTML page: no network, no scripts, opens from a disk."""
+"""The report as one self-contained HTML page: no network, no scripts, opens from a disk.
+
+Whatever a template writes is masked by :func:`cldmray.errors.redact_text` and escaped.
+"""
 
 import base64
 import json
@@ -6,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from cldmray import storage
+from cldmray.errors import redact, redact_text
 from cldmray.report import formatting
 from cldmray.report.attribution_figures import scale_figure
 from cldmray.report.figures import cmc_figure, risk_figure
@@ -41,7 +46,7 @@ def report_figures(report: Report) -> dict[str, bytes]:
 
 
 def render_html(report: Report, figures: dict[str, bytes] | None = None) -> str:
-    """The page as text. Everything that comes from data is escaped.
+    """The page as text. Everything that comes from data is escaped, secrets are masked.
 
     Args:
         report: the finished audit.
@@ -59,8 +64,10 @@ def render_html(report: Report, figures: dict[str, bytes] | None = None) -> str:
     useful = [n for n in dict.fromkeys(order) if any(u.anonymizer == n for u in report.utility)]
     return _template("template.html.j2").render(
         report=report,
-        machine=json.dumps(report.verdict.machine, indent=2, ensure_ascii=False, sort_keys=True),
-        figures={name: base64.b64encode(png).decode() for name, png in drawn.items()},
+        machine=json.dumps(
+            redact(report.verdict.machine), indent=2, ensure_ascii=False, sort_keys=True
+        ),
+        figures={name: _embedded(png) for name, png in drawn.items()},
         headline=[row for row in whole if row["measure"] == HEADLINE_MEASURE],
         others=[row for row in whole if row["measure"] != HEADLINE_MEASURE],
         parts=[row for row in rows if row["subset"] != ALL],
@@ -91,7 +98,7 @@ def render_attribution(
         title=title,
         created=created,
         notes=notes,
-        scales=base64.b64encode(scales).decode() if scales else None,
+        scales=_embedded(scales) if scales else None,
         formatting=formatting,
     )
 
@@ -110,7 +117,7 @@ def render_reconstruction(
         found=found,
         title=title,
         created=created,
-        figures={name: base64.b64encode(png).decode() for name, png in figures.items()},
+        figures={name: _embedded(png) for name, png in figures.items()},
         severity="leak" if shown else "no_leak_found" if found.results else "neutral",
         points=points,
         formatting=formatting,
@@ -129,11 +136,23 @@ def _count_reasons(rejected: list[dict[str, Any]]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
+def _embedded(png: bytes) -> Markup:
+    """A PNG file as base64, which needs neither masking nor escaping."""
+    return Markup(base64.b64encode(png).decode())
+
+
+def _masked(value: Any) -> Any:
+    """What one expression of a template yields, without secrets; parts of the page stay."""
+    is_data = isinstance(value, str) and not isinstance(value, Markup)
+    return redact_text(value) if is_data else value
+
+
 def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cldmray.report", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_masked,
         trim_blocks=True,
         lstrip_blocks=True,
     )

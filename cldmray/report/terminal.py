@@ -1,4 +1,4 @@
-"""The outcome in a terminal or a log file, at most 100 columns wide."""
+"""The outcome in a terminal or a log file, at most 100 columns wide and without secrets."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from cldmray.errors import redact, redact_text
 from cldmray.report.formatting import (
     FINDING_LABELS,
     GATE_LABELS,
@@ -38,21 +39,21 @@ def verdict_table(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("anonymizer", overflow="fold", max_width=24)
     table.add_column(
-        "strongest attack:\nattacker, protocol, gallery", overflow="fold", max_width=27
+        "strongest attack:\nattacker, protocol, gallery", overflow="fold", min_width=26
     )
-    table.add_column(Text(f"rank-1 %\n[{levels(report.risks)}]"), justify="right", no_wrap=True)
+    table.add_column(_text(f"rank-1 %\n[{levels(report.risks)}]"), justify="right", no_wrap=True)
     table.add_column("chance\n%", justify="right", no_wrap=True)
     table.add_column("largest\nk not\nrejected", justify="right", no_wrap=True)
-    table.add_column("finding", max_width=12)
+    table.add_column("finding", max_width=13)
     for risk in report.ranked_risks:
         rate = f"{100 * risk.risk:.1f} [{100 * risk.low:.1f}, {100 * risk.high:.1f}]"
         table.add_row(
-            Text(risk.anonymizer),
-            Text(f"{risk.attacker}\n{protocol_name(risk.protocol)}, {gallery_name(risk.gallery)}"),
-            Text(rate),
-            Text(f"{100 * risk.chance:.3g}"),
-            Text(str(risk.largest_k)),
-            Text(FINDING_LABELS[risk.finding], style=STYLES[risk.finding]),
+            _text(risk.anonymizer),
+            _text(f"{risk.attacker}\n{protocol_name(risk.protocol)}, {gallery_name(risk.gallery)}"),
+            _text(rate),
+            _text(f"{100 * risk.chance:.3g}"),
+            _text(str(risk.largest_k)),
+            _text(FINDING_LABELS[risk.finding], style=STYLES[risk.finding]),
         )
     return table
 
@@ -78,18 +79,24 @@ def print_report(report: Report, file: TextIO | None = None) -> None:
     console.print(verdict_table(report))
     for risk in report.ranked_risks:
         if risk.note:
-            console.print(Text(f"Note on {risk.anonymizer}: {risk.note}"))
+            console.print(_text(f"Note on {risk.anonymizer}: {risk.note}"))
     if report.attribution is not None:
-        console.print(Text(f"Why: {report.attribution.headline}"))
+        console.print(_text(f"Why: {report.attribution.headline}"))
     for note in report.notes:
-        console.print(Text(f"Note: {note}"))
+        console.print(_text(f"Note: {note}"))
     if report.rejected.num_rows:
         count = f"{report.rejected.num_rows} of {report.n_listed}"
-        console.print(Text(f"{count} files were rejected; the report lists them with reasons."))
+        console.print(_text(f"{count} files were rejected; the report lists them with reasons."))
     severity = report.verdict.severity
     console.print()
-    console.print(Text(f"{SEVERITY_LABELS[severity]}: {report.verdict.sentence}", STYLES[severity]))
+    answer = f"{SEVERITY_LABELS[severity]}: {report.verdict.sentence}"
+    console.print(_text(answer, STYLES[severity]))
     _print_consequences(console, report.verdict)
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text as it stands, without markup and secrets."""
+    return Text(redact_text(text), style)
 
 
 def verdict_line(verdict: Verdict) -> str:
@@ -97,7 +104,8 @@ def verdict_line(verdict: Verdict) -> str:
 
     The JSON is that of ``verdict.json``, in ASCII, compact, its keys sorted.
     """
-    text = json.dumps(verdict.everything, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    content = redact(verdict.everything)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return f"{MARKER} {text}"
 
 
@@ -106,43 +114,43 @@ def _print_consequences(console: Console, verdict: Verdict) -> None:
     advice, gate = verdict.recommendation, verdict.gate
     if advice is not None:
         style = STYLES["no_leak_found" if advice.name else "inconclusive"]
-        head = Text(f"Recommended: {advice.name or 'none'}", style)
+        head = _text(f"Recommended: {advice.name or 'none'}", style)
         console.print()
         console.print(head.append(f". {advice.reason}", "default"))
     if gate.outcome != "none":
         style = STYLES["leak" if gate.reasons else "no_leak_found"]
         console.print()
-        console.print(Text(f"{GATE_LABELS[gate.outcome]} ({gate.rules})", style))
+        console.print(_text(f"{GATE_LABELS[gate.outcome]} ({gate.rules})", style))
         for reason in gate.reasons:
-            console.print(Padding(Text(reason), (0, 0, 0, 2), expand=False))
+            console.print(Padding(_text(reason), (0, 0, 0, 2), expand=False))
 
 
 def print_attribution(found: Attribution, notes: Sequence[str] = ()) -> None:
     """Print what carries the leak: statements, caveats, and last the headline."""
     console = Console(width=WIDTH, highlight=False, soft_wrap=False)
     for statement in found.statements:
-        console.print(Text(f"- {statement}"))
+        console.print(_text(f"- {statement}"))
     for note in notes:
-        console.print(Text(f"Note: {note}"))
+        console.print(_text(f"Note: {note}"))
     console.print()
-    console.print(Text(found.headline, "bold"))
+    console.print(_text(found.headline, "bold"))
 
 
 def print_reconstruction(found: ReconstructionReport) -> None:
     """Print the verdict on every reconstruction, searches, caveats, and last the headline."""
     console = Console(width=WIDTH, highlight=False, soft_wrap=False)
     for one in found.results:
-        console.print(Text(f"- {one.sentence}"))
+        console.print(_text(f"- {one.sentence}"))
     for search in found.searches:
         best = search.trials[0]
         console.print(
-            Text(
+            _text(
                 f"Search against {search.anonymizer}: {len(search.trials)} trials, best "
                 f"{search.objective} on validation people {best.objective:.3f} with "
                 f"{best.queries:,} queries (trial {best.trial})."
             )
         )
     for note in found.notes:
-        console.print(Text(f"Note: {note}"))
+        console.print(_text(f"Note: {note}"))
     console.print()
-    console.print(Text(found.headline, "bold"))
+    console.print(_text(found.headline, "bold"))

@@ -3,6 +3,7 @@
 import json
 
 from cldmray import storage
+from cldmray.errors import redact
 from cldmray.report.html import report_figures, write_html
 from cldmray.report.utility import write_utility
 from cldmray.results.attribution import write_attribution
@@ -33,7 +34,7 @@ def write_report(report: Report, folder_uri: str) -> list[str]:
     if report.attribution is not None:
         written += write_attribution(report.attribution, folder_uri)
     figures = report_figures(report)
-    verdict = report.verdict.everything
+    verdict = redact(report.verdict.everything)
     text = json.dumps(verdict, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     files = {"verdict.json": text.encode()}
     files |= {f"figures/{name}.png": png for name, png in figures.items()}

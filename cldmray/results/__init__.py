@@ -1,0 +1,1 @@
+"""Records of what an audit found: typed and versioned, read by report, tracking and evaluation."""

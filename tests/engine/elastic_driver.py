@@ -79,7 +79,7 @@ if __name__ == "__main__":
     differences = [float((first[key] - second[key]).abs().max()) for key in first]
     curves = [learning_curve(stage) for stage in stages]
     found = {
-        "steps": [[int(point["step"]) for point in curve] for curve in curves],
+        "max_steps": [[int(point["step"]) for point in curve] for curve in curves],
         "losses": [[point["loss"] for point in curve] for curve in curves],
         "weights": max(differences),
     }

@@ -37,7 +37,7 @@ def anonymized(faces: Artifact, write_table: Any, tmp_path: Path) -> Artifact:
     """Two draws of every image but those of the first attacker person; the images are images."""
     table = faces.read()
     rows = [
-        {**row, "anonymizer": "no_op", "draw": draw, "seed": 0}
+        {**row, "anonymizer": "no_op", "sample": draw, "seed": 0}
         for draw in (1, 0)
         for row in table.to_pylist()
         if row["identity"] != table.filter(_of(table, ATTACKER))["identity"][0].as_py()

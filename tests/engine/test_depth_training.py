@@ -18,7 +18,7 @@ PHASE = PhaseConfig(max_steps=4, batch_size=8, learning_rate=1e-3, warmup_steps=
 
 
 def share(batch: int, rank: int, workers: int) -> Share:
-    return Share(batch, replace(PHASE, batch=batch), 0, 0, rank, workers)
+    return Share(batch, replace(PHASE, batch_size=batch), 0, 0, rank, workers)
 
 
 def whole(batch: int) -> Share:

@@ -81,7 +81,7 @@ def colourful(
                 row["identity"] = row["sample_id"][:-2]
                 originals.append({**row, "image": encode_image(original)})
                 swapped = {**row, "image": encode_image(np.ascontiguousarray(other[::-1]))}
-                images.append({**swapped, "anonymizer": "swap", "draw": 0, "seed": 0})
+                images.append({**swapped, "anonymizer": "swap", "sample": 0, "seed": 0})
     root = tmp_path_factory.mktemp("colourful")
     tables = [
         write_table(str(root / name), schema, [[pa.Table.from_pylist(rows, schema)]])

@@ -44,8 +44,8 @@ class TestSpace:
     @pytest.mark.parametrize(
         ("wrong", "key"),
         [
-            ({"trials": -1}, "trials"), ({"trials": 1}, "space"), ({"concurrent": 0}, "concurrent"),
-            ({"grace": 0}, "grace"), ({"reduction": 1}, "reduction"), ({"cpus": 0.0}, "cpus"),
+            ({"trials": -1}, "trials"), ({"trials": 1}, "space"), ({"max_concurrent_trials": 0}, "max_concurrent_trials"),
+            ({"grace_period": 0}, "grace_period"), ({"reduction_factor": 1}, "reduction_factor"), ({"cpus": 0.0}, "cpus"),
         ],
     )  # fmt: skip
     def test_settings(self, wrong: dict[str, Any], key: str) -> None:

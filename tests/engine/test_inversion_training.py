@@ -59,7 +59,7 @@ def anonymized(
         for row in faces.read().to_pylist():
             dark = (decode_images([row["image"]]) * keep).astype(np.uint8)
             image = encode_images(dark)[0].as_py()
-            rows.append({**row, "image": image, "anonymizer": "dark", "draw": draw, "seed": 0})
+            rows.append({**row, "image": image, "anonymizer": "dark", "sample": draw, "seed": 0})
     table = ANONYMIZED.empty_table().from_pylist(rows, ANONYMIZED)
     found: Artifact = write_table(
         str(tmp_path_factory.mktemp("anonymized")), ANONYMIZED, [[table[:50]], [table[50:]]]
@@ -71,10 +71,10 @@ class TestQueried:
     def test_images_stand_beside_their_images(self, faces: Artifact, anonymized: Artifact) -> None:
         known = queried(faces, anonymized, ATTACKER)
         pairs = known.pairs
-        assert (pairs.queries, len(pairs.images), len(known.samples)) == (30, 15, 30)
+        assert (pairs.queries, len(pairs.originals), len(known.samples)) == (30, 15, 30)
         keep = np.array([0.5, 0.75] * 15)[:, None, None, None]
         np.testing.assert_array_equal(
-            pairs.anonymized, (pairs.images[pairs.source] * keep).astype(np.uint8)
+            pairs.anonymized, (pairs.originals[pairs.source] * keep).astype(np.uint8)
         )
         np.testing.assert_array_equal(pairs.identities, pairs.original_identities[pairs.source])
 
@@ -88,7 +88,7 @@ class TestQueried:
         np.testing.assert_array_equal(few.anonymized, known.pairs.anonymized[rows])
         shown = {image.tobytes() for image in more.anonymized}
         assert {image.tobytes() for image in few.anonymized} <= shown
-        assert len(few.images) == 15
+        assert len(few.originals) == 15
 
     def test_evaluation_people_are_out_of_reach(
         self, faces: Artifact, anonymized: Artifact
@@ -101,14 +101,14 @@ class TestQueried:
         )
         others = decode_images(faces.read(split=EVALUATION)["image"].to_pylist())
         for pairs in seen:
-            assert not {p.tobytes() for p in pairs.images} & {p.tobytes() for p in others}
+            assert not {p.tobytes() for p in pairs.originals} & {p.tobytes() for p in others}
 
     def test_errors(self, faces: Artifact, write_table: Any, tmp_path: Path) -> None:
         none = write_table(
             str(tmp_path / "none"),
             ANONYMIZED,
             [[ANONYMIZED.empty_table().from_pylist(
-                [{**faces.read(split=EVALUATION).to_pylist()[0], "anonymizer": "a", "draw": 0,
+                [{**faces.read(split=EVALUATION).to_pylist()[0], "anonymizer": "a", "sample": 0,
                   "seed": 0}], ANONYMIZED)]],
         )  # fmt: skip
         with pytest.raises(BadInputError, match="no anonymized images of attacker people"):
@@ -172,7 +172,7 @@ class TestLoop:
         pairs = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
         check_validation(pairs)
         with pytest.raises(BadInputError, match="no validation person has two images"):
-            check_validation(replace(pairs, original_identities=np.arange(len(pairs.images))))
+            check_validation(replace(pairs, original_identities=np.arange(len(pairs.originals))))
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ class TestLearningRate:
         assert all(later < earlier for earlier, later in itertools.pairwise(rates[41:]))
 
     def test_the_decay_may_start_at_once(self) -> None:
-        phase = replace(PHASE, warmup=1, decay_from=0.0)
+        phase = replace(PHASE, warmup_steps=1, decay_from=0.0)
         assert learning_rate(phase, 0) == pytest.approx(0.1)
         assert learning_rate(phase, 50) == pytest.approx(0.1 * (0.01 + 0.99 / 2))
 
@@ -33,7 +33,7 @@ class TestShare:
     def test_workers_share_one_batch_and_all_that_is_drawn_for_it(self, workers: int) -> None:
         whole = Share(1000, PHASE, 7, 3, 0, 1)
         shares = [Share(1000, PHASE, 7, 3, rank, workers) for rank in range(workers)]
-        assert len(whole.index) == whole.batch == PHASE.batch
+        assert len(whole.index) == whole.batch == PHASE.batch_size
         assert whole.index.min() >= 0 and whole.index.max() < 1000
         drawn = whole.own(torch.rand(10, generator=whole.generator))
         assert sorted(torch.cat([share.index for share in shares]).tolist()) == sorted(
@@ -66,8 +66,8 @@ class TestShare:
     ("key", "value"),
     [
         ("max_steps", 0),
-        ("batch", 0),
-        ("warmup", 0),
+        ("batch_size", 0),
+        ("warmup_steps", 0),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
         ("decay_from", 1.0),

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pyarrow as pa
 import pytest
 
+from cldmray.errors import HIDDEN
 from cldmray.faces.records import REJECTED
 from cldmray.report import formatting
 from cldmray.report.html import render_html, report_figures
@@ -162,10 +163,33 @@ def test_a_long_list_of_rejected_files_is_cut(report, no_figures):
     assert ">file 499</bdi>" in text and ">file 500</bdi>" not in text
 
 
+SECRETS = {
+    "root": "s3://AKIAEXAMPLE:wJalr/XUtnFEMI@bucket/faces",
+    "tracking": {"uri": "http://user:p/w4real@host:5000", "passphrase": "open-sesame"},
+    "headers": {"authorization": "Basic c2VzYW1l"},
+    "links": ["gs://bucket/a?sig=ab%2F12&token=t0k3n"],
+}
+LEAKED = ("wJalr", "XUtnFEMI", "p/w4real", "open-sesame", "c2VzYW1l", "ab%2F12", "t0k3n")
+
+
 def test_secrets_do_not_reach_the_page(report, no_figures):
     page = render_html(report, no_figures)
     assert "swordfish" not in page and "key:hidden" not in page
-    assert formatting.MASK in page
+    assert HIDDEN in page
+    uris = [SECRETS["root"], SECRETS["tracking"]["uri"], SECRETS["links"][0]]
+    leaky = replace(
+        report,
+        settings=SECRETS,
+        title=f"audit of {uris[0]}",
+        notes=[f"read from {uri}" for uri in uris],
+        verdict=Verdict(f"see {uris[1]}", {"severity": "leak", "passphrase": "open-sesame"}),
+        risks=[replace(report.risks[0], note=f"cannot open {uris[2]}")],
+        rejected=pa.Table.from_pylist(
+            [dict.fromkeys(REJECTED.names, f"{uri}/a.png") for uri in uris], schema=REJECTED
+        ),
+    )
+    page = html.unescape(render_html(leaky, no_figures))
+    assert not [secret for secret in LEAKED if secret in page]
 
 
 def test_an_empty_audit_still_has_a_page(report):

@@ -81,3 +81,12 @@ def test_the_line_for_programs_is_one_line(report):
     assert marker == "CLDMRAY_VERDICT"
     assert text.startswith('{"a":{"z":0.5},"b":[1,null],"sentence":')
     assert json.loads(text) == {"sentence": odd, "b": [1, None], "a": {"z": 0.5}}
+
+
+def test_secrets_reach_neither_the_table_nor_the_line_for_programs(report):
+    uri = "s3://AKIAEXAMPLE:wJalr/XUtnFEMI@bucket/faces?token=t0k3n"
+    verdict = Verdict(f"See {uri}.", {"where": uri, "passphrase": "open-sesame"})
+    text = printed(replace(report, verdict=verdict, notes=[f"cannot open {uri}"]))
+    text += verdict_line(verdict)
+    assert "bucket/faces" in text
+    assert not any(secret in text for secret in ("wJalr", "t0k3n", "open-sesame"))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from cldmray.errors import HIDDEN
 from cldmray.report import formatting
 
 
@@ -87,12 +88,14 @@ def test_flatten_gives_dotted_keys():
         "aws_secret_access_key",
         "apiKey",
         "credentials",
+        "passphrase",
+        "authorization",
     ],
 )
 def test_secrets_are_masked(key):
-    assert formatting.flatten({"x": {key: {"deep": "swordfish"}}}) == [
-        (f"x.{key}", formatting.MASK)
-    ]
+    assert formatting.flatten({"x": {key: "swordfish"}}) == [(f"x.{key}", HIDDEN)]
+    pairs = formatting.flatten({"x": {key: {"deep": "swordfish", "all": ["swordfish"]}}})
+    assert {value for _, value in pairs} == {HIDDEN}
 
 
 def test_only_secrets_are_masked():
@@ -104,7 +107,7 @@ def test_only_secrets_are_masked():
 
 def test_credentials_in_urls_are_masked():
     pairs = formatting.flatten({"uri": "https://me:swordfish@host/x", "mail": "me@host"})
-    assert pairs == [("uri", "https://[masked]@host/x"), ("mail", "me@host")]
+    assert pairs == [("uri", f"https://{HIDDEN}@host/x"), ("mail", "me@host")]
 
 
 def test_names():

@@ -1,6 +1,19 @@
+"""Secrets reach neither errors nor anything else that is shown."""
+
+import pickle
+import time
+
 import pytest
 
-from cldmray.errors import HIDDEN, is_secret_key, redact, redact_text
+from cldmray.errors import (
+    HIDDEN,
+    BadInputError,
+    ConfigError,
+    StorageError,
+    is_secret_key,
+    redact,
+    redact_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +52,11 @@ def test_common_keys_stay(key: str) -> None:
         ("Authorization: Bearer abcdefgh12345", "Authorization: ***"),
         ("x hf_abcdefghijklmnopqrstuv y", "x *** y"),
         ("AKIAABCDEFGHIJKLMNOP", "***"),
+        ("s3://AKIAEXAMPLE:wJalr/XUtnFEMI@bucket/faces", "s3://***@bucket/faces"),
+        ("http://user:p/w@host:5000/x", "http://***@host:5000/x"),
+        ("passphrase: hunter2", "passphrase: ***"),
+        ("authorization=Basic dXNlcjpw", "authorization=***"),
+        ("gs://bucket/a?sig=ab%2F12&token=t&page=2", "gs://bucket/a?sig=***&token=***&page=2"),
     ],
 )
 def test_secrets_in_text_are_hidden(text: str, expected: str) -> None:
@@ -48,7 +66,13 @@ def test_secrets_in_text_are_hidden(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["cldm-canny-1.0+depth-0.7", "https://host/a@v1", "sqlite:////a/mlflow.db", "size=64 k=10"],
+    [
+        "cldm-canny-1.0+depth-0.7",
+        "unknown keys: encoder.batch, hub.x",
+        "https://host/a@v1",
+        "sqlite:////a/mlflow.db",
+        "size=64 k=10",
+    ],
 )
 def test_harmless_text_stays(text: str) -> None:
     assert redact_text(text) == text
@@ -78,3 +102,23 @@ def test_nested_values_are_copied_without_secrets() -> None:
         "password": "",
     }
     assert settings["password"] == ""
+
+
+@pytest.mark.parametrize("kind", [BadInputError, ConfigError, StorageError])
+def test_messages_of_errors_are_masked(kind: type[Exception]) -> None:
+    error = kind("cannot open s3://AKIAEXAMPLE:wJalr/XUtnFEMI@bucket/a?sig=x1y2")
+    assert str(error) == f"cannot open s3://{HIDDEN}@bucket/a?sig={HIDDEN}"
+    assert "wJalr" not in repr(error)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind and str(again) == str(error)
+
+
+def test_a_changed_environment_is_seen_and_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "first-plain-words")
+    assert redact_text("first-plain-words") == HIDDEN
+    monkeypatch.delenv("MY_SERVICE_TOKEN")
+    assert redact_text("first-plain-words") == "first-plain-words"
+    started = time.process_time()
+    for rank in range(5000):
+        redact_text(f"cldm-canny-1.0/adaptive_contrastive/full_ref/source_excluded/rank_{rank}")
+    assert time.process_time() - started < 1.0
