@@ -94,7 +94,10 @@ class Estimate:
         anonymizers = {}
         for key, anonymizer in config.anonymizers.items():
             anonymize = self.preparation.anonymize_work(key, faces)
-            count, steps = self._images(anonymizer, listing), getattr(anonymizer, "steps", None)
+            count, steps = (
+                self._images(anonymizer, listing),
+                getattr(anonymizer, "num_inference_steps", None),
+            )
             found = self.stages.finished(anonymize)
             anonymizers[key] = Step(
                 anonymize.name, count, steps, on_gpu=self._on_gpu(anonymizer), found=found

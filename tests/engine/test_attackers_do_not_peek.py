@@ -133,7 +133,7 @@ def anonymized(
     for name, images in (("blur", blurred), ("noise", noise)):
         columns = {"image": encode_images(images), "seed": pa.array(seeds)}
         columns["anonymizer"] = pa.array([name] * len(table))
-        columns["draw"] = pa.array([0] * len(table), pa.int32())
+        columns["sample"] = pa.array([0] * len(table), pa.int32())
         every = {**{key: table[key] for key in ("sample_id", "identity", "split")}, **columns}
         rows = pa.table([every[key] for key in ANONYMIZED.names], schema=ANONYMIZED)
         folder = str(tmp_path_factory.mktemp(name))

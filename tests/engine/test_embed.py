@@ -56,7 +56,7 @@ def anonymized(faces: Artifact, write_table: Any, tmp_path: Path) -> list[Artifa
         table = originals.set_column(
             3, "image", encode_images(np.ascontiguousarray(anonymized_images))
         )
-        for column, value in (("anonymizer", name), ("draw", 0), ("seed", 5)):
+        for column, value in (("anonymizer", name), ("sample", 0), ("seed", 5)):
             table = table.append_column(column, pa.array([value] * len(table)))
         found.append(write_table(str(tmp_path / name), ANONYMIZED, [[table]]))
     return found

@@ -42,7 +42,7 @@ def fitted(attacker: ReconstructionAttacker, tmp_path: Path) -> Artifact:
 
     folder = tmp_path / "fitted"
     folder.mkdir()
-    save_reconstructor(attacker.reconstructor.build(), str(folder / WEIGHTS))
+    save_reconstructor(attacker.model.build(), str(folder / WEIGHTS))
     return Artifact(str(folder), Manifest({}), "fitted")
 
 
@@ -91,7 +91,7 @@ def test_a_image_is_rebuilt_alike_in_any_block(
 def test_there_must_be_something(
     attacker: ReconstructionAttacker, fitted: Artifact, engine: EngineConfig, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInputError, match="inversion: was given no images to rebuild"):
+    with pytest.raises(BadInputError, match="reconstruction: was given no images to rebuild"):
         reconstruct(attacker, fitted, [], 0, engine, str(tmp_path))
 
 

@@ -252,7 +252,7 @@ def _pick(table: pa.Table) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 class TestRay:
-    @pytest.mark.parametrize("name", ["stage", "split=x draw=7 %20ü"])
+    @pytest.mark.parametrize("name", ["stage", "split=x sample=7 %20ü"])
     def test_written_and_streamed_back(
         self, tmp_path: Path, engine: EngineConfig, name: str
     ) -> None:

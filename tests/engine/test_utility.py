@@ -28,7 +28,7 @@ def anonymized(faces, write_table, tmp_path):
     tables = []
     for name, anonymized_images in (("same", images), ("grey", grey)):
         table = originals.set_column(3, "image", encode_images(anonymized_images))
-        for column, value in (("anonymizer", name), ("draw", 0), ("seed", 5)):
+        for column, value in (("anonymizer", name), ("sample", 0), ("seed", 5)):
             table = table.append_column(column, pa.array([value] * len(table)))
         table = table.select(ANONYMIZED.names).cast(ANONYMIZED)
         tables.append(write_table(str(tmp_path / name), ANONYMIZED, [[table[:9]], [table[9:]]]))

@@ -59,7 +59,7 @@ def run_audit(config: AuditConfig) -> Any:
 def images_of(cache_dir: Path, anonymizer: str) -> np.ndarray:
     (folder,) = cache_dir.glob(f"anonymize-{anonymizer}-*")
     table = pq.ParquetDataset(sorted(map(str, folder.glob("part-*.parquet")))).read()
-    table = table.sort_by([("sample_id", "ascending"), ("draw", "ascending")])
+    table = table.sort_by([("sample_id", "ascending"), ("sample", "ascending")])
     return decode_images(table["image"].to_pylist())
 
 
