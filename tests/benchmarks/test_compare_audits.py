@@ -1,0 +1,101 @@
+"""The comparison of two audits: which rows differ, and by how much."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = ROOT / "benchmarks" / "compare_audits.py"
+    spec = importlib.util.spec_from_file_location("compare_audits", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def row(anonymizer: str, attacker: str, value: float, **others: Any) -> dict[str, Any]:
+    return {
+        "anonymizer": anonymizer,
+        "attacker": attacker,
+        "protocol": "full_ref",
+        "gallery": "source_excluded",
+        "subset": "all",
+        "measure": "rank_1",
+        "value": value,
+    } | others
+
+
+OLD = [
+    row("copy", "adaptive", 0.9),
+    row("copy", "adaptive", 4.5, measure="anonymity_set_size"),
+    row("blur", "fusion", 0.25),
+]
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> str:
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "results.parquet")
+    return str(folder)
+
+
+def new(rate: float = 0.9, rank: float = 4.5) -> list[dict[str, Any]]:
+    return [
+        row("blur", "score_fusion", 0.25),
+        row("no_op", "adaptive_contrastive", rate),
+        row("no_op", "adaptive_contrastive", rank, measure="mean_rank"),
+    ]
+
+
+def test_old_names_are_those_of_today(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = write(tmp_path / "a", OLD), write(tmp_path / "b", new())
+    assert script.main([before, after, "--all"]) == 0
+    printed = capsys.readouterr().out
+    assert "no_op / adaptive_contrastive / full_ref / source_excluded" in printed
+    assert "rank-1 rate, 2 rows: 0 differ by more than 1e-06, 0 are in one table alone" in printed
+    assert "mean_rank, 1 rows: 0 differ" in printed
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "status"),
+    [
+        (new(0.9 + 2e-6), [], 1),
+        (new(0.9 + 2e-6), ["--tolerance", "1e-5"], 0),
+        (new(rank=5), [], 0),
+        (new(rank=5), ["--all"], 1),
+        (new()[:1], [], 1),
+        ([*new(), row("k_same", "pretrained", 0.1)], [], 1),
+        (new(float("nan")), [], 1),
+    ],
+)
+def test_the_status_says_whether_a_number_moved(
+    script: ModuleType,
+    tmp_path: Path,
+    rows: list[dict[str, Any]],
+    options: list[str],
+    status: int,
+) -> None:
+    before, after = write(tmp_path / "a", OLD), write(tmp_path / "b", rows)
+    assert script.main([before, f"{after}/results.parquet", *options]) == status
+
+
+def test_tables_without_a_rate_are_no_proof(script: ModuleType, tmp_path: Path) -> None:
+    empty = [row("blur", "score_fusion", 1.0, measure="eer")]
+    before, after = write(tmp_path / "a", empty), write(tmp_path / "b", empty)
+    assert script.main([before, after]) == 1
+
+
+def test_a_row_that_is_there_twice_is_refused(script: ModuleType, tmp_path: Path) -> None:
+    twice = write(tmp_path / "a", [OLD[0], new()[1]])
+    with pytest.raises(ValueError, match="holds a row twice: no_op / adaptive_contrastive"):
+        script.main([twice, twice])
