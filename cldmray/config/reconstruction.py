@@ -148,7 +148,7 @@ class ReconstructionConfig:
             try:
                 part.check()
             except CldmrayError as error:
-                raise type(error)(f"inversion.{key}: {error}") from error
+                raise type(error)(f"reconstruction.{key}: {error}") from error
         for key, reconstructor in settings.models.items():
             try:
                 reconstructor.check_held_out_recognizer(settings.held_out_recognizer)
@@ -267,5 +267,5 @@ def build_reconstruction(composed: DictConfig) -> ReconstructionConfig:
     try:
         config.with_attackers(None)
     except ValueError as error:
-        raise ConfigError(f"inversion.{error}") from error
+        raise ConfigError(f"reconstruction.{error}") from error
     return config

@@ -32,7 +32,7 @@ def composed(*overrides: str, name: str = "audit") -> Any:
 
 
 def composed_attackers(*overrides: str, name: str = "audit") -> dict[str, Any]:
-    return dict(build_audit(composed(*overrides, name=name)).attack)
+    return dict(build_audit(composed(*overrides, name=name)).attackers)
 
 
 class TestSize:
@@ -41,37 +41,35 @@ class TestSize:
     )
     def test_one_attacker_of_the_larger_audit_is_enough(self, attacker: str) -> None:
         whole = composed(f"attackers=[{attacker}]", "anonymizers=[blur]", name="lfw")
-        assert list(whole.attack) == [attacker]
-        assert list(whole.anonymizer) == ["blur"]
+        assert list(whole.attackers) == [attacker]
+        assert list(whole.anonymizers) == ["blur"]
         if attacker in TRAINED:
-            whole.attack[attacker].init_from = None
-        assert list(build_audit(whole).attack) == [attacker]
+            whole.attackers[attacker].init_from = None
+        assert list(build_audit(whole).attackers) == [attacker]
 
     def test_the_larger_audit_has_larger_attackers(self) -> None:
         small = composed_attackers(f"attackers=[{','.join(TRAINED)}]")
         large = composed_attackers(name="lfw")
         chosen = composed_attackers("attack_size=large", f"attackers=[{','.join(TRAINED)}]")
         for key in TRAINED:
-            teacher_embeddings = key.endswith("_teacher")
+            distilled = key.endswith("_distilled")
             for attacker, width, steps, batch in (
                 (
                     small[key],
                     16,
-                    60 if teacher_embeddings else 100,
-                    32 if teacher_embeddings else 64,
+                    60 if distilled else 100,
+                    32 if distilled else 64,
                 ),
                 (
                     large[key],
                     24,
-                    150 if teacher_embeddings else 250,
-                    64 if teacher_embeddings else 128,
+                    150 if distilled else 250,
+                    64 if distilled else 128,
                 ),
             ):
                 assert isinstance(attacker, TrainedAttacker)
                 learning = EncoderConfig(backbone="sface", n_frozen_layers=7)
-                assert attacker.encoder == (
-                    learning if teacher_embeddings else EncoderConfig(width=width)
-                )
+                assert attacker.encoder == (learning if distilled else EncoderConfig(width=width))
                 assert (attacker.training.max_steps, attacker.training.batch_size) == (steps, batch)
             assert chosen[key] == large[key]
 
@@ -133,8 +131,8 @@ class TestEncoders:
             ("norm=layer", "norm: .*'layer'"),
             ("normalisation=minus", "normalisation: .*'minus'"),
             ("input_side=4", "input_side: must be at least 8"),
-            ("frozen=3", "frozen: at least 0, and only of sface, got 3"),
-            ("frozen=-1", "frozen: at least 0"),
+            ("n_frozen_layers=3", "n_frozen_layers: at least 0, and only of sface, got 3"),
+            ("n_frozen_layers=-1", "n_frozen_layers: at least 0"),
         ],
     )
     def test_errors_name_the_key(self, override: str, message: str) -> None:
@@ -145,16 +143,16 @@ class TestEncoders:
 class TestRecognizers:
     def test_two_of_them_side_by_side(self) -> None:
         found = composed_attackers(
-            "attackers=[pretrained,off_the_shelf_onnx]",
-            "attackers.off_the_shelf_onnx.recognizer.path=r50.onnx",
+            "attackers=[pretrained,pretrained_onnx]",
+            "attackers.pretrained_onnx.recognizer.path=r50.onnx",
         )
-        sface, arcface = found["pretrained"], found["off_the_shelf_onnx"]
+        sface, arcface = found["pretrained"], found["pretrained_onnx"]
         assert sface == Pretrained(SFace(align="landmarks"))
         assert arcface == Pretrained(
             OnnxRecognizer("r50.onnx", align="landmarks", label="arcface"),
-            label="off_the_shelf_onnx",
+            label="pretrained_onnx",
         )
-        assert [sface.name, arcface.name] == ["pretrained", "off_the_shelf_onnx"]
+        assert [sface.name, arcface.name] == ["pretrained", "pretrained_onnx"]
 
     def test_a_teacher_of_another_make(self) -> None:
         key = "attackers.adaptive_distilled"
@@ -170,10 +168,8 @@ class TestRecognizers:
         assert found.dimensions == 512
 
     def test_the_file_must_be_given(self) -> None:
-        with pytest.raises(
-            ConfigError, match=r"^attackers.off_the_shelf_onnx.recognizer.path: must"
-        ):
-            composed_attackers("attackers=[off_the_shelf_onnx]")
+        with pytest.raises(ConfigError, match=r"^attackers.pretrained_onnx.recognizer.path: must"):
+            composed_attackers("attackers=[pretrained_onnx]")
 
     def test_every_setting_is_in_the_file(self) -> None:
         for name in ("onnx", "arcface"):

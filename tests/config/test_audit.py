@@ -33,12 +33,12 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
     "faces": lambda name: ([f"faces={name}"], "faces", FaceSource),
     "engine": lambda name: ([f"engine={name}"], "engine", EngineConfig),
     "tracking": lambda name: ([f"tracking={name}"], "tracking", TrackingConfig),
-    "anonymizer": lambda name: (
+    "anonymizers": lambda name: (
         [f"anonymizers=[{name}]"],
         f"anonymizers.{name}",
         Anonymizer | GroupAnonymizer,
     ),
-    "attack": lambda name: (
+    "attackers": lambda name: (
         [
             f"attackers=[{','.join(dict.fromkeys(['clean_trained', 'condition_only_distilled', name]))}]"
         ],
@@ -71,7 +71,7 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
         "attackers.pretrained.recognizer",
         Recognizer,
     ),
-    "reconstructor": lambda name: (
+    "reconstruction_model": lambda name: (
         [
             "attackers=[reconstruction]",
             f"reconstruction_model@attackers.reconstruction.model={name}",
@@ -154,7 +154,7 @@ class TestShippedConfiguration:
 
     @pytest.mark.parametrize("name", [name for name, kind in PRIMARY.items() if kind])
     def test_every_audit_builds(self, name: str) -> None:
-        assert build_audit(composed(name=name)).anonymizer
+        assert build_audit(composed(name=name)).anonymizers
 
     def test_published_images_follow_the_faces(self) -> None:
         config = audit(
@@ -163,7 +163,7 @@ class TestShippedConfiguration:
             "anonymizers=[precomputed]",
             "anonymizers.precomputed.root=x",
         )
-        assert config.anonymizers == {"images": Precomputed("x", source="mine", size=32)}
+        assert config.anonymizers == {"precomputed": Precomputed("x", source="mine", size=32)}
 
     def test_nested_values_reach_their_objects(self) -> None:
         config = audit(
@@ -182,7 +182,7 @@ class TestShippedConfiguration:
         terms = audit(
             "audit.target_k=5",
             'audit.fail_on=["k<4",leak]',
-            "audit.release=[cldm-canny-1.0,copy]",
+            "audit.release=[cldm-canny-1.0,no_op]",
         ).audit.terms
         assert terms == Terms(5, (ClaimRejected(4), Found("leak")), ("cldm-canny-1.0", "no_op"))
         assert audit("audit.fail_on='k<4, leak'").audit.terms.rules == terms.rules

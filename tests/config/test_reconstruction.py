@@ -27,7 +27,7 @@ from cldmray.errors import ConfigError, MissingDependencyError
 from cldmray.recognizers.sface import SFace
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-RECONSTRUCTORS = sorted((CONF / "reconstructor").glob("*.yaml"))
+RECONSTRUCTORS = sorted((CONF / "reconstruction_model").glob("*.yaml"))
 SEARCH = "reconstruction.search.trials=2"
 
 
@@ -48,9 +48,9 @@ class TestFiles:
             f"reconstruction_model@attackers.reconstruction.model={path.stem}",
         ]
         whole = composed(*overrides, name="audit")
-        attacker = build_audit(whole).attack["reconstruction"]
+        attacker = build_audit(whole).attackers["reconstruction"]
         assert isinstance(attacker, ReconstructionAttacker)
-        node = plain(whole)["attackers"]["reconstruction"]["reconstructor"]
+        node = plain(whole)["attackers"]["reconstruction"]["model"]
         assert set(node) - {"_target_"} == set(type(attacker.model).__dataclass_fields__)
         assert path.read_text().startswith("# ")
         if path.stem not in ("unet_short", "diffusion"):
@@ -58,12 +58,12 @@ class TestFiles:
 
     def test_the_attacker(self) -> None:
         whole = composed("attackers=[pretrained,reconstruction]", name="audit")
-        assert build_audit(whole).attack["reconstruction"] == ReconstructionAttacker()
+        assert build_audit(whole).attackers["reconstruction"] == ReconstructionAttacker()
         node = plain(whole)["attackers"]["reconstruction"]
         assert set(node) - {"_target_"} == set(ReconstructionAttacker.__dataclass_fields__)
 
     def test_the_default_audit_does_not_invert(self) -> None:
-        attackers = build_audit(composed(name="audit")).attack.values()
+        attackers = build_audit(composed(name="audit")).attackers.values()
         assert not any(isinstance(attacker, ReconstructionAttacker) for attacker in attackers)
 
 
@@ -73,14 +73,14 @@ class TestRungs:
             "+reconstruction_model@reconstruction.models.alike=nearest_neighbor",
             "reconstruction.budget=9",
         )
-        attackers = one.with_attackers(None).attack
+        attackers = one.with_attackers(None).attackers
         assert list(attackers) == [
             "unet", "unet-shuffled", "nearest_neighbor", "mean_face", "nearest_training_face",
         ]  # fmt: skip
-        raw, shuffled = one.raw().attack["raw"], attackers["unet-shuffled"]
+        raw, shuffled = one.raw().attackers["raw"], attackers["unet-shuffled"]
         assert isinstance(raw, Pretrained) and isinstance(shuffled, ReconstructionAttacker)
         assert raw.recognizer == one.reconstruction.held_out_recognizer
-        assert shuffled.reconstructor == UNetReconstruction(shuffled=True, label="unet-shuffled")
+        assert shuffled.model == UNetReconstruction(shuffled=True, label="unet-shuffled")
         assert all(
             r.budget == 9 for r in attackers.values() if isinstance(r, ReconstructionAttacker)
         )
@@ -91,7 +91,7 @@ class TestRungs:
 
     def test_what_a_search_has_found_stands_beside_them(self) -> None:
         best = Candidate(UNetReconstruction(label="unet-tuned", blocks=2), 5)
-        attackers = config().with_attackers(best).attack
+        attackers = config().with_attackers(best).attackers
         for key in ("unet-tuned", "unet-tuned-shuffled"):
             attacker = attackers[key]
             assert isinstance(attacker, ReconstructionAttacker)

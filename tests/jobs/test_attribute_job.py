@@ -16,7 +16,7 @@ TINY = [
     "encoder.width=8",
     "training.max_steps=6",
     "training.batch_size=16",
-    "training.warmup_steps_steps=2",
+    "training.warmup_steps=2",
 ]
 
 

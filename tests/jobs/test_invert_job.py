@@ -18,7 +18,7 @@ from cldmray.results.reconstruction import RECONSTRUCTION
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"widths": "[8,8]", "identity": "0", "perceptual": "0"}
-STEPS = {"steps": "4", "batch": "8", "warmup": "1", "validate_every": "2"}
+STEPS = {"max_steps": "4", "batch_size": "8", "warmup_steps": "1", "validate_every": "2"}
 
 
 @pytest.mark.slow
@@ -100,20 +100,20 @@ def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
         search = f"hydra.searchpath=[file://{out}/conf]"
         attacker = build_audit(
             compose("audit", ["attackers=[reconstruction_best]", search])
-        ).attack["reconstruction_best"]
+        ).attackers["reconstruction_best"]
     assert isinstance(attacker, ReconstructionAttacker) and isinstance(
-        attacker.reconstructor, UNetReconstruction
+        attacker.model, UNetReconstruction
     )
     settings = json.loads(trials[0]["settings"])
     assert (attacker.name, attacker.budget) == ("reconstruction_best", settings["budget"])
-    assert (attacker.reconstructor.blocks, attacker.reconstructor.widths) == (
+    assert (attacker.model.blocks, attacker.model.widths) == (
         settings["blocks"],
         (8, 8),
     )
 
     assert "What was recovered" in (out / "reconstruction.html").read_text()
     assert {path.name for path in (out / "figures").iterdir()} == {
-        "rates.png", "learning.png", "queries.png", "pictures_0.png",
+        "rates.png", "learning.png", "queries.png", "images_0.png",
     }  # fmt: skip
 
     from mlflow.tracking import MlflowClient

@@ -43,7 +43,7 @@ def run(job: str, folder: Path, *overrides: str) -> subprocess.CompletedProcess[
         pytest.param(
             "train_cldm.py",
             "training.diffusion.warmup_steps=0",
-            "ConfigError: training.diffusion.warmup: must be at least 1, got 0",
+            "ConfigError: training.diffusion.warmup_steps: must be at least 1, got 0",
             marks=pytest.mark.slow,
         ),
     ],
