@@ -113,7 +113,7 @@ def main() -> None:
     ]
     print(step.table(comparisons), flush=True)
 
-    with_init_image = time.perf_counter()
+    started = time.perf_counter()
     diffusion = Diffusion(controls={"canny": Control(Canny(), "controlnet-canny")})
     anonymizer = diffusion if arguments.anonymizer == "cldm_canny" else Blur()
     plan = identities.Plan(
@@ -125,7 +125,7 @@ def main() -> None:
         f"{len(learner.images)} images of {learner.count} attacker people, "
         f"{len(evaluated.images)} of {evaluated.count} evaluated"
     )
-    print(f"\n{about}; made in {time.perf_counter() - with_init_image:.0f} s", flush=True)
+    print(f"\n{about}; made in {time.perf_counter() - started:.0f} s", flush=True)
     training = TrainingConfig(
         max_steps=arguments.steps, batch_size=64, warmup_steps=max(1, min(20, arguments.steps // 5))
     )

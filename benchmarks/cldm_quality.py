@@ -56,12 +56,12 @@ def plain(row: Row) -> dict[str, Any]:
 
 def measure(model: Diffusion, subjects: Subjects, sface: SFace, out: Path) -> dict[str, Any]:
     """Measure one source: print its table, write its grid, return its results."""
-    with_init_image = time.perf_counter()
+    started = time.perf_counter()
     gallery = Gallery(model, subjects)
     rows = all_rows(subjects, gallery, sface)
     identities = len(np.unique(subjects.identities))
     print(f"\n{subjects.name}: {len(subjects.given)} images of {identities} people", end="")
-    print(f", {time.perf_counter() - with_init_image:.0f} s\n{table(rows)}", flush=True)
+    print(f", {time.perf_counter() - started:.0f} s\n{table(rows)}", flush=True)
     grid(subjects, gallery).save(out / f"{subjects.name}.png")
     return {
         "images": len(subjects.given),

@@ -87,9 +87,9 @@ def seconds(
         trials=trials, max_concurrent_trials=at_once, grace_period=steps, space=SPACE
     )
     with TemporaryDirectory() as folder:
-        with_init_image = time.perf_counter()
+        started = time.perf_counter()
         search(material, Make(steps), steps, settings, engine, folder)
-        return time.perf_counter() - with_init_image
+        return time.perf_counter() - started
 
 
 def main() -> None:

@@ -64,10 +64,10 @@ def rates(work: Callable[[int], object], count: int) -> list[float]:
     """Calls per second in each of several runs; the argument numbers the calls through."""
     found = []
     for run in range(RUNS):
-        with_init_image = time.perf_counter()
+        started = time.perf_counter()
         for number in range(run * count, (run + 1) * count):
             work(number)
-        found.append(count / (time.perf_counter() - with_init_image))
+        found.append(count / (time.perf_counter() - started))
     return found
 
 

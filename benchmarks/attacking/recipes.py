@@ -91,15 +91,15 @@ def follow(
     spent, teacher_embeddings, gallery = 0.0, None, None
     if isinstance(attacker, DistilledAttacker):
         attacker.check()
-        with_init_image = time.process_time()
+        started = time.process_time()
         teacher_embeddings = attacker.teacher.embed(attacker_name.originals)
-        spent = time.process_time() - with_init_image
+        spent = time.process_time() - started
         gallery = attacker.teacher.embed(evaluated.originals)
     elif before is not None:
         spent = before.curve[-1].total
     goal = objective(attacker_name.pairs(attacker, teacher_embeddings), attacker.training, 1)
     own, curve = 0.0, []
-    with_init_image = time.process_time()
+    started = time.process_time()
     encoder = starting_encoder(
         attacker.encoder, attacker.training, before.weights if before else None
     )
@@ -108,12 +108,12 @@ def follow(
     max_steps = training_steps(goal, encoder, optimizer, CPU, micro_batch_size=chunk)
     for step, _ in enumerate(max_steps, 1):
         if step in points:
-            own += time.process_time() - with_init_image
+            own += time.process_time() - started
             encoder.eval()
             rate = named(encoder, attacker, evaluated, gallery)
             encoder.train()
             curve.append(Point(step, own, spent + own, rate))
-            with_init_image = time.process_time()
+            started = time.process_time()
     return Recipe(name, curve, encoder.state_dict())
 
 

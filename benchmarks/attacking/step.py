@@ -161,9 +161,9 @@ def take_turns(
     """Seconds a call in each block; the sides take turns, and who begins changes every time."""
 
     def timed(name: str, count: int) -> float:
-        with_init_image = time.perf_counter()
+        started = time.perf_counter()
         loops[name](count)
-        return (time.perf_counter() - with_init_image) / count
+        return (time.perf_counter() - started) / count
 
     for name in loops:
         timed(name, 1)

@@ -78,11 +78,11 @@ def matrix_peak(device: Device, sides: Iterable[int], seconds: float = 0.5) -> f
 
         def repeat(times: int, left: torch.Tensor = left, right: torch.Tensor = right) -> float:
             device.wait()
-            with_init_image = time.perf_counter()
+            started = time.perf_counter()
             for _ in range(times):
                 left @ right
             device.wait()
-            return time.perf_counter() - with_init_image
+            return time.perf_counter() - started
 
         repeat(3)
         times = max(1, int(seconds / max(repeat(3) / 3, 1e-9)))
@@ -111,10 +111,10 @@ def idle_share(device: Device, work: Callable[[], object]) -> float | None:
 
     device.wait()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        with_init_image = time.perf_counter()
+        started = time.perf_counter()
         work()
         device.wait()
-        wall = time.perf_counter() - with_init_image
+        wall = time.perf_counter() - started
     events: Any = profiler.events()
     busy = covered(
         (event.time_range.start, event.time_range.end)

@@ -124,15 +124,15 @@ def time_side(row: Row, make: Callable[[], Side], count: int, plan: Plan, device
     fresh_memory(device)
     with tempfile.TemporaryDirectory() as out:
         try:
-            with_init_image = time.perf_counter()
+            started = time.perf_counter()
             run = make()
             run(images[: row.batch], Path(out))
             device.wait()
-            start = time.perf_counter() - with_init_image
-            with_init_image = time.perf_counter()
+            start = time.perf_counter() - started
+            started = time.perf_counter()
             run(images, Path(out))
             device.wait()
-            rate = count / (time.perf_counter() - with_init_image)
+            rate = count / (time.perf_counter() - started)
             gib = peak_memory(device)
             written = list(Path(out).glob("*.png"))
             if len(written) != count:

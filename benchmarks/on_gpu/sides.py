@@ -61,11 +61,11 @@ def photographs(count: int, side: int) -> Images:
 def beside(photograph: npt.NDArray[np.uint8], written: Path, times: int = 5) -> float:
     """Seconds of one thread for one image's work off the device: its edges and its PNG file."""
     drawn = Image.open(written).convert("RGB")
-    with_init_image = time.perf_counter()
+    started = time.perf_counter()
     for _ in range(times):
         _edges(photograph)
         drawn.save(written)
-    return (time.perf_counter() - with_init_image) / times
+    return (time.perf_counter() - started) / times
 
 
 def script(task: Task) -> Side:

@@ -74,15 +74,15 @@ class Tree:
             except OSError:
                 continue
             _, parent, *formatting = stat.rpartition(")")[2].split()
-            user, system, with_init_image = formatting[9], formatting[10], formatting[17]
+            user, system, started = formatting[9], formatting[10], formatting[17]
             pid = int(entry.name)
             children[int(parent)].append(pid)
-            used[pid] = with_init_image, (int(user) + int(system)) / TICKS
+            used[pid] = started, (int(user) + int(system)) / TICKS
         anonymizers = [self.root]
         for pid in anonymizers:
             anonymizers += children[pid]
         for pid in anonymizers:
             if pid in used:
-                with_init_image, seconds = used[pid]
-                self._seconds[pid, with_init_image] = seconds
+                started, seconds = used[pid]
+                self._seconds[pid, started] = seconds
         return anonymizers

@@ -100,9 +100,9 @@ def main(settings: dict[str, Any]) -> None:
 
     def timed(name: str, step: Callable[[], Any]) -> Any:
         print(json.dumps({"begin": name}), flush=True)
-        with_init_image = time.perf_counter()
+        started = time.perf_counter()
         found = step()
-        seconds = time.perf_counter() - with_init_image
+        seconds = time.perf_counter() - started
         size = sum(file.stat().st_size for file in (cache_dir / name).glob("*"))
         stages[name] = {"seconds": seconds, "bytes": size}
         return found

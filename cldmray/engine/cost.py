@@ -77,7 +77,7 @@ def _tried(
     engine: EngineConfig,
     on_gpu: bool,
 ) -> list[Tried]:
-    with_init_image = time.process_time()
+    started = time.process_time()
     rows = []
     contents = source.read(listing["location"].to_pylist())
     for sample, content in zip(listing["sample_id"].to_pylist(), contents, strict=True):
@@ -89,7 +89,7 @@ def _tried(
     if not rows:
         return [(None, None) for _ in anonymizers]
     size = sum(len(row["image"]) for row in rows) / len(rows)
-    reading = Cost((time.process_time() - with_init_image) / len(rows), size)
+    reading = Cost((time.process_time() - started) / len(rows), size)
     return [(reading, _redrawing(one, rows, engine, on_gpu)) for one in anonymizers]
 
 

@@ -75,7 +75,7 @@ class Stages:
             CldmrayError: ``produce`` returned without committing, or one of its workers raised it.
         """
         key, folder = self.place(Work(name, settings, inputs))
-        with_init_image = time.perf_counter()
+        started = time.perf_counter()
         manifest = read_manifest(folder)
         reused = manifest is not None
         if manifest is None:
@@ -86,7 +86,7 @@ class Stages:
             manifest = read_manifest(folder)
             if manifest is None:
                 raise CldmrayError(f"stage {name} ended without a manifest in {folder}")
-        seconds = time.perf_counter() - with_init_image
+        seconds = time.perf_counter() - started
         self.times.append(StageTime(name, seconds, manifest.rows, reused))
         origin = "found" if reused else f"{seconds:.1f} s"
         self.announce(f"{name}: {manifest.rows} rows, {origin}")

@@ -49,8 +49,8 @@ class TestStartingEncoder:
     def test_takes_given_weights(self) -> None:
         torch.manual_seed(9)
         given = FaceEncoder(TINY).state_dict()
-        with_init_image = starting_encoder(TINY, TRAINING, given).state_dict()
-        assert all(torch.equal(given[name], with_init_image[name]) for name in given)
+        started = starting_encoder(TINY, TRAINING, given).state_dict()
+        assert all(torch.equal(given[name], started[name]) for name in given)
 
 
 class TestTrainingSteps:

@@ -30,9 +30,9 @@ def faulting(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def cluster(faulting: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     environment = sys.modules["faulting.audit"].environment()
     folder = tmp_path_factory.getbasetemp() / "ray"
-    with_init_image = faulting.Cluster(folder, environment, 1)
-    yield with_init_image
-    with_init_image.stop()
+    started = faulting.Cluster(folder, environment, 1)
+    yield started
+    started.stop()
 
 
 def sizes(folder: Path) -> list[int]:

@@ -68,9 +68,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def with_init_image(
-    command: list[str], environment: dict[str, str], log: Path
-) -> subprocess.Popen[bytes]:
+def started(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     """A head that is up; several tries: Ray gives itself 30 s, too few where much else runs."""
     for _ in range(8):
         with log.open("wb") as file:
@@ -110,7 +108,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     ]  # fmt: skip
     with short, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        process = with_init_image([str(BIN / "ray"), *start], environment, folder / "head.log")
+        process = started([str(BIN / "ray"), *start], environment, folder / "head.log")
         try:
             yield Head(f"http://127.0.0.1:{port}", environment, storage, tracking)
         finally:

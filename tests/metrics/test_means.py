@@ -17,12 +17,12 @@ def test_rates_have_the_interval_of_rates():
 def test_the_unit_does_not_matter():
     rng = np.random.default_rng(0)
     values, identities = rng.normal(size=90), rng.integers(0, 30, 90)
-    plain, with_scale = (
+    plain, scaled = (
         bootstrap_mean(values, identities),
         bootstrap_mean(10 * values - 40, identities),
     )
     assert plain.value == pytest.approx(values.mean())
-    assert with_scale == pytest.approx([10 * bound - 40 for bound in plain])
+    assert scaled == pytest.approx([10 * bound - 40 for bound in plain])
 
 
 def test_its_width_is_that_of_the_normal_law():

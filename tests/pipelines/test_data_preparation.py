@@ -22,7 +22,7 @@ def configured(*overrides: str) -> AuditConfig:
         return build_audit(compose("audit", ["attackers=[condition_match]", *overrides]))
 
 
-def with_init_image(config: AuditConfig, cache_dir: Path) -> DataPreparation:
+def started(config: AuditConfig, cache_dir: Path) -> DataPreparation:
     return DataPreparation(config, Stages(str(cache_dir), lambda line: None), lambda line: None)
 
 
@@ -30,7 +30,7 @@ def preparation(tmp_path: Path, text: str) -> DataPreparation:
     (tmp_path / "groups.csv").write_text(text)
     overrides = ["faces=folder", f"faces.root={tmp_path}", "anonymizers=[no_op]"]
     overrides.append(f"faces.groups_file={tmp_path}/groups.csv")
-    return with_init_image(configured(*overrides), tmp_path)
+    return started(configured(*overrides), tmp_path)
 
 
 def test_groups_of_audited_people(tmp_path: Path) -> None:
@@ -65,13 +65,13 @@ class TestModels:
 
     def check(self, model: Path) -> str:
         overrides = ["anonymizers=[no_op,cldm_canny]", f"anonymizers.cldm_canny.model={model}"]
-        one = with_init_image(configured(*overrides), model.parent / "cache_dir")
+        one = started(configured(*overrides), model.parent / "cache_dir")
         with pytest.raises(BadInputError) as caught:
             one.check()
         return str(caught.value)
 
     def test_a_whole_model_is_fine(self, tmp_path: Path) -> None:
-        with_init_image(configured("anonymizers=[no_op,cldm_canny]"), tmp_path).check()
+        started(configured("anonymizers=[no_op,cldm_canny]"), tmp_path).check()
 
     def test_absent(self, tmp_path: Path) -> None:
         told = self.check(tmp_path / "nowhere")
@@ -110,9 +110,7 @@ class TestPeople:
                 path.write_bytes(b"")
         (root / "list.txt").write_text("\n".join(listed))
         folder = ["faces=folder", f"faces.root={root}/faces", "anonymizers=[no_op]"]
-        return with_init_image(
-            configured(*folder, f"splits.evaluation={root}/list.txt", *overrides), root
-        )
+        return started(configured(*folder, f"splits.evaluation={root}/list.txt", *overrides), root)
 
     def test_one_person_is_no_gallery(self, tmp_path: Path) -> None:
         one = self.identities(tmp_path, ["ann"], ann=3, bob=3)

@@ -57,7 +57,7 @@ def free_port() -> int:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
     """Starts a server over the same database on a port, and waits until it answers."""
-    with_init_image: list[subprocess.Popen[bytes]] = []
+    started: list[subprocess.Popen[bytes]] = []
 
     def start(port: int) -> subprocess.Popen[bytes]:
         store = f"sqlite:///{tmp_path}/server.db"
@@ -68,7 +68,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
         server = subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
         )
-        with_init_image.append(server)
+        started.append(server)
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline and server.poll() is None:
             try:
@@ -79,7 +79,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
         raise AssertionError((tmp_path / "server.log").read_text()[-3000:])
 
     yield start
-    for server in with_init_image:
+    for server in started:
         try:
             os.killpg(server.pid, signal.SIGKILL)
         except ProcessLookupError:

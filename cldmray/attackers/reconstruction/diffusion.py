@@ -180,8 +180,8 @@ class DiffusionReconstructor(Reconstructor):
         for time in self.scheduler.timesteps:
             output = self.network(latents, time.expand(len(latents)).to(self.device), given)
             latents = self.scheduler.step(output, time, latents, eta=0.0).prev_sample
-        with_scale = latents / self.autoencoder.config.scaling_factor + self._shift()
-        return to_pixels(self.autoencoder.decode(with_scale).sample)
+        scaled = latents / self.autoencoder.config.scaling_factor + self._shift()
+        return to_pixels(self.autoencoder.decode(scaled).sample)
 
     def _given(self, anonymized: Tensor, maps: Tensor | None) -> Tensor:
         """What the UNet reads beside the noisy latent, shape (n, channels, h, w)."""

@@ -69,8 +69,8 @@ class NearestNeighbor(TrainedReconstructionModel):
 
     @property
     def learns_with(self) -> tuple[Recognizer, ...]:
-        with_init_image = self.encoder is not None and self.encoder.backbone == SFACE
-        return (self.teacher, SFace()) if with_init_image else (self.teacher,)
+        started = self.encoder is not None and self.encoder.backbone == SFACE
+        return (self.teacher, SFace()) if started else (self.teacher,)
 
     def check(self) -> None:
         self.teacher.check()
