@@ -12,7 +12,7 @@ from cldmray.attackers.score_fusion import ScoreFusion
 from cldmray.config.instantiate import build, plain
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import ConfigError
-from cldmray.evaluation.decision import Terms
+from cldmray.evaluation.decision import DecisionPolicy
 from cldmray.evaluation.gate import parse_rules
 from cldmray.faces.base import FaceSource
 from cldmray.faces.records import ORIGINAL
@@ -21,7 +21,9 @@ from cldmray.faces.splits import SplitConfig
 from cldmray.gallery.protocols import Gallery, Protocol
 from cldmray.tracking import TrackingConfig
 
-UtilityMeasure = Literal["ssim", "edge_f1", "face_detection_rate", "pose", "attributes", "frechet"]
+UtilityMeasure = Literal[
+    "ssim", "edge_f1", "face_detection_rate", "pose_consistency", "attributes", "frechet"
+]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class AuditSettings:
         release: names of the settings that are meant to be released; None: all but controls.
         fail_on: what fails the job, as ``k<20 or leak`` (see :mod:`cldmray.evaluation.gate`); None: nothing.
         utility: how the usefulness of images is measured, see :mod:`cldmray.pipelines.utility`; may be
-            empty. ``face_detection_rate`` and ``pose`` need the extra ``recognizer``.
+            empty. ``face_detection_rate`` and ``pose_consistency`` need the extra ``recognizer``.
         n_utility_images: images of evaluation people that it is measured on, at most.
         attribution: whether the report says what carries the leak; see :mod:`cldmray.pipelines.attribution_study`.
         regions: parts of the images, ``face`` and ``surroundings``, that attackers are tried on
@@ -107,10 +109,10 @@ class AuditSettings:
         parse_rules(self.fail_on)
 
     @property
-    def terms(self) -> Terms:
+    def policy(self) -> DecisionPolicy:
         """What the verdict has to answer."""
         release = None if self.release is None else tuple(self.release)
-        return Terms(self.target_k, parse_rules(self.fail_on), release)
+        return DecisionPolicy(self.target_k, parse_rules(self.fail_on), release)
 
 
 @dataclass(frozen=True)

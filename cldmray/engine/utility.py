@@ -118,7 +118,7 @@ def fit_probes(faces: Artifact, groups: pa.Table) -> list[Probe]:
     return probes
 
 
-Seen = Literal["ssim", "edge_f1", "face_detection_rate", "pose", "attributes"]
+Seen = Literal["ssim", "edge_f1", "face_detection_rate", "pose_consistency", "attributes"]
 """What is measured image by image."""
 FILES_AT_ONCE = 16
 """Most files of tables that one task reads, of each only the chosen rows."""
@@ -255,7 +255,7 @@ class UtilityActor:
         return columns
 
     def _faces(self, shown: Images) -> dict[str, list[Any]]:
-        if not self.measures & {"face_detection_rate", "pose"}:
+        if not self.measures & {"face_detection_rate", "pose_consistency"}:
             return {}
         faces = YuNet().detect(shown)
         turns = [(None, None) if f is None else yaw_and_roll(f.landmarks) for f in faces]

@@ -14,7 +14,7 @@ from cldmray.evaluation.identification import AttackResult
 from cldmray.metrics.confidence import Interval, bootstrap_identities, paired_bootstrap
 from cldmray.metrics.identification import chance
 from cldmray.metrics.ratios import ratio_interval, share_interval
-from cldmray.results.attribution import Question, Row
+from cldmray.results.attribution import AttributionRow, Question
 
 Floats = npt.NDArray[np.float64]
 PROXIES = (
@@ -65,8 +65,8 @@ def paired(first: AttackResult, second: AttackResult) -> tuple[Floats, Floats, A
 
 def _row(
     question: Question, attack: AttackResult, measure: str, found: Interval, **more: Any
-) -> Row:
-    return Row(
+) -> AttributionRow:
+    return AttributionRow(
         question,
         attack.anonymizer,
         attack.attacker,
@@ -78,7 +78,9 @@ def _row(
     )
 
 
-def rate_row(question: Question, attack: AttackResult, settings: AuditSettings, **more: Any) -> Row:
+def rate_row(
+    question: Question, attack: AttackResult, settings: AuditSettings, **more: Any
+) -> AttributionRow:
     """The rank-1 rate of an attack with its interval over people."""
     found = bootstrap_identities(attack.rank_1, attack.ranks.identities, *_bounds(settings))
     guess = chance(1, attack.ranks.gallery_size)
@@ -87,7 +89,7 @@ def rate_row(question: Question, attack: AttackResult, settings: AuditSettings, 
 
 def _difference(
     question: Question, attack: AttackResult, other: AttackResult, settings: AuditSettings
-) -> Row | None:
+) -> AttributionRow | None:
     a, b, gallery_identities = paired(attack, other)
     if not len(a):
         return None
@@ -98,14 +100,14 @@ def _difference(
 
 def ablation_rows(
     every: Sequence[AttackResult], groups: Sequence[AblationGrid], settings: AuditSettings
-) -> list[Row]:
+) -> list[AttributionRow]:
     """Rates of settings with and without their condition, and steps between control scales.
 
     Measures: ``rank_1``; ``rank_1_difference``, paired, against the setting without a condition
     (question ``ablation``) and against the next lower scale (``scale``); and ``carried_share`` =
     (rate - rate without) / rate, in (-inf, 1].
     """
-    rows: list[Row | None] = []
+    rows: list[AttributionRow | None] = []
     for lane in _lanes(every):
         for none in dict.fromkeys(group.none for group in groups if group.none in lane):
             rows.append(rate_row("ablation", lane[none], settings))
@@ -130,7 +132,9 @@ def _lanes(every: Sequence[AttackResult]) -> list[dict[str, AttackResult]]:
     return list(lanes.values())
 
 
-def _carried(attack: AttackResult, base: AttackResult, settings: AuditSettings) -> Row | None:
+def _carried(
+    attack: AttackResult, base: AttackResult, settings: AuditSettings
+) -> AttributionRow | None:
     with_it, without, gallery_identities = paired(attack, base)
     if not with_it.any():
         return None
@@ -142,7 +146,7 @@ def _carried(attack: AttackResult, base: AttackResult, settings: AuditSettings) 
 
 def proxy_rows(
     every: Sequence[AttackResult], names: Sequence[str], settings: AuditSettings
-) -> list[Row]:
+) -> list[AttributionRow]:
     """``proxy_share``: what an attacker reaches who has the condition alone, as share of what one
     reaches who can query the anonymizer; may exceed 1.
 
@@ -164,7 +168,7 @@ def proxy_rows(
     return rows
 
 
-def region_rows(every: Sequence[AttackResult], settings: AuditSettings) -> list[Row]:
+def region_rows(every: Sequence[AttackResult], settings: AuditSettings) -> list[AttributionRow]:
     """Rank-1 rates on images of which one region is left, named in ``subset``.
 
     Args:
@@ -177,7 +181,7 @@ def region_rows(every: Sequence[AttackResult], settings: AuditSettings) -> list[
     return rows
 
 
-def swap_rows(swap: Swap, settings: AuditSettings) -> list[Row]:
+def swap_rows(swap: Swap, settings: AuditSettings) -> list[AttributionRow]:
     """Rates of naming either person, ``rank_1_either``, and ``condition_share``.
 
     The share is that of the condition's person among the successes for either, those by chance
@@ -202,8 +206,8 @@ def swap_rows(swap: Swap, settings: AuditSettings) -> list[Row]:
     return rows
 
 
-def _swap_row(swap: Swap, measure: str, found: Interval, guess: float | None) -> Row:
-    return Row(
+def _swap_row(swap: Swap, measure: str, found: Interval, guess: float | None) -> AttributionRow:
+    return AttributionRow(
         "swap",
         swap.anonymizer,
         swap.attacker,

@@ -86,7 +86,9 @@ def recommend(
         weakness: see :func:`supported_k`.
         missed: attackers that could not be run, by setting.
     """
-    safest = sorted(candidates, key=lambda risk: (risk.ceiling, risk.risk, risk.anonymizer))
+    safest = sorted(
+        candidates, key=lambda risk: (risk.simultaneous_upper_bound, risk.risk, risk.anonymizer)
+    )
     useful = by_usefulness([risk.anonymizer for risk in safest], rows)
     most_useful = useful[0] if useful else None
     fit = [risk for risk in safest if supported_k(risk, weakness) >= target_k]
@@ -109,7 +111,7 @@ def recommend(
         for measure, value in values.get(name, {}).items()
     }
     sentences = [
-        f"The upper bound of {name}, {percent(chosen.ceiling)}, stays at or under "
+        f"The upper bound of {name}, {percent(chosen.simultaneous_upper_bound)}, stays at or under "
         f"{_target(target_k)}{_choice(len(fit), len(safest), name in place)}."
     ]
     for risk in safest:
@@ -133,7 +135,7 @@ def _values(rows: Iterable[UtilityRow]) -> dict[str, dict[str, float]]:
 
 
 def _k_by_numbers(risk: AnonymizerRisk) -> int:
-    interval = Interval(risk.risk, risk.low, risk.ceiling)
+    interval = Interval(risk.risk, risk.low, risk.simultaneous_upper_bound)
     return k_anonymity(interval, risk.gallery_size).k_supported
 
 
@@ -178,7 +180,10 @@ def _why_none(safest: Sequence[AnonymizerRisk], k: int, weakness: str) -> str:
     if gallery_identities < k:
         return f"{gallery_identities} people in the gallery can show no more than k = {gallery_identities}, not {k}."
     closest = safest[0]
-    bound, limit = f"upper bound {percent(closest.ceiling)}", closest.note or weakness
+    bound, limit = (
+        f"upper bound {percent(closest.simultaneous_upper_bound)}",
+        closest.note or weakness,
+    )
     if _k_by_numbers(closest) >= k:
         return f"{closest.anonymizer} stays under {_target(k)} by numbers ({bound}), but {limit}."
     return (
@@ -188,7 +193,7 @@ def _why_none(safest: Sequence[AnonymizerRisk], k: int, weakness: str) -> str:
 
 
 @dataclass(frozen=True)
-class Terms:
+class DecisionPolicy:
     """What a verdict has to answer.
 
     Attributes:
@@ -209,13 +214,13 @@ class Terms:
         return [name for name in every if name not in excluded] or every
 
 
-DEFAULT_TERMS = Terms()
+DEFAULT_POLICY = DecisionPolicy()
 
 
 def verdict(
     risks: Sequence[AnonymizerRisk],
     controls: Iterable[str],
-    terms: Terms = DEFAULT_TERMS,
+    policy: DecisionPolicy = DEFAULT_POLICY,
     utility: Sequence[UtilityRow] = (),
     weakness: str = "",
     missed: Mapping[str, Sequence[str]] | None = None,
@@ -225,18 +230,18 @@ def verdict(
     Args:
         risks: the strongest attack on each anonymizer that was attacked, at least one.
         controls: names of anonymizers that are controls, the one to compare utility with first.
-        terms: what to answer.
+        policy: what to answer.
         utility: how useful each anonymizer's images still are; may be empty.
         weakness: why the attackers may be too weak to conclude that nothing leaks; may be empty.
         missed: attackers that could not be run, by anonymizer; one without any attack has no risk.
     """
     controls, missed = sorted(controls), missed or {}
     by_name = {risk.anonymizer: risk for risk in risks}
-    names = terms.candidates(dict.fromkeys([*by_name, *missed]), controls)
+    names = policy.candidates(dict.fromkeys([*by_name, *missed]), controls)
     candidates = [by_name[name] for name in names if name in by_name]
     unattacked = [name for name in names if name not in by_name]
     leaks = sorted(
-        (risk for risk in candidates if risk.finding == "leak"), key=lambda r: -r.rejecting.low
+        (risk for risk in candidates if risk.finding == "leak"), key=lambda r: -r.tested_attack.low
     )
     severity: Finding = "no_leak_found"
     if leaks:
@@ -252,13 +257,13 @@ def verdict(
             f"No attack could be run on {' and '.join(unattacked)}, "
             "so nothing is known about their privacy."
         )
-    gate = evaluate_gate(terms.rules, names, by_name)
-    advice = recommend(candidates, controls, utility, terms.target_k, weakness, missed)
+    gate = evaluate_gate(policy.rules, names, by_name)
+    advice = recommend(candidates, controls, utility, policy.target_k, weakness, missed)
     machine = {
         "severity": severity,
         "fail_on": gate.rules or None,
         "gate": {"outcome": gate.outcome, "reasons": list(gate.reasons)},
-        "target_k": terms.target_k,
+        "target_k": policy.target_k,
         "recommended": {
             "name": advice.name,
             "reason": advice.reason,
@@ -284,13 +289,13 @@ def verdict_tags(judged: Verdict) -> dict[str, str]:
 
 def _leak_sentence(leaks: list[AnonymizerRisk], count: int) -> str:
     worst = leaks[0]
-    attack = worst.rejecting
+    attack = worst.tested_attack
     verb = "gives" if len(leaks) == 1 else "give"
     named = ", ".join(risk.anonymizer for risk in leaks)
     which = f"{len(leaks)} of {count} settings {verb} people away ({named})"
     if count == 1:
         which = f"{worst.anonymizer} gives people away"
-    claims = f"above k = {worst.largest_k}" if worst.largest_k > 1 else "from k = 2 on"
+    claims = f"above k = {worst.k_not_rejected}" if worst.k_not_rejected > 1 else "from k = 2 on"
     return (
         f"{which}: with {worst.anonymizer}, the {attack.attacker} attack names the right person "
         f"in {percent(attack.value)} of images ({100 * worst.confidence_level:g} % confidence: "
@@ -301,12 +306,12 @@ def _leak_sentence(leaks: list[AnonymizerRisk], count: int) -> str:
 
 
 def _calm_sentence(candidates: list[AnonymizerRisk]) -> str:
-    worst = max(candidates, key=lambda risk: risk.ceiling)
+    worst = max(candidates, key=lambda risk: risk.simultaneous_upper_bound)
     note = next((risk.note for risk in (worst, *candidates) if risk.note), "")
     which = worst.anonymizer if len(candidates) == 1 else f"any of {len(candidates)} settings"
     text = (
         f"No attack on {which} can be told from chance; the most that is "
-        f"compatible with the measurements is {percent(worst.ceiling)} of images named rightly "
+        f"compatible with the measurements is {percent(worst.simultaneous_upper_bound)} of images named rightly "
         f"({worst.anonymizer}; chance: {percent(worst.chance)})"
     )
     if note:
@@ -328,9 +333,9 @@ def _machine(risk: AnonymizerRisk, candidate: bool, weakness: str) -> dict[str, 
         "attacker": risk.attacker,
         "protocol": risk.protocol,
         "gallery": risk.gallery,
-        "highest_upper_bound": risk.ceiling,
+        "simultaneous_upper_bound": risk.simultaneous_upper_bound,
         "point_estimate_k": claims.point_estimate,
-        "k_not_rejected": risk.largest_k,
+        "k_not_rejected": risk.k_not_rejected,
         "k_supported": supported_k(risk, weakness),
         "note": risk.note,
     }

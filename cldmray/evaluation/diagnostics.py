@@ -31,13 +31,13 @@ def attacker_diagnostics(found: AttackResults) -> list[AttackerDiagnostics]:
                 trainings=len(curves),
                 steps=int(last[0]["step"]) if last else 0,
                 validation=sum(rates) / len(rates) if rates else None,
-                late_gain=late_gain(curves),
+                final_gain=final_gain(curves),
             )
         )
     return rows
 
 
-def late_gain(curves: Sequence[LearningCurve]) -> float | None:
+def final_gain(curves: Sequence[LearningCurve]) -> float | None:
     """What the last quarter of the training added to the validation rate, averaged, 0..1.
 
     The first point is the last one at or before three quarters of the steps. None where a curve
@@ -53,19 +53,19 @@ def late_gain(curves: Sequence[LearningCurve]) -> float | None:
     return sum(gains) / len(gains) if gains else None
 
 
-def still_learning(row: AttackerDiagnostics) -> bool:
+def not_converged(row: AttackerDiagnostics) -> bool:
     """Whether more training would probably find more."""
-    if row.late_gain is None or row.validation is None:
+    if row.final_gain is None or row.validation is None:
         return False
-    return row.late_gain > max(NOISE, FLAT * row.validation)
+    return row.final_gain > max(NOISE, FLAT * row.validation)
 
 
-def learning_note(rows: Sequence[AttackerDiagnostics]) -> str:
+def convergence_note(rows: Sequence[AttackerDiagnostics]) -> str:
     """One sentence on attackers whose curves were not flat yet; empty if all were."""
     rising: dict[tuple[str, float, float], list[str]] = {}
     for row in rows:
-        if still_learning(row):
-            key = row.attacker, row.validation or 0.0, row.late_gain or 0.0
+        if not_converged(row):
+            key = row.attacker, row.validation or 0.0, row.final_gain or 0.0
             rising.setdefault(key, []).append(row.anonymizer)
     if not rising:
         return ""

@@ -49,8 +49,8 @@ class ClaimRejected(Rule):
     def broken_by(self, risk: AnonymizerRisk) -> str:
         if risk.gallery_size < self.k:
             return f"with {risk.gallery_size} people in the gallery k = {self.k} cannot be tested"
-        if risk.largest_k < self.k:
-            return f"the largest k not rejected is {risk.largest_k} ({_attack(risk)})"
+        if risk.k_not_rejected < self.k:
+            return f"the largest k not rejected is {risk.k_not_rejected} ({_attack(risk)})"
         return ""
 
 
@@ -68,12 +68,12 @@ class RateAbove(Rule):
         return f"rank_1>{self.rate:.12g}"
 
     def broken_by(self, risk: AnonymizerRisk) -> str:
-        low = risk.rejecting.low
+        low = risk.tested_attack.low
         return f"the lower bound is {percent(low)} ({_attack(risk)})" if low > self.rate else ""
 
 
 @dataclass(frozen=True)
-class Found(Rule):
+class FindingRule(Rule):
     """``leak``: an attack beats chance. ``inconclusive``: that, or the attackers are too weak."""
 
     finding: Literal["leak", "inconclusive"]
@@ -109,7 +109,7 @@ def parse_rules(given: str | Sequence[str] | None) -> tuple[Rule, ...]:
 
 def _rule(text: str) -> Rule:
     if text in ("leak", "inconclusive"):
-        return Found("leak" if text == "leak" else "inconclusive")
+        return FindingRule("leak" if text == "leak" else "inconclusive")
     if (claim := CLAIM.fullmatch(text)) and int(claim[1]) >= 2:
         return ClaimRejected(int(claim[1]))
     if (rate := RATE.fullmatch(text)) and float(rate[1]) < 1:
@@ -159,7 +159,7 @@ def evaluate_gate(
 
 def _attack(risk: AnonymizerRisk) -> str:
     """The attack against which claims are tested, with its interval."""
-    attack = risk.rejecting
+    attack = risk.tested_attack
     return (
         f"{attack.attacker}, {protocol_name(attack.protocol)}: {percent(attack.value)}, "
         f"{percent(attack.low)} to {percent(attack.high)}"

@@ -17,7 +17,7 @@ from cldmray.gallery.scores import EmbeddingScores, Scores
 from cldmray.metrics.confidence import Interval, bootstrap_columns
 from cldmray.metrics.identification import chance, cmc, success_at_rank
 from cldmray.metrics.k_anonymity import k_anonymity
-from cldmray.results.audit import AnonymizerRisk, AttackRate, Curve
+from cldmray.results.audit import AnonymizerRisk, AttackRate, CmcCurve
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ def clean_rank_1(embeddings: pa.Table, original: str) -> float:
     return float(success_at_rank(ranks.n_higher, ranks.n_tied, 1).mean())
 
 
-def curve(attack: AttackResult) -> Curve:
+def curve(attack: AttackResult) -> CmcCurve:
     """The CMC of an attack over all ranks of its gallery."""
     ranks = list(range(1, attack.ranks.gallery_size + 1))
-    return Curve(
+    return CmcCurve(
         attack.anonymizer,
         attack.attacker,
         attack.protocol,
@@ -174,11 +174,11 @@ def strongest(every: list[AttackResult], settings: AuditSettings, note: str) -> 
         protocol=attack.protocol,
         gallery=attack.gallery,
         chance=chance(1, size),
-        largest_k=k_anonymity(surest, size).k_not_rejected,
+        k_not_rejected=k_anonymity(surest, size).k_not_rejected,
         confidence_level=settings.confidence_level,
         note="" if leaking else note,
-        firmest=AttackRate(firm.attacker, firm.protocol, firm.gallery, *surest),
-        upper=max(i.high for _, i in found),
+        highest_lower_bound=AttackRate(firm.attacker, firm.protocol, firm.gallery, *surest),
+        highest_upper_bound=max(i.high for _, i in found),
     )
 
 

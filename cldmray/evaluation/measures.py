@@ -40,7 +40,7 @@ NON_MATED_SCORES = 200_000
 sample ids come first by a hash."""
 
 
-class Trials(NamedTuple):
+class ComparisonScores(NamedTuple):
     """What the measures need of the scores of one attack.
 
     Attributes:
@@ -51,7 +51,7 @@ class Trials(NamedTuple):
         non_mated_labels: identity of each of these probes, (Q,).
         enrolled_identities: candidates in the half of the gallery that stays.
         enrolled: whether the probe's person is one of them, (P,).
-        rival: best score of each probe among the others of that half, (P,); -inf if there are none.
+        best_non_mated: best score of each probe among the others of that half, (P,); -inf if there are none.
     """
 
     shuffled: Floats
@@ -61,10 +61,10 @@ class Trials(NamedTuple):
     non_mated_labels: Strings
     enrolled_identities: int
     enrolled: npt.NDArray[np.bool_]
-    rival: Float32
+    best_non_mated: Float32
 
 
-def collect(scores: Scores, most: int = NON_MATED_SCORES) -> Trials:
+def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> ComparisonScores:
     """Read the scores of an attack once.
 
     Args:
@@ -75,7 +75,7 @@ def collect(scores: Scores, most: int = NON_MATED_SCORES) -> Trials:
     stays = enrolled_identities(scores.gallery_identities)
     sampled = _sampled(scores.sample_ids, max(1, most // (gallery_identities - 1)))
     shuffled = np.empty(probes)
-    mated, rival = np.empty(probes, np.float32), np.empty(probes, np.float32)
+    mated, best_non_mated = np.empty(probes, np.float32), np.empty(probes, np.float32)
     non_mated = []
     for rows, found in tie_resolved_blocks(scores):
         own = np.zeros(found.shape, bool)
@@ -85,8 +85,8 @@ def collect(scores: Scores, most: int = NON_MATED_SCORES) -> Trials:
         mated[rows] = found[own]
         chosen = sampled[rows]
         non_mated.append(found[chosen][~own[chosen]].reshape(-1, gallery_identities - 1))
-        rival[rows] = np.where(own | ~stays, -np.inf, found).max(1)
-    return Trials(
+        best_non_mated[rows] = np.where(own | ~stays, -np.inf, found).max(1)
+    return ComparisonScores(
         shuffled,
         mated,
         scores.identities,
@@ -94,7 +94,7 @@ def collect(scores: Scores, most: int = NON_MATED_SCORES) -> Trials:
         scores.identities[sampled],
         int(stays.sum()),
         stays[scores.mated_columns],
-        rival,
+        best_non_mated,
     )
 
 
@@ -162,13 +162,15 @@ def measure(ranks: Ranks, scores: Sequence[Scores], settings: AuditSettings) -> 
             belong to one training, are averaged, value and bounds; without scores they are absent.
         settings: level, resamples (see ``SCORE_RESAMPLES``) and seed.
     """
-    trials = [collect(one) for one in scores]
-    measured = _identification(ranks, trials, settings)
+    comparisons = [collect_comparisons(one) for one in scores]
+    measured = _identification(ranks, comparisons, settings)
     if len(scores) > 1:
         measured.append(_by_seed(ranks, len(scores)))
     measured += _rank_statistics(ranks, settings)
     measured += _claims(measured[0].interval, ranks.gallery_size)
-    by_training = [[*_verification(one, settings), *_open_set(one, settings)] for one in trials]
+    by_training = [
+        [*_verification(one, settings), *_open_set(one, settings)] for one in comparisons
+    ]
     return measured + [_averaged(found) for found in zip(*by_training, strict=True)]
 
 
@@ -199,7 +201,9 @@ def rank_1_by_subset(
     return found
 
 
-def _identification(ranks: Ranks, trials: list[Trials], settings: AuditSettings) -> list[Measured]:
+def _identification(
+    ranks: Ranks, comparisons: list[ComparisonScores], settings: AuditSettings
+) -> list[Measured]:
     size = ranks.gallery_size
     columns = {
         f"rank_{k}": (success_at_rank(ranks.n_higher, ranks.n_tied, k), chance(k, size))
@@ -216,8 +220,8 @@ def _identification(ranks: Ranks, trials: list[Trials], settings: AuditSettings)
         settings.seed,
     )
     measured = [Measured(*one) for one in zip(columns, intervals, guesses, strict=True)]
-    if trials:
-        shuffled = np.concatenate([one.shuffled for one in trials])
+    if comparisons:
+        shuffled = np.concatenate([one.shuffled for one in comparisons])
         mean = bootstrap_mean(
             shuffled,
             ranks.identities,
@@ -275,8 +279,13 @@ def _claims(rate: Interval, size: int) -> list[Measured]:
     ]
 
 
-def _verification(trials: Trials, settings: AuditSettings) -> list[Measured]:
-    pairs = trials.mated, trials.labels, trials.non_mated, trials.non_mated_labels
+def _verification(comparisons: ComparisonScores, settings: AuditSettings) -> list[Measured]:
+    pairs = (
+        comparisons.mated,
+        comparisons.labels,
+        comparisons.non_mated,
+        comparisons.non_mated_labels,
+    )
     options = settings.confidence_level, _score_resamples(settings), settings.seed
     eer, tmrs = verification_intervals(*pairs, list(FMRS.values()), *options)
     matches = [
@@ -287,19 +296,23 @@ def _verification(trials: Trials, settings: AuditSettings) -> list[Measured]:
     return [Measured("eer", eer, 0.5), *matches, linked]
 
 
-def _open_set(trials: Trials, settings: AuditSettings) -> list[Measured]:
-    mine, others = trials.enrolled, ~trials.enrolled
-    if trials.enrolled_identities < 2 or not mine.any() or not others.any():
+def _open_set(comparisons: ComparisonScores, settings: AuditSettings) -> list[Measured]:
+    mine, others = comparisons.enrolled, ~comparisons.enrolled
+    if comparisons.enrolled_identities < 2 or not mine.any() or not others.any():
         return []
-    samples = trials.mated[mine], trials.rival[mine], trials.rival[others]
-    labels = trials.labels[mine], trials.labels[others]
+    samples = (
+        comparisons.mated[mine],
+        comparisons.best_non_mated[mine],
+        comparisons.best_non_mated[others],
+    )
+    labels = comparisons.labels[mine], comparisons.labels[others]
     n_bootstrap = _score_resamples(settings)
     measured = []
     for word, fpir in FPIRS.items():
         interval = fnir_at_fpir_interval(
             *samples, *labels, fpir, settings.confidence_level, n_bootstrap, settings.seed
         )
-        guess = 1 - fpir / trials.enrolled_identities
+        guess = 1 - fpir / comparisons.enrolled_identities
         measured.append(Measured(f"fnir_at_fpir_{word}", interval, guess))
     return measured
 

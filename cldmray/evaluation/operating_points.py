@@ -11,7 +11,7 @@ from cldmray.metrics.confidence import bootstrap_identities
 from cldmray.report.formatting import percent
 
 
-class Point(NamedTuple):
+class OperatingPoint(NamedTuple):
     """One setting of a search: its risk, with bounds that hold for all of them, and utility.
 
     Attributes:
@@ -31,7 +31,7 @@ class Point(NamedTuple):
 
 def candidate_point(
     attacks: Sequence[AttackResult], searched: int, utility: float, settings: AuditSettings
-) -> Point:
+) -> OperatingPoint:
     """A setting's strongest attack, with bounds that hold for all ``searched`` settings at once.
 
     The level of each is 1 - (1 - level) / searched (Bonferroni). Attacks on one setting need no
@@ -50,10 +50,10 @@ def candidate_point(
     ]
     interval, attack = max(found, key=lambda pair: (pair[0].high, pair[0].value))
     count = len(attack.ranks.identities)
-    return Point(attack.anonymizer, attack.attacker, *interval, count, utility)
+    return OperatingPoint(attack.anonymizer, attack.attacker, *interval, count, utility)
 
 
-def operating_point(points: Sequence[Point], target: float) -> Point | None:
+def operating_point(points: Sequence[OperatingPoint], target: float) -> OperatingPoint | None:
     """The loosest setting that stays under a target: the most useful whose upper bound does.
 
     Args:
@@ -70,7 +70,7 @@ def operating_point(points: Sequence[Point], target: float) -> Point | None:
 
 
 def operating_point_sentence(
-    points: Sequence[Point], k: int, measure: str, confidence_level: float
+    points: Sequence[OperatingPoint], k: int, measure: str, confidence_level: float
 ) -> str:
     """The answer of :func:`operating_point` for people."""
     best = operating_point(points, 1 / k)

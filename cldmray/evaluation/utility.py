@@ -20,15 +20,15 @@ from cldmray.metrics.frechet import frechet_distance
 from cldmray.metrics.pose import majority_share, yaw_classes
 from cldmray.results.audit import UtilityRow
 
-Row = dict[str, Any]
+MeasuredImage = dict[str, Any]
 """A row of ``engine.utility.MEASURED``."""
-Pair = tuple[Row, Row]
+ImagePair = tuple[MeasuredImage, MeasuredImage]
 """Of an anonymized image, and of its original."""
 FRECHET_RESAMPLES = 100
 
 
 def image_rows(
-    anonymizer: str, pairs: list[Pair], groups: pa.Table | None, settings: AuditSettings
+    anonymizer: str, pairs: list[ImagePair], groups: pa.Table | None, settings: AuditSettings
 ) -> Iterator[UtilityRow]:
     """All measures of single images that ``settings.utility`` names.
 
@@ -42,7 +42,7 @@ def image_rows(
     def row(
         measure: str,
         values: Any,
-        measured: list[Pair],
+        measured: list[ImagePair],
         interval: Callable[..., Interval],
         clean: float,
         chance: float | None = None,
@@ -68,7 +68,7 @@ def image_rows(
         clean = float(np.mean([there["face_found"] for _, there in pairs]))
         yield row("face_detection_rate", found, pairs, bootstrap_identities, clean)
     posed = [pair for pair in pairs if not np.isnan(_yaw(pair[1]))]
-    if "pose" in settings.utility and posed:
+    if "pose_consistency" in settings.utility and posed:
         turned = np.asarray([[_yaw(row) for row in pair] for pair in posed])
         got, wanted = yaw_classes(turned).T
         same = ~np.isnan(turned[:, 0]) & (got == wanted)
@@ -100,7 +100,7 @@ def image_rows(
             )
 
 
-def _yaw(row: Row) -> float:
+def _yaw(row: MeasuredImage) -> float:
     """The yaw proxy; NaN where no face was found."""
     return float("nan") if row["yaw"] is None else float(row["yaw"])
 
@@ -114,7 +114,7 @@ def _truths(groups: pa.Table | None) -> Iterable[tuple[str, dict[str, str | None
         yield attribute, dict(zip(gallery_identities, groups[attribute].to_pylist(), strict=True))
 
 
-def _read(row: Row, attribute: str) -> str | None:
+def _read(row: MeasuredImage, attribute: str) -> str | None:
     """What the probe of an attribute read in an image, such as ``female``; None without probe."""
     found = (text.partition("=") for text in row["attributes"] or ())
     return next((value for name, _, value in found if name == attribute), None)

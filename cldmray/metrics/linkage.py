@@ -19,7 +19,7 @@ from cldmray.metrics.confidence import (
     resampled_counts,
     wilson,
 )
-from cldmray.metrics.verification import Codes, Sample, identity_codes
+from cldmray.metrics.verification import Codes, ScoreSample, identity_codes
 
 MOST_BINS = 100
 
@@ -132,7 +132,9 @@ def d_sys_interval(
             f"scores must have shapes (P,) and (Q, M), not {same.shape} and {other.shape}"
         )
     edges = _edges(same, other, bins, omega)
-    codes, n = identity_codes([Sample(same, mated_labels), Sample(other, non_mated_labels)])
+    codes, n = identity_codes(
+        [ScoreSample(same, mated_labels), ScoreSample(other, non_mated_labels)]
+    )
     tables = [_table(part, own, n, edges) for part, own in zip((same, other), codes, strict=True)]
     draws = []
     for counts in resampled_counts(n, n_bootstrap, seed, width=4 * len(edges)):

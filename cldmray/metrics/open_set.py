@@ -11,7 +11,12 @@ import numpy.typing as npt
 
 from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import Floats, Interval, Labels, check_confidence_level
-from cldmray.metrics.verification import Sample, rate_interval, resample_errors, true_match_rates
+from cldmray.metrics.verification import (
+    ScoreSample,
+    rate_interval,
+    resample_errors,
+    true_match_rates,
+)
 
 
 def fnir_at_fpir(
@@ -76,8 +81,8 @@ def fnir_at_fpir_interval(
     check_confidence_level(confidence_level)
     found, stranger = _check(own, rival, unknown, fpir)
     (draws,), identities = resample_errors(
-        Sample(found, own_labels),
-        Sample(stranger, unknown_labels),
+        ScoreSample(found, own_labels),
+        ScoreSample(stranger, unknown_labels),
         [true_match_rates(fpir)],
         n_bootstrap,
         seed,

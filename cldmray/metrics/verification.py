@@ -121,7 +121,7 @@ Codes = npt.NDArray[np.int64]
 Counted = npt.NDArray[np.floating[Any]]
 
 
-class Sample(NamedTuple):
+class ScoreSample(NamedTuple):
     """Scores and the identities of the probes they belong to.
 
     Attributes:
@@ -163,12 +163,16 @@ class Resampled(NamedTuple):
 
 
 def resample_errors(
-    mated: Sample, non_mated: Sample, measures: Sequence[Measure], n_bootstrap: int, seed: int
+    mated: ScoreSample,
+    non_mated: ScoreSample,
+    measures: Sequence[Measure],
+    n_bootstrap: int,
+    seed: int,
 ) -> Resampled:
     """Measures of score samples on resamples of the identities of both samples together.
 
     Args:
-        mated, non_mated: see :class:`Sample`; an identity may be in one or both of them.
+        mated, non_mated: see :class:`ScoreSample`; an identity may be in one or both of them.
         measures: of :class:`Curves`, for example :func:`equal_error_rates`.
         resamples: >= 1.
         seed: the result depends on the scores and this seed, never on the order of probes.
@@ -223,7 +227,7 @@ def true_match_rates(fmr: float) -> Measure:
     return measure
 
 
-def identity_codes(samples: Sequence[Sample]) -> tuple[list[Codes], int]:
+def identity_codes(samples: Sequence[ScoreSample]) -> tuple[list[Codes], int]:
     """Number of each row's identity among those of all samples, and how many these are."""
     labels = [np.asarray(sample.labels) for sample in samples]
     for sample, own in zip(samples, labels, strict=True):
@@ -328,8 +332,8 @@ def verification_intervals(
         )
     values = [equal_error_rate(same, other), *(tmr_at_fmr(same, other, fmr) for fmr in fmrs)]
     draws, identities = resample_errors(
-        Sample(same, mated_labels),
-        Sample(other, non_mated_labels),
+        ScoreSample(same, mated_labels),
+        ScoreSample(other, non_mated_labels),
         [equal_error_rates, *(true_match_rates(fmr) for fmr in fmrs)],
         n_bootstrap,
         seed,

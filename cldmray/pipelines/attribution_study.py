@@ -22,7 +22,11 @@ from cldmray.engine.swap import swap_conditions
 from cldmray.evaluation.ablation import ablation_grids, conditioned, with_init_image
 from cldmray.evaluation.attribution import Swap, ablation_rows, proxy_rows, region_rows, swap_rows
 from cldmray.evaluation.identification import AttackResult, view_of
-from cldmray.evaluation.operating_points import Point, candidate_point, operating_point_sentence
+from cldmray.evaluation.operating_points import (
+    OperatingPoint,
+    candidate_point,
+    operating_point_sentence,
+)
 from cldmray.faces.records import ORIGINAL
 from cldmray.gallery.protocols import EmbeddingSet, Protocol
 from cldmray.gallery.ranking import rank_claimed
@@ -32,7 +36,7 @@ from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.pipelines.utility import Utility
 from cldmray.report.attribution_statements import headline, scale_statements
 from cldmray.report.formatting import percent
-from cldmray.results.attribution import Attribution, Row
+from cldmray.results.attribution import Attribution, AttributionRow
 from cldmray.results.audit import UtilityRow
 
 STRENGTH = 0.8
@@ -83,7 +87,7 @@ class AttributionAnalysis:
         return self.attribution(found, rows)
 
     def attribution(
-        self, found: AttackResults, rows: list[Row], statements: Sequence[str] = ()
+        self, found: AttackResults, rows: list[AttributionRow], statements: Sequence[str] = ()
     ) -> Attribution:
         """Rows of swaps and others, beside what the attacks on several settings tell together."""
         settings = self.config.audit
@@ -281,7 +285,7 @@ class AttributionStudy:
                 "audit.min_clean_rank_1. Shares are of the leak that these attackers find."
             )
 
-    def _swap_rows(self, faces: Artifact, found: AttackResults) -> list[Row]:
+    def _swap_rows(self, faces: Artifact, found: AttackResults) -> list[AttributionRow]:
         """Of every attacker that knows the setting without swaps, whose rate is the control."""
         audit = self.config.audit
         attackers = {attacker.name: attacker for attacker in audit.attackers.values()}
@@ -301,7 +305,7 @@ class AttributionStudy:
 
     def _search(
         self, faces: Artifact, anonymized: dict[str, Artifact], found: AttackResults
-    ) -> tuple[list[Point], list[Row]]:
+    ) -> tuple[list[OperatingPoint], list[AttributionRow]]:
         config = self.config
         tables = {
             key: anonymized[key]
@@ -330,10 +334,10 @@ class AttributionStudy:
 
 
 def _operating_point_rows(
-    point: Point, attack: AttackResult, useful: Iterable[UtilityRow]
-) -> list[Row]:
+    point: OperatingPoint, attack: AttackResult, useful: Iterable[UtilityRow]
+) -> list[AttributionRow]:
     name, guess = point.anonymizer, chance(1, attack.ranks.gallery_size)
-    risk = Row(
+    risk = AttributionRow(
         "operating_point",
         name,
         point.attacker,
@@ -349,7 +353,9 @@ def _operating_point_rows(
     return [
         risk,
         *(
-            Row("operating_point", name, "", "", "", u.measure, u.value, u.low, u.high, u.n_images)
+            AttributionRow(
+                "operating_point", name, "", "", "", u.measure, u.value, u.low, u.high, u.n_images
+            )
             for u in useful
         ),
     ]

@@ -12,7 +12,7 @@ from cldmray.config.audit import AuditConfig
 from cldmray.engine.artifacts import Artifact, chosen_table
 from cldmray.engine.stages import Stages
 from cldmray.evaluation.decision import verdict
-from cldmray.evaluation.diagnostics import attacker_diagnostics, learning_note, query_note
+from cldmray.evaluation.diagnostics import attacker_diagnostics, convergence_note, query_note
 from cldmray.evaluation.gate import check_identities
 from cldmray.evaluation.identification import AttackResult, curve, strongest
 from cldmray.evaluation.rows import results_table
@@ -24,7 +24,7 @@ from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.pipelines.utility import Utility
 from cldmray.report.examples import choose_examples, example_grid
 from cldmray.report.formatting import percent
-from cldmray.results.audit import AnonymizerRisk, AttackRate, Grid, Report, Stage
+from cldmray.results.audit import AnonymizerRisk, AttackRate, AuditReport, Grid, StageRecord
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class AuditOutcome:
         found: what the attackers found.
     """
 
-    report: Report
+    report: AuditReport
     found: AttackResults
 
 
@@ -76,7 +76,7 @@ class Audit:
         self.utility.check()
         listing = self.preparation.listing()
         evaluated = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
-        check_identities(settings.terms.rules, pc.count_distinct(evaluated).as_py())
+        check_identities(settings.policy.rules, pc.count_distinct(evaluated).as_py())
         estimate = Estimate(self.config, self.stages, self.preparation)
         for line in estimate.lines(estimate.steps(listing, always=settings.dry_run)):
             self.announce(line)
@@ -103,7 +103,7 @@ class Audit:
         leak = AttributionAnalysis(config, self.stages, self.runner)
         attribution = leak.explain(faces, found) if config.audit.attribution else None
         diagnostics = attacker_diagnostics(found)
-        if rising := learning_note(diagnostics):
+        if rising := convergence_note(diagnostics):
             self.notes.append(rising)
         if asked := query_note(found):
             self.notes.append(asked)
@@ -119,11 +119,11 @@ class Audit:
             name: [attacker for attacker in attackers if (name, attacker) not in ran]
             for name in names
         }
-        report = Report(
+        report = AuditReport(
             title=config.audit.title,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             verdict=verdict(
-                risks, controls, config.audit.terms, utility, weakness=note, missed=missed
+                risks, controls, config.audit.policy, utility, weakness=note, missed=missed
             ),
             risks=risks,
             results=results_table(every, config.audit, groups),
@@ -133,7 +133,7 @@ class Audit:
             n_listed=listing.num_rows,
             settings=self.settings,
             versions=versions,
-            stages=[Stage(*time) for time in self.stages.times],
+            stages=[StageRecord(*time) for time in self.stages.times],
             notes=self.notes,
             data_fingerprint=faces.manifest.content[:16],
             utility=utility,
@@ -191,7 +191,11 @@ class Audit:
             if k is None or not full:
                 continue
             risk = strongest(full, self.config.audit, "")
-            kept = f"stands up to k = {risk.largest_k}" if risk.largest_k >= k else "is rejected"
+            kept = (
+                f"stands up to k = {risk.k_not_rejected}"
+                if risk.k_not_rejected >= k
+                else "is rejected"
+            )
             self.notes.append(
                 f"{anonymizer.name} promises k = {k} by construction, which {kept}: with all images "
                 f"of everybody in the gallery the strongest attack names {percent(risk.risk)} "

@@ -48,7 +48,7 @@ from cldmray.results.reconstruction import (
     Learning,
     ReconstructionReport,
     ReconstructionResult,
-    Row,
+    ReconstructionRow,
     Search,
     Trial,
 )
@@ -250,7 +250,7 @@ class ReconstructionStudy:
         self.announce = announce
         self.stages = Stages(config.audit.cache_dir, announce)
         self.notes: list[str] = []
-        self.rows: list[Row] = []
+        self.rows: list[ReconstructionRow] = []
         self.results: list[ReconstructionResult] = []
         self.learning: list[Learning] = []
         self.grids: dict[str, Grid] = {}
@@ -417,7 +417,7 @@ class ReconstructionStudy:
     ) -> None:
         identities = attack.ranks.identities
         self.rows.append(
-            Row(
+            ReconstructionRow(
                 attack.anonymizer,
                 attack.attacker,
                 attack.gallery,
@@ -446,4 +446,6 @@ class ReconstructionStudy:
                 settings.n_bootstrap,
                 settings.seed,
             )
-            self.rows.append(Row(anonymizer, attacker, "", measure, *interval, *counts, queries))
+            self.rows.append(
+                ReconstructionRow(anonymizer, attacker, "", measure, *interval, *counts, queries)
+            )

@@ -29,7 +29,7 @@ from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
 from cldmray.engine.utility import TOLERANCE, Chosen, Seen, choose, measure_utility
 from cldmray.errors import ConfigError, MissingDependencyError
-from cldmray.evaluation.utility import Row, frechet_rows, image_rows
+from cldmray.evaluation.utility import MeasuredImage, frechet_rows, image_rows
 from cldmray.faces.records import ORIGINAL
 from cldmray.hashing import fingerprint_rows
 from cldmray.metrics.image_similarity import WINDOW
@@ -63,7 +63,7 @@ class Utility:
                 YuNet().version()
             except MissingDependencyError as error:
                 raise MissingDependencyError(
-                    f"audit.utility: face_detection_rate and pose need the extra recognizer ({error}); "
+                    f"audit.utility: face_detection_rate and pose_consistency need the extra recognizer ({error}); "
                     "install it, or leave both out of audit.utility"
                 ) from error
         size = self.config.faces.size
@@ -75,7 +75,7 @@ class Utility:
 
     @property
     def _finds_faces(self) -> bool:
-        return bool({"face_detection_rate", "pose"} & set(self.seen))
+        return bool({"face_detection_rate", "pose_consistency"} & set(self.seen))
 
     def run(
         self,
@@ -120,7 +120,7 @@ class Utility:
         tables: list[Artifact],
         chosen: list[Chosen],
         groups: pa.Table | None,
-    ) -> dict[str, dict[str, Row]]:
+    ) -> dict[str, dict[str, MeasuredImage]]:
         settings: dict[str, Any] = {"measures": sorted(self.seen), "chosen": chosen}
         settings["tolerance"], settings["edges"] = TOLERANCE, Canny()
         if self._finds_faces:
@@ -135,7 +135,7 @@ class Utility:
                 faces, tables, chosen, self.seen, groups, self.config.engine, folder
             ),
         )
-        views: dict[str, dict[str, Row]] = {}
+        views: dict[str, dict[str, MeasuredImage]] = {}
         for row in stage.read().to_pylist():
             views.setdefault(row["view"], {})[row["sample_id"]] = row
         return views

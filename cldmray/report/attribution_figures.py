@@ -6,7 +6,7 @@ from matplotlib.ticker import PercentFormatter
 
 from cldmray.report.figures import INK, LINE_COLOURS, MUTED, RULE, canvas, plain, png, short, style
 from cldmray.report.formatting import gallery_name
-from cldmray.results.attribution import Attribution, Row
+from cldmray.results.attribution import Attribution, AttributionRow
 
 HEIGHT = 3.6
 DASHED = (0, (4, 3))
@@ -51,7 +51,7 @@ def scale_figure(found: Attribution) -> bytes | None:
     return png(figure)
 
 
-def _panel(axes: Axes, chain: list[str], rates: list[Row], attackers: list[str]) -> None:
+def _panel(axes: Axes, chain: list[str], rates: list[AttributionRow], attackers: list[str]) -> None:
     style(axes)
     for number, attacker in enumerate(attackers):
         lane = {row.anonymizer: row for row in rates if row.attacker == attacker}
@@ -79,7 +79,7 @@ def _colour(number: int) -> str:
     return LINE_COLOURS[number % len(LINE_COLOURS)]
 
 
-def _chains(steps: list[Row]) -> list[list[str]]:
+def _chains(steps: list[AttributionRow]) -> list[list[str]]:
     """Settings in order of their scale, out of the steps from each to the next."""
     chains: list[list[str]] = []
     for row in dict.fromkeys((row.compared_with, row.anonymizer) for row in steps):

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from cldmray.evaluation.ablation import AblationGrid
 from cldmray.report.formatting import gallery_name, percent
-from cldmray.results.attribution import Row
+from cldmray.results.attribution import AttributionRow
 
 
-def scale_statements(rows: Sequence[Row], groups: Sequence[AblationGrid]) -> list[str]:
+def scale_statements(rows: Sequence[AttributionRow], groups: Sequence[AblationGrid]) -> list[str]:
     """Whether the leak grows with the control scale, from rows of :func:`ablation_rows`."""
-    lanes: dict[tuple[str, str, str], dict[str, Row]] = {}
+    lanes: dict[tuple[str, str, str], dict[str, AttributionRow]] = {}
     for row in rows:
         if row.question == "scale":
             lanes.setdefault((row.attacker, row.protocol, row.gallery), {})[row.anonymizer] = row
@@ -22,7 +22,7 @@ def scale_statements(rows: Sequence[Row], groups: Sequence[AblationGrid]) -> lis
     ]
 
 
-def _course(steps: Sequence[Row]) -> str:
+def _course(steps: Sequence[AttributionRow]) -> str:
     rises, falls = (sum(row.low > 0 for row in steps), sum(row.high < 0 for row in steps))
     count = f"in {len(steps)} steps of control scale"
     if rises == len(steps):
@@ -37,13 +37,13 @@ def _course(steps: Sequence[Row]) -> str:
     return f"the leak changes surely in none of {len(steps)} steps of control scale"
 
 
-def headline(rows: Sequence[Row]) -> str:
+def headline(rows: Sequence[AttributionRow]) -> str:
     """How much of the leak is carried by the condition, in one sentence.
 
     From the swap whose images name either person most often, where that is surely above
     chance; else from the largest sure difference to a setting without a condition.
     """
-    swaps: dict[tuple[str, str, str], dict[str, Row]] = {}
+    swaps: dict[tuple[str, str, str], dict[str, AttributionRow]] = {}
     for row in rows:
         if row.question == "swap":
             swaps.setdefault((row.anonymizer, row.attacker, row.gallery), {})[row.measure] = row
@@ -66,15 +66,15 @@ def headline(rows: Sequence[Row]) -> str:
     return _ablation_headline(rows)
 
 
-def _above_chance(row: Row) -> bool:
+def _above_chance(row: AttributionRow) -> bool:
     return row.low > (row.chance or 0.0)
 
 
-def _strength(found: dict[str, Row]) -> tuple[bool, float]:
+def _strength(found: dict[str, AttributionRow]) -> tuple[bool, float]:
     return found["rank_1_either"].gallery == "source_excluded", found["rank_1_either"].value
 
 
-def _ablation_headline(rows: Sequence[Row]) -> str:
+def _ablation_headline(rows: Sequence[AttributionRow]) -> str:
     sure = {
         (row.anonymizer, row.attacker, row.protocol, row.gallery): row
         for row in rows
@@ -105,5 +105,5 @@ def _ablation_headline(rows: Sequence[Row]) -> str:
     )
 
 
-def _share_text(row: Row) -> str:
+def _share_text(row: AttributionRow) -> str:
     return f"{100 * row.value:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}]"

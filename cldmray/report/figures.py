@@ -9,7 +9,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from cldmray.report.formatting import percent
-from cldmray.results.audit import AnonymizerRisk, Curve, Finding
+from cldmray.results.audit import AnonymizerRisk, CmcCurve, Finding
 
 DPI = 160
 WIDTH = 8.0
@@ -56,7 +56,7 @@ def risk_figure(risks: list[AnonymizerRisk]) -> bytes:
     return png(figure)
 
 
-def cmc_figure(curves: list[Curve]) -> bytes:
+def cmc_figure(curves: list[CmcCurve]) -> bytes:
     """Cumulative match characteristics over a logarithmic rank axis, chance dashed.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cldmray.errors import redact
-from cldmray.results.attribution import Question, Row
+from cldmray.results.attribution import AttributionRow, Question
 from cldmray.results.audit import AnonymizerRisk, Finding, Severity
 
 SEVERITY_LABELS: dict[Severity, str] = {
@@ -75,11 +75,13 @@ def risk_in_words(risk: AnonymizerRisk) -> str:
 
 def k_in_words(risk: AnonymizerRisk) -> str:
     """What the strongest attack says about claims of k-anonymity."""
-    if risk.largest_k >= risk.gallery_size:
-        return f"No claim of k-anonymity up to the gallery's {risk.largest_k} people is rejected."
-    if risk.largest_k == 1:
+    if risk.k_not_rejected >= risk.gallery_size:
+        return (
+            f"No claim of k-anonymity up to the gallery's {risk.k_not_rejected} people is rejected."
+        )
+    if risk.k_not_rejected == 1:
         return "Every claim of k-anonymity is rejected, even k = 2."
-    return f"Claims of k-anonymity above k = {risk.largest_k} are rejected."
+    return f"Claims of k-anonymity above k = {risk.k_not_rejected} are rejected."
 
 
 def linkage_in_words(risk: AnonymizerRisk) -> str:
@@ -114,7 +116,7 @@ MEASURE_LABELS = {
 }
 
 
-def measured(row: Row) -> str:
+def measured(row: AttributionRow) -> str:
     """Value and bounds of a row of an attribution, as percentages."""
     if row.measure not in MEASURE_LABELS:
         return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"

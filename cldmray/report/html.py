@@ -20,7 +20,7 @@ from cldmray.report.frontier import frontier_figure
 from cldmray.report.image_grid import image_grid
 from cldmray.report.utility import utility_columns
 from cldmray.results.attribution import Attribution
-from cldmray.results.audit import Report
+from cldmray.results.audit import AuditReport
 from cldmray.results.reconstruction import ReconstructionReport, points
 from cldmray.results.table import ALL, sorted_results
 
@@ -28,7 +28,7 @@ HEADLINE_MEASURE = "rank_1"
 MOST_REJECTED_SHOWN = 500
 
 
-def report_figures(report: Report) -> dict[str, bytes]:
+def report_figures(report: AuditReport) -> dict[str, bytes]:
     """The report's figures as PNG files by name: ``risk``, ``cmc``, ``frontier``, ``images``.
 
     A figure that has nothing to show is left out.
@@ -45,7 +45,7 @@ def report_figures(report: Report) -> dict[str, bytes]:
     return figures
 
 
-def render_html(report: Report, figures: dict[str, bytes] | None = None) -> str:
+def render_html(report: AuditReport, figures: dict[str, bytes] | None = None) -> str:
     """The page as text. Everything that comes from data is escaped, secrets are masked.
 
     Args:
@@ -112,7 +112,7 @@ def render_reconstruction(
         created: ISO 8601 time.
         figures: PNG files by name, see ``report.reconstruction_figures``.
     """
-    shown = any(one.shown for one in found.results)
+    shown = any(one.recovers for one in found.results)
     return _template("reconstruction.html.j2").render(
         found=found,
         title=title,
@@ -124,7 +124,7 @@ def render_reconstruction(
     )
 
 
-def write_html(report: Report, uri: str, figures: dict[str, bytes] | None = None) -> None:
+def write_html(report: AuditReport, uri: str, figures: dict[str, bytes] | None = None) -> None:
     """Write :func:`render_html` to a file, local or remote."""
     storage.write_bytes(uri, render_html(report, figures).encode())
 

@@ -20,7 +20,13 @@ from cldmray.report.figures import (
 )
 from cldmray.report.image_grid import image_sheet
 from cldmray.results.audit import Finding
-from cldmray.results.reconstruction import SHUFFLED, Learning, ReconstructionReport, Row, Search
+from cldmray.results.reconstruction import (
+    SHUFFLED,
+    Learning,
+    ReconstructionReport,
+    ReconstructionRow,
+    Search,
+)
 
 HEIGHT_BASE, HEIGHT_ROW = 1.2, 0.34
 FRONT_HEIGHT = 4.2
@@ -29,7 +35,9 @@ LOWEST_TOP = 0.05
 """Of a panel's axis, so that chance does not look like learning."""
 
 
-def rates_figure(rows: Sequence[Row], findings: dict[tuple[str, str], Finding]) -> bytes:
+def rates_figure(
+    rows: Sequence[ReconstructionRow], findings: dict[tuple[str, str], Finding]
+) -> bytes:
     """Rank-1 rate of every reconstruction model and control in one gallery, its interval, a tick at chance.
 
     Args:

@@ -21,7 +21,7 @@ from cldmray.report.formatting import (
     protocol_name,
 )
 from cldmray.results.attribution import Attribution
-from cldmray.results.audit import Report, Severity, Verdict
+from cldmray.results.audit import AuditReport, Severity, Verdict
 from cldmray.results.reconstruction import ReconstructionReport
 
 WIDTH = 100
@@ -34,7 +34,7 @@ STYLES: dict[Severity, str] = {
 }
 
 
-def verdict_table(report: Report) -> Table:
+def verdict_table(report: AuditReport) -> Table:
     """One row per anonymizer, highest risk first: its strongest attack and what follows."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("anonymizer", overflow="fold", max_width=24)
@@ -52,13 +52,13 @@ def verdict_table(report: Report) -> Table:
             _text(f"{risk.attacker}\n{protocol_name(risk.protocol)}, {gallery_name(risk.gallery)}"),
             _text(rate),
             _text(f"{100 * risk.chance:.3g}"),
-            _text(str(risk.largest_k)),
+            _text(str(risk.k_not_rejected)),
             _text(FINDING_LABELS[risk.finding], style=STYLES[risk.finding]),
         )
     return table
 
 
-def print_report(report: Report, file: TextIO | None = None) -> None:
+def print_report(report: AuditReport, file: TextIO | None = None) -> None:
     """Print the table of risks, what carries the leak, notes, rejected files and the verdict.
 
     Args:
@@ -104,7 +104,7 @@ def verdict_line(verdict: Verdict) -> str:
 
     The JSON is that of ``verdict.json``, in ASCII, compact, its keys sorted.
     """
-    content = redact(verdict.everything)
+    content = redact(verdict.record)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return f"{MARKER} {text}"
 

@@ -72,7 +72,7 @@ def heading(measure: str) -> str:
 
 def is_rate(measure: str) -> bool:
     """Whether the measure is a share of images."""
-    return measure == "face_detection_rate" or measure.endswith(AGREEMENT)
+    return measure in ("face_detection_rate", "pose_consistency") or measure.endswith(AGREEMENT)
 
 
 def shown(measure: str, value: float) -> str:

@@ -7,11 +7,11 @@ from cldmray.errors import redact
 from cldmray.report.html import report_figures, write_html
 from cldmray.report.utility import write_utility
 from cldmray.results.attribution import write_attribution
-from cldmray.results.audit import Report
+from cldmray.results.audit import AuditReport
 from cldmray.results.table import write_results
 
 
-def write_report(report: Report, folder_uri: str) -> list[str]:
+def write_report(report: AuditReport, folder_uri: str) -> list[str]:
     """Write the page, the tables, the verdict for programs and the figures.
 
     Files: ``results.parquet``, ``results.json``, ``utility.parquet`` and ``utility.json`` where
@@ -34,7 +34,7 @@ def write_report(report: Report, folder_uri: str) -> list[str]:
     if report.attribution is not None:
         written += write_attribution(report.attribution, folder_uri)
     figures = report_figures(report)
-    verdict = redact(report.verdict.everything)
+    verdict = redact(report.verdict.record)
     text = json.dumps(verdict, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     files = {"verdict.json": text.encode()}
     files |= {f"figures/{name}.png": png for name, png in figures.items()}

@@ -29,11 +29,11 @@ ATTRIBUTION = pa.schema(
         pa.field("chance", pa.float64()),
     ]
 )
-"""Rows of :class:`Row`; bounds may be infinite."""
+"""Rows of :class:`AttributionRow`; bounds may be infinite."""
 
 
 @dataclass(frozen=True)
-class Row:
+class AttributionRow:
     """One number of an attribution.
 
     Attributes:
@@ -75,16 +75,16 @@ class Attribution:
     """
 
     headline: str
-    rows: list[Row]
+    rows: list[AttributionRow]
     statements: list[str] = field(default_factory=list)
     confidence_level: float = 0.95
 
-    def of(self, question: Question) -> list[Row]:
+    def of(self, question: Question) -> list[AttributionRow]:
         """The rows of one question, in order."""
         return [row for row in self.rows if row.question == question]
 
 
-def attribution_table(rows: list[Row]) -> pa.Table:
+def attribution_table(rows: list[AttributionRow]) -> pa.Table:
     """The rows as a table of schema :data:`ATTRIBUTION`."""
     names = {"low": "ci_low", "high": "ci_high"}
     records = [{names.get(k, k): v for k, v in asdict(row).items()} for row in rows]

@@ -32,7 +32,7 @@ class Verdict:
     gate: Gate = field(default_factory=Gate)
 
     @property
-    def everything(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """``machine`` with the sentence, as in ``verdict.json``."""
         return {"sentence": self.sentence, **self.machine}
 
@@ -67,12 +67,12 @@ class AnonymizerRisk:
         risk: its rank-1 identification rate, in [0, 1].
         low, high: confidence bounds of ``risk``, in [0, 1].
         chance: rank-1 rate of chance, in (0, 1].
-        largest_k: largest k whose claim of k-anonymity the attack does not reject, >= 1.
+        k_not_rejected: largest k whose claim of k-anonymity the attack does not reject, >= 1.
         level: confidence level of the bounds, in (0, 1).
         note: what limits the conclusion, such as "attacker too weak to conclude"; may be empty.
-        firmest: the attack with the highest lower bound, against which claims are tested; None:
+        highest_lower_bound: the attack with the highest lower bound, against which claims are tested; None:
             this one.
-        upper: highest upper bound of all attacks on it, in [``high``, 1]; None: ``high``.
+        highest_upper_bound: highest upper bound of all attacks on it, in [``high``, 1]; None: ``high``.
         linkage: the attack that best links anonymized images of a person with each other, no
             original at hand; None where that was not measured.
     """
@@ -85,24 +85,24 @@ class AnonymizerRisk:
     protocol: str
     gallery: str
     chance: float
-    largest_k: int
+    k_not_rejected: int
     confidence_level: float
     note: str = ""
-    firmest: AttackRate | None = None
-    upper: float | None = None
+    highest_lower_bound: AttackRate | None = None
+    highest_upper_bound: float | None = None
     linkage: AttackRate | None = None
 
     @property
-    def rejecting(self) -> AttackRate:
+    def tested_attack(self) -> AttackRate:
         """The attack against which claims of k-anonymity are tested."""
-        return self.firmest or AttackRate(
+        return self.highest_lower_bound or AttackRate(
             self.attacker, self.protocol, self.gallery, self.risk, self.low, self.high
         )
 
     @property
-    def ceiling(self) -> float:
+    def simultaneous_upper_bound(self) -> float:
         """The most that any attack leaves possible, in [0, 1]."""
-        return self.high if self.upper is None else self.upper
+        return self.high if self.highest_upper_bound is None else self.highest_upper_bound
 
     @property
     def finding(self) -> Finding:
@@ -126,7 +126,7 @@ class AttackerDiagnostics(NamedTuple):
         trainings: how often it was trained, each time with another seed; 0: it learns nothing.
         steps: of one training.
         validation: rank-1 rate on validation people at the end, in [0, 1].
-        late_gain: what the last quarter of the steps added to it.
+        final_gain: what the last quarter of the steps added to it.
     """
 
     anonymizer: str
@@ -135,7 +135,7 @@ class AttackerDiagnostics(NamedTuple):
     trainings: int
     steps: int
     validation: float | None
-    late_gain: float | None
+    final_gain: float | None
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class UtilityRow:
 
 
 @dataclass(frozen=True)
-class Curve:
+class CmcCurve:
     """One cumulative match characteristic; ``rates`` and ``chance`` in [0, 1] at ``ranks``."""
 
     anonymizer: str
@@ -200,7 +200,7 @@ class Grid:
     rows: list[GridRow]
 
 
-class Stage(NamedTuple):
+class StageRecord(NamedTuple):
     """One stage of the run: wall time in seconds, rows written, whether an old result served."""
 
     name: str
@@ -210,7 +210,7 @@ class Stage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report:
+class AuditReport:
     """Everything that is shown about a finished audit.
 
     Attributes:
@@ -238,13 +238,13 @@ class Report:
     verdict: Verdict
     risks: list[AnonymizerRisk]
     results: pa.Table
-    curves: list[Curve]
+    curves: list[CmcCurve]
     grid: Grid
     rejected: pa.Table
     n_listed: int
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
-    stages: list[Stage]
+    stages: list[StageRecord]
     notes: list[str]
     data_fingerprint: str = ""
     utility: list[UtilityRow] = field(default_factory=list)
@@ -256,7 +256,7 @@ class Report:
         """The risks, highest first."""
         return sorted(self.risks, key=lambda risk: (-risk.risk, risk.anonymizer))
 
-    def strongest_curves(self) -> list[Curve]:
+    def strongest_curves(self) -> list[CmcCurve]:
         """The curves of the strongest attacks, in the order of :attr:`ranked_risks`."""
         by_attack = {
             (curve.anonymizer, curve.attacker, curve.protocol, curve.gallery): curve

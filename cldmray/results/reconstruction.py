@@ -21,7 +21,7 @@ SHUFFLED = "-shuffled"
 
 
 @dataclass(frozen=True)
-class Row:
+class ReconstructionRow:
     """One number of an inversion.
 
     Attributes:
@@ -59,9 +59,9 @@ class ReconstructionResult:
         rank_1: of the reconstructions, Full-Ref, in 0..1.
         raw: of the anonymized images as they are.
         chance: of chance.
-        over_raw: paired gain over ``raw``, in -1..1.
+        gain_over_raw: paired gain over ``raw``, in -1..1.
         control: name of the control with the highest rate.
-        over_controls: paired gain over each control, by its name.
+        gain_over_controls: paired gain over each control, by its name.
         queries: anonymized images that were learnt from.
     """
 
@@ -71,45 +71,45 @@ class ReconstructionResult:
     rank_1: Interval
     raw: Interval
     chance: float
-    over_raw: Interval
+    gain_over_raw: Interval
     control: str
-    over_controls: dict[str, Interval]
+    gain_over_controls: dict[str, Interval]
     queries: int
 
     @property
-    def beats_controls(self) -> bool:
+    def above_controls(self) -> bool:
         """Whether it surely names more people than every control does."""
-        return all(gain.low > 0 for gain in self.over_controls.values())
+        return all(gain.low > 0 for gain in self.gain_over_controls.values())
 
     @property
-    def shown(self) -> bool:
+    def recovers(self) -> bool:
         """Whether it beats the controls, and surely names more than the images as they are do.
 
         A reconstruction that leaves the images alone beats the controls wherever the anonymizer lets
         something through (k-same: up to 1/k), though it brings nothing back.
         """
-        return self.beats_controls and self.over_raw.low > 0
+        return self.above_controls and self.gain_over_raw.low > 0
 
     @property
     def verdict(self) -> str:
         """``recovery shown``; ``no more than as it is`` where only the controls are beaten; else
         ``no recovery shown``.
         """
-        if self.shown:
+        if self.recovers:
             return "recovery shown"
-        return "no more than as it is" if self.beats_controls else "no recovery shown"
+        return "no more than as it is" if self.above_controls else "no recovery shown"
 
     @property
     def finding(self) -> Finding:
         """The verdict in the words of audits, which have colours."""
-        if self.shown:
+        if self.recovers:
             return "leak"
-        return "inconclusive" if self.beats_controls else "no_leak_found"
+        return "inconclusive" if self.above_controls else "no_leak_found"
 
     @property
     def sentence(self) -> str:
         """The verdict with its numbers."""
-        gain, best = self.over_raw, self.over_controls[self.control]
+        gain, best = self.gain_over_raw, self.gain_over_controls[self.control]
         return (
             f"{self.reconstructor} on {self.anonymizer} ({gallery_name(self.gallery)}): {self.verdict}. "
             f"{percent(self.rank_1.value)} [{_bounds(self.rank_1)}] of the "
@@ -167,7 +167,7 @@ class Search(NamedTuple):
         objective: ``rank_1`` or ``cosine``, on validation people.
         trials: best first.
         key: of the best settings among the attackers of an audit.
-        yaml: these, as a file of the group ``attack``.
+        yaml: these, as a file of the group ``attackers``.
     """
 
     anonymizer: str
@@ -193,7 +193,7 @@ class ReconstructionReport:
         data_fingerprint: hash of the images.
     """
 
-    rows: list[Row]
+    rows: list[ReconstructionRow]
     results: list[ReconstructionResult]
     learning: list[Learning] = field(default_factory=list)
     searches: list[Search] = field(default_factory=list)
@@ -210,7 +210,7 @@ class ReconstructionReport:
             return "Nothing was turned back; see the notes."
         gallery = self.results[0].gallery
         mine = [one for one in self.results if one.gallery == gallery]
-        shown = [one for one in mine if one.shown]
+        shown = [one for one in mine if one.recovers]
         where = f"by {self.held_out_recognizer}, Full-Ref, {gallery_name(gallery)}"
         if not shown:
             raw = max(one.raw.value for one in mine)
@@ -229,7 +229,7 @@ class ReconstructionReport:
 
 
 def _best_gain(one: ReconstructionResult) -> Interval:
-    return one.over_controls[one.control]
+    return one.gain_over_controls[one.control]
 
 
 def _bounds(interval: Interval) -> str:
@@ -257,10 +257,10 @@ RECONSTRUCTION = pa.schema(
         pa.field("chance", pa.float64()),
     ]
 )
-"""Rows of :class:`~cldmray.results.reconstruction.Row`."""
+"""Rows of :class:`~cldmray.results.reconstruction.ReconstructionRow`."""
 
 
-def reconstruction_table(rows: Sequence[Row]) -> pa.Table:
+def reconstruction_table(rows: Sequence[ReconstructionRow]) -> pa.Table:
     """The rows as a table of schema :data:`RECONSTRUCTION`."""
     names = {"low": "ci_low", "high": "ci_high"}
     records = [{names.get(k, k): v for k, v in asdict(row).items()} for row in rows]

@@ -19,8 +19,8 @@ from cldmray.conditions.base import Condition
 from cldmray.config.audit import AuditConfig, AuditSettings, build_audit
 from cldmray.config.instantiate import plain
 from cldmray.engine.cluster import EngineConfig
-from cldmray.evaluation.decision import Terms
-from cldmray.evaluation.gate import ClaimRejected, Found
+from cldmray.evaluation.decision import DecisionPolicy
+from cldmray.evaluation.gate import ClaimRejected, FindingRule
 from cldmray.faces import FaceSource
 from cldmray.faces.splits import SplitConfig
 from cldmray.recognizers.base import Recognizer
@@ -178,14 +178,16 @@ class TestShippedConfiguration:
         assert config.attackers["adaptive_contrastive"].encoder.blocks == (1, 1, 1, 1)
 
     def test_the_terms_of_the_verdict(self) -> None:
-        assert audit().audit.terms == Terms()
-        terms = audit(
+        assert audit().audit.policy == DecisionPolicy()
+        policy = audit(
             "audit.target_k=5",
             'audit.fail_on=["k<4",leak]',
             "audit.release=[cldm-canny-1.0,no_op]",
-        ).audit.terms
-        assert terms == Terms(5, (ClaimRejected(4), Found("leak")), ("cldm-canny-1.0", "no_op"))
-        assert audit("audit.fail_on='k<4, leak'").audit.terms.rules == terms.rules
+        ).audit.policy
+        assert policy == DecisionPolicy(
+            5, (ClaimRejected(4), FindingRule("leak")), ("cldm-canny-1.0", "no_op")
+        )
+        assert audit("audit.fail_on='k<4, leak'").audit.policy.rules == policy.rules
 
     def test_two_settings_of_one_anonymizer(self) -> None:
         config = audit(

@@ -93,7 +93,11 @@ def refused(override: str) -> str:
             "audit.release=[blur,blur]", "audit.release: .*none twice", id="release-twice"
         ),
         pytest.param("audit.utility=[beauty]", "audit.utility.0: .*'beauty'", id="utility"),
-        pytest.param("audit.utility=[pose,pose]", "audit.utility: name none twice", id="twice-2"),
+        pytest.param(
+            "audit.utility=[pose_consistency,pose_consistency]",
+            "audit.utility: name none twice",
+            id="twice-2",
+        ),
         pytest.param("audit.n_utility_images=1", "audit.n_utility_images: must be", id="images"),
         pytest.param(
             "audit.max_invalid_fraction=1.5",

@@ -107,7 +107,7 @@ def test_the_stage(faces, anonymized, engine, tmp_path, extra):
     identities = sorted(set(faces.read()["identity"].to_pylist()))
     groups = pa.table({"identity": identities, "half": ["a", "b"] * 7})
     folder = str(tmp_path / "stage")
-    measures = ["ssim", "edge_f1", "face_detection_rate", "pose", "attributes"]
+    measures = ["ssim", "edge_f1", "face_detection_rate", "pose_consistency", "attributes"]
     measure_utility(faces, anonymized, chosen, measures, groups, engine, folder)
     views = rows_by_view(folder)
     assert set(views) == {ORIGINAL, "same", "grey"}

@@ -21,7 +21,7 @@ from cldmray.evaluation.identification import AttackResult
 from cldmray.gallery.ranking import Ranks
 from cldmray.metrics.confidence import paired_bootstrap
 from cldmray.report.attribution_statements import headline, scale_statements
-from cldmray.results.attribution import Row
+from cldmray.results.attribution import AttributionRow
 
 SETTINGS = AuditSettings(n_bootstrap=400)
 IDENTITIES = 40
@@ -46,7 +46,7 @@ def attack(
     return AttackResult(name, attacker, "full_ref", gallery, ranks)
 
 
-def only(rows: Sequence[Row], **wanted: str) -> Row:
+def only(rows: Sequence[AttributionRow], **wanted: str) -> AttributionRow:
     (row,) = (r for r in rows if all(getattr(r, key) == value for key, value in wanted.items()))
     return row
 

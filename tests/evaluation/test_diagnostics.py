@@ -2,9 +2,9 @@ import pytest
 
 from cldmray.evaluation.diagnostics import (
     attacker_diagnostics,
-    late_gain,
-    learning_note,
-    still_learning,
+    convergence_note,
+    final_gain,
+    not_converged,
 )
 from cldmray.pipelines.attack_runner import AttackResults
 
@@ -16,18 +16,18 @@ def curve(*points: tuple[int, float]) -> list[dict[str, float]]:
 class TestLateGain:
     def test_the_last_quarter_by_hand(self) -> None:
         rising = curve((25, 0.1), (50, 0.2), (75, 0.25), (100, 0.35))
-        assert late_gain([rising]) == pytest.approx(0.10)
+        assert final_gain([rising]) == pytest.approx(0.10)
 
     def test_a_point_between_does_not_count(self) -> None:
-        assert late_gain([curve((50, 0.2), (90, 0.5), (100, 0.3))]) == pytest.approx(0.1)
+        assert final_gain([curve((50, 0.2), (90, 0.5), (100, 0.3))]) == pytest.approx(0.1)
 
     def test_trainings_are_averaged(self) -> None:
         flat, rising = curve((60, 0.3), (100, 0.3)), curve((60, 0.1), (100, 0.3))
-        assert late_gain([flat, rising]) == pytest.approx(0.1)
+        assert final_gain([flat, rising]) == pytest.approx(0.1)
 
     def test_unknown_without_an_early_point(self) -> None:
-        assert late_gain([curve((100, 0.3))]) is None
-        assert late_gain([]) is None
+        assert final_gain([curve((100, 0.3))]) is None
+        assert final_gain([]) is None
 
 
 def findings() -> AttackResults:
@@ -48,25 +48,25 @@ def test_rows() -> None:
     adaptive, clean_trained, match = attacker_diagnostics(findings())
     assert (adaptive.trainings, adaptive.steps, adaptive.clean) == (2, 100, None)
     assert adaptive.validation == pytest.approx(0.4)
-    assert adaptive.late_gain == pytest.approx(0.1)
+    assert adaptive.final_gain == pytest.approx(0.1)
     assert (clean_trained.clean, clean_trained.trainings) == (0.6, 1)
     assert match[3:] == (0, 0, None, None)
 
 
 def test_who_still_learns_is_named() -> None:
     rows = attacker_diagnostics(findings())
-    assert [still_learning(row) for row in rows] == [True, False, False]
-    note = learning_note(rows)
+    assert [not_converged(row) for row in rows] == [True, False, False]
+    note = convergence_note(rows)
     assert "adaptive_contrastive on blur (validation 40.0 %, of which 10.0 % came last)" in note
     assert "clean_trained" not in note
-    assert learning_note(rows[1:]) == ""
+    assert convergence_note(rows[1:]) == ""
     both = [rows[0], rows[0]._replace(anonymizer="no_op")]
-    assert "adaptive_contrastive on blur and no_op (validation 40.0 %" in learning_note(both)
+    assert "adaptive_contrastive on blur and no_op (validation 40.0 %" in convergence_note(both)
 
 
 def test_a_gain_of_less_than_a_percent_may_be_chance() -> None:
     (row,) = attacker_diagnostics(
         AttackResults(curves={("a", "b"): [curve((50, 0.001), (100, 0.009))]})
     )
-    assert row.late_gain == pytest.approx(0.008)
-    assert not still_learning(row)
+    assert row.final_gain == pytest.approx(0.008)
+    assert not not_converged(row)

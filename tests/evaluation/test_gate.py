@@ -8,7 +8,7 @@ import pytest
 from cldmray.errors import BadInputError
 from cldmray.evaluation.gate import (
     ClaimRejected,
-    Found,
+    FindingRule,
     RateAbove,
     check_identities,
     evaluate_gate,
@@ -25,10 +25,10 @@ RISK = AnonymizerRisk(
     protocol="full_ref",
     gallery="source_excluded",
     chance=0.01,
-    largest_k=16,
+    k_not_rejected=16,
     confidence_level=0.95,
 )
-CALM = replace(RISK, risk=0.01, low=0.005, high=0.02, largest_k=100)
+CALM = replace(RISK, risk=0.01, low=0.005, high=0.02, k_not_rejected=100)
 WEAK = replace(CALM, note="attacker too weak")
 ATTACK = "(adaptive_contrastive, Full-Ref: 8.0 %, 6.0 % to 11.0 %)"
 
@@ -42,12 +42,12 @@ ATTACK = "(adaptive_contrastive, Full-Ref: 8.0 %, 6.0 % to 11.0 %)"
         ("rank_1 > 5e-2", (RateAbove(0.05),)),
         ("rank_1>0", (RateAbove(0.0),)),
         ("rank_1>.5", (RateAbove(0.5),)),
-        ("leak", (Found("leak"),)),
-        (" inconclusive ", (Found("inconclusive"),)),
-        ("k<20 or leak", (ClaimRejected(20), Found("leak"))),
-        ("k < 20,leak , rank_1>0.1", (ClaimRejected(20), Found("leak"), RateAbove(0.1))),
-        (["k<20", "leak or rank_1>0.1"], (ClaimRejected(20), Found("leak"), RateAbove(0.1))),
-        (["leak", "leak"], (Found("leak"),)),
+        ("leak", (FindingRule("leak"),)),
+        (" inconclusive ", (FindingRule("inconclusive"),)),
+        ("k<20 or leak", (ClaimRejected(20), FindingRule("leak"))),
+        ("k < 20,leak , rank_1>0.1", (ClaimRejected(20), FindingRule("leak"), RateAbove(0.1))),
+        (["k<20", "leak or rank_1>0.1"], (ClaimRejected(20), FindingRule("leak"), RateAbove(0.1))),
+        (["leak", "leak"], (FindingRule("leak"),)),
     ],
 )
 def test_rules_are_read(given: str | list[str] | None, expected: tuple[object, ...]) -> None:
@@ -97,7 +97,7 @@ def test_when_a_rule_holds(rule: str, risk: AnonymizerRisk, reason: str) -> None
 
 def test_claims_are_tested_against_the_highest_lower_bound() -> None:
     firm = AttackRate("condition_match", "single_ref", "source_included", 0.075, 0.07, 0.08)
-    risk = replace(RISK, low=0.02, firmest=firm)
+    risk = replace(RISK, low=0.02, highest_lower_bound=firm)
     (reason,) = evaluate_gate(parse_rules("rank_1>0.05"), ["blur"], {"blur": risk}).reasons
     assert "7.0 % (condition_match, Single-Ref: 7.5 %, 7.0 % to 8.0 %)" in reason
 
@@ -108,7 +108,7 @@ def test_without_rules_nothing_is_asked() -> None:
 
 def test_every_setting_and_rule_that_fails_is_told() -> None:
     rules = parse_rules("rank_1>0.9 or leak or k<20")
-    risks = {"blur": RISK, "calm": CALM, "no_op": replace(RISK, low=1.0, largest_k=1)}
+    risks = {"blur": RISK, "calm": CALM, "no_op": replace(RISK, low=1.0, k_not_rejected=1)}
     gate = evaluate_gate(rules, ["blur", "calm", "images"], risks)
     assert [reason.split(": ")[:2] for reason in gate.reasons] == [
         ["blur", "leak"],

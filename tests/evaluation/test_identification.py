@@ -185,7 +185,7 @@ class TestStrongest:
         )
         assert (found.chance, found.gallery_size) == (1 / 40, 40)
         assert found.finding == "leak"
-        assert found.largest_k == int(1 / found.low)
+        assert found.k_not_rejected == int(1 / found.low)
 
     def test_many_sure_probes_beat_few_lucky_ones(self) -> None:
         lucky = replace(attack([0, 0, 1], [0, 0, 0], IDENTITIES, 40), attacker="lucky")
@@ -215,16 +215,16 @@ class TestStrongest:
     def test_guessing_is_no_leak(self) -> None:
         nobody = many(0.0)
         found = strongest([nobody], SETTINGS, "")
-        assert (found.risk, found.low, found.largest_k) == (0.0, 0.0, 40)
+        assert (found.risk, found.low, found.k_not_rejected) == (0.0, 0.0, 40)
         assert found.finding == "no_leak_found"
 
     def test_bounds_of_other_attacks_are_kept(self) -> None:
         lucky = replace(attack([0, 0, 1], [0, 0, 0], IDENTITIES, 40), attacker="lucky")
         found = strongest([lucky, many(0.6)], SETTINGS, "")
-        assert found.rejecting == (
+        assert found.tested_attack == (
             "adaptive_contrastive", "full_ref", "source_excluded", found.risk, found.low, found.high
         )  # fmt: skip
-        assert found.upper == found.ceiling == 1.0 > found.high
+        assert found.highest_upper_bound == found.simultaneous_upper_bound == 1.0 > found.high
 
     def test_claims_are_tested_against_the_highest_lower_bound(self) -> None:
         spread = many(0.7, gallery_identities=10, name="spread")
@@ -232,9 +232,9 @@ class TestStrongest:
         narrow = many(0.6, gallery_identities=100, name="narrow")
         found = strongest([spread, narrow], SETTINGS, "")
         assert (found.attacker, found.risk) == ("spread", 0.7)
-        assert (found.rejecting.attacker, found.rejecting.value) == ("narrow", 0.6)
-        assert found.rejecting.low > found.low
-        assert found.largest_k == int(1 / found.rejecting.low)
+        assert (found.tested_attack.attacker, found.tested_attack.value) == ("narrow", 0.6)
+        assert found.tested_attack.low > found.low
+        assert found.k_not_rejected == int(1 / found.tested_attack.low)
 
     def test_the_note_passes(self) -> None:
         found = strongest([many(0.0)], SETTINGS, "attacker too weak")

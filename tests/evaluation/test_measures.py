@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from cldmray.config.audit import AuditSettings
-from cldmray.evaluation.measures import Measured, collect, measure, rank_1_by_subset
+from cldmray.evaluation.measures import Measured, collect_comparisons, measure, rank_1_by_subset
 from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_scores
 from cldmray.gallery.scores import EmbeddingScores, Scores
@@ -136,17 +136,19 @@ class TestRanksByHand:
 
 def test_measures_of_scores_are_the_exact_ones() -> None:
     scores = crowd(1.5)
-    trials, found = collect(scores), measured_of(scores)
+    comparisons, found = collect_comparisons(scores), measured_of(scores)
     values = {name: one.interval.value for name, one in found.items()}
     assert list(found) == [*OF_RANKS, "rank_1_shuffled", *OF_SETS, *OF_SCORES]
-    assert values["eer"] == equal_error_rate(trials.mated, trials.non_mated)
-    assert values["tmr_at_fmr_1e-2"] == tmr_at_fmr(trials.mated, trials.non_mated, 0.01)
-    assert values["tmr_at_fmr_1e-3"] == tmr_at_fmr(trials.mated, trials.non_mated, 0.001)
-    assert values["d_sys"] == d_sys(trials.mated, trials.non_mated)
-    mine = trials.enrolled
-    unknown = trials.rival[~mine]
+    assert values["eer"] == equal_error_rate(comparisons.mated, comparisons.non_mated)
+    assert values["tmr_at_fmr_1e-2"] == tmr_at_fmr(comparisons.mated, comparisons.non_mated, 0.01)
+    assert values["tmr_at_fmr_1e-3"] == tmr_at_fmr(comparisons.mated, comparisons.non_mated, 0.001)
+    assert values["d_sys"] == d_sys(comparisons.mated, comparisons.non_mated)
+    mine = comparisons.enrolled
+    unknown = comparisons.best_non_mated[~mine]
     for word, fpir in (("1e-1", 0.1), ("1e-2", 0.01)):
-        expected = fnir_at_fpir(trials.mated[mine], trials.rival[mine], unknown, fpir)
+        expected = fnir_at_fpir(
+            comparisons.mated[mine], comparisons.best_non_mated[mine], unknown, fpir
+        )
         assert values[f"fnir_at_fpir_{word}"] == expected
     assert 0 < values["eer"] < 0.5
     for one in found.values():

@@ -6,7 +6,7 @@ import pytest
 from cldmray.config.audit import AuditSettings
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.operating_points import (
-    Point,
+    OperatingPoint,
     candidate_point,
     operating_point,
     operating_point_sentence,
@@ -17,8 +17,8 @@ from cldmray.metrics.confidence import bootstrap_identities
 NAN = float("nan")
 
 
-def point(name: str, high: float, utility: float) -> Point:
-    return Point(name, "adaptive_contrastive", high / 2, high / 4, high, 100, utility)
+def point(name: str, high: float, utility: float) -> OperatingPoint:
+    return OperatingPoint(name, "adaptive_contrastive", high / 2, high / 4, high, 100, utility)
 
 
 GRID = [point("tight", 0.01, 0.2), point("loose", 0.05, 0.6), point("leaky", 0.2, 0.9)]

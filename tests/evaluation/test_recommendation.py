@@ -22,7 +22,7 @@ def risk(name: str, high: float, value: float = 0.01, low: float = 0.005) -> Ano
         protocol="full_ref",
         gallery="source_excluded",
         chance=0.01,
-        largest_k=100,
+        k_not_rejected=100,
         confidence_level=0.95,
     )
 
@@ -80,7 +80,7 @@ class TestSupport:
         assert supported_k(risk("blur", high, value=0.001, low=0.0)) == k
 
     def test_the_highest_of_all_upper_bounds_counts(self) -> None:
-        assert supported_k(replace(risk("blur", 0.04), upper=0.1)) == 10
+        assert supported_k(replace(risk("blur", 0.04), highest_upper_bound=0.1)) == 10
 
     def test_weak_attackers_support_nothing(self) -> None:
         assert supported_k(replace(risk("blur", 0.04), note=WEAK)) == 1

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from cldmray.evaluation.decision import Terms, verdict, verdict_tags
+from cldmray.evaluation.decision import DecisionPolicy, verdict, verdict_tags
 from cldmray.evaluation.gate import parse_rules
 from cldmray.results.audit import AnonymizerRisk, AttackRate, UtilityRow
 
@@ -16,11 +16,11 @@ LEAK = AnonymizerRisk(
     protocol="full_ref",
     gallery="source_excluded",
     chance=0.01,
-    largest_k=2,
+    k_not_rejected=2,
     confidence_level=0.95,
 )
-CALM = replace(LEAK, anonymizer="cldm-none", risk=0.02, low=0.004, high=0.031, largest_k=100)
-COPY = replace(LEAK, anonymizer="no_op", risk=1.0, low=0.96, high=1.0, largest_k=1)
+CALM = replace(LEAK, anonymizer="cldm-none", risk=0.02, low=0.004, high=0.031, k_not_rejected=100)
+COPY = replace(LEAK, anonymizer="no_op", risk=1.0, low=0.96, high=1.0, k_not_rejected=1)
 WEAK = "attacker too weak to conclude: it names 40.0 %"
 
 
@@ -58,7 +58,7 @@ def test_a_single_leaking_setting() -> None:
                 "attacker": "adaptive_contrastive",
                 "protocol": "full_ref",
                 "gallery": "source_excluded",
-                "highest_upper_bound": 0.71,
+                "simultaneous_upper_bound": 0.71,
                 "point_estimate_k": 1 / 0.62,
                 "k_not_rejected": 2,
                 "k_supported": 1,
@@ -131,27 +131,29 @@ def test_a_control_alone_is_judged() -> None:
 
 def test_the_sentence_names_the_attack_that_rejects_the_claim() -> None:
     firm = AttackRate("condition_only", "few_ref", "source_included", 0.6, 0.55, 0.65)
-    sentence = verdict([replace(LEAK, low=0.4, firmest=firm, largest_k=1)], set()).sentence
+    sentence = verdict(
+        [replace(LEAK, low=0.4, highest_lower_bound=firm, k_not_rejected=1)], set()
+    ).sentence
     assert "the condition_only attack names the right person in 60.0 % of images" in sentence
     assert sentence.endswith(", which rejects every claim of k-anonymity from k = 2 on.")
     assert "55.0 % to 65.0 %; chance: 1.0 %; Few-Ref, source included" in sentence
 
 
 def test_only_settings_for_release_are_judged() -> None:
-    terms = Terms(rules=parse_rules("leak"), release=("cldm-none",))
-    found = verdict([COPY, LEAK, CALM], {"no_op"}, terms)
+    policy = DecisionPolicy(rules=parse_rules("leak"), release=("cldm-none",))
+    found = verdict([COPY, LEAK, CALM], {"no_op"}, policy)
     assert (found.severity, found.gate.outcome) == ("no_leak_found", "passed")
     assert [entry["candidate"] for entry in found.machine["settings"]] == [False, False, True]
-    named = verdict([COPY, CALM], {"no_op"}, replace(terms, release=("no_op",)))
+    named = verdict([COPY, CALM], {"no_op"}, replace(policy, release=("no_op",)))
     assert named.gate.outcome == "failed"
     assert named.sentence.startswith("no_op gives people away: ")
 
 
 def test_a_setting_that_nobody_attacked_is_not_passed_over() -> None:
-    terms = Terms(rules=parse_rules("rank_1>0.9"), release=("images",))
+    policy = DecisionPolicy(rules=parse_rules("rank_1>0.9"), release=("images",))
     missed = {"no_op": [], "images": ["adaptive_contrastive"]}
     unknown = "No attack could be run on images, so nothing is known about their privacy."
-    found = verdict([COPY], {"no_op"}, terms, missed=missed)
+    found = verdict([COPY], {"no_op"}, policy, missed=missed)
     assert (found.severity, found.sentence) == ("inconclusive", unknown)
     assert found.gate.reasons == ("images: no attack could be run on it",)
     assert found.machine["recommended"]["reason"] == (
@@ -168,8 +170,8 @@ def test_what_follows_is_told_to_programs() -> None:
         UtilityRow(name, "ssim", value, value, value, 9, True)
         for name, value in {"no_op": 1.0, "cldm-none": 0.25, "cldm-canny-1.0": 0.5}.items()
     ]
-    terms = Terms(target_k=10, rules=parse_rules(["k<5", "leak"]))
-    found = verdict([COPY, LEAK, CALM], {"no_op"}, terms, utility)
+    policy = DecisionPolicy(target_k=10, rules=parse_rules(["k<5", "leak"]))
+    found = verdict([COPY, LEAK, CALM], {"no_op"}, policy, utility)
     assert found.machine["fail_on"] == "k<5 or leak"
     assert found.machine["gate"]["outcome"] == "failed"
     assert len(found.machine["gate"]["reasons"]) == 2
@@ -179,7 +181,7 @@ def test_what_follows_is_told_to_programs() -> None:
     assert recommended["utility"] == {"ssim": {"value": 0.25, "most_useful": 0.5, "control": 1.0}}
     calm = found.machine["settings"][2]
     assert (calm["point_estimate_k"], calm["k_supported"]) == (50, 32)
-    assert json.loads(json.dumps(found.everything))["sentence"] == found.sentence
+    assert json.loads(json.dumps(found.record))["sentence"] == found.sentence
 
 
 def test_a_weak_ladder_supports_no_k() -> None:
@@ -189,7 +191,7 @@ def test_a_weak_ladder_supports_no_k() -> None:
 
 
 def test_tags() -> None:
-    failed = verdict([LEAK], set(), Terms(rules=parse_rules("leak")))
+    failed = verdict([LEAK], set(), DecisionPolicy(rules=parse_rules("leak")))
     tags = verdict_tags(failed)
     assert tags["verdict"] == failed.sentence
     assert (tags["gate"], tags["recommended"]) == ("failed", "none")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.gallery.score_fusion import WeightedScores, normalised, stack_scores
 from cldmray.gallery.ranking import rank_scores
+from cldmray.gallery.score_fusion import WeightedScores, normalised, stack_scores
 from cldmray.gallery.scores import ScoreBlock, Scores
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import cldmray.pipelines.audit, cldmray.engine.cluster
 from cldmray.errors import BadInputError
 from cldmray.faces.records import REJECTED, RESULTS
-from cldmray.results.audit import AnonymizerRisk, Grid, Report
+from cldmray.results.audit import AnonymizerRisk, Grid, AuditReport
 from cldmray.evaluation.decision import verdict
 
 class Stub:
@@ -29,9 +29,9 @@ class Stub:
         risk = AnonymizerRisk(
             "blur", 0.5, 0.4, 0.6, "adaptive_contrastive", "full_ref", "source_excluded", 0.01, 2, 0.95
         )
-        judged = verdict([risk], {"copy"}, self.config.audit.terms)
+        judged = verdict([risk], {"copy"}, self.config.audit.policy)
         grid = Grid(np.zeros((0, 8, 8, 3), np.uint8), [])
-        report = Report(
+        report = AuditReport(
             "t", "2026-01-01T00:00:00", judged, [risk], RESULTS.empty_table(), [], grid,
             REJECTED.empty_table(), 0, {}, {}, [], [],
         )

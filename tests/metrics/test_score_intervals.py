@@ -10,7 +10,7 @@ from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import wilson
 from cldmray.metrics.verification import (
     DENSE,
-    Sample,
+    ScoreSample,
     equal_error_rate,
     equal_error_rate_interval,
     equal_error_rates,
@@ -54,8 +54,8 @@ def test_small_samples_equal_a_loop_over_resamples(rounding, fmr):
     mated, non_mated = mated.round(rounding), non_mated.round(rounding)
     kept = labels != 3
     found = resample_errors(
-        Sample(mated[kept], labels[kept]),
-        Sample(non_mated, labels),
+        ScoreSample(mated[kept], labels[kept]),
+        ScoreSample(non_mated, labels),
         [equal_error_rates, true_match_rates(fmr)],
         200,
         1,
@@ -72,7 +72,7 @@ def test_small_samples_equal_a_loop_over_resamples(rounding, fmr):
 def test_the_allowance_is_not_lost_to_rounding():
     assert 0.29 * 100 < 29
     one = np.array([0])
-    mated, non_mated = Sample(np.array([70.5]), one), Sample(np.arange(100.0)[None], one)
+    mated, non_mated = ScoreSample(np.array([70.5]), one), ScoreSample(np.arange(100.0)[None], one)
     (drawn,), _ = resample_errors(mated, non_mated, [true_match_rates(0.29)], 3, 0)
     np.testing.assert_array_equal(drawn, [1, 1, 1])
 
@@ -81,7 +81,7 @@ def test_resamples_without_a_sample_are_left_out():
     mated, non_mated = np.array([0.2, 0.9]), np.array([[0.1], [0.5]])
     ours, theirs = np.array(["a", "b"]), np.array(["b", "c"])
     (drawn,), identities = resample_errors(
-        Sample(mated, ours), Sample(non_mated, theirs), [equal_error_rates], 300, 0
+        ScoreSample(mated, ours), ScoreSample(non_mated, theirs), [equal_error_rates], 300, 0
     )
     twin = brute(mated, non_mated, ours, theirs, equal_error_rate, 300, 0)
     assert len(twin) < 300 and identities == 2
@@ -93,7 +93,9 @@ def test_the_grid_of_large_samples_is_near_the_exact_bootstrap(distance):
     mated, non_mated, labels = identities(np.random.default_rng(0), 80, distance, others=79)
     assert non_mated.size > 4 * DENSE
     measures = [equal_error_rates, true_match_rates(1e-2), true_match_rates(1e-3)]
-    found = resample_errors(Sample(mated, labels), Sample(non_mated, labels), measures, 30, 0)
+    found = resample_errors(
+        ScoreSample(mated, labels), ScoreSample(non_mated, labels), measures, 30, 0
+    )
     exact = [
         equal_error_rate,
         lambda a, b: tmr_at_fmr(a, b, 1e-2),
@@ -114,8 +116,8 @@ def test_weighted_rates_are_those_of_scikit_learn():
     truth = np.repeat([1, 0], [mated.size, non_mated.size])
     codes = np.concatenate([labels, np.repeat(labels, 8)])
     (eer, tmr), _ = resample_errors(
-        Sample(mated, labels),
-        Sample(non_mated, labels),
+        ScoreSample(mated, labels),
+        ScoreSample(non_mated, labels),
         [equal_error_rates, true_match_rates(0.05)],
         50,
         0,

@@ -11,7 +11,6 @@ from cldmray.errors import BadInputError
 from cldmray.faces.decode import CANNOT_OPEN, EMPTY, NOT_AN_IMAGE, TRUNCATED
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.pipelines.audit import Audit
-from cldmray.results.audit import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITIES, IMAGES = 20, 4
@@ -31,7 +30,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "faces"
 
 
-def audit(root: Path, *overrides: str) -> Report:
+def audit(root: Path, *overrides: str) -> AuditReport:
     cache_dir = root.parent / "cache_dir"
     fixed = ["faces=folder", f"faces.root={root}", "faces.size=48", "splits.min_images=2"]
     fixed += [

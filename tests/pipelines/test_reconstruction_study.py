@@ -54,9 +54,9 @@ def test_rates_gains_and_verdict(tmp_path: Path) -> None:
     mine = verdicts["source_excluded"]
     assert (mine.reconstructor, mine.queries, mine.chance) == ("unet", 9, 1 / IDENTITIES)
     assert (mine.rank_1.value, mine.raw.value) == (0.5, 0.2)
-    assert mine.over_raw.value == pytest.approx(0.3)
+    assert mine.gain_over_raw.value == pytest.approx(0.3)
     assert mine.control == "nearest_training_face"
-    gains = {name: gain.value for name, gain in mine.over_controls.items()}
+    gains = {name: gain.value for name, gain in mine.gain_over_controls.items()}
     assert gains == pytest.approx(
         {"mean_face": 19 / 40, "nearest_training_face": 16 / 40, "unet-shuffled": 18 / 40}
     )
@@ -85,7 +85,7 @@ def test_who_is_named_without_it_is_not_recovered(tmp_path: Path) -> None:
     one = study(tmp_path)
     one._judge("blur", found(raw=35), None)
     (first, _) = one.results
-    assert first.beats_controls and first.over_raw.high < 0
+    assert first.above_controls and first.gain_over_raw.high < 0
     assert first.verdict == "no more than as it is"
 
 

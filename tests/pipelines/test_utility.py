@@ -55,7 +55,7 @@ class TestBeforeAnyWork:
     ) -> None:
         monkeypatch.setattr(model_files, "PACKAGE", "cldmray_has_no_such_package")
         utility(tmp_path, f"audit.utility={chosen}").check()
-        for needy in ("face_detection_rate", "pose"):
+        for needy in ("face_detection_rate", "pose_consistency"):
             with pytest.raises(CldmrayError):
                 utility(tmp_path, f"audit.utility=[{needy}]").check()
 
@@ -140,15 +140,15 @@ class TestPictureRows:
             (image(str(place), yaw=own), image(str(place), yaw=there))
             for place, (own, there) in enumerate(poses)
         ]
-        row = measured(pairs, "pose")["pose_consistency"]
+        row = measured(pairs, "pose_consistency")["pose_consistency"]
         assert (row.value, row.n_images) == (3 / 5, 5)
         assert row.chance == 3 / 5 and row.clean == 1.0
 
     def test_a_head_without_a_face_is_not_frontal(self) -> None:
         pairs = [(image("a", yaw=None), image("a", yaw=0.0))] * 3
-        assert measured(pairs, "pose")["pose_consistency"].value == 0.0
+        assert measured(pairs, "pose_consistency")["pose_consistency"].value == 0.0
         hidden = [(image("a", yaw=0.0), image("a", yaw=None))]
-        assert measured(hidden, "pose") == {}
+        assert measured(hidden, "pose_consistency") == {}
 
     def test_attributes_are_compared_with_the_truth(self) -> None:
         groups = pa.table(
@@ -170,7 +170,7 @@ class TestPictureRows:
         assert measured(pairs, "attributes") == {}
 
     def test_nothing_measured_is_no_row(self) -> None:
-        assert measured([], "ssim", "face_detection_rate", "pose") == {}
+        assert measured([], "ssim", "face_detection_rate", "pose_consistency") == {}
 
 
 class TestFrechet:

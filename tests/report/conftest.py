@@ -5,7 +5,15 @@ import pyarrow as pa
 import pytest
 
 from cldmray.faces.records import REJECTED
-from cldmray.results.audit import AnonymizerRisk, Curve, Grid, GridRow, Report, Stage, Verdict
+from cldmray.results.audit import (
+    AnonymizerRisk,
+    AuditReport,
+    CmcCurve,
+    Grid,
+    GridRow,
+    StageRecord,
+    Verdict,
+)
 from cldmray.results.table import RESULTS
 
 GALLERY = 120
@@ -35,18 +43,18 @@ def risk(name: str) -> AnonymizerRisk:
         protocol="full_ref",
         gallery="source_excluded",
         chance=1 / GALLERY,
-        largest_k=min(GALLERY, int(1 / low)),
+        k_not_rejected=min(GALLERY, int(1 / low)),
         confidence_level=0.95,
         note=note,
     )
 
 
-def curve(name: str) -> Curve:
+def curve(name: str) -> CmcCurve:
     first, _, _, attacker = RISKS[name]
     chance = [min(1.0, rank / GALLERY) for rank in RANKS]
     rates = [max(c, 1 - (1 - first) * (1 - c) ** 3) if first > 0.02 else c for c in chance]
     rates[0] = first
-    return Curve(name, attacker, "full_ref", "source_excluded", RANKS, rates, chance)
+    return CmcCurve(name, attacker, "full_ref", "source_excluded", RANKS, rates, chance)
 
 
 def results() -> pa.Table:
@@ -116,17 +124,17 @@ def grid() -> Grid:
 
 
 @pytest.fixture
-def report() -> Report:
+def report() -> AuditReport:
     return demo_report()
 
 
-def demo_report() -> Report:
+def demo_report() -> AuditReport:
     rejected = [
         ("anna/001.jpg", "anna", "truncated file"),
         ("anna/<script>alert(1)</script>.png", "<b>anna</b>", "not an image"),
         ("zoë & co/портрет 7.jpeg", "zoë & co", "truncated file"),
     ]
-    return Report(
+    return AuditReport(
         title="DEMO with made-up numbers: holiday images 2026",
         created="2026-03-01T14:05:00+00:00",
         verdict=Verdict(
@@ -154,10 +162,10 @@ def demo_report() -> Report:
         },
         versions={"cldmray": "0.1.0", "torch": "2.9.0", "git": "abc1234"},
         stages=[
-            Stage("list faces", 0.42, 1203, False),
-            Stage("anonymize", 754.0, 8400, True),
-            Stage("train attackers", 4325.0, 6, False),
-            Stage("score", 38.0, 252, False),
+            StageRecord("list faces", 0.42, 1203, False),
+            StageRecord("anonymize", 754.0, 8400, True),
+            StageRecord("train attackers", 4325.0, 6, False),
+            StageRecord("score", 38.0, 252, False),
         ],
         notes=["All numbers on this page are made up to show the layout."],
         data_fingerprint="9f3c1a77b2e04d58",

@@ -18,18 +18,22 @@ from cldmray.results.attribution import (
     ATTRIBUTION,
     QUESTIONS,
     Attribution,
-    Row,
+    AttributionRow,
     attribution_table,
     write_attribution,
 )
 
 WHERE = ("canny <b>", "adaptive_contrastive", "full_ref", "source_excluded")
 ROWS = [
-    Row("swap", *WHERE, "condition_share", 0.931, 0.874, 0.972, 500),
-    Row("swap", *WHERE, "rank_1_condition", 0.283, 0.231, 0.334, 500, chance=0.01),
-    Row("ablation", *WHERE, "carried_share", 0.912, float("-inf"), 0.955, 500, "cldm-none"),
-    Row("region", *WHERE, "rank_1", 0.1234, 0.1, 0.2, 500, subset="region=face", chance=0.01),
-    Row("operating_point", "canny", "", "", "", "ssim", 0.5678, 0.5, 0.6, 300),
+    AttributionRow("swap", *WHERE, "condition_share", 0.931, 0.874, 0.972, 500),
+    AttributionRow("swap", *WHERE, "rank_1_condition", 0.283, 0.231, 0.334, 500, chance=0.01),
+    AttributionRow(
+        "ablation", *WHERE, "carried_share", 0.912, float("-inf"), 0.955, 500, "cldm-none"
+    ),
+    AttributionRow(
+        "region", *WHERE, "rank_1", 0.1234, 0.1, 0.2, 500, subset="region=face", chance=0.01
+    ),
+    AttributionRow("operating_point", "canny", "", "", "", "ssim", 0.5678, 0.5, 0.6, 300),
 ]
 FOUND = Attribution("93.1 % [87.4, 97.2] of the leak & more.", ROWS, ["It rises."], 0.9)
 
@@ -53,13 +57,15 @@ class TestScaleFigure:
         assert "Risk over the control scale" not in page
 
     def test_is_drawn_and_shown(self) -> None:
-        def rate(name: str, attacker: str, value: float) -> Row:
+        def rate(name: str, attacker: str, value: float) -> AttributionRow:
             where = (name, attacker, "full_ref", "source_excluded")
-            return Row("ablation", *where, "rank_1", value, value - 0.1, value + 0.1, 9, chance=0.1)
+            return AttributionRow(
+                "ablation", *where, "rank_1", value, value - 0.1, value + 0.1, 9, chance=0.1
+            )
 
-        def step(name: str, lower: str) -> Row:
+        def step(name: str, lower: str) -> AttributionRow:
             where = (name, "x", "full_ref", "source_excluded")
-            return Row("scale", *where, "rank_1_difference", 0.1, 0, 0.2, 9, lower)
+            return AttributionRow("scale", *where, "rank_1_difference", 0.1, 0, 0.2, 9, lower)
 
         rates = [
             rate(n, a, v) for a in "xy" for n, v in (("none", 0.1), ("c$1", 0.3), ("c$2", 0.6))

@@ -31,15 +31,17 @@ def test_risk_in_words(report):
 
 
 @pytest.mark.parametrize(
-    ("largest_k", "expected"),
+    ("k_not_rejected", "expected"),
     [
         (1, "Every claim of k-anonymity is rejected, even k = 2."),
         (3, "Claims of k-anonymity above k = 3 are rejected."),
         (120, "No claim of k-anonymity up to the gallery's 120 people is rejected."),
     ],
 )
-def test_k_in_words(report, largest_k, expected):
-    assert formatting.k_in_words(replace(report.risks[0], largest_k=largest_k)) == expected
+def test_k_in_words(report, k_not_rejected, expected):
+    assert (
+        formatting.k_in_words(replace(report.risks[0], k_not_rejected=k_not_rejected)) == expected
+    )
 
 
 @pytest.mark.parametrize(

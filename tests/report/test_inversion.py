@@ -20,7 +20,7 @@ from cldmray.results.reconstruction import (
     Learning,
     ReconstructionReport,
     ReconstructionResult,
-    Row,
+    ReconstructionRow,
     Search,
     Trial,
     points,
@@ -32,21 +32,25 @@ UP, FLAT, DOWN = Interval(0.2, 0.1, 0.3), Interval(0.1, -0.1, 0.3), Interval(-0.
 
 
 def recovery(
-    over_raw: Interval = UP, name: str = "unet", **controls: Interval
+    gain_over_raw: Interval = UP, name: str = "unet", **controls: Interval
 ) -> ReconstructionResult:
     gains = controls or {"mean_face": UP, "shuffled": Interval(0.15, 0.05, 0.25)}
     best = min(gains, key=lambda key: gains[key].value)
     rates = Interval(0.4, 0.3, 0.5), Interval(0.2, 0.1, 0.3)
     return ReconstructionResult(
-        "a<b", name, "source_excluded", *rates, 0.1, over_raw, best, gains, 1234
+        "a<b", name, "source_excluded", *rates, 0.1, gain_over_raw, best, gains, 1234
     )
 
 
 def report() -> ReconstructionReport:
     rows = [
-        Row("a<b", "unet", "source_excluded", "rank_1", 0.4, 0.3, 0.5, 9, 3, 1234, chance=0.1),
-        Row("a<b", "unet", "source_excluded", "rank_1_gain", 0.2, 0.1, 0.3, 9, 3, 1234, "raw"),
-        Row("a<b", "unet", "", "psnr", 20.0, 19.0, 21.0, 9, 3, 1234),
+        ReconstructionRow(
+            "a<b", "unet", "source_excluded", "rank_1", 0.4, 0.3, 0.5, 9, 3, 1234, chance=0.1
+        ),
+        ReconstructionRow(
+            "a<b", "unet", "source_excluded", "rank_1_gain", 0.2, 0.1, 0.3, 9, 3, 1234, "raw"
+        ),
+        ReconstructionRow("a<b", "unet", "", "psnr", 20.0, 19.0, 21.0, 9, 3, 1234),
     ]
     curve = [{"step": 2.0, "loss": 1.0}]
     trial = Trial("t1", "finished", {"blocks": 1}, 50, 2, 0.5, 0.3, 0.5, 1.0, curve, True, True)
@@ -76,7 +80,7 @@ class TestVerdicts:
         assert recovery(UP).verdict == "recovery shown"
         assert recovery(FLAT).verdict == recovery(DOWN).verdict == "no more than as it is"
         assert recovery(UP, mean_face=FLAT).verdict == "no recovery shown"
-        assert not recovery(FLAT).shown
+        assert not recovery(FLAT).recovers
 
     def test_their_colours(self) -> None:
         found = [recovery(), recovery(FLAT), recovery(mean_face=FLAT)]

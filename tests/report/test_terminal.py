@@ -29,7 +29,7 @@ def test_each_anonymizer_has_its_row_and_the_sentence_comes_last(report):
         lines = text.splitlines()
         (place,) = [place for place, line in enumerate(lines) if rate in line]
         assert lines[place].startswith(risk.anonymizer[:16])
-        assert risk.attacker in lines[place] and f" {risk.largest_k} " in lines[place]
+        assert risk.attacker in lines[place] and f" {risk.k_not_rejected} " in lines[place]
         assert "Full-Ref, source excluded" in lines[place + 1]
     flowing = " ".join(text.split())
     assert flowing.endswith(f"Identity leaks: {report.verdict.sentence}")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cldmray.results.attribution import Row, attribution_table
+from cldmray.results.attribution import AttributionRow, attribution_table
 from cldmray.tracking import Tracker
 from cldmray.tracking.layouts import attribution_metrics, record_attribution
 
@@ -14,10 +14,12 @@ WHERE = ("cldm-canny-1.0+depth-1.0", "adaptive_contrastive", "full_ref", "source
 def rows() -> pa.Table:
     return attribution_table(
         [
-            Row("swap", *WHERE, "condition_share", 0.9, 0.8, 1.0, 50),
-            Row("region", *WHERE, "rank_1", 0.2, 0.1, 0.3, 50, subset="region=face"),
-            Row("ablation", *WHERE, "carried_share", 0.5, float("-inf"), 0.7, 50, "cldm-none"),
-            Row("operating_point", WHERE[0], "", "", "", "ssim", 0.6, 0.5, 0.7, 50),
+            AttributionRow("swap", *WHERE, "condition_share", 0.9, 0.8, 1.0, 50),
+            AttributionRow("region", *WHERE, "rank_1", 0.2, 0.1, 0.3, 50, subset="region=face"),
+            AttributionRow(
+                "ablation", *WHERE, "carried_share", 0.5, float("-inf"), 0.7, 50, "cldm-none"
+            ),
+            AttributionRow("operating_point", WHERE[0], "", "", "", "ssim", 0.6, 0.5, 0.7, 50),
         ]
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cldmray.evaluation.measures import Trials, collect, enrolled_identities
+from cldmray.evaluation.measures import ComparisonScores, collect_comparisons, enrolled_identities
 from cldmray.gallery.scores import ScoreBlock, Scores
 from cldmray.hashing import unit_hash
 
@@ -38,7 +38,7 @@ def left_out() -> set[str]:
 
 
 def test_by_hand() -> None:
-    found = collect(Given(OWN, TABLE))
+    found = collect_comparisons(Given(OWN, TABLE))
     assert found.mated.tolist() == [9, 8, 5, 2]
     assert found.labels.tolist() == ["p0", "p1", "p0", "p3"]
     assert found.non_mated.tolist() == [[1, 2, 3], [4, 8, 0], [6, 1, 7], [2, 2, 2]]
@@ -49,14 +49,14 @@ def test_by_hand() -> None:
 
 
 def test_the_open_set_by_hand() -> None:
-    found, gone = collect(Given(OWN, TABLE)), left_out()
+    found, gone = collect_comparisons(Given(OWN, TABLE)), left_out()
     names = ["p0", "p1", "p2", "p3"]
     assert found.enrolled_identities == 2
     assert found.enrolled.tolist() == [names[own] not in gone for own in OWN]
-    for rival, row, own in zip(found.rival, TABLE, OWN, strict=True):
+    for best_non_mated, row, own in zip(found.best_non_mated, TABLE, OWN, strict=True):
         others = [score for score, who in zip(row, names, strict=True)
                   if who not in gone and who != names[own]]  # fmt: skip
-        assert rival == max(others)
+        assert best_non_mated == max(others)
 
 
 @pytest.mark.parametrize("gallery_identities", [2, 3, 8, 101])
@@ -73,15 +73,15 @@ def crowd(rows: int = 1000) -> Given:
     return Given(random.integers(0, 7, 50).tolist(), random.normal(size=(50, 7)), rows)
 
 
-def assert_same(found: Trials, again: Trials) -> None:
+def assert_same(found: ComparisonScores, again: ComparisonScores) -> None:
     for column, other in zip(found, again, strict=True):
         np.testing.assert_array_equal(column, other)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 49])
 def test_blocks_change_nothing(rows: int) -> None:
-    assert_same(collect(crowd(rows)), collect(crowd()))
-    assert_same(collect(crowd(rows), most=60), collect(crowd(), most=60))
+    assert_same(collect_comparisons(crowd(rows)), collect_comparisons(crowd()))
+    assert_same(collect_comparisons(crowd(rows), most=60), collect_comparisons(crowd(), most=60))
 
 
 def test_shuffling_is_what_the_closed_form_says() -> None:
@@ -89,12 +89,12 @@ def test_shuffling_is_what_the_closed_form_says() -> None:
     random = np.random.default_rng(1)
     first = scores.table.argmax(1)
     drawn = [np.mean(random.permutation(scores.mated_columns) == first) for _ in range(4000)]
-    assert collect(scores).shuffled.mean() == pytest.approx(np.mean(drawn), abs=0.004)
+    assert collect_comparisons(scores).shuffled.mean() == pytest.approx(np.mean(drawn), abs=0.004)
 
 
 class TestFewerNonMatedScores:
     def test_whole_probes_by_hash(self) -> None:
-        found = collect(crowd(), most=65)
+        found = collect_comparisons(crowd(), most=65)
         assert found.non_mated.shape == (10, 6)
         scores = crowd()
         order = sorted(range(50), key=lambda row: unit_hash("non_mated", f"s{row}"))[:10]
@@ -103,11 +103,11 @@ class TestFewerNonMatedScores:
         assert len(found.mated) == 50
 
     def test_at_least_one_probe(self) -> None:
-        assert collect(crowd(), most=1).non_mated.shape == (1, 6)
+        assert collect_comparisons(crowd(), most=1).non_mated.shape == (1, 6)
 
     def test_the_order_of_probes_chooses_no_others(self) -> None:
         whole = crowd()
         back = Given(whole.mated_columns[::-1].tolist(), whole.table[::-1])
         back.sample_ids = whole.sample_ids[::-1]
-        found, again = collect(whole, most=65), collect(back, most=65)
+        found, again = collect_comparisons(whole, most=65), collect_comparisons(back, most=65)
         np.testing.assert_array_equal(again.non_mated[::-1], found.non_mated)
