@@ -6,7 +6,7 @@ Every person is a centre with five references and some probes around it, unit ve
 dimensions. The deviation of dimension j falls as (1 + j)^-0.5, as that of face embeddings does;
 in directions that all weigh the same, approximate indexes find next to nothing.
 
-- *ours*: ``cldmray.gallery.index.GalleryIndex``, the flat FAISS index by which audits rank.
+- *ours*: ``cldmray.gallery.vector_index.VectorIndex``, the flat FAISS index of a saved gallery.
 - *torch*, *numpy*: blocks of the matrix product, and the k best of each row.
 - *IVF*, *HNSW*: FAISS's approximate indexes at several settings; how much of the exact answer
   they find is their recall. Audits do not use them: a rank counts everybody who stands before the
@@ -176,10 +176,10 @@ def exact(data: Data, count: int, blocks: int) -> tuple[Table, float]:
     Returns:
         The table and the ratio of our rate to torch's, median over blocks.
     """
-    from cldmray.gallery.index import GalleryIndex
+    from cldmray.gallery.vector_index import VectorIndex
 
     before, started = resident(), time.perf_counter()
-    index = GalleryIndex(data.gallery, np.arange(len(data.gallery)))
+    index = VectorIndex(data.gallery)
     build, gib = time.perf_counter() - started, resident() - before
     searches: dict[str, Search] = {
         "ours (flat)": labels_of(index),
@@ -240,7 +240,7 @@ def main() -> None:
     import threadpoolctl
     import torch
 
-    from cldmray.gallery.index import load_faiss
+    from cldmray.gallery.vector_index import load_faiss
 
     load_faiss().omp_set_num_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)

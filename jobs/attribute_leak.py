@@ -13,7 +13,7 @@ def main(composed: DictConfig) -> None:
     from cldmray import storage
     from cldmray.config.attribution import build_attribution
     from cldmray.config.instantiate import plain
-    from cldmray.gallery.index import load_faiss
+    from cldmray.gallery.vector_index import load_faiss
     from cldmray.pipelines.attribution_study import AttributionStudy
     from cldmray.report.html import render_attribution
     from cldmray.report.terminal import print_attribution

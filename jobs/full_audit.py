@@ -17,7 +17,7 @@ def main(composed: DictConfig) -> int:
     from cldmray.config.audit import build_audit
     from cldmray.config.instantiate import plain
     from cldmray.evaluation.decision import verdict_tags
-    from cldmray.gallery.index import load_faiss
+    from cldmray.gallery.vector_index import load_faiss
     from cldmray.pipelines.audit import Audit
     from cldmray.report.terminal import print_report, verdict_line
     from cldmray.report.utility import utility_metrics

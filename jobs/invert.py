@@ -13,7 +13,7 @@ def main(composed: DictConfig) -> None:
     from cldmray import storage
     from cldmray.config.instantiate import plain
     from cldmray.config.reconstruction import build_reconstruction
-    from cldmray.gallery.index import load_faiss
+    from cldmray.gallery.vector_index import load_faiss
     from cldmray.pipelines.reconstruction_study import ReconstructionStudy
     from cldmray.report.html import render_reconstruction
     from cldmray.report.reconstruction_figures import reconstruction_figures

@@ -20,7 +20,7 @@ from cldmray.attackers.nn.training import (
     starting_encoder,
     training_steps,
 )
-from cldmray.gallery.index import GalleryIndex, load_faiss
+from cldmray.gallery.vector_index import VectorIndex, load_faiss
 from on_gpu.device import (
     NOT_INSTALLED,
     Device,
@@ -228,7 +228,6 @@ def differences(plan: Plan, shape: EncoderConfig, device: Device) -> dict[str, f
 def searched(plan: Plan) -> dict[str, Any]:
     """Queries per second of exact search, on all GPUs that FAISS sees and on the CPU."""
     data = mixture(plan.gallery, max(plan.probes, plan.cpu_probes))
-    labels = np.arange(len(data.gallery))
     gpus = load_faiss().get_num_gpus()
     found: dict[str, Any] = {
         "gallery": plan.gallery,
@@ -239,18 +238,16 @@ def searched(plan: Plan) -> dict[str, Any]:
         "score_difference": None,
     }
     scores, found["cpu_rate"] = timed(
-        GalleryIndex(data.gallery, labels, gpus=0), data.probes[: plan.cpu_probes]
+        VectorIndex(data.gallery, gpus=0), data.probes[: plan.cpu_probes]
     )
     if gpus:
-        own, found["gpu_rate"] = timed(
-            GalleryIndex(data.gallery, labels), data.probes[: plan.probes]
-        )
+        own, found["gpu_rate"] = timed(VectorIndex(data.gallery), data.probes[: plan.probes])
         known = min(len(own), len(scores))
         found["score_difference"] = float(np.abs(own[:known] - scores[:known]).max())
     return found
 
 
-def timed(gallery: GalleryIndex, probes: np.ndarray) -> tuple[np.ndarray, float]:
+def timed(gallery: VectorIndex, probes: np.ndarray) -> tuple[np.ndarray, float]:
     """Scores of the neighbours and probes per second; the first search is not timed."""
     gallery.search(probes[:1], K)
     started = time.perf_counter()

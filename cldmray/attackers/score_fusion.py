@@ -79,7 +79,7 @@ def fit_weights(scores: Floats, own: npt.NDArray[np.integer], penalty: float) ->
     """Weights of R attackers, >= 0, that make the true candidates most likely.
 
     Args:
-        scores: normalised, of P probes against N candidates by R attackers, shape (P, N, R).
+        scores: normalized, of P probes against N candidates by R attackers, shape (P, N, R).
         own: column of each probe's true identity, shape (P,).
         penalty: see :class:`Fusion`.
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cldmray.config.audit import AuditSettings
-from cldmray.gallery.protocols import Strings
+from cldmray.gallery.protocols import Strings, Vectors
 from cldmray.gallery.ranking import Ranks
-from cldmray.gallery.scores import SAME_SCORE, Float32, Scores, tie_resolved_blocks
+from cldmray.gallery.scores import SAME_SCORE, Scores, tie_resolved_blocks
 from cldmray.hashing import unit_hash
 from cldmray.metrics.confidence import (
     Interval,
@@ -55,13 +55,13 @@ class ComparisonScores(NamedTuple):
     """
 
     shuffled: Floats
-    mated: Float32
+    mated: Vectors
     labels: Strings
-    non_mated: Float32
+    non_mated: Vectors
     non_mated_labels: Strings
     enrolled_identities: int
     enrolled: npt.NDArray[np.bool_]
-    best_non_mated: Float32
+    best_non_mated: Vectors
 
 
 def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> ComparisonScores:

@@ -1,4 +1,4 @@
-"""Whose images a probe is compared with: the protocols and galleries of DESIGN section 4."""
+"""Whose images a probe is compared with: protocols (how many references) and galleries (which)."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,15 +8,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cldmray.errors import BadInputError
-from cldmray.gallery.index import Floats
-from cldmray.hashing import unit_hash
+from cldmray.hashing import identity_hash, unit_hash
 
 Protocol = Literal["full_ref", "few_ref", "single_ref"]
 Gallery = Literal["source_excluded", "source_included", "anonymized_only"]
 REFERENCES: dict[str, int | None] = {"full_ref": None, "few_ref": 5, "single_ref": 1}
+"""References of an identity at most, by protocol; None: all."""
+
+REFERENCE_SALT = "reference"
+"""Salt of the hash that orders an identity's references; results depend on it."""
 
 Strings = npt.NDArray[np.str_]
-Index = npt.NDArray[np.int64]
+IntArray = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,13 @@ class EmbeddingSet:
     """Embeddings of samples: ids and identities of shape (N,), unit vectors of shape (N, d).
 
     Raises:
-        BadInputError: their numbers differ, or a vector is not finite, whose rivals would all seem
-            to stand behind it.
+        BadInputError: their numbers differ, or a vector is not finite, before which no other
+            identity would seem to rank.
     """
 
     sample_ids: Strings
     identities: Strings
-    vectors: Floats
+    vectors: Vectors
 
     def __post_init__(self) -> None:
         if not len(self.sample_ids) == len(self.identities) == len(self.vectors):
@@ -42,77 +46,99 @@ class EmbeddingSet:
                 f"for example of sample {self.sample_ids[broken[0]]}"
             )
 
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
 
 class References(NamedTuple):
-    """Which images stand for whom.
+    """Which images stand for which identity.
+
+    A score is *mated* where probe and references show the same identity, else *non-mated*.
 
     Attributes:
-        people: candidate identities, sorted, shape (N,).
-        kept: rows of the probes that have a reference of their own person, shape (P,).
-        own: column of each kept probe's identity, shape (P,).
-        mated: rows of the references of its own person, one array a kept probe.
-        shown: rows of everybody's references as other people's probes see them, those of one
-            person together, in the order of ``people``, shape (S,).
-        codes: column of each of them, rising, shape (S,).
+        gallery_identities: sorted, shape (N,).
+        probe_rows: rows of the probes that have a reference of their own identity, shape (P,).
+        mated_columns: place of each of these probes' identity among the N, shape (P,).
+        mated_rows: rows of the references of its own identity, one array a probe.
+        reference_rows: rows of everybody's references as probes of other identities see them,
+            those of one identity together, in the order of ``gallery_identities``, shape (S,).
+        reference_columns: place of each of them among the N, rising, shape (S,).
     """
 
     gallery_identities: Strings
-    kept: Index
-    own: Index
-    mated: list[Index]
-    shown: Index
-    codes: Index
+    probe_rows: IntArray
+    mated_columns: IntArray
+    mated_rows: list[IntArray]
+    reference_rows: IntArray
+    reference_columns: IntArray
 
 
 def choose_references(
-    probes: EmbeddingSet, known: EmbeddingSet, protocol: Protocol, gallery: Gallery
+    probes: EmbeddingSet, references: EmbeddingSet, protocol: Protocol, gallery: Gallery
 ) -> References:
-    """The references of every candidate for every probe.
+    """The references of every identity for every probe.
 
-    References of a person are its images in the order of a hash. ``single_ref`` takes the first
-    one, ``few_ref`` the first five, ``full_ref`` all of them. For the probe's own person,
+    References of an identity are its images in the order of a hash. ``single_ref`` takes the first
+    one, ``few_ref`` the first five, ``full_ref`` all of them. For the probe's own identity,
     *source excluded* first removes the image that the probe was made from, *source included* puts
     it first, and *anonymized only*, whose references are anonymized images themselves, removes
-    the probe. A probe whose person has no other image is left out, but for *source included*.
+    the probe. A probe whose identity has no other image is left out, but for *source included*.
+
+    >>> names = np.array(["ann", "ann", "bob"])
+    >>> views = EmbeddingSet(np.array(["a1", "a2", "b1"]), names, np.eye(3, dtype=np.float32))
+    >>> chosen = choose_references(views, views, "full_ref", "source_excluded")
+    >>> chosen.probe_rows.tolist(), [rows.tolist() for rows in chosen.mated_rows]
+    ([0, 1], [[1], [0]])
 
     Args:
         probes: anonymized images; their ``sample_ids`` name the source images.
-        known: all images of the candidate people: the original images, or for *anonymized only*
-            the view that the probes are of.
+        references: all images of the gallery's identities: the original images, or for
+            *anonymized only* the view that the probes are of.
 
     Raises:
-        BadInputError: no probe is left, a probe's sample is not among its person's images, a
-            sample is there twice, or there are fewer than two people.
+        BadInputError: no probe is left, a probe's sample is not among its identity's images, a
+            sample is there twice, or there are fewer than two identities.
     """
-    gallery_identities, codes = np.unique(known.identities, return_inverse=True)
-    if len(gallery_identities) < 2:
-        raise BadInputError("the gallery holds fewer than two people; there is nobody to confuse")
-    order = np.array([unit_hash("reference", sample) for sample in known.sample_ids.tolist()])
-    sorted_rows = np.lexsort((order, codes))
-    by_identity = np.split(sorted_rows, np.cumsum(np.bincount(codes))[:-1])
+    names, columns = np.unique(references.identities, return_inverse=True)
+    check_gallery_size(len(names))
+    order = np.array(
+        [unit_hash(REFERENCE_SALT, sample) for sample in references.sample_ids.tolist()]
+    )
+    sorted_rows = np.lexsort((order, columns))
+    by_identity = np.split(sorted_rows, np.cumsum(np.bincount(columns))[:-1])
     limit = REFERENCES[protocol]
-    code_of = {name: code for code, name in enumerate(gallery_identities.tolist())}
-    row_of = {sample: row for row, sample in enumerate(known.sample_ids.tolist())}
-    if len(row_of) != len(codes):
-        twice = Counter(known.sample_ids.tolist()).most_common(1)[0][0]
+    column_of = {name: column for column, name in enumerate(names.tolist())}
+    row_of = {sample: row for row, sample in enumerate(references.sample_ids.tolist())}
+    if len(row_of) != len(columns):
+        twice = Counter(references.sample_ids.tolist()).most_common(1)[0][0]
         raise BadInputError(f"image {twice} is in the gallery more than once")
-    mated, kept, own = [], [], []
+    mated_rows, probe_rows, mated_columns = [], [], []
     for probe, (sample, identity) in enumerate(
         zip(probes.sample_ids.tolist(), probes.identities.tolist(), strict=True)
     ):
-        if sample not in row_of or codes[row_of[sample]] != code_of.get(identity):
-            raise BadInputError(f"probe {sample} of {identity!r} has no source in the gallery")
-        code, source = code_of[identity], row_of[sample]
-        chosen = by_identity[code][by_identity[code] != source]
+        if sample not in row_of or columns[row_of[sample]] != column_of.get(identity):
+            raise BadInputError(
+                f"probe {sample} of person {identity_hash(identity)} has no source in the gallery"
+            )
+        column, source = column_of[identity], row_of[sample]
+        rows = by_identity[column][by_identity[column] != source]
         if gallery == "source_included":
-            chosen = np.concatenate([[source], chosen])
-        if len(chosen):
-            kept.append(probe)
-            own.append(code)
-            mated.append(chosen[:limit])
-    if not kept:
+            rows = np.concatenate([[source], rows])
+        if len(rows):
+            probe_rows.append(probe)
+            mated_columns.append(column)
+            mated_rows.append(rows[:limit])
+    if not probe_rows:
         raise BadInputError(
             "no probe has another image of its person; give people at least two images"
         )
-    shown = np.concatenate([rows[:limit] for rows in by_identity])
-    return References(gallery_identities, np.array(kept), np.array(own), mated, shown, codes[shown])
+    shared = np.concatenate([rows[:limit] for rows in by_identity])
+    return References(
+        names, np.array(probe_rows), np.array(mated_columns), mated_rows, shared, columns[shared]
+    )
+
+
+def check_gallery_size(n_identities: int) -> None:
+    """Raise ``BadInputError`` unless a probe could be confused with another identity."""
+    if n_identities < 2:
+        raise BadInputError("the gallery holds fewer than two people; there is nobody to confuse")

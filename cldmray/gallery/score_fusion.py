@@ -1,4 +1,4 @@
-"""Weighted sums of several attackers' scores of the same probes with the same candidates."""
+"""Score fusion: weighted sums of several attackers' scores of the same probes and identities."""
 
 from collections.abc import Iterator, Sequence
 
@@ -22,27 +22,27 @@ def _check_alike(parts: Sequence[Scores]) -> None:
 
 
 def stack_scores(parts: Sequence[Scores]) -> Floats:
-    """All normalised scores at once, shape (P, N, R), of R attackers.
+    """All normalized scores at once, shape (P, N, R), of R attackers.
 
     Raises:
-        BadInputError: they saw different probes or candidates.
+        BadInputError: they saw different probes or identities.
     """
     _check_alike(parts)
     layers = [
-        np.concatenate([normalised(block.scores) for block in part.blocks()]) for part in parts
+        np.concatenate([normalized(block.scores) for block in part.blocks()]) for part in parts
     ]
     return np.stack(layers, axis=2)
 
 
 class WeightedScores(Scores):
-    """Weighted sum of normalised scores, see :func:`cldmray.gallery.score_fusion.normalised`.
+    """Weighted sum of normalized scores, see :func:`cldmray.gallery.score_fusion.normalized`.
 
     Args:
         parts: scores of R attackers.
         weights: shape (R,).
 
     Raises:
-        BadInputError: the attackers saw different probes or candidates.
+        BadInputError: the attackers saw different probes or identities.
     """
 
     def __init__(self, parts: Sequence[Scores], weights: Floats) -> None:
@@ -58,22 +58,25 @@ class WeightedScores(Scores):
         """See :meth:`Scores.blocks`."""
         for blocks in zip(*(part.blocks() for part in self._parts), strict=True):
             total = sum(
-                weight * normalised(block.scores)
+                weight * normalized(block.scores)
                 for weight, block in zip(self._weights, blocks, strict=True)
             )
             yield ScoreBlock(blocks[0].rows, np.asarray(total, np.float32))
 
 
-def normalised(scores: npt.NDArray[np.floating]) -> Floats:
-    """Scores (P, N) with mean 0 and standard deviation 1 over the N candidates of each probe.
+def normalized(scores: npt.NDArray[np.floating]) -> Floats:
+    """Scores (P, N) with mean 0 and standard deviation 1 over the N identities of each probe.
 
-    A probe whose candidates all score the same gets zeros.
+    A probe that scores the same with all identities gets zeros.
+
+    >>> normalized(np.array([[1.0, 3.0], [2.0, 2.0]])).tolist()
+    [[-1.0, 1.0], [0.0, 0.0]]
     """
     values = np.asarray(scores, np.float64)
     centred = values - values.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1, keepdims=True)
-    return np.where(spread > FLAT, centred / np.maximum(spread, FLAT), 0.0)
+    return np.where(spread > SAME_SPREAD, centred / np.maximum(spread, SAME_SPREAD), 0.0)
 
 
-FLAT = 1e-6
-"""Standard deviation of scores below which all candidates count as equally near."""
+SAME_SPREAD = 1e-6
+"""Standard deviation of scores below which all identities count as equally near."""

@@ -1,23 +1,20 @@
-"""Scores of probes with every candidate, from which all measures of recognition are computed."""
+"""Exact scores of probes with every identity of a gallery, by matrix products."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from cldmray.gallery.index import GalleryIndex
 from cldmray.gallery.protocols import (
     EmbeddingSet,
     Gallery,
-    Index,
+    IntArray,
     Protocol,
     Strings,
+    Vectors,
     choose_references,
 )
-
-Float32 = npt.NDArray[np.float32]
 
 SAME_SCORE = 1e-6
 """Inner products of unit float32 vectors that differ by no more are equal but for rounding."""
@@ -34,27 +31,27 @@ class ScoreBlock(NamedTuple):
 
     Attributes:
         rows: of the probes, shape (b,).
-        scores: of each with each candidate, higher means more alike, shape (b, N). The column of
-            the probe's own identity holds the score of its own references, as the protocol and
-            the gallery choose them.
+        scores: of each with each identity, higher means more alike, shape (b, N). The column of
+            the probe's own identity holds its mated score: that of its own references, as the
+            protocol and the gallery choose them.
     """
 
-    rows: Index
-    scores: Float32
+    rows: IntArray
+    scores: Vectors
 
 
 class Scores(ABC):
-    """What identification, verification, open set and unlinkability are computed from.
+    """What identification, verification, open set and linkage are computed from.
 
     Attributes:
-        people: candidate identities, sorted, shape (N,).
-        own: column of each probe's identity, shape (P,).
+        gallery_identities: sorted, shape (N,).
+        mated_columns: place of each probe's identity among the N, shape (P,).
         sample_ids: of the probes, shape (P,).
-        identities: of the probes, ``people[own]``, shape (P,).
+        identities: of the probes, ``gallery_identities[mated_columns]``, shape (P,).
     """
 
     gallery_identities: Strings
-    mated_columns: Index
+    mated_columns: IntArray
     sample_ids: Strings
     identities: Strings
 
@@ -64,17 +61,21 @@ class Scores(ABC):
 
 
 class EmbeddingScores(Scores):
-    """Best inner product of each probe with each candidate's references.
+    """Best inner product of each probe with each identity's references.
+
+    >>> names = np.array(["ann", "ann", "bob"])
+    >>> vectors = np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32)
+    >>> views = EmbeddingSet(np.array(["a1", "a2", "b1"]), names, vectors)
+    >>> (block,) = EmbeddingScores(views, views, "full_ref", "source_excluded").blocks()
+    >>> block.scores.round(1).tolist()
+    [[0.800000011920929, 0.0], [0.800000011920929, 0.6000000238418579]]
 
     Args:
         probes: anonymized images; their ``sample_ids`` name the source images.
-        references: all images of the candidate people, see
+        references: all images of the gallery's identities, see
             :func:`cldmray.gallery.protocols.choose_references`, also for the errors.
         protocol, gallery: which of them count for which probe.
         shard_rows: references that are compared at once, >= 1; the scores do not depend on it.
-        depth: neighbours fetched for each probe from each shard of references; None fetches all,
-            which is exact. With a limit, people beyond it score -inf: good for ranks in a huge
-            gallery, where those above the limit are optimistic, and for nothing else.
     """
 
     def __init__(
@@ -83,59 +84,56 @@ class EmbeddingScores(Scores):
         references: EmbeddingSet,
         protocol: Protocol,
         gallery: Gallery,
+        *,
         shard_rows: int = SHARD_ROWS,
-        depth: int | None = None,
     ) -> None:
         chosen = choose_references(probes, references, protocol, gallery)
         self._chosen = chosen
         self._probes = probes.vectors
         self._references = references.vectors
         self._shard_rows = shard_rows
-        self._depth = depth
         self.gallery_identities = chosen.gallery_identities
-        self.mated_columns = chosen.own
-        self.sample_ids = probes.sample_ids[chosen.kept]
-        self.identities = probes.identities[chosen.kept]
+        self.mated_columns = chosen.mated_columns
+        self.sample_ids = probes.sample_ids[chosen.probe_rows]
+        self.identities = probes.identities[chosen.probe_rows]
 
     def blocks(self) -> Iterator[ScoreBlock]:
         """See :meth:`Scores.blocks`."""
         chosen = self._chosen
-        width = max(len(self.gallery_identities), min(self._shard_rows, len(chosen.shown)))
+        width = max(len(self.gallery_identities), min(self._shard_rows, len(chosen.reference_rows)))
         step = max(1, CELLS // width)
         for start in range(0, len(self.mated_columns), step):
             rows = np.arange(start, min(start + step, len(self.mated_columns)))
-            vectors = self._probes[chosen.kept[rows]]
+            vectors = self._probes[chosen.probe_rows[rows]]
             best = np.full((len(rows), len(self.gallery_identities)), -np.inf, np.float32)
-            for first in range(0, len(chosen.shown), self._shard_rows):
+            for first in range(0, len(chosen.reference_rows), self._shard_rows):
                 self._update_max(best, vectors, slice(first, first + self._shard_rows))
-            mated = (self._references[chosen.mated[row]] for row in rows)
-            own = [(known @ probe).max() for probe, known in zip(vectors, mated, strict=True)]
-            best[np.arange(len(rows)), self.mated_columns[rows]] = own
+            # The mated score comes from references of its own, as the source may be left out.
+            mated = (self._references[chosen.mated_rows[row]] for row in rows)
+            best[np.arange(len(rows)), self.mated_columns[rows]] = [
+                (own @ probe).max() for probe, own in zip(vectors, mated, strict=True)
+            ]
             yield ScoreBlock(rows, best)
 
-    def _update_max(self, best: Float32, vectors: Float32, part: slice) -> None:
+    def _update_max(self, best: Vectors, vectors: Vectors, part: slice) -> None:
         """Raise the best scores, shape (b, N), to those with one shard of references."""
-        codes = self._chosen.codes[part]
-        index = GalleryIndex(self._references[self._chosen.shown[part]], codes)
-        if self._depth is None:
-            columns, starts = np.unique(codes, return_index=True)
-            found = np.maximum.reduceat(index.inner_products(vectors), starts, axis=1)
-            best[:, columns] = np.maximum(best[:, columns], found)
-        else:
-            scores, labels = index.search(vectors, self._depth)
-            rows = np.repeat(np.arange(len(scores)), scores.shape[1])
-            np.maximum.at(best, (rows, labels.ravel()), scores.ravel())
+        columns, starts = np.unique(self._chosen.reference_columns[part], return_index=True)
+        references = self._references[self._chosen.reference_rows[part]]
+        # (b, shard) products; references of one identity stand together, so each run of columns
+        # is one identity and reduces to (b, identities of the shard).
+        shard_best = np.maximum.reduceat(vectors @ references.T, starts, axis=1)
+        best[:, columns] = np.maximum(best[:, columns], shard_best)
 
 
 def tie_resolved_blocks(scores: Scores) -> Iterator[ScoreBlock]:
-    """The blocks of scores, in which a probe's scores that tie with its own are exactly equal.
+    """The blocks of scores, in which a probe's scores that tie with its mated one are equal to it.
 
     A score that differs from that of the probe's own identity by no more than ``SAME_SCORE``
     takes its value, so that rounding never tells the true identity from the others.
     """
-    for rows, found in scores.blocks():
-        own = found[np.arange(len(rows)), scores.mated_columns[rows], None]
-        gap = found - own
+    for rows, block in scores.blocks():
+        mated = block[np.arange(len(rows)), scores.mated_columns[rows], None]
+        gap = block - mated
         same = np.abs(gap, out=gap) <= SAME_SCORE
         del gap
-        yield ScoreBlock(rows, np.where(same, own, found))
+        yield ScoreBlock(rows, np.where(same, mated, block))

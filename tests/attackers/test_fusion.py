@@ -5,20 +5,20 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from cldmray.attackers.score_fusion import ScoreFusion, fit_weights
-from cldmray.gallery.score_fusion import normalised
+from cldmray.gallery.score_fusion import normalized
 
 
 class TestNormalised:
     def test_by_hand(self) -> None:
-        found = normalised(np.array([[1.0, 2.0, 3.0]]))
+        found = normalized(np.array([[1.0, 2.0, 3.0]]))
         np.testing.assert_allclose(found, [[-math.sqrt(1.5), 0.0, math.sqrt(1.5)]])
 
     def test_scale_and_offset_of_a_attacker_do_not_matter(self) -> None:
         scores = np.random.default_rng(0).normal(size=(5, 7))
-        np.testing.assert_allclose(normalised(3 * scores - 8), normalised(scores), atol=1e-12)
+        np.testing.assert_allclose(normalized(3 * scores - 8), normalized(scores), atol=1e-12)
 
     def test_equal_scores_tell_nothing(self) -> None:
-        assert not normalised(np.full((2, 4), 0.3, np.float32)).any()
+        assert not normalized(np.full((2, 4), 0.3, np.float32)).any()
 
 
 def drawn(probes: int, signals: list[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +27,7 @@ def drawn(probes: int, signals: list[float], seed: int = 0) -> tuple[np.ndarray,
     own = random.integers(0, 20, probes)
     scores = random.normal(size=(probes, 20, len(signals)))
     scores[np.arange(probes), own] += signals
-    return np.stack([normalised(scores[..., r]) for r in range(len(signals))], 2), own
+    return np.stack([normalized(scores[..., r]) for r in range(len(signals))], 2), own
 
 
 class TestFitWeights:

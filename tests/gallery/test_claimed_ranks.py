@@ -6,6 +6,7 @@ import pytest
 from cldmray.errors import BadInputError
 from cldmray.gallery import ranking
 from cldmray.gallery.ranking import EmbeddingSet, rank_claimed, rank_probes
+from cldmray.hashing import identity_hash
 
 
 def embedded(
@@ -84,7 +85,7 @@ def test_ties_and_people_without_a_image_left() -> None:
 def test_what_cannot_be_ranked() -> None:
     probes, images = embedded()
     stranger = EmbeddingSet(probes.sample_ids[:1], np.array(["zoe"]), probes.vectors[:1])
-    with pytest.raises(BadInputError, match="'zoe' is not in the gallery"):
+    with pytest.raises(BadInputError, match=f"person {identity_hash('zoe')} is not in the gallery"):
         rank_claimed(stranger, images)
     with pytest.raises(BadInputError, match="'nosuch' is not in the gallery"):
         rank_claimed(probes, images, [("nosuch",)] * len(probes.sample_ids))

@@ -1,154 +1,160 @@
-import sys
+"""Identity galleries: search, files, shards."""
+
+import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from cldmray import storage
-from cldmray.errors import BadInputError, MissingDependencyError
-from cldmray.gallery.index import Codes, Floats, GalleryIndex, load_faiss
+from cldmray.errors import BadInputError
+from cldmray.gallery.index import GalleryIndex, ShardedGallery, open_gallery, read_metadata
+from cldmray.gallery.protocols import EmbeddingSet, Strings, Vectors
+
+SAMPLES = np.array([f"s{number}" for number in range(50)])
+IDENTITIES = np.array([f"person {number // 3}" for number in range(50)])
 
 
-def unit(rows: int, seed: int, dimensions: int = 8) -> Floats:
-    found = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
-    unit_norm: Floats = found / np.linalg.norm(found, axis=1, keepdims=True)
-    return unit_norm
+def unit(rows: int, seed: int, dimensions: int = 8) -> Vectors:
+    values = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
+    vectors: Vectors = values / np.linalg.norm(values, axis=1, keepdims=True)
+    return vectors
 
 
-def brute_force(probes: Floats, vectors: Floats, labels: Codes, k: int) -> tuple[Floats, Codes]:
-    scores = probes @ vectors.T
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(scores, order, 1), labels[order]
+def names(probes: Vectors, vectors: Vectors, k: int) -> tuple[Strings, Strings]:
+    """Identities and samples of the best matches, by brute force."""
+    rows = np.argsort(-(probes @ vectors.T), axis=1, kind="stable")[:, :k]
+    return IDENTITIES[rows], SAMPLES[rows]
 
 
 @pytest.fixture
-def labels() -> Codes:
-    return np.random.default_rng(5).permutation(50) * 7
-
-
-@pytest.fixture
-def index(labels: Codes) -> GalleryIndex:
-    return GalleryIndex(unit(50, 0), labels)
+def gallery() -> GalleryIndex:
+    return GalleryIndex.build(unit(50, 0), IDENTITIES, SAMPLES, recognizer="sface")
 
 
 class TestSearch:
     @pytest.mark.parametrize("k", [1, 10, 50])
-    def test_is_brute_force(self, index: GalleryIndex, labels: Codes, k: int) -> None:
-        scores, found = index.search(unit(9, 1), k)
-        expected, expected_labels = brute_force(unit(9, 1), unit(50, 0), labels, k)
-        np.testing.assert_allclose(scores, expected, atol=1e-6)
-        np.testing.assert_array_equal(found, expected_labels)
+    def test_is_brute_force(self, gallery: GalleryIndex, k: int) -> None:
+        matches = gallery.search(unit(9, 1), k)
+        identities, samples = names(unit(9, 1), unit(50, 0), k)
+        np.testing.assert_array_equal(matches.identities, identities)
+        np.testing.assert_array_equal(matches.sample_ids, samples)
+        assert (np.diff(matches.scores, axis=1) <= 0).all()
 
-    def test_all_inner_products(self, index: GalleryIndex) -> None:
-        found = index.inner_products(unit(9, 1))
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, unit(9, 1) @ unit(50, 0).T, atol=1e-6)
-        assert index.inner_products(unit(0, 1)).shape == (0, 50)
-        empty = GalleryIndex(unit(0, 0), np.zeros(0, np.int64))
-        assert empty.inner_products(unit(9, 1)).shape == (9, 0)
-        with pytest.raises(BadInputError, match="probes of 5 dimensions in a gallery of 8"):
-            index.inner_products(unit(2, 1, 5))
+    def test_k_is_capped_and_an_empty_gallery_finds_nobody(self, gallery: GalleryIndex) -> None:
+        assert gallery.search(unit(3, 1), 1000).identities.shape == (3, 50)
+        empty = GalleryIndex.build(unit(0, 0), [], [])
+        assert len(empty) == 0
+        assert [part.shape for part in empty.search(unit(3, 1), 5)] == [(3, 0)] * 3
 
-    def test_k_is_capped(self, index: GalleryIndex) -> None:
-        scores, found = index.search(unit(3, 1), 1000)
-        assert scores.shape == found.shape == (3, 50)
-        assert (found >= 0).all()
+    def test_what_an_approximate_search_does_not_find_has_no_name(self) -> None:
+        class Blind:
+            kind, recall, dimensions = "ivf", 0.5, 8
 
-    def test_one_label_may_have_many_vectors(self) -> None:
-        vectors = np.eye(3, dtype=np.float32)
-        index = GalleryIndex(vectors, np.array([4, 9, 4]))
-        assert len(index) == 3
-        _, found = index.search(vectors, 1)
-        np.testing.assert_array_equal(found[:, 0], [4, 9, 4])
+            def __len__(self) -> int:
+                return 50
 
-    def test_takes_other_layouts_and_types(self, labels: Codes) -> None:
-        vectors = unit(50, 0)
-        index = GalleryIndex(np.asfortranarray(vectors), labels.astype(np.int32))
-        _, found = index.search(np.asfortranarray(vectors), 1)
-        np.testing.assert_array_equal(found[:, 0], labels)
+            def search(self, probes: Vectors, k: int) -> object:
+                return np.array([[0.9, -np.inf]], np.float32), np.array([[4, -1]])
 
-    def test_an_empty_index_finds_nothing(self) -> None:
-        index = GalleryIndex(unit(0, 0), np.zeros(0, np.int64))
-        scores, found = index.search(unit(3, 1), 5)
-        assert len(index) == 0
-        assert scores.shape == found.shape == (3, 0)
+        matches = GalleryIndex(Blind(), IDENTITIES, SAMPLES).search(unit(1, 1), 2)  # type: ignore[arg-type]
+        assert matches.identities.tolist() == [["person 1", ""]]
+        assert matches.sample_ids.tolist() == [["s4", ""]]
+
+    def test_names_must_fit(self) -> None:
+        with pytest.raises(BadInputError, match="4 embeddings do not fit 3 identities and 4"):
+            GalleryIndex.build(unit(4, 0), IDENTITIES[:3], SAMPLES[:4])
 
 
 class TestFiles:
-    def test_round_trip(self, index: GalleryIndex, tmp_path: Path) -> None:
-        uri = str(tmp_path / "deep" / "gallery.faiss")
-        index.save(uri)
+    @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+    def test_round_trip(self, tmp_path: Path, kind: str) -> None:
+        gallery = GalleryIndex.build(unit(50, 0), IDENTITIES, SAMPLES, kind, recognizer="sface")
+        uri = str(tmp_path / "deep" / "gallery")
+        gallery.save(uri)
         opened = GalleryIndex.open(uri)
-        assert len(opened) == 50
+        assert opened.metadata == gallery.metadata == read_metadata(uri)
         for one, other in zip(
-            index.search(unit(9, 1), 7), opened.search(unit(9, 1), 7), strict=True
+            gallery.search(unit(9, 1), 7), opened.search(unit(9, 1), 7), strict=True
         ):
             np.testing.assert_array_equal(one, other)
+        assert json.loads(storage.read_bytes(f"{uri}/metadata.json")) == {
+            "kind": kind,
+            "n": 50,
+            "dimensions": 8,
+            "recall": gallery.metadata.recall,
+            "recognizer": "sface",
+            "schema_version": 1,
+        }
+        assert not any(b"pickle" in path.read_bytes() for path in Path(uri).iterdir())
 
-    @pytest.mark.parametrize("content", [None, b"", b"not an index", "half"])
-    def test_what_is_no_index_is_named(
-        self, index: GalleryIndex, tmp_path: Path, content: bytes | str | None
+    @pytest.mark.parametrize("name", ["metadata.json", "index.faiss", "references.parquet"])
+    @pytest.mark.parametrize("content", [None, b"", b"{}", "half"])
+    def test_what_is_no_gallery_is_named(
+        self, gallery: GalleryIndex, tmp_path: Path, name: str, content: bytes | str | None
     ) -> None:
-        uri = str(tmp_path / "gallery.faiss")
-        if content == "half":
-            index.save(uri)
-            content = storage.read_bytes(uri)[:900]
-        if isinstance(content, bytes):
-            storage.write_bytes(uri, content)
-        with pytest.raises(BadInputError, match="gallery.faiss"):
+        uri = str(tmp_path / "mine")
+        gallery.save(uri)
+        path = tmp_path / "mine" / name
+        if content is None:
+            path.unlink()
+        else:
+            whole = path.read_bytes()
+            path.write_bytes(content if isinstance(content, bytes) else whole[: len(whole) // 2])
+        with pytest.raises(BadInputError, match="no gallery at .*mine"):
             GalleryIndex.open(uri)
 
-    def test_another_kind_of_index_is_refused(self, tmp_path: Path) -> None:
-        faiss = load_faiss()
-        uri = str(tmp_path / "flat.faiss")
-        faiss.write_index(faiss.IndexFlatL2(4), uri)
-        with pytest.raises(BadInputError, match="flat.faiss"):
-            GalleryIndex.open(uri)
-
-
-class TestMerge:
-    def test_finds_what_one_index_finds(self, labels: Codes, tmp_path: Path) -> None:
-        vectors = unit(50, 0)
-        shards = [
-            GalleryIndex(vectors[part], labels[part])
-            for part in (slice(0, 20), slice(20, 20), slice(20, 50))
-        ]
-        shards[0].save(str(tmp_path / "shard"))
-        shards[0] = GalleryIndex.open(str(tmp_path / "shard"))
-        merged = GalleryIndex.merge(shards)
-        assert len(merged) == 50
-        assert [len(shard) for shard in shards] == [20, 0, 30]
-        expected = brute_force(unit(9, 1), vectors, labels, 12)
-        scores, found = merged.search(unit(9, 1), 12)
-        np.testing.assert_allclose(scores, expected[0], atol=1e-6)
-        np.testing.assert_array_equal(found, expected[1])
-
-    def test_errors(self) -> None:
-        with pytest.raises(BadInputError, match="no gallery shards"):
-            GalleryIndex.merge([])
-        empty = GalleryIndex(unit(0, 0), np.zeros(0, np.int64))
-        with pytest.raises(BadInputError, match="empty"):
-            GalleryIndex.merge([empty])
-        with pytest.raises(BadInputError, match="dimensions"):
-            GalleryIndex.merge([GalleryIndex(unit(2, 0, size), np.arange(2)) for size in (4, 8)])
-
-
-class TestErrors:
-    def test_labels_must_fit(self) -> None:
-        with pytest.raises(BadInputError, match=r"\(4, 8\) vectors do not fit 3 labels"):
-            GalleryIndex(unit(4, 0), np.arange(3))
+    def test_files_that_do_not_fit_each_other(self, gallery: GalleryIndex, tmp_path: Path) -> None:
+        uri = str(tmp_path / "mine")
+        gallery.save(uri)
+        values = json.loads(storage.read_bytes(f"{uri}/metadata.json"))
+        storage.write_bytes(f"{uri}/metadata.json", json.dumps(values | {"n": 49}).encode())
         with pytest.raises(BadInputError, match="do not fit"):
-            GalleryIndex(unit(4, 0)[0], np.arange(8))
+            GalleryIndex.open(uri)
+        later = json.dumps(values | {"schema_version": 2})
+        storage.write_bytes(f"{uri}/metadata.json", later.encode())
+        with pytest.raises(BadInputError, match="schema version 2, this is 1; build it again"):
+            GalleryIndex.open(uri)
 
-    def test_probes_of_another_length(self, index: GalleryIndex) -> None:
-        with pytest.raises(BadInputError, match="4 dimensions .* 8"):
-            index.search(unit(3, 0, 4), 1)
 
-    def test_faiss_absent_or_emptied(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "faiss", None)
-        with pytest.raises(MissingDependencyError, match=r"cldmray\[cpu\]"):
-            load_faiss()
-        monkeypatch.setitem(sys.modules, "faiss", ModuleType("faiss"))
-        with pytest.raises(MissingDependencyError, match="pip uninstall"):
-            load_faiss()
+class TestShards:
+    def blocks(self) -> list[EmbeddingSet]:
+        parts = [slice(0, 20), slice(20, 20), slice(20, 50)]
+        return [EmbeddingSet(SAMPLES[p], IDENTITIES[p], unit(50, 0)[p]) for p in parts]
+
+    def test_they_find_what_one_gallery_finds(self, gallery: GalleryIndex, tmp_path: Path) -> None:
+        uri = str(tmp_path / "large")
+        built = ShardedGallery.build(self.blocks(), uri, recognizer="sface")
+        expected = gallery.search(unit(9, 1), 12)
+        opened = open_gallery(uri)
+        assert isinstance(opened, ShardedGallery) and opened.uris == built.uris
+        assert opened.recognizer == "sface" and len(opened.uris) == 3
+        merged = opened.merge()
+        assert len(merged) == 50 and merged.metadata == gallery.metadata
+        for one in (opened, merged):
+            matches = one.search(unit(9, 1), 12)
+            np.testing.assert_array_equal(matches.sample_ids, expected.sample_ids)
+            np.testing.assert_array_equal(matches.identities, expected.identities)
+            np.testing.assert_allclose(matches.scores, expected.scores, atol=1e-6)
+        assert opened.search(unit(2, 1), 1000).scores.shape == (2, 50)
+
+    def test_a_gallery_in_one_piece_opens_as_such(
+        self, gallery: GalleryIndex, tmp_path: Path
+    ) -> None:
+        gallery.save(str(tmp_path))
+        assert isinstance(open_gallery(str(tmp_path)), GalleryIndex)
+
+    def test_errors(self, tmp_path: Path) -> None:
+        with pytest.raises(BadInputError, match="no gallery shards to merge"):
+            GalleryIndex.merge([])
+        sizes = [GalleryIndex.build(unit(2, 0, size), ["a", "b"], ["s", "t"]) for size in (4, 8)]
+        with pytest.raises(BadInputError, match=r"different dimensions: \[4, 8\]"):
+            GalleryIndex.merge(sizes)
+        encoders = [
+            GalleryIndex.build(unit(2, 0), ["a", "b"], ["s", "t"], recognizer=name)
+            for name in ("sface", "dlib")
+        ]
+        with pytest.raises(BadInputError, match="different recognizer"):
+            GalleryIndex.merge(encoders)
+        with pytest.raises(BadInputError, match="no gallery shards at"):
+            open_gallery(str(tmp_path))

@@ -5,7 +5,7 @@ import pytest
 
 from cldmray.errors import BadInputError
 from cldmray.gallery.ranking import rank_scores
-from cldmray.gallery.score_fusion import WeightedScores, normalised, stack_scores
+from cldmray.gallery.score_fusion import WeightedScores, normalized, stack_scores
 from cldmray.gallery.scores import ScoreBlock, Scores
 
 
@@ -37,7 +37,7 @@ def test_the_sum_by_hand() -> None:
     found = np.concatenate([block.scores for block in blocks])
     high = np.sqrt(1.5)
     np.testing.assert_allclose(found[0], [high / 2, 0.0, -high / 2], atol=1e-6)
-    np.testing.assert_allclose(found[2], 0.5 * normalised(SECOND)[2], atol=1e-6)
+    np.testing.assert_allclose(found[2], 0.5 * normalized(SECOND)[2], atol=1e-6)
 
 
 def test_ranks_come_from_the_sum() -> None:
@@ -53,7 +53,7 @@ def test_ranks_come_from_the_sum() -> None:
 def test_stacked() -> None:
     found = stack_scores([Given(FIRST, OWN), Given(SECOND, OWN)])
     assert found.shape == (3, 3, 2)
-    np.testing.assert_allclose(found[..., 1], normalised(SECOND.astype(np.float32)))
+    np.testing.assert_allclose(found[..., 1], normalized(SECOND.astype(np.float32)))
 
 
 @pytest.mark.parametrize("other", [Given(SECOND, OWN, "t"), Given(SECOND[:, :2], [0, 1, 0])])

@@ -124,17 +124,17 @@ def test_the_order_of_rows_does_not_matter(protocol: Protocol, gallery: Gallery)
     np.testing.assert_allclose(table(reverse)[::-1], table(scores), atol=3e-7)
 
 
-def test_a_limited_depth_hides_the_others() -> None:
-    probes, images = crowd()
-    full = table(EmbeddingScores(probes, images, "full_ref", "source_excluded"))
-    scores = EmbeddingScores(probes, images, "full_ref", "source_excluded", depth=3)
-    found, own = table(scores), np.zeros(full.shape, bool)
-    own[np.arange(len(own)), scores.mated_columns] = True
-    seen = np.isfinite(found)
-    assert (seen & ~own).sum(1).max() <= 3
-    assert not seen.all()
-    np.testing.assert_allclose(found[seen], full[seen], atol=1e-6)
-    np.testing.assert_allclose(found[own], full[own], atol=1e-6)
+def test_equal_to_plain_products_of_a_large_gallery() -> None:
+    random = np.random.default_rng(3)
+    vectors = random.normal(size=(900, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    samples = np.array([f"s{number}" for number in range(900)])
+    identities = np.array([f"person {number % 150:03d}" for number in range(900)])
+    views = EmbeddingSet(samples, identities, vectors)
+    products = np.where(np.eye(900, dtype=bool), -np.inf, vectors @ vectors.T)
+    best = np.stack([products[:, identities == name].max(1) for name in sorted({*identities})], 1)
+    found = table(EmbeddingScores(views, views, "full_ref", "source_excluded", shard_rows=77))
+    np.testing.assert_allclose(found, best, atol=3e-7)
 
 
 def unit(degrees: float) -> list[float]:

@@ -1,0 +1,120 @@
+"""Best matches of probes, near-duplicates between two sets, and search by image, with FAISS."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from cldmray.arrays import Images
+from cldmray.errors import BadInputError
+from cldmray.gallery.index import GalleryIndex, Matches, ShardedGallery, reordered
+from cldmray.gallery.protocols import EmbeddingSet, Vectors
+from cldmray.gallery.vector_index import VectorIndex
+
+
+class ImageEncoder(Protocol):
+    """What embeds images, such as a recognizer."""
+
+    @property
+    def name(self) -> str:
+        """The encoder's name."""
+
+    def embed(self, images: Images) -> Vectors:
+        """Unit vectors of images of shape (N, h, w, 3) and uint8, shape (N, d)."""
+
+
+class NearPair(NamedTuple):
+    """Two samples that are nearly the same, one of each set."""
+
+    sample_id: str
+    other_sample_id: str
+    identity: str
+    other_identity: str
+    score: float
+
+
+def best_matches(
+    probes: EmbeddingSet, references: EmbeddingSet, k: int, exclude_source: bool = True
+) -> Matches:
+    """The k references that are most like each probe, whosever they are.
+
+    >>> ids = np.array(["a1", "b1", "b2"])
+    >>> views = EmbeddingSet(ids, np.array(["ann", "bob", "bob"]), np.eye(3, dtype=np.float32))
+    >>> best_matches(views, views, 1, exclude_source=False).identities.ravel().tolist()
+    ['ann', 'bob', 'bob']
+
+    Args:
+        probes: P samples.
+        references: those that may match, of the same encoder.
+        k: at least 1.
+        exclude_source: whether the reference with the probe's own ``sample_id`` is passed over.
+
+    Returns:
+        Shape (P, k); k is capped at the references that may match.
+
+    Raises:
+        BadInputError: the two have different dimensions.
+    """
+    gallery = GalleryIndex.build(
+        references.vectors, references.identities, references.sample_ids, "flat"
+    )
+    if not exclude_source:
+        return gallery.search(probes.vectors, k)
+    matches = gallery.search(probes.vectors, k + 1)
+    # (P, k + 1): the probe's own source goes behind all others, then the last column is dropped.
+    is_source = matches.sample_ids == probes.sample_ids[:, None]
+    order = np.argsort(is_source, axis=1, kind="stable")[:, : min(k, max(0, len(references) - 1))]
+    return reordered(matches, order)
+
+
+def nearest_pairs(one: EmbeddingSet, other: EmbeddingSet, threshold: float) -> list[NearPair]:
+    """Pairs of samples of two sets whose embeddings score above a threshold, the nearest first.
+
+    A sample is no pair with itself; where both sets are the same one, each pair is there once.
+
+    >>> vectors = np.array([[1, 0], [0.8, 0.6]], np.float32)
+    >>> train = EmbeddingSet(np.array(["t1"]), np.array(["ann"]), vectors[:1])
+    >>> test = EmbeddingSet(np.array(["e1"]), np.array(["bob"]), vectors[1:])
+    >>> [(pair.sample_id, pair.other_sample_id) for pair in nearest_pairs(train, test, 0.7)]
+    [('t1', 'e1')]
+
+    Args:
+        one, other: samples of the same encoder, such as those of two splits.
+        threshold: inner product of unit vectors, in [-1, 1).
+
+    Raises:
+        BadInputError: the two have different dimensions.
+    """
+    rows, columns, scores = VectorIndex(other.vectors, gpus=0).search_range(one.vectors, threshold)
+    pairs = []
+    for row, column, score in zip(rows.tolist(), columns.tolist(), scores.tolist(), strict=True):
+        left, right = str(one.sample_ids[row]), str(other.sample_ids[column])
+        if left == right or (one is other and row > column):
+            continue
+        names = str(one.identities[row]), str(other.identities[column])
+        pairs.append(NearPair(left, right, *names, score))
+    return sorted(pairs, key=lambda pair: (-pair.score, pair.sample_id, pair.other_sample_id))
+
+
+def search_images(
+    gallery: GalleryIndex | ShardedGallery, images: Images, recognizer: ImageEncoder, k: int
+) -> Matches:
+    """The k references of a saved gallery that are most like the faces in some images.
+
+    Args:
+        gallery: see :func:`cldmray.gallery.index.open_gallery`.
+        images: shape (N, h, w, 3), uint8, aligned as those of the gallery were.
+        recognizer: the encoder that the gallery was built with.
+
+    Returns:
+        Shape (N, k); k is capped at the size of the gallery.
+
+    Raises:
+        BadInputError: the gallery was built with another encoder.
+    """
+    built_with = gallery.recognizer
+    if built_with and built_with != recognizer.name:
+        raise BadInputError(
+            f"the gallery was built with the recognizer {built_with}, not with {recognizer.name}; "
+            f"search it with recognizer={built_with}"
+        )
+    return gallery.search(recognizer.embed(images), k)

@@ -1,0 +1,76 @@
+"""Best matches, near-duplicates and search by image, against brute force."""
+
+import numpy as np
+import pytest
+
+from cldmray.arrays import Images
+from cldmray.errors import BadInputError
+from cldmray.gallery.index import GalleryIndex
+from cldmray.gallery.matches import best_matches, nearest_pairs, search_images
+from cldmray.gallery.protocols import EmbeddingSet, Vectors
+
+
+def embedded(rows: int, seed: int, prefix: str = "s") -> EmbeddingSet:
+    values = np.random.default_rng(seed).normal(size=(rows, 8))
+    vectors = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+    samples = np.array([f"{prefix}{number}" for number in range(rows)])
+    return EmbeddingSet(samples, np.array([f"p{number // 2}" for number in range(rows)]), vectors)
+
+
+def test_best_matches_leave_the_source_out() -> None:
+    probes, references = embedded(20, 0), embedded(20, 1)
+    products = probes.vectors @ references.vectors.T
+    np.fill_diagonal(products, -np.inf)
+    rows = np.argsort(-products, axis=1, kind="stable")[:, :5]
+    matches = best_matches(probes, references, 5)
+    np.testing.assert_array_equal(matches.sample_ids, references.sample_ids[rows])
+    np.testing.assert_array_equal(matches.identities, references.identities[rows])
+    everything = best_matches(probes, probes, 1, exclude_source=False)
+    np.testing.assert_array_equal(everything.sample_ids[:, 0], probes.sample_ids)
+    assert best_matches(probes, references, 100).sample_ids.shape == (20, 19)
+
+
+def test_pairs_of_two_sets() -> None:
+    one, other = embedded(20, 0), embedded(15, 1, "t")
+    products = one.vectors @ other.vectors.T
+    expected = {
+        (f"s{row}", f"t{column}") for row, column in zip(*np.nonzero(products > 0.6), strict=True)
+    }
+    pairs = nearest_pairs(one, other, 0.6)
+    assert {(pair.sample_id, pair.other_sample_id) for pair in pairs} == expected and expected
+    scores = [pair.score for pair in pairs]
+    assert scores == sorted(scores, reverse=True)
+    first = pairs[0]
+    assert first.identity == f"p{int(first.sample_id[1:]) // 2}"
+
+
+def test_pairs_within_one_set_are_there_once() -> None:
+    views = embedded(20, 0)
+    views.vectors[3] = views.vectors[11]
+    pairs = nearest_pairs(views, views, 0.999)
+    assert [(pair.sample_id, pair.other_sample_id) for pair in pairs] == [("s3", "s11")]
+    assert nearest_pairs(views, embedded(0, 0), 0.5) == []
+
+
+class Encoder:
+    """Embeds an image as its first eight values."""
+
+    name = "first-eight"
+
+    def embed(self, images: Images) -> Vectors:
+        values = images.reshape(len(images), -1)[:, :8].astype(np.float32)
+        vectors: Vectors = values / np.linalg.norm(values, axis=1, keepdims=True)
+        return vectors
+
+
+def test_images_are_searched_with_the_gallery_s_own_encoder() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
+    encoder = Encoder()
+    gallery = GalleryIndex.build(
+        encoder.embed(images), list("aabbcc"), list("123456"), recognizer="first-eight"
+    )
+    assert search_images(gallery, images, encoder, 1).sample_ids.ravel().tolist() == list("123456")
+    other = GalleryIndex.build(encoder.embed(images), list("aabbcc"), list("123456"))
+    other.recognizer = "sface"
+    with pytest.raises(BadInputError, match="recognizer=sface"):
+        search_images(other, images, encoder, 1)
