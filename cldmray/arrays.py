@@ -1,8 +1,8 @@
-"""Images as arrays and as tensors, in the memory layout in which convolutions run fastest."""
+"""Types that all packages share: arrays of images and numbers, tensors, intervals."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,20 @@ Images = npt.NDArray[np.uint8]
 """RGB images, shape (N, height, width, 3), values 0..255."""
 Floats = npt.NDArray[np.float64]
 """Any array of float64."""
+
+
+class Interval(NamedTuple):
+    """An estimate and its two-sided confidence interval, ``low <= value <= high``.
+
+    >>> Interval(0.5, 0.4, 0.6).high
+    0.6
+    """
+
+    value: float
+    low: float
+    high: float
+
+
 Module = TypeVar("Module", bound="torch.nn.Module")
 
 

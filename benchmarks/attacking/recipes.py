@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attacking.identities import Identities
-from cldmray.arrays import Images
+from cldmray.arrays import Images, Interval
 from cldmray.attackers.base import TrainedAttacker
 from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained
 from cldmray.attackers.distilled import AdaptiveDistilled, DistilledAttacker
@@ -22,7 +22,7 @@ from cldmray.attackers.nn.training import (
     training_steps,
 )
 from cldmray.gallery.ranking import EmbeddingSet, rank_probes
-from cldmray.metrics.confidence import Interval, bootstrap_identities
+from cldmray.metrics.confidence import bootstrap_identities
 from cldmray.metrics.identification import success_at_rank
 from cldmray.recognizers.base import Embeddings
 

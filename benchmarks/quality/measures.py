@@ -5,15 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cldmray.arrays import Images
+from cldmray.arrays import Images, Interval
 from cldmray.conditions import Canny
 from cldmray.detection.yunet import YuNet
-from cldmray.metrics.confidence import (
-    Interval,
-    bootstrap_identities,
-    bootstrap_mean,
-    bootstrap_statistic,
-)
+from cldmray.metrics.confidence import bootstrap_identities, bootstrap_mean, bootstrap_statistic
 from cldmray.metrics.frechet import frechet_distance
 from cldmray.metrics.image_similarity import edge_f1, psnr, ssim
 from cldmray.recognizers.base import SAME_PERSON

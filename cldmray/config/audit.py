@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -12,107 +12,62 @@ from cldmray.attackers.score_fusion import ScoreFusion
 from cldmray.config.instantiate import build, plain
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import ConfigError
-from cldmray.evaluation.decision import DecisionPolicy
-from cldmray.evaluation.gate import parse_rules
+from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.base import FaceSource
 from cldmray.faces.records import ORIGINAL
 from cldmray.faces.regions import Region
 from cldmray.faces.splits import SplitConfig
-from cldmray.gallery.protocols import Gallery, Protocol
 from cldmray.tracking import TrackingConfig
-
-UtilityMeasure = Literal[
-    "ssim", "edge_f1", "face_detection_rate", "pose_consistency", "attributes", "frechet"
-]
 
 
 @dataclass(frozen=True)
-class AuditSettings:
-    """What is measured, and how surely.
+class AuditSettings(EvaluationSettings):
+    """What an audit measures, beside what :class:`EvaluationSettings` says.
 
     Attributes:
         title: of the report and of the MLflow run.
-        seed: of the images and of the confidence intervals.
-        n_training_seeds: times that every attacker is trained, each time with another seed. Rates are
-            the means, and ``rank_1_by_seed`` tells how far apart the trainings are.
         samples_per_image: times that the attacker sends each of its images through an anonymizer.
-        protocols, galleries: which of DESIGN section 4 are measured.
-        level: of the confidence intervals in tables, in (0, 1). The verdict's intervals are
-            widened so that all attacks on one anonymizer hold at this level together.
-        resamples: of the bootstrap.
+        n_training_seeds: times that every attacker is trained, each time with another seed. Rates
+            are the means, and ``rank_1_by_seed`` tells how far apart the trainings are.
         max_invalid_fraction: share of unusable files, 0..1, above which the audit stops.
         min_clean_rank_1: rank-1 rate on clean images, 0..1, that the best encoder must reach
             before "no attack succeeded" counts as privacy.
         allow_trained_identities: whether people may be audited on whom an anonymizer was trained.
         n_example_images: example images in the report.
-        target_k: k of k-anonymity, at least 2, that a setting must support to be recommended.
-        release: names of the settings that are meant to be released; None: all but controls.
-        fail_on: what fails the job, as ``k<20 or leak`` (see :mod:`cldmray.evaluation.gate`); None: nothing.
-        utility: how the usefulness of images is measured, see :mod:`cldmray.pipelines.utility`; may be
-            empty. ``face_detection_rate`` and ``pose_consistency`` need the extra ``recognizer``.
-        n_utility_images: images of evaluation people that it is measured on, at most.
-        attribution: whether the report says what carries the leak; see :mod:`cldmray.pipelines.attribution_study`.
+        n_utility_images: images of evaluation people that utility is measured on, at most.
+        attribution: whether the report says what carries the leak; see
+            :mod:`cldmray.pipelines.attribution_study`.
         regions: parts of the images, ``face`` and ``surroundings``, that attackers are tried on
             by themselves.
         dry_run: whether the audit ends once it has told what it would do, and at which cost.
     """
 
     title: str = "Face anonymization audit"
-    seed: int = 0
     samples_per_image: int = 1
     n_training_seeds: int = 1
-    protocols: list[Protocol] = field(default_factory=lambda: ["full_ref", "few_ref", "single_ref"])
-    galleries: list[Gallery] = field(
-        default_factory=lambda: ["source_excluded", "source_included", "anonymized_only"]
-    )
-    confidence_level: float = 0.95
-    n_bootstrap: int = 5000
     max_invalid_fraction: float = 0.1
     min_clean_rank_1: float = 0.9
     allow_trained_identities: bool = False
     n_example_images: int = 8
-    target_k: int = 20
-    release: list[str] | None = None
-    fail_on: str | list[str] | None = None
-    utility: list[UtilityMeasure] = field(default_factory=lambda: list(get_args(UtilityMeasure)))
     n_utility_images: int = 500
     attribution: bool = True
     regions: list[Region] = field(default_factory=list)
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        for key in ("seed", "n_example_images"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
+        super().__post_init__()
+        if self.n_example_images < 0:
+            raise ValueError(f"n_example_images: must not be negative, got {self.n_example_images}")
         for key in ("samples_per_image", "n_training_seeds"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
-        for key in ("protocols", "galleries"):
-            chosen = getattr(self, key)
-            if not chosen or len(set(chosen)) < len(chosen):
-                raise ValueError(f"{key}: name at least one, and none twice, got {chosen}")
-        if len(set(self.utility)) < len(self.utility):
-            raise ValueError(f"utility: name none twice, got {self.utility}")
         if self.n_utility_images < 2:
             raise ValueError(f"n_utility_images: must be at least 2, got {self.n_utility_images}")
         if len(set(self.regions)) < len(self.regions):
             raise ValueError(f"regions: name none twice, got {self.regions}")
-        if not 0 < self.confidence_level < 1:
-            raise ValueError(f"confidence_level: must be in (0, 1), got {self.confidence_level}")
-        if self.n_bootstrap < 100:
-            raise ValueError(f"n_bootstrap: must be at least 100, got {self.n_bootstrap}")
         for key in ("max_invalid_fraction", "min_clean_rank_1"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
-        if self.target_k < 2:
-            raise ValueError(f"target_k: must be at least 2, got {self.target_k}")
-        parse_rules(self.fail_on)
-
-    @property
-    def policy(self) -> DecisionPolicy:
-        """What the verdict has to answer."""
-        release = None if self.release is None else tuple(self.release)
-        return DecisionPolicy(self.target_k, parse_rules(self.fail_on), release)
 
 
 @dataclass(frozen=True)

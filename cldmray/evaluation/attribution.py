@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.config.audit import AuditSettings
+from cldmray.arrays import Interval
 from cldmray.evaluation.ablation import AblationGrid
 from cldmray.evaluation.identification import AttackResult
-from cldmray.metrics.confidence import Interval, bootstrap_identities, paired_bootstrap
+from cldmray.evaluation.settings import EvaluationSettings
+from cldmray.metrics.confidence import bootstrap_identities, paired_bootstrap
 from cldmray.metrics.identification import chance
 from cldmray.metrics.ratios import ratio_interval, share_interval
 from cldmray.results.attribution import AttributionRow, Question
@@ -46,7 +47,7 @@ class Swap:
     gallery_size: int
 
 
-def _bounds(settings: AuditSettings) -> tuple[float, int, int]:
+def _bounds(settings: EvaluationSettings) -> tuple[float, int, int]:
     return settings.confidence_level, settings.n_bootstrap, settings.seed
 
 
@@ -79,7 +80,7 @@ def _row(
 
 
 def rate_row(
-    question: Question, attack: AttackResult, settings: AuditSettings, **more: Any
+    question: Question, attack: AttackResult, settings: EvaluationSettings, **more: Any
 ) -> AttributionRow:
     """The rank-1 rate of an attack with its interval over people."""
     found = bootstrap_identities(attack.rank_1, attack.ranks.identities, *_bounds(settings))
@@ -88,7 +89,7 @@ def rate_row(
 
 
 def _difference(
-    question: Question, attack: AttackResult, other: AttackResult, settings: AuditSettings
+    question: Question, attack: AttackResult, other: AttackResult, settings: EvaluationSettings
 ) -> AttributionRow | None:
     a, b, gallery_identities = paired(attack, other)
     if not len(a):
@@ -99,7 +100,7 @@ def _difference(
 
 
 def ablation_rows(
-    every: Sequence[AttackResult], groups: Sequence[AblationGrid], settings: AuditSettings
+    every: Sequence[AttackResult], groups: Sequence[AblationGrid], settings: EvaluationSettings
 ) -> list[AttributionRow]:
     """Rates of settings with and without their condition, and steps between control scales.
 
@@ -133,7 +134,7 @@ def _lanes(every: Sequence[AttackResult]) -> list[dict[str, AttackResult]]:
 
 
 def _carried(
-    attack: AttackResult, base: AttackResult, settings: AuditSettings
+    attack: AttackResult, base: AttackResult, settings: EvaluationSettings
 ) -> AttributionRow | None:
     with_it, without, gallery_identities = paired(attack, base)
     if not with_it.any():
@@ -145,7 +146,7 @@ def _carried(
 
 
 def proxy_rows(
-    every: Sequence[AttackResult], names: Sequence[str], settings: AuditSettings
+    every: Sequence[AttackResult], names: Sequence[str], settings: EvaluationSettings
 ) -> list[AttributionRow]:
     """``proxy_share``: what an attacker reaches who has the condition alone, as share of what one
     reaches who can query the anonymizer; may exceed 1.
@@ -168,7 +169,9 @@ def proxy_rows(
     return rows
 
 
-def region_rows(every: Sequence[AttackResult], settings: AuditSettings) -> list[AttributionRow]:
+def region_rows(
+    every: Sequence[AttackResult], settings: EvaluationSettings
+) -> list[AttributionRow]:
     """Rank-1 rates on images of which one region is left, named in ``subset``.
 
     Args:
@@ -181,7 +184,7 @@ def region_rows(every: Sequence[AttackResult], settings: AuditSettings) -> list[
     return rows
 
 
-def swap_rows(swap: Swap, settings: AuditSettings) -> list[AttributionRow]:
+def swap_rows(swap: Swap, settings: EvaluationSettings) -> list[AttributionRow]:
     """Rates of naming either person, ``rank_1_either``, and ``condition_share``.
 
     The share is that of the condition's person among the successes for either, those by chance

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cldmray.arrays import Interval
 from cldmray.evaluation.gate import Rule, evaluate_gate
-from cldmray.metrics.confidence import Interval
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.report.formatting import gallery_name, percent, protocol_name
 from cldmray.report.utility import heading, shown

@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.config.audit import AuditSettings
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
+from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import embedding_matrix
 from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
 from cldmray.gallery.scores import EmbeddingScores, Scores
-from cldmray.metrics.confidence import Interval, bootstrap_columns
+from cldmray.metrics.confidence import bootstrap_columns
 from cldmray.metrics.identification import chance, cmc, success_at_rank
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.results.audit import AnonymizerRisk, AttackRate, CmcCurve
@@ -94,7 +95,11 @@ class Views(NamedTuple):
 
 
 def attacks(
-    tables: Sequence[pa.Table], view: str, attacker: str, settings: AuditSettings, original: str
+    tables: Sequence[pa.Table],
+    view: str,
+    attacker: str,
+    settings: EvaluationSettings,
+    original: str,
 ) -> list[AttackResult]:
     """Rank the probes of one view in every protocol and gallery of the audit.
 
@@ -140,7 +145,7 @@ def curve(attack: AttackResult) -> CmcCurve:
     )
 
 
-def strongest(every: list[AttackResult], settings: AuditSettings, note: str) -> AnonymizerRisk:
+def strongest(every: list[AttackResult], settings: EvaluationSettings, note: str) -> AnonymizerRisk:
     """The strongest of all attacks on one anonymizer, with bounds that hold for all at once.
 
     With m attacks each interval has the level 1 - (1 - level) / m (Bonferroni), so that choosing
@@ -183,7 +188,10 @@ def strongest(every: list[AttackResult], settings: AuditSettings, note: str) -> 
 
 
 def _rank_1_intervals(
-    every: list[AttackResult], settings: AuditSettings, confidence_level: float, n_bootstrap: int
+    every: list[AttackResult],
+    settings: EvaluationSettings,
+    confidence_level: float,
+    n_bootstrap: int,
 ) -> list[Interval]:
     """Rank-1 rate of each attack; those on the same probes share their resamples."""
     together: dict[bytes, list[int]] = {}

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.config.audit import AuditSettings
+from cldmray.arrays import Interval
+from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import Strings, Vectors
 from cldmray.gallery.ranking import Ranks
 from cldmray.gallery.scores import SAME_SCORE, Scores, tie_resolved_blocks
 from cldmray.hashing import unit_hash
 from cldmray.metrics.confidence import (
-    Interval,
     bootstrap_columns,
     bootstrap_mean,
     bootstrap_quantiles,
@@ -138,7 +138,7 @@ class Measured(NamedTuple):
     chance: float
 
 
-def measure(ranks: Ranks, scores: Sequence[Scores], settings: AuditSettings) -> list[Measured]:
+def measure(ranks: Ranks, scores: Sequence[Scores], settings: EvaluationSettings) -> list[Measured]:
     """All measures of one attack.
 
     Measures of ranks: ``rank_1``, ``rank_5``, ``rank_10``, ``mean_reciprocal_rank``;
@@ -175,7 +175,7 @@ def measure(ranks: Ranks, scores: Sequence[Scores], settings: AuditSettings) -> 
 
 
 def rank_1_by_subset(
-    ranks: Ranks, subsets: Mapping[str, Strings], settings: AuditSettings
+    ranks: Ranks, subsets: Mapping[str, Strings], settings: EvaluationSettings
 ) -> list[tuple[str, Interval, npt.NDArray[np.bool_]]]:
     """Rank-1 rate of the probes of some people in the whole gallery.
 
@@ -202,7 +202,7 @@ def rank_1_by_subset(
 
 
 def _identification(
-    ranks: Ranks, comparisons: list[ComparisonScores], settings: AuditSettings
+    ranks: Ranks, comparisons: list[ComparisonScores], settings: EvaluationSettings
 ) -> list[Measured]:
     size = ranks.gallery_size
     columns = {
@@ -239,7 +239,7 @@ def _by_seed(ranks: Ranks, trainings: int) -> Measured:
     return Measured("rank_1_by_seed", spread, chance(1, ranks.gallery_size))
 
 
-def _rank_statistics(ranks: Ranks, settings: AuditSettings) -> list[Measured]:
+def _rank_statistics(ranks: Ranks, settings: EvaluationSettings) -> list[Measured]:
     """Guessing gives every rank from 1 to N alike; a person's mean is taken to be normal then."""
     size = ranks.gallery_size
     images = expected_rank(ranks.n_higher, ranks.n_tied)
@@ -279,7 +279,7 @@ def _claims(rate: Interval, size: int) -> list[Measured]:
     ]
 
 
-def _verification(comparisons: ComparisonScores, settings: AuditSettings) -> list[Measured]:
+def _verification(comparisons: ComparisonScores, settings: EvaluationSettings) -> list[Measured]:
     pairs = (
         comparisons.mated,
         comparisons.labels,
@@ -296,7 +296,7 @@ def _verification(comparisons: ComparisonScores, settings: AuditSettings) -> lis
     return [Measured("eer", eer, 0.5), *matches, linked]
 
 
-def _open_set(comparisons: ComparisonScores, settings: AuditSettings) -> list[Measured]:
+def _open_set(comparisons: ComparisonScores, settings: EvaluationSettings) -> list[Measured]:
     mine, others = comparisons.enrolled, ~comparisons.enrolled
     if comparisons.enrolled_identities < 2 or not mine.any() or not others.any():
         return []
@@ -317,7 +317,7 @@ def _open_set(comparisons: ComparisonScores, settings: AuditSettings) -> list[Me
     return measured
 
 
-def _score_resamples(settings: AuditSettings) -> int:
+def _score_resamples(settings: EvaluationSettings) -> int:
     """Enough for the bounds of a high level, too."""
     return min(
         settings.n_bootstrap, max(SCORE_RESAMPLES, math.ceil(25 / (1 - settings.confidence_level)))

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cldmray.config.audit import AuditSettings
 from cldmray.evaluation.identification import AttackResult
+from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.metrics.confidence import bootstrap_identities
 from cldmray.report.formatting import percent
 
@@ -30,7 +30,7 @@ class OperatingPoint(NamedTuple):
 
 
 def candidate_point(
-    attacks: Sequence[AttackResult], searched: int, utility: float, settings: AuditSettings
+    attacks: Sequence[AttackResult], searched: int, utility: float, settings: EvaluationSettings
 ) -> OperatingPoint:
     """A setting's strongest attack, with bounds that hold for all ``searched`` settings at once.
 

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.config.audit import AuditSettings
+from cldmray.arrays import Interval
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.measures import measure, rank_1_by_subset
+from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import Strings
-from cldmray.metrics.confidence import Interval
 from cldmray.metrics.identification import chance
 from cldmray.results.table import ALL, RESULTS
 
@@ -20,7 +20,7 @@ SMALLEST_GROUP = 5
 
 
 def result_rows(
-    attack: AttackResult, settings: AuditSettings, subsets: Mapping[str, Strings] | None = None
+    attack: AttackResult, settings: EvaluationSettings, subsets: Mapping[str, Strings] | None = None
 ) -> list[dict[str, Any]]:
     """Rows of ``records.RESULTS`` of one attack.
 
@@ -98,7 +98,7 @@ def group_members(groups: pa.Table | None, gallery_identities: Strings) -> dict[
 
 
 def results_table(
-    every: Iterable[AttackResult], settings: AuditSettings, groups: pa.Table | None = None
+    every: Iterable[AttackResult], settings: EvaluationSettings, groups: pa.Table | None = None
 ) -> pa.Table:
     """All rows of all attacks, schema ``records.RESULTS``.
 

@@ -8,14 +8,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.config.audit import AuditSettings
+from cldmray.arrays import Interval
+from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import ORIGINAL, embedding_matrix
-from cldmray.metrics.confidence import (
-    Interval,
-    bootstrap_identities,
-    bootstrap_mean,
-    bootstrap_statistic,
-)
+from cldmray.metrics.confidence import bootstrap_identities, bootstrap_mean, bootstrap_statistic
 from cldmray.metrics.frechet import frechet_distance
 from cldmray.metrics.pose import majority_share, yaw_classes
 from cldmray.results.audit import UtilityRow
@@ -28,7 +24,7 @@ FRECHET_RESAMPLES = 100
 
 
 def image_rows(
-    anonymizer: str, pairs: list[ImagePair], groups: pa.Table | None, settings: AuditSettings
+    anonymizer: str, pairs: list[ImagePair], groups: pa.Table | None, settings: EvaluationSettings
 ) -> Iterator[UtilityRow]:
     """All measures of single images that ``settings.utility`` names.
 
@@ -121,7 +117,7 @@ def _read(row: MeasuredImage, attribute: str) -> str | None:
 
 
 def frechet_rows(
-    anonymizer: str, features: str, table: pa.Table, settings: AuditSettings
+    anonymizer: str, features: str, table: pa.Table, settings: EvaluationSettings
 ) -> Iterator[UtilityRow]:
     """Fréchet distance of the features of an anonymizer's images and of their originals.
 

@@ -23,11 +23,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
 
 Floats = npt.NDArray[np.float64]
@@ -38,14 +39,6 @@ CACHED_CELLS = 4_000_000
 """Draws of at most so many cells, at 4 bytes each, are kept; the last 24 of them at most."""
 SAME = 1e-12
 """Rates of identities that differ by no more than this are the same but for rounding."""
-
-
-class Interval(NamedTuple):
-    """An estimate and its two-sided confidence interval, ``low <= value <= high``."""
-
-    value: float
-    low: float
-    high: float
 
 
 def wilson(successes: float, trials: int, confidence_level: float = 0.95) -> Interval:

@@ -9,8 +9,8 @@ Source of the notion: L. Sweeney, "k-anonymity: a model for protecting privacy",
 import math
 from typing import NamedTuple
 
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
-from cldmray.metrics.confidence import Interval
 
 TOLERANCE = 1e-9
 """Relative rounding error of a bound that still counts as equal to 1/k."""

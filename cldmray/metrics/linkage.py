@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import (
     SAME,
     Floats,
-    Interval,
     Labels,
     check_confidence_level,
     resampled_counts,

@@ -9,8 +9,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
-from cldmray.metrics.confidence import Floats, Interval, Labels, check_confidence_level
+from cldmray.metrics.confidence import Floats, Labels, check_confidence_level
 from cldmray.metrics.verification import (
     ScoreSample,
     rate_interval,

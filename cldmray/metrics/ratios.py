@@ -8,11 +8,11 @@ Synthetic Data", PoPETs 2023 (Anonymeter: attack against control).
 import numpy as np
 import numpy.typing as npt
 
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import (
     SAME,
     Floats,
-    Interval,
     Labels,
     check_paired,
     percentile_interval,

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
-from cldmray.metrics.confidence import Interval, Labels, paired_bootstrap
+from cldmray.metrics.confidence import Labels, paired_bootstrap
 from cldmray.metrics.image_similarity import Floats, Images, psnr, ssim
 
 

@@ -34,11 +34,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import (
     SAME,
     Floats,
-    Interval,
     Labels,
     check_confidence_level,
     percentile_interval,

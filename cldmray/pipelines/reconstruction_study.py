@@ -17,7 +17,7 @@ import pyarrow as pa
 import yaml
 
 from cldmray.anonymizers.base import AnonymizerBase
-from cldmray.arrays import Images
+from cldmray.arrays import Images, Interval
 from cldmray.config.reconstruction import (
     MEAN,
     RAW,
@@ -34,7 +34,7 @@ from cldmray.errors import BadInputError
 from cldmray.evaluation.identification import AttackResult
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, decode_images
 from cldmray.gallery.protocols import Strings
-from cldmray.metrics.confidence import Interval, bootstrap_identities, bootstrap_mean
+from cldmray.metrics.confidence import bootstrap_identities, bootstrap_mean
 from cldmray.metrics.identification import chance
 from cldmray.metrics.pareto import pareto_front
 from cldmray.metrics.reconstruction import fidelity, rank_1_gain

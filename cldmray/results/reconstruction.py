@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from cldmray import storage
-from cldmray.metrics.confidence import Interval
+from cldmray.arrays import Interval
 from cldmray.report.formatting import gallery_name, percent
 from cldmray.results.audit import Finding, Grid
 

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from cldmray import storage
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.baselines import Blur
-from cldmray.arrays import Images
+from cldmray.arrays import Images, Interval
 from cldmray.attackers.base import TrainedAttacker, TrainingFreeAttacker
 from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, ConditionOnly
 from cldmray.attackers.distilled import AdaptiveDistilled, ConditionOnlyDistilled, DistilledAttacker
@@ -48,7 +48,7 @@ from cldmray.faces.records import (
     encode_images,
 )
 from cldmray.gallery.ranking import rank_probes
-from cldmray.metrics.confidence import Interval, bootstrap_identities
+from cldmray.metrics.confidence import bootstrap_identities
 from cldmray.metrics.identification import success_at_rank
 
 pytestmark = pytest.mark.slow

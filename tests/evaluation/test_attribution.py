@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cldmray.config.audit import AuditSettings
 from cldmray.evaluation.ablation import AblationGrid
 from cldmray.evaluation.attribution import (
     Swap,
@@ -18,12 +17,13 @@ from cldmray.evaluation.attribution import (
     swap_rows,
 )
 from cldmray.evaluation.identification import AttackResult
+from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.ranking import Ranks
 from cldmray.metrics.confidence import paired_bootstrap
 from cldmray.report.attribution_statements import headline, scale_statements
 from cldmray.results.attribution import AttributionRow
 
-SETTINGS = AuditSettings(n_bootstrap=400)
+SETTINGS = EvaluationSettings(n_bootstrap=400)
 IDENTITIES = 40
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cldmray.config.audit import AuditSettings
 from cldmray.errors import BadInputError
 from cldmray.evaluation.identification import (
     AttackResult,
@@ -17,11 +16,12 @@ from cldmray.evaluation.identification import (
     strongest,
     view_of,
 )
+from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import embeddings_schema
 from cldmray.gallery.ranking import Ranks, rank_scores
 from cldmray.metrics.confidence import bootstrap_identities
 
-SETTINGS = AuditSettings(n_bootstrap=500)
+SETTINGS = EvaluationSettings(n_bootstrap=500)
 IDENTITIES = ["ann", "bob", "cat"]
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cldmray.config.audit import AuditSettings
 from cldmray.evaluation.measures import Measured, collect_comparisons, measure, rank_1_by_subset
+from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_scores
 from cldmray.gallery.scores import EmbeddingScores, Scores
@@ -16,7 +16,7 @@ from cldmray.metrics.linkage import d_sys
 from cldmray.metrics.open_set import fnir_at_fpir
 from cldmray.metrics.verification import equal_error_rate, tmr_at_fmr
 
-SETTINGS = AuditSettings(n_bootstrap=200)
+SETTINGS = EvaluationSettings(n_bootstrap=200)
 OF_RANKS = ["rank_1", "rank_5", "rank_10", "mean_reciprocal_rank"]
 OF_SETS = [
     "mean_rank",
@@ -72,7 +72,7 @@ def crowd(noise: float, gallery_identities: int = 20, seed: int = 0) -> Scores:
     return EmbeddingScores(probes, images, "full_ref", "source_excluded")
 
 
-def measured_of(*scores: Scores, settings: AuditSettings = SETTINGS) -> dict[str, Measured]:
+def measured_of(*scores: Scores, settings: EvaluationSettings = SETTINGS) -> dict[str, Measured]:
     return by_name(measure(pool_ranks([rank_scores(one) for one in scores]), scores, settings))
 
 

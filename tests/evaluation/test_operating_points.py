@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from cldmray.config.audit import AuditSettings
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.operating_points import (
     OperatingPoint,
@@ -11,6 +10,7 @@ from cldmray.evaluation.operating_points import (
     operating_point,
     operating_point_sentence,
 )
+from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.ranking import Ranks
 from cldmray.metrics.confidence import bootstrap_identities
 
@@ -75,7 +75,7 @@ def attack(name: str, rate: float, gallery_identities: int = 40) -> AttackResult
 
 class TestSearchPoint:
     def test_bounds_hold_for_all_settings_at_once(self) -> None:
-        settings = AuditSettings(n_bootstrap=500)
+        settings = EvaluationSettings(n_bootstrap=500)
         weak, strong = attack("condition_only", 0.1), attack("adaptive_contrastive", 0.4)
         found = candidate_point([weak, strong], 10, 0.7, settings)
         assert (found.anonymizer, found.attacker, found.n_probes) == (

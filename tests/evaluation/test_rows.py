@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cldmray.config.audit import AuditSettings
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.rows import SMALLEST_GROUP, group_members, result_rows, results_table
+from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.ranking import Ranks
 from cldmray.results.table import ALL, RESULTS
 
-SETTINGS = AuditSettings(n_bootstrap=200)
+SETTINGS = EvaluationSettings(n_bootstrap=200)
 IDENTITIES = [f"p{number}" for number in range(12)]
 
 

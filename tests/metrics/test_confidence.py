@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import (
-    Interval,
     bootstrap_columns,
     bootstrap_identities,
     check_paired,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
-from cldmray.metrics.confidence import Interval
 from cldmray.metrics.k_anonymity import KAnonymity, k_anonymity, rejects
 
 

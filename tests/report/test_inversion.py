@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cldmray.metrics.confidence import Interval
+from cldmray.arrays import Interval
 from cldmray.report.html import render_reconstruction
 from cldmray.report.reconstruction_figures import reconstruction_figures
 from cldmray.report.terminal import print_reconstruction
