@@ -17,8 +17,8 @@ from cldmray import hashing
 from cldmray.anonymizers.base import Anonymizer, Batch, GroupAnonymizer
 from cldmray.anonymizers.batching import BatchedRunner
 from cldmray.arrays import Images
-from cldmray.engine.artifacts import TASK_CPUS, Artifact, write_records
-from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.artifacts import Artifact, write_records
+from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,

@@ -29,6 +29,7 @@ from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
 
 from cldmray import storage
+from cldmray.engine.cluster import TASK_CPUS
 from cldmray.errors import BadInputError
 from cldmray.faces.records import REJECTED
 
@@ -83,8 +84,6 @@ class Slices(Datasource):
 
 MANIFEST = "manifest.json"
 REJECTED_FILE = "rejected.parquet"
-TASK_CPUS = 0.5
-"""Logical CPUs of a data task; below 1, so that it runs beside actors on a small machine."""
 SORTED_BY = ("sample_id", "sample", "view")
 LEAST_BLOCKS, LEAST_ROWS = 16, 32
 """Small tables are cut into that many blocks, unless blocks had fewer rows than that."""

@@ -12,6 +12,8 @@ from ray.data import ActorPoolStrategy, DataContext
 from cldmray.anonymizers.batching import DEFAULT_BATCH
 from cldmray.errors import ConfigError
 
+TASK_CPUS = 0.5
+"""Logical CPUs of a data task; below 1, so that it runs beside actors on a small machine."""
 WORKER_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
@@ -37,7 +39,8 @@ class EngineConfig:
         actors: size of each actor pool (anonymizers, embedders), or its least size.
         max_actors: most actors of a pool, which grows with the work and the cluster and shrinks
             with them; None keeps every pool at ``actors``.
-        cpus_per_actor: logical CPUs of one pool actor; below 1 so that data tasks always find room.
+        cpus_per_actor: logical CPUs of one pool actor. Small shares let several stages run at once
+            and always leave room for data tasks.
         gpus_per_actor: GPUs of one pool actor; 0 runs on the CPU.
         threads: torch threads of one actor on the CPU.
         batch_size: images that an actor anonymizes or embeds at once. None: an anonymizer on a GPU
@@ -49,6 +52,7 @@ class EngineConfig:
             for, and starts again from its last checkpoint where that changes; None keeps
             ``train_workers``.
         train_failures: failures of training workers that one training survives.
+        cpus_per_train_worker: logical CPUs of one training worker that has no GPU.
         gpus_per_train_worker: 0 trains on the CPU.
         object_store_mb: object store of a local cluster.
         dashboard: whether a local cluster serves Ray's dashboard on 127.0.0.1.
@@ -62,7 +66,7 @@ class EngineConfig:
     cpus: int | None = None
     actors: int = 2
     max_actors: int | None = None
-    cpus_per_actor: float = 0.5
+    cpus_per_actor: float = 0.25
     gpus_per_actor: float = 0.0
     threads: int = 1
     batch_size: int | None = 64
@@ -70,6 +74,7 @@ class EngineConfig:
     train_workers: int = 2
     max_train_workers: int | None = None
     train_failures: int = 3
+    cpus_per_train_worker: float = 0.5
     gpus_per_train_worker: float = 0.0
     object_store_mb: int = 1024
     dashboard: bool = False
@@ -83,7 +88,13 @@ class EngineConfig:
         for key in ("actors", "threads", "block_rows", "train_workers"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
-        for key in ("cpus_per_actor", "gpus_per_actor", "gpus_per_train_worker"):
+        shares = (
+            "cpus_per_actor",
+            "gpus_per_actor",
+            "cpus_per_train_worker",
+            "gpus_per_train_worker",
+        )
+        for key in shares:
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
         if self.train_failures < 0:
@@ -122,6 +133,32 @@ class EngineConfig:
         return ActorPoolStrategy(
             min_size=self.actors, max_size=self.max_actors, initial_size=begin, **threads
         )
+
+    @property
+    def task_stage(self) -> dict[str, float]:
+        """Resources of a stage of data tasks alone: one of them, which is enough to go on."""
+        return {"CPU": TASK_CPUS}
+
+    def pool_stage(self, gpus: float | None = None) -> dict[str, float]:
+        """Resources of a stage with an actor pool and the data tasks that feed it.
+
+        The actors hold theirs until the stage ends. One data task is added, because actors that
+        hold all CPUs would wait for ever for what feeds them.
+
+        Args:
+            gpus: of one actor; None: ``gpus_per_actor``.
+        """
+        actors = self.actors if self.max_actors is None else self.max_actors
+        share = self.gpus_per_actor if gpus is None else gpus
+        return {"CPU": actors * self.cpus_per_actor + TASK_CPUS, "GPU": actors * share}
+
+    @property
+    def training_stage(self) -> dict[str, float]:
+        """Resources of a training: those of its workers."""
+        workers = self.most_train_workers
+        if self.gpus_per_train_worker:
+            return {"GPU": workers * self.gpus_per_train_worker}
+        return {"CPU": workers * self.cpus_per_train_worker}
 
     @property
     def embedded_at_once(self) -> int:

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from cldmray.arrays import Images
 from cldmray.attackers.base import EmbeddingAttacker, TrainedAttacker, TrainingFreeAttacker
-from cldmray.engine.artifacts import TASK_CPUS, Artifact, write_records
-from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.artifacts import Artifact, write_records
+from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     EVALUATION,

@@ -11,8 +11,8 @@ import ray
 from ray.data import Dataset
 
 from cldmray.arrays import Images
-from cldmray.engine.artifacts import TASK_CPUS, write_records
-from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.artifacts import write_records
+from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.errors import BadInputError
 from cldmray.faces.base import FaceSource
 from cldmray.faces.decode import InvalidImageError, decode

@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.attackers.reconstruction.validation import embed_guesses
-from cldmray.engine.artifacts import TASK_CPUS, Artifact, write_records
-from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.artifacts import Artifact, write_records
+from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.embed import with_regions
 from cldmray.engine.reconstruction_training import fitted_reconstructor
 from cldmray.errors import BadInputError

@@ -1,13 +1,31 @@
-"""Stages: named pieces of work whose results are found again instead of computed twice."""
+"""The stage graph: pieces of work that are found again, or run as soon as their inputs are there.
 
+A stage writes one artifact. Its key is a hash of everything that decides the artifact, so that the
+same work is never done twice. A stage that was submitted waits for its inputs and for room in the
+cluster; whatever has both runs, in a thread of the driver that waits for Ray.
+"""
+
+import ctypes
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import ray
 
 from cldmray import __version__, hashing, storage
-from cldmray.engine.artifacts import Artifact, read_manifest
+from cldmray.engine.artifacts import Artifact, Manifest, read_manifest
 from cldmray.engine.failures import reraise_worker_errors, retry_on_node_failure
 from cldmray.errors import CldmrayError
+
+STOP_SECONDS = 10.0
+"""For how long stages that were interrupted are waited for."""
+TOLERANCE = 1e-9
+"""By which shares of a CPU or GPU may sum up to more than there are."""
 
 
 class StageTime(NamedTuple):
@@ -19,75 +37,281 @@ class StageTime(NamedTuple):
     reused: bool
 
 
-class Work(NamedTuple):
-    """What a stage does: its name, everything that decides the result, keys of its inputs."""
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage before it runs: what it reads, what decides it, what it needs and what it does.
+
+    Attributes:
+        name: of the stage, used in its folder's name: ``anonymize-blur``.
+        settings: everything that decides the artifact, as objects or JSON-like data.
+        inputs: artifacts that it reads, stages that produce them, or keys of either.
+        produce: given a folder, writes and commits the artifact there. It runs in a thread and must
+            not run further stages.
+        title: what the stage does, in the words of a log line; the name by default.
+        resources: logical CPUs and GPUs that the stage holds at once, ``{"CPU": 1.0}``; None: the
+            whole cluster, so that nothing else runs beside it.
+    """
 
     name: str
     settings: Mapping[str, Any]
-    inputs: Sequence[str]
+    inputs: Sequence["Artifact | StageHandle | str"]
+    produce: Callable[[str], None]
+    title: str = ""
+    resources: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StageHandle:
+    """A stage whose key and folder are known, and whose artifact may still have to be produced.
+
+    Attributes:
+        spec: the stage.
+        key: hash of what decides the artifact; known before the inputs have been produced.
+        folder: where the artifact is, or will be.
+    """
+
+    spec: StageSpec
+    key: str
+    folder: str
+    _future: "Future[Artifact]" = field(default_factory=Future, repr=False)
+
+    @property
+    def found(self) -> bool:
+        """Whether the artifact is there, so that running the stage costs nothing."""
+        return read_manifest(self.folder) is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether a submitted stage has ended, well or not."""
+        return self._future.done()
+
+    def result(self) -> Artifact:
+        """The artifact of a submitted stage, once it is there.
+
+        Raises:
+            CldmrayError: the stage, or one of those that it depends on, failed; the error is the
+                one that was raised there. Other errors come out as they are, too.
+            CancelledError: the graph was stopped before.
+        """
+        return self._future.result()
+
+    @property
+    def title(self) -> str:
+        """What the stage does, for people."""
+        return self.spec.title or self.spec.name
+
+    @property
+    def waits_for(self) -> list["StageHandle"]:
+        """The stages that must end before it begins."""
+        return [one for one in self.spec.inputs if isinstance(one, StageHandle)]
 
 
 class Stages:
-    """Runs stages under one work folder and remembers how long each took.
+    """Runs stages under one cache folder, as many at once as the cluster has room for.
+
+    Used as a context manager it waits for what was submitted, and stops it after an error.
 
     Args:
-        work: local path or URI that audits share; each stage has the folder ``<name>-<key>``.
+        cache_dir: local path or URI that audits share; each stage has the folder ``<name>-<key>``.
         announce: called with a line of text when a stage starts and ends.
+
+    Example:
+        >>> import tempfile
+        >>> from cldmray.engine.artifacts import Manifest, commit
+        >>> stages = Stages(tempfile.mkdtemp())
+        >>> def produce(folder: str) -> None:
+        ...     commit(folder, Manifest({}))
+        >>> faces = stages.submit(StageSpec("faces", {"size": 64}, [], produce))
+        >>> blur = stages.submit(StageSpec("blur", {"sigma": 4}, [faces], produce))
+        >>> blur.result().reused
+        False
+        >>> stages.run("blur", {"sigma": 4}, [faces], produce).reused
+        True
     """
 
-    def __init__(self, cache_dir: str, announce: Callable[[str], None]) -> None:
+    def __init__(self, cache_dir: str, announce: Callable[[str], None] | None = None) -> None:
         self.cache_dir = cache_dir
-        self.announce = announce
+        self.announce = announce or (lambda line: None)
         self.times: list[StageTime] = []
+        self._lock = threading.RLock()
+        self._waiting: list[StageHandle] = []
+        self._running: dict[StageHandle, threading.Thread] = {}
+        self._stopped = False
 
-    def place(self, cache_dir: Work) -> tuple[str, str]:
-        """Key and folder of a stage, whether it has run or not."""
+    def plan(self, spec: StageSpec) -> StageHandle:
+        """The stage with its key and folder, without running it."""
         identity = {
-            "stage": cache_dir.name,
+            "stage": spec.name,
             "version": __version__,
-            "inputs": list(cache_dir.inputs),
+            "inputs": [one if isinstance(one, str) else one.key for one in spec.inputs],
         }
-        key = hashing.fingerprint(
-            {**identity, "settings": hashing.canonicalize(cache_dir.settings)}
-        )
-        return key, storage.join(self.cache_dir, f"{cache_dir.name}-{key}")
+        key = hashing.fingerprint({**identity, "settings": hashing.canonicalize(spec.settings)})
+        return StageHandle(spec, key, storage.join(self.cache_dir, f"{spec.name}-{key}"))
 
-    def finished(self, cache_dir: Work) -> bool:
-        """Whether the stage would be found."""
-        return read_manifest(self.place(cache_dir)[1]) is not None
+    def submit(self, spec: StageSpec) -> StageHandle:
+        """Let a stage run as soon as its inputs are there and the cluster has room for it.
+
+        A stage that is waiting or running already is not run a second time.
+        """
+        handle = self.plan(spec)
+        with self._lock:
+            for other in (*self._running, *self._waiting):
+                if other.key == handle.key:
+                    return other
+            self._waiting.append(handle)
+            self._dispatch()
+        return handle
 
     def run(
         self,
         name: str,
         settings: Mapping[str, Any],
-        inputs: Sequence[str],
+        inputs: Sequence[Artifact | StageHandle | str],
         produce: Callable[[str], None],
+        *,
+        title: str = "",
+        resources: Mapping[str, float] | None = None,
     ) -> Artifact:
-        """The stage's table: found by the hash of what decides it, or produced now.
-
-        Args:
-            name: of the stage, used in its folder's name.
-            settings: everything that decides the result, as objects or JSON-like data.
-            inputs: keys of the tables that it reads.
-            produce: given a folder, writes and commits the table there.
+        """The artifact of a stage: found, or produced now; see :class:`StageSpec`.
 
         Raises:
             CldmrayError: ``produce`` returned without committing, or one of its workers raised it.
         """
-        key, folder = self.place(Work(name, settings, inputs))
+        return self.result(
+            self.submit(StageSpec(name, settings, inputs, produce, title, resources))
+        )
+
+    def result(self, handle: StageHandle) -> Artifact:
+        """The artifact of a submitted stage; Ctrl-C while it is waited for stops all stages."""
+        try:
+            return handle.result()
+        except KeyboardInterrupt:
+            self.stop(wait=0.0)
+            raise
+
+    def stop(self, wait: float = STOP_SECONDS) -> None:
+        """Cancel what waits and interrupt what runs; nothing can be submitted afterwards.
+
+        Args:
+            wait: seconds to wait for what runs. Threads that are still busy end with the process.
+        """
+        with self._lock:
+            self._stopped = True
+            waiting, self._waiting = self._waiting, []
+            threads = list(self._running.values())
+        for handle in waiting:
+            handle._future.set_exception(CancelledError(f"{handle.title}: was stopped"))
+        for thread in threads:
+            _interrupt(thread)
+        deadline = time.monotonic() + wait
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.stop(wait=STOP_SECONDS if isinstance(error, Exception) else 0.0)
+            return
+        while handles := [*self._running, *self._waiting]:
+            self.result(handles[0])
+
+    def _dispatch(self) -> None:
+        """Start whatever has its inputs and fits; the lock is held."""
+        if self._stopped:
+            waiting, self._waiting = self._waiting, []
+            for handle in waiting:
+                handle._future.set_exception(CancelledError(f"{handle.title}: was stopped"))
+        for handle in list(self._waiting):
+            inputs = [one._future for one in handle.waits_for]
+            if not all(future.done() for future in inputs):
+                continue
+            errors = [error for future in inputs if (error := future.exception())]
+            if errors:
+                self._waiting.remove(handle)
+                handle._future.set_exception(errors[0])
+                return self._dispatch()
+            if self._fits(handle.spec.resources):
+                self._waiting.remove(handle)
+                thread = threading.Thread(
+                    target=self._execute, args=[handle], name=handle.spec.name, daemon=True
+                )
+                self._running[handle] = thread
+                thread.start()
+
+    def _fits(self, resources: Mapping[str, float] | None) -> bool:
+        """Whether what runs leaves room; on an idle cluster everything may run."""
+        if not self._running:
+            return True
+        running = [handle.spec.resources for handle in self._running]
+        if resources is None or None in running:
+            return False
+        there = cluster_size()
+        return all(
+            amount + sum(other.get(kind, 0.0) for other in running if other)
+            <= there.get(kind, 0.0) + TOLERANCE
+            for kind, amount in resources.items()
+            if amount
+        )
+
+    def _execute(self, handle: StageHandle) -> None:
+        result: Artifact | None = None
+        error: BaseException | None = None
+        try:
+            result = self._produced(handle)
+        except BaseException as raised:
+            error = raised
+        with self._lock:
+            del self._running[handle]
+            if result is not None:
+                handle._future.set_result(result)
+            else:
+                handle._future.set_exception(error)
+            self._dispatch()
+
+    def _produced(self, handle: StageHandle) -> Artifact:
         started = time.perf_counter()
-        manifest = read_manifest(folder)
+        manifest = read_manifest(handle.folder)
         reused = manifest is not None
         if manifest is None:
-            self.announce(f"{name} ...")
-            storage.make_folder(folder)
-            with reraise_worker_errors():
-                retry_on_node_failure(lambda: produce(folder), self.announce)
-            manifest = read_manifest(folder)
-            if manifest is None:
-                raise CldmrayError(f"stage {name} ended without a manifest in {folder}")
+            self.announce(f"{handle.title} ...")
+            manifest = self._produce(handle)
         seconds = time.perf_counter() - started
-        self.times.append(StageTime(name, seconds, manifest.rows, reused))
+        with self._lock:
+            self.times.append(StageTime(handle.spec.name, seconds, manifest.rows, reused))
         origin = "found" if reused else f"{seconds:.1f} s"
-        self.announce(f"{name}: {manifest.rows} rows, {origin}")
-        return Artifact(folder, manifest, key, reused)
+        self.announce(f"{handle.title}: {manifest.rows} rows, {origin}")
+        return Artifact(handle.folder, manifest, handle.key, reused)
+
+    def _produce(self, handle: StageHandle) -> Manifest:
+        folder = handle.folder
+        storage.make_folder(folder)
+        with reraise_worker_errors():
+            retry_on_node_failure(lambda: handle.spec.produce(folder), self.announce)
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise CldmrayError(f"stage {handle.spec.name} ended without a manifest in {folder}")
+        return manifest
+
+
+def cluster_size() -> Mapping[str, float]:
+    """Logical CPUs and GPUs of the cluster; without Ray, the CPUs of this machine."""
+    if not ray.is_initialized():
+        return {"CPU": float(os.cpu_count() or 1)}
+    size: Mapping[str, float] = ray.cluster_resources()
+    return size
+
+
+def _interrupt(thread: threading.Thread) -> None:
+    """Raise KeyboardInterrupt in a thread, as soon as it runs Python code again."""
+    if thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt)
+        )

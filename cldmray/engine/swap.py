@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from cldmray import storage
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.engine.anonymize import SHOWN, anonymize_stream
-from cldmray.engine.artifacts import TASK_CPUS, Artifact, block_count, write_records
-from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.artifacts import Artifact, block_count, write_records
+from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.errors import BadInputError
 from cldmray.faces.records import ANONYMIZED, EVALUATION, FACES
 from cldmray.hashing import unit_hash

@@ -35,7 +35,9 @@ def attacker_trainer(
             num_workers=worker_range(engine.train_workers, engine.max_train_workers),
             use_gpu=use_gpu,
             resources_per_worker=(
-                {"GPU": engine.gpus_per_train_worker} if use_gpu else {"CPU": engine.cpus_per_actor}
+                {"GPU": engine.gpus_per_train_worker}
+                if use_gpu
+                else {"CPU": engine.cpus_per_train_worker}
             ),
         ),
         run_config=RunConfig(

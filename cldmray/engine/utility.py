@@ -22,8 +22,8 @@ from cldmray import storage
 from cldmray.arrays import Images
 from cldmray.conditions.canny import Canny
 from cldmray.detection.yunet import YuNet
-from cldmray.engine.artifacts import LEAST_BLOCKS, TASK_CPUS, Artifact, chosen_rows, write_records
-from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.artifacts import LEAST_BLOCKS, Artifact, chosen_rows, write_records
+from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.faces.records import ATTACKER, EVALUATION, ORIGINAL, decode_image, decode_images
 from cldmray.hashing import unit_hash
 from cldmray.metrics.image_similarity import edge_f1, ssim

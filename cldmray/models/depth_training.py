@@ -13,7 +13,7 @@ from torch import Tensor
 from cldmray import hashing
 from cldmray.arrays import Images, channels_last, to_unit_range
 from cldmray.conditions.depth_network import DepthArchitecture, DepthNetwork, depth_loss
-from cldmray.engine.artifacts import TASK_CPUS
+from cldmray.engine.cluster import TASK_CPUS
 from cldmray.engine.faces import blocks
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.faces.synthetic.scene import relative_depth, render

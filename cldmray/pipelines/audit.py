@@ -96,7 +96,8 @@ class Audit:
         listing = self.plan()
         groups = self.preparation.groups(listing)
         faces = self.preparation.faces(listing)
-        anonymized = {key: self.preparation.anonymize(key, faces) for key in config.anonymizers}
+        submitted = {key: self.preparation.anonymize(key, faces) for key in config.anonymizers}
+        anonymized = {key: self.stages.result(handle) for key, handle in submitted.items()}
         found = self.runner.run(faces, anonymized)
         every, clean = found.attacks, found.clean
         utility = self.utility.run(faces, anonymized, self.runner.embedded)

@@ -89,18 +89,20 @@ class Estimate:
             CldmrayError: an anonymizer cannot be opened.
         """
         config = self.config
-        cache_dir = self.preparation.faces_work(listing)
-        faces = self.stages.place(cache_dir)[0]
+        faces = self.stages.plan(self.preparation.faces_stage(listing))
         anonymizers = {}
         for key, anonymizer in config.anonymizers.items():
-            anonymize = self.preparation.anonymize_work(key, faces)
+            anonymize = self.stages.plan(self.preparation.anonymize_stage(key, faces))
             count, steps = (
                 self._images(anonymizer, listing),
                 getattr(anonymizer, "num_inference_steps", None),
             )
-            found = self.stages.finished(anonymize)
             anonymizers[key] = Step(
-                anonymize.name, count, steps, on_gpu=self._on_gpu(anonymizer), found=found
+                anonymize.spec.name,
+                count,
+                steps,
+                on_gpu=self._on_gpu(anonymizer),
+                found=anonymize.found,
             )
         tried = {
             key: anonymizer
@@ -113,8 +115,7 @@ class Estimate:
         for key, (_, cost) in zip(tried, costs, strict=True):
             anonymizers[key] = replace(anonymizers[key], cost=cost)
         reading = costs[0][0] if costs else None
-        done = self.stages.finished(cache_dir)
-        first = Step(cache_dir.name, listing.num_rows, None, reading, found=done)
+        first = Step(faces.spec.name, listing.num_rows, None, reading, found=faces.found)
         return [first, *anonymizers.values(), *self._attacks(listing)]
 
     def lines(self, steps: list[Step]) -> Iterator[str]:

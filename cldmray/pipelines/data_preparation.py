@@ -15,7 +15,7 @@ from cldmray.config.audit import AuditConfig
 from cldmray.engine.anonymize import anonymize, anonymize_groups, samples_per_split
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.faces import load_faces
-from cldmray.engine.stages import Stages, Work
+from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION
 from cldmray.faces.splits import assert_disjoint, split_listing
@@ -167,10 +167,7 @@ class DataPreparation:
     def faces(self, listing: pa.Table) -> Artifact:
         """The decoded images; stops where too many files are bad."""
         config = self.config
-        table = self.stages.run(
-            *self.faces_work(listing),
-            lambda folder: load_faces(config.faces, listing, config.engine, folder),
-        )
+        table = self.stages.result(self.stages.submit(self.faces_stage(listing)))
         bad = table.manifest.rejected
         if bad:
             self.announce(
@@ -194,20 +191,9 @@ class DataPreparation:
             )
         return table
 
-    def anonymize(self, key: str, faces: Artifact) -> Artifact:
-        """The anonymized images of one setting."""
-        config = self.config
-        anonymizer = config.anonymizers[key]
-        cache_dir = self.anonymize_work(key, faces.key)
-        samples = self.samples
-
-        def produce(folder: str) -> None:
-            if isinstance(anonymizer, GroupAnonymizer):
-                anonymize_groups(faces, anonymizer, samples, config.engine, folder)
-            else:
-                anonymize(faces, anonymizer, samples, config.audit.seed, config.engine, folder)
-
-        return self.stages.run(*cache_dir, produce)
+    def anonymize(self, key: str, faces: Artifact) -> StageHandle:
+        """Let the images of one anonymizer be made; those of others may be made beside them."""
+        return self.stages.submit(self.anonymize_stage(key, faces))
 
     @property
     def samples(self) -> dict[str, int]:
@@ -216,27 +202,41 @@ class DataPreparation:
         samples_per_image = self.config.audit.samples_per_image if queried else 0
         return samples_per_split(samples_per_image, self._auxiliary)
 
-    def faces_work(self, listing: pa.Table) -> Work:
-        """The stage of the images."""
+    def faces_stage(self, listing: pa.Table) -> StageSpec:
+        """The stage that reads, crops and checks the images."""
+        config = self.config
         rows = zip(
             *(listing[name].to_pylist() for name in ("sample_id", "version", "split")), strict=True
         )
-        settings = {
-            "source": self.config.faces,
-            "listing": hashing.fingerprint_rows(map(repr, rows)),
-        }
-        return Work("faces", settings, [])
+        settings = {"source": config.faces, "listing": hashing.fingerprint_rows(map(repr, rows))}
 
-    def anonymize_work(self, key: str, faces: str) -> Work:
-        """The stage of one setting.
+        def produce(folder: str) -> None:
+            load_faces(config.faces, listing, config.engine, folder)
+
+        title = f"read {config.faces.name}"
+        return StageSpec("faces", settings, [], produce, title, config.engine.task_stage)
+
+    def anonymize_stage(self, key: str, faces: Artifact | StageHandle) -> StageSpec:
+        """The stage that anonymizes all images by one anonymizer, the one with this key.
 
         Args:
-            faces: key of the stage of the images.
+            faces: the stage of the images, or its artifact.
         """
-        anonymizer = self.config.anonymizers[key]
-        settings = {
-            "anonymizer": anonymizer,
-            "samples": self.samples,
-            "seed": self.config.audit.seed,
-        }
-        return Work(f"anonymize-{anonymizer.name}", settings, [faces])
+        config, samples = self.config, self.samples
+        anonymizer = config.anonymizers[key]
+        name, engine = anonymizer.name, config.engine
+        settings = {"anonymizer": anonymizer, "samples": samples, "seed": config.audit.seed}
+
+        def produce(folder: str) -> None:
+            table = faces.result() if isinstance(faces, StageHandle) else faces
+            if isinstance(anonymizer, GroupAnonymizer):
+                anonymize_groups(table, anonymizer, samples, engine, folder)
+            else:
+                anonymize(table, anonymizer, samples, config.audit.seed, engine, folder)
+
+        resources = engine.task_stage
+        if not isinstance(anonymizer, GroupAnonymizer):
+            resources = engine.pool_stage(anonymizer.resources.get("GPU"))
+        return StageSpec(
+            f"anonymize-{name}", settings, [faces], produce, f"anonymize by {name}", resources
+        )

@@ -8,7 +8,9 @@ import pytest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.training import attacker_trainer, worker_range
 
-ELASTIC = EngineConfig(actors=2, max_actors=6, train_workers=1, max_train_workers=4)
+ELASTIC = EngineConfig(
+    cpus_per_actor=0.5, actors=2, max_actors=6, train_workers=1, max_train_workers=4
+)
 
 
 class TestPool:

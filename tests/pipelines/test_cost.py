@@ -100,10 +100,10 @@ def test_few_images_are_worth_no_trial(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_is_found_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan(tmp_path, monkeypatch)
-    faces = plan.preparation.faces_work(plan.listing)
-    key, folder = plan.stages.place(faces)
-    for place in (folder, plan.stages.place(plan.preparation.anonymize_work("cldm_canny", key))[1]):
-        commit(place, Manifest({"part": 1}))
+    faces = plan.stages.plan(plan.preparation.faces_stage(plan.listing))
+    drawn = plan.stages.plan(plan.preparation.anonymize_stage("cldm_canny", faces))
+    for stage in (faces, drawn):
+        commit(stage.folder, Manifest({"part": 1}))
     steps = plan.steps()
     assert plan.tried == ["no_op"]
     found = [name for name, step in steps.items() if step.found]
