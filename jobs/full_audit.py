@@ -23,7 +23,7 @@ def main(composed: DictConfig) -> int:
     from cldmray.report.utility import utility_metrics
     from cldmray.report.write import write_report
     from cldmray.tracking import DeferredErrors, package_versions
-    from cldmray.tracking.layouts import record
+    from cldmray.tracking.layouts import record_audit
 
     config = build_audit(composed)
     settings = plain(composed)
@@ -44,7 +44,7 @@ def main(composed: DictConfig) -> int:
         tables = ("results.parquet", "utility.parquet")
         public = [uri for uri in written if uri.endswith((".json", *tables))]
         risks = {f"risk/{risk.anonymizer}": risk.risk for risk in report.risks}
-        record(
+        record_audit(
             tracker,
             run,
             results=report.results,

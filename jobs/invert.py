@@ -51,7 +51,15 @@ def main(composed: DictConfig) -> None:
         ]
         learning = [one._asdict() for one in found.learning]
         rows = reconstruction_table(found.rows)
-        record_reconstruction(tracker, run, rows, learning, trials, tags, files | faceless)
+        record_reconstruction(
+            tracker,
+            run,
+            rows=rows,
+            learning=learning,
+            trials=trials,
+            tags=tags,
+            files=files | faceless,
+        )
     print_reconstruction(found)
     print(f"\nReport: {page}\nMLflow: {tracker.shown_uri}, run {run.run_id}")
     cache_dir.end()

@@ -26,9 +26,9 @@ def resolve_uri(uri: str | None) -> str:
     Relative SQLite paths are made absolute, so that a change of folder or another process
     finds the same file.
     """
-    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    path = sqlite_path(chosen)
-    return chosen if path is None else f"{SQLITE}{path}"
+    resolved = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    path = sqlite_path(resolved)
+    return resolved if path is None else f"{SQLITE}{path}"
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -129,15 +129,15 @@ def _check_server(uri: str, timeout: float) -> None:
     import requests
 
     try:
-        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=timeout)
+        response = requests.get(f"{uri.rstrip('/')}/health", timeout=timeout)
     except requests.RequestException as error:
         name = type(error).__name__
         raise failure(uri, f"no answer within {timeout:g} s ({name})", "start the server") from None
-    if answer.status_code in (401, 403):
+    if response.status_code in (401, 403):
         raise failure(
             uri,
-            f"access refused (HTTP {answer.status_code})",
+            f"access refused (HTTP {response.status_code})",
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
         )
-    if answer.status_code >= 500:
-        raise failure(uri, f"the server fails (HTTP {answer.status_code})")
+    if response.status_code >= 500:
+        raise failure(uri, f"the server fails (HTTP {response.status_code})")

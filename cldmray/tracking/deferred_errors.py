@@ -1,4 +1,4 @@
-"""Work that is written outlives an MLflow that fails afterwards."""
+"""Deferred tracking errors: results that are written outlive an MLflow that fails afterwards."""
 
 from types import TracebackType
 
@@ -8,9 +8,17 @@ from cldmray.tracking.connection import TrackingError
 class DeferredErrors:
     """Holds back MLflow's failure once the results are written, so that they are shown first.
 
-    ``with DeferredErrors() as work, tracker.audit_run(...) as run:`` lets everything pass until
-    :meth:`written` was called in the block; from then on a ``TrackingError`` ends the block quietly
-    and :meth:`end` raises it.
+    In ``with DeferredErrors() as deferred, tracker.audit_run(...) as run:`` every error passes
+    until :meth:`written` was called in the block. From then on a ``TrackingError`` ends the block
+    quietly, and :meth:`end` raises it.
+
+    >>> with DeferredErrors() as deferred:
+    ...     deferred.written("runs/1")
+    ...     raise TrackingError("MLflow is gone")
+    >>> deferred.end()
+    Traceback (most recent call last):
+    ...
+    cldmray.tracking.connection.TrackingError: the results are complete in runs/1, ...
     """
 
     def __init__(self) -> None:
@@ -45,5 +53,5 @@ class DeferredErrors:
         if self._error is not None:
             raise TrackingError(
                 f"the results are complete in {self._place}, but not in MLflow. {self._error}. To "
-                "record them, run the same command again: finished stages are found"
+                "record them, run the same command again: what is finished is reused"
             ) from None

@@ -1,4 +1,4 @@
-"""Runs that a killed job (SIGKILL, a lost node) left as RUNNING: the job that goes on ends them."""
+"""Orphaned runs, which a killed job (SIGKILL, a lost node) left as RUNNING, and their end."""
 
 import socket
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 JOB_TAG = "job"
 """Tag of parent runs: the same for all runs of one job that was started several times."""
 CONTINUED_TAG = "continued_by"
-"""Tag of a run that was left open: the run that went on."""
+"""Tag of an orphaned run: the run that went on."""
 PARENT_TAG = "mlflow.parentRunId"
 
 
@@ -51,8 +51,8 @@ def end_orphaned_runs(client: "MlflowClient", experiment: str, key: str, by: str
     """
 
     def running(tag: str, value: str) -> list[str]:
-        wanted = f"attributes.status = 'RUNNING' and tags.`{tag}` = '{value}'"
-        return [run.info.run_id for run in client.search_runs([experiment], wanted)]
+        query = f"attributes.status = 'RUNNING' and tags.`{tag}` = '{value}'"
+        return [run.info.run_id for run in client.search_runs([experiment], query)]
 
     for parent in running(JOB_TAG, key):
         if parent != by:

@@ -62,7 +62,7 @@ class Run:
             self._log_batch(metrics=entries[start : start + METRICS_AT_ONCE])
 
     def log_results(self, results: pa.Table) -> None:
-        """Record rows of ``records.RESULTS`` of one anonymizer and attacker as metrics.
+        """Record rows of ``results.table.RESULTS`` of one anonymizer and attacker as metrics.
 
         Raises:
             BadInputError: the rows are of several anonymizers or attackers.
@@ -71,7 +71,7 @@ class Run:
         self.log_metrics(result_metrics(results))
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Record words about the run.
+        """Record texts about the run, such as its verdict.
 
         Raises:
             TrackingError: MLflow failed.

@@ -1,4 +1,4 @@
-"""Audits in MLflow (a parent run, a child for each anonymizer and attacker), and trainings."""
+"""Opens and ends runs in MLflow: audits with a child for each attack, studies, trainings."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -52,6 +52,10 @@ class TrackingConfig:
 class Tracker:
     """Writes audits and trainings to MLflow by explicit run ids, without MLflow's global state.
 
+    >>> tracker = Tracker(TrackingConfig(uri="https://user:secret@mlflow.example.org"))
+    >>> tracker.shown_uri
+    'https://***@mlflow.example.org'
+
     Attributes:
         config: where.
         uri: resolved tracking URI; it may hold credentials and is never shown.
@@ -99,13 +103,13 @@ class Tracker:
         """The parent run of an audit, tagged with commit, package versions, seeds and data.
 
         It ends as FINISHED, FAILED after an exception, or KILLED after KeyboardInterrupt (which
-        :mod:`cldmray.cli.runtime` also makes of SIGTERM) or SystemExit; these pass on. Runs that a
-        killed start of the same job left open are ended first (:mod:`cldmray.tracking.orphaned_runs`).
+        :mod:`cldmray.cli.runtime` also makes of SIGTERM) or SystemExit; these pass on. Orphaned
+        runs of the same job are ended first (:mod:`cldmray.tracking.orphaned_runs`).
 
         Args:
             name: name of the run.
             params: the composed configuration.
-            tags: further words.
+            tags: further tags.
             seeds: random seeds by purpose.
             data_fingerprint: fingerprint of the faces that were audited.
         """
@@ -132,12 +136,12 @@ class Tracker:
     def study_run(
         self, kind: str, name: str, params: Mapping[str, Any], seeds: Mapping[str, int]
     ) -> Iterator[Run]:
-        """The run of an attribution or an inversion, tagged as an audit's is.
+        """The run of an attribution or a reconstruction study, tagged as an audit's is.
 
         It ends as ``audit_run`` does.
 
         Args:
-            kind: ``attribution`` or ``inversion``.
+            kind: ``attribution`` or ``reconstruction``.
             name: name of the run.
             params: the composed configuration.
             seeds: random seeds by purpose.
@@ -148,12 +152,12 @@ class Tracker:
 
     @contextmanager
     def trial_run(self, parent: Run, anonymizer: str, trial: str) -> Iterator[Run]:
-        """A run below an inversion's for one trial of its search.
+        """A run below a reconstruction study's for one trial of a search.
 
         It ends as ``audit_run`` does.
 
         Args:
-            parent: the inversion's run.
+            parent: the study's run.
             anonymizer: its name in tables.
             trial: its name in the table of trials.
         """
@@ -222,16 +226,16 @@ class Tracker:
         if self._experiment_id is None:
             name = self.config.experiment
             with explained(self.uri):
-                found = self.client.get_experiment_by_name(name)
-            if found is not None and found.lifecycle_stage != "active":
+                experiment = self.client.get_experiment_by_name(name)
+            if experiment is not None and experiment.lifecycle_stage != "active":
                 raise ConfigError(
                     f"tracking.experiment: {name!r} was deleted in MLflow at {self.shown_uri}; "
                     "restore it there or take another name"
                 )
             with explained(self.uri):
                 self._experiment_id = (
-                    found.experiment_id
-                    if found is not None
+                    experiment.experiment_id
+                    if experiment is not None
                     else self.client.create_experiment(name, self._artifact_location(name))
                 )
         return self._experiment_id

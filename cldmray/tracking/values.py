@@ -24,6 +24,9 @@ def metric_name(protocol: str, gallery: str, measure: str, subset: str = ALL) ->
 
     A subset stands at its end, in characters that MLflow accepts: ``sex=female`` as
     ``full_ref/source_excluded/rank_1/sex-female``, others with a hash that keeps them apart.
+
+    >>> metric_name("full_ref", "source_excluded", "rank_1", "sex=female")
+    'full_ref/source_excluded/rank_1/sex-female'
     """
     name = f"{protocol}/{gallery}/{measure}"
     if subset == ALL:
@@ -39,7 +42,7 @@ def result_metrics(results: pa.Table) -> dict[str, float]:
     """Metrics of one anonymizer under one attacker.
 
     Args:
-        results: rows of ``records.RESULTS``.
+        results: rows of ``results.table.RESULTS``.
 
     Returns:
         For each row ``name``, ``name_ci_low``, ``name_ci_high`` and ``name_chance``, and for each
@@ -70,6 +73,9 @@ def flat_params(settings: Mapping[str, Any]) -> dict[str, str]:
 
     Lists become JSON; values longer than 500 characters are cut and end with their hash, so that
     two different ones still differ.
+
+    >>> flat_params({"faces": {"name": "lfw"}, "hub": {"token": "secret"}})
+    {'faces.name': 'lfw', 'hub.token': '***'}
     """
     flat: dict[str, str] = {}
     _flatten(redact(settings), "", flat)

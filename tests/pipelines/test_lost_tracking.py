@@ -145,7 +145,7 @@ def test_a_server_that_dies_takes_no_result_along(
         f"http://127.0.0.1:{port} cannot be used: "
     )
     assert complaint.endswith(
-        "To record them, run the same command again: finished stages are found"
+        "To record them, run the same command again: what is finished is reused"
     )
 
     serve(port)

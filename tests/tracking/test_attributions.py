@@ -39,11 +39,11 @@ def test_names() -> None:
 def test_a_run(tracker: Tracker) -> None:
     with tracker.study_run("attribution", "why", {"seed": 3}, {"audit": 3}) as run:
         record_attribution(run, rows(), {"headline": "x"}, {"attribution.json": b"{}"})
-    found: Any = tracker.client.get_run(run.run_id)
-    assert found.info.status == "FINISHED"
-    assert (found.data.tags["kind"], found.data.tags["seed.audit"]) == ("attribution", "3")
-    assert found.data.tags["headline"] == "x"
+    stored: Any = tracker.client.get_run(run.run_id)
+    assert stored.info.status == "FINISHED"
+    assert (stored.data.tags["kind"], stored.data.tags["seed.audit"]) == ("attribution", "3")
+    assert stored.data.tags["headline"] == "x"
     name = "swap/cldm-canny-1.0_depth-1.0/adaptive_contrastive/source_excluded/condition_share"
-    assert found.data.metrics[name] == 0.9
-    assert len(found.data.metrics) == 11
+    assert stored.data.metrics[name] == 0.9
+    assert len(stored.data.metrics) == 11
     assert [a.path for a in tracker.client.list_artifacts(run.run_id)] == ["attribution.json"]

@@ -7,7 +7,7 @@ import pytest
 
 from cldmray.results.table import RESULTS
 from cldmray.tracking import Tracker
-from cldmray.tracking.layouts import record
+from cldmray.tracking.layouts import record_audit
 
 ATTACKS = [("blur", "adaptive_contrastive"), ("blur", "clean_trained"), ("no_op", "clean_trained")]
 
@@ -40,17 +40,38 @@ def write(tracker: Tracker, run: Any) -> None:
         {"step": 40.0, "loss": 3.0, "validation_rank_1": 0.2},
         {"step": 80.0, "loss": 1.5, "validation_rank_1": 0.6},
     ]
-    record(
+    record_audit(
         tracker,
         run,
-        results(),
-        metrics={"risk/blur": 0.2, "risk/copy": 0.3, "utility/a+b (c)/ssim": 0.5},
+        results=results(),
+        metrics={"risk/blur": 0.2, "risk/no_op": 0.3, "utility/a+b (c)/ssim": 0.5},
         curves={attack: [points[: 1 + place % 2]] for place, attack in enumerate(ATTACKS)},
         clean={attack: 0.9 + 0.01 * place for place, attack in enumerate(ATTACKS)},
         weights={ATTACKS[0]: {"full_ref/source_excluded/condition_match": 0.5}},
-        tags={"verdict": "blur gives people away"},
-        files={"results.parquet": b"PAR1", "deep/verdict.json": b"{}"},
+        tags={"verdict": "blur leaks identity"},
+        files={
+            "results.parquet": b"PAR1",
+            "verdict.json": b"{}",
+            "examples.png": b"",
+            "rejected.parquet": b"",
+        },
         queries={ATTACKS[0]: 1200},
+    )
+
+
+def write_curves(tracker: Tracker, run: Any, curves: Any) -> None:
+    """An audit that has curves only."""
+    record_audit(
+        tracker,
+        run,
+        results=results(),
+        metrics={},
+        curves=curves,
+        clean={},
+        weights={},
+        queries={},
+        tags={},
+        files={},
     )
 
 
@@ -60,30 +81,30 @@ def runs(tracker: Tracker) -> tuple[Any, dict[tuple[str, str], Any]]:
     with tracker.audit_run("layout", {"seed": 3}) as run:
         write(tracker, run)
     parent = tracker.client.get_run(run.run_id)
-    found = tracker.client.search_runs(
+    children = tracker.client.search_runs(
         [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{run.run_id}'"
     )
-    return parent, {(one.data.tags["anonymizer"], one.data.tags["attacker"]): one for one in found}
+    return parent, {
+        (child.data.tags["anonymizer"], child.data.tags["attacker"]): child for child in children
+    }
 
 
-def test_the_parent(tracker: Tracker, runs: Any) -> None:
+def test_the_parent_holds_no_face_and_no_name(tracker: Tracker, runs: Any) -> None:
     parent, _ = runs
     assert parent.info.status == "FINISHED"
-    metrics = {"risk/blur": 0.2, "risk/copy": 0.3, "utility/a_b _c_/ssim": 0.5}
+    metrics = {"risk/blur": 0.2, "risk/no_op": 0.3, "utility/a_b _c_/ssim": 0.5}
     assert parent.data.metrics == metrics
-    assert parent.data.tags["verdict"] == "blur gives people away"
+    assert parent.data.tags["verdict"] == "blur leaks identity"
     assert parent.data.tags["kind"] == "audit"
     artifacts = tracker.client.list_artifacts(parent.info.run_id)
-    assert sorted(one.path for one in artifacts) == ["deep", "results.parquet"]
-    (deep,) = tracker.client.list_artifacts(parent.info.run_id, "deep")
-    assert deep.path == "deep/verdict.json"
+    assert sorted(file.path for file in artifacts) == ["results.parquet", "verdict.json"]
 
 
 def test_one_child_for_each_attack(runs: Any) -> None:
     _, children = runs
     assert sorted(children) == ATTACKS
-    assert {one.info.status for one in children.values()} == {"FINISHED"}
-    assert {one.data.tags["kind"] for one in children.values()} == {"attack"}
+    assert {child.info.status for child in children.values()} == {"FINISHED"}
+    assert {child.data.tags["kind"] for child in children.values()} == {"attack"}
     assert children["blur", "adaptive_contrastive"].info.run_name == "blur / adaptive_contrastive"
 
 
@@ -120,7 +141,7 @@ def test_learning_curves_keep_their_steps(tracker: Tracker, runs: Any) -> None:
 def test_every_training_has_its_curve(tracker: Tracker) -> None:
     curves = [[{"step": 5.0, "loss": loss}] for loss in (2.0, 3.0)]
     with tracker.audit_run("seeds", {}) as run:
-        record(tracker, run, results(), {}, {ATTACKS[0]: curves}, {}, {}, {}, {})
+        write_curves(tracker, run, {ATTACKS[0]: curves})
     experiment = tracker.client.get_run(run.run_id).info.experiment_id
     (child,) = tracker.client.search_runs([experiment], f"tags.mlflow.parentRunId = '{run.run_id}'")
     assert child.data.metrics["training/loss"] == 2.0
@@ -130,13 +151,13 @@ def test_every_training_has_its_curve(tracker: Tracker) -> None:
 def test_an_error_marks_child_and_parent(tracker: Tracker) -> None:
     pointless: list[dict[str, float]] = [{"loss": 1.0}]
     with pytest.raises(KeyError), tracker.audit_run("broken", {}) as run:
-        record(tracker, run, results(), {}, {ATTACKS[0]: [pointless]}, {}, {}, {}, {})
+        write_curves(tracker, run, {ATTACKS[0]: [pointless]})
     assert tracker.client.get_run(run.run_id).info.status == "FAILED"
 
 
-def test_an_attack_may_learn_nothing_and_have_no_clear_rate(tracker: Tracker) -> None:
+def test_an_attack_may_learn_nothing_and_have_no_clean_rate(tracker: Tracker) -> None:
     with tracker.audit_run("ready", {}) as run:
-        record(tracker, run, results(), {}, {ATTACKS[0]: []}, {}, {}, {}, {})
+        write_curves(tracker, run, {ATTACKS[0]: []})
     experiment = tracker.client.get_run(run.run_id).info.experiment_id
     (child,) = tracker.client.search_runs([experiment], f"tags.mlflow.parentRunId = '{run.run_id}'")
     assert child.data.metrics["full_ref/source_excluded/rank_1"] == pytest.approx(0.1)

@@ -9,28 +9,28 @@ def test_nothing_is_held_back_before_the_results_are_written() -> None:
 
 
 def test_a_failure_of_mlflow_is_raised_at_the_end() -> None:
-    shown = []
-    with DeferredErrors() as work:
-        work.written("out")
+    printed = []
+    with DeferredErrors() as deferred:
+        deferred.written("out")
         raise TrackingError("MLflow at x cannot be used: gone; see that it runs")
-    shown.append("report")
+    printed.append("report")
     with pytest.raises(TrackingError) as caught:
-        work.end()
-    assert shown == ["report"]
+        deferred.end()
+    assert printed == ["report"]
     assert str(caught.value) == (
         "the results are complete in out, but not in MLflow. MLflow at x cannot be used: gone; see "
-        "that it runs. To record them, run the same command again: finished stages are found"
+        "that it runs. To record them, run the same command again: what is finished is reused"
     )
     assert caught.value.__cause__ is None
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(KeyboardInterrupt), DeferredErrors() as work:
-        work.written("out")
+    with pytest.raises(KeyboardInterrupt), DeferredErrors() as deferred:
+        deferred.written("out")
         raise KeyboardInterrupt
 
 
 def test_nothing_failed() -> None:
-    with DeferredErrors() as work:
-        work.written("out")
-    work.end()
+    with DeferredErrors() as deferred:
+        deferred.written("out")
+    deferred.end()

@@ -25,8 +25,8 @@ def orphaned_runs(
 
 
 def status(tracker: Tracker, run: Run) -> str:
-    found: str = tracker.client.get_run(run.run_id).info.status
-    return found
+    status: str = tracker.client.get_run(run.run_id).info.status
+    return status
 
 
 def test_a_job_that_goes_on_ends_what_was_left_open(tracker: Tracker) -> None:
@@ -34,15 +34,15 @@ def test_a_job_that_goes_on_ends_what_was_left_open(tracker: Tracker) -> None:
     killed = orphaned_runs(tracker, SETTINGS, kept)
     other = orphaned_runs(tracker, SETTINGS | {"audit": {"seed": 2}}, kept)
     with tracker.audit_run("left open", SETTINGS | {"output": "runs/2"}) as run:
-        assert [status(tracker, one) for one in killed] == ["KILLED"] * 2
+        assert [status(tracker, orphan) for orphan in killed] == ["KILLED"] * 2
         assert status(tracker, run) == "RUNNING"
         assert tracker.client.get_run(run.run_id).data.tags["job"] == job_key(
             "audit", "left open", SETTINGS
         )
     assert status(tracker, run) == "FINISHED"
-    assert [status(tracker, one) for one in other] == ["RUNNING"] * 2
-    for one in killed:
-        assert tracker.client.get_run(one.run_id).data.tags["continued_by"] == run.run_id
+    assert [status(tracker, orphan) for orphan in other] == ["RUNNING"] * 2
+    for orphan in killed:
+        assert tracker.client.get_run(orphan.run_id).data.tags["continued_by"] == run.run_id
     with tracker.audit_run("left open", SETTINGS):
         assert status(tracker, run) == "FINISHED"
 

@@ -115,8 +115,8 @@ def test_artifacts_lie_beside_the_database(tracker: Tracker, tmp_path: Path) -> 
             run.log_folder(str(tmp_path / "absent"))
     database = sqlite_path(tracker.uri)
     assert database is not None
-    found = list((database.parent / "mlruns").rglob("page.html"))
-    assert [path.parent.name for path in found] == ["report"]
+    pages = list((database.parent / "mlruns").rglob("page.html"))
+    assert [path.parent.name for path in pages] == ["report"]
     assert [file.path for file in tracker.client.list_artifacts(run.run_id)] == ["report"]
 
 

@@ -15,15 +15,15 @@ def test_a_finished_training(tracker: Tracker) -> None:
     }
     with tracker.training_run("small", {"training": {"seed": 3}}) as run:
         record_training(run, curves, {"README.md": b"a card", "samples.png": b"\x89PNG"})
-    found = tracker.client.get_run(run.run_id)
-    assert found.info.status == "FINISHED"
-    assert found.info.run_name == "small"
-    assert found.data.tags["kind"] == "training"
-    assert found.data.tags["version.torch"]
-    assert found.data.params["training.seed"] == "3"
+    stored = tracker.client.get_run(run.run_id)
+    assert stored.info.status == "FINISHED"
+    assert stored.info.run_name == "small"
+    assert stored.data.tags["kind"] == "training"
+    assert stored.data.tags["version.torch"]
+    assert stored.data.params["training.seed"] == "3"
     history = tracker.client.get_metric_history(run.run_id, "autoencoder/loss")
     assert [(point.step, point.value) for point in history] == [(2, 0.5), (4, 0.25)]
-    assert found.data.metrics == {"autoencoder/loss": 0.25, "diffusion/loss": 0.75}
+    assert stored.data.metrics == {"autoencoder/loss": 0.25, "diffusion/loss": 0.75}
     names = {item.path for item in tracker.client.list_artifacts(run.run_id)}
     assert names == {"README.md", "samples.png"}
     local = tracker.client.download_artifacts(run.run_id, "README.md")

@@ -1,4 +1,4 @@
-"""An inversion in MLflow: one parent, one child a trial."""
+"""A reconstruction study in MLflow: one parent, one child a trial."""
 
 from pathlib import Path
 
@@ -8,8 +8,9 @@ from cldmray.tracking.layouts import reconstruction_metrics, record_reconstructi
 from cldmray.tracking.runs import Tracker, TrackingConfig
 
 ROWS = [
-    {"anonymizer": "blur", "reconstructor": "unet", "gallery": "source_excluded", "measure": measure,
-     "compared_with": other, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "queries": 7}
+    {"anonymizer": "blur", "reconstructor": "unet", "gallery": "source_excluded",
+     "measure": measure, "compared_with": other,
+     "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "queries": 7}
     for measure, other in (("rank_1", ""), ("rank_1_gain", "raw"))
 ]  # fmt: skip
 ROWS.append({**ROWS[0], "reconstructor": "raw", "gallery": "", "measure": "psnr", "queries": 0,
@@ -17,8 +18,7 @@ ROWS.append({**ROWS[0], "reconstructor": "raw", "gallery": "", "measure": "psnr"
 
 
 def test_metrics() -> None:
-    found = reconstruction_metrics(pa.Table.from_pylist(ROWS))
-    assert found == {
+    assert reconstruction_metrics(pa.Table.from_pylist(ROWS)) == {
         "blur/unet/source_excluded/rank_1": 0.5,
         "blur/unet/source_excluded/rank_1_ci_low": 0.4,
         "blur/unet/source_excluded/rank_1_ci_high": 0.6,
@@ -49,7 +49,15 @@ def test_every_trial_is_a_child(tmp_path: Path) -> None:
     with tracker.study_run("reconstruction", "name", {"a": 1}, {"audit": 0}) as run:
         rows = pa.Table.from_pylist(ROWS)
         files = {"a.json": b"{}"}
-        record_reconstruction(tracker, run, rows, [learning], [trial], {"headline": "x"}, files)
+        record_reconstruction(
+            tracker,
+            run,
+            rows=rows,
+            learning=[learning],
+            trials=[trial],
+            tags={"headline": "x"},
+            files=files,
+        )
     client = tracker.client
     (experiment,) = [e for e in client.search_experiments() if e.name == "cldmray"]
     runs = {r.data.tags["kind"]: r for r in client.search_runs([experiment.experiment_id])}
@@ -62,8 +70,8 @@ def test_every_trial_is_a_child(tmp_path: Path) -> None:
     history = client.get_metric_history(child.info.run_id, "training/validation_rank_1")
     assert [(point.step, point.value) for point in history] == [(2, 0.1), (4, 0.3)]
     assert parent.data.metrics["blur/unet/queries"] == 7
-    found = client.get_metric_history(parent.info.run_id, "blur/unet/training/validation_cosine")
-    assert [(point.step, point.value) for point in found] == [(3, 0.1)]
+    history = client.get_metric_history(parent.info.run_id, "blur/unet/training/validation_cosine")
+    assert [(point.step, point.value) for point in history] == [(3, 0.1)]
     assert parent.data.metrics["blur/unet/training/loss"] == 0.4
     assert parent.data.tags["headline"] == "x"
     assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["a.json"]
