@@ -46,8 +46,8 @@ def identity_hash(identity: str) -> str:
 def image_seed(sample_id: str, sample: int, audit_seed: int) -> int:
     """Random seed of one anonymized image, in [0, 2**63).
 
-    It depends on the sample, the draw and the audit's seed only, so that order, batch size,
-    number of workers and restarts change no image (DESIGN section 8).
+    It depends on the image, the sample and the audit's seed only, so that order, batch size,
+    number of workers and restarts change no image.
     """
     return int(digest("picture", sample_id, sample, audit_seed)[:16], 16) >> 1
 

@@ -1,4 +1,4 @@
-"""The ladder of attackers (DESIGN section 3): what each one knows, and what it learns from.
+"""Attackers (docs/threat_model.md): what each one knows, and what it learns from.
 
 The attackers in this file are the contrastive encoder trained on pairs (query, image) of attacker
 identities; they differ in what the query is. Those that learn from a recognizer are in

@@ -1,6 +1,6 @@
 """Images of two people: the condition of one, the starting latents of the other.
 
-Whom an attacker names in them tells what carries the identity (DESIGN section 6, condition swap).
+Whom an attacker identifies in them tells what carries the identity (docs/measures.md, swap).
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What carries the leak, computed from attacks that have been run (DESIGN section 6)."""
+"""What carries the leak, computed from attacks that have been run (docs/measures.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

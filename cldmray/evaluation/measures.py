@@ -1,6 +1,6 @@
 """What the measures of one attack need of its scores, read in one pass with bounded memory.
 
-The measures of one attack (DESIGN section 5), each with its interval and what chance gives.
+The measures of one attack (docs/measures.md), each with its interval and what chance gives.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The Arrow records that stages exchange (DESIGN section 8) and the image codec."""
+"""The Arrow records that stages exchange (docs/architecture.md) and the image codec."""
 
 import io
 from collections.abc import Iterable

@@ -1,1 +1,1 @@
-"""The measures of an audit (DESIGN section 5): pure NumPy functions, no model, no cluster."""
+"""The measures of an audit (docs/measures.md): pure NumPy functions, no model, no cluster."""

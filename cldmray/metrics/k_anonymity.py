@@ -1,4 +1,4 @@
-"""The test of a k-anonymity claim by a re-identification attack (DESIGN section 5).
+"""The test of a k-anonymity claim by a re-identification attack (docs/measures.md).
 
 "k-anonymous" means that nobody is named with probability above 1/k. The claim is rejected when
 the lower confidence bound of the strongest attack's rank-1 identification rate exceeds 1/k.

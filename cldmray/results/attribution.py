@@ -37,7 +37,7 @@ class AttributionRow:
     """One number of an attribution.
 
     Attributes:
-        question: which of DESIGN section 6 it answers.
+        question: which of docs/measures.md it answers.
         anonymizer, attacker, protocol, gallery: in the words of ``records.RESULTS``; empty where
             they do not matter.
         measure: ``rank_1``, ``rank_1_condition``, ``condition_share``, ...

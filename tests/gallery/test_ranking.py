@@ -23,7 +23,7 @@ def embedded(rows: list[tuple[str, str]], vectors: npt.NDArray[Any]) -> Embeddin
 def twin(
     probes: EmbeddingSet, images: EmbeddingSet, protocol: Protocol, gallery: Gallery
 ) -> list[tuple[str, int, int]]:
-    """DESIGN section 4 as plain loops: (sample, better, ties) of every probe that counts."""
+    """docs/protocols.md as plain loops: (sample, better, ties) of every probe that counts."""
     gallery_identities = sorted(set(images.identities.tolist()))
     limit = REFERENCES[protocol]
     found = []

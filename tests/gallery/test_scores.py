@@ -51,7 +51,7 @@ def table(scores: Scores) -> npt.NDArray[np.float32]:
 def twin(
     probes: EmbeddingSet, known: EmbeddingSet, protocol: Protocol, gallery: Gallery
 ) -> dict[str, list[float]]:
-    """DESIGN section 4 as plain loops: scores with every person, by the probe's sample."""
+    """docs/protocols.md as plain loops: scores with every person, by the probe's sample."""
     gallery_identities = sorted(set(known.identities.tolist()))
     found = {}
     for sample, own_identity, probe in zip(
