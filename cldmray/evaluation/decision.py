@@ -12,7 +12,7 @@ from cldmray.arrays import Interval
 from cldmray.evaluation.gate import Rule, evaluate_gate
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.report.formatting import gallery_name, percent, protocol_name
-from cldmray.report.utility import heading, shown
+from cldmray.report.utility import formatted, heading
 from cldmray.results.audit import AnonymizerRisk, Finding, UtilityRow, Verdict
 from cldmray.results.decision import Recommendation
 
@@ -162,10 +162,10 @@ def _cost(name: str, most_useful: str | None, control: str | None, utility: Valu
     ]
     parts = []
     for measure, values in utility.items():
-        measured = [shown(measure, values[role]) if role in values else "-" for role in beside]
+        measured = [formatted(measure, values[role]) if role in values else "-" for role in beside]
         label = heading(measure)
         parts.append(
-            f"{label[0].lower()}{label[1:]} {shown(measure, values['value'])}"
+            f"{label[0].lower()}{label[1:]} {formatted(measure, values['value'])}"
             + (f" ({', '.join(measured)})" if measured else "")
         )
     compared = f", in brackets of {', and of '.join(formatting)}" if formatting else ""

@@ -1,4 +1,4 @@
-"""Example images for the report: a few evaluation images and what became of them."""
+"""Example images for the report: a few evaluation images and their anonymized images."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,7 +12,7 @@ from cldmray.results.audit import Grid, GridRow
 
 
 def choose_examples(faces: pa.Table, anonymized: Iterable[pa.Table], count: int) -> list[str]:
-    """Samples: one image each of the first ``count`` people that everybody has anonymized.
+    """Samples: one image each of the first ``count`` people that every anonymizer has anonymized.
 
     Args:
         faces: ``sample_id`` and ``identity`` of the evaluation people, sorted by sample id.
@@ -22,19 +22,19 @@ def choose_examples(faces: pa.Table, anonymized: Iterable[pa.Table], count: int)
     complete = faces
     for table in anonymized:
         complete = complete.filter(pc.is_in(complete["sample_id"], table["sample_id"]))
-    chosen: dict[str, str] = {}
+    sample_of: dict[str, str] = {}
     pairs = (complete[name].to_pylist() for name in ("sample_id", "identity"))
     for sample, identity in zip(*pairs, strict=True):
-        if len(chosen) == count:
+        if len(sample_of) == count:
             break
-        chosen.setdefault(identity, sample)
-    return list(chosen.values())
+        sample_of.setdefault(identity, sample)
+    return list(sample_of.values())
 
 
 def example_grid(
     faces: pa.Table, anonymized: Mapping[str, tuple[Mapping[str, Condition], pa.Table]]
 ) -> Grid:
-    """Images and what became of them.
+    """The example images and their anonymized images.
 
     Args:
         faces: rows of the chosen samples in the faces table.
@@ -44,14 +44,14 @@ def example_grid(
         name: dict(zip(table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True))
         for name, (_, table) in anonymized.items()
     }
-    chosen = dict(zip(faces["sample_id"].to_pylist(), faces["image"].to_pylist(), strict=True))
-    if not chosen:
+    original_of = dict(zip(faces["sample_id"].to_pylist(), faces["image"].to_pylist(), strict=True))
+    if not original_of:
         return Grid(np.zeros((0, 1, 1, 3), np.uint8), [])
-    originals = np.stack([decode_image(image) for image in chosen.values()])
+    originals = np.stack([decode_image(image) for image in original_of.values()])
     rows = []
     for name, (conditions, _) in anonymized.items():
         maps = [condition(originals) for condition in conditions.values()]
-        shown = np.maximum.reduce(maps) if maps else None
-        images = np.stack([decode_image(anonymized_rows[name][sample]) for sample in chosen])
-        rows.append(GridRow(name, shown, images))
+        condition_map = np.maximum.reduce(maps) if maps else None
+        images = np.stack([decode_image(anonymized_rows[name][sample]) for sample in original_of])
+        rows.append(GridRow(name, condition_map, images))
     return Grid(originals, rows)

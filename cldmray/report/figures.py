@@ -47,12 +47,12 @@ def risk_figure(risks: list[AnonymizerRisk]) -> bytes:
         label = f"{percent(risk.risk)}  [{100 * risk.low:.1f}, {100 * risk.high:.1f}]"
         axes.text(1.02, row, label, transform=axes.get_yaxis_transform(), va="center", color=INK)
     axes.set_yticks(range(len(risks)), [short(risk.anonymizer) for risk in risks])
-    plain(axes.get_yticklabels())
+    as_written(axes.get_yticklabels())
     axes.set_ylim(len(risks) - 0.4, -0.6)
     axes.set_xlim(-0.01, 1.01)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(axis="x", color=RULE)
-    axes.set_xlabel("images whose person is named at first guess; the upright tick is chance")
+    axes.set_xlabel("rank-1 identification rate; the upright tick is chance")
     return png(figure)
 
 
@@ -89,7 +89,7 @@ def cmc_figure(curves: list[CmcCurve]) -> bytes:
         labelcolor=INK,
     )
     legend.get_title().set_color(MUTED)
-    plain(legend.get_texts())
+    as_written(legend.get_texts())
     _rank_axis(axes, max(max(curve.ranks) for curve in curves))
     axes.set_ylim(-0.01, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -105,7 +105,7 @@ def _rank_axis(axes: Axes, last: int) -> None:
     axes.xaxis.set_major_locator(FixedLocator([step for step in steps if step <= last]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:,.0f}"))
-    axes.set_xlabel("number of best candidates looked at (rank)")
+    axes.set_xlabel("number of best-ranked identities looked at (rank)")
 
 
 def canvas(height: float) -> Figure:
@@ -138,7 +138,7 @@ def short(name: str) -> str:
     return name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
 
 
-def plain(texts: list[Text]) -> None:
+def as_written(texts: list[Text]) -> None:
     """Show names as they are: a dollar sign in one must not start mathematical text."""
     for text in texts:
         text.set_parse_math(False)

@@ -1,12 +1,13 @@
-"""Numbers and record values in plain words."""
+"""Numbers, names and risks as a reader of the report sees them."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cldmray.errors import redact
 from cldmray.results.attribution import AttributionRow, Question
-from cldmray.results.audit import AnonymizerRisk, Finding, Severity
+from cldmray.results.audit import AnonymizerRisk, AuditReport, Finding, Severity
 
 SEVERITY_LABELS: dict[Severity, str] = {
     "leak": "Identity leaks",
@@ -25,14 +26,46 @@ FINDING_LABELS: dict[Finding, str] = {
 
 PROTOCOLS = {"full_ref": "Full-Ref", "few_ref": "Few-Ref", "single_ref": "Single-Ref"}
 
+ATTACKERS = {
+    "pretrained": "pretrained recognizer",
+    "clean_trained": "clean-trained encoder",
+    "condition_only": "condition only",
+    "condition_match": "condition match",
+    "adaptive_contrastive": "adaptive, contrastive",
+    "adaptive_distilled": "adaptive, distilled",
+    "condition_only_distilled": "condition only, distilled",
+    "adaptive_condition": "adaptive, conditions only",
+    "score_fusion": "score fusion",
+}
+"""Names of the shipped attackers; the report's tables keep the identifier as a tooltip."""
+
+MEASURES = {
+    "rank_1_shuffled": "rank-1, permuted",
+    "mean_reciprocal_rank": "mean reciprocal rank",
+    "mean_rank": "mean rank",
+    "median_rank": "median rank",
+    "eer": "EER",
+    "d_sys": "D_sys (linkage)",
+}
+RANK_MEASURE = re.compile(r"rank_(\d+)")
+RATE_AT = re.compile(r"(tmr|fnir)_at_(fmr|fpir)_(.+)")
+
 
 def percent(rate: float) -> str:
-    """A rate in [0, 1] as a percentage: one decimal, two below 1 %."""
+    """A rate in [0, 1] as a percentage: one decimal, two below 1 %.
+
+    >>> percent(0.1243), percent(0.0083)
+    ('12.4 %', '0.83 %')
+    """
     return f"{100 * rate:.2f} %" if 0 < rate < 0.01 else f"{100 * rate:.1f} %"
 
 
 def number(value: float) -> str:
-    """A measure with four significant digits; what lies behind the sixth decimal is rounding."""
+    """A measure with four significant digits; what lies behind the sixth decimal is rounding.
+
+    >>> number(0.20963), number(2.22e-16)
+    ('0.2096', '0')
+    """
     return f"{round(value, 6):.4g}"
 
 
@@ -45,20 +78,56 @@ def levels(risks: Sequence[AnonymizerRisk]) -> str:
 
 
 def protocol_name(protocol: str) -> str:
-    """``full_ref`` as ``Full-Ref``; an unknown protocol as it is."""
+    """``full_ref`` as ``Full-Ref``; an unknown protocol as it is.
+
+    >>> protocol_name("few_ref")
+    'Few-Ref'
+    """
     return PROTOCOLS.get(protocol, protocol)
 
 
 def gallery_name(gallery: str) -> str:
-    """``source_excluded`` as ``source excluded``."""
+    """``source_excluded`` as ``source excluded``.
+
+    >>> gallery_name("anonymized_only")
+    'anonymized only'
+    """
     return gallery.replace("_", " ")
 
 
+def attacker_name(attacker: str) -> str:
+    """An attacker in plain words; one that is not shipped, or has a label, as it is.
+
+    >>> attacker_name("adaptive_contrastive"), attacker_name("mine-2")
+    ('adaptive, contrastive', 'mine-2')
+    """
+    return ATTACKERS.get(attacker, attacker)
+
+
+def measure_name(measure: str) -> str:
+    """A measure of identification as a reader knows it; one that is not known as it is.
+
+    >>> measure_name("rank_5"), measure_name("tmr_at_fmr_1e-3"), measure_name("mine")
+    ('rank-5', 'TMR at FMR 0.1 %', 'mine')
+    """
+    if rank := RANK_MEASURE.fullmatch(measure):
+        return f"rank-{rank[1]}"
+    if point := RATE_AT.fullmatch(measure):
+        try:
+            return f"{point[1].upper()} at {point[2].upper()} {100 * float(point[3]):g} %"
+        except ValueError:
+            return measure
+    return MEASURES.get(measure, measure)
+
+
 def out_of(*rates: float) -> list[str]:
-    """Rates in [0, 1] as counts of one round number: ``["12 of 100", "1 of 100"]``.
+    """Rates in [0, 1] as counts of one round number.
 
     The number is the smallest of 100, 1,000 and 10,000 for which no rate strictly between 0 and
     1 rounds to none or all.
+
+    >>> out_of(0.12, 0.01)
+    ['12 of 100', '1 of 100']
     """
     totals = [100, 1000, 10_000]
     between = [rate for rate in rates if 0 < rate < 1]
@@ -67,13 +136,13 @@ def out_of(*rates: float) -> list[str]:
     return [f"{round(rate * total):,} of {total:,}" for rate in rates]
 
 
-def risk_in_words(risk: AnonymizerRisk) -> str:
-    """How often the strongest attack names the person, beside chance."""
-    named, guessed = out_of(risk.risk, risk.chance)
-    return f"Named correctly in {named} images; chance would be {guessed}."
+def risk_sentence(risk: AnonymizerRisk) -> str:
+    """How often the strongest attack identifies the person, beside chance."""
+    identified, by_chance = out_of(risk.risk, risk.chance)
+    return f"The person is identified in {identified} images; chance is {by_chance}."
 
 
-def k_in_words(risk: AnonymizerRisk) -> str:
+def k_sentence(risk: AnonymizerRisk) -> str:
     """What the strongest attack says about claims of k-anonymity."""
     if risk.k_not_rejected >= risk.gallery_size:
         return (
@@ -84,32 +153,44 @@ def k_in_words(risk: AnonymizerRisk) -> str:
     return f"Claims of k-anonymity above k = {risk.k_not_rejected} are rejected."
 
 
-def linkage_in_words(risk: AnonymizerRisk) -> str:
+def supported_ks(report: AuditReport) -> dict[str, int]:
+    """The largest k that the data support, by anonymizer.
+
+    It is the verdict's, which also weighs attackers that are too weak to conclude; else that of
+    the anonymizer's simultaneous upper bound.
+    """
+    supported = {risk.anonymizer: risk.k_supported for risk in report.risks}
+    for entry in report.verdict.machine.get("settings", []):
+        supported[entry["anonymizer"]] = entry["k_supported"]
+    return supported
+
+
+def linkage_sentence(risk: AnonymizerRisk) -> str:
     """How often an anonymized image finds another one of its person; empty if not measured."""
     if risk.linkage is None:
         return ""
     _, _, _, rate, low, high = risk.linkage
     return (
         f"Without any original, {percent(rate)} ({percent(low)} to {percent(high)}) of the "
-        "images lead to another anonymized image of their person first."
+        "images find another anonymized image of their person first."
     )
 
 
 QUESTION_LABELS: dict[Question, str] = {
-    "swap": "Condition of one person, starting image of another: whom do attackers name?",
+    "swap": "Condition of one person, starting image of another: whom do attackers identify?",
     "ablation": "With and without the condition",
     "scale": "From one control scale to the next",
     "proxy": "The condition alone against the whole anonymizer",
     "region": "The face, or its surroundings, by itself",
-    "operating_point": "How loose may a setting be?",
+    "operating_point": "How loose may an anonymizer be?",
 }
 
-MEASURE_LABELS = {
-    "rank_1": "named at first guess",
-    "rank_1_condition": "the condition's person named",
-    "rank_1_start": "the starting image's person named",
-    "rank_1_either": "either of them named",
-    "condition_share": "share that is the condition's person, guesses taken off",
+ATTRIBUTION_MEASURES = {
+    "rank_1": "rank-1 identification rate",
+    "rank_1_condition": "the condition's person identified",
+    "rank_1_start": "the starting image's person identified",
+    "rank_1_either": "either of them identified",
+    "condition_share": "share that is the condition's person, chance taken off",
     "rank_1_difference": "difference of the rates",
     "carried_share": "share of the rate that goes with the condition",
     "proxy_share": "ratio of the rates",
@@ -118,7 +199,7 @@ MEASURE_LABELS = {
 
 def measured(row: AttributionRow) -> str:
     """Value and bounds of a row of an attribution, as percentages."""
-    if row.measure not in MEASURE_LABELS:
+    if row.measure not in ATTRIBUTION_MEASURES:
         return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
     low, high = (
         "none" if math.isinf(bound) else f"{100 * bound:.1f}" for bound in (row.low, row.high)
@@ -127,7 +208,11 @@ def measured(row: AttributionRow) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``1 h 5 min``."""
+    """A duration as a reader says it.
+
+    >>> duration(0.42), duration(200), duration(3900)
+    ('0.4 s', '3 min 20 s', '1 h 5 min')
+    """
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

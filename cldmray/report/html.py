@@ -62,12 +62,13 @@ def render_html(report: AuditReport, figures: dict[str, bytes] | None = None) ->
     order = [risk.anonymizer for risk in report.ranked_risks]
     order += [row.anonymizer for row in report.utility]
     useful = [n for n in dict.fromkeys(order) if any(u.anonymizer == n for u in report.utility)]
-    return _template("template.html.j2").render(
+    return _template("audit_page.html.j2").render(
         report=report,
         machine=json.dumps(
             redact(report.verdict.machine), indent=2, ensure_ascii=False, sort_keys=True
         ),
         figures={name: _embedded(png) for name, png in drawn.items()},
+        k_supported=formatting.supported_ks(report),
         headline=[row for row in whole if row["measure"] == HEADLINE_MEASURE],
         others=[row for row in whole if row["measure"] != HEADLINE_MEASURE],
         parts=[row for row in rows if row["subset"] != ALL],
@@ -84,7 +85,7 @@ def render_html(report: AuditReport, figures: dict[str, bytes] | None = None) ->
 
 
 def render_attribution(
-    found: Attribution, title: str, created: str, notes: Sequence[str] = ()
+    attribution: Attribution, title: str, created: str, notes: Sequence[str] = ()
 ) -> str:
     """A page of its own for an attribution.
 
@@ -92,9 +93,9 @@ def render_attribution(
         created: ISO 8601 time.
         notes: caveats for the reader, one sentence each.
     """
-    scales = scale_figure(found)
+    scales = scale_figure(attribution)
     return _template("attribution_page.html.j2").render(
-        found=found,
+        attribution=attribution,
         title=title,
         created=created,
         notes=notes,
@@ -104,21 +105,21 @@ def render_attribution(
 
 
 def render_reconstruction(
-    found: ReconstructionReport, title: str, created: str, figures: Mapping[str, bytes]
+    report: ReconstructionReport, title: str, created: str, figures: Mapping[str, bytes]
 ) -> str:
-    """A page of its own for an inversion.
+    """A page of its own for a reconstruction attack.
 
     Args:
         created: ISO 8601 time.
         figures: PNG files by name, see ``report.reconstruction_figures``.
     """
-    shown = any(one.recovers for one in found.results)
-    return _template("reconstruction.html.j2").render(
-        found=found,
+    succeeded = any(result.recovers for result in report.results)
+    return _template("reconstruction_page.html.j2").render(
+        report=report,
         title=title,
         created=created,
         figures={name: _embedded(png) for name, png in figures.items()},
-        severity="leak" if shown else "no_leak_found" if found.results else "neutral",
+        severity="leak" if succeeded else "no_leak_found" if report.results else "neutral",
         points=points,
         formatting=formatting,
     )

@@ -1,4 +1,4 @@
-"""Figures of an inversion: rates beside those of the controls, and what queries buy."""
+"""Figures of a reconstruction attack: rates beside the controls', and rates over queries."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ from cldmray.report.figures import (
     LINE_COLOURS,
     MUTED,
     RULE,
+    as_written,
     canvas,
-    plain,
     png,
     short,
     style,
@@ -36,13 +36,13 @@ LOWEST_TOP = 0.05
 
 
 def rates_figure(
-    rows: Sequence[ReconstructionRow], findings: dict[tuple[str, str], Finding]
+    rows: Sequence[ReconstructionRow], outcomes: dict[tuple[str, str], Finding]
 ) -> bytes:
-    """Rank-1 rate of every reconstruction model and control in one gallery, its interval, a tick at chance.
+    """Rank-1 rate of each reconstruction model and control in one gallery, beside chance.
 
     Args:
         rows: of the measure ``rank_1`` and one gallery; at least one.
-        findings: by anonymizer and reconstruction model; controls have none and are grey.
+        outcomes: by anonymizer and reconstruction model; controls have none and are grey.
 
     Returns:
         PNG, taller with every row.
@@ -51,7 +51,7 @@ def rates_figure(
     axes = figure.add_subplot()
     style(axes)
     for place, row in enumerate(rows):
-        finding = findings.get((row.anonymizer, row.reconstructor))
+        finding = outcomes.get((row.anonymizer, row.reconstructor))
         colour = FINDING_COLOURS[finding] if finding else MUTED
         axes.plot([row.low, row.high], [place] * 2, color=colour, lw=2.4, solid_capstyle="round")
         axes.plot(row.value, place, "o", color=colour, ms=5.5, mew=0)
@@ -59,14 +59,12 @@ def rates_figure(
             axes.plot([row.chance] * 2, [place - 0.32, place + 0.32], color=INK, lw=1.4)
     names = [short(f"{row.reconstructor} on {row.anonymizer}") for row in rows]
     axes.set_yticks(range(len(rows)), names)
-    plain(axes.get_yticklabels())
+    as_written(axes.get_yticklabels())
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(-0.01, 1.01)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(axis="x", color=RULE)
-    axes.set_xlabel(
-        "images whose person the judge names at first guess; the upright tick is chance"
-    )
+    axes.set_xlabel("rank-1 rate of the held-out recognizer; the upright tick is chance")
     return png(figure)
 
 
@@ -82,13 +80,13 @@ def front_figure(searches: Sequence[Search]) -> bytes:
     figure = canvas(FRONT_HEIGHT)
     axes = figure.add_subplot()
     style(axes)
-    for number, one in enumerate(searches):
+    for number, search in enumerate(searches):
         colour = LINE_COLOURS[number % len(LINE_COLOURS)]
-        trials = [trial for trial in one.trials if trial.status != "failed"]
+        trials = [trial for trial in search.trials if trial.status != "failed"]
         front = sorted(
             (trial.queries, trial.validation_rank_1) for trial in trials if trial.optimal
         )
-        label = short(one.anonymizer)
+        label = short(search.anonymizer)
         axes.plot(
             [trial.queries for trial in trials],
             [trial.validation_rank_1 for trial in trials],
@@ -102,16 +100,16 @@ def front_figure(searches: Sequence[Search]) -> bytes:
     axes.grid(color=RULE)
     axes.set_ylim(0, max(axes.get_ylim()[1], LOWEST_TOP))
     axes.set_xlabel("queries: images of other people that were learnt from")
-    axes.set_ylabel("validation images named at first guess")
+    axes.set_ylabel("rank-1 rate on validation people")
     legend = axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-    plain(legend.get_texts())
+    as_written(legend.get_texts())
     return png(figure)
 
 
 def learning_figure(curves: Sequence[Learning]) -> bytes:
     """Validation rank-1 over training steps: a panel for each anonymizer.
 
-    Each reconstruction has a colour; those that learn from pairs that belong to nobody are dashed,
+    Each reconstruction has a colour; those of the label-permutation control are dashed,
     controls without training dotted across the panel.
 
     Args:
@@ -121,20 +119,20 @@ def learning_figure(curves: Sequence[Learning]) -> bytes:
         PNG, taller with every row of panels.
     """
     panels: dict[str, list[Learning]] = {}
-    for one in curves:
-        panels.setdefault(one.anonymizer, []).append(one)
-    named = list(dict.fromkeys(one.reconstructor.removesuffix(SHUFFLED) for one in curves))
+    for curve in curves:
+        panels.setdefault(curve.anonymizer, []).append(curve)
+    models = list(dict.fromkeys(curve.reconstructor.removesuffix(SHUFFLED) for curve in curves))
     rows = -(-len(panels) // PANELS_A_ROW)
     figure = canvas(PANEL_HEIGHT * rows + 0.5)
     columns = min(PANELS_A_ROW, len(panels))
     places = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
     lines: dict[str, Line2D] = {}
-    for axes, (anonymizer, mine) in zip(places, panels.items(), strict=False):
+    for axes, (anonymizer, panel) in zip(places, panels.items(), strict=False):
         style(axes)
-        for one in mine:
-            number = named.index(one.reconstructor.removesuffix(SHUFFLED))
-            line = _learning_line(axes, one, LINE_COLOURS[number % len(LINE_COLOURS)])
-            lines.setdefault(one.reconstructor, line)
+        for curve in panel:
+            number = models.index(curve.reconstructor.removesuffix(SHUFFLED))
+            line = _learning_line(axes, curve, LINE_COLOURS[number % len(LINE_COLOURS)])
+            lines.setdefault(curve.reconstructor, line)
         axes.set_title(short(anonymizer), fontsize=10, color=INK, parse_math=False)
         axes.xaxis.set_tick_params(labelbottom=True)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -147,42 +145,44 @@ def learning_figure(curves: Sequence[Learning]) -> bytes:
         lines.values(), [short(name) for name in lines], loc="outside lower center", ncols=3,
         frameon=False, fontsize=9, labelcolor=INK,
     )  # fmt: skip
-    plain(legend.get_texts())
+    as_written(legend.get_texts())
     return png(figure)
 
 
-def _learning_line(axes: Axes, one: Learning, colour: str) -> Line2D:
-    steps = [point["step"] for point in one.points]
-    rates = [point["validation_rank_1"] for point in one.points]
+def _learning_line(axes: Axes, curve: Learning, colour: str) -> Line2D:
+    steps = [point["step"] for point in curve.points]
+    rates = [point["validation_rank_1"] for point in curve.points]
     if len(rates) == 1:
         return axes.axhline(rates[0], color=colour, ls=(0, (1, 2)), lw=1.6)
-    dashed = one.reconstructor.endswith(SHUFFLED)
+    dashed = curve.reconstructor.endswith(SHUFFLED)
     (line,) = axes.plot(
         steps, rates, color=colour, lw=2, ls=(0, (4, 2)) if dashed else "-", marker="o", ms=4
     )
     return line
 
 
-def reconstruction_figures(found: ReconstructionReport) -> dict[str, bytes]:
+def reconstruction_figures(report: ReconstructionReport) -> dict[str, bytes]:
     """The report's figures as PNG files by name: ``rates``, ``learning``, ``queries`` and, with
     people in them, ``images_<number>``; one that has nothing to show is left out.
     """
     figures = {}
-    if found.results:
-        gallery = found.results[0].gallery
-        rates = [r for r in found.rows if (r.measure, r.gallery) == ("rank_1", gallery)]
-        findings = {
-            (one.anonymizer, one.reconstructor): one.finding
-            for one in found.results
-            if one.gallery == gallery
+    if report.results:
+        gallery = report.results[0].gallery
+        rates = [r for r in report.rows if (r.measure, r.gallery) == ("rank_1", gallery)]
+        outcomes = {
+            (result.anonymizer, result.reconstructor): result.finding
+            for result in report.results
+            if result.gallery == gallery
         }
-        figures["rates"] = rates_figure(rates, findings)
-    if any(len(one.points) > 1 for one in found.learning):
-        figures["learning"] = learning_figure(found.learning)
-    searches = [one for one in found.searches if any(trial.optimal for trial in one.trials)]
+        figures["rates"] = rates_figure(rates, outcomes)
+    if any(len(curve.points) > 1 for curve in report.learning):
+        figures["learning"] = learning_figure(report.learning)
+    searches = [
+        search for search in report.searches if any(trial.optimal for trial in search.trials)
+    ]
     if searches:
         figures["queries"] = front_figure(searches)
-    for number, (name, grid) in enumerate(found.grids.items()):
+    for number, (name, grid) in enumerate(report.grids.items()):
         if len(grid.originals):
             rows = [("original", "", grid.originals)]
             kinds = ["anonymized", *["reconstruction"] * len(grid.rows)]

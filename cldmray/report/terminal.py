@@ -19,6 +19,7 @@ from cldmray.report.formatting import (
     gallery_name,
     levels,
     protocol_name,
+    supported_ks,
 )
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import AuditReport, Severity, Verdict
@@ -43,8 +44,10 @@ def verdict_table(report: AuditReport) -> Table:
     )
     table.add_column(_text(f"rank-1 %\n[{levels(report.risks)}]"), justify="right", no_wrap=True)
     table.add_column("chance\n%", justify="right", no_wrap=True)
-    table.add_column("largest\nk not\nrejected", justify="right", no_wrap=True)
+    table.add_column("k sup-\nported", justify="right", no_wrap=True)
+    table.add_column("k not\nrej.", justify="right", no_wrap=True)
     table.add_column("finding", max_width=13)
+    supported = supported_ks(report)
     for risk in report.ranked_risks:
         rate = f"{100 * risk.risk:.1f} [{100 * risk.low:.1f}, {100 * risk.high:.1f}]"
         table.add_row(
@@ -52,6 +55,7 @@ def verdict_table(report: AuditReport) -> Table:
             _text(f"{risk.attacker}\n{protocol_name(risk.protocol)}, {gallery_name(risk.gallery)}"),
             _text(rate),
             _text(f"{100 * risk.chance:.3g}"),
+            _text(str(supported[risk.anonymizer])),
             _text(str(risk.k_not_rejected)),
             _text(FINDING_LABELS[risk.finding], style=STYLES[risk.finding]),
         )
@@ -89,8 +93,8 @@ def print_report(report: AuditReport, file: TextIO | None = None) -> None:
         console.print(_text(f"{count} files were rejected; the report lists them with reasons."))
     severity = report.verdict.severity
     console.print()
-    answer = f"{SEVERITY_LABELS[severity]}: {report.verdict.sentence}"
-    console.print(_text(answer, STYLES[severity]))
+    sentence = f"{SEVERITY_LABELS[severity]}: {report.verdict.sentence}"
+    console.print(_text(sentence, STYLES[severity]))
     _print_consequences(console, report.verdict)
 
 
@@ -110,13 +114,13 @@ def verdict_line(verdict: Verdict) -> str:
 
 
 def _print_consequences(console: Console, verdict: Verdict) -> None:
-    """The recommended setting and the gate's outcome, where there are any."""
-    advice, gate = verdict.recommendation, verdict.gate
-    if advice is not None:
-        style = STYLES["no_leak_found" if advice.name else "inconclusive"]
-        head = _text(f"Recommended: {advice.name or 'none'}", style)
+    """The recommended anonymizer and the gate's outcome, where there are any."""
+    recommendation, gate = verdict.recommendation, verdict.gate
+    if recommendation is not None:
+        style = STYLES["no_leak_found" if recommendation.name else "inconclusive"]
+        head = _text(f"Recommended: {recommendation.name or 'none'}", style)
         console.print()
-        console.print(head.append(f". {advice.reason}", "default"))
+        console.print(head.append(f". {recommendation.reason}", "default"))
     if gate.outcome != "none":
         style = STYLES["leak" if gate.reasons else "no_leak_found"]
         console.print()
@@ -125,23 +129,23 @@ def _print_consequences(console: Console, verdict: Verdict) -> None:
             console.print(Padding(_text(reason), (0, 0, 0, 2), expand=False))
 
 
-def print_attribution(found: Attribution, notes: Sequence[str] = ()) -> None:
+def print_attribution(attribution: Attribution, notes: Sequence[str] = ()) -> None:
     """Print what carries the leak: statements, caveats, and last the headline."""
     console = Console(width=WIDTH, highlight=False, soft_wrap=False)
-    for statement in found.statements:
+    for statement in attribution.statements:
         console.print(_text(f"- {statement}"))
     for note in notes:
         console.print(_text(f"Note: {note}"))
     console.print()
-    console.print(_text(found.headline, "bold"))
+    console.print(_text(attribution.headline, "bold"))
 
 
-def print_reconstruction(found: ReconstructionReport) -> None:
+def print_reconstruction(report: ReconstructionReport) -> None:
     """Print the verdict on every reconstruction, searches, caveats, and last the headline."""
     console = Console(width=WIDTH, highlight=False, soft_wrap=False)
-    for one in found.results:
-        console.print(_text(f"- {one.sentence}"))
-    for search in found.searches:
+    for result in report.results:
+        console.print(_text(f"- {result.sentence}"))
+    for search in report.searches:
         best = search.trials[0]
         console.print(
             _text(
@@ -150,7 +154,7 @@ def print_reconstruction(found: ReconstructionReport) -> None:
                 f"{best.queries:,} queries (trial {best.trial})."
             )
         )
-    for note in found.notes:
+    for note in report.notes:
         console.print(_text(f"Note: {note}"))
     console.print()
-    console.print(_text(found.headline, "bold"))
+    console.print(_text(report.headline, "bold"))

@@ -50,7 +50,7 @@ class Column(NamedTuple):
     Attributes:
         heading: the measure in plain words.
         arrow: up where higher is more useful, else down.
-        clear, chance: see :class:`~cldmray.results.audit.UtilityRow`.
+        clean, chance: see :class:`~cldmray.results.audit.UtilityRow`.
     """
 
     heading: str
@@ -75,7 +75,7 @@ def is_rate(measure: str) -> bool:
     return measure in ("face_detection_rate", "pose_consistency") or measure.endswith(AGREEMENT)
 
 
-def shown(measure: str, value: float) -> str:
+def formatted(measure: str, value: float) -> str:
     """A value of a measure as text: rates in %, others with two decimals."""
     return percent(value) if is_rate(measure) else f"{value:.2f}"
 
@@ -86,19 +86,23 @@ def utility_columns(rows: Sequence[UtilityRow], anonymizers: Sequence[str]) -> l
     Args:
         anonymizers: names from top to bottom.
     """
-    found = {(row.anonymizer, row.measure): row for row in rows}
+    by_key = {(row.anonymizer, row.measure): row for row in rows}
     columns = []
     for measure in dict.fromkeys(row.measure for row in rows):
-        own = [found.get((name, measure)) for name in anonymizers]
+        measured_rows = [by_key.get((name, measure)) for name in anonymizers]
         references: list[Cell | None] = []
-        for values in ([row.clean for row in own if row], [row.chance for row in own if row]):
-            known = [value for value in values if value is not None]
-            references.append(Cell(shown(measure, max(known))) if known else None)
+        for values in (
+            [row.clean for row in measured_rows if row],
+            [row.chance for row in measured_rows if row],
+        ):
+            measured = [value for value in values if value is not None]
+            references.append(Cell(formatted(measure, max(measured))) if measured else None)
         cells = [
-            None if row is None else Cell(shown(measure, row.value), _interval(row)) for row in own
+            None if row is None else Cell(formatted(measure, row.value), _interval(row))
+            for row in measured_rows
         ]
-        n_higher = next((row.higher_is_better for row in own if row), True)
-        columns.append(Column(heading(measure), "↑" if n_higher else "↓", cells, *references))
+        upwards = next((row.higher_is_better for row in measured_rows if row), True)
+        columns.append(Column(heading(measure), "↑" if upwards else "↓", cells, *references))
     return columns
 
 

@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 
 from cldmray.arrays import Images
+from cldmray.metrics.confidence import Interval
+from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.results.attribution import Attribution
 from cldmray.results.decision import Gate, Recommendation
 
@@ -103,6 +105,17 @@ class AnonymizerRisk:
     def simultaneous_upper_bound(self) -> float:
         """The most that any attack leaves possible, in [0, 1]."""
         return self.high if self.highest_upper_bound is None else self.highest_upper_bound
+
+    @property
+    def k_supported(self) -> int:
+        """The largest k with 1/k at or above the simultaneous upper bound; 1 says nothing.
+
+        A note, such as that the attackers are too weak, withholds the support of any claim.
+        """
+        if self.note:
+            return 1
+        interval = Interval(self.risk, self.low, self.simultaneous_upper_bound)
+        return k_anonymity(interval, self.gallery_size).k_supported
 
     @property
     def finding(self) -> Finding:

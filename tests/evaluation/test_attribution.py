@@ -116,10 +116,13 @@ class TestScaleStatements:
     @pytest.mark.parametrize(
         ("hits", "formatting"),
         [
-            ((1, 12, 30), "rises in 2 steps of control scale, surely in each"),
-            ((1, 20, 20), "never surely falls in 2 steps of control scale, and surely rises in 1"),
-            ((1, 30, 10), "it falls surely in 1 of 2 steps"),
-            ((1, 2, 2), "changes surely in none of 2 steps"),
+            ((1, 12, 30), "rises in 2 steps of control scale, significantly in each"),
+            (
+                (1, 20, 20),
+                "never falls significantly in 2 steps of control scale, and rises significantly in 1",
+            ),
+            ((1, 30, 10), "it falls significantly in 1 of 2 steps"),
+            ((1, 2, 2), "changes significantly in none of 2 steps"),
         ],
     )
     def test_course(self, hits: tuple[int, int, int], formatting: str) -> None:
@@ -228,7 +231,7 @@ class TestHeadline:
         text = headline([row for one in swaps for row in swap_rows(one, SETTINGS)])
         assert text.startswith("76.3 % [")
         assert "of the leak is carried by the condition" in text
-        assert "adaptive_contrastive names the condition's person in 30.0 %" in text
+        assert "adaptive_contrastive identifies the condition's person in 30.0 %" in text
         assert "starting image's in 10.0 %" in text and "(canny, source excluded;" in text
 
     def test_the_ablation_where_no_swap_is_above_guessing(self) -> None:

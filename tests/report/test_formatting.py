@@ -1,4 +1,4 @@
-"""Plain words: hand-written expectations."""
+"""Sentences, names and numbers of the report: hand-written expectations."""
 
 from dataclasses import replace
 
@@ -24,10 +24,10 @@ def test_out_of(rates, expected):
     assert formatting.out_of(*rates) == expected
 
 
-def test_risk_in_words(report):
+def test_risk_sentence(report):
     risk = replace(report.risks[0], risk=0.12, chance=0.01)
-    expected = "Named correctly in 12 of 100 images; chance would be 1 of 100."
-    assert formatting.risk_in_words(risk) == expected
+    expected = "The person is identified in 12 of 100 images; chance is 1 of 100."
+    assert formatting.risk_sentence(risk) == expected
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,9 @@ def test_risk_in_words(report):
         (120, "No claim of k-anonymity up to the gallery's 120 people is rejected."),
     ],
 )
-def test_k_in_words(report, k_not_rejected, expected):
+def test_k_sentence(report, k_not_rejected, expected):
     assert (
-        formatting.k_in_words(replace(report.risks[0], k_not_rejected=k_not_rejected)) == expected
+        formatting.k_sentence(replace(report.risks[0], k_not_rejected=k_not_rejected)) == expected
     )
 
 
@@ -116,3 +116,7 @@ def test_names():
     assert formatting.protocol_name("few_ref") == "Few-Ref"
     assert formatting.protocol_name("custom") == "custom"
     assert formatting.gallery_name("source_excluded") == "source excluded"
+    assert formatting.attacker_name("score_fusion") == "score fusion"
+    assert formatting.attacker_name("mine") == "mine"
+    assert formatting.measure_name("fnir_at_fpir_1e-2") == "FNIR at FPIR 1 %"
+    assert formatting.measure_name("tmr_at_fmr_low") == "tmr_at_fmr_low"

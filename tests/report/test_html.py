@@ -51,7 +51,7 @@ def test_every_number_is_shown(report, no_figures):
         for rate in (risk.risk, risk.low, risk.high, risk.chance):
             assert formatting.percent(rate) in page
         assert f'not rejected">{risk.k_not_rejected}<' in page
-        assert formatting.risk_in_words(risk) in page
+        assert formatting.risk_sentence(risk) in page
     for row in report.results.to_pylist():
         for name in ("value", "ci_low", "ci_high"):
             assert formatting.number(row[name]) in page

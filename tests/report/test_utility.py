@@ -12,7 +12,7 @@ from PIL import Image
 from cldmray.errors import BadInputError
 from cldmray.report import frontier
 from cldmray.report.figures import DPI, FINDING_COLOURS, WIDTH
-from cldmray.report.frontier import AnonymizerBase, frontier_figure, optimal, panels
+from cldmray.report.frontier import FrontierPoint, frontier_figure, optimal, panels
 from cldmray.report.html import render_html, report_figures
 from cldmray.report.label_placement import Box, place_labels
 from cldmray.report.utility import (
@@ -133,7 +133,7 @@ class TestPage:
 
 
 def anonymizer(report, name, utility, risk):
-    return AnonymizerBase(
+    return FrontierPoint(
         replace(report.risks[0], anonymizer=name, risk=risk), row(name, value=utility)
     )
 
