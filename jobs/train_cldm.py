@@ -6,7 +6,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cldmray.cli.runtime import announce, connected, run_or_exit
+from cldmray.cli.runtime import run_or_exit
+from cldmray.pipelines.jobs import announce, connected
 
 
 def main(composed: DictConfig) -> None:

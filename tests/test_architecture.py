@@ -40,7 +40,7 @@ FOREIGN = {"metrics": {"torch", "ray", "pyarrow", "mlflow"}}
 """Libraries that a package does without: the measures are functions on NumPy arrays."""
 OWNERS = {"ray": f"{PACKAGE}/engine", "mlflow": f"{PACKAGE}/tracking"}
 """Libraries that one package alone imports."""
-DATA = {"py.typed", "weights"}
+DATA = {"py.typed", "weights", "conf"}
 """What lies in the package and is no code."""
 
 FEWEST_MODULES, MOST_MODULES = 4, 12

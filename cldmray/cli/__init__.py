@@ -1,1 +1,8 @@
-"""The command line: composes a configuration, runs it, and ends with an exit status."""
+"""The command ``cldmray``: Typer commands whose further arguments are Hydra overrides."""
+
+
+def main() -> None:
+    """Run the command ``cldmray``."""
+    from cldmray.cli.commands import app
+
+    app()

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from cldmray.errors import CldmrayError
+from cldmray.config.files import conf_folder, register_plugins
+from cldmray.config.retired import refuse_retired_overrides
+from cldmray.errors import CldmrayError, ConfigError
 
-if TYPE_CHECKING:
-    from cldmray.engine.cluster import EngineConfig
-    from cldmray.tracking import Tracker, TrackingConfig
+Task = Callable[[DictConfig], int | None]
+"""A job: it takes the composed configuration and returns the exit status, or None for 0."""
 
 GATE_FAILED = 3
 """Exit status of an audit that ran and whose ``audit.fail_on`` holds."""
@@ -30,7 +30,7 @@ JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where Ray tells the runtime environment to a job that was submitted."""
 
 
-def run_or_exit(main: Callable[[DictConfig], int | None], composed: DictConfig) -> None:
+def run_or_exit(main: Task, composed: DictConfig) -> None:
     """Run a job and end with the exit status that it returns, if it returns one.
 
     An error that the user can mend ends it with one line and exit status 1. Ctrl-C and SIGTERM
@@ -38,7 +38,7 @@ def run_or_exit(main: Callable[[DictConfig], int | None], composed: DictConfig) 
     with 128 and the signal's number: 130 or 143.
     """
     if note := storage_note(composed):
-        announce(note)
+        print(note, flush=True)
     with _stoppable() as received:
         try:
             status = main(composed)
@@ -84,34 +84,27 @@ def storage_note(composed: DictConfig) -> str:
     )
 
 
-def connected(tracking: "TrackingConfig", engine: "EngineConfig", **folders: str) -> "Tracker":
-    """The tracker of a job, which is found to work before the job connects to its cluster.
+def run_job(task: Task, config_name: str) -> None:
+    """Compose the configuration from the command line and run a job with it.
+
+    The arguments are Hydra's: overrides, ``--config-name``, ``--config-dir`` and its other flags.
 
     Args:
-        folders: where the job will write, by the settings that name them; found writable first.
-
-    Raises:
-        StorageError: a folder cannot be written.
-        TrackingError: MLflow cannot be used.
-        ConfigError: see :func:`cldmray.engine.cluster.connect`.
+        task: the job; it returns the exit status, or None for 0.
+        config_name: the file at the top of ``conf/`` to start from.
     """
-    from cldmray import storage
-    from cldmray.engine.cluster import connect
-    from cldmray.tracking import Tracker
+    import hydra
 
-    for key, folder in folders.items():
-        storage.check_writable(key, folder)
-    tracker = Tracker(tracking)
-    tracker.check()
-    stop = signal.getsignal(signal.SIGTERM)
-    connect(engine)
-    signal.signal(signal.SIGTERM, stop)  # in place of that of Ray's drivers
-    return tracker
+    try:
+        refuse_retired_overrides(sys.argv[1:])
+    except ConfigError as error:
+        sys.exit(f"ConfigError: {error}")
+    register_plugins()
 
+    def run(composed: DictConfig) -> None:
+        run_or_exit(task, composed)
 
-def announce(line: str) -> None:
-    """Print a line of progress at once, so that job logs follow the work."""
-    print(line, flush=True)
+    hydra.main(config_path=str(conf_folder()), config_name=config_name, version_base="1.3")(run)()
 
 
 @contextmanager

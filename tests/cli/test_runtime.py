@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from cldmray.cli.runtime import connected, run_or_exit, storage_note
+from cldmray.cli.runtime import run_or_exit, storage_note
 from cldmray.engine import cluster
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError, StorageError

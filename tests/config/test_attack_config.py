@@ -50,7 +50,7 @@ class TestSize:
     def test_the_larger_audit_has_larger_attackers(self) -> None:
         small = composed_attackers(f"attackers=[{','.join(TRAINED)}]")
         large = composed_attackers(name="lfw")
-        chosen = composed_attackers("attack_size=large", f"attackers=[{','.join(TRAINED)}]")
+        chosen = composed_attackers("preset=large", f"attackers=[{','.join(TRAINED)}]")
         for key in TRAINED:
             distilled = key.endswith("_distilled")
             for attacker, width, steps, batch in (

@@ -45,8 +45,8 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
         f"attackers.{name}",
         Attacker,
     ),
-    "attack_size": lambda name: (
-        [f"attack_size={name}"],
+    "preset": lambda name: (
+        [f"preset={name}"],
         "attackers.adaptive_contrastive.encoder",
         EncoderConfig,
     ),

@@ -1,0 +1,180 @@
+"""The commands of ``cldmray``: names, help texts and what they call."""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cldmray.cli import jobs
+from cldmray.cli.runtime import Task, run_job
+from cldmray.config.files import LISTED_GROUPS, options
+from cldmray.errors import CldmrayError
+
+HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Further arguments are Hydra's, which checks them."""
+
+app = typer.Typer(
+    name="cldmray",
+    help="Audit whether anonymized face images still leak identity.\n\n"
+    "Every argument KEY=VALUE changes a setting, and GROUP=OPTION chooses an option: see "
+    "'cldmray list' and docs/configuration.md.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, as Hydra overrides."),
+]
+ConfigName = Annotated[
+    str | None, typer.Option("--config-name", help="File of the configuration to start from.")
+]
+ConfigDir = Annotated[
+    str | None, typer.Option("--config-dir", help="Folder with configuration files of your own.")
+]
+
+
+def _examples(*commands: str) -> str:
+    """The end of a help text: commands that can be pasted."""
+    return "Examples:\n\n" + "\n\n".join(f"`{command}`" for command in commands)
+
+
+def _hydra(
+    task: Task,
+    base: str,
+    overrides: list[str] | None,
+    config_name: str | None = None,
+    config_dir: str | None = None,
+) -> None:
+    """Run a job; Hydra reads its arguments from the command line."""
+    arguments = list(overrides or [])
+    if config_dir is not None:
+        arguments += ["--config-dir", config_dir]
+    sys.argv[1:] = arguments
+    run_job(task, config_name or base)
+
+
+@app.command(
+    context_settings=HYDRA,
+    epilog=_examples(
+        "cldmray audit",
+        "cldmray audit faces=folder faces.root=DIR anonymizers=[blur,k_same]",
+        "cldmray audit anonymizers=[cldm_canny] 'audit.fail_on=\"k<20 or inconclusive\"'",
+    ),
+)
+def audit(
+    overrides: Overrides = None, config_name: ConfigName = None, config_dir: ConfigDir = None
+) -> None:
+    """Audit anonymizers: attack their images, measure, write the report.
+
+    Exit status: 0 passed, or nothing to fail on; 3 the audit ran and audit.fail_on holds; 1 it
+    could not run, or MLflow failed and the report is only in the output folder; 2 an option is
+    unknown. The last line of the output is the verdict for programs: CLDMRAY_VERDICT {...}, JSON.
+    """
+    _hydra(jobs.audit, "audit", overrides, config_name, config_dir)
+
+
+@app.command(
+    context_settings=HYDRA,
+    epilog=_examples(
+        "cldmray plan",
+        "cldmray plan faces=folder faces.root=DIR",
+        "cldmray plan --config-name lfw faces.root=DIR preset=large",
+    ),
+)
+def plan(
+    overrides: Overrides = None, config_name: ConfigName = None, config_dir: ConfigDir = None
+) -> None:
+    """Check an audit and say what it would do, at which cost; nothing is anonymized."""
+    overrides = [*(overrides or []), "audit.dry_run=true"]
+    _hydra(jobs.audit, "audit", overrides, config_name, config_dir)
+
+
+@app.command(
+    context_settings=HYDRA,
+    epilog=_examples(
+        "cldmray demo",
+        "cldmray demo output=my-demo",
+        "cldmray demo anonymizers=[blur,pixelate] anonymizers.blur.sigma=8",
+    ),
+)
+def demo(overrides: Overrides = None) -> None:
+    """Audit 24 synthetic people within two minutes, on a laptop and without data."""
+    _hydra(jobs.audit, "demo", overrides)
+
+
+@app.command(
+    context_settings=HYDRA,
+    epilog=_examples(
+        "cldmray attribute",
+        "cldmray attribute faces=lfw faces.root=DIR",
+        "cldmray attribute anonymizers=[cldm_canny] attribution.scales=[0.5,1]",
+    ),
+)
+def attribute(
+    overrides: Overrides = None, config_name: ConfigName = None, config_dir: ConfigDir = None
+) -> None:
+    """Find out what carries the leak: ablations, condition swaps, the loosest safe setting."""
+    _hydra(jobs.attribute, "attribute", overrides, config_name, config_dir)
+
+
+@app.command(
+    context_settings=HYDRA,
+    epilog=_examples(
+        "cldmray invert",
+        "cldmray invert faces=lfw faces.root=DIR anonymizers=[blur]",
+        "cldmray invert reconstruction.search.trials=20",
+    ),
+)
+def invert(
+    overrides: Overrides = None, config_name: ConfigName = None, config_dir: ConfigDir = None
+) -> None:
+    """Inversion attacks: reconstruct originals, and identify the reconstructions."""
+    _hydra(jobs.invert, "invert", overrides, config_name, config_dir)
+
+
+@app.command(
+    epilog=_examples(
+        "cldmray report cldmray-demo",
+        "cldmray report runs/2026-01-31_12-00-00",
+        "cldmray report s3://BUCKET/cldmray/celeba",
+    )
+)
+def report(
+    run_folder: Annotated[str, typer.Argument(help="Output folder of an audit.")],
+) -> None:
+    """Show the verdict of a finished audit and where its report lies."""
+    from cldmray.cli.saved import show_report
+
+    _exiting(lambda: show_report(run_folder))
+
+
+@app.command(
+    "list",
+    epilog=_examples(
+        "cldmray list anonymizers", "cldmray list attackers", "cldmray list recognizers"
+    ),
+)
+def list_options(
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(LISTED_GROUPS)}.")],
+) -> None:
+    """List what can be chosen, with what installed packages add."""
+    if kind not in LISTED_GROUPS:
+        sys.exit(f"ConfigError: nothing is called {kind}; there are {', '.join(LISTED_GROUPS)}")
+    table = Table("name", "what it is", box=None, header_style="bold", pad_edge=False)
+    for option in options(LISTED_GROUPS[kind]):
+        origin = f" (from {option.origin})" if option.origin else ""
+        table.add_row(option.name, f"{option.summary}{origin}")
+    Console().print(table)
+
+
+def _exiting(work: Callable[[], None]) -> None:
+    """An error that the user can mend ends the command with one line."""
+    try:
+        work()
+    except CldmrayError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

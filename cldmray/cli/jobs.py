@@ -1,0 +1,65 @@
+"""The jobs of the command line: a composed configuration goes in, an exit status comes out."""
+
+from omegaconf import DictConfig
+
+GATE_FAILED = 3
+"""Exit status of an audit that ran and whose ``audit.fail_on`` holds."""
+
+
+def audit(composed: DictConfig) -> int:
+    """Audit anonymizers; the last line of the output is the verdict, ``CLDMRAY_VERDICT {...}``.
+
+    Returns:
+        0: passed, or nothing to fail on; 3: ``audit.fail_on`` holds.
+
+    Raises:
+        CldmrayError: the audit could not run, or not be recorded in MLflow.
+    """
+    from cldmray.config.audit import build_audit
+    from cldmray.config.instantiate import plain
+    from cldmray.pipelines.jobs import plan_audit, run_audit
+    from cldmray.report.terminal import print_report, verdict_line
+
+    config, settings = build_audit(composed), plain(composed)
+    if config.audit.dry_run:
+        plan_audit(config, settings)
+        return 0
+    result = run_audit(config, settings)
+    print_report(result.record)
+    print(f"\n{result.places}\n{verdict_line(result.verdict)}", flush=True)
+    result.raise_tracking_error()
+    return GATE_FAILED if result.verdict.gate.outcome == "failed" else 0
+
+
+def attribute(composed: DictConfig) -> None:
+    """Find out what carries the leak: ablations, condition swaps, an operating point.
+
+    Raises:
+        CldmrayError: the study could not run, or not be recorded in MLflow.
+    """
+    from cldmray.config.attribution import build_attribution
+    from cldmray.config.instantiate import plain
+    from cldmray.pipelines.jobs import run_attribution
+    from cldmray.report.terminal import print_attribution
+
+    result = run_attribution(build_attribution(composed), plain(composed))
+    print_attribution(result.record, result.notes)
+    print(f"\n{result.places}", flush=True)
+    result.raise_tracking_error()
+
+
+def invert(composed: DictConfig) -> None:
+    """Try to reconstruct the originals from the anonymized images.
+
+    Raises:
+        CldmrayError: the study could not run, or not be recorded in MLflow.
+    """
+    from cldmray.config.instantiate import plain
+    from cldmray.config.reconstruction import build_reconstruction
+    from cldmray.pipelines.jobs import run_reconstruction
+    from cldmray.report.terminal import print_reconstruction
+
+    result = run_reconstruction(build_reconstruction(composed), plain(composed))
+    print_reconstruction(result.record)
+    print(f"\n{result.places}", flush=True)
+    result.raise_tracking_error()

@@ -1,0 +1,350 @@
+"""Whole jobs: check, join the cluster, run a pipeline, write its report and record it in MLflow.
+
+The command ``cldmray``, the scripts in ``jobs/`` and the Python API all call these functions.
+"""
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from cldmray import storage
+from cldmray.config.attribution import AttributionConfig
+from cldmray.config.audit import AuditConfig
+from cldmray.config.reconstruction import ReconstructionConfig
+from cldmray.engine.cluster import EngineConfig
+from cldmray.errors import BadInputError
+from cldmray.results.attribution import Attribution
+from cldmray.results.audit import AnonymizerRisk, Report, Verdict
+from cldmray.results.reconstruction import ReconstructionReport
+from cldmray.tracking import DeferredErrors, Run, Tracker, TrackingConfig
+
+if TYPE_CHECKING:
+    import pandas
+
+Settings = Mapping[str, Any]
+"""A composed configuration as plain data."""
+
+PUBLIC_TABLES = ("results.parquet", "utility.parquet")
+"""Tables of an audit that show no image and name no file, so that MLflow may keep them."""
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What every job returns.
+
+    Attributes:
+        page: URI of the HTML report.
+        mlflow: URI without secrets and run id of the record in MLflow; None: nothing was recorded.
+    """
+
+    page: str
+    mlflow: tuple[str, str] | None
+    _deferred: DeferredErrors = field(repr=False)
+
+    @property
+    def places(self) -> str:
+        """Where the report and the record are, a line each."""
+        lines = [f"Report: {self.page}"]
+        if self.mlflow is not None:
+            lines.append("MLflow: {}, run {}".format(*self.mlflow))
+        return "\n".join(lines)
+
+    def raise_tracking_error(self) -> None:
+        """Raise the failure of MLflow that came after the report was written, if there was one.
+
+        Raises:
+            TrackingError: the message says where the report is and how it is recorded later.
+        """
+        self._deferred.end()
+
+
+@dataclass(frozen=True)
+class AuditResult(JobResult):
+    """A finished audit: its table, its verdict and its report.
+
+    Attributes:
+        record: everything that the report shows.
+    """
+
+    record: Report
+
+    @property
+    def table(self) -> "pandas.DataFrame":
+        """The rows of ``results.parquet``: one a measure of an attack on an anonymizer."""
+        return self.record.results.to_pandas()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The answer: ``verdict.sentence`` for people, ``verdict.machine`` for programs."""
+        return self.record.verdict
+
+    def risk(self, anonymizer: str) -> AnonymizerRisk:
+        """The strongest attack on an anonymizer, by its name in tables.
+
+        Raises:
+            BadInputError: no such anonymizer was attacked; the message lists those that were.
+        """
+        risks = {risk.anonymizer: risk for risk in self.record.risks}
+        if anonymizer not in risks:
+            raise BadInputError(
+                f"no anonymizer is called {anonymizer!r}; there are {', '.join(risks) or 'none'}"
+            )
+        return risks[anonymizer]
+
+    def report(self, path: str) -> None:
+        """Write the HTML page to a file, local or remote."""
+        from cldmray.report.html import write_html
+
+        write_html(self.record, path)
+
+
+@dataclass(frozen=True)
+class AttributionResult(JobResult):
+    """A finished attribution.
+
+    Attributes:
+        record: what carries the leak.
+        notes: caveats for the reader, one sentence each.
+    """
+
+    record: Attribution
+    notes: list[str]
+
+    @property
+    def table(self) -> "pandas.DataFrame":
+        """The rows of ``attribution.parquet``."""
+        from cldmray.results.attribution import attribution_table
+
+        return attribution_table(self.record.rows).to_pandas()
+
+
+@dataclass(frozen=True)
+class ReconstructionResult(JobResult):
+    """A finished study of reconstruction attacks.
+
+    Attributes:
+        record: what was reconstructed, and how well.
+    """
+
+    record: ReconstructionReport
+
+    @property
+    def table(self) -> "pandas.DataFrame":
+        """The rows of ``reconstruction.parquet``."""
+        from cldmray.results.reconstruction import reconstruction_table
+
+        return reconstruction_table(self.record.rows).to_pandas()
+
+
+def connected(tracking: TrackingConfig, engine: EngineConfig, **folders: str) -> Tracker:
+    """The tracker of a job, which is found to work before the job connects to its cluster.
+
+    Args:
+        tracking: where runs are recorded.
+        engine: the cluster.
+        folders: where the job will write, by the settings that name them; found writable first.
+
+    Raises:
+        StorageError: a folder cannot be written.
+        TrackingError: MLflow cannot be used.
+        ConfigError: see :func:`cldmray.engine.cluster.connect`.
+    """
+    tracker = opened(tracking, engine, **folders)
+    assert tracker is not None
+    return tracker
+
+
+def opened(tracking: TrackingConfig | None, engine: EngineConfig, **folders: str) -> Tracker | None:
+    """:func:`connected`, but None where nothing is to be recorded."""
+    from cldmray.engine import cluster
+
+    for key, folder in folders.items():
+        storage.check_writable(key, folder)
+    tracker = None if tracking is None else Tracker(tracking)
+    if tracker is not None:
+        tracker.check()
+    with _handler_of_sigterm_kept():
+        cluster.connect(engine)
+    return tracker
+
+
+@contextmanager
+def _handler_of_sigterm_kept() -> Iterator[None]:
+    """Ray's drivers install a handler of their own; outside of the main thread nobody can."""
+    import threading
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+def plan_audit(config: AuditConfig, settings: Settings) -> None:
+    """Check everything and say what the audit would do, at which cost.
+
+    Raises:
+        CldmrayError: the audit could not run; the message names the key, file or package.
+    """
+    from cldmray.pipelines.audit import Audit
+
+    opened(config.tracking, config.engine, cache_dir=config.cache_dir, output=config.output)
+    Audit(config, dict(settings), announce).plan()
+
+
+def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
+    """Audit anonymizers: anonymize, attack, measure, write the report and record it.
+
+    Raises:
+        CldmrayError: the audit cannot run; the message names the key, file or package.
+    """
+    from cldmray.evaluation.decision import verdict_tags
+    from cldmray.pipelines.audit import Audit
+    from cldmray.report.utility import utility_metrics
+    from cldmray.report.write import write_report
+    from cldmray.tracking import package_versions
+    from cldmray.tracking.layouts import record
+
+    tracker = opened(
+        config.tracking, config.engine, cache_dir=config.cache_dir, output=config.output
+    )
+    seeds = {"audit": config.audit.seed, "splits": config.splits.seed}
+    with (
+        DeferredErrors() as deferred,
+        tracker.audit_run(config.audit.title, settings, seeds=seeds)
+        if tracker
+        else nullcontext() as run,
+    ):
+        outcome = Audit(config, dict(settings), announce).run(package_versions())
+        report = outcome.report
+        written = write_report(report, config.output)
+        deferred.written(config.output)
+        if tracker is not None and run is not None:
+            risks = {f"risk/{risk.anonymizer}": risk.risk for risk in report.risks}
+            record(
+                tracker,
+                run,
+                results=report.results,
+                metrics=risks | utility_metrics(report.utility),
+                curves=outcome.found.curves,
+                clean=outcome.found.clean,
+                weights=outcome.found.weights,
+                queries=outcome.found.queries,
+                tags=verdict_tags(report.verdict) | {"data_fingerprint": report.data_fingerprint},
+                files=_contents([u for u in written if u.endswith((".json", *PUBLIC_TABLES))]),
+            )
+    return AuditResult(written[-1], _place(tracker, run), deferred, report)
+
+
+def run_attribution(config: AttributionConfig, settings: Settings) -> AttributionResult:
+    """Find out what carries the leak, write the page and record it.
+
+    Raises:
+        CldmrayError: the study cannot run; the message names the key, file or package.
+    """
+    from cldmray.pipelines.attribution_study import AttributionStudy
+    from cldmray.report.html import render_attribution
+    from cldmray.results.attribution import attribution_table, write_attribution
+    from cldmray.tracking.layouts import record_attribution
+
+    audit, output = config.audit, config.audit.output
+    tracker = opened(audit.tracking, audit.engine, cache_dir=audit.cache_dir, output=output)
+    with (
+        DeferredErrors() as deferred,
+        _study_run(tracker, "attribution", audit, settings) as run,
+    ):
+        study = AttributionStudy(config, announce).run()
+        attribution = study.attribution
+        written = write_attribution(attribution, output)
+        page = storage.join(output, "attribution.html")
+        text = render_attribution(attribution, audit.audit.title, _now(), study.notes)
+        storage.write_bytes(page, text.encode())
+        deferred.written(output)
+        if run is not None:
+            tags = {
+                "headline": attribution.headline,
+                "data_fingerprint": study.data_fingerprint,
+            }
+            rows = attribution_table(attribution.rows)
+            record_attribution(run, rows, tags, _contents([*written, page]))
+    return AttributionResult(page, _place(tracker, run), deferred, attribution, study.notes)
+
+
+def run_reconstruction(config: ReconstructionConfig, settings: Settings) -> ReconstructionResult:
+    """Try to reconstruct the originals, write the page and record it.
+
+    Raises:
+        CldmrayError: the study cannot run; the message names the key, file or package.
+    """
+    from cldmray.pipelines.reconstruction_study import ReconstructionStudy
+    from cldmray.report.html import render_reconstruction
+    from cldmray.report.reconstruction_figures import reconstruction_figures
+    from cldmray.results.reconstruction import reconstruction_table, write_reconstruction
+    from cldmray.tracking.layouts import record_reconstruction
+
+    audit, output = config.audit, config.audit.output
+    tracker = opened(audit.tracking, audit.engine, cache_dir=audit.cache_dir, output=output)
+    with (
+        DeferredErrors() as deferred,
+        _study_run(tracker, "reconstruction", audit, settings) as run,
+    ):
+        report = ReconstructionStudy(config, announce).run()
+        figures = reconstruction_figures(report)
+        written = write_reconstruction(report, output)
+        for name, png in figures.items():
+            storage.write_bytes(storage.join(output, "figures", f"{name}.png"), png)
+        page = storage.join(output, "reconstruction.html")
+        text = render_reconstruction(report, audit.audit.title, _now(), figures)
+        storage.write_bytes(page, text.encode())
+        deferred.written(output)
+        if tracker is not None and run is not None:
+            faceless = {f"{n}.png": png for n, png in figures.items() if not n.startswith("images")}
+            tags = {"headline": report.headline, "data_fingerprint": report.data_fingerprint}
+            trials = [
+                {"anonymizer": search.anonymizer, **trial._asdict()}
+                for search in report.searches
+                for trial in search.trials
+            ]
+            learning = [point._asdict() for point in report.learning]
+            record_reconstruction(
+                tracker,
+                run,
+                reconstruction_table(report.rows),
+                learning,
+                trials,
+                tags,
+                _contents(written) | faceless,
+            )
+    return ReconstructionResult(page, _place(tracker, run), deferred, report)
+
+
+@contextmanager
+def _study_run(
+    tracker: Tracker | None, kind: str, audit: AuditConfig, settings: Settings
+) -> Iterator[Run | None]:
+    if tracker is None:
+        yield None
+        return
+    seeds = {"audit": audit.audit.seed, "splits": audit.splits.seed}
+    with tracker.study_run(kind, audit.audit.title, settings, seeds) as run:
+        yield run
+
+
+def _contents(uris: list[str]) -> dict[str, bytes]:
+    """Files by their name without folders."""
+    return {uri.rsplit("/", 1)[-1]: storage.read_bytes(uri) for uri in uris}
+
+
+def _place(tracker: Tracker | None, run: Run | None) -> tuple[str, str] | None:
+    return None if tracker is None or run is None else (tracker.shown_uri, run.run_id)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def announce(line: str) -> None:
+    """Print a line of progress at once, so that job logs follow the work."""
+    print(line, flush=True)
