@@ -90,10 +90,10 @@ class AuditConfig:
     anonymizers: dict[str, Anonymizer | GroupAnonymizer]
     attackers: dict[str, Attacker]
     engine: EngineConfig
-    tracking: TrackingConfig
     audit: AuditSettings
     output: str
     cache_dir: str
+    tracking: TrackingConfig | None = None
 
     def __post_init__(self) -> None:
         _check_names("anonymizers", {key: item.name for key, item in self.anonymizers.items()})

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from cldmray import storage
 from cldmray.config.attribution import AttributionConfig
@@ -17,7 +17,7 @@ from cldmray.config.reconstruction import ReconstructionConfig
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError
 from cldmray.results.attribution import Attribution
-from cldmray.results.audit import AnonymizerRisk, Report, Verdict
+from cldmray.results.audit import AnonymizerRisk, AuditReport, Verdict
 from cldmray.results.reconstruction import ReconstructionReport
 from cldmray.tracking import DeferredErrors, Run, Tracker, TrackingConfig
 
@@ -69,7 +69,7 @@ class AuditResult(JobResult):
         record: everything that the report shows.
     """
 
-    record: Report
+    record: AuditReport
 
     @property
     def table(self) -> "pandas.DataFrame":
@@ -139,11 +139,19 @@ class ReconstructionResult(JobResult):
         return reconstruction_table(self.record.rows).to_pandas()
 
 
-def connected(tracking: TrackingConfig, engine: EngineConfig, **folders: str) -> Tracker:
+@overload
+def connected(tracking: TrackingConfig, engine: EngineConfig, **folders: str) -> Tracker: ...
+@overload
+def connected(
+    tracking: TrackingConfig | None, engine: EngineConfig, **folders: str
+) -> Tracker | None: ...
+def connected(
+    tracking: TrackingConfig | None, engine: EngineConfig, **folders: str
+) -> Tracker | None:
     """The tracker of a job, which is found to work before the job connects to its cluster.
 
     Args:
-        tracking: where runs are recorded.
+        tracking: where runs are recorded; None records nothing.
         engine: the cluster.
         folders: where the job will write, by the settings that name them; found writable first.
 
@@ -152,13 +160,6 @@ def connected(tracking: TrackingConfig, engine: EngineConfig, **folders: str) ->
         TrackingError: MLflow cannot be used.
         ConfigError: see :func:`cldmray.engine.cluster.connect`.
     """
-    tracker = opened(tracking, engine, **folders)
-    assert tracker is not None
-    return tracker
-
-
-def opened(tracking: TrackingConfig | None, engine: EngineConfig, **folders: str) -> Tracker | None:
-    """:func:`connected`, but None where nothing is to be recorded."""
     from cldmray.engine import cluster
 
     for key, folder in folders.items():
@@ -190,7 +191,7 @@ def plan_audit(config: AuditConfig, settings: Settings) -> None:
     """
     from cldmray.pipelines.audit import Audit
 
-    opened(config.tracking, config.engine, cache_dir=config.cache_dir, output=config.output)
+    connected(config.tracking, config.engine, cache_dir=config.cache_dir, output=config.output)
     Audit(config, dict(settings), announce).plan()
 
 
@@ -207,7 +208,7 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
     from cldmray.tracking import package_versions
     from cldmray.tracking.layouts import record
 
-    tracker = opened(
+    tracker = connected(
         config.tracking, config.engine, cache_dir=config.cache_dir, output=config.output
     )
     seeds = {"audit": config.audit.seed, "splits": config.splits.seed}
@@ -250,7 +251,7 @@ def run_attribution(config: AttributionConfig, settings: Settings) -> Attributio
     from cldmray.tracking.layouts import record_attribution
 
     audit, output = config.audit, config.audit.output
-    tracker = opened(audit.tracking, audit.engine, cache_dir=audit.cache_dir, output=output)
+    tracker = connected(audit.tracking, audit.engine, cache_dir=audit.cache_dir, output=output)
     with (
         DeferredErrors() as deferred,
         _study_run(tracker, "attribution", audit, settings) as run,
@@ -285,7 +286,7 @@ def run_reconstruction(config: ReconstructionConfig, settings: Settings) -> Reco
     from cldmray.tracking.layouts import record_reconstruction
 
     audit, output = config.audit, config.audit.output
-    tracker = opened(audit.tracking, audit.engine, cache_dir=audit.cache_dir, output=output)
+    tracker = connected(audit.tracking, audit.engine, cache_dir=audit.cache_dir, output=output)
     with (
         DeferredErrors() as deferred,
         _study_run(tracker, "reconstruction", audit, settings) as run,

@@ -12,6 +12,7 @@ from cldmray.cli.runtime import run_or_exit, storage_note
 from cldmray.engine import cluster
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError, StorageError
+from cldmray.pipelines.jobs import connected
 from cldmray.tracking import Tracker, TrackingConfig, TrackingError
 
 

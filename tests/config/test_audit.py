@@ -88,6 +88,7 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
 PRIMARY = {
     "audit": AuditConfig,
     "lfw": AuditConfig,
+    "demo": AuditConfig,
     "cldm": None,
     "depth": None,
     "attribute": None,
