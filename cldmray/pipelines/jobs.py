@@ -183,6 +183,14 @@ def _handler_of_sigterm_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
+def _joined(audit: AuditConfig) -> Tracker | None:
+    """The tracker of an audit or a study, once everything that it needs is found to be there."""
+    from cldmray.gallery.vector_index import load_faiss
+
+    load_faiss()
+    return connected(audit.tracking, audit.engine, cache_dir=audit.cache_dir, output=audit.output)
+
+
 def plan_audit(config: AuditConfig, settings: Settings) -> None:
     """Check everything and say what the audit would do, at which cost.
 
@@ -191,7 +199,7 @@ def plan_audit(config: AuditConfig, settings: Settings) -> None:
     """
     from cldmray.pipelines.audit import Audit
 
-    connected(config.tracking, config.engine, cache_dir=config.cache_dir, output=config.output)
+    _joined(config)
     Audit(config, dict(settings), announce).plan()
 
 
@@ -208,9 +216,7 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
     from cldmray.tracking import package_versions
     from cldmray.tracking.layouts import record
 
-    tracker = connected(
-        config.tracking, config.engine, cache_dir=config.cache_dir, output=config.output
-    )
+    tracker = _joined(config)
     seeds = {"audit": config.audit.seed, "splits": config.splits.seed}
     with (
         DeferredErrors() as deferred,
@@ -251,7 +257,7 @@ def run_attribution(config: AttributionConfig, settings: Settings) -> Attributio
     from cldmray.tracking.layouts import record_attribution
 
     audit, output = config.audit, config.audit.output
-    tracker = connected(audit.tracking, audit.engine, cache_dir=audit.cache_dir, output=output)
+    tracker = _joined(audit)
     with (
         DeferredErrors() as deferred,
         _study_run(tracker, "attribution", audit, settings) as run,
@@ -286,7 +292,7 @@ def run_reconstruction(config: ReconstructionConfig, settings: Settings) -> Reco
     from cldmray.tracking.layouts import record_reconstruction
 
     audit, output = config.audit, config.audit.output
-    tracker = connected(audit.tracking, audit.engine, cache_dir=audit.cache_dir, output=output)
+    tracker = _joined(audit)
     with (
         DeferredErrors() as deferred,
         _study_run(tracker, "reconstruction", audit, settings) as run,
