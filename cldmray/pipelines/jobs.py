@@ -214,7 +214,7 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
     from cldmray.report.utility import utility_metrics
     from cldmray.report.write import write_report
     from cldmray.tracking import package_versions
-    from cldmray.tracking.layouts import record
+    from cldmray.tracking.layouts import record_audit
 
     tracker = _joined(config)
     seeds = {"audit": config.audit.seed, "splits": config.splits.seed}
@@ -230,7 +230,7 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
         deferred.written(config.output)
         if tracker is not None and run is not None:
             risks = {f"risk/{risk.anonymizer}": risk.risk for risk in report.risks}
-            record(
+            record_audit(
                 tracker,
                 run,
                 results=report.results,
@@ -318,11 +318,11 @@ def run_reconstruction(config: ReconstructionConfig, settings: Settings) -> Reco
             record_reconstruction(
                 tracker,
                 run,
-                reconstruction_table(report.rows),
-                learning,
-                trials,
-                tags,
-                _contents(written) | faceless,
+                rows=reconstruction_table(report.rows),
+                learning=learning,
+                trials=trials,
+                tags=tags,
+                files=_contents(written) | faceless,
             )
     return ReconstructionResult(page, _place(tracker, run), deferred, report)
 
