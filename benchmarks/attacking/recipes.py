@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from attacking.identities import Identities
@@ -14,19 +13,12 @@ from cldmray.attackers.base import TrainedAttacker
 from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained
 from cldmray.attackers.distilled import AdaptiveDistilled, DistilledAttacker
 from cldmray.attackers.nn.encoder import EncoderConfig, embed
-from cldmray.attackers.nn.objectives import objective
-from cldmray.attackers.nn.training import (
-    TrainingConfig,
-    optimizer_of,
-    starting_encoder,
-    training_steps,
-)
+from cldmray.attackers.nn.encoder_training import EncoderTrainable
+from cldmray.attackers.nn.training import TrainingConfig, TrainingLoop
 from cldmray.gallery.ranking import EmbeddingSet, rank_probes
 from cldmray.metrics.confidence import bootstrap_identities
 from cldmray.metrics.identification import success_at_rank
 from cldmray.recognizers.base import Embeddings
-
-CPU = torch.device("cpu")
 
 
 class Point(NamedTuple):
@@ -97,16 +89,19 @@ def follow(
         gallery = attacker.teacher.embed(evaluated.originals)
     elif before is not None:
         spent = before.curve[-1].total
-    goal = objective(attacker_name.pairs(attacker, teacher_embeddings), attacker.training, 1)
+    pairs = attacker_name.pairs(attacker, teacher_embeddings)
     own, curve = 0.0, []
     started = time.process_time()
-    encoder = starting_encoder(
-        attacker.encoder, attacker.training, before.weights if before else None
+    trainable = EncoderTrainable(
+        attacker.name,
+        attacker.encoder,
+        attacker.training,
+        pairs,
+        init_from=before.weights if before else None,
     )
-    optimizer = optimizer_of(encoder, attacker.training)
-    chunk = attacker.training.micro_batch_size
-    max_steps = training_steps(goal, encoder, optimizer, CPU, micro_batch_size=chunk)
-    for step, _ in enumerate(max_steps, 1):
+    loop = TrainingLoop(trainable)
+    encoder = trainable.network
+    for step, _ in enumerate(loop.steps(), 1):
         if step in points:
             own += time.process_time() - started
             encoder.eval()

@@ -11,15 +11,10 @@ from gallery import DIMENSIONS, K, mixture
 from torch import Tensor
 
 from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.encoder_training import EncoderTrainable
 from cldmray.attackers.nn.gradient_cache import GradientCache
-from cldmray.attackers.nn.objectives import objective
 from cldmray.attackers.nn.pairs import PairSet
-from cldmray.attackers.nn.training import (
-    TrainingConfig,
-    optimizer_of,
-    starting_encoder,
-    training_steps,
-)
+from cldmray.attackers.nn.training import TrainingConfig, TrainingLoop, Worker
 from cldmray.gallery.vector_index import VectorIndex, load_faiss
 from on_gpu.device import (
     NOT_INSTALLED,
@@ -132,7 +127,10 @@ def step_loop(
 ) -> Loop:
     """Steps in bf16 on images that are on the device already."""
     encoder = fresh_encoder(shape).to(device.torch)
-    optimizer = optimizer_of(encoder, TrainingConfig())
+    training = TrainingConfig()
+    optimizer = torch.optim.AdamW(
+        encoder.parameters(), training.learning_rate, weight_decay=training.weight_decay
+    )
     images = noise(2 * pairs, plan.side, device)
 
     def encode(batch: Tensor) -> Tensor:
@@ -163,24 +161,14 @@ def whole_loop(
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (2 * pairs, plan.side, plan.side, 3), dtype=np.uint8)
     identities = np.repeat(np.arange(pairs), 2)
-    training = TrainingConfig(max_steps=10**9, batch_size=pairs)
-    goal = objective(
-        PairSet(images, identities, np.arange(len(identities)), images, identities, True),
-        training,
-        1,
-    )
-    encoder = starting_encoder(shape, training, None).to(device.torch)
-    max_steps = training_steps(
-        goal,
-        encoder,
-        optimizer_of(encoder, training),
-        torch.device(device.torch),
-        micro_batch_size=chunk,
-    )
+    training = TrainingConfig(max_steps=10**9, batch_size=pairs, micro_batch_size=chunk)
+    pair_set = PairSet(images, identities, np.arange(len(identities)), images, identities, True)
+    trainable = EncoderTrainable("benchmark", shape, training, pair_set)
+    steps = TrainingLoop(trainable, Worker(device=device.torch)).steps()
 
     def run(count: int) -> None:
         for _ in range(count):
-            next(max_steps)
+            next(steps)
         device.wait()
 
     return run

@@ -1,35 +1,190 @@
-"""How an attacker is trained by Ray Train, and where a training ended."""
+"""Ray Train runs the one training loop (:mod:`cldmray.attackers.nn.training`) on its workers."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+import ray
+import ray.train
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from safetensors.torch import load
+from torch import Tensor, nn
 
-from cldmray import storage
+from cldmray import errors, storage
+from cldmray.attackers.nn.training import (
+    WEIGHTS_FILE,
+    Curve,
+    Trainable,
+    TrainingLoop,
+    Worker,
+    check_converged,
+    saved_curve,
+)
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import CldmrayError
 
+CHECKPOINTS = "checkpoints"
+ERROR_FILE = "error.json"
 
-def attacker_trainer(
-    loop: Callable[[dict[str, Any]], None],
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training has learnt.
+
+    Attributes:
+        weights: content of a safetensors file; see :meth:`Trainable.state`.
+        curve: points of the learning curve.
+    """
+
+    weights: bytes
+    curve: Curve
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The weights by their names."""
+        return load(self.weights)
+
+
+def train(
+    trainable: Trainable, engine: EngineConfig, folder: str, run: str = CHECKPOINTS
+) -> TrainingResult:
+    """Train on the engine's training workers; a training that was cut short goes on.
+
+    Workers that fail are replaced, ``engine.train_failures`` times. What would fail again, a wrong
+    setting, unsuitable data or a diverged training, is not tried again.
+
+    Args:
+        trainable: what is trained; without steps it learns in one Ray task.
+        engine: how many workers, on what.
+        folder: local, ``s3://`` or ``gs://``; gets the checkpoints, of which the last is kept.
+        run: name of their folder in it.
+
+    Raises:
+        CldmrayError: the trainable raised one on a worker, or the training diverged.
+    """
+    if not trainable.max_steps:
+        remote = ray.remote(num_cpus=engine.cpus_per_actor, max_retries=engine.train_failures)
+        task: Any = remote(train_in_process)
+        outcome = ray.get(task.remote(trainable, engine.threads))
+        if isinstance(outcome, CldmrayError):
+            raise outcome
+        result: TrainingResult = outcome
+        return result
+    trainable.check(engine.most_train_workers)
+    error = storage.join(folder, f"{run}-{ERROR_FILE}")
+    storage.delete(error)
+    config = {"trainable": ray.put(trainable), "threads": engine.threads, "error": error}
+    with last_checkpoint(torch_trainer(train_worker, config, engine, folder, run=run)) as local:
+        if storage.exists(error):
+            raise _read_error(error)
+        if local is None:
+            raise CldmrayError(f"training of {trainable.name} ended without a checkpoint")
+        result = TrainingResult((local / WEIGHTS_FILE).read_bytes(), saved_curve(local))
+    check_converged(trainable.name, result.curve, trainable.remedy)
+    return result
+
+
+def train_in_process(trainable: Trainable, threads: int = 1) -> TrainingResult | CldmrayError:
+    """Train in this process; an error of ours is returned, not raised."""
+    torch.set_num_threads(threads)
+    try:
+        loop = TrainingLoop(trainable)
+        for _ in loop.points():
+            pass
+    except CldmrayError as error:
+        return error
+    with TemporaryDirectory() as folder:
+        loop.save(folder)
+        return TrainingResult(Path(folder, WEIGHTS_FILE).read_bytes(), loop.curve)
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Run the loop as a worker function of Ray Train.
+
+    An error of ours would come again in another try. It is therefore written to the file
+    ``config["error"]``, and the worker ends as if it had succeeded.
+    """
+    torch.set_num_threads(config["threads"])
+    trainable: Trainable = ray.get(config["trainable"])
+    worker = this_worker()
+    loop = None
+    try:
+        loop = TrainingLoop(trainable, worker, _wrap_with(trainable))
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                loop.restore(folder)
+        for point in loop.points():
+            with TemporaryDirectory() as folder:
+                saved = None
+                if worker.rank == 0:
+                    loop.save(folder)
+                    saved = Checkpoint.from_directory(folder)
+                ray.train.report(point, checkpoint=saved)
+    except CldmrayError as error:
+        # Between steps, other workers may wait for this one: only its failure ends them.
+        if loop is not None and worker.workers > 1:
+            raise
+        if worker.rank == 0:
+            _write_error(config["error"], error)
+
+
+def this_worker() -> Worker:
+    """The process of a Ray Train worker, with the device that Ray gave it."""
+    from ray.train.torch import get_device
+
+    context = ray.train.get_context()
+    return Worker(int(context.get_world_rank()), int(context.get_world_size()), str(get_device()))
+
+
+def _wrap_with(trainable: Trainable) -> Any:
+    from ray.train.torch import prepare_model
+
+    def wrap(network: nn.Module) -> nn.Module:
+        options = {"find_unused_parameters": trainable.find_unused_parameters}
+        wrapped: nn.Module = prepare_model(network, parallel_strategy_kwargs=options)
+        return wrapped
+
+    return wrap
+
+
+def _write_error(uri: str, error: CldmrayError) -> None:
+    record = {"kind": type(error).__name__, "message": str(error)}
+    storage.write_bytes(uri, json.dumps(record).encode())
+
+
+def _read_error(uri: str) -> CldmrayError:
+    record = json.loads(storage.read_bytes(uri))
+    kind = getattr(errors, record["kind"], CldmrayError)
+    error: CldmrayError = kind(record["message"])
+    return error
+
+
+def torch_trainer(
+    worker_function: Any,
     config: dict[str, Any],
     engine: EngineConfig,
     folder: str,
+    *,
+    run: str = CHECKPOINTS,
 ) -> TorchTrainer:
-    """Trains on the engine's training workers, some of which may fail.
+    """Ray Train's trainer on the engine's training workers, some of which may fail.
 
     Args:
-        loop: worker function, called with ``config``.
-        folder: of the stage; gets ``checkpoints``, from which a training that was cut short goes
-            on, and of which the last is kept.
+        worker_function: called with ``config`` on every worker.
+        folder: gets the folder ``run``, from which a training that was cut short goes on, and in
+            which the last checkpoint is kept.
     """
     use_gpu = engine.gpus_per_train_worker > 0
     filesystem, path = storage.resolve(folder)
     return TorchTrainer(
-        loop,
+        worker_function,
         train_loop_config=config,
         scaling_config=ScalingConfig(
             num_workers=worker_range(engine.train_workers, engine.max_train_workers),
@@ -41,7 +196,7 @@ def attacker_trainer(
             ),
         ),
         run_config=RunConfig(
-            name="checkpoints",
+            name=run,
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=engine.train_failures),
@@ -56,17 +211,14 @@ def worker_range(least: int, most: int | None) -> Any:
 
 
 @contextmanager
-def last_checkpoint(trainer: TorchTrainer, name: str) -> Iterator[Path]:
-    """Train, and give the last checkpoint as a local folder.
-
-    Raises:
-        CldmrayError: the training reported none; the message has ``name``.
-    """
+def last_checkpoint(trainer: TorchTrainer) -> Iterator[Path | None]:
+    """Train, and give the last checkpoint as a local folder; None where there is none."""
     # Train's own handler would end the job with exit status 0 and stay after the training.
     vars(trainer)["_register_sigint_handler"] = _leave_to_the_job
     checkpoint = trainer.fit().checkpoint
     if checkpoint is None:
-        raise CldmrayError(f"training of {name} ended without a checkpoint")
+        yield None
+        return
     with checkpoint.as_directory() as folder:
         yield Path(folder)
 

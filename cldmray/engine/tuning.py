@@ -8,7 +8,6 @@ successive halving (Li et al. 2020) stops those that fall behind.
 
 import importlib.util
 import json
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,11 +19,20 @@ import pyarrow as pa
 import torch
 
 from cldmray import storage
+from cldmray.attackers.nn.training import (
+    Curve,
+    Point,
+    TrainingLoop,
+    Worker,
+    has_diverged,
+    saved_curve,
+)
 from cldmray.attackers.reconstruction.base import ReconstructionModel
 from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
+from cldmray.attackers.reconstruction.training import ReconstructionTrainable
 from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.reconstruction_training import Point, Queried, ReconstructionLoop, saved_state
+from cldmray.engine.reconstruction_training import Queried
 from cldmray.errors import CldmrayError, MissingDependencyError
 from cldmray.recognizers.base import Recognizer
 
@@ -212,13 +220,13 @@ def train_trial(
 
     torch.set_num_threads(threads)
     candidate = make(config)
-    loop = ReconstructionLoop(
+    trainable = ReconstructionTrainable(
         candidate.reconstruction,
         material.known.within(candidate.budget),
-        material.validation,
-        material.validation_recognizer,
-        "cuda" if gpu else "cpu",
+        validation=material.validation,
+        validation_recognizer=material.validation_recognizer,
     )
+    loop = TrainingLoop(trainable, Worker(device="cuda" if gpu else "cpu"))
     checkpoint = tune.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
@@ -229,13 +237,11 @@ def train_trial(
             loop.save(folder)
             saved = tune.Checkpoint.from_directory(folder)
             tune.report({**point, OBJECTIVE: found}, checkpoint=saved)
-        if found == WORST:
-            return
 
 
 def reached(point: Point, objective: str) -> float:
     """The objective at a point of a learning curve; :data:`WORST` where the training diverged."""
-    if point["step"] and not math.isfinite(point["loss"]):
+    if has_diverged([point]):
         return WORST
     return point[f"validation_{objective}"]
 
@@ -348,10 +354,10 @@ def _row(result: Any, make: Make, objective: str) -> dict[str, Any]:
     """A trial's row; what it has reached is read from its last checkpoint."""
     metrics = result.metrics or {}
     candidate = make(result.config)
-    curve: list[Point] = []
+    curve: Curve = []
     if result.checkpoint is not None:
         with result.checkpoint.as_directory() as folder:
-            curve = saved_state(folder)["curve"]
+            curve = saved_curve(folder)
     last = curve[-1] if curve else {}
     max_steps = int(last.get("step", 0))
     failed = result.error is not None or not curve

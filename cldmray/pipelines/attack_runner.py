@@ -35,7 +35,6 @@ from cldmray.engine.reconstruction_training import (
     check_validation,
     fit_reconstructor,
     queried,
-    reconstruction_curve,
 )
 from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, CldmrayError
@@ -218,7 +217,7 @@ class Embedder:
             "budget": attacker.budget,
         }
         stage = self.stages.run(name, settings, [faces.key, anonymized.key], produce)
-        curve = reconstruction_curve(stage)
+        curve = learning_curve(stage)
         last = curve[-1]
         self.announce(
             f"{name}: {last['queries']:.0f} queries, validation rank-1 "

@@ -76,7 +76,7 @@ def two_steps(config: EncoderConfig) -> FaceEncoder:
     goal = objective(pairs, training, 1)
     for step in range(2):
         optimizer.zero_grad()
-        goal.loss(step, goal.part(0, 1), encoder, torch.device("cpu")).backward()
+        goal.loss(step, slice(0, goal.size), encoder, torch.device("cpu")).backward()
         optimizer.step()
     return encoder
 

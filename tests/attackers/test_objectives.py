@@ -10,7 +10,7 @@ from torch import Tensor
 from cldmray.attackers.nn.losses import distributed_guided, nt_xent
 from cldmray.attackers.nn.objectives import Contrast, Guidance, identity_means, objective
 from cldmray.attackers.nn.pairs import PairSet
-from cldmray.attackers.nn.training import TrainingConfig
+from cldmray.attackers.nn.training import TrainingConfig, Worker
 from cldmray.errors import BadInputError
 
 IDENTITIES = np.repeat(np.arange(6), 3)
@@ -119,7 +119,7 @@ class TestLoss:
                 return first_pixels(batch)
 
             for rank in range(workers):
-                goal.loss(4, goal.part(rank, workers), encode, CPU)
+                goal.loss(4, Worker(rank, workers).share(goal.size), encode, CPU)
             sides = 2 if teacher_embeddings is None else 1
             return torch.cat(
                 [torch.cat(s) for s in zip(*(b.chunk(sides) for b in seen), strict=True)]

@@ -1,18 +1,23 @@
 """The loop without Ray; what several workers do is in tests/engine/test_attack_training.py."""
 
+import math
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.nn.encoder_training import EncoderTrainable, initial_encoder
 from cldmray.attackers.nn.objectives import objective
 from cldmray.attackers.nn.pairs import PairSet
 from cldmray.attackers.nn.training import (
+    Call,
     TrainingConfig,
+    TrainingLoop,
+    has_diverged,
     learning_rate,
-    optimizer_of,
-    starting_encoder,
-    training_steps,
 )
 
 TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
@@ -37,28 +42,32 @@ class TestLearningRate:
         assert rates[-1] == pytest.approx(0.02, rel=1e-2)
 
 
-class TestStartingEncoder:
+class TestInitialEncoder:
     def test_depends_on_the_seed_alone(self) -> None:
-        first = starting_encoder(TINY, TRAINING, None).state_dict()
+        first = initial_encoder(TINY, TRAINING).state_dict()
         torch.rand(3)
-        again = starting_encoder(TINY, TRAINING, None).state_dict()
-        other = starting_encoder(TINY, TrainingConfig(seed=4), None).state_dict()
+        again = initial_encoder(TINY, TRAINING).state_dict()
+        other = initial_encoder(TINY, TrainingConfig(seed=4)).state_dict()
         assert all(torch.equal(first[name], again[name]) for name in first)
         assert not torch.equal(first["head.weight"], other["head.weight"])
 
     def test_takes_given_weights(self) -> None:
         torch.manual_seed(9)
         given = FaceEncoder(TINY).state_dict()
-        started = starting_encoder(TINY, TRAINING, given).state_dict()
-        assert all(torch.equal(given[name], started[name]) for name in given)
+        taken = initial_encoder(TINY, TRAINING, given).state_dict()
+        assert all(torch.equal(given[name], taken[name]) for name in given)
 
 
-class TestTrainingSteps:
+def loop(training: TrainingConfig = TRAINING) -> TrainingLoop:
+    return TrainingLoop(EncoderTrainable("mine", TINY, training, pairs()))
+
+
+class TestSteps:
     def test_is_adamw_on_the_objective_by_hand(self) -> None:
         goal = objective(pairs(), TRAINING, 1)
-        encoder = starting_encoder(TINY, TRAINING, None)
-        found = list(training_steps(goal, encoder, optimizer_of(encoder, TRAINING), CPU))
-        twin = starting_encoder(TINY, TRAINING, None)
+        trained = loop()
+        found = list(trained.steps())
+        twin = initial_encoder(TINY, TRAINING)
         optimizer = torch.optim.AdamW(twin.parameters(), weight_decay=0.05)
         for step in range(6):
             optimizer.param_groups[0]["lr"] = learning_rate(TRAINING, step)
@@ -67,29 +76,62 @@ class TestTrainingSteps:
             loss.backward()
             optimizer.step()
             assert found[step] == pytest.approx(loss.item(), rel=1e-5)
-        for name, weights in encoder.state_dict().items():
+        for name, weights in trained.state().items():
             torch.testing.assert_close(weights, twin.state_dict()[name], rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize("micro_batch_size", [1, 3, 4])
     def test_two_chunks_and_more_learn_what_one_batch_learns(self, micro_batch_size: int) -> None:
-        goal = objective(pairs(), TRAINING, 1)
-        whole, chunked = (starting_encoder(TINY, TRAINING, None) for _ in range(2))
-        losses = list(training_steps(goal, whole, optimizer_of(whole, TRAINING), CPU))
-        optimizer = optimizer_of(chunked, TRAINING)
-        max_steps = training_steps(goal, chunked, optimizer, CPU, micro_batch_size=micro_batch_size)
-        assert list(max_steps) == pytest.approx(losses, rel=1e-4)
-        for name, weights in whole.state_dict().items():
-            torch.testing.assert_close(chunked.state_dict()[name], weights, rtol=0, atol=1e-4)
+        whole, chunked = loop(), loop(replace(TRAINING, micro_batch_size=micro_batch_size))
+        losses = list(whole.steps())
+        assert list(chunked.steps()) == pytest.approx(losses, rel=1e-4)
+        for name, weights in whole.state().items():
+            torch.testing.assert_close(chunked.state()[name], weights, rtol=0, atol=1e-4)
 
     def test_goes_on_where_it_stopped(self) -> None:
-        goal = objective(pairs(), TRAINING, 1)
-        whole = starting_encoder(TINY, TRAINING, None)
-        losses = list(training_steps(goal, whole, optimizer_of(whole, TRAINING), CPU))
-        halved = starting_encoder(TINY, TRAINING, None)
-        optimizer = optimizer_of(halved, TRAINING)
-        max_steps = training_steps(goal, halved, optimizer, CPU)
-        found = [next(max_steps) for _ in range(2)]
-        found += training_steps(goal, halved, optimizer, CPU, first=2)
+        whole, halved = loop(), loop()
+        losses = list(whole.steps())
+        steps = halved.steps()
+        found = [next(steps) for _ in range(2)]
+        found += halved.steps()
         assert found == losses
-        for name, weights in whole.state_dict().items():
-            assert torch.equal(halved.state_dict()[name], weights)
+        for name, weights in whole.state().items():
+            assert torch.equal(halved.state()[name], weights)
+
+
+class TestAverage:
+    """Averaged weights by hand, and that a saved training goes on with both."""
+
+    TRAINING = replace(TRAINING, ema=0.5, validate_every=2, max_grad_norm=0.1)
+
+    def test_they_are_kept_beside_the_last_ones(self, tmp_path: Path) -> None:
+        whole, halved, again = loop(self.TRAINING), loop(self.TRAINING), loop(self.TRAINING)
+        assert [point["step"] for point in whole.points()] == [2, 4, 6]
+        next(halved.points())
+        halved.save(tmp_path)
+        again.restore(tmp_path)
+        assert [point["step"] for point in again.points()] == [4, 6]
+        assert again.curve == whole.curve == [*halved.curve, *again.curve[1:]]
+        last = whole.trainable.state()
+        for name, weights in whole.state().items():
+            assert torch.equal(again.state()[name], weights)
+            assert torch.equal(again.trainable.state()[name], last[name])
+        assert any(not torch.equal(weights, last[name]) for name, weights in whole.state().items())
+
+
+class TestDivergence:
+    def test_it_ends_the_training_at_the_next_point(self) -> None:
+        class Diverging(EncoderTrainable):
+            def loss(self, step: int, call: Call) -> torch.Tensor:
+                return super().loss(step, call) * (math.nan if step else 1.0)
+
+            def validate(self) -> dict[str, float]:
+                return {"measured": 1.0}
+
+        trained = TrainingLoop(
+            Diverging("mine", TINY, replace(TRAINING, validate_every=1), pairs())
+        )
+        points = list(trained.points())
+        assert [point["step"] for point in points] == [1, 2]
+        assert "measured" in points[0] and "measured" not in points[1]
+        assert has_diverged(points) and not has_diverged(points[:1])
+        assert list(trained.points()) == []

@@ -15,11 +15,10 @@ from cldmray.arrays import Images
 from cldmray.attackers.contrastive import CleanTrained
 from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.pairs import Validation
-from cldmray.attackers.nn.training import TrainingConfig
+from cldmray.attackers.nn.training import TrainingConfig, check_converged
 from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.attacker_training import (
     WEIGHTS,
-    check_converged,
     fit_encoder,
     learning_curve,
     load_encoder,

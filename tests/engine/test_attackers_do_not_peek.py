@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-import torch
 from safetensors.torch import save
 
 from cldmray import storage
@@ -24,12 +23,10 @@ from cldmray.attackers.base import TrainedAttacker, TrainingFreeAttacker
 from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, ConditionOnly
 from cldmray.attackers.distilled import AdaptiveDistilled, ConditionOnlyDistilled, DistilledAttacker
 from cldmray.attackers.nn.encoder import EncoderConfig
-from cldmray.attackers.nn.objectives import objective
+from cldmray.attackers.nn.encoder_training import EncoderTrainable
 from cldmray.attackers.nn.training import (
     TrainingConfig,
-    optimizer_of,
-    starting_encoder,
-    training_steps,
+    TrainingLoop,
 )
 from cldmray.conditions.canny import Canny
 from cldmray.engine.artifacts import Artifact, Manifest
@@ -174,13 +171,11 @@ def audit(
             other = np.empty_like(circle)
             other[circle] = np.roll(circle, 1)
             pairs = replace(pairs, query_identities=other[pairs.query_identities])
-        encoder = starting_encoder(attacker.encoder, attacker.training, None)
-        goal = objective(pairs, attacker.training, 1)
-        optimizer = optimizer_of(encoder, attacker.training)
-        losses = list(training_steps(goal, encoder, optimizer, torch.device("cpu")))
+        trainable = EncoderTrainable("x", attacker.encoder, attacker.training, pairs)
+        losses = list(TrainingLoop(trainable).steps())
         assert np.isfinite(losses).all()
         folder = str(tmp_path_factory.mktemp("encoder"))
-        weights = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+        weights = {name: value.contiguous() for name, value in trainable.state().items()}
         storage.write_bytes(storage.join(folder, WEIGHTS), save(weights))
         actor = EmbedActor(attacker, Artifact(folder, Manifest({}), "encoder"), engine)
         probes = anonymized[view].read(split=EVALUATION)

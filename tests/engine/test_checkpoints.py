@@ -10,7 +10,7 @@ from ray.train import Checkpoint
 from ray.train.torch import TorchTrainer
 
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.training import attacker_trainer, last_checkpoint
+from cldmray.engine.training import last_checkpoint, torch_trainer
 
 
 @pytest.mark.parametrize("ours", [True, False])
@@ -22,11 +22,11 @@ def test_trains_own_handler_of_ctrl_c_is_not_installed(
         return SimpleNamespace(checkpoint=Checkpoint.from_directory(str(tmp_path)))
 
     monkeypatch.setattr(TorchTrainer, "fit", fit)
-    trainer = attacker_trainer(lambda config: None, {}, EngineConfig(), str(tmp_path))
+    trainer = torch_trainer(lambda config: None, {}, EngineConfig(), str(tmp_path))
     before = signal.getsignal(signal.SIGINT)
     try:
         if ours:
-            with last_checkpoint(trainer, "x") as folder:
+            with last_checkpoint(trainer) as folder:
                 assert folder == tmp_path
         else:
             trainer.fit()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.training import attacker_trainer, worker_range
+from cldmray.engine.training import torch_trainer, worker_range
 
 ELASTIC = EngineConfig(
     cpus_per_actor=0.5, actors=2, max_actors=6, train_workers=1, max_train_workers=4
@@ -51,7 +51,7 @@ class TestTraining:
 
     def test_the_trainer_grows_and_survives(self, tmp_path: Any) -> None:
         engine = replace(ELASTIC, train_failures=7)
-        trainer = attacker_trainer(lambda config: None, {}, engine, str(tmp_path))
+        trainer = torch_trainer(lambda config: None, {}, engine, str(tmp_path))
         assert trainer.scaling_config.num_workers == (1, 4)
         assert trainer.run_config.failure_config.max_failures == 7
 

@@ -16,7 +16,7 @@ from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.faces import load_faces
 from cldmray.engine.failures import reraise_worker_errors
 from cldmray.engine.stages import Stages
-from cldmray.engine.training import attacker_trainer, last_checkpoint
+from cldmray.engine.training import last_checkpoint, torch_trainer
 from cldmray.errors import StorageError
 from cldmray.faces.records import EVALUATION
 from cldmray.faces.synthetic import SyntheticFaces
@@ -114,13 +114,13 @@ def test_a_checkpoint_that_does_not_fit_is_named(
     disk: tuple[Path, Callable[[str], None]], engine: EngineConfig
 ) -> None:
     folder, remount = disk
-    trainer = attacker_trainer(fill, {}, engine, str(folder / "training"))
+    trainer = torch_trainer(fill, {}, engine, str(folder / "training"))
     with (
         pytest.raises(StorageError, match="No space left on device; make room"),
         reraise_worker_errors(),
     ):
-        last_checkpoint(trainer, "filler").__enter__()
+        last_checkpoint(trainer).__enter__()
     remount("size=16m")
-    trainer = attacker_trainer(fill, {}, engine, str(folder / "training"))
-    with last_checkpoint(trainer, "filler") as found:
+    trainer = torch_trainer(fill, {}, engine, str(folder / "training"))
+    with last_checkpoint(trainer) as found:
         assert (found / "state").stat().st_size == 2**20

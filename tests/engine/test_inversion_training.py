@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.attackers.reconstruction.base import ReconstructionTraining
+from cldmray.attackers.nn.training import TrainingLoop, check_converged
+from cldmray.attackers.reconstruction.base import ReconstructionModel, ReconstructionTraining
 from cldmray.attackers.reconstruction.controls import MeanFace
-from cldmray.attackers.reconstruction.pairs import within_budget
-from cldmray.attackers.reconstruction.training import fit
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs, within_budget
+from cldmray.attackers.reconstruction.training import ReconstructionTrainable, fit
 from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.engine.artifacts import Artifact
+from cldmray.engine.attacker_training import learning_curve
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.reconstruction_training import (
-    ReconstructionLoop,
-    check_converged,
     check_validation,
     fit_reconstructor,
     fitted_reconstructor,
     queried,
-    reconstruction_curve,
 )
 from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, CldmrayError
@@ -115,24 +114,37 @@ class TestQueried:
             queried(faces, none, ATTACKER)
 
 
+def looped(
+    reconstruction: ReconstructionModel,
+    pairs: ReconstructionPairs,
+    validation: ReconstructionPairs | None,
+    recognizer: Recognizer,
+) -> TrainingLoop:
+    return TrainingLoop(
+        ReconstructionTrainable(
+            reconstruction, pairs, validation=validation, validation_recognizer=recognizer
+        )
+    )
+
+
 class TestLoop:
     def test_it_goes_on_where_it_was_cut_off(
         self, faces: Artifact, anonymized: Artifact, held_out_recognizer: Recognizer, tmp_path: Path
     ) -> None:
         pairs = queried(faces, anonymized, ATTACKER).pairs
         validation = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
-        whole = ReconstructionLoop(TINY, pairs, validation, held_out_recognizer)
+        whole = looped(TINY, pairs, validation, held_out_recognizer)
         assert [point["step"] for point in whole.points()] == [2, 4, 6]
-        first = ReconstructionLoop(TINY, pairs, validation, held_out_recognizer)
+        first = looped(TINY, pairs, validation, held_out_recognizer)
         max_steps = first.points()
         next(max_steps)
         first.save(tmp_path)
-        second = ReconstructionLoop(TINY, pairs, validation, held_out_recognizer)
+        second = looped(TINY, pairs, validation, held_out_recognizer)
         second.restore(tmp_path)
         assert [point["step"] for point in second.points()] == [4, 6]
         assert second.curve == whole.curve
-        for name, value in whole.reconstructor.state().items():
-            torch.testing.assert_close(second.reconstructor.state()[name], value)
+        for name, value in whole.state().items():
+            torch.testing.assert_close(second.state()[name], value)
         assert set(whole.curve[0]) == {
             "step", "loss", "queries", "validation_rank_1", "validation_cosine",
             "validation_margin", "validation_difference",
@@ -143,21 +155,21 @@ class TestLoop:
     ) -> None:
         pairs = queried(faces, anonymized, ATTACKER).pairs
         for reconstruction in (TINY, replace(TINY, shuffled=True)):
-            loop = ReconstructionLoop(reconstruction, pairs, None, held_out_recognizer)
+            loop = looped(reconstruction, pairs, None, held_out_recognizer)
             list(loop.points())
             for name, value in fit(reconstruction, pairs).state().items():
-                torch.testing.assert_close(loop.reconstructor.state()[name], value)
+                torch.testing.assert_close(loop.state()[name], value)
 
     def test_a_control_has_one_point(
         self, faces: Artifact, anonymized: Artifact, held_out_recognizer: Recognizer, tmp_path: Path
     ) -> None:
         pairs = queried(faces, anonymized, ATTACKER).within(7)
-        loop = ReconstructionLoop(MeanFace(), pairs, pairs, held_out_recognizer)
+        loop = looped(MeanFace(), pairs, pairs, held_out_recognizer)
         (point,) = loop.points()
         assert (point["step"], point["queries"]) == (0, 7)
         assert math.isnan(point["loss"])
         loop.save(tmp_path)
-        again = ReconstructionLoop(MeanFace(), pairs, pairs, held_out_recognizer)
+        again = looped(MeanFace(), pairs, pairs, held_out_recognizer)
         again.restore(tmp_path)
         assert list(again.points()) == []
 
@@ -201,7 +213,7 @@ class TestStage:
                 for _ in range(2)
             ]
             assert [table.reused for table in tables] == [False, True]
-            curve = reconstruction_curve(tables[1])
+            curve = learning_curve(tables[1])
             assert [point["step"] for point in curve] == max_steps
             assert {point["queries"] for point in curve} == {30}
             found = fitted_reconstructor(tables[1], reconstruction)
@@ -258,7 +270,7 @@ class TestStage:
             ),
         )
         assert marker.exists()
-        assert [point["step"] for point in reconstruction_curve(stage)] == [2, 4, 6]
+        assert [point["step"] for point in learning_curve(stage)] == [2, 4, 6]
         found = fitted_reconstructor(stage, TINY).state()
         for name, value in fit(TINY, pairs).state().items():
             torch.testing.assert_close(found[name], value)

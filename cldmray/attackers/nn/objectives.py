@@ -26,19 +26,18 @@ class Objective(ABC):
         training: batch, temperature, strength of the random views, seed.
         workers: most processes that share each batch.
 
+    Attributes:
+        size: identities in a batch; fewer than asked for where the set has fewer.
+
     Raises:
-        BadInputError: there are too few people for the workers.
+        BadInputError: there are too few identities for the workers.
     """
 
     def __init__(self, pairs: PairSet, training: TrainingConfig, workers: int) -> None:
         self.pairs = pairs
         self.training = training
         self.sampler = PairSampler(pairs, training.batch_size, training.seed, workers)
-
-    def part(self, rank: int, workers: int) -> slice:
-        """Rows of a batch that are a worker's own."""
-        batch = self.sampler.batch
-        return slice(rank * batch // workers, (rank + 1) * batch // workers)
+        self.size = self.sampler.batch
 
     @abstractmethod
     def loss(self, step: int, part: slice, encode: Encode, device: torch.device) -> Tensor:
@@ -54,7 +53,7 @@ class Contrast(Objective):
 
     def loss(self, step: int, part: slice, encode: Encode, device: torch.device) -> Tensor:
         queries, originals = (rows[part] for rows in self.sampler.draw(step))
-        size = self.sampler.batch
+        size = self.size
         views = self._views(2 * size, step)
         views = torch.cat([views[:size][part], views[size:][part]])
         pairs = self.pairs

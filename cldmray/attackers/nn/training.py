@@ -1,76 +1,126 @@
-"""The steps that train an attacker's encoder, for one process or for one of many."""
+"""The one training loop: its schedule, what it trains, its steps, learning curve and checkpoints.
+
+Nothing in here knows Ray. :func:`cldmray.engine.training.train` runs the loop on the workers of Ray
+Train, :mod:`cldmray.engine.tuning` in the trials of Ray Tune, and tests run it in their own process.
+Encoders, reconstruction models, the CLDM and the depth network are all trained by it.
+"""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cldmray.arrays import channels_last
-from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
 from cldmray.attackers.nn.gradient_cache import GradientCache
+from cldmray.errors import CldmrayError
+
+WEIGHTS_FILE = "weights.safetensors"
+NETWORK_FILE = "network.safetensors"
+STATE_FILE = "state.pt"
+
+Point = dict[str, float]
+"""Point of a learning curve: ``step``, ``loss`` (mean since the point before, over all workers; NaN
+where no step is taken) and what :meth:`Trainable.validate` measures."""
+Curve = list[Point]
+Call = Callable[..., Tensor]
+"""Calls a network in training, through whatever wraps it, in the precision of the schedule."""
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How an encoder is trained.
+@dataclass(frozen=True, kw_only=True)
+class TrainingSchedule:
+    """How long, how fast and how precisely a network is trained, by AdamW.
 
     Attributes:
-        steps: optimiser steps.
-        batch: people in one batch; the other people's images are each query's negatives.
-        learning_rate: its peak; warm-up, then a cosine to 1 %.
-        warmup: steps of the warm-up.
+        max_steps: optimizer steps.
+        batch_size: rows of one batch, over all workers.
+        learning_rate: its peak; see :func:`learning_rate`.
+        warmup_steps: steps of the linear warm-up.
+        decay_from: fraction of the steps after which the learning rate falls, in [0, 1).
         weight_decay: of AdamW.
-        temperature: of the contrastive loss.
-        augment: strength of the random views, 0..1.
-        precision: ``bf16`` or ``fp32``.
-        validate_every: steps between two points of the learning curve.
-        micro_batch_size: images that a worker sends through the network at once; the gradient is that
-            of the whole batch all the same, see :mod:`cldmray.attackers.nn.gradient_cache`. Takes
-            about a third more time, and memory for so many images only. None: the whole batch.
-        seed: of the weights, batches and views.
+        beta2: of AdamW.
+        max_grad_norm: norm at which gradients are clipped; None does not clip them.
+        ema: decay of the averaged weights that are kept in the end, in [0, 1); 0 keeps the last ones.
+        precision: ``bf16``, ``fp16`` or ``fp32``.
+        validate_every: steps between two points of the learning curve, and two checkpoints.
+        seed: of the weights, the batches and all else that is random.
+
+    Raises:
+        ValueError: a setting is out of range; the message begins with its name.
     """
 
     max_steps: int = 400
     batch_size: int = 128
     learning_rate: float = 2e-3
     warmup_steps: int = 40
+    decay_from: float = 0.0
     weight_decay: float = 0.05
-    temperature: float = 0.07
-    augment: float = 1.0
-    precision: Literal["bf16", "fp32"] = "bf16"
+    beta2: float = 0.999
+    max_grad_norm: float | None = None
+    ema: float = 0.0
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     validate_every: int = 100
-    micro_batch_size: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("max_steps", "warmup_steps", "validate_every"):
+        for key in ("max_steps", "batch_size", "warmup_steps", "validate_every"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
+        for key in ("learning_rate", "max_grad_norm"):
+            value = getattr(self, key)
+            if value is not None and not value > 0:
+                raise ValueError(f"{key}: must be above 0, got {value}")
+        for key in ("weight_decay", "seed"):
+            if not getattr(self, key) >= 0:
+                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
+        for key in ("decay_from", "ema", "beta2"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be in [0, 1), got {getattr(self, key)}")
+        if self.precision not in ("bf16", "fp16", "fp32"):
+            raise ValueError(f"precision: must be bf16, fp16 or fp32, got {self.precision!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(TrainingSchedule):
+    """How an encoder is trained.
+
+    Attributes:
+        batch_size: identities in one batch; the images of the others are each query's negatives.
+        temperature: of the contrastive loss.
+        augment: strength of the random views, 0..1.
+        micro_batch_size: images that a worker sends through the network at once; the gradient is
+            that of the whole batch all the same, see :mod:`cldmray.attackers.nn.gradient_cache`.
+            Takes about a third more time, and memory for so many images only. None: the whole
+            batch.
+
+    >>> TrainingConfig(max_steps=100, batch_size=64).learning_rate
+    0.002
+    """
+
+    temperature: float = 0.07
+    augment: float = 1.0
+    micro_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
         if self.batch_size < 2:
             raise ValueError(f"batch_size: must be at least 2, got {self.batch_size}")
+        super().__post_init__()
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise ValueError(
                 f"micro_batch_size: must be at least 1 or null, got {self.micro_batch_size}"
             )
-        for key in ("learning_rate", "temperature"):
-            if not getattr(self, key) > 0:
-                raise ValueError(f"{key}: must be above 0, got {getattr(self, key)}")
-        for key in ("weight_decay", "seed"):
-            if not getattr(self, key) >= 0:
-                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature: must be above 0, got {self.temperature}")
         if not 0 <= self.augment <= 1:
             raise ValueError(f"augment: must be in 0..1, got {self.augment}")
 
 
-Call = Callable[..., Tensor]
-"""Calls a network in training, by way of what wraps it."""
-
-
-class Schedule(Protocol):
-    """What the steps must know of a training's settings; see :class:`TrainingConfig`."""
+class RateSchedule(Protocol):
+    """What the learning rate depends on; see :class:`TrainingSchedule`."""
 
     @property
     def max_steps(self) -> int: ...
@@ -79,93 +129,337 @@ class Schedule(Protocol):
     @property
     def warmup_steps(self) -> int: ...
     @property
-    def weight_decay(self) -> float: ...
+    def decay_from(self) -> float: ...
+
+
+def learning_rate(schedule: RateSchedule, step: int) -> float:
+    """Learning rate of a step, counted from 0: linear warm-up, constant, then a cosine to 1 %.
+
+    >>> schedule = TrainingSchedule(max_steps=100, learning_rate=1.0, warmup_steps=4)
+    >>> learning_rate(schedule, 0), round(learning_rate(schedule, 50), 3)
+    (0.25, 0.505)
+    """
+    rate = schedule.learning_rate * min(1.0, (step + 1) / schedule.warmup_steps)
+    late = (step / schedule.max_steps - schedule.decay_from) / (1 - schedule.decay_from)
+    if late > 0:
+        rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * late))
+    return rate
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One process of a training.
+
+    Attributes:
+        rank: its number, from 0 on.
+        workers: how many there are.
+        device: of torch.
+
+    >>> Worker(rank=1, workers=2).share(7)
+    slice(3, 7, None)
+    """
+
+    rank: int = 0
+    workers: int = 1
+    device: str = "cpu"
+
+    def share(self, size: int) -> slice:
+        """Rows of a batch of ``size`` rows that are this worker's own, one after the other."""
+        return slice(self.rank * size // self.workers, (self.rank + 1) * size // self.workers)
+
+    def weight(self, rows: int, size: int) -> float:
+        """Weight of the mean loss over ``rows`` own rows in the mean over workers.
+
+        Gradients are averaged over workers, whose shares of a batch may differ in length.
+        """
+        return rows * self.workers / size
+
+
+class Trainable(ABC):
+    """What the loop trains: a network, its loss, its validation.
+
+    It is pickled and sent to every worker, which calls :meth:`build` first. All randomness must
+    depend on (seed, step) and not on the worker: a resumed training then repeats the undisturbed
+    one, and workers may come and go.
+
+    Attributes:
+        name: of what is trained, for messages.
+        schedule: of the training.
+        micro_batch_size: rows that go through the network at once, with the gradient cached; the
+            loss must then call the network with one tensor. None: the whole share.
+        find_unused_parameters: whether the network has parameters that its output does not depend
+            on; several workers must know.
+        remedy: what to change where the training diverges.
+    """
+
+    name: str
+    schedule: TrainingSchedule
+    micro_batch_size: int | None = None
+    find_unused_parameters: bool = False
+    remedy: str = "lower its training.learning_rate or raise its training.warmup_steps"
+
     @property
-    def precision(self) -> str: ...
+    def max_steps(self) -> int:
+        """Optimizer steps; 0 where :meth:`build` takes all there is from the data."""
+        return self.schedule.max_steps
+
+    def check(self, workers: int) -> None:  # noqa: B027
+        """Find out before any work starts whether so many workers can train it.
+
+        Raises:
+            CldmrayError: they cannot; the message names the key.
+        """
+
+    @abstractmethod
+    def build(self, worker: Worker) -> nn.Module | None:
+        """The network before its first step, on the worker's device, in training mode.
+
+        Seeds torch's global generator before weights are drawn. Keeps the network and the worker
+        for the other methods.
+
+        Returns:
+            None where there is no network to train.
+
+        Raises:
+            CldmrayError: something is missing, or the data do not fit.
+        """
+
+    @abstractmethod
+    def loss(self, step: int, call: Call) -> Tensor:
+        """Loss of a step, a scalar whose mean over the workers is the loss of the whole batch.
+
+        Args:
+            step: counted from 0.
+            call: calls the network.
+        """
+
+    def validate(self) -> dict[str, float]:
+        """What a point of the learning curve tells beside ``step`` and ``loss``.
+
+        All workers are asked at the same time; those of rank 0 are kept. The network is in
+        evaluation mode meanwhile.
+        """
+        return {}
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All that was learnt."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state` has given."""
 
 
-class Goal(Protocol):
-    """What the steps minimise; see :class:`cldmray.attackers.nn.objectives.Objective`."""
-
-    @property
-    def training(self) -> Schedule: ...
-    def part(self, rank: int, workers: int) -> slice: ...
-    def loss(self, step: int, part: slice, call: Call, device: torch.device, /) -> Tensor: ...
-
-
-def learning_rate(training: Schedule, step: int) -> float:
-    """Learning rate of a step, counted from 0: linear warm-up, cosine to 1 %."""
-    share = step / training.max_steps
-    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
-    return training.learning_rate * min(1.0, (step + 1) / training.warmup_steps) * cosine
-
-
-def starting_encoder(
-    config: EncoderConfig, training: TrainingConfig, start: Mapping[str, Tensor] | None
-) -> FaceEncoder:
-    """The encoder before its first step; seeds torch's global generator.
+class TrainingLoop:
+    """One worker's part of a training; it can be saved at each point and go on from there.
 
     Args:
-        start: weights to start from; None draws them with ``training.seed``.
+        trainable: what is trained; its :meth:`~Trainable.build` is called.
+        worker: this process.
+        wrap: puts the network into DistributedDataParallel, where there are several workers.
+
+    Attributes:
+        network: what is trained; None where nothing takes steps.
+        curve: points so far.
+        step: steps taken so far.
+
+    Raises:
+        CldmrayError: the trainable cannot be built on one of the workers; all of them raise it.
     """
-    torch.manual_seed(training.seed)
-    encoder = FaceEncoder(config, pretrained=start is None)
-    if start is not None:
-        encoder.load_state_dict(start)
-    return channels_last(encoder)
 
+    def __init__(
+        self,
+        trainable: Trainable,
+        worker: Worker | None = None,
+        wrap: Callable[[nn.Module], nn.Module] | None = None,
+    ) -> None:
+        self.trainable = trainable
+        self.worker = worker or Worker()
+        self.curve: Curve = []
+        self.step = 0
+        self.network = _built_by_all(trainable, self.worker)
+        if self.network is None:
+            return
+        schedule = trainable.schedule
+        self._called = self.network if wrap is None else wrap(self.network)
+        self._parameters = list(self.network.parameters())
+        self._optimizer = torch.optim.AdamW(
+            self._parameters,
+            schedule.learning_rate,
+            betas=(0.9, schedule.beta2),
+            weight_decay=schedule.weight_decay,
+        )
+        self._scaler = torch.amp.GradScaler(
+            torch.device(self.worker.device).type, enabled=schedule.precision == "fp16"
+        )
+        self._average: Any = None
+        if schedule.ema:
+            from diffusers.training_utils import EMAModel
 
-def optimizer_of(encoder: nn.Module, training: Schedule) -> torch.optim.Optimizer:
-    """AdamW over the encoder, which must be on its device already."""
-    return torch.optim.AdamW(
-        encoder.parameters(), training.learning_rate, weight_decay=training.weight_decay
-    )
+            self._average = EMAModel(self._parameters, decay=schedule.ema)
 
+    def steps(self) -> Iterator[float]:
+        """Take the steps that are left, and give this worker's loss after each.
 
-def training_steps(
-    goal: Goal,
-    encoder: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
-    first: int = 0,
-    rank: int = 0,
-    workers: int = 1,
-    micro_batch_size: int | None = None,
-) -> Iterator[float]:
-    """Take the steps ``first`` to ``goal.training.steps - 1``, and yield the loss after each.
+        Between two items the network may be evaluated, saved or left as it is.
+        """
+        schedule = self.trainable.schedule
+        chunk = self.trainable.micro_batch_size
+        cache = None if chunk is None else GradientCache(self._call, chunk, self._called)
+        while self.step < schedule.max_steps:
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate(schedule, self.step)
+            loss = self.trainable.loss(self.step, cache or self._call)
+            self._optimizer.zero_grad()
+            if cache is None:
+                self._scaler.scale(loss).backward()
+            else:
+                cache.backward(self._scaler.scale(loss))
+            if schedule.max_grad_norm is not None:
+                self._scaler.unscale_(self._optimizer)
+                nn.utils.clip_grad_norm_(self._parameters, schedule.max_grad_norm)
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+            if self._average is not None:
+                self._average.step(self._parameters)
+            self.step += 1
+            yield float(loss.detach())
 
-    The mean of all workers' losses is that of the batch. All randomness depends on (seed, step) and
-    not on the workers. Between two items the encoder may be evaluated, saved or left as it is.
+    def points(self) -> Iterator[Point]:
+        """Train, and give each point of the curve when it is reached; it is in ``curve`` then.
 
-    Args:
-        goal: an :class:`~cldmray.attackers.nn.objectives.Objective`, or one like it.
-        encoder: as it is called in training; with several workers in DistributedDataParallel.
-        first: steps that were taken before.
-        rank, workers: which share of each batch this process takes.
-        micro_batch_size: inputs that go through the encoder at once, with the gradient cached; see
-            :class:`~cldmray.attackers.nn.gradient_cache.GradientCache`. The goal's loss must then
-            call the encoder with one tensor. None: the whole batch, as the goal calls it.
-    """
-    training = goal.training
-    part = goal.part(rank, workers)
-    whole = goal.part(0, 1)
-    # Gradients are averaged over workers, whose parts may differ in length.
-    weight = (part.stop - part.start) * workers / (whole.stop - whole.start)
+        A training whose loss is infinite or not a number ends at that point; see
+        :func:`check_converged`.
+        """
+        if self.network is None:
+            if not self.curve:
+                yield self._point([math.nan])
+            return
+        schedule = self.trainable.schedule
+        losses: list[float] = []
+        if has_diverged(self.curve):
+            return
+        for loss in self.steps():
+            losses.append(loss)
+            if self.step % schedule.validate_every == 0 or self.step == schedule.max_steps:
+                yield self._point(losses)
+                losses = []
+                if has_diverged(self.curve):
+                    return
 
-    def call(*inputs: Any) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-            output: Tensor = encoder(*inputs)
+    def _call(self, *inputs: Any) -> Tensor:
+        precision = self.trainable.schedule.precision
+        kind = torch.float16 if precision == "fp16" else torch.bfloat16
+        device = torch.device(self.worker.device).type
+        with torch.autocast(device, kind, enabled=precision != "fp32"):
+            output: Tensor = self._called(*inputs)
         return output
 
-    cache = None if micro_batch_size is None else GradientCache(call, micro_batch_size, encoder)
-    for step in range(first, training.max_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(training, step)
-        loss = weight * goal.loss(step, part, cache or call, device)
-        optimizer.zero_grad()
-        if cache is None:
-            loss.backward()
-        else:
-            cache.backward(loss)
-        optimizer.step()
-        yield float(loss.detach())
+    def _point(self, losses: list[float]) -> Point:
+        point = {"step": float(self.step), "loss": self._mean_over_workers(losses)}
+        if not has_diverged([point]):
+            if self.network is not None:
+                self.network.eval()
+            point |= self.trainable.validate()
+            if self.network is not None:
+                self.network.train()
+        self.curve.append(point)
+        return point
+
+    def _mean_over_workers(self, losses: list[float]) -> float:
+        mean = torch.tensor(losses, dtype=torch.float64).mean().float().to(self.worker.device)
+        if self.worker.workers > 1:
+            torch.distributed.all_reduce(mean)
+        return float(mean) / self.worker.workers
+
+    def state(self) -> dict[str, Tensor]:
+        """All that was learnt, on the CPU; with averaged weights where the schedule wants them."""
+        if self.network is None or self._average is None:
+            return on_cpu(self.trainable.state())
+        self._average.store(self._parameters)
+        self._average.copy_to(self._parameters)
+        state = {name: value.clone() for name, value in on_cpu(self.trainable.state()).items()}
+        self._average.restore(self._parameters)
+        return state
+
+    def save(self, folder: str | Path) -> None:
+        """Write the result so far and all that going on needs into a local folder.
+
+        ``weights.safetensors`` is the result. ``state.pt`` holds the curve and the optimizer.
+        ``network.safetensors`` is there where the result is an average: the weights behind it.
+        """
+        save_file(self.state(), Path(folder, WEIGHTS_FILE))
+        state: dict[str, Any] = {"curve": self.curve}
+        if self.network is not None:
+            state["optimizer"] = self._optimizer.state_dict()
+            state["scaler"] = self._scaler.state_dict()
+            if self._average is not None:
+                state["average"] = self._average.state_dict()
+                save_file(on_cpu(self.trainable.state()), Path(folder, NETWORK_FILE))
+        torch.save(state, Path(folder, STATE_FILE))
+
+    def restore(self, folder: str | Path) -> None:
+        """Go on from what :meth:`save` has written."""
+        network = Path(folder, NETWORK_FILE)
+        weights = network if network.exists() else Path(folder, WEIGHTS_FILE)
+        self.trainable.load_state(load_file(weights))
+        state = _load_state(folder)
+        if self.network is not None:
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._scaler.load_state_dict(state["scaler"])
+            if self._average is not None:
+                self._average.load_state_dict(state["average"])
+        self.curve = list(state["curve"])
+        self.step = int(self.curve[-1]["step"])
+
+
+def _built_by_all(trainable: Trainable, worker: Worker) -> nn.Module | None:
+    """The network; where one worker cannot build it, all workers raise that worker's error.
+
+    A worker that ended alone would leave the others waiting for it.
+    """
+    network, error = None, None
+    try:
+        network = trainable.build(worker)
+    except CldmrayError as own:
+        error = own
+    errors = [error]
+    if worker.workers > 1:
+        errors = [None] * worker.workers
+        torch.distributed.all_gather_object(errors, error)
+    for raised in errors:
+        if raised is not None:
+            raise raised
+    return network
+
+
+def _load_state(folder: str | Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(
+        Path(folder, STATE_FILE), map_location="cpu", weights_only=True
+    )
+    return state
+
+
+def saved_curve(folder: str | Path) -> Curve:
+    """Learning curve of a local folder that :meth:`TrainingLoop.save` has written."""
+    return list(_load_state(folder)["curve"])
+
+
+def has_diverged(curve: Curve) -> bool:
+    """Whether a loss is infinite or not a number; step 0 has none."""
+    return any(point["step"] and not math.isfinite(point["loss"]) for point in curve)
+
+
+def check_converged(name: str, curve: Curve, remedy: str = Trainable.remedy) -> None:
+    """Refuse a training whose loss became infinite or not a number.
+
+    Raises:
+        CldmrayError: it did; the message has the name and says what to change.
+    """
+    if has_diverged(curve):
+        raise CldmrayError(f"{name}: the training diverged; {remedy}")
+
+
+def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state as safetensors takes it: on the CPU, contiguous."""
+    return {name: value.detach().cpu().contiguous() for name, value in state.items()}

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cldmray.arrays import Images
 from cldmray.attackers.nn.pairs import Index
-from cldmray.attackers.nn.training import Call
+from cldmray.attackers.nn.training import Call, TrainingSchedule
 from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.recognizers.base import Recognizer
@@ -22,22 +22,20 @@ Seeds = npt.NDArray[np.int64]
 """One random seed an image, shape (N,), all >= 0."""
 
 
-@dataclass(frozen=True)
-class ReconstructionTraining:
-    """How an reconstruction model's network is trained.
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionTraining(TrainingSchedule):
+    """How a reconstruction model's network is trained.
 
     Attributes:
-        steps: optimiser steps.
-        batch: pairs in one batch, of as many different people as there are.
-        learning_rate: its peak; warm-up, then a cosine to 1 %.
-        warmup: steps of the warm-up.
-        weight_decay: of AdamW.
+        batch_size: pairs in one batch, of as many different identities as there are.
         augment: strength of the random views, 0..1, which both sides of a pair undergo alike; 0
             mirrors only. An anonymizer does not treat a turned or enlarged face as it would
             treat the upright one, and turning softens the images.
         precision: ``bf16`` or ``fp32``.
-        validate_every: steps between two points of the learning curve.
         seed: of the weights, batches and views, and of the control's shuffling.
+
+    >>> ReconstructionTraining(max_steps=300).batch_size
+    32
     """
 
     max_steps: int = 600
@@ -46,19 +44,10 @@ class ReconstructionTraining:
     warmup_steps: int = 30
     weight_decay: float = 0.01
     augment: float = 0.0
-    precision: Literal["bf16", "fp32"] = "bf16"
     validate_every: int = 200
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("max_steps", "batch_size", "warmup_steps", "validate_every"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: must be above 0, got {self.learning_rate}")
-        for key in ("weight_decay", "seed"):
-            if not getattr(self, key) >= 0:
-                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
+        super().__post_init__()
         if not 0 <= self.augment <= 1:
             raise ValueError(f"augment: must be in 0..1, got {self.augment}")
         if self.precision not in ("bf16", "fp32"):
@@ -84,10 +73,10 @@ class ReconstructionBatch(NamedTuple):
 
 
 class Reconstructor(ABC):
-    """A reconstruction from anonymized images: made by :meth:`Inversion.build`, then it learns.
+    """A reconstruction from anonymized images: made by :meth:`ReconstructionModel.build`, then it learns.
 
     First :meth:`learn`, which takes what needs no steps; then, where there is a ``network``, the
-    steps of :func:`cldmray.attackers.nn.training.training_steps`; then it reconstructs.
+    steps of :class:`cldmray.attackers.nn.training.TrainingLoop`; then it reconstructs.
 
     Attributes:
         network: what the steps train; None where nothing is.
@@ -261,8 +250,3 @@ def to_pixels(images: Tensor) -> Images:
     levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     found: Images = levels.permute(0, 2, 3, 1).cpu().numpy()
     return found
-
-
-def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state as safetensors takes it: on the CPU, contiguous."""
-    return {name: value.detach().cpu().contiguous() for name, value in state.items()}

@@ -12,13 +12,12 @@ from torch.nn import functional
 from cldmray.anonymizers.diffusion import model_folder
 from cldmray.anonymizers.diffusion.settings import Diffusion
 from cldmray.arrays import Images, channels_last, to_unit_range
-from cldmray.attackers.nn.training import Call
+from cldmray.attackers.nn.training import Call, on_cpu
 from cldmray.attackers.reconstruction.base import (
     ReconstructionBatch,
     Reconstructor,
     Seeds,
     TrainedReconstructionModel,
-    on_cpu,
     to_pixels,
 )
 from cldmray.conditions.base import Condition

@@ -10,13 +10,12 @@ from torch import Tensor
 from cldmray.arrays import Images, channels_last
 from cldmray.attackers.nn.encoder import SFACE, EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.losses import distributed_guided
-from cldmray.attackers.nn.training import Call
+from cldmray.attackers.nn.training import Call, on_cpu
 from cldmray.attackers.reconstruction.base import (
     ReconstructionBatch,
     Reconstructor,
     Seeds,
     TrainedReconstructionModel,
-    on_cpu,
 )
 from cldmray.attackers.reconstruction.controls import check_size
 from cldmray.attackers.reconstruction.pairs import ReconstructionPairs

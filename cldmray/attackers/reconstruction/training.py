@@ -1,22 +1,21 @@
-"""What the training of an reconstruction model minimises, the training in one process, and its files.
+"""What the training of a reconstruction model minimises, and its files.
 
-The steps themselves, for one process or one of many, are
-:func:`cldmray.attackers.nn.training.training_steps`.
+The loop itself is :class:`cldmray.attackers.nn.training.TrainingLoop`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from cldmray import storage
 from cldmray.arrays import to_unit_range
 from cldmray.attackers.nn.augment import augment, augmentation
 from cldmray.attackers.nn.pairs import Index
-from cldmray.attackers.nn.training import Call, optimizer_of, training_steps
+from cldmray.attackers.nn.training import Call, Trainable, TrainingLoop, Worker
 from cldmray.attackers.reconstruction.base import (
     ReconstructionBatch,
     ReconstructionModel,
@@ -25,7 +24,9 @@ from cldmray.attackers.reconstruction.base import (
     TrainedReconstructionModel,
 )
 from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
+from cldmray.attackers.reconstruction.validation import validation_point
 from cldmray.errors import BadInputError
+from cldmray.recognizers.base import Recognizer
 
 UNCOLOURED = torch.tensor([1.0, 0.0, 0.0, 0.0])
 """Contrast and colour shifts, as ``augment`` takes them, that change nothing."""
@@ -61,10 +62,6 @@ class ReconstructionObjective:
                 "raise the query budget"
             )
         self.maps = reconstructor.maps(pairs.anonymized)
-
-    def part(self, rank: int, workers: int) -> slice:
-        """Rows of a batch that are a worker's own."""
-        return slice(rank * self.size // workers, (rank + 1) * self.size // workers)
 
     def draw(self, step: int) -> Index:
         """Rows of the pairs of a step, shape (size,): one of each person first, in random order."""
@@ -102,35 +99,106 @@ class ReconstructionObjective:
         return self.reconstructor.loss(call, self.batch(step, part, device))
 
 
+class ReconstructionTrainable(Trainable):
+    """A reconstruction model that learns from pairs; see :class:`Trainable`.
+
+    Args:
+        reconstruction: its settings; where it is the control, it shuffles the pairs itself.
+        pairs: of attacker identities, within the query budget; not shuffled yet.
+        validation: pairs of other identities; None measures nothing.
+        validation_recognizer: embeds them.
+    """
+
+    def __init__(
+        self,
+        reconstruction: ReconstructionModel,
+        pairs: ReconstructionPairs,
+        *,
+        validation: ReconstructionPairs | None = None,
+        validation_recognizer: Recognizer | None = None,
+    ) -> None:
+        self.name = reconstruction.name
+        if isinstance(reconstruction, TrainedReconstructionModel):
+            self.schedule: ReconstructionTraining = reconstruction.training
+        self._reconstruction = reconstruction
+        self._pairs = pairs
+        self._validation = validation
+        self._recognizer = validation_recognizer
+
+    @property
+    def max_steps(self) -> int:
+        return self._reconstruction.max_steps
+
+    def check(self, workers: int) -> None:
+        """Refuse more workers than there are pairs.
+
+        Raises:
+            BadInputError: there are fewer pairs.
+        """
+        if self._pairs.queries < workers:
+            raise BadInputError(
+                f"{self.name}: {self._pairs.queries} anonymized images are too few for "
+                f"{workers} training workers; raise the query budget"
+            )
+
+    def build(self, worker: Worker) -> nn.Module | None:
+        self.worker = worker
+        pairs = self._reconstruction.training_pairs(self._pairs)
+        self.reconstructor = self._reconstruction.build(worker.device)
+        self.reconstructor.learn(pairs)
+        network = self.reconstructor.network
+        if network is None or not self.max_steps:
+            return None
+        self.objective = ReconstructionObjective(
+            self.reconstructor, pairs, self.schedule, worker.workers
+        )
+        return network
+
+    def loss(self, step: int, call: Call) -> Tensor:
+        size = self.objective.size
+        own = self.worker.share(size)
+        weight = self.worker.weight(own.stop - own.start, size)
+        return weight * self.objective.loss(step, own, call, torch.device(self.worker.device))
+
+    def validate(self) -> dict[str, float]:
+        """How many queries were learnt from; on the first worker also :func:`validation_point`."""
+        point = {"queries": float(self._pairs.queries)}
+        if self._validation is None or self._recognizer is None or self.worker.rank:
+            return point
+        measured = validation_point(self.reconstructor, self._validation, self._recognizer)
+        return point | {f"validation_{name}": value for name, value in measured.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        return self.reconstructor.state()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.reconstructor.load_state(state)
+
+
 def fit(
     reconstruction: ReconstructionModel,
     pairs: ReconstructionPairs,
     device: str = "cpu",
     watch: Callable[[int, float, Reconstructor], None] | None = None,
 ) -> Reconstructor:
-    """An reconstruction model that has learnt from the pairs, in this process.
+    """A reconstruction model that has learnt from the pairs, in this process.
 
     Args:
-        inversion: its settings; where it is the control, it shuffles the pairs itself.
-        pairs: of attacker people.
+        reconstruction: its settings; where it is the control, it shuffles the pairs itself.
+        pairs: of attacker identities.
         device: of torch.
-        watch: called after each step with the steps done, the loss and the reconstruction model.
+        watch: called after each step with the steps done, the loss and the reconstructor.
 
     Raises:
         CldmrayError: something is missing, or the pairs do not fit.
     """
-    learnt = reconstruction.training_pairs(pairs)
-    reconstructor = reconstruction.build(device)
-    reconstructor.learn(learnt)
-    if reconstructor.network is None or not isinstance(reconstruction, TrainedReconstructionModel):
-        return reconstructor
-    goal = ReconstructionObjective(reconstructor, learnt, reconstruction.training, 1)
-    optimizer = optimizer_of(reconstructor.network, reconstruction.training)
-    max_steps = training_steps(goal, reconstructor.network, optimizer, torch.device(device))
-    for done, loss in enumerate(max_steps, 1):
-        if watch is not None:
-            watch(done, loss, reconstructor)
-    return reconstructor
+    trainable = ReconstructionTrainable(reconstruction, pairs)
+    loop = TrainingLoop(trainable, Worker(device=device))
+    if loop.network is not None:
+        for loss in loop.steps():
+            if watch is not None:
+                watch(loop.step, loss, trainable.reconstructor)
+    return trainable.reconstructor
 
 
 def save_reconstructor(reconstructor: Reconstructor, uri: str) -> None:

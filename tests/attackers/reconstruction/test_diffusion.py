@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from cldmray.anonymizers.diffusion.model_folder import EMBEDDED_FOLDER
+from cldmray.attackers.nn.training import Worker
 from cldmray.attackers.reconstruction.base import ReconstructionTraining
 from cldmray.attackers.reconstruction.diffusion import (
     DiffusionReconstruction,
@@ -105,7 +106,10 @@ class TestLoss:
         goal = ReconstructionObjective(fresh, pairs, TRAINING, 2)
         cpu = torch.device("cpu")
         with torch.no_grad():
-            parts = [goal.loss(1, goal.part(rank, 2), fresh.network, cpu) for rank in range(2)]
+            parts = [
+                goal.loss(1, Worker(rank, 2).share(goal.size), fresh.network, cpu)
+                for rank in range(2)
+            ]
             whole = goal.loss(1, slice(0, 8), fresh.network, cpu)
         torch.testing.assert_close(sum(parts) / 2, whole, rtol=1e-4, atol=1e-5)
 

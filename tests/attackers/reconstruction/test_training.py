@@ -6,10 +6,14 @@ import torch
 from torch import nn
 
 from cldmray.arrays import to_unit_range
-from cldmray.attackers.nn.training import optimizer_of, training_steps
+from cldmray.attackers.nn.training import TrainingLoop, Worker
 from cldmray.attackers.reconstruction.base import ReconstructionTraining, TrainedReconstructionModel
 from cldmray.attackers.reconstruction.controls import MeanFace
-from cldmray.attackers.reconstruction.training import ReconstructionObjective, fit
+from cldmray.attackers.reconstruction.training import (
+    ReconstructionObjective,
+    ReconstructionTrainable,
+    fit,
+)
 from cldmray.attackers.reconstruction.unet import UNetReconstruction, UNetReconstructor
 from cldmray.conditions.canny import Canny
 from cldmray.errors import BadInputError
@@ -41,7 +45,7 @@ class TestBatches:
     def test_workers_share_one_batch(self, pairs):
         shared = goal(pairs, workers=2)
         whole = shared.batch(1, WHOLE, CPU)
-        parts = [shared.batch(1, shared.part(rank, 2), CPU) for rank in range(2)]
+        parts = [shared.batch(1, Worker(rank, 2).share(shared.size), CPU) for rank in range(2)]
         for number in (0, 2, 3, 4):
             joined = torch.cat([torch.as_tensor(part[number]) for part in parts])
             assert torch.equal(joined, torch.as_tensor(whole[number]))
@@ -118,18 +122,18 @@ class TestSteps:
         together = gradient(WHOLE)
         assert together.abs().max() > 1e-3
         torch.testing.assert_close(
-            gradient(shared.part(0, 2), shared.part(1, 2)), together, rtol=1e-4, atol=1e-6
+            gradient(*(Worker(rank, 2).share(shared.size) for rank in range(2))),
+            together,
+            rtol=1e-4,
+            atol=1e-6,
         )
 
     def test_going_on_is_the_same_as_going_through(self, pairs):
-        whole, halved = goal(pairs), goal(pairs)
-        network = whole.reconstructor.network
-        losses = list(training_steps(whole, network, optimizer_of(network, TRAINING), CPU))
-        network = halved.reconstructor.network
-        optimizer = optimizer_of(network, TRAINING)
-        max_steps = training_steps(halved, network, optimizer, CPU)
-        found = [next(max_steps), next(max_steps)]
-        found += training_steps(halved, network, optimizer, CPU, first=2)
+        whole, halved = (TrainingLoop(ReconstructionTrainable(SMALL, pairs)) for _ in range(2))
+        losses = list(whole.steps())
+        steps = halved.steps()
+        found = [next(steps), next(steps)]
+        found += halved.steps()
         assert found == losses
         assert len(losses) == 4
 
