@@ -1,4 +1,4 @@
-"""Ray Train + Accelerate loops that fit the small CLDM: the autoencoder, then the denoiser."""
+"""Training of the small CLDM in two phases: the autoencoder, then UNet and ControlNets."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,27 +6,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import ray
 import torch
-from accelerate import Accelerator
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
 from cldmray import hashing
 from cldmray.arrays import Images, channels_last, to_unit_range
+from cldmray.attackers.nn.training import Call, Curve, Worker, autocast
 from cldmray.conditions.base import Condition
 from cldmray.errors import BadInputError
 from cldmray.models import cldm, cldm_modules
 from cldmray.models.cldm_modules import start_as_components
-from cldmray.models.phases import (
-    Curve,
-    PhaseConfig,
-    Share,
-    TrainingRun,
-    fit,
-    open_accelerator,
-    run_phase,
-)
+from cldmray.models.phases import PhaseConfig, PhaseTrainable, Share, TrainingRun, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,39 +48,40 @@ def some(images: Images, seed: int, most: int = 2048) -> Images:
     return images[np.random.default_rng(seed).permutation(len(images))[:most]]
 
 
-def autoencoder_loop(config: dict[str, Any]) -> None:
-    """Ray Train worker function of the first phase."""
-    training: CldmTraining = config["training"]
-    accelerator = open_accelerator(training)
-    architecture: cldm.CldmArchitecture = config["architecture"]
-    images: Images = ray.get(config["images"])
-    autoencoder = cldm.build_autoencoder(architecture)
-    start_as_components(autoencoder, to_unit_range(some(images, training.seed)))
-    model = channels_last(cldm_modules.RoundTrip(autoencoder))
-    side = architecture.size // 8
-    shape = (architecture.latent_channels, side, side)
+class AutoencoderTrainable(PhaseTrainable):
+    """The first phase: the autoencoder of the images."""
 
-    def loss_of(wrapped: torch.nn.Module, share: Share) -> Tensor:
-        batch = to_unit_range(images[share.index.numpy()]).to(accelerator.device)
-        drawn = torch.randn((share.batch, *shape), generator=share.generator)
-        noise = share.own(drawn).to(batch.device)
-        with accelerator.autocast():
-            output, divergence = wrapped(batch, noise)
+    def __init__(
+        self, name: str, images: Images, training: CldmTraining, arch: cldm.CldmArchitecture
+    ) -> None:
+        super().__init__(name, training.autoencoder, training, len(images))
+        self._images = images
+        self._architecture = arch
+
+    def build_network(self, worker: Worker) -> nn.Module:
+        autoencoder = cldm.build_autoencoder(self._architecture)
+        start_as_components(autoencoder, to_unit_range(some(self._images, self.schedule.seed)))
+        return cldm_modules.RoundTrip(autoencoder)
+
+    def mean_loss(self, share: Share, call: Call) -> Tensor:
+        side = self._architecture.size // 8
+        shape = (share.batch_size, self._architecture.latent_channels, side, side)
+        noise = share.own(torch.randn(shape, generator=share.generator))
+        batch = to_unit_range(self._images[share.index.numpy()]).to(self.worker.device)
+        output, divergence = call(batch, noise.to(self.worker.device))
         loss: Tensor = cldm_modules.autoencoder_loss(output.float(), batch) + 1e-4 * divergence
         return loss
 
-    run_phase(training.autoencoder, training, accelerator, model, len(images), loss_of)
-
 
 @torch.no_grad()
-def encode_all(autoencoder: Any, images: Images, accelerator: Accelerator) -> Tensor:
+def encode_all(autoencoder: Any, images: Images, precision: str, device: str) -> Tensor:
     """Posterior means of all images: float32, shape (N, channels, h, w)."""
-    autoencoder.to(accelerator.device).eval()
+    autoencoder.to(device).eval()
 
     def chunks() -> Iterator[Tensor]:
         for start in range(0, len(images), 128):
-            batch = to_unit_range(images[start : start + 128]).to(accelerator.device)
-            with accelerator.autocast():
+            batch = to_unit_range(images[start : start + 128]).to(device)
+            with autocast(precision, device):
                 yield autoencoder.encode(batch).latent_dist.mean.float().cpu()
 
     return torch.cat(list(chunks()))
@@ -111,44 +103,66 @@ def build_denoiser(
     return cldm_modules.ConditionedDenoiser(unet, controlnets)
 
 
-def diffusion_loop(config: dict[str, Any]) -> None:
-    """Ray Train worker function of the second phase."""
-    training: CldmTraining = config["training"]
-    accelerator = open_accelerator(training)
-    autoencoder = cldm.build_autoencoder(config["architecture"])
-    autoencoder.load_state_dict(config["autoencoder"])
-    channels_last(autoencoder)
-    images: Images = ray.get(config["images"])
-    latents = encode_all(autoencoder, images, accelerator)
-    conditions: Mapping[str, Condition] = config["conditions"]
-    maps = torch.stack([extract_all(one, images) for one in conditions.values()], 1)
-    torch.manual_seed(training.seed)
-    model = build_denoiser(config["architecture"], conditions)
-    channels_last(model)
-    scheduler = cldm.build_scheduler()
-    prompt: Tensor = config["prompt"].to(accelerator.device)
+class DiffusionTrainable(PhaseTrainable):
+    """The second phase: UNet and ControlNets, on the latents of a trained autoencoder.
 
-    def loss_of(wrapped: torch.nn.Module, share: Share) -> Tensor:
-        count, generator = share.batch, share.generator
-        clean = latents[share.index]
+    Args:
+        autoencoder: its weights.
+        prompt: embedding, shape (1, length, width).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: Images,
+        training: CldmTraining,
+        arch: cldm.CldmArchitecture,
+        *,
+        autoencoder: Mapping[str, Tensor],
+        conditions: Mapping[str, Condition],
+        prompt: Tensor,
+    ) -> None:
+        super().__init__(name, training.diffusion, training, len(images))
+        self._images = images
+        self._architecture = arch
+        self._autoencoder = autoencoder
+        self._conditions = conditions
+        self._prompt = prompt
+        self._dropout = training.condition_dropout
+        self._together = training.together
+
+    def build_network(self, worker: Worker) -> nn.Module:
+        autoencoder = cldm.build_autoencoder(self._architecture)
+        autoencoder.load_state_dict(self._autoencoder)
+        channels_last(autoencoder)
+        images = self._images
+        self.latents = encode_all(autoencoder, images, self.schedule.precision, worker.device)
+        maps = [extract_all(condition, images) for condition in self._conditions.values()]
+        self.maps = torch.stack(maps, 1)
+        self.scheduler = cldm.build_scheduler()
+        self.prompt = self._prompt.to(worker.device)
+        torch.manual_seed(self.schedule.seed)
+        return build_denoiser(self._architecture, self._conditions)
+
+    def mean_loss(self, share: Share, call: Call) -> Tensor:
+        count, generator = share.batch_size, share.generator
+        clean = self.latents[share.index]
         noise = share.own(torch.randn((count, *clean.shape[1:]), generator=generator))
-        times = share.own(torch.randint(0, len(scheduler.betas), (count,), generator=generator))
-        kept = share.own(torch.rand(count, generator=generator)) >= training.condition_dropout
-        noisy = scheduler.add_noise(clean, noise, times)
-        target = scheduler.get_velocity(clean, noise, times)
-        chosen = cldm_modules.choose_conditions(
-            count, len(conditions), training.together, generator
+        timesteps = torch.randint(0, len(self.scheduler.betas), (count,), generator=generator)
+        times = share.own(timesteps)
+        kept = share.own(torch.rand(count, generator=generator)) >= self._dropout
+        noisy = self.scheduler.add_noise(clean, noise, times)
+        target = self.scheduler.get_velocity(clean, noise, times)
+        acts = cldm_modules.choose_conditions(
+            count, len(self._conditions), self._together, generator
         )
-        control = maps[share.index].float()[:, :, None].expand(-1, -1, 3, -1, -1) / 255
-        given = (control, share.own(chosen), kept.float())
-        inputs = [x.to(accelerator.device) for x in given]
-        noisy, times, target = (x.to(accelerator.device) for x in (noisy, times, target))
-        with accelerator.autocast():
-            output = wrapped(noisy, times, prompt, *inputs)
+        # (n, conditions, h, w) in 0..255 to (n, conditions, 3, h, w) in 0..1
+        control = self.maps[share.index].float()[:, :, None].expand(-1, -1, 3, -1, -1) / 255
+        inputs = (noisy, times, control, share.own(acts), kept.float(), target)
+        noisy, times, control, acts, kept, target = (x.to(self.worker.device) for x in inputs)
+        output = call(noisy, times, self.prompt, control, acts, kept)
         loss: Tensor = (output.float() - target).pow(2).mean()
         return loss
-
-    run_phase(training.diffusion, training, accelerator, model, len(images), loss_of)
 
 
 class Trained(NamedTuple):
@@ -172,17 +186,15 @@ def fit_autoencoder(
         "seed": [training.seed, training.precision],
     }
     name = f"autoencoder-{hashing.fingerprint(decisive)}"
-    weights, curve = fit(
-        autoencoder_loop, name, training, architecture=architecture, images=ray.put(images)
-    )
+    result = fit(AutoencoderTrainable(name, images, training, architecture), training)
     reconstruction = cldm_modules.RoundTrip(cldm.build_autoencoder(architecture))
-    reconstruction.load_state_dict(weights)
+    reconstruction.load_state_dict(result.state)
     autoencoder = reconstruction.autoencoder
     with torch.no_grad():
         parts = to_unit_range(some(images, training.seed)).split(128)
         latents = [autoencoder.encode(part).latent_dist.mean for part in parts]
     cldm.normalise_latents(autoencoder, torch.cat(latents))
-    return name, autoencoder, curve
+    return name, autoencoder, result.curve
 
 
 def train_cldm(
@@ -221,18 +233,18 @@ def train_cldm(
         "conditions": hashing.canonicalize(conditions),
         "dropout": [training.condition_dropout, training.together],
     }
-    weights, diffusion_curve = fit(
-        diffusion_loop,
+    trainable = DiffusionTrainable(
         f"diffusion-{hashing.fingerprint(decisive)}",
+        images,
         training,
-        architecture=architecture,
-        images=ray.put(images),
+        architecture,
         autoencoder=autoencoder.state_dict(),
         conditions=conditions,
         prompt=cldm.encode_prompt(cldm.PROMPT, tokenizer, text_encoder),
     )
+    result = fit(trainable, training)
     model = build_denoiser(architecture, conditions)
-    model.load_state_dict(weights)
+    model.load_state_dict(result.state)
     parts = {
         "vae": autoencoder,
         "unet": model.unet,
@@ -241,4 +253,4 @@ def train_cldm(
         "text_encoder": text_encoder,
         "controlnets": dict(model.controlnets.items()),
     }
-    return Trained(parts, {"autoencoder": autoencoder_curve, "diffusion": diffusion_curve})
+    return Trained(parts, {"autoencoder": autoencoder_curve, "diffusion": result.curve})

@@ -1,4 +1,4 @@
-"""Ray Train + Accelerate loop that fits the depth network on rendered people."""
+"""Training of the depth network on rendered heads, whose depth is exact."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,24 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import ray
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cldmray import hashing
-from cldmray.arrays import Images, channels_last, to_unit_range
+from cldmray.arrays import Images, to_unit_range
+from cldmray.attackers.nn.training import Call, Curve, Worker
 from cldmray.conditions.depth_network import DepthArchitecture, DepthNetwork, depth_loss
 from cldmray.engine.cluster import TASK_CPUS
 from cldmray.engine.faces import blocks
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.faces.synthetic.scene import relative_depth, render
-from cldmray.models.phases import (
-    Curve,
-    PhaseConfig,
-    Share,
-    TrainingRun,
-    fit,
-    open_accelerator,
-    run_phase,
-)
+from cldmray.models.phases import PhaseConfig, PhaseTrainable, Share, TrainingRun, fit
 
 DepthMaps = npt.NDArray[np.uint8]
 """Relative depth, shape (N, height, width), background 0, nearest point 255."""
@@ -87,7 +80,7 @@ def disturb(batch: Tensor, noise: float, contrast: float, share: Share) -> Tenso
         batch: images of the share in -1..1, shape (N, 3, h, w).
         noise, contrast: see :class:`DepthTraining`.
     """
-    count, generator = share.batch, share.generator
+    count, generator = share.batch_size, share.generator
     gain = 1 + contrast * (2 * torch.rand((count, 1, 1, 1), generator=generator) - 1)
     shift = contrast * (2 * torch.rand((count, 3, 1, 1), generator=generator) - 1)
     level = 2 * noise * torch.rand((count, 1, 1, 1), generator=generator)
@@ -95,27 +88,29 @@ def disturb(batch: Tensor, noise: float, contrast: float, share: Share) -> Tenso
     return batch * share.own(gain) + share.own(shift) + share.own(grain)
 
 
-def depth_loop(config: dict[str, Any]) -> None:
-    """Ray Train worker function; half of the images are mirrored."""
-    training: DepthTraining = config["training"]
-    accelerator = open_accelerator(training)
-    network = DepthNetwork(config["architecture"])
-    channels_last(network)
-    rendered = Rendered(*ray.get([config["images"], config["depth"]]))
+class DepthTrainable(PhaseTrainable):
+    """The depth network on rendered images, half of which are mirrored."""
 
-    def loss_of(wrapped: torch.nn.Module, share: Share) -> Tensor:
-        chosen = share.index.numpy()
-        batch = to_unit_range(rendered.images[chosen])
-        truth = torch.from_numpy(rendered.depth[chosen]).float()[:, None] / 255
-        mirrored = share.own(torch.rand(share.batch, generator=share.generator) < 0.5)
+    def __init__(
+        self, name: str, rendered: Rendered, training: DepthTraining, arch: DepthArchitecture
+    ) -> None:
+        super().__init__(name, training.phase, training, len(rendered.images))
+        self._rendered = rendered
+        self._architecture = arch
+        self._noise, self._contrast = training.noise, training.contrast
+
+    def build_network(self, worker: Worker) -> nn.Module:
+        return DepthNetwork(self._architecture)
+
+    def mean_loss(self, share: Share, call: Call) -> Tensor:
+        rows = share.index.numpy()
+        batch = to_unit_range(self._rendered.images[rows])
+        truth = torch.from_numpy(self._rendered.depth[rows]).float()[:, None] / 255
+        mirrored = share.own(torch.rand(share.batch_size, generator=share.generator) < 0.5)
         batch[mirrored], truth[mirrored] = batch[mirrored].flip(-1), truth[mirrored].flip(-1)
-        batch = disturb(batch, training.noise, training.contrast, share)
-        with accelerator.autocast():
-            guess = wrapped(batch.to(accelerator.device))
-        return depth_loss(guess.float(), truth.to(accelerator.device))
-
-    size = len(rendered.images)
-    run_phase(training.phase, training, accelerator, network, size, loss_of)
+        batch = disturb(batch, self._noise, self._contrast, share)
+        guess = call(batch.to(self.worker.device))
+        return depth_loss(guess.float(), truth.to(self.worker.device))
 
 
 def train_depth(
@@ -129,14 +124,8 @@ def train_depth(
         "rest": [training.seed, training.precision, training.noise],
         "contrast": training.contrast,
     }
-    weights, curve = fit(
-        depth_loop,
-        hashing.fingerprint(decisive),
-        training,
-        architecture=architecture,
-        images=ray.put(rendered.images),
-        depth=ray.put(rendered.depth),
-    )
+    trainable = DepthTrainable(hashing.fingerprint(decisive), rendered, training, architecture)
+    result = fit(trainable, training)
     network = DepthNetwork(architecture)
-    network.load_state_dict(weights)
-    return network, curve
+    network.load_state_dict(result.state)
+    return network, result.curve

@@ -1,27 +1,18 @@
-"""One phase of an image model's training: the loop, its schedule, its checkpoints (Ray Train)."""
+"""What the trainings of image models share: settings of a run, shards of a batch, one phase."""
 
-import math
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-import ray.train
 import torch
-from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
-from torch import Tensor
+from torch import Tensor, nn
 
-from cldmray.engine.training import last_checkpoint, worker_range
-
-STATE_FILE = "state.pt"
-
-Curve = list[dict[str, float]]
-"""Points ``step`` and ``loss``, the mean since the point before."""
+from cldmray.arrays import channels_last
+from cldmray.attackers.nn.training import Call, Trainable, TrainingSchedule, Worker
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.training import TrainingResult, train
 
 
 @dataclass(frozen=True)
@@ -29,11 +20,11 @@ class PhaseConfig:
     """Schedule of one training phase.
 
     Attributes:
-        steps: optimiser steps.
-        batch: images a step, over all workers.
+        max_steps: optimizer steps.
+        batch_size: images of one batch, over all workers.
         learning_rate: its peak; linear warm-up, constant, then a cosine to 1 % of it.
-        warmup: steps of the warm-up.
-        decay_from: share of the steps after which the cosine starts.
+        warmup_steps: steps of the warm-up.
+        decay_from: fraction of the steps after which the cosine starts.
         ema: decay of the averaged weights that are kept in the end; 0 keeps the last ones.
     """
 
@@ -64,8 +55,8 @@ class TrainingRun:
         name: begins the names of the folders there.
         seed: of the starting weights, the variants and the batches.
         variants: versions of each image: 1 itself, 2 mirrored, further ones shifted and scaled.
-        precision: ``bf16``, ``fp16`` or ``no`` (Accelerate's mixed precision).
-        checkpoint_every: steps between two checkpoints (and two lines of progress).
+        precision: ``bf16``, ``fp16`` or ``fp32``.
+        checkpoint_every: steps between two checkpoints, and two points of the learning curve.
         workers: of the training, or the fewest.
         max_workers: the most; None keeps ``workers``.
         use_gpu, threads: of each worker.
@@ -75,7 +66,7 @@ class TrainingRun:
     name: str
     seed: int = 0
     variants: int = 4
-    precision: Literal["bf16", "fp16", "no"] = "bf16"
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     checkpoint_every: int = 250
     workers: int = 1
     max_workers: int | None = None
@@ -96,6 +87,28 @@ class TrainingRun:
         """Workers that the training may have at most."""
         return self.workers if self.max_workers is None else self.max_workers
 
+    def schedule(self, phase: PhaseConfig) -> TrainingSchedule:
+        """The phase as the training loop takes it."""
+        return TrainingSchedule(
+            **vars(phase),
+            weight_decay=1e-3,
+            beta2=0.99,
+            max_grad_norm=1.0,
+            precision=self.precision,
+            validate_every=self.checkpoint_every,
+            seed=self.seed,
+        )
+
+    @property
+    def engine(self) -> EngineConfig:
+        """The training workers."""
+        return EngineConfig(
+            train_workers=self.workers,
+            max_train_workers=self.max_workers,
+            gpus_per_train_worker=float(self.use_gpu),
+            threads=self.threads,
+        )
+
     def check_shares(self, *keys: str) -> None:
         """Raise ValueError where one of the settings is not in 0..1."""
         for key in keys:
@@ -109,15 +122,6 @@ class TrainingRun:
             raise ValueError(f"{key}: {self.most_workers} are more than a batch has images")
 
 
-def learning_rate(phase: PhaseConfig, step: int) -> float:
-    """Learning rate of a step, counted from 0."""
-    rate = phase.learning_rate * min(1.0, (step + 1) / phase.warmup_steps)
-    late = (step / phase.max_steps - phase.decay_from) / (1 - phase.decay_from)
-    if late > 0:
-        rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * late))
-    return rate
-
-
 class Share:
     """One worker's part of a step's batch.
 
@@ -126,155 +130,83 @@ class Share:
 
     Args:
         size: number of training images.
-        rank, workers: which part.
+        batch_size: images in the whole batch.
+        seed, step: decide which.
+        worker: whose part.
 
     Attributes:
-        batch: images in the whole batch.
         index: of this worker's images among the training images.
         generator: draws for the whole batch; see :meth:`own`.
         weight: of this worker's mean loss in the mean over workers.
     """
 
-    def __init__(
-        self, size: int, phase: PhaseConfig, seed: int, step: int, rank: int, workers: int
-    ) -> None:
-        self._part = slice(rank, None, workers)
-        self.batch = phase.batch_size
-        chosen = np.random.default_rng([seed, step]).integers(0, size, phase.batch_size)
-        self.index = torch.from_numpy(chosen[self._part])
+    def __init__(self, size: int, batch_size: int, *, seed: int, step: int, worker: Worker) -> None:
+        self._part = slice(worker.rank, None, worker.workers)
+        self.batch_size = batch_size
+        drawn = np.random.default_rng([seed, step]).integers(0, size, batch_size)
+        self.index = torch.from_numpy(drawn[self._part])
         self.generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        self.weight = len(self.index) * workers / phase.batch_size
+        self.weight = worker.weight(len(self.index), batch_size)
 
     def own(self, drawn: Tensor) -> Tensor:
         """This worker's rows of what was drawn for the whole batch."""
         return drawn[self._part]
 
 
-class Fitted(NamedTuple):
-    """Final weights of a phase and its learning curve."""
+class PhaseTrainable(Trainable):
+    """One phase of an image model's training; see :class:`Trainable`.
 
-    weights: dict[str, Tensor]
-    curve: Curve
+    Args:
+        name: of the phase.
+        phase: its schedule.
+        training: the run that it belongs to.
+        n_images: number of training images.
+    """
+
+    def __init__(self, name: str, phase: PhaseConfig, training: TrainingRun, n_images: int) -> None:
+        self.name = name
+        self.schedule = training.schedule(phase)
+        self.n_images = n_images
+
+    @abstractmethod
+    def build_network(self, worker: Worker) -> nn.Module:
+        """The network before its first step; torch's global generator has been seeded."""
+
+    @abstractmethod
+    def mean_loss(self, share: Share, call: Call) -> Tensor:
+        """Mean loss over a worker's part of a batch, a scalar."""
+
+    def build(self, worker: Worker) -> nn.Module:
+        self.worker = worker
+        torch.manual_seed(self.schedule.seed)
+        self.network = channels_last(self.build_network(worker)).to(worker.device)
+        return self.network
+
+    def loss(self, step: int, call: Call) -> Tensor:
+        share = Share(
+            self.n_images,
+            self.schedule.batch_size,
+            seed=self.schedule.seed,
+            step=step,
+            worker=self.worker,
+        )
+        return share.weight * self.mean_loss(share, call)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.network.state_dict()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.network.load_state_dict(state)
 
 
-def fit(loop: Callable[..., None], name: str, training: TrainingRun, **config: Any) -> Fitted:
+def fit(trainable: PhaseTrainable, training: TrainingRun) -> TrainingResult:
     """Run one phase on the cluster; where it was cut off before, it goes on.
 
-    Args:
-        loop: Ray Train worker function that ends in :func:`run_phase`.
-        name: of the phase; its folder is ``<training.name>-<name>`` in ``training.storage``.
-        config: what the loop gets beside ``training``.
+    Its checkpoints lie in ``training.storage``, in a folder that begins with ``training.name`` and
+    ends with the phase's name.
+
+    Raises:
+        CldmrayError: see :func:`cldmray.engine.training.train`.
     """
-    trainer = TorchTrainer(
-        loop,
-        train_loop_config={"training": training, **config},
-        scaling_config=ScalingConfig(
-            num_workers=worker_range(training.workers, training.max_workers),
-            use_gpu=training.use_gpu,
-            resources_per_worker=None if training.use_gpu else {"CPU": 0.5},
-        ),
-        run_config=RunConfig(
-            name=f"{training.name}-{name}",
-            storage_path=str(Path(training.storage).expanduser().absolute()),
-            failure_config=FailureConfig(max_failures=3),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-        ),
-    )
-    with last_checkpoint(trainer, name) as folder:
-        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-    return Fitted(state["final"], state["curve"])
-
-
-def open_accelerator(training: TrainingRun) -> Accelerator:
-    """Accelerate as a run's settings want it, with threads and random start set."""
-    torch.manual_seed(training.seed)
-    accelerator = Accelerator(mixed_precision=training.precision, cpu=not training.use_gpu)
-    torch.set_num_threads(training.threads)
-    return accelerator
-
-
-def run_phase(
-    phase: PhaseConfig,
-    training: TrainingRun,
-    accelerator: Accelerator,
-    model: torch.nn.Module,
-    size: int,
-    loss_of: Callable[[torch.nn.Module, Share], Tensor],
-) -> None:
-    """The loop that both phases share: resume, step, average, report, checkpoint.
-
-    Args:
-        size: number of training images.
-        loss_of: mean loss of the wrapped model over a share of a batch.
-    """
-    context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
-    parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(
-        parameters, phase.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3
-    )
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    average = EMAModel(parameters, decay=phase.ema) if phase.ema else None
-    curve = _restore(model, optimizer, average)
-    first = int(curve[-1]["step"]) if curve else 0
-    losses: list[float] = []
-    for step in range(first, phase.max_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(phase, step)
-        share = Share(size, phase, training.seed, step, rank, workers)
-        loss = share.weight * loss_of(wrapped, share)
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if average:
-            average.step(parameters)
-        losses.append(float(loss.detach()))
-        done = step + 1
-        if done % training.checkpoint_every == 0 or done == phase.max_steps:
-            curve.append({"step": done, "loss": float(np.mean(losses))})
-            _report(curve, rank, model, optimizer, average)
-            losses.clear()
-
-
-def _restore(model: torch.nn.Module, optimizer: Any, average: EMAModel | None) -> Curve:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return []
-    with checkpoint.as_directory() as folder:
-        state = torch.load(Path(folder, STATE_FILE), map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if average:
-        average.load_state_dict(state["average"])
-    return list(state["curve"])
-
-
-def _report(
-    curve: Curve,
-    rank: int,
-    model: torch.nn.Module,
-    optimizer: Any,
-    average: EMAModel | None,
-) -> None:
-    with TemporaryDirectory() as folder:
-        checkpoint = None
-        if rank == 0:
-            print(f"step {curve[-1]['step']:.0f}, loss {curve[-1]['loss']:.5f}", flush=True)
-            parameters = list(model.parameters())
-            state: dict[str, Any] = {
-                "curve": curve,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average.state_dict() if average else {},
-            }
-            if average:
-                average.store(parameters)
-                average.copy_to(parameters)
-                state["final"] = {k: v.clone() for k, v in model.state_dict().items()}
-                average.restore(parameters)
-            else:
-                state["final"] = state["model"]
-            torch.save(state, Path(folder, STATE_FILE))
-            checkpoint = Checkpoint.from_directory(folder)
-        ray.train.report(dict(curve[-1]), checkpoint=checkpoint)
+    run = f"{training.name}-{trainable.name}"
+    return train(trainable, training.engine, training.storage, run=run)

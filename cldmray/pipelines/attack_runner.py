@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from cldmray.attackers.base import Attacker, EmbeddingAttacker, TrainedAttacker, training_order
 from cldmray.attackers.distilled import DistilledAttacker
+from cldmray.attackers.nn.training import Curve
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.attackers.score_fusion import ScoreFusion, fit_weights
@@ -31,7 +32,6 @@ from cldmray.engine.attacker_training import (
 from cldmray.engine.embed import embed_views, region_view
 from cldmray.engine.reconstruct import reconstruct
 from cldmray.engine.reconstruction_training import (
-    Point,
     check_validation,
     fit_reconstructor,
     queried,
@@ -194,7 +194,7 @@ class Embedder:
 
     def invert(
         self, attacker: ReconstructionAttacker, faces: Artifact, anonymized: Artifact
-    ) -> tuple[Artifact, list[Point]]:
+    ) -> tuple[Artifact, Curve]:
         """The attacker's reconstruction model, which has learnt from attacker people, and its learning curve.
 
         Args:

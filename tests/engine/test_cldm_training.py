@@ -12,12 +12,13 @@ from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion.settings import Control, Diffusion
 from cldmray.arrays import Images, to_unit_range
 from cldmray.conditions import Canny, SoftEdge
+from cldmray.engine.training import TrainingResult
 from cldmray.errors import BadInputError
 from cldmray.faces.records import decode_images
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.models import cldm, cldm_training
 from cldmray.models.cldm_training import CldmTraining, train_cldm
-from cldmray.models.phases import Fitted, PhaseConfig
+from cldmray.models.phases import PhaseConfig, PhaseTrainable
 
 TINY = cldm.CldmArchitecture(
     size=64,
@@ -64,22 +65,22 @@ def test_a_whole_training_is_resumed_and_can_be_drawn_with(
         diffusion=replace(phase, ema=0.9),
         storage=str(tmp_path / "runs"),
         checkpoint_every=2,
-        precision="no",
+        precision="fp32",
         threads=1,
     )
     asked: list[tuple[str, dict[str, Any]]] = []
     fit = cldm_training.fit
     conditions = {"canny": Canny(), "soft": SoftEdge()}
 
-    def recorded(loop: Any, name: str, *arguments: Any, **config: Any) -> Fitted:
-        fitted = fit(loop, name, *arguments, **config)
-        asked.append((name.split("-")[0], fitted.weights))
-        return fitted
+    def recorded(trainable: PhaseTrainable, training: CldmTraining) -> TrainingResult:
+        result = fit(trainable, training)
+        asked.append((trainable.name.split("-")[0], result.state))
+        return result
 
-    def interrupted(loop: Any, name: str, *arguments: Any, **config: Any) -> Any:
-        if name.startswith("diffusion"):
+    def interrupted(trainable: PhaseTrainable, training: CldmTraining) -> TrainingResult:
+        if trainable.name.startswith("diffusion"):
             raise KeyboardInterrupt
-        return recorded(loop, name, *arguments, **config)
+        return recorded(trainable, training)
 
     monkeypatch.setattr(cldm_training, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cldmray.attackers.nn.training import Worker
 from cldmray.conditions.depth_network import DepthArchitecture
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.faces.synthetic.scene import relative_depth, render
@@ -18,7 +19,7 @@ PHASE = PhaseConfig(max_steps=4, batch_size=8, learning_rate=1e-3, warmup_steps=
 
 
 def share(batch: int, rank: int, workers: int) -> Share:
-    return Share(batch, replace(PHASE, batch_size=batch), 0, 0, rank, workers)
+    return Share(batch, batch, seed=0, step=0, worker=Worker(rank, workers))
 
 
 def whole(batch: int) -> Share:
@@ -72,7 +73,7 @@ def test_rendered_people_are_trained_on_and_the_run_is_found_again(tmp_path: Pat
         np.testing.assert_array_equal(rendered.depth[row], relative_depth(image))
 
     training = DepthTraining(
-        phase=PHASE, storage=str(tmp_path), checkpoint_every=2, precision="no", threads=1
+        phase=PHASE, storage=str(tmp_path), checkpoint_every=2, precision="fp32", threads=1
     )
     arch = DepthArchitecture(32, (8, 16))
     network, curve = train_depth(rendered, training, arch)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from cldmray.attackers.nn.training import Worker, learning_rate
 from cldmray.models.cldm_training import CldmTraining
-from cldmray.models.phases import PhaseConfig, Share, learning_rate
+from cldmray.models.phases import PhaseConfig, Share
 
 PHASE = PhaseConfig(max_steps=100, batch_size=10, learning_rate=0.1, warmup_steps=5, decay_from=0.4)
 
@@ -28,12 +29,19 @@ class TestLearningRate:
         assert learning_rate(phase, 50) == pytest.approx(0.1 * (0.01 + 0.99 / 2))
 
 
+def shares_of(workers: int, seed: int, step: int) -> list[Share]:
+    return [
+        Share(1000, PHASE.batch_size, seed=seed, step=step, worker=Worker(rank, workers))
+        for rank in range(workers)
+    ]
+
+
 class TestShare:
     @pytest.mark.parametrize("workers", [1, 2, 3, 10])
     def test_workers_share_one_batch_and_all_that_is_drawn_for_it(self, workers: int) -> None:
-        whole = Share(1000, PHASE, 7, 3, 0, 1)
-        shares = [Share(1000, PHASE, 7, 3, rank, workers) for rank in range(workers)]
-        assert len(whole.index) == whole.batch == PHASE.batch_size
+        whole = shares_of(1, 7, 3)[0]
+        shares = shares_of(workers, 7, 3)
+        assert len(whole.index) == whole.batch_size == PHASE.batch_size
         assert whole.index.min() >= 0 and whole.index.max() < 1000
         drawn = whole.own(torch.rand(10, generator=whole.generator))
         assert sorted(torch.cat([share.index for share in shares]).tolist()) == sorted(
@@ -48,13 +56,13 @@ class TestShare:
     @pytest.mark.parametrize("workers", [1, 3, 4])
     def test_the_weighted_means_of_workers_have_the_mean_of_the_batch(self, workers: int) -> None:
         losses = torch.arange(10.0) ** 2
-        shares = [Share(1000, PHASE, 7, 3, rank, workers) for rank in range(workers)]
+        shares = shares_of(workers, 7, 3)
         found = [share.weight * share.own(losses).mean() for share in shares]
         assert float(sum(found)) / workers == pytest.approx(float(losses.mean()))
 
     def test_it_depends_on_seed_and_step_only(self) -> None:
         def batch(seed: int, step: int) -> list[float]:
-            share = Share(1000, PHASE, seed, step, 0, 1)
+            (share,) = shares_of(1, seed, step)
             return [*share.index.tolist(), *torch.rand(2, generator=share.generator).tolist()]
 
         assert batch(7, 3) == batch(7, 3)

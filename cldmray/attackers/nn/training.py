@@ -27,7 +27,7 @@ Point = dict[str, float]
 """Point of a learning curve: ``step``, ``loss`` (mean since the point before, over all workers; NaN
 where no step is taken) and what :meth:`Trainable.validate` measures."""
 Curve = list[Point]
-Call = Callable[..., Tensor]
+Call = Callable[..., Any]
 """Calls a network in training, through whatever wraps it, in the precision of the schedule."""
 
 
@@ -347,13 +347,9 @@ class TrainingLoop:
                 if has_diverged(self.curve):
                     return
 
-    def _call(self, *inputs: Any) -> Tensor:
-        precision = self.trainable.schedule.precision
-        kind = torch.float16 if precision == "fp16" else torch.bfloat16
-        device = torch.device(self.worker.device).type
-        with torch.autocast(device, kind, enabled=precision != "fp32"):
-            output: Tensor = self._called(*inputs)
-        return output
+    def _call(self, *inputs: Any) -> Any:
+        with autocast(self.trainable.schedule.precision, self.worker.device):
+            return self._called(*inputs)
 
     def _point(self, losses: list[float]) -> Point:
         point = {"step": float(self.step), "loss": self._mean_over_workers(losses)}
@@ -443,6 +439,12 @@ def _load_state(folder: str | Path) -> dict[str, Any]:
 def saved_curve(folder: str | Path) -> Curve:
     """Learning curve of a local folder that :meth:`TrainingLoop.save` has written."""
     return list(_load_state(folder)["curve"])
+
+
+def autocast(precision: str, device: str) -> torch.autocast:
+    """Context in which networks compute in the precision of a schedule."""
+    kind = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(torch.device(device).type, kind, enabled=precision != "fp32")
 
 
 def has_diverged(curve: Curve) -> bool:

@@ -119,8 +119,8 @@ class UNetReconstructor(Reconstructor):
         seen = batch.anonymized
         if batch.maps is not None:
             seen = torch.cat([seen, batch.maps], dim=1)
-        drawn = network(seen).float()
-        loss = (drawn - batch.originals).abs().mean()
+        drawn: Tensor = network(seen).float()
+        loss: Tensor = (drawn - batch.originals).abs().mean()
         if self.guide is not None:
             some = math.ceil(self.config.looked_at * len(drawn))
             far = self.guide(drawn[:some], batch.originals[:some])
