@@ -1,5 +1,6 @@
 """Train the small CLDM on auxiliary people: ``python jobs/train_cldm.py faces.root=DIR``"""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import hydra
 from omegaconf import DictConfig
 
 from cldmray.cli.runtime import run_or_exit
-from cldmray.pipelines.jobs import announce, connected
+from cldmray.pipelines.jobs import connected
+
+logger = logging.getLogger("cldmray")
 
 
 def main(composed: DictConfig) -> None:
@@ -46,7 +49,7 @@ def main(composed: DictConfig) -> None:
     tracker = connected(job.tracking, job.engine, output=job.output)
     originals, identities = load_split(job.faces, job.splits, AUXILIARY)
     rendered, invented = load_all(job.synthetic)
-    announce(
+    logger.info(
         f"training on {len(originals)} images of {len(set(identities))} people and on {len(rendered)} "
         f"rendered images of {len(set(invented))} people who do not exist"
     )
@@ -77,7 +80,7 @@ def main(composed: DictConfig) -> None:
         }
         cache_dir.written(job.output)
         record_training(run, trained.curves, files)
-    announce(f"saved {folder}")
+    logger.info(f"saved {folder}")
     cache_dir.end()
 
 

@@ -1,5 +1,6 @@
 """Train the depth network on rendered people: ``python jobs/train_depth.py``"""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import hydra
 from omegaconf import DictConfig
 
 from cldmray.cli.runtime import run_or_exit
-from cldmray.pipelines.jobs import announce, connected
+from cldmray.pipelines.jobs import connected
+
+logger = logging.getLogger("cldmray")
 
 
 def main(composed: DictConfig) -> None:
@@ -35,13 +38,13 @@ def main(composed: DictConfig) -> None:
     tracker = connected(job.tracking, job.engine, output=job.output)
     with DeferredErrors() as cache_dir, tracker.training_run("depth network", settings) as run:
         rendered = render_people(job.faces)
-        announce(f"training on {len(rendered.images)} rendered images")
+        logger.info(f"training on {len(rendered.images)} rendered images")
         network, curve = train_depth(rendered, job.training, job.architecture)
         folder = Path(job.output)
         depth_card.save_depth(folder, network, job.architecture, settings)
         cache_dir.written(job.output)
         record_training(run, {"depth": curve}, {"README.md": (folder / "README.md").read_bytes()})
-    announce(f"saved {folder}")
+    logger.info(f"saved {folder}")
     cache_dir.end()
 
 

@@ -1,6 +1,7 @@
 """What every job does around its work."""
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -11,12 +12,15 @@ from types import FrameType
 
 from omegaconf import DictConfig, OmegaConf
 
+from cldmray.cli.logging import setup_logging
 from cldmray.config.files import conf_folder, register_plugins
 from cldmray.config.retired import refuse_retired_overrides
 from cldmray.errors import CldmrayError, ConfigError
 
 Task = Callable[[DictConfig], int | None]
 """A job: it takes the composed configuration and returns the exit status, or None for 0."""
+
+logger = logging.getLogger(__name__)
 
 GATE_FAILED = 3
 """Exit status of an audit that ran and whose ``audit.fail_on`` holds."""
@@ -37,9 +41,9 @@ def run_or_exit(main: Task, composed: DictConfig) -> None:
     stop it: the job sees KeyboardInterrupt, so that its MLflow runs are closed as KILLED, and ends
     with 128 and the signal's number: 130 or 143.
     """
-    if note := storage_note(composed):
-        print(note, flush=True)
-    with _stoppable() as received:
+    with setup_logging(), _stoppable() as received:
+        if note := storage_note(composed):
+            logger.warning(note)
         try:
             status = main(composed)
         except BaseException as error:

@@ -2,7 +2,11 @@
 
 import logging
 import os
+import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +16,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from cldmray.anonymizers.batching import DEFAULT_BATCH
 from cldmray.errors import ConfigError
 
+STDERR = 2
 TASK_CPUS = 0.5
 """Logical CPUs of a data task; below 1, so that it runs beside actors on a small machine."""
 WORKER_ENVIRONMENT = {
@@ -56,7 +61,7 @@ class EngineConfig:
         gpus_per_train_worker: 0 trains on the CPU.
         object_store_mb: object store of a local cluster.
         dashboard: whether a local cluster serves Ray's dashboard on 127.0.0.1.
-        progress: whether stages draw progress bars.
+        progress: whether Ray Data draws bars of its own.
         env: environment variables of the workers.
         compile_cache: folder of what torch has compiled, shared by all actors that reach it, and by
             later audits; None: torch's own, which the actors of one machine share.
@@ -78,7 +83,7 @@ class EngineConfig:
     gpus_per_train_worker: float = 0.0
     object_store_mb: int = 1024
     dashboard: bool = False
-    progress: bool = True
+    progress: bool = False
     env: dict[str, str] = field(default_factory=lambda: dict(WORKER_ENVIRONMENT))
     compile_cache: str | None = None
 
@@ -207,7 +212,8 @@ def connect(config: EngineConfig) -> dict[str, Any]:
                 include_dashboard=config.dashboard,
                 dashboard_host="127.0.0.1",
             )
-        ray.init(address=address, logging_level=logging.ERROR, **options)
+        with _without_log_level_line():
+            ray.init(address=address, logging_level=logging.ERROR, **options)
     context = DataContext.get_current()
     context.enable_progress_bars = config.progress
     context.print_on_execution_start = False
@@ -221,3 +227,22 @@ def connect(config: EngineConfig) -> dict[str, Any]:
             "machine offers none to Ray; set it to 0 to run on the CPU"
         )
     return resources
+
+
+@contextmanager
+def _without_log_level_line() -> Iterator[None]:
+    """Hold back what Ray's C++ core writes on stderr, and drop the line on its own log level."""
+    sys.stderr.flush()
+    kept = os.dup(STDERR)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), STDERR)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, STDERR)
+            os.close(kept)
+            held.seek(0)
+            for line in held:
+                if b"RAY_BACKEND_LOG_LEVEL" not in line:
+                    os.write(STDERR, line)

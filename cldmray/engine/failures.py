@@ -1,6 +1,7 @@
 """What workers raise and what the cluster loses: told to the user, or worked around."""
 
 import errno
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from ray.exceptions import (
 )
 
 from cldmray import errors, storage
+
+logger = logging.getLogger(__name__)
 
 LOSSES = (NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError)
 """What Ray raises where something was lost that it cannot bring back itself."""
@@ -54,7 +57,7 @@ def reraise_worker_errors() -> Iterator[None]:
         raise
 
 
-def retry_on_node_failure(work: Callable[[], None], announce: Callable[[str], None]) -> None:
+def retry_on_node_failure(work: Callable[[], None]) -> None:
     """Do the work, and again where the cluster lost something that Ray cannot bring back.
 
     Ray repeats tasks, restarts actors and computes lost blocks again by itself. What remains are
@@ -69,4 +72,4 @@ def retry_on_node_failure(work: Callable[[], None], announce: Callable[[str], No
         except LOSSES as error:
             if not left:
                 raise
-            announce(f"lost a part of the cluster ({type(error).__name__}), once more ...")
+            logger.warning("lost a part of the cluster (%s), once more ...", type(error).__name__)

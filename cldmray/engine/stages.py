@@ -6,6 +6,7 @@ cluster; whatever has both runs, in a thread of the driver that waits for Ray.
 """
 
 import ctypes
+import logging
 import os
 import threading
 import time
@@ -21,6 +22,8 @@ from cldmray import __version__, hashing, storage
 from cldmray.engine.artifacts import Artifact, Manifest, read_manifest
 from cldmray.engine.failures import reraise_worker_errors, retry_on_node_failure
 from cldmray.errors import CldmrayError
+
+logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 10.0
 """For how long stages that were interrupted are waited for."""
@@ -113,7 +116,6 @@ class Stages:
 
     Args:
         cache_dir: local path or URI that audits share; each stage has the folder ``<name>-<key>``.
-        announce: called with a line of text when a stage starts and ends.
 
     Example:
         >>> import tempfile
@@ -129,9 +131,8 @@ class Stages:
         True
     """
 
-    def __init__(self, cache_dir: str, announce: Callable[[str], None] | None = None) -> None:
+    def __init__(self, cache_dir: str) -> None:
         self.cache_dir = cache_dir
-        self.announce = announce or (lambda line: None)
         self.times: list[StageTime] = []
         self._lock = threading.RLock()
         self._waiting: list[StageHandle] = []
@@ -281,20 +282,30 @@ class Stages:
         manifest = read_manifest(handle.folder)
         reused = manifest is not None
         if manifest is None:
-            self.announce(f"{handle.title} ...")
-            manifest = self._produce(handle)
+            self._log(handle, True, "%s ...")
+            try:
+                manifest = self._produce(handle)
+            except BaseException as error:
+                self._log(handle, False, "%s: %s", type(error).__name__)
+                raise
         seconds = time.perf_counter() - started
         with self._lock:
             self.times.append(StageTime(handle.spec.name, seconds, manifest.rows, reused))
         origin = "found" if reused else f"{seconds:.1f} s"
-        self.announce(f"{handle.title}: {manifest.rows} rows, {origin}")
+        self._log(handle, False, "%s: %d rows, %s", manifest.rows, origin)
         return Artifact(handle.folder, manifest, handle.key, reused)
+
+    @staticmethod
+    def _log(handle: StageHandle, running: bool, text: str, *values: object) -> None:
+        """Log a line on a stage; ``stage`` and ``running`` let a terminal show what runs."""
+        extra = {"stage": handle.key, "running": running}
+        logger.info(text, handle.title, *values, extra=extra)
 
     def _produce(self, handle: StageHandle) -> Manifest:
         folder = handle.folder
         storage.make_folder(folder)
         with reraise_worker_errors():
-            retry_on_node_failure(lambda: handle.spec.produce(folder), self.announce)
+            retry_on_node_failure(lambda: handle.spec.produce(folder))
         manifest = read_manifest(folder)
         if manifest is None:
             raise CldmrayError(f"stage {handle.spec.name} ended without a manifest in {folder}")

@@ -5,7 +5,8 @@ Trains the attackers' encoders and embeds with them, each stage once.
 The attackers' side of an audit: every attacker learns, embeds and names people.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -42,6 +43,8 @@ from cldmray.evaluation.identification import AttackResult, Views, attacks, clea
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, ORIGINAL, SPLITS
 from cldmray.gallery.score_fusion import WeightedScores, stack_scores
 from cldmray.recognizers.base import Recognizer
+
+logger = logging.getLogger(__name__)
 
 
 class Part(NamedTuple):
@@ -127,7 +130,6 @@ class Embedder:
     Args:
         config: the audit.
         stages: runs and remembers the stages.
-        announce: called with lines of progress.
 
     Attributes:
         embedded: embeddings of every attacker that has run, by its name; of those that depend on the
@@ -136,12 +138,9 @@ class Embedder:
             table that was rebuilt.
     """
 
-    def __init__(
-        self, config: AuditConfig, stages: Stages, announce: Callable[[str], None]
-    ) -> None:
+    def __init__(self, config: AuditConfig, stages: Stages) -> None:
         self.config = config
         self.stages = stages
-        self.announce = announce
         self.embedded: dict[str, Artifact] = {}
         self.rebuilt: dict[tuple[str, str], Artifact] = {}
         self._images: dict[tuple[Recognizer, tuple[str, ...]], Artifact] = {}
@@ -186,7 +185,7 @@ class Embedder:
             ),
         )
         last = learning_curve(stage)[-1]
-        self.announce(
+        logger.info(
             f"{name}: loss {last['loss']:.3f}, validation rank-1 "
             f"{100 * last['validation_rank_1']:.1f} %"
         )
@@ -219,7 +218,7 @@ class Embedder:
         stage = self.stages.run(name, settings, [faces.key, anonymized.key], produce)
         curve = learning_curve(stage)
         last = curve[-1]
-        self.announce(
+        logger.info(
             f"{name}: {last['queries']:.0f} queries, validation rank-1 "
             f"{100 * last['validation_rank_1']:.1f} %, cosine {last['validation_cosine']:.3f}"
         )
@@ -367,7 +366,6 @@ class AttackRunner(Embedder):
     Args:
         config: the audit.
         stages: runs and remembers the stages.
-        announce: called with lines of progress.
         notes: caveats for the report are appended here.
     """
 
@@ -375,10 +373,9 @@ class AttackRunner(Embedder):
         self,
         config: AuditConfig,
         stages: Stages,
-        announce: Callable[[str], None],
         notes: list[str],
     ) -> None:
-        super().__init__(config, stages, announce)
+        super().__init__(config, stages)
         self.notes = notes
         self._trained: Trained = {}
 

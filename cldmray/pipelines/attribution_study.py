@@ -4,7 +4,7 @@ The plan of an attribution: many settings attacked, conditions swapped, the boun
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -226,16 +226,15 @@ class AttributionStudy:
 
     Args:
         config: what is tried.
-        announce: called with lines of progress.
     """
 
-    def __init__(self, config: AttributionConfig, announce: Callable[[str], None]) -> None:
+    def __init__(self, config: AttributionConfig) -> None:
         self.config = config
         audit = config.audit
-        self.stages = Stages(audit.cache_dir, announce)
-        self.preparation = DataPreparation(audit, self.stages, announce)
+        self.stages = Stages(audit.cache_dir)
+        self.preparation = DataPreparation(audit, self.stages)
         self.notes = self.preparation.notes
-        self.runner = AttackRunner(audit, self.stages, announce, self.notes)
+        self.runner = AttackRunner(audit, self.stages, self.notes)
         self.leak = AttributionAnalysis(audit, self.stages, self.runner)
         measured = replace(
             audit.audit,

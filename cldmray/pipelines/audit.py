@@ -1,6 +1,6 @@
 """The plan of an audit: which stages run, in which order, and what is made of them."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,8 @@ from cldmray.report.examples import choose_examples, example_grid
 from cldmray.report.formatting import percent
 from cldmray.results.audit import AnonymizerRisk, AttackRate, AuditReport, Grid, StageRecord
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class AuditOutcome:
@@ -46,19 +48,15 @@ class Audit:
     Args:
         config: what to audit.
         settings: the same as plain data, for the report.
-        announce: called with lines of progress.
     """
 
-    def __init__(
-        self, config: AuditConfig, settings: dict[str, Any], announce: Callable[[str], None]
-    ) -> None:
+    def __init__(self, config: AuditConfig, settings: dict[str, Any]) -> None:
         self.config = config
         self.settings = settings
-        self.announce = announce
-        self.stages = Stages(config.cache_dir, announce)
-        self.preparation = DataPreparation(config, self.stages, announce)
+        self.stages = Stages(config.cache_dir)
+        self.preparation = DataPreparation(config, self.stages)
         self.notes = self.preparation.notes
-        self.runner = AttackRunner(config, self.stages, announce, self.notes)
+        self.runner = AttackRunner(config, self.stages, self.notes)
         self.utility = Utility(config, self.stages, self.notes)
 
     def plan(self) -> pa.Table:
@@ -79,7 +77,7 @@ class Audit:
         check_identities(settings.policy.rules, pc.count_distinct(evaluated).as_py())
         estimate = Estimate(self.config, self.stages, self.preparation)
         for line in estimate.lines(estimate.steps(listing, always=settings.dry_run)):
-            self.announce(line)
+            logger.info(line)
         return listing
 
     def run(self, versions: dict[str, str]) -> AuditOutcome:
@@ -96,8 +94,7 @@ class Audit:
         listing = self.plan()
         groups = self.preparation.groups(listing)
         faces = self.preparation.faces(listing)
-        submitted = {key: self.preparation.anonymize(key, faces) for key in config.anonymizers}
-        anonymized = {key: self.stages.result(handle) for key, handle in submitted.items()}
+        anonymized = self.preparation.anonymize_all(faces)
         found = self.runner.run(faces, anonymized)
         every, clean = found.attacks, found.clean
         utility = self.utility.run(faces, anonymized, self.runner.embedded)

@@ -1,7 +1,7 @@
 """What the attacker gets to see: the faces table and every anonymizer's table."""
 
+import logging
 from collections import Counter
-from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,8 @@ from cldmray.errors import BadInputError, CldmrayError
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION
 from cldmray.faces.splits import assert_disjoint, split_listing
 
+logger = logging.getLogger(__name__)
+
 
 class DataPreparation:
     """Loads and anonymizes the images of an audit.
@@ -27,18 +29,14 @@ class DataPreparation:
     Args:
         config: the audit.
         stages: runs and remembers the stages.
-        announce: called with lines of progress.
 
     Attributes:
         notes: caveats for the report.
     """
 
-    def __init__(
-        self, config: AuditConfig, stages: Stages, announce: Callable[[str], None]
-    ) -> None:
+    def __init__(self, config: AuditConfig, stages: Stages) -> None:
         self.config = config
         self.stages = stages
-        self.announce = announce
         self.notes: list[str] = []
         self._auxiliary = any(
             AUXILIARY in attacker.training_splits
@@ -78,7 +76,7 @@ class DataPreparation:
         kept = listing.filter(pc.is_in(listing["split"], pa.array(used)))
         assert_disjoint(zip(kept["identity"].to_pylist(), kept["split"].to_pylist(), strict=True))
         identities = Counter(splits.values())
-        self.announce(
+        logger.info(
             f"{config.faces.name}: {listing.num_rows} images of {len(splits)} people; "
             + ", ".join(f"{identities[split]} {split}" for split in used)
         )
@@ -170,9 +168,7 @@ class DataPreparation:
         table = self.stages.result(self.stages.submit(self.faces_stage(listing)))
         bad = table.manifest.rejected
         if bad:
-            self.announce(
-                f"{bad} of {listing.num_rows} files cannot be used; the report lists them"
-            )
+            logger.info(f"{bad} of {listing.num_rows} files cannot be used; the report lists them")
         if bad > config.audit.max_invalid_fraction * listing.num_rows:
             examples = table.rejected().slice(0, 3).to_pylist()
             reasons = "; ".join(f"{row['location']}: {row['reason']}" for row in examples)
@@ -191,9 +187,17 @@ class DataPreparation:
             )
         return table
 
-    def anonymize(self, key: str, faces: Artifact) -> StageHandle:
-        """Let the images of one anonymizer be made; those of others may be made beside them."""
-        return self.stages.submit(self.anonymize_stage(key, faces))
+    def anonymize(self, key: str, faces: Artifact) -> Artifact:
+        """The anonymized images of one anonymizer."""
+        return self.stages.result(self.stages.submit(self.anonymize_stage(key, faces)))
+
+    def anonymize_all(self, faces: Artifact) -> dict[str, Artifact]:
+        """The images of every anonymizer, by its key; they are made beside each other."""
+        stages = {
+            key: self.stages.submit(self.anonymize_stage(key, faces))
+            for key in self.config.anonymizers
+        }
+        return {key: self.stages.result(stage) for key, stage in stages.items()}
 
     @property
     def samples(self) -> dict[str, int]:

@@ -200,7 +200,7 @@ def plan_audit(config: AuditConfig, settings: Settings) -> None:
     from cldmray.pipelines.audit import Audit
 
     _joined(config)
-    Audit(config, dict(settings), announce).plan()
+    Audit(config, dict(settings)).plan()
 
 
 def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
@@ -224,7 +224,7 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
         if tracker
         else nullcontext() as run,
     ):
-        outcome = Audit(config, dict(settings), announce).run(package_versions())
+        outcome = Audit(config, dict(settings)).run(package_versions())
         report = outcome.report
         written = write_report(report, config.output)
         deferred.written(config.output)
@@ -262,7 +262,7 @@ def run_attribution(config: AttributionConfig, settings: Settings) -> Attributio
         DeferredErrors() as deferred,
         _study_run(tracker, "attribution", audit, settings) as run,
     ):
-        study = AttributionStudy(config, announce).run()
+        study = AttributionStudy(config).run()
         attribution = study.attribution
         written = write_attribution(attribution, output)
         page = storage.join(output, "attribution.html")
@@ -297,7 +297,7 @@ def run_reconstruction(config: ReconstructionConfig, settings: Settings) -> Reco
         DeferredErrors() as deferred,
         _study_run(tracker, "reconstruction", audit, settings) as run,
     ):
-        report = ReconstructionStudy(config, announce).run()
+        report = ReconstructionStudy(config).run()
         figures = reconstruction_figures(report)
         written = write_reconstruction(report, output)
         for name, png in figures.items():
@@ -350,8 +350,3 @@ def _place(tracker: Tracker | None, run: Run | None) -> tuple[str, str] | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def announce(line: str) -> None:
-    """Print a line of progress at once, so that job logs follow the work."""
-    print(line, flush=True)

@@ -7,7 +7,7 @@ The plan of an inversion: search, fit reconstruction models and controls, let th
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -242,13 +242,11 @@ class ReconstructionStudy:
 
     Args:
         config: what is tried.
-        announce: called with lines of progress.
     """
 
-    def __init__(self, config: ReconstructionConfig, announce: Callable[[str], None]) -> None:
+    def __init__(self, config: ReconstructionConfig) -> None:
         self.config = config
-        self.announce = announce
-        self.stages = Stages(config.audit.cache_dir, announce)
+        self.stages = Stages(config.audit.cache_dir)
         self.notes: list[str] = []
         self.rows: list[ReconstructionRow] = []
         self.results: list[ReconstructionResult] = []
@@ -263,13 +261,11 @@ class ReconstructionStudy:
         """
         self.config.check()
         audit = self.config.with_attackers(None)
-        preparation = DataPreparation(audit, self.stages, self.announce)
+        preparation = DataPreparation(audit, self.stages)
         preparation.check()
         faces = preparation.faces(preparation.listing())
         anonymized = {key: preparation.anonymize(key, faces) for key in audit.anonymizers}
-        raw = AttackRunner(self.config.raw(), self.stages, self.announce, self.notes).run(
-            faces, anonymized
-        )
+        raw = AttackRunner(self.config.raw(), self.stages, self.notes).run(faces, anonymized)
         self._note_weakness(raw)
         searches: list[Search] = []
         for key, anonymizer in audit.anonymizers.items():
@@ -279,9 +275,7 @@ class ReconstructionStudy:
                 if self.config.reconstruction.search.trials:
                     done, best = run_search(self.config, self.stages, anonymizer.name, faces, table)
                     searches.append(done)
-                runner = AttackRunner(
-                    self.config.with_attackers(best), self.stages, self.announce, self.notes
-                )
+                runner = AttackRunner(self.config.with_attackers(best), self.stages, self.notes)
                 found = runner.run(faces, {key: table})
                 rebuilt = {name: stage for (name, _), stage in runner.rebuilt.items()}
             self.learning += [Learning(*who, curve) for who, (curve, *_) in found.curves.items()]

@@ -110,7 +110,7 @@ if __name__ == "__main__":
         trials=TRIALS, grace_period=STEPS, max_concurrent_trials=int(os.environ.get("CONCURRENT", "1")),
         space={"training.learning_rate": Dimension(low=1e-4, high=1e-2, log=True)},
     )  # fmt: skip
-    stage = Stages(WORK, print).run(
+    stage = Stages(WORK).run(
         "search", {"trials": TRIALS}, [],
         lambda folder: search(material, make, STEPS, settings, engine, folder),
     )  # fmt: skip

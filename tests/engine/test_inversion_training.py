@@ -202,7 +202,7 @@ class TestStage:
         validation = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
         for reconstruction, max_steps in ((TINY, [2, 4, 6]), (MeanFace(), [0])):
             tables = [
-                Stages(str(tmp_path), lambda line: None).run(
+                Stages(str(tmp_path)).run(
                     "invert",
                     {"reconstructor": reconstruction},
                     [],
@@ -230,7 +230,7 @@ class TestStage:
     ) -> None:
         pairs = queried(faces, anonymized, ATTACKER).pairs
         validation = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
-        stage = Stages(str(tmp_path), lambda line: None).run(
+        stage = Stages(str(tmp_path)).run(
             "invert",
             {},
             [],
@@ -261,7 +261,7 @@ class TestStage:
         reconstruction = stubs.KilledOnce(
             widths=(8, 8), identity=0, perceptual=0, training=STEPS, marker=str(marker)
         )
-        stage = Stages(str(tmp_path), lambda line: None).run(
+        stage = Stages(str(tmp_path)).run(
             "invert",
             {},
             [],

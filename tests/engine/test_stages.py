@@ -1,3 +1,4 @@
+import logging
 import re
 import signal
 import threading
@@ -22,12 +23,11 @@ class Work:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.lines: list[str] = []
         self.produced: list[str] = []
         self.stages = self.start()
 
     def start(self) -> Stages:
-        return Stages(str(self.folder), self.lines.append)
+        return Stages(str(self.folder))
 
     def __call__(
         self,
@@ -109,7 +109,10 @@ class TestFailure:
 
 
 class TestTimes:
-    def test_every_run_is_remembered_and_announced(self, cache_dir: Work) -> None:
+    def test_every_run_is_remembered_and_logged(
+        self, cache_dir: Work, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "cldmray")
         cache_dir(SETTINGS)
         cache_dir(SETTINGS)
         assert [(time.name, time.rows, time.reused) for time in cache_dir.stages.times] == [
@@ -117,10 +120,19 @@ class TestTimes:
             ("blur", 1, True),
         ]
         assert all(0 <= time.seconds < 60 for time in cache_dir.stages.times)
-        begun, ended, found = cache_dir.lines
+        begun, ended, found = caplog.messages
         assert begun == "blur ..."
         assert re.fullmatch(r"blur: 1 rows, \d+\.\d s", ended)
         assert found == "blur: 1 rows, found"
+
+    def test_lines_have_the_title(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "cldmray")
+        title = "train adaptive_contrastive on blur"
+        Stages(str(tmp_path)).run(
+            "train", {}, [], lambda folder: commit(folder, Manifest({})), title=title
+        )
+        assert all(line.startswith(title) for line in caplog.messages)
+        assert [record.running for record in caplog.records] == [True, False]
 
 
 class Gate:

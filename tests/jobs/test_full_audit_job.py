@@ -21,7 +21,7 @@ from cldmray.results.audit import AnonymizerRisk, Grid, AuditReport
 from cldmray.evaluation.decision import verdict
 
 class Stub:
-    def __init__(self, config, settings, announce):
+    def __init__(self, config, settings):
         self.config = config
     def run(self, versions):
         if self.config.audit.title == "broken":

@@ -26,7 +26,7 @@ def configured(cache_dir: Path, *overrides: str) -> AuditConfig:
 
 
 def audit(config: AuditConfig) -> Audit:
-    return Audit(config, {}, lambda line: None)
+    return Audit(config, {})
 
 
 class TestBeforeAnyWork:

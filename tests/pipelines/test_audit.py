@@ -53,7 +53,7 @@ def configured(cache_dir: Path, *overrides: str) -> AuditConfig:
 def run_audit(config: AuditConfig) -> Any:
     from cldmray.pipelines.audit import Audit
 
-    return Audit(config, {}, lambda line: None).run({"cldmray": "test"})
+    return Audit(config, {}).run({"cldmray": "test"})
 
 
 def images_of(cache_dir: Path, anonymizer: str) -> np.ndarray:

@@ -48,8 +48,8 @@ class Plan:
 
         monkeypatch.setattr(cldmray.pipelines.cost, "calibrate", calibrate)
         config = configured(*overrides)
-        self.stages = Stages(str(cache_dir), lambda line: None)
-        self.preparation = DataPreparation(config, self.stages, lambda line: None)
+        self.stages = Stages(str(cache_dir))
+        self.preparation = DataPreparation(config, self.stages)
         self.listing = self.preparation.listing()
         self.estimate = Estimate(config, self.stages, self.preparation)
 

@@ -23,7 +23,7 @@ def configured(*overrides: str) -> AuditConfig:
 
 
 def started(config: AuditConfig, cache_dir: Path) -> DataPreparation:
-    return DataPreparation(config, Stages(str(cache_dir), lambda line: None), lambda line: None)
+    return DataPreparation(config, Stages(str(cache_dir)))
 
 
 def preparation(tmp_path: Path, text: str) -> DataPreparation:
@@ -135,7 +135,7 @@ def test_what_an_anonymizer_lacks_is_found_before_any_work(
     overrides = ["faces=folder", f"faces.root={tmp_path}", "anonymizers=[no_op,sd15_depth]"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = build_audit(compose("audit", overrides))
-    one = DataPreparation(config, Stages(str(tmp_path), lambda line: None), lambda line: None)
+    one = DataPreparation(config, Stages(str(tmp_path)))
 
     def absent(condition: ControlNetAux) -> None:
         raise MissingDependencyError(f"no {condition.detector}")

@@ -43,7 +43,7 @@ def audit(root: Path, *overrides: str) -> AuditReport:
         config = build_audit(
             compose("audit", [*fixed, f"cache_dir={cache_dir}", "output=o", *overrides])
         )
-    return Audit(config, {}, lambda line: None).run({}).report
+    return Audit(config, {}).run({}).report
 
 
 def spoil(root: Path) -> dict[str, str]:

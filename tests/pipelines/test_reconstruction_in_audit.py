@@ -40,7 +40,7 @@ def test_a_missing_judge_is_reported_before_any_work(
     with pytest.raises(
         MissingDependencyError, match=r"^attackers.reconstruction: .*cldmray\[dlib\]"
     ):
-        Audit(config, {}, lambda line: None).run({})
+        Audit(config, {}).run({})
 
 
 def test_queries_are_told() -> None:
@@ -81,7 +81,7 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
         "engine.actors=1",
         "engine.train_workers=1",
     )
-    one = Audit(config, {}, lambda line: None)
+    one = Audit(config, {})
     outcome = one.run({"cldmray": "test"})
     found = outcome.found
     pair = "blur", "reconstruction"

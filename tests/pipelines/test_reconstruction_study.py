@@ -32,7 +32,7 @@ def study(cache_dir: Path) -> ReconstructionStudy:
         composed = compose(
             "invert", ["anonymizers=[blur]", "audit.n_bootstrap=500", f"cache_dir={cache_dir}"]
         )
-    return ReconstructionStudy(build_reconstruction(composed), lambda line: None)
+    return ReconstructionStudy(build_reconstruction(composed))
 
 
 def found(**named: int) -> AttackResults:

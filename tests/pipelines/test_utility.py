@@ -34,7 +34,7 @@ def configured(cache_dir: Path, *overrides: str) -> AuditConfig:
 
 
 def utility(cache_dir: Path, *overrides: str) -> Utility:
-    return Utility(configured(cache_dir, *overrides), Stages(str(cache_dir), lambda line: None), [])
+    return Utility(configured(cache_dir, *overrides), Stages(str(cache_dir)), [])
 
 
 class TestBeforeAnyWork:
@@ -47,7 +47,7 @@ class TestBeforeAnyWork:
         monkeypatch.setattr(DataPreparation, "listing", listing)
         monkeypatch.setattr(model_files, "PACKAGE", "cldmray_has_no_such_package")
         with pytest.raises(MissingDependencyError, match=r"^audit.utility: .*cldmray\[recognizer"):
-            Audit(configured(tmp_path, "attackers=[clean_trained]"), {}, lambda line: None).run({})
+            Audit(configured(tmp_path, "attackers=[clean_trained]"), {}).run({})
 
     @pytest.mark.parametrize("chosen", ["[]", "[ssim,edge_f1,attributes,frechet]"])
     def test_without_faces_no_detector_is_needed(
@@ -236,7 +236,7 @@ def test_every_measure_of_every_anonymizer(tmp_path: Path) -> None:
         "engine.actors=1",
         "engine.progress=false",
     )
-    one = Audit(config, {}, lambda line: None)
+    one = Audit(config, {})
     faces = one.preparation.faces(one.preparation.listing())
     anonymized = {key: one.preparation.anonymize(key, faces) for key in config.anonymizers}
     images = faces.read(split=EVALUATION).to_pylist()
