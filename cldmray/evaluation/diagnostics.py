@@ -1,10 +1,13 @@
 """Whether the attackers are good enough to be believed when they find nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from cldmray.pipelines.attack_runner import AttackResults, LearningCurve
-from cldmray.report.formatting import percent
 from cldmray.results.audit import AttackerDiagnostics
+
+LearningCurve = Sequence[Mapping[str, float]]
+"""Points in order of ``step``, each with ``validation_rank_1``."""
+AttackKey = tuple[str, str]
+"""Names of an anonymizer and of an attacker."""
 
 LAST_PART = 0.25
 """Share of the training, at its end, in which a curve must have become flat."""
@@ -14,39 +17,49 @@ NOISE = 0.01
 """Gain, as a rate, that may be chance."""
 
 
-def attacker_diagnostics(found: AttackResults) -> list[AttackerDiagnostics]:
-    """One row for every attacker and anonymizer: clear ceiling and learning curves.
+def attacker_diagnostics(
+    curves: Mapping[AttackKey, Sequence[LearningCurve]], clean: Mapping[AttackKey, float]
+) -> list[AttackerDiagnostics]:
+    """One row for every attacker and anonymizer: rank-1 on clean images and learning curves.
 
     Where an attacker was trained several times, its validation rates are averaged.
+
+    Args:
+        curves: learning curve of every training; none for attackers that learn nothing.
+        clean: rank-1 rate on clean images, where that says how well an attacker knows faces.
     """
     rows = []
-    for (anonymizer, attacker), curves in found.curves.items():
-        last = [curve[-1] for curve in curves]
+    for (anonymizer, attacker), trainings in curves.items():
+        last = [curve[-1] for curve in trainings]
         rates = [point["validation_rank_1"] for point in last]
         rows.append(
             AttackerDiagnostics(
                 anonymizer=anonymizer,
                 attacker=attacker,
-                clean=found.clean.get((anonymizer, attacker)),
-                trainings=len(curves),
-                steps=int(last[0]["step"]) if last else 0,
-                validation=sum(rates) / len(rates) if rates else None,
-                final_gain=final_gain(curves),
+                clean_rank_1=clean.get((anonymizer, attacker)),
+                n_trainings=len(trainings),
+                n_steps=int(last[0]["step"]) if last else 0,
+                validation_rank_1=sum(rates) / len(rates) if rates else None,
+                final_gain=final_gain(trainings),
             )
         )
     return rows
 
 
-def final_gain(curves: Sequence[LearningCurve]) -> float | None:
+def final_gain(trainings: Sequence[LearningCurve]) -> float | None:
     """What the last quarter of the training added to the validation rate, averaged, 0..1.
 
     The first point is the last one at or before three quarters of the steps. None where a curve
     has no such point, as for attackers that learn nothing.
+
+    >>> curve = [{"step": 75, "validation_rank_1": 0.5}, {"step": 100, "validation_rank_1": 0.75}]
+    >>> final_gain([curve])
+    0.25
     """
     gains = []
-    for curve in curves:
-        steps = curve[-1]["step"]
-        before = [point for point in curve if point["step"] <= (1 - LAST_PART) * steps]
+    for curve in trainings:
+        n_steps = curve[-1]["step"]
+        before = [point for point in curve if point["step"] <= (1 - LAST_PART) * n_steps]
         if not before:
             return None
         gains.append(curve[-1]["validation_rank_1"] - before[-1]["validation_rank_1"])
@@ -55,37 +68,6 @@ def final_gain(curves: Sequence[LearningCurve]) -> float | None:
 
 def not_converged(row: AttackerDiagnostics) -> bool:
     """Whether more training would probably find more."""
-    if row.final_gain is None or row.validation is None:
+    if row.final_gain is None or row.validation_rank_1 is None:
         return False
-    return row.final_gain > max(NOISE, FLAT * row.validation)
-
-
-def convergence_note(rows: Sequence[AttackerDiagnostics]) -> str:
-    """One sentence on attackers whose curves were not flat yet; empty if all were."""
-    rising: dict[tuple[str, float, float], list[str]] = {}
-    for row in rows:
-        if not_converged(row):
-            key = row.attacker, row.validation or 0.0, row.final_gain or 0.0
-            rising.setdefault(key, []).append(row.anonymizer)
-    if not rising:
-        return ""
-    named = ", ".join(
-        f"{attacker} on {' and '.join(names)} (validation {percent(rate)}, of which "
-        f"{percent(gain)} came last)"
-        for (attacker, rate, gain), names in rising.items()
-    )
-    return (
-        f"Still learning in the last quarter of their training: {named}. Longer training would "
-        "probably find more."
-    )
-
-
-def query_note(found: AttackResults) -> str:
-    """One sentence on how often inversions asked the anonymizers; empty if there were none."""
-    told = [
-        f"{attacker} {queries:,} images of {anonymizer}"
-        for (anonymizer, attacker), queries in found.queries.items()
-    ]
-    if not told:
-        return ""
-    return f"Queries, each an image of another person to learn the reconstruction from: {', '.join(told)}."
+    return row.final_gain > max(NOISE, FLAT * row.validation_rank_1)

@@ -4,12 +4,15 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cldmray.errors import BadInputError
-from cldmray.report.formatting import percent, protocol_name
 from cldmray.results.audit import AnonymizerRisk
-from cldmray.results.decision import Gate
+
+BreachKind = Literal[
+    "not_attacked", "gallery_too_small", "claim_rejected", "rate_exceeded", "leak", "inconclusive"
+]
+"""Why a setting breaks a rule; see :class:`Breach`."""
 
 ALLOWED = (
     "allowed are k<20 (whole numbers from 2), rank_1>0.05 (rates from 0 to below 1), leak and "
@@ -22,15 +25,15 @@ RATE = re.compile(r"rank_1\s*>\s*([0-9]*\.?[0-9]+(?:[eE]-?[0-9]{1,3})?)")
 
 @dataclass(frozen=True)
 class Rule(ABC):
-    """One thing that must not be found of a setting that is to be released."""
+    """One thing that must not be so of a setting that is to be released."""
 
     @abstractmethod
     def __str__(self) -> str:
         """The rule as it is written in ``audit.fail_on``."""
 
     @abstractmethod
-    def broken_by(self, risk: AnonymizerRisk) -> str:
-        """Why the rule holds of a setting, which fails the audit; empty where it does not."""
+    def broken_by(self, risk: AnonymizerRisk) -> BreachKind | None:
+        """Why a setting breaks the rule, which fails the audit; None where it does not."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class ClaimRejected(Rule):
     """``k<20``: an attack rejects the claim that the setting is 20-anonymous.
 
     Attributes:
-        k: the claim, at least 2. A gallery of fewer people can never stand up for it.
+        k: the claim, at least 2. A gallery of fewer identities can never support it.
     """
 
     k: int
@@ -46,12 +49,10 @@ class ClaimRejected(Rule):
     def __str__(self) -> str:
         return f"k<{self.k}"
 
-    def broken_by(self, risk: AnonymizerRisk) -> str:
+    def broken_by(self, risk: AnonymizerRisk) -> BreachKind | None:
         if risk.gallery_size < self.k:
-            return f"with {risk.gallery_size} people in the gallery k = {self.k} cannot be tested"
-        if risk.k_not_rejected < self.k:
-            return f"the largest k not rejected is {risk.k_not_rejected} ({_attack(risk)})"
-        return ""
+            return "gallery_too_small"
+        return "claim_rejected" if risk.k_not_rejected < self.k else None
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,8 @@ class RateAbove(Rule):
     def __str__(self) -> str:
         return f"rank_1>{self.rate:.12g}"
 
-    def broken_by(self, risk: AnonymizerRisk) -> str:
-        low = risk.tested_attack.low
-        return f"the lower bound is {percent(low)} ({_attack(risk)})" if low > self.rate else ""
+    def broken_by(self, risk: AnonymizerRisk) -> BreachKind | None:
+        return "rate_exceeded" if risk.tested_attack.low > self.rate else None
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,29 @@ class FindingRule(Rule):
     def __str__(self) -> str:
         return self.finding
 
-    def broken_by(self, risk: AnonymizerRisk) -> str:
+    def broken_by(self, risk: AnonymizerRisk) -> BreachKind | None:
         if risk.finding == "leak":
-            return f"people are named above chance ({_attack(risk)})"
-        if self.finding == risk.finding == "inconclusive":
-            return risk.note
-        return ""
+            return "leak"
+        return "inconclusive" if self.finding == risk.finding == "inconclusive" else None
+
+
+class Breach(NamedTuple):
+    """One setting that breaks one rule.
+
+    Attributes:
+        anonymizer: the setting's name.
+        kind: why. ``not_attacked``: no attack could be run on it, which breaks any rule;
+            ``gallery_too_small``: too few identities to test the claim; ``claim_rejected``,
+            ``rate_exceeded``, ``leak``: an attack succeeds; ``inconclusive``: the attackers are
+            too weak.
+        rule: that is broken; None where the setting was not attacked.
+        risk: the strongest attack on it; None where it was not attacked.
+    """
+
+    anonymizer: str
+    kind: BreachKind
+    rule: Rule | None = None
+    risk: AnonymizerRisk | None = None
 
 
 def parse_rules(given: str | Sequence[str] | None) -> tuple[Rule, ...]:
@@ -97,6 +114,9 @@ def parse_rules(given: str | Sequence[str] | None) -> tuple[Rule, ...]:
 
     Raises:
         ValueError: something is no rule; the message begins with the key ``fail_on``.
+
+    >>> parse_rules("k<20 or leak")
+    (ClaimRejected(k=20), FindingRule(finding='leak'))
     """
     if given is None:
         return ()
@@ -117,50 +137,41 @@ def _rule(text: str) -> Rule:
     raise ValueError(f"fail_on: {text!r} is no rule; {ALLOWED}")
 
 
-def check_identities(rules: Iterable[Rule], gallery_identities: int) -> None:
+def check_identities(rules: Iterable[Rule], n_identities: int) -> None:
     """Find out before the work whether every rule can be tested.
 
     Args:
-        people: number of people to be evaluated.
+        n_identities: to be evaluated.
 
     Raises:
-        BadInputError: a claim of k-anonymity needs more people; the message names the keys.
+        BadInputError: a claim of k-anonymity needs more; the message names the keys.
     """
     for rule in rules:
-        if isinstance(rule, ClaimRejected) and rule.k > gallery_identities:
+        if isinstance(rule, ClaimRejected) and rule.k > n_identities:
             raise BadInputError(
-                f"audit.fail_on: {rule} cannot be tested on {gallery_identities} people; evaluate at least "
-                f"{rule.k} (splits.n_evaluation_identities, splits.evaluation), or choose a smaller k"
+                f"audit.fail_on: {rule} cannot be tested on {n_identities} people; evaluate at "
+                f"least {rule.k} (splits.n_evaluation_identities, splits.evaluation), or choose a "
+                "smaller k"
             )
 
 
 def evaluate_gate(
     rules: Sequence[Rule], candidates: Iterable[str], risks: Mapping[str, AnonymizerRisk]
-) -> Gate:
-    """Apply the rules to the settings that are to be released.
+) -> list[Breach]:
+    """The rules that settings to be released break; none: the gate is passed.
 
-    A setting that nobody attacked fails whatever the rules are.
+    A setting that nobody attacked fails whatever the rules are. Without rules nothing fails.
 
     Args:
         candidates: names of the settings.
         risks: the strongest attack on each setting that was attacked, by name.
     """
-    if not rules:
-        return Gate()
-    reasons: list[str] = []
-    for name in candidates:
+    breaches: list[Breach] = []
+    for name in candidates if rules else ():
         if name not in risks:
-            reasons.append(f"{name}: no attack could be run on it")
+            breaches.append(Breach(name, "not_attacked"))
             continue
-        broken = [(rule, rule.broken_by(risks[name])) for rule in rules]
-        reasons += [f"{name}: {rule}: {why}" for rule, why in broken if why]
-    return Gate(" or ".join(map(str, rules)), tuple(reasons))
-
-
-def _attack(risk: AnonymizerRisk) -> str:
-    """The attack against which claims are tested, with its interval."""
-    attack = risk.tested_attack
-    return (
-        f"{attack.attacker}, {protocol_name(attack.protocol)}: {percent(attack.value)}, "
-        f"{percent(attack.low)} to {percent(attack.high)}"
-    )
+        for rule in rules:
+            if kind := rule.broken_by(risks[name]):
+                breaches.append(Breach(name, kind, rule, risks[name]))
+    return breaches

@@ -8,7 +8,6 @@ import numpy as np
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.metrics.confidence import bootstrap_identities
-from cldmray.report.formatting import percent
 
 
 class OperatingPoint(NamedTuple):
@@ -67,24 +66,3 @@ def operating_point(points: Sequence[OperatingPoint], target: float) -> Operatin
     fit = [point for point in points if point.high <= target]
     return max(fit, key=lambda p: (-np.inf if np.isnan(p.utility) else p.utility, -p.high),
                default=None)  # fmt: skip
-
-
-def operating_point_sentence(
-    points: Sequence[OperatingPoint], k: int, measure: str, confidence_level: float
-) -> str:
-    """The answer of :func:`operating_point` for people."""
-    best = operating_point(points, 1 / k)
-    searched = f"Of {len(points)} settings searched"
-    asked = f"1/{k} = {percent(1 / k)}"
-    if best is None:
-        closest = min(points, key=lambda point: point.high)
-        return (
-            f"{searched}, none stays surely under {asked}: the lowest upper bound is "
-            f"{percent(closest.high)}, of {closest.anonymizer} ({closest.attacker})."
-        )
-    return (
-        f"{searched}, the loosest that stays surely under {asked} is {best.anonymizer}: its "
-        f"strongest attack, {best.attacker}, names {percent(best.value)}, at most "
-        f"{percent(best.high)} ({percent(confidence_level)} confidence for all settings at once), and its "
-        f"{measure} is {best.utility:.3f}."
-    )

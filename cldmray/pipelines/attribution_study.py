@@ -25,7 +25,6 @@ from cldmray.evaluation.identification import AttackResult, view_of
 from cldmray.evaluation.operating_points import (
     OperatingPoint,
     candidate_point,
-    operating_point_sentence,
 )
 from cldmray.faces.records import ORIGINAL
 from cldmray.gallery.protocols import EmbeddingSet, Protocol
@@ -34,8 +33,12 @@ from cldmray.metrics.identification import chance, success_at_rank
 from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
 from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.pipelines.utility import Utility
-from cldmray.report.attribution_statements import headline, scale_statements
 from cldmray.report.formatting import percent
+from cldmray.report.statements import (
+    attribution_headline,
+    operating_point_sentence,
+    scale_statements,
+)
 from cldmray.results.attribution import Attribution, AttributionRow
 from cldmray.results.audit import UtilityRow
 
@@ -104,7 +107,7 @@ class AttributionAnalysis:
             *region_rows(parts, settings),
         ]
         told = [*scale_statements(ablated, groups), *statements]
-        return Attribution(headline(whole), whole, told, settings.confidence_level)
+        return Attribution(attribution_headline(whole), whole, told, settings.confidence_level)
 
     def swaps(
         self,

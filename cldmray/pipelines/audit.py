@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.artifacts import Artifact, chosen_table
 from cldmray.engine.stages import Stages
-from cldmray.evaluation.decision import verdict
-from cldmray.evaluation.diagnostics import attacker_diagnostics, convergence_note, query_note
+from cldmray.evaluation.decision import decide
+from cldmray.evaluation.diagnostics import attacker_diagnostics
 from cldmray.evaluation.gate import check_identities
 from cldmray.evaluation.identification import AttackResult, curve, strongest
 from cldmray.evaluation.rows import results_table
@@ -24,6 +24,8 @@ from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.pipelines.utility import Utility
 from cldmray.report.examples import choose_examples, example_grid
 from cldmray.report.formatting import percent
+from cldmray.report.statements import convergence_note, query_note
+from cldmray.report.verdict import state_verdict
 from cldmray.results.audit import AnonymizerRisk, AttackRate, AuditReport, Grid, StageRecord
 
 logger = logging.getLogger(__name__)
@@ -100,10 +102,10 @@ class Audit:
         utility = self.utility.run(faces, anonymized, self.runner.embedded)
         leak = AttributionAnalysis(config, self.stages, self.runner)
         attribution = leak.explain(faces, found) if config.audit.attribution else None
-        diagnostics = attacker_diagnostics(found)
+        diagnostics = attacker_diagnostics(found.curves, found.clean)
         if rising := convergence_note(diagnostics):
             self.notes.append(rising)
-        if asked := query_note(found):
+        if asked := query_note(found.queries):
             self.notes.append(asked)
         names = [anonymizer.name for anonymizer in config.anonymizers.values()]
         note = self._health(clean)
@@ -120,8 +122,8 @@ class Audit:
         report = AuditReport(
             title=config.audit.title,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            verdict=verdict(
-                risks, controls, config.audit.policy, utility, weakness=note, missed=missed
+            verdict=state_verdict(
+                decide(risks, controls, config.audit.policy, utility, weakness=note, missed=missed)
             ),
             risks=risks,
             results=results_table(every, config.audit, groups),

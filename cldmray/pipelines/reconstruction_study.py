@@ -42,6 +42,7 @@ from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
 from cldmray.pipelines.attribution_study import main_protocol
 from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.report.formatting import percent
+from cldmray.report.statements import reconstruction_headline
 from cldmray.results.audit import Grid, GridRow
 from cldmray.results.reconstruction import (
     SHUFFLED,
@@ -285,7 +286,7 @@ class ReconstructionStudy:
         self.notes[:0] = preparation.notes
         order: list[str] = [*audit.audit.galleries]
         self.results.sort(key=lambda one: order.index(one.gallery))
-        return ReconstructionReport(
+        report = ReconstructionReport(
             self.rows,
             self.results,
             self.learning,
@@ -296,6 +297,7 @@ class ReconstructionStudy:
             self.config.reconstruction.held_out_recognizer.name,
             faces.manifest.content[:16],
         )
+        return replace(report, headline=reconstruction_headline(report))
 
     def _can_learn(self, anonymizer: AnonymizerBase, table: Artifact) -> bool:
         """Whether the attacker has images of a setting that differ from the images."""

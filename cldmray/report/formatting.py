@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from cldmray.arrays import Interval
 from cldmray.errors import redact
+from cldmray.evaluation.decision import supported_k
 from cldmray.results.attribution import AttributionRow, Question
 from cldmray.results.audit import AnonymizerRisk, AuditReport, Finding, Severity
 
@@ -58,6 +60,11 @@ def percent(rate: float) -> str:
     ('12.4 %', '0.83 %')
     """
     return f"{100 * rate:.2f} %" if 0 < rate < 0.01 else f"{100 * rate:.1f} %"
+
+
+def points(gain: Interval) -> str:
+    """A difference of rates in percentage points: ``+3.1 [1.0, 5.2]``."""
+    return f"{100 * gain.value:+.1f} [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
 
 
 def number(value: float) -> str:
@@ -159,7 +166,7 @@ def supported_ks(report: AuditReport) -> dict[str, int]:
     It is the verdict's, which also weighs attackers that are too weak to conclude; else that of
     the anonymizer's simultaneous upper bound.
     """
-    supported = {risk.anonymizer: risk.k_supported for risk in report.risks}
+    supported = {risk.anonymizer: supported_k(risk) for risk in report.risks}
     for entry in report.verdict.machine.get("settings", []):
         supported[entry["anonymizer"]] = entry["k_supported"]
     return supported

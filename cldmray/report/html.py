@@ -21,7 +21,7 @@ from cldmray.report.image_grid import image_grid
 from cldmray.report.utility import utility_columns
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import AuditReport
-from cldmray.results.reconstruction import ReconstructionReport, points
+from cldmray.results.reconstruction import ReconstructionReport
 from cldmray.results.table import ALL, sorted_results
 
 HEADLINE_MEASURE = "rank_1"
@@ -120,7 +120,7 @@ def render_reconstruction(
         created=created,
         figures={name: _embedded(png) for name, png in figures.items()},
         severity="leak" if succeeded else "no_leak_found" if report.results else "neutral",
-        points=points,
+        points=formatting.points,
         formatting=formatting,
     )
 

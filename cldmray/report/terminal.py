@@ -21,6 +21,7 @@ from cldmray.report.formatting import (
     protocol_name,
     supported_ks,
 )
+from cldmray.report.statements import reconstruction_sentence
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import AuditReport, Severity, Verdict
 from cldmray.results.reconstruction import ReconstructionReport
@@ -144,7 +145,7 @@ def print_reconstruction(report: ReconstructionReport) -> None:
     """Print the verdict on every reconstruction, searches, caveats, and last the headline."""
     console = Console(width=WIDTH, highlight=False, soft_wrap=False)
     for result in report.results:
-        console.print(_text(f"- {result.sentence}"))
+        console.print(_text(f"- {reconstruction_sentence(result)}"))
     for search in report.searches:
         best = search.trials[0]
         console.print(

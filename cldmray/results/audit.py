@@ -7,8 +7,6 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 
 from cldmray.arrays import Images
-from cldmray.metrics.confidence import Interval
-from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.results.attribution import Attribution
 from cldmray.results.decision import Gate, Recommendation
 
@@ -107,17 +105,6 @@ class AnonymizerRisk:
         return self.high if self.highest_upper_bound is None else self.highest_upper_bound
 
     @property
-    def k_supported(self) -> int:
-        """The largest k with 1/k at or above the simultaneous upper bound; 1 says nothing.
-
-        A note, such as that the attackers are too weak, withholds the support of any claim.
-        """
-        if self.note:
-            return 1
-        interval = Interval(self.risk, self.low, self.simultaneous_upper_bound)
-        return k_anonymity(interval, self.gallery_size).k_supported
-
-    @property
     def finding(self) -> Finding:
         """``leak`` where the lower bound exceeds chance; a note withholds any other conclusion."""
         if self.low > self.chance:
@@ -135,19 +122,19 @@ class AttackerDiagnostics(NamedTuple):
 
     Attributes:
         anonymizer, attacker: in the words of ``records.RESULTS``.
-        clear: rank-1 rate on clean images, in [0, 1]; None where that says nothing.
-        trainings: how often it was trained, each time with another seed; 0: it learns nothing.
-        steps: of one training.
-        validation: rank-1 rate on validation people at the end, in [0, 1].
+        clean_rank_1: rank-1 rate on clean images, in [0, 1]; None where that says nothing.
+        n_trainings: how often it was trained, each time with another seed; 0: it learns nothing.
+        n_steps: of one training.
+        validation_rank_1: rate on validation identities at the end, in [0, 1].
         final_gain: what the last quarter of the steps added to it.
     """
 
     anonymizer: str
     attacker: str
-    clean: float | None
-    trainings: int
-    steps: int
-    validation: float | None
+    clean_rank_1: float | None
+    n_trainings: int
+    n_steps: int
+    validation_rank_1: float | None
     final_gain: float | None
 
 

@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from cldmray import storage
 from cldmray.arrays import Interval
-from cldmray.report.formatting import gallery_name, percent
 from cldmray.results.audit import Finding, Grid
 
 SHUFFLED = "-shuffled"
@@ -77,47 +76,41 @@ class ReconstructionResult:
     queries: int
 
     @property
+    def best_control_gain(self) -> Interval:
+        """Paired gain over the control with the highest rate."""
+        return self.gain_over_controls[self.control]
+
+    @property
     def above_controls(self) -> bool:
-        """Whether it surely names more people than every control does."""
+        """Whether it identifies significantly more than every control does."""
         return all(gain.low > 0 for gain in self.gain_over_controls.values())
 
     @property
     def recovers(self) -> bool:
-        """Whether it beats the controls, and surely names more than the images as they are do.
+        """Whether it is significantly above all controls and above the unreconstructed images.
 
-        A reconstruction that leaves the images alone beats the controls wherever the anonymizer lets
-        something through (k-same: up to 1/k), though it brings nothing back.
+        A reconstruction that leaves the images alone beats the controls wherever the anonymizer
+        lets something through (k-same: up to 1/k), though it brings nothing back.
         """
         return self.above_controls and self.gain_over_raw.low > 0
 
     @property
     def verdict(self) -> str:
-        """``recovery shown``; ``no more than as it is`` where only the controls are beaten; else
-        ``no recovery shown``.
+        """``significantly above all controls``, ``not above the unreconstructed images`` or
+        ``not above all controls``.
         """
         if self.recovers:
-            return "recovery shown"
-        return "no more than as it is" if self.above_controls else "no recovery shown"
+            return "significantly above all controls"
+        if self.above_controls:
+            return "not above the unreconstructed images"
+        return "not above all controls"
 
     @property
     def finding(self) -> Finding:
-        """The verdict in the words of audits, which have colours."""
+        """The verdict in the terms of audits, which have colours."""
         if self.recovers:
             return "leak"
         return "inconclusive" if self.above_controls else "no_leak_found"
-
-    @property
-    def sentence(self) -> str:
-        """The verdict with its numbers."""
-        gain, best = self.gain_over_raw, self.gain_over_controls[self.control]
-        return (
-            f"{self.reconstructor} on {self.anonymizer} ({gallery_name(self.gallery)}): {self.verdict}. "
-            f"{percent(self.rank_1.value)} [{_bounds(self.rank_1)}] of the "
-            f"reconstructions are named, {points(best)} points over the best control, "
-            f"{self.control}, and {points(gain)} points over the anonymized images as they are "
-            f"({percent(self.raw.value)}); chance: {percent(self.chance)}; "
-            f"{self.queries:,} queries."
-        )
 
 
 class Trial(NamedTuple):
@@ -191,6 +184,7 @@ class ReconstructionReport:
         level: of the bounds, in (0, 1).
         judge: the recognizer that named people.
         data_fingerprint: hash of the images.
+        headline: the answer in one sentence.
     """
 
     rows: list[ReconstructionRow]
@@ -202,43 +196,7 @@ class ReconstructionReport:
     confidence_level: float = 0.95
     held_out_recognizer: str = ""
     data_fingerprint: str = ""
-
-    @property
-    def headline(self) -> str:
-        """Who is recovered, in one sentence: in the gallery that stands first."""
-        if not self.results:
-            return "Nothing was turned back; see the notes."
-        gallery = self.results[0].gallery
-        mine = [one for one in self.results if one.gallery == gallery]
-        shown = [one for one in mine if one.recovers]
-        where = f"by {self.held_out_recognizer}, Full-Ref, {gallery_name(gallery)}"
-        if not shown:
-            raw = max(one.raw.value for one in mine)
-            tried = f"any of {len(mine)} inversions" if len(mine) > 1 else "the one inversion"
-            return (
-                f"No recovery shown by {tried} ({where}). Of the anonymized images as they are "
-                f"at most {percent(raw)} are named."
-            )
-        best = max(shown, key=lambda one: one.rank_1.value)
-        return (
-            f"Recovery shown by {len(shown)} of {len(mine)} inversions ({where}): "
-            f"{best.reconstructor} on {best.anonymizer} brings {percent(best.rank_1.value)} back, where "
-            f"the best control reaches {percent(best.rank_1.value - _best_gain(best).value)} and "
-            f"the anonymized images as they are {percent(best.raw.value)}."
-        )
-
-
-def _best_gain(one: ReconstructionResult) -> Interval:
-    return one.gain_over_controls[one.control]
-
-
-def _bounds(interval: Interval) -> str:
-    return f"{100 * interval.low:.1f}, {100 * interval.high:.1f}"
-
-
-def points(gain: Interval) -> str:
-    """A difference of rates in percentage points: ``+3.1 [1.0, 5.2]``."""
-    return f"{100 * gain.value:+.1f} [{_bounds(gain)}]"
+    headline: str = ""
 
 
 RECONSTRUCTION = pa.schema(

@@ -20,7 +20,7 @@ from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.ranking import Ranks
 from cldmray.metrics.confidence import paired_bootstrap
-from cldmray.report.attribution_statements import headline, scale_statements
+from cldmray.report.statements import attribution_headline, scale_statements
 from cldmray.results.attribution import AttributionRow
 
 SETTINGS = EvaluationSettings(n_bootstrap=400)
@@ -228,7 +228,7 @@ class TestHeadline:
             swap(3, 3, name="depth"),
             swap(40, 0, name="other", gallery="source_included"),
         ]
-        text = headline([row for one in swaps for row in swap_rows(one, SETTINGS)])
+        text = attribution_headline([row for one in swaps for row in swap_rows(one, SETTINGS)])
         assert text.startswith("76.3 % [")
         assert "of the leak is carried by the condition" in text
         assert "adaptive_contrastive identifies the condition's person in 30.0 %" in text
@@ -238,12 +238,12 @@ class TestHeadline:
         every = [attack("none", [0]), attack("canny-1.0", range(20))]
         rows = swap_rows(swap(1, 0), SETTINGS)
         rows += ablation_rows(every, TestAblation.GROUPS, SETTINGS)
-        text = headline(rows)
+        text = attribution_headline(rows)
         assert text.startswith("95.0 % [") and "than in canny-1.0 (source excluded)" in text
 
     def test_nothing_to_tell(self) -> None:
         every = [attack("none", [0]), attack("canny-1.0", [1])]
         rows = swap_rows(swap(1, 0), SETTINGS)
         rows += ablation_rows(every, TestAblation.GROUPS, SETTINGS)
-        assert headline(rows).startswith("What carries the leak cannot be told")
-        assert headline([]).startswith("What carries the leak cannot be told")
+        assert attribution_headline(rows).startswith("What carries the leak cannot be told")
+        assert attribution_headline([]).startswith("What carries the leak cannot be told")

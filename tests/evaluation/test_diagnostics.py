@@ -2,18 +2,18 @@ import pytest
 
 from cldmray.evaluation.diagnostics import (
     attacker_diagnostics,
-    convergence_note,
     final_gain,
     not_converged,
 )
-from cldmray.pipelines.attack_runner import AttackResults
+from cldmray.report.statements import convergence_note, query_note
+from cldmray.results.audit import AttackerDiagnostics
 
 
 def curve(*points: tuple[int, float]) -> list[dict[str, float]]:
     return [{"step": s, "loss": 1.0, "validation_rank_1": rate} for s, rate in points]
 
 
-class TestLateGain:
+class TestFinalGain:
     def test_the_last_quarter_by_hand(self) -> None:
         rising = curve((25, 0.1), (50, 0.2), (75, 0.25), (100, 0.35))
         assert final_gain([rising]) == pytest.approx(0.10)
@@ -30,9 +30,9 @@ class TestLateGain:
         assert final_gain([]) is None
 
 
-def findings() -> AttackResults:
-    return AttackResults(
-        curves={
+def diagnostics() -> list[AttackerDiagnostics]:
+    return attacker_diagnostics(
+        {
             ("blur", "adaptive_contrastive"): [
                 curve((50, 0.2), (100, 0.4)),
                 curve((50, 0.4), (100, 0.4)),
@@ -40,21 +40,21 @@ def findings() -> AttackResults:
             ("blur", "clean_trained"): [curve((75, 0.5), (100, 0.52))],
             ("blur", "condition_match"): [],
         },
-        clean={("blur", "clean_trained"): 0.6},
+        {("blur", "clean_trained"): 0.6},
     )
 
 
 def test_rows() -> None:
-    adaptive, clean_trained, match = attacker_diagnostics(findings())
-    assert (adaptive.trainings, adaptive.steps, adaptive.clean) == (2, 100, None)
-    assert adaptive.validation == pytest.approx(0.4)
+    adaptive, clean_trained, match = diagnostics()
+    assert (adaptive.n_trainings, adaptive.n_steps, adaptive.clean_rank_1) == (2, 100, None)
+    assert adaptive.validation_rank_1 == pytest.approx(0.4)
     assert adaptive.final_gain == pytest.approx(0.1)
-    assert (clean_trained.clean, clean_trained.trainings) == (0.6, 1)
+    assert (clean_trained.clean_rank_1, clean_trained.n_trainings) == (0.6, 1)
     assert match[3:] == (0, 0, None, None)
 
 
 def test_who_still_learns_is_named() -> None:
-    rows = attacker_diagnostics(findings())
+    rows = diagnostics()
     assert [not_converged(row) for row in rows] == [True, False, False]
     note = convergence_note(rows)
     assert "adaptive_contrastive on blur (validation 40.0 %, of which 10.0 % came last)" in note
@@ -65,8 +65,14 @@ def test_who_still_learns_is_named() -> None:
 
 
 def test_a_gain_of_less_than_a_percent_may_be_chance() -> None:
-    (row,) = attacker_diagnostics(
-        AttackResults(curves={("a", "b"): [curve((50, 0.001), (100, 0.009))]})
-    )
+    (row,) = attacker_diagnostics({("a", "b"): [curve((50, 0.001), (100, 0.009))]}, {})
     assert row.final_gain == pytest.approx(0.008)
     assert not not_converged(row)
+
+
+def test_queries() -> None:
+    assert query_note({}) == ""
+    assert query_note({("blur", "reconstruction"): 1200, ("no_op-x", "reconstruction"): 5}) == (
+        "Queries, each an image of another person to learn the reconstruction from: "
+        "reconstruction 1,200 images of blur, reconstruction 5 images of no_op-x."
+    )

@@ -7,6 +7,8 @@ import pytest
 
 from cldmray.errors import BadInputError
 from cldmray.evaluation.gate import (
+    Breach,
+    BreachKind,
     ClaimRejected,
     FindingRule,
     RateAbove,
@@ -30,7 +32,6 @@ RISK = AnonymizerRisk(
 )
 CALM = replace(RISK, risk=0.01, low=0.005, high=0.02, k_not_rejected=100)
 WEAK = replace(CALM, note="attacker too weak")
-ATTACK = "(adaptive_contrastive, Full-Ref: 8.0 %, 6.0 % to 11.0 %)"
 
 
 @pytest.mark.parametrize(
@@ -71,56 +72,54 @@ def test_anything_else_is_refused(given: str | list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "risk", "reason"),
+    ("rule", "risk", "kind"),
     [
-        ("k<17", RISK, f"the largest k not rejected is 16 {ATTACK}"),
-        ("k<16", RISK, ""),
-        ("k<100", CALM, ""),
-        ("k<101", CALM, "with 100 people in the gallery k = 101 cannot be tested"),
-        ("k<100", WEAK, ""),
-        ("rank_1>0.05", RISK, f"the lower bound is 6.0 % {ATTACK}"),
-        ("rank_1>0.06", RISK, ""),
-        ("leak", RISK, f"people are named above chance {ATTACK}"),
-        ("leak", CALM, ""),
-        ("leak", WEAK, ""),
-        ("inconclusive", RISK, f"people are named above chance {ATTACK}"),
-        ("inconclusive", CALM, ""),
-        ("inconclusive", WEAK, "attacker too weak"),
+        ("k<17", RISK, "claim_rejected"),
+        ("k<16", RISK, None),
+        ("k<100", CALM, None),
+        ("k<101", CALM, "gallery_too_small"),
+        ("k<100", WEAK, None),
+        ("rank_1>0.05", RISK, "rate_exceeded"),
+        ("rank_1>0.06", RISK, None),
+        ("leak", RISK, "leak"),
+        ("leak", CALM, None),
+        ("leak", WEAK, None),
+        ("inconclusive", RISK, "leak"),
+        ("inconclusive", CALM, None),
+        ("inconclusive", WEAK, "inconclusive"),
     ],
 )
-def test_when_a_rule_holds(rule: str, risk: AnonymizerRisk, reason: str) -> None:
-    gate = evaluate_gate(parse_rules(rule), ["blur"], {"blur": risk})
-    assert gate.reasons == ((f"blur: {rule}: {reason}",) if reason else ())
-    assert gate.outcome == ("failed" if reason else "passed")
-    assert gate.rules == rule
+def test_when_a_rule_is_broken(rule: str, risk: AnonymizerRisk, kind: BreachKind | None) -> None:
+    rules = parse_rules(rule)
+    breaches = evaluate_gate(rules, ["blur"], {"blur": risk})
+    assert breaches == ([Breach("blur", kind, rules[0], risk)] if kind else [])
 
 
 def test_claims_are_tested_against_the_highest_lower_bound() -> None:
     firm = AttackRate("condition_match", "single_ref", "source_included", 0.075, 0.07, 0.08)
     risk = replace(RISK, low=0.02, highest_lower_bound=firm)
-    (reason,) = evaluate_gate(parse_rules("rank_1>0.05"), ["blur"], {"blur": risk}).reasons
-    assert "7.0 % (condition_match, Single-Ref: 7.5 %, 7.0 % to 8.0 %)" in reason
+    (breach,) = evaluate_gate(parse_rules("rank_1>0.05"), ["blur"], {"blur": risk})
+    assert breach.kind == "rate_exceeded"
 
 
 def test_without_rules_nothing_is_asked() -> None:
-    assert evaluate_gate((), ["blur", "x"], {"blur": RISK}).outcome == "none"
+    assert evaluate_gate((), ["blur", "x"], {"blur": RISK}) == []
 
 
-def test_every_setting_and_rule_that_fails_is_told() -> None:
+def test_every_setting_and_rule_that_fails() -> None:
     rules = parse_rules("rank_1>0.9 or leak or k<20")
     risks = {"blur": RISK, "calm": CALM, "no_op": replace(RISK, low=1.0, k_not_rejected=1)}
-    gate = evaluate_gate(rules, ["blur", "calm", "images"], risks)
-    assert [reason.split(": ")[:2] for reason in gate.reasons] == [
-        ["blur", "leak"],
-        ["blur", "k<20"],
-        ["images", "no attack could be run on it"],
+    breaches = evaluate_gate(rules, ["blur", "calm", "images"], risks)
+    assert [(breach.anonymizer, breach.rule and str(breach.rule)) for breach in breaches] == [
+        ("blur", "leak"),
+        ("blur", "k<20"),
+        ("images", None),
     ]
-    assert gate.rules == "rank_1>0.9 or leak or k<20"
 
 
 def test_a_claim_needs_as_many_people() -> None:
     rules = parse_rules("leak or k<20")
     check_identities(rules, 20)
-    formatting = re.escape("audit.fail_on: k<20 cannot be tested on 19 people")
-    with pytest.raises(BadInputError, match=formatting):
+    message = re.escape("audit.fail_on: k<20 cannot be tested on 19 people")
+    with pytest.raises(BadInputError, match=message):
         check_identities(rules, 19)

@@ -18,7 +18,8 @@ import cldmray.pipelines.audit, cldmray.engine.cluster
 from cldmray.errors import BadInputError
 from cldmray.faces.records import REJECTED, RESULTS
 from cldmray.results.audit import AnonymizerRisk, Grid, AuditReport
-from cldmray.evaluation.decision import verdict
+from cldmray.evaluation.decision import decide
+from cldmray.report.verdict import state_verdict
 
 class Stub:
     def __init__(self, config, settings):
@@ -29,10 +30,10 @@ class Stub:
         risk = AnonymizerRisk(
             "blur", 0.5, 0.4, 0.6, "adaptive_contrastive", "full_ref", "source_excluded", 0.01, 2, 0.95
         )
-        judged = verdict([risk], {"copy"}, self.config.audit.policy)
+        verdict = state_verdict(decide([risk], {"no_op"}, self.config.audit.policy))
         grid = Grid(np.zeros((0, 8, 8, 3), np.uint8), [])
         report = AuditReport(
-            "t", "2026-01-01T00:00:00", judged, [risk], RESULTS.empty_table(), [], grid,
+            "t", "2026-01-01T00:00:00", verdict, [risk], RESULTS.empty_table(), [], grid,
             REJECTED.empty_table(), 0, {}, {}, [], [],
         )
         return cldmray.pipelines.audit.Outcome(report, cldmray.pipelines.audit.AttackResults())

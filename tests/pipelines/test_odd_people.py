@@ -11,6 +11,7 @@ from cldmray.errors import BadInputError
 from cldmray.faces.decode import CANNOT_OPEN, EMPTY, NOT_AN_IMAGE, TRUNCATED
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.pipelines.audit import Audit
+from cldmray.results.audit import AuditReport
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITIES, IMAGES = 20, 4

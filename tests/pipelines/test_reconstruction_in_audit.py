@@ -7,8 +7,6 @@ from hydra import compose, initialize_config_dir
 
 from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.errors import MissingDependencyError
-from cldmray.evaluation.diagnostics import query_note
-from cldmray.pipelines.attack_runner import AttackResults
 from cldmray.pipelines.audit import Audit
 from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.recognizers import dlib
@@ -41,17 +39,6 @@ def test_a_missing_judge_is_reported_before_any_work(
         MissingDependencyError, match=r"^attackers.reconstruction: .*cldmray\[dlib\]"
     ):
         Audit(config, {}).run({})
-
-
-def test_queries_are_told() -> None:
-    assert query_note(AttackResults()) == ""
-    found = AttackResults(
-        queries={("blur", "reconstruction"): 1200, ("copy-x", "reconstruction"): 5}
-    )
-    assert query_note(found) == (
-        "Queries, each an image of another person to learn the reconstruction from: reconstruction 1,200 "
-        "images of blur, reconstruction 5 images of copy-x."
-    )
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def test_rates_gains_and_verdict(tmp_path: Path) -> None:
     assert gains == pytest.approx(
         {"mean_face": 19 / 40, "nearest_training_face": 16 / 40, "unet-shuffled": 18 / 40}
     )
-    assert mine.verdict == "recovery shown"
+    assert mine.verdict == "significantly above all controls"
     rates = {
         r.reconstructor: r for r in one.rows if (r.measure, r.gallery) == ("rank_1", mine.gallery)
     }
@@ -77,7 +77,7 @@ def test_rates_gains_and_verdict(tmp_path: Path) -> None:
 def test_one_control_that_is_not_beaten_is_enough(tmp_path: Path) -> None:
     one = study(tmp_path)
     one._judge("blur", found(unet_shuffled=20), None)
-    assert {recovery.verdict for recovery in one.results} == {"no recovery shown"}
+    assert {recovery.verdict for recovery in one.results} == {"not above all controls"}
     assert one.results[0].control == "unet-shuffled"
 
 
@@ -86,7 +86,7 @@ def test_who_is_named_without_it_is_not_recovered(tmp_path: Path) -> None:
     one._judge("blur", found(raw=35), None)
     (first, _) = one.results
     assert first.above_controls and first.gain_over_raw.high < 0
-    assert first.verdict == "no more than as it is"
+    assert first.verdict == "not above the unreconstructed images"
 
 
 def test_what_learnt_nothing_has_rates_only(tmp_path: Path) -> None:

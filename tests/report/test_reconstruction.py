@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from cldmray.arrays import Interval
+from cldmray.report.formatting import points
 from cldmray.report.html import render_reconstruction
 from cldmray.report.reconstruction_figures import reconstruction_figures
+from cldmray.report.statements import reconstruction_headline, reconstruction_sentence
 from cldmray.report.terminal import print_reconstruction
 from cldmray.results.audit import Grid, GridRow
 from cldmray.results.reconstruction import (
@@ -23,11 +25,11 @@ from cldmray.results.reconstruction import (
     ReconstructionRow,
     Search,
     Trial,
-    points,
     reconstruction_table,
     write_reconstruction,
 )
 
+HEADLINE = "Identity is recovered."
 UP, FLAT, DOWN = Interval(0.2, 0.1, 0.3), Interval(0.1, -0.1, 0.3), Interval(-0.2, -0.3, -0.1)
 
 
@@ -66,20 +68,24 @@ def report() -> ReconstructionReport:
     learning = [Learning("a<b", "unet", points), Learning("a<b", "mean_face", still)]
     searches, grids = [search], {"a<b": grid}
     return ReconstructionReport(
-        rows, [recovery()], learning, searches, grids, ["A note."], 0.95, "dlib", "f00d"
+        rows, [recovery()], learning, searches, grids, ["A note."], 0.95, "dlib", "f00d", HEADLINE
     )
 
 
 class TestVerdicts:
     def test_every_control_must_be_beaten(self) -> None:
-        assert recovery().verdict == "recovery shown"
-        assert recovery(mean_face=UP, shuffled=FLAT).verdict == "no recovery shown"
-        assert recovery(mean_face=Interval(0.1, 0.0, 0.2)).verdict == "no recovery shown"
+        assert recovery().verdict == "significantly above all controls"
+        assert recovery(mean_face=UP, shuffled=FLAT).verdict == "not above all controls"
+        assert recovery(mean_face=Interval(0.1, 0.0, 0.2)).verdict == "not above all controls"
 
     def test_the_images_as_they_are_must_be_beaten(self) -> None:
-        assert recovery(UP).verdict == "recovery shown"
-        assert recovery(FLAT).verdict == recovery(DOWN).verdict == "no more than as it is"
-        assert recovery(UP, mean_face=FLAT).verdict == "no recovery shown"
+        assert recovery(UP).verdict == "significantly above all controls"
+        assert (
+            recovery(FLAT).verdict
+            == recovery(DOWN).verdict
+            == "not above the unreconstructed images"
+        )
+        assert recovery(UP, mean_face=FLAT).verdict == "not above all controls"
         assert not recovery(FLAT).recovers
 
     def test_their_colours(self) -> None:
@@ -87,32 +93,33 @@ class TestVerdicts:
         assert [one.finding for one in found] == ["leak", "inconclusive", "no_leak_found"]
 
     def test_the_sentence(self) -> None:
-        assert recovery().sentence == (
-            "unet on a<b (source excluded): recovery shown. "
-            "40.0 % [30.0, 50.0] of the reconstructions are named, +15.0 [5.0, 25.0] points over "
-            "the best control, shuffled, and +20.0 [10.0, 30.0] points over the anonymized "
-            "images as they are (20.0 %); chance: 10.0 %; 1,234 queries."
+        assert reconstruction_sentence(recovery()) == (
+            "unet on a<b (source excluded): significantly above all controls. "
+            "40.0 % [30.0, 50.0] of the reconstructions are identified, +15.0 [5.0, 25.0] points "
+            "over the best control, shuffled, and +20.0 [10.0, 30.0] points over the "
+            "unreconstructed images (20.0 %); chance: 10.0 %; 1,234 queries."
         )
         assert points(DOWN) == "-20.0 [-30.0, -10.0]"
 
     def test_the_headline(self) -> None:
-        assert ReconstructionReport([], []).headline.startswith("Nothing was turned back")
-        none = ReconstructionReport([], [recovery(mean_face=FLAT)], held_out_recognizer="dlib")
-        assert none.headline == (
-            "No recovery shown by the one inversion (by dlib, Full-Ref, source excluded). Of the "
-            "anonymized images as they are at most 20.0 % are named."
+        nothing = reconstruction_headline(ReconstructionReport([], []))
+        assert nothing == "Nothing was reconstructed; see the notes."
+
+        def headline(*results: ReconstructionResult) -> str:
+            report = ReconstructionReport([], list(results), held_out_recognizer="dlib")
+            return reconstruction_headline(report)
+
+        assert headline(recovery(mean_face=FLAT)) == (
+            "No identity is recovered by the one reconstruction (by dlib, Full-Ref, source "
+            "excluded). Of the unreconstructed images at most 20.0 % are identified."
         )
-        neither = ReconstructionReport(
-            [], [recovery(mean_face=FLAT)] * 2, held_out_recognizer="dlib"
+        assert headline(recovery(mean_face=FLAT), recovery(mean_face=FLAT)).startswith(
+            "No identity is recovered by any of 2 reconstructions (by dlib,"
         )
-        assert neither.headline.startswith("No recovery shown by any of 2 inversions (by dlib,")
-        both = ReconstructionReport(
-            [], [recovery(), recovery(mean_face=FLAT)], held_out_recognizer="dlib"
-        )
-        assert both.headline == (
-            "Recovery shown by 1 of 2 inversions (by dlib, Full-Ref, source excluded): unet on a<b "
-            "brings 40.0 % back, where the best control reaches 25.0 % and the anonymized images "
-            "as they are 20.0 %."
+        assert headline(recovery(), recovery(mean_face=FLAT)) == (
+            "Identity is recovered by 1 of 2 reconstructions (by dlib, Full-Ref, source excluded): "
+            "unet on a<b makes 40.0 % identifiable, where the best control reaches 25.0 % and the "
+            "unreconstructed images 20.0 %."
         )
 
 
@@ -138,7 +145,7 @@ def test_files(tmp_path: Path) -> None:
     assert json.loads(trials[0]["curve"]) == [{"step": 2.0, "loss": 1.0}]
     whole = json.loads((tmp_path / "reconstruction.json").read_text())
     assert whole["headline"] == found.headline
-    assert whole["verdicts"][0]["verdict"] == "recovery shown"
+    assert whole["verdicts"][0]["verdict"] == "significantly above all controls"
     assert whole["rows"] == table.to_pylist()
 
 
@@ -161,6 +168,6 @@ def test_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     print_reconstruction(report())
     printed = " ".join(capsys.readouterr().out.split())
     assert report().headline in printed
-    assert report().results[0].sentence in printed
+    assert reconstruction_sentence(report().results[0]) in printed
     assert "2 trials, best cosine on validation people 0.500 with 50 queries (trial t1)" in printed
     assert "Note: A note." in printed

@@ -1,11 +1,15 @@
-"""The verdict's sentence and its machine-readable part."""
+"""The verdict's sentence and its machine-readable part, and the reasons of the gate."""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from cldmray.evaluation.decision import DecisionPolicy, verdict, verdict_tags
-from cldmray.evaluation.gate import parse_rules
-from cldmray.results.audit import AnonymizerRisk, AttackRate, UtilityRow
+import pytest
+
+from cldmray.evaluation.decision import DEFAULT_POLICY, DecisionPolicy, decide
+from cldmray.evaluation.gate import evaluate_gate, parse_rules
+from cldmray.report.verdict import state_gate, state_verdict, verdict_tags
+from cldmray.results.audit import AnonymizerRisk, AttackRate, UtilityRow, Verdict
 
 LEAK = AnonymizerRisk(
     anonymizer="cldm-canny-1.0",
@@ -21,15 +25,26 @@ LEAK = AnonymizerRisk(
 )
 CALM = replace(LEAK, anonymizer="cldm-none", risk=0.02, low=0.004, high=0.031, k_not_rejected=100)
 COPY = replace(LEAK, anonymizer="no_op", risk=1.0, low=0.96, high=1.0, k_not_rejected=1)
-WEAK = "attacker too weak to conclude: it names 40.0 %"
+WEAK = "attacker too weak to conclude: it identifies 40.0 %"
+
+
+def verdict(
+    risks: Sequence[AnonymizerRisk],
+    controls: Iterable[str],
+    policy: DecisionPolicy = DEFAULT_POLICY,
+    utility: Sequence[UtilityRow] = (),
+    weakness: str = "",
+    missed: Mapping[str, Sequence[str]] | None = None,
+) -> Verdict:
+    return state_verdict(decide(risks, controls, policy, utility, weakness=weakness, missed=missed))
 
 
 def test_a_single_leaking_setting() -> None:
     found = verdict([LEAK], set())
     assert found.sentence == (
-        "cldm-canny-1.0 gives people away: with cldm-canny-1.0, the adaptive_contrastive attack names the "
-        "right person in 62.0 % of images (95 % confidence: 50.0 % to 71.0 %; chance: 1.0 %; "
-        "Full-Ref, source excluded), which rejects every claim of k-anonymity above k = 2."
+        "cldm-canny-1.0 leaks identity. The attacker adaptive_contrastive identifies 62.0 % of the "
+        "images of cldm-canny-1.0 (95 % CI 50.0 % to 71.0 %; chance 1.0 %; Full-Ref, source "
+        "excluded). This rejects every claim of k-anonymity above k = 2."
     )
     assert found.severity == "leak"
     assert found.machine == {
@@ -68,11 +83,12 @@ def test_a_single_leaking_setting() -> None:
     }
 
 
-def test_the_surest_leak_comes_first() -> None:
+def test_the_leak_with_the_highest_lower_bound_comes_first() -> None:
     unsure = replace(LEAK, anonymizer="blur", risk=0.8, low=0.4, high=0.9)
     found = verdict([CALM, unsure, LEAK], set())
     assert found.sentence.startswith(
-        "2 of 3 settings give people away (cldm-canny-1.0, blur): with cldm-canny-1.0, the "
+        "2 of 3 settings leak identity (cldm-canny-1.0, blur). The attacker adaptive_contrastive "
+        "identifies 62.0 % of the images of cldm-canny-1.0 "
     )
     assert [entry["finding"] for entry in found.machine["settings"]] == [
         "no_leak_found",
@@ -83,18 +99,18 @@ def test_the_surest_leak_comes_first() -> None:
 
 def test_one_of_several_leaks() -> None:
     sentence = verdict([CALM, LEAK], set()).sentence
-    assert sentence.startswith("1 of 2 settings gives people away (cldm-canny-1.0): with ")
+    assert sentence.startswith("1 of 2 settings leaks identity (cldm-canny-1.0). The attacker ")
 
 
 def test_no_leak() -> None:
     found = verdict([CALM, replace(CALM, anonymizer="blur", high=0.025)], set())
     assert found.sentence == (
-        "No attack on any of 2 settings can be told from chance; the most that is compatible "
-        "with the measurements is 3.1 % of images named rightly (cldm-none; chance: 1.0 %)."
+        "No attack on any of 2 settings is significantly above chance. At most 3.1 % of the images "
+        "are identified (simultaneous upper bound, cldm-none; chance 1.0 %)."
     )
     assert found.severity == "no_leak_found"
     alone = verdict([CALM], set()).sentence
-    assert alone.startswith("No attack on cldm-none can be told from chance; ")
+    assert alone.startswith("No attack on cldm-none is significantly above chance. ")
 
 
 def test_a_weak_attacker_concludes_nothing() -> None:
@@ -122,11 +138,11 @@ def test_controls_are_listed_but_not_judged() -> None:
     assert "no_op" not in found.sentence
     assert [entry["anonymizer"] for entry in found.machine["settings"]] == ["no_op", "cldm-none"]
     leaking = verdict([COPY, LEAK], {"no_op"})
-    assert leaking.sentence.startswith("cldm-canny-1.0 gives people away: ")
+    assert leaking.sentence.startswith("cldm-canny-1.0 leaks identity. ")
 
 
 def test_a_control_alone_is_judged() -> None:
-    assert verdict([COPY], {"no_op"}).sentence.startswith("no_op gives people away: with no_op, ")
+    assert verdict([COPY], {"no_op"}).sentence.startswith("no_op leaks identity. The attacker ")
 
 
 def test_the_sentence_names_the_attack_that_rejects_the_claim() -> None:
@@ -134,9 +150,9 @@ def test_the_sentence_names_the_attack_that_rejects_the_claim() -> None:
     sentence = verdict(
         [replace(LEAK, low=0.4, highest_lower_bound=firm, k_not_rejected=1)], set()
     ).sentence
-    assert "the condition_only attack names the right person in 60.0 % of images" in sentence
-    assert sentence.endswith(", which rejects every claim of k-anonymity from k = 2 on.")
-    assert "55.0 % to 65.0 %; chance: 1.0 %; Few-Ref, source included" in sentence
+    assert "The attacker condition_only identifies 60.0 % of the images" in sentence
+    assert sentence.endswith("This rejects every claim of k-anonymity from k = 2 on.")
+    assert "55.0 % to 65.0 %; chance 1.0 %; Few-Ref, source included" in sentence
 
 
 def test_only_settings_for_release_are_judged() -> None:
@@ -146,7 +162,7 @@ def test_only_settings_for_release_are_judged() -> None:
     assert [entry["candidate"] for entry in found.machine["settings"]] == [False, False, True]
     named = verdict([COPY, CALM], {"no_op"}, replace(policy, release=("no_op",)))
     assert named.gate.outcome == "failed"
-    assert named.sentence.startswith("no_op gives people away: ")
+    assert named.sentence.startswith("no_op leaks identity. ")
 
 
 def test_a_setting_that_nobody_attacked_is_not_passed_over() -> None:
@@ -161,7 +177,7 @@ def test_a_setting_that_nobody_attacked_is_not_passed_over() -> None:
     )
     beside = verdict([COPY, CALM], {"no_op"}, missed=missed)
     assert beside.severity == "inconclusive"
-    assert beside.sentence.startswith("No attack on cldm-none can be told from chance; ")
+    assert beside.sentence.startswith("No attack on cldm-none is significantly above chance. ")
     assert beside.sentence.endswith(unknown)
 
 
@@ -184,7 +200,7 @@ def test_what_follows_is_told_to_programs() -> None:
     assert json.loads(json.dumps(found.record))["sentence"] == found.sentence
 
 
-def test_a_weak_ladder_supports_no_k() -> None:
+def test_weak_attackers_support_no_k() -> None:
     found = verdict([LEAK, CALM], set(), weakness=WEAK)
     assert [entry["k_supported"] for entry in found.machine["settings"]] == [1, 1]
     assert found.machine["recommended"]["name"] is None
@@ -199,3 +215,39 @@ def test_tags() -> None:
     calm = verdict_tags(verdict([CALM], set()))
     assert (calm["gate"], calm["recommended"]) == ("none", "cldm-none")
     assert "gate_reasons" not in calm
+
+
+ATTACK = "(adaptive_contrastive, Full-Ref: 62.0 %, 50.0 % to 71.0 %)"
+
+
+@pytest.mark.parametrize(
+    ("rule", "risk", "reason"),
+    [
+        ("k<17", LEAK, f"the largest k not rejected is 2 {ATTACK}"),
+        ("k<101", CALM, "with 100 people in the gallery k<101 cannot be tested"),
+        ("rank_1>0.05", LEAK, f"the lower bound is 50.0 % {ATTACK}"),
+        ("leak", LEAK, f"identities are recognised above chance {ATTACK}"),
+        ("inconclusive", replace(CALM, note=WEAK), WEAK),
+        ("leak", CALM, ""),
+    ],
+)
+def test_reasons_of_the_gate(rule: str, risk: AnonymizerRisk, reason: str) -> None:
+    rules = parse_rules(rule)
+    gate = state_gate(rules, evaluate_gate(rules, ["blur"], {"blur": risk}))
+    assert gate.reasons == ((f"blur: {rule}: {reason}",) if reason else ())
+    assert gate.outcome == ("failed" if reason else "passed")
+    assert gate.rules == rule
+
+
+def test_the_reason_names_the_attack_with_the_highest_lower_bound() -> None:
+    firm = AttackRate("condition_match", "single_ref", "source_included", 0.075, 0.07, 0.08)
+    risk = replace(CALM, low=0.02, highest_lower_bound=firm)
+    rules = parse_rules("rank_1>0.05 or k<4")
+    gate = state_gate(rules, evaluate_gate(rules, ["blur", "images"], {"blur": risk}))
+    assert gate.reasons == (
+        "blur: rank_1>0.05: the lower bound is 7.0 % (condition_match, Single-Ref: 7.5 %, 7.0 % to "
+        "8.0 %)",
+        "images: no attack could be run on it",
+    )
+    assert gate.rules == "rank_1>0.05 or k<4"
+    assert state_gate((), evaluate_gate((), ["blur"], {"blur": risk})).outcome == "none"

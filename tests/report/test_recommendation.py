@@ -1,0 +1,150 @@
+"""Which setting is recommended, by hand-made risks and measures of utility."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cldmray.evaluation.decision import recommend
+from cldmray.report.verdict import state_recommendation
+from cldmray.results.audit import AnonymizerRisk, UtilityRow
+from cldmray.results.decision import Recommendation
+
+WEAK = "attacker too weak to conclude: it names 40.0 %"
+
+
+def risk(name: str, high: float, value: float = 0.01, low: float = 0.005) -> AnonymizerRisk:
+    return AnonymizerRisk(
+        anonymizer=name,
+        risk=value,
+        low=low,
+        high=high,
+        attacker="adaptive_contrastive",
+        protocol="full_ref",
+        gallery="source_excluded",
+        chance=0.01,
+        k_not_rejected=100,
+        confidence_level=0.95,
+    )
+
+
+def rows(measure: str, higher: bool = True, **values: float) -> list[UtilityRow]:
+    return [UtilityRow(name, measure, v, v, v, 9, higher) for name, v in values.items()]
+
+
+def recommended(
+    candidates: list[AnonymizerRisk],
+    utility: Sequence[UtilityRow] = (),
+    target_k: int = 20,
+    weakness: str = "",
+    missed: dict[str, list[str]] | None = None,
+) -> Recommendation:
+    choice = recommend(
+        candidates, ["no_op"], utility, target_k, weakness=weakness, missed=missed or {}
+    )
+    return state_recommendation(choice)
+
+
+class TestRecommended:
+    def test_the_most_useful_that_stays_under_the_target_and_its_cost(self) -> None:
+        utility = [
+            *rows("ssim", no_op=1.0, blur=0.83, k_same=0.512345, none=0.2),
+            *rows("face_detection_rate", blur=0.99, k_same=0.9, none=0.7),
+        ]
+        candidates = [risk("blur", 0.3, 0.2), risk("none", 0.02), risk("k_same", 0.05)]
+        assert recommended(candidates, utility) == Recommendation(
+            "k_same",
+            "The upper bound of k_same, 5.0 %, stays at or under 1/20 (5.0 %); of 2 candidates "
+            "that do so it is the most useful. Utility, in brackets of blur, the most useful "
+            "candidate, and of no_op: looks like the original (SSIM) 0.51 (0.83, 1.00); a face is "
+            "found 90.0 % (99.0 %, -).",
+            most_useful="blur",
+            control="no_op",
+            utility={
+                "ssim": {"value": 0.512345, "most_useful": 0.83, "control": 1.0},
+                "face_detection_rate": {"value": 0.9, "most_useful": 0.99},
+            },
+        )
+
+    def test_the_most_useful_of_all(self) -> None:
+        found = recommended([risk("a", 0.04), risk("b", 0.02)], rows("ssim", a=0.9, b=0.8))
+        assert found.name == found.most_useful == "a"
+        assert found.control is None
+        assert found.reason.endswith(
+            "Utility: looks like the original (SSIM) 0.90. No candidate is more useful."
+        )
+
+    def test_without_utility_the_lowest_risk(self) -> None:
+        found = recommended([risk("a", 0.04), risk("b", 0.03), risk("c", 0.5, 0.2)])
+        assert found == Recommendation(
+            "b",
+            "The upper bound of b, 3.0 %, stays at or under 1/20 (5.0 %); of 2 candidates that "
+            "do so it has the lowest, and utility does not tell.",
+        )
+
+    def test_a_setting_without_utility_comes_after_those_with(self) -> None:
+        assert recommended([risk("a", 0.04), risk("b", 0.03)], rows("ssim", a=0.1)).name == "a"
+
+    def test_the_only_one(self) -> None:
+        among = recommended([risk("a", 0.04), risk("b", 0.3, 0.2)])
+        assert among.reason == (
+            "The upper bound of a, 4.0 %, stays at or under 1/20 (5.0 %); of 2 candidates it is "
+            "the only one to be relied on."
+        )
+        alone = recommended([risk("a", 0.04)])
+        assert alone.reason == "The upper bound of a, 4.0 %, stays at or under 1/20 (5.0 %)."
+
+    def test_a_leak_below_the_target_says_so(self) -> None:
+        found = recommended([risk("a", 0.04, 0.03, 0.02)])
+        assert found.name == "a"
+        assert found.reason.endswith("People are still identified more often than by chance.")
+
+    def test_attackers_that_were_not_run_are_told(self) -> None:
+        found = recommended(
+            [risk("a", 0.04)], missed={"a": ["adaptive_contrastive"], "b": ["condition_only"]}
+        )
+        assert found.name == "a"
+        assert found.reason.endswith(
+            "It was not attacked by adaptive_contrastive, which may do more."
+        )
+
+
+class TestNoneQualifies:
+    def test_the_closest_is_named(self) -> None:
+        found = recommended([risk("a", 0.3), risk("b", 0.07)], rows("ssim", a=0.9, b=0.8))
+        assert found == Recommendation(
+            None,
+            "No audited setting stays under 1/20 (5.0 %); the closest is b (upper bound 7.0 %).",
+            most_useful="a",
+        )
+
+    def test_a_stricter_target(self) -> None:
+        assert recommended([risk("a", 0.02)], target_k=50).name == "a"
+        assert recommended([risk("a", 0.0201)], target_k=50).name is None
+
+    def test_an_inconclusive_setting_never_qualifies(self) -> None:
+        weak = replace(risk("a", 0.02), note=WEAK)
+        found = recommended([weak, risk("b", 0.2)])
+        assert found.name is None
+        assert found.reason == (
+            f"a stays under 1/20 (5.0 %) by numbers (upper bound 2.0 %), but {WEAK}."
+        )
+        beside = recommended([weak, risk("b", 0.04), risk("c", 0.3)])
+        assert beside.name == "b"
+        assert beside.reason == (
+            "The upper bound of b, 4.0 %, stays at or under 1/20 (5.0 %); of 3 candidates it is "
+            f"the only one to be relied on. By numbers that of a does too, but {WEAK}."
+        )
+
+    def test_weak_attackers_recommend_nothing_even_among_leaks(self) -> None:
+        found = recommended([risk("a", 0.04, 0.03, 0.02)], weakness=WEAK)
+        assert found.name is None
+        assert found.reason.endswith(f"by numbers (upper bound 4.0 %), but {WEAK}.")
+        above = recommended([risk("a", 0.4)], weakness=WEAK)
+        assert above.reason.endswith(f"the closest is a (upper bound 40.0 %), and {WEAK}.")
+
+    def test_too_few_people_for_the_target(self) -> None:
+        found = recommended([replace(risk("a", 0.1), chance=1 / 8)])
+        assert found.name is None
+        assert found.reason == "8 people in the gallery can show no more than k = 8, not 20."
+
+    def test_nobody_was_attacked(self) -> None:
+        assert recommended([]).reason == "No attack could be run on a candidate for release."
