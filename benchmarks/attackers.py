@@ -131,7 +131,7 @@ def main() -> None:
     )
     found: dict[str, Recipe] = {}
     for name, attacker in recipes(shape, training, not arguments.no_teacher).items():
-        before = found[attacker.init_from] if attacker.init_from else None
+        before = found[attacker.init_from.name] if attacker.init_from else None
         points = spaced(arguments.steps, arguments.points)
         found[name] = follow(name, attacker, learner, evaluated, points, before)
     chance = 1 / evaluated.count

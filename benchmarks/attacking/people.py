@@ -8,7 +8,7 @@ import numpy as np
 
 from cldmray.anonymizers.base import Anonymizer, Batch
 from cldmray.arrays import Images
-from cldmray.attackers.base import TrainedAttacker
+from cldmray.attackers.encoder_attacker import EncoderAttacker
 from cldmray.attackers.nn.pairs import Index, PairSet
 from cldmray.faces import LfwFaces, SyntheticFaces
 from cldmray.faces.base import FaceSource
@@ -43,7 +43,7 @@ class Identities(NamedTuple):
         """Number of people."""
         return len(np.unique(self.identities))
 
-    def pairs(self, attacker: TrainedAttacker, teacher_embeddings: Embeddings | None) -> PairSet:
+    def pairs(self, attacker: EncoderAttacker, teacher_embeddings: Embeddings | None) -> PairSet:
         """What an attacker learns from; ``taught`` is as in :class:`PairSet`."""
         _, codes = np.unique(self.identities, return_inverse=True)
         identities: Index = codes.astype(np.int64)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from attacking.identities import Identities
 from cldmray.arrays import Images, Interval
-from cldmray.attackers.base import TrainedAttacker
 from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained
 from cldmray.attackers.distilled import AdaptiveDistilled, DistilledAttacker
+from cldmray.attackers.encoder_attacker import EncoderAttacker
 from cldmray.attackers.nn.encoder import EncoderConfig, embed
 from cldmray.attackers.nn.encoder_training import EncoderTrainable
 from cldmray.attackers.nn.training import TrainingConfig, TrainingLoop
@@ -48,13 +48,14 @@ class Recipe(NamedTuple):
 
 def recipes(
     shape: EncoderConfig, training: TrainingConfig, teacher: bool
-) -> dict[str, TrainedAttacker]:
+) -> dict[str, EncoderAttacker]:
     """The attackers that are compared, each after the one it starts from."""
-    attackers: dict[str, TrainedAttacker] = {
-        "clean_trained": CleanTrained(shape, training),
+    clean_trained = CleanTrained(shape, training)
+    attackers: dict[str, EncoderAttacker] = {
+        "clean_trained": clean_trained,
         "adaptive_contrastive, afresh": AdaptiveContrastive(shape, training),
         "adaptive_contrastive, warm start": AdaptiveContrastive(
-            shape, training, init_from="clean_trained"
+            shape, training, init_from=clean_trained
         ),
     }
     if teacher:
@@ -64,7 +65,7 @@ def recipes(
 
 def follow(
     name: str,
-    attacker: TrainedAttacker,
+    attacker: EncoderAttacker,
     attacker_name: Identities,
     evaluated: Identities,
     points: Sequence[int],
@@ -114,7 +115,7 @@ def follow(
 
 def named(
     encoder: nn.Module,
-    attacker: TrainedAttacker,
+    attacker: EncoderAttacker,
     unique_identities: Identities,
     gallery: Embeddings | None,
 ) -> Interval:

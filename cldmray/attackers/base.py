@@ -1,37 +1,113 @@
-"""Attackers (docs/threat_model.md): what each one knows, and what it learns from.
+"""What every attacker is: one object that says what it needs, learns, embeds or combines scores.
 
-The attackers in this file are the contrastive encoder trained on pairs (query, image) of attacker
-identities; they differ in what the query is. Those that learn from a recognizer are in
-:mod:`cldmray.attackers.distilled`, those that learn nothing in ``pretrained`` and
-``condition_match`` beside it.
+The runner asks an attacker in this order: :meth:`Attacker.check`, :meth:`Attacker.can_attack`,
+:meth:`Attacker.fit`, :meth:`Attacker.embeddings` (or :meth:`Attacker.combine`) and
+:meth:`Attacker.learning_curve`. Whatever needs a cluster is done by the :class:`Context` that is
+handed over, so that no attacker imports Ray.
+
+An attacker of one's own is a frozen dataclass: a :class:`TrainingFreeAttacker` that embeds
+images, or a :class:`~cldmray.attackers.learning.LearningAttacker` that learns how to.
 """
 
+import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from cldmray.anonymizers.base import AnonymizerBase
 from cldmray.arrays import Images
-from cldmray.attackers.nn.encoder import EncoderConfig
-from cldmray.attackers.nn.training import TrainingConfig
+from cldmray.attackers.data import AttackData, Table
 from cldmray.conditions.base import Condition
-from cldmray.conditions.canny import Canny
-from cldmray.faces.records import ATTACKER
+from cldmray.faces.records import SPLITS
+from cldmray.gallery.scores import Scores
+from cldmray.recognizers.base import Embeddings, Recognizer
 from cldmray.results.names import check_label
 
-Query = Literal["image", "condition", "anonymized"]
+if TYPE_CHECKING:
+    from cldmray.attackers.encoder_attacker import EncoderAttacker
+    from cldmray.attackers.learning import LearningAttacker
+    from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
+
+Learnt = Mapping[str, npt.NDArray[np.generic]]
+"""What an attacker has learnt: arrays by name."""
+Embed = Callable[[Images], Embeddings]
+"""Embeds N >= 1 images (N, height, width, 3) as float32 (N, dimensions), unit norm."""
+LearningCurve = list[dict[str, float]]
+"""Points with ``step``, ``loss``, ``validation_rank_1`` and what else an attacker measures."""
+
+
+class Views(NamedTuple):
+    """Embeddings of originals and of anonymized images.
+
+    Attributes:
+        embeddings: rows of ``records.embeddings_schema``; the column ``view`` is ``original`` or the
+            name of an anonymizer.
+        probes: table that holds those of the anonymized images, with further columns of the
+            attacker where it has any.
+    """
+
+    embeddings: pa.Table
+    probes: Table
+
+
+class Context(Protocol):
+    """What the engine does for an attacker. Every table is computed once and found again."""
+
+    def recognize(self, recognizer: Recognizer, splits: tuple[str, ...] = SPLITS) -> Table:
+        """A recognizer's embeddings of the originals."""
+
+    def identities_of(self, splits: tuple[str, ...]) -> pa.ChunkedArray:
+        """The identities of some splits, once for each of their images."""
+
+    def learn(self, attacker: "LearningAttacker", data: AttackData) -> Table:
+        """Call :meth:`LearningAttacker.learn` in a worker and keep what it returns."""
+
+    def train_encoder(
+        self,
+        attacker: "EncoderAttacker",
+        data: AttackData,
+        start: Table | None,
+        targets: Table | None,
+    ) -> Table:
+        """Train an attacker's encoder, from the weights of ``start`` and towards ``targets``."""
+
+    def train_reconstruction(self, attacker: "ReconstructionAttacker", data: AttackData) -> Table:
+        """Train an attacker's reconstruction model."""
+
+    def embed(
+        self,
+        attacker: "Attacker",
+        fitted: Table | None,
+        tables: Sequence[Table],
+        splits: tuple[str, ...],
+        *,
+        originals: bool = True,
+    ) -> Table:
+        """Embed anonymized images, and the originals if asked for, by :meth:`Attacker.embedder`."""
+
+    def reconstruct(
+        self,
+        attacker: "ReconstructionAttacker",
+        fitted: Table,
+        table: Table,
+        splits: tuple[str, ...],
+    ) -> Table:
+        """Reconstruct anonymized images and embed what comes out."""
 
 
 @dataclass(frozen=True)
 class Attacker(ABC):
-    """One attacker: it scores every probe against every candidate, and names the best.
+    """Somebody who tries to identify the persons on anonymized images.
 
-    An attacker is an :class:`EmbeddingAttacker` or a :class:`~cldmray.attackers.score_fusion.Fusion` of others.
+    Subclasses are frozen dataclasses whose fields are their settings.
 
     Attributes:
-        label: name in tables; None: that of the kind of attacker.
+        label: name in tables; None: the kind of attacker.
     """
 
     label: str | None = field(default=None, kw_only=True)
@@ -40,19 +116,17 @@ class Attacker(ABC):
         check_label(self.label)
 
     @property
-    @abstractmethod
+    def kind(self) -> str:
+        """The class name in snake case, for example ``clean_trained``."""
+        parts = re.findall(r"[A-Z][a-z0-9]*", type(self).__name__)
+        return "_".join(part.lower() for part in parts)
+
+    @property
     def name(self) -> str:
         """Name in tables."""
+        return self.label or self.kind
 
-    @property
-    def per_anonymizer(self) -> bool:
-        """Whether it learns from every anonymizer's images of the attacker's people."""
-        return False
-
-    @property
-    def recognizes_clean_faces(self) -> bool:
-        """Whether its rate on clean images tells how well it knows faces at all."""
-        return True
+    # What it needs.
 
     def check(self) -> None:  # noqa: B027
         """Find out before any work starts whether everything is there that the attacker needs.
@@ -61,12 +135,164 @@ class Attacker(ABC):
             CldmrayError: it is not; the message says what is missing.
         """
 
+    def check_workers(self, count: int, on_gpus: bool) -> None:  # noqa: B027
+        """Find out whether it can be trained on so many workers.
+
+        Raises:
+            ConfigError: it cannot; the message begins with the attacker's setting.
+        """
+
+    @property
+    def prerequisites(self) -> "Sequence[Attacker]":
+        """Attackers from whose trained weights it starts."""
+        return ()
+
+    def combines(self, keys: Sequence[str]) -> Sequence[str]:
+        """Keys of the audit's other attackers whose scores it combines; none: it has its own.
+
+        Raises:
+            ValueError: it cannot do with these.
+        """
+        return ()
+
+    def can_attack(self, anonymizer: AnonymizerBase) -> bool:
+        """Whether there is something to attack: nothing is learnt from images left as they are."""
+        return not (self.learns_from_anonymized and anonymizer.unchanged)
+
+    def trained_on(self) -> frozenset[str]:
+        """Hashes of the identities that a public model which it starts from was trained on."""
+        return frozenset()
+
+    # What it learns from.
+
+    @property
+    @abstractmethod
+    def learns_from_anonymized(self) -> bool:
+        """Whether it learns from every anonymizer's images of attacker identities.
+
+        Such an attacker can query the anonymizer, and is fitted anew for every one.
+        """
+
+    @property
+    def training_splits(self) -> tuple[str, ...]:
+        """Splits of whose identities it learns the original images."""
+        return ()
+
+    @property
+    def max_steps(self) -> int | None:
+        """Optimiser steps of one training; None: there is no training."""
+        return None
+
+    @property
+    def has_seed(self) -> bool:
+        """Whether another seed may give another attacker."""
+        return False
+
+    def with_seed(self, training: int) -> Self:
+        """The attacker with the seed of one of its trainings, counted from 0."""
+        return self
+
+    def without_labels(self) -> Self:
+        """The attacker without labels, which decide no training."""
+        return replace(self, label=None)
+
+    def fit(self, data: AttackData, context: Context) -> Table | None:
+        """Learn; None where there is nothing to learn."""
+        return None
+
+    # How it embeds, or combines scores.
+
+    @property
+    def dimensions(self) -> int:
+        """Length of its embeddings."""
+        raise NotImplementedError(f"{self.name} has no embeddings")
+
+    @property
+    def probe_condition(self) -> Condition | None:
+        """Extractor through which queries and probes are read; None reads images as they are."""
+        return None
+
+    def embedder(self, learnt: Learnt | None, device: str = "cpu", batch_size: int = 256) -> Embed:
+        """The function that embeds images, made once in every worker.
+
+        Args:
+            learnt: what :meth:`fit` has left; None where it learns nothing.
+            device: of torch.
+            batch_size: images at once.
+        """
+        raise NotImplementedError(f"{self.name} embeds no images")
+
+    def embeddings(
+        self,
+        fitted: Table | None,
+        tables: Sequence[Table],
+        splits: tuple[str, ...],
+        context: Context,
+    ) -> Views:
+        """Embeddings of the identities of some splits: of originals and of anonymized images.
+
+        Args:
+            fitted: what :meth:`fit` returned.
+            tables: of the anonymizers under attack.
+        """
+        probes = context.embed(self, fitted, tables, splits)
+        return Views(probes.read(), probes)
+
+    def combine(
+        self, scores: Sequence[Scores], validation: Sequence[Scores]
+    ) -> tuple[Scores, npt.NDArray[np.float64]]:
+        """Combined scores of other attackers, and the weight of each.
+
+        Args:
+            scores: of the probes of evaluated identities, from each attacker.
+            validation: the same of attacker-validation identities.
+
+        Raises:
+            BadInputError: there is too little to learn the rule from.
+        """
+        raise NotImplementedError(f"{self.name} combines no scores")
+
+    # How it is doing.
+
+    @property
+    def recognizes_clean_faces(self) -> bool:
+        """Whether its rate on clean images says how well it recognizes faces at all."""
+        return True
+
+    @property
+    def compares_all_images(self) -> bool:
+        """Whether its embeddings of any two images, original or anonymized, may be compared.
+
+        It then embeds both alike, reads both as they are, and is the same for every anonymizer.
+        """
+        return (
+            self.recognizes_clean_faces
+            and self.probe_condition is None
+            and not self.learns_from_anonymized
+        )
+
+    def learning_curve(self, fitted: Table | None) -> LearningCurve:
+        """Points of the learning curve, in order of the steps; none where nothing was learnt."""
+        return [] if fitted is None else fitted.read().to_pylist()
+
 
 @dataclass(frozen=True)
-class EmbeddingAttacker(Attacker):
-    """An attacker that embeds probes and the gallery's images; near ones are alike.
+class TrainingFreeAttacker(Attacker):
+    """An attacker that learns nothing: it embeds originals and anonymized images alike.
 
-    It is a :class:`TrainedAttacker` or a :class:`TrainingFreeAttacker`.
+    >>> import numpy as np
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class MeanColour(TrainingFreeAttacker):
+    ...     @property
+    ...     def dimensions(self):
+    ...         return 3
+    ...     def embed(self, images):
+    ...         colours = images.mean(axis=(1, 2))
+    ...         return np.float32(colours / np.linalg.norm(colours, axis=1, keepdims=True))
+    >>> attacker = MeanColour()
+    >>> attacker.name, attacker.embed(np.full((2, 8, 8, 3), 7, np.uint8)).shape
+    ('mean_colour', (2, 3))
     """
 
     @property
@@ -74,100 +300,13 @@ class EmbeddingAttacker(Attacker):
     def dimensions(self) -> int:
         """Length of its embeddings."""
 
-    @property
-    def probe_condition(self) -> Condition | None:
-        """Extractor through which queries and probes are read; None reads images as they are."""
-        return None
-
-
-@dataclass(frozen=True)
-class ThroughCondition(EmbeddingAttacker):
-    """Mixin of an attacker that reads queries and probes through an extractor.
-
-    Attributes:
-        condition: the extractor.
-    """
-
-    condition: Condition = field(default_factory=Canny)
-
-    @property
-    def probe_condition(self) -> Condition | None:
-        return self.condition
-
-
-@dataclass(frozen=True)
-class TrainingFreeAttacker(EmbeddingAttacker):
-    """An attacker that learns nothing: probes and images are embedded in the same way."""
-
     @abstractmethod
-    def embed(self, images: Images) -> npt.NDArray[np.float32]:
+    def embed(self, images: Images) -> Embeddings:
         """Embeddings of images (N, h, w, 3): float32, shape (N, dimensions), of unit norm."""
 
-
-@dataclass(frozen=True)
-class TrainedAttacker(EmbeddingAttacker):
-    """An attacker whose encoder is trained on attacker people.
-
-    Attributes:
-        encoder: shape of its network.
-        training: how it learns.
-        init_from: name of the attacker whose trained weights it starts from; None starts afresh.
-    """
-
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    init_from: str | None = None
-
     @property
-    @abstractmethod
-    def query(self) -> Query:
-        """What the training queries are; each is matched with images of the same person."""
+    def learns_from_anonymized(self) -> bool:
+        return False
 
-    @property
-    def training_splits(self) -> tuple[str, ...]:
-        """Splits whose people it is trained on."""
-        return (ATTACKER,)
-
-    @property
-    def dimensions(self) -> int:
-        return self.encoder.dimensions
-
-    @property
-    def per_anonymizer(self) -> bool:
-        return self.query == "anonymized"
-
-    def check(self) -> None:
-        self.encoder.check()
-
-
-def training_order(attackers: dict[str, Attacker]) -> list[str]:
-    """Rung keys in an order in which every ``init_from`` is trained before it is needed.
-
-    Raises:
-        ValueError: an attacker starts from one that is not in the audit, from itself, from one that is
-            trained per anonymizer, or from one whose encoder has another shape; the message begins
-            with the attacker's key.
-    """
-    ordered: list[str] = []
-    by_name = {attacker.name: attacker for attacker in attackers.values()}
-    for key, attacker in attackers.items():
-        if not isinstance(attacker, TrainedAttacker) or attacker.init_from is None:
-            ordered.append(key)
-            continue
-        base = by_name.get(attacker.init_from)
-        if not isinstance(base, TrainedAttacker) or base is attacker:
-            raise ValueError(
-                f"{key}.init_from: {attacker.init_from!r} is not another attack of this audit that "
-                "is trained; add it, or set init_from to null"
-            )
-        if base.per_anonymizer or base.init_from is not None:
-            raise ValueError(
-                f"{key}.init_from: {attacker.init_from!r} must itself start afresh and not depend "
-                "on the anonymizer"
-            )
-        if base.encoder != attacker.encoder:
-            raise ValueError(
-                f"{key}.encoder: must be that of {base.name}, from whose weights {key} starts; "
-                "set init_from to null to train another encoder afresh"
-            )
-    return ordered + [key for key in attackers if key not in ordered]
+    def embedder(self, learnt: Learnt | None, device: str = "cpu", batch_size: int = 256) -> Embed:
+        return self.embed

@@ -1,4 +1,4 @@
-"""The attacker who lays condition maps on top of each other, without any learning."""
+"""Training-free matching of condition maps: blurred, reduced and correlated."""
 
 from dataclasses import dataclass, field
 
@@ -12,20 +12,27 @@ from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
 
 FLAT = 1e-2
-"""Norm, in grey levels, below which a mean-free map holds nothing but rounding."""
+"""Norm, in grey levels, below which a map without its mean holds nothing but rounding."""
 
 
 @dataclass(frozen=True)
 class ConditionMatch(TrainingFreeAttacker):
     """Correlates the condition map of the probe with those of the gallery's images.
 
-    A map is blurred, so that edges need not fall on the same pixel, reduced, freed of its mean and
-    brought to unit norm: the inner product of two such vectors is the correlation coefficient of
-    the two reduced maps. A map without contrast, such as one without edges, becomes the zero
-    vector, which is equally far from everybody.
+    A map is blurred, so that edges need not fall on the same pixel, and reduced. Its mean is
+    subtracted, and it is scaled to unit norm: the inner product of two such vectors is the
+    correlation coefficient of the two reduced maps. A map without contrast, such as one without
+    edges, becomes the zero vector, which is equally far from all others.
 
-    It finds the very image again rather than the person, so its rate on clean images
-    says nothing about what a good attacker could do.
+    It finds the same image again rather than the person, so its rate on clean images says nothing
+    about what a good attacker could do.
+
+    >>> import numpy as np
+    >>> images = np.zeros((2, 64, 64, 3), np.uint8)
+    >>> images[1, 16:48, 16:48] = 255
+    >>> vectors = ConditionMatch().embed(images)
+    >>> vectors.shape, [round(float(n), 3) for n in np.linalg.norm(vectors, axis=1)]
+    ((2, 1024), [0.0, 1.0])
 
     Attributes:
         condition: extractor of both sides' maps.
@@ -43,10 +50,6 @@ class ConditionMatch(TrainingFreeAttacker):
             raise ValueError(f"sigma: must not be negative, got {self.sigma}")
         if self.side < 2:
             raise ValueError(f"side: must be at least 2, got {self.side}")
-
-    @property
-    def name(self) -> str:
-        return self.label or "condition_match"
 
     @property
     def dimensions(self) -> int:

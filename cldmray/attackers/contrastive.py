@@ -1,17 +1,19 @@
-"""Attackers whose contrastive encoder is trained on pairs (query, image) of attacker people."""
+"""Attackers whose encoder learns by contrast: two images of one identity are to be nearest."""
 
 from dataclasses import dataclass
 
-from cldmray.attackers.base import Query, ThroughCondition, TrainedAttacker
+from cldmray.attackers.encoder_attacker import ConditionMapAttacker, EncoderAttacker, Query
 
 
 @dataclass(frozen=True)
-class CleanTrained(TrainedAttacker):
-    """Knows images of other people only: pairs of two images of one person."""
+class CleanTrained(EncoderAttacker):
+    """Contrastive encoder trained on clean images of other people.
 
-    @property
-    def name(self) -> str:
-        return self.label or "clean_trained"
+    It knows nothing of the anonymizer: its pairs are two originals of one identity.
+
+    >>> CleanTrained().query, CleanTrained().learns_from_anonymized
+    ('image', False)
+    """
 
     @property
     def query(self) -> Query:
@@ -19,16 +21,12 @@ class CleanTrained(TrainedAttacker):
 
 
 @dataclass(frozen=True)
-class ConditionOnly(ThroughCondition, TrainedAttacker):
-    """The paper's black-box attacker: knows which condition is used, never the model's output.
+class ConditionOnly(ConditionMapAttacker, EncoderAttacker):
+    """The paper's black-box attack: knows which condition is used, never the model or its output.
 
-    Pairs of an image's own condition map and an image; probes are read through the same
-    extractor.
+    Its pairs are an original's condition map and an original of the same identity. Probes are read
+    through the same extractor.
     """
-
-    @property
-    def name(self) -> str:
-        return self.label or "condition_only"
 
     @property
     def query(self) -> Query:
@@ -36,12 +34,14 @@ class ConditionOnly(ThroughCondition, TrainedAttacker):
 
 
 @dataclass(frozen=True)
-class AdaptiveContrastive(TrainedAttacker):
-    """The paper's main attacker: can query the anonymizer with images of other people."""
+class AdaptiveContrastive(EncoderAttacker):
+    """The paper's main attack: can query the anonymizer with images of other people.
 
-    @property
-    def name(self) -> str:
-        return self.label or "adaptive_contrastive"
+    Its pairs are an anonymized image and an original of the same identity.
+
+    >>> AdaptiveContrastive(init_from=CleanTrained()).prerequisites[0].name
+    'clean_trained'
+    """
 
     @property
     def query(self) -> Query:

@@ -1,16 +1,22 @@
-"""Attackers whose encoder learns from a public recognizer where a person's images belong.
+"""Attackers whose encoder learns a public recognizer's embeddings (teacher and student).
 
-The student sees what is left of a person - the anonymized image, or a condition map - and is
-taught the embedding that the recognizer, its teacher, gives to clean images of that person.
-When people are to be named, the student embeds the probes and the teacher the gallery.
+The student sees what is left of a person: the anonymized image or a condition map. It learns the
+embedding that the recognizer, its teacher, gives to clean images of that person. The student then
+embeds the probes, and the teacher the gallery.
 
 Source: knowledge distillation into another view, after Hinton et al., "Distilling the Knowledge
 in a Neural Network", 2015; the loss is in :func:`cldmray.attackers.nn.losses.distributed_guided`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cldmray.attackers.base import Query, ThroughCondition, TrainedAttacker
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cldmray.attackers.base import Context, Views
+from cldmray.attackers.data import Table
+from cldmray.attackers.encoder_attacker import ConditionMapAttacker, EncoderAttacker, Query
 from cldmray.errors import ConfigError
 from cldmray.faces.records import ATTACKER, AUXILIARY
 from cldmray.recognizers.base import Recognizer
@@ -18,17 +24,15 @@ from cldmray.recognizers.sface import landmark_sface
 
 
 @dataclass(frozen=True)
-class DistilledAttacker(TrainedAttacker):
-    """An attacker with a teacher.
-
-    The rate on clean images that stands for it is the teacher's.
+class DistilledAttacker(EncoderAttacker):
+    """An encoder attacker with a teacher, whose rate on clean images stands for its own.
 
     Attributes:
-        teacher: embeds the images; ``encoder.dimensions`` must be the length of its
-            embeddings.
-        train_on_auxiliary: whether auxiliary people are learnt from as well, which is honest
-            only where the anonymizer was not trained on them: an anonymizer may treat people whom
-            it has seen differently. Where it is known that it was, a note of the report says so.
+        teacher: embeds the originals. ``encoder.dimensions`` must be the length of its embeddings.
+        train_on_auxiliary: whether it learns from auxiliary identities as well. That is honest only
+            where the anonymizer was not trained on them: an anonymizer may treat identities
+            differently that it has seen. Where it is known that it was, a note of the report says
+            so.
     """
 
     teacher: Recognizer = field(default_factory=landmark_sface)
@@ -37,6 +41,10 @@ class DistilledAttacker(TrainedAttacker):
     @property
     def training_splits(self) -> tuple[str, ...]:
         return (ATTACKER, AUXILIARY) if self.train_on_auxiliary else (ATTACKER,)
+
+    @property
+    def compares_all_images(self) -> bool:
+        return False
 
     def check(self) -> None:
         super().check()
@@ -47,14 +55,27 @@ class DistilledAttacker(TrainedAttacker):
                 f"{self.teacher.name}'s embeddings, got {self.encoder.dimensions}"
             )
 
+    def targets(self, context: Context) -> Table:
+        return context.recognize(self.teacher)
+
+    def embeddings(
+        self,
+        fitted: Table | None,
+        tables: Sequence[Table],
+        splits: tuple[str, ...],
+        context: Context,
+    ) -> Views:
+        """See :meth:`Attacker.embeddings`: the teacher embeds the originals."""
+        gallery = context.recognize(self.teacher).read()
+        identities = context.identities_of(splits).combine_chunks()
+        gallery = gallery.filter(pc.is_in(gallery["identity"], identities))
+        probes = context.embed(self, fitted, tables, splits, originals=False)
+        return Views(pa.concat_tables([gallery, probes.read()]), probes)
+
 
 @dataclass(frozen=True)
 class AdaptiveDistilled(DistilledAttacker):
-    """Can query the anonymizer with images of other people, as ``adaptive`` can."""
-
-    @property
-    def name(self) -> str:
-        return self.label or "adaptive_distilled"
+    """Can query the anonymizer, as ``adaptive_contrastive`` can, and has a teacher."""
 
     @property
     def query(self) -> Query:
@@ -62,16 +83,12 @@ class AdaptiveDistilled(DistilledAttacker):
 
 
 @dataclass(frozen=True)
-class ConditionOnlyDistilled(ThroughCondition, DistilledAttacker):
-    """Knows which condition is used, never the model or its output, as ``condition_only`` does.
+class ConditionOnlyDistilled(ConditionMapAttacker, DistilledAttacker):
+    """Knows which condition is used, as ``condition_only`` does, and has a teacher.
 
     Attributes:
-        condition: its maps of images are learnt from, and probes are read through it.
+        condition: it learns from this extractor's maps of originals, and reads probes through it.
     """
-
-    @property
-    def name(self) -> str:
-        return self.label or "condition_only_distilled"
 
     @property
     def query(self) -> Query:
@@ -79,20 +96,16 @@ class ConditionOnlyDistilled(ThroughCondition, DistilledAttacker):
 
 
 @dataclass(frozen=True)
-class AdaptiveCondition(ThroughCondition, DistilledAttacker):
+class AdaptiveCondition(ConditionMapAttacker, DistilledAttacker):
     """Can query the anonymizer, and reads its images through the extractor of its condition.
 
-    What a conditioned model draws follows its condition, so that the condition can be extracted
-    again, less exactly. An attacker who knows how to read exact maps (``condition_only_distilled``, from
+    A conditioned model's output follows its condition, so that the condition can be extracted
+    again, less exactly. An attacker that can read exact maps (``condition_only_distilled``, from
     which this one starts by default) has only to learn what the anonymizer does to them.
 
     Attributes:
         condition: extractor through which anonymized images are read.
     """
-
-    @property
-    def name(self) -> str:
-        return self.label or "adaptive_condition"
 
     @property
     def query(self) -> Query:

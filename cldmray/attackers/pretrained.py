@@ -1,31 +1,24 @@
-"""The attacker who takes a public face recognizer as it is."""
+"""A public face recognizer as it is, without any training."""
 
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from cldmray.arrays import Images
 from cldmray.attackers.base import TrainingFreeAttacker
-from cldmray.recognizers.base import Recognizer
+from cldmray.recognizers.base import Embeddings, Recognizer
 from cldmray.recognizers.sface import landmark_sface
 
 
 @dataclass(frozen=True)
 class Pretrained(TrainingFreeAttacker):
-    """Knows nothing of the anonymizer: compares images and images by a public recognizer.
+    """A public face recognizer embeds originals and anonymized images; knows no anonymizer.
 
     Attributes:
-        recognizer: embeds both sides. Its ``align`` may be ``landmarks``, which is better on clear
-            images, or ``fixed``, which is better on some anonymized ones whose faces the
-            detector no longer finds.
+        recognizer: embeds both sides. Its ``align`` may be ``landmarks``, which is better on
+            clean images, or ``fixed``, which is better on anonymized images in which the detector
+            finds no face.
     """
 
     recognizer: Recognizer = field(default_factory=landmark_sface)
-
-    @property
-    def name(self) -> str:
-        return self.label or "pretrained"
 
     @property
     def dimensions(self) -> int:
@@ -34,5 +27,5 @@ class Pretrained(TrainingFreeAttacker):
     def check(self) -> None:
         self.recognizer.check()
 
-    def embed(self, images: Images) -> npt.NDArray[np.float32]:
+    def embed(self, images: Images) -> Embeddings:
         return self.recognizer.embed(images)

@@ -7,8 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
-from cldmray.attackers.base import Attacker, training_order
-from cldmray.attackers.score_fusion import ScoreFusion
+from cldmray.attackers.base import Attacker
 from cldmray.config.instantiate import build, plain
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import ConfigError
@@ -98,16 +97,11 @@ class AuditConfig:
     def __post_init__(self) -> None:
         _check_names("anonymizers", {key: item.name for key, item in self.anonymizers.items()})
         _check_names("attackers", {key: item.name for key, item in self.attackers.items()})
-        try:
-            training_order(self.attackers)
-        except ValueError as error:
-            raise ValueError(f"attackers.{error}") from error
         for key, attacker in self.attackers.items():
-            if isinstance(attacker, ScoreFusion):
-                try:
-                    attacker.parts([other for other in self.attackers if other != key])
-                except ValueError as error:
-                    raise ValueError(f"attackers.{key}.{error}") from error
+            try:
+                attacker.combines([other for other in self.attackers if other != key])
+            except ValueError as error:
+                raise ValueError(f"attackers.{key}.{error}") from error
         _check_release(self.audit.release, [item.name for item in self.anonymizers.values()])
 
 

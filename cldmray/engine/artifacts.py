@@ -84,6 +84,8 @@ class Slices(Datasource):
 
 MANIFEST = "manifest.json"
 REJECTED_FILE = "rejected.parquet"
+WEIGHTS = "encoder.safetensors"
+"""File of what an attacker has learnt, in the folder of its artifact."""
 SORTED_BY = ("sample_id", "sample", "view")
 LEAST_BLOCKS, LEAST_ROWS = 16, 32
 """Small tables are cut into that many blocks, unless blocks had fewer rows than that."""

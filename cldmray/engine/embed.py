@@ -1,16 +1,16 @@
 """Streams images through a pool of encoder actors into an embeddings table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from safetensors.numpy import load
 
-from cldmray.arrays import Images
-from cldmray.attackers.base import EmbeddingAttacker, TrainedAttacker, TrainingFreeAttacker
-from cldmray.engine.artifacts import Artifact, write_records
+from cldmray import storage
+from cldmray.attackers.base import Attacker, Learnt
+from cldmray.engine.artifacts import WEIGHTS, Artifact, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
@@ -32,17 +32,16 @@ class EmbedActor:
     """Holds what an attacker embeds with; originals are read as they are, other views as it reads them.
 
     Args:
-        encoder: trained encoder of a :class:`~cldmray.attackers.base.TrainedAttacker`, else None.
+        fitted: what the attacker has learnt; None where it learns nothing.
     """
 
-    def __init__(
-        self, attacker: EmbeddingAttacker, encoder: Artifact | None, engine: EngineConfig
-    ) -> None:
+    def __init__(self, attacker: Attacker, fitted: Artifact | None, engine: EngineConfig) -> None:
         import torch
 
         torch.set_num_threads(engine.threads)
         self.attacker = attacker
-        self.embed = _embedder(attacker, encoder, engine)
+        device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
+        self.embed = attacker.embedder(learnt_arrays(fitted), device, engine.embedded_at_once)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         table = block.select(["sample_id", "identity", "view"])
@@ -60,19 +59,12 @@ class EmbedActor:
         return table.append_column("embedding", column)
 
 
-def _embedder(
-    attacker: EmbeddingAttacker, encoder: Artifact | None, engine: EngineConfig
-) -> Callable[[Images], npt.NDArray[np.float32]]:
-    if isinstance(attacker, TrainingFreeAttacker):
-        return attacker.embed
-    if not isinstance(attacker, TrainedAttacker) or encoder is None:
-        raise ValueError(f"{attacker.name} embeds with a trained encoder, but was given none")
-    from cldmray.attackers.nn.encoder import embed
-    from cldmray.engine.attacker_training import load_encoder
-
-    device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
-    network = load_encoder(encoder, attacker.encoder).to(device)
-    return lambda images: embed(network, images, engine.embedded_at_once, device)
+def learnt_arrays(fitted: Artifact | None) -> Learnt | None:
+    """What an attacker has learnt, read from its artifact; None where it learns nothing."""
+    if fitted is None:
+        return None
+    arrays: Learnt = load(storage.read_bytes(storage.join(fitted.folder, WEIGHTS)))
+    return arrays
 
 
 def with_regions(whole: pa.Table, regions: Sequence[Region]) -> pa.Table:
@@ -94,8 +86,8 @@ def with_regions(whole: pa.Table, regions: Sequence[Region]) -> pa.Table:
 
 
 def embed_views(
-    attacker: EmbeddingAttacker,
-    encoder: Artifact | None,
+    attacker: Attacker,
+    fitted: Artifact | None,
     faces: Artifact | None,
     anonymized: Sequence[Artifact],
     engine: EngineConfig,
@@ -106,7 +98,7 @@ def embed_views(
     """Write embeddings of images and of anonymized images, by one attacker.
 
     Args:
-        encoder: trained encoder of the attacker; None where it needs none.
+        fitted: what the attacker has learnt; None where it learns nothing.
         faces: embedded as the view ``original``; None leaves images out.
         anonymized: each embedded as the view of its anonymizer's name.
         folder: gets a table of :func:`cldmray.faces.records.embeddings_schema`.
@@ -141,7 +133,7 @@ def embed_views(
     stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
     embedded = stream.map_batches(
         EmbedActor,
-        fn_constructor_args=(attacker, encoder, engine),
+        fn_constructor_args=(attacker, fitted, engine),
         batch_format="pyarrow",
         batch_size=engine.rows_per_call(engine.gpus_per_actor),
         compute=engine.pool(),

@@ -1,7 +1,4 @@
-"""Finding out what carries the leak: swapped conditions, and what attacks tell together.
-
-The plan of an attribution: many settings attacked, conditions swapped, the boundary searched.
-"""
+"""Attribution: what carries the leak, by swapped conditions, ablations and operating points."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.anonymizers.diffusion.settings import Diffusion
-from cldmray.attackers.base import EmbeddingAttacker
+from cldmray.attackers.base import Attacker
+from cldmray.attackers.data import Table
 from cldmray.config.attribution import AttributionConfig
 from cldmray.config.audit import AuditConfig, AuditSettings
 from cldmray.engine.artifacts import Artifact
@@ -43,7 +41,7 @@ from cldmray.results.attribution import Attribution, AttributionRow
 from cldmray.results.audit import UtilityRow
 
 STRENGTH = 0.8
-"""At which settings that start from noise are started from the image instead."""
+"""Strength at which anonymizers that start from noise start from the image instead."""
 
 
 def main_protocol(settings: AuditSettings) -> Protocol:
@@ -52,12 +50,12 @@ def main_protocol(settings: AuditSettings) -> Protocol:
 
 
 class AttributionAnalysis:
-    """Explains the leak that a campaign found.
+    """Explains what carries the leak that the attacks have shown.
 
     Args:
         config: the audit.
         stages: runs and remembers the stages.
-        campaign: of the audit; embeds the swapped images as it embeds all others.
+        runner: of the audit; its attackers embed the swapped images as they embed all others.
     """
 
     def __init__(self, config: AuditConfig, stages: Stages, runner: AttackRunner) -> None:
@@ -65,61 +63,64 @@ class AttributionAnalysis:
         self.stages = stages
         self.runner = runner
 
-    def explain(self, faces: Artifact, found: AttackResults) -> Attribution | None:
-        """The attribution of an audit: its own settings compared, and one swap of conditions.
+    def explain(self, faces: Artifact, results: AttackResults) -> Attribution | None:
+        """The attribution of an audit: its anonymizers compared, and one swap of conditions.
 
-        The conditions are swapped in the conditioned setting that leaks most, against the
-        strongest attacker that learnt from that setting's images. Where the setting starts from
-        noise, the swapped images start from images (:data:`STRENGTH`), which that attacker
-        has not seen.
+        The conditions are swapped in the conditioned anonymizer that leaks most, against the
+        strongest attacker that learnt from its images. Where the anonymizer starts from noise, the
+        swapped images start from originals (:data:`STRENGTH`), which that attacker has not seen.
 
         Returns:
-            None where no setting has a condition, or none was attacked.
+            None where no anonymizer has a condition, or none was attacked.
         """
-        chosen = self._strongest(found)
-        if chosen is None:
+        strongest = self._strongest(results)
+        if strongest is None:
             return None
-        key, attacker = chosen
+        key, attacker = strongest
         anonymizer = conditioned(self.config.anonymizers)[key]
         strength = STRENGTH if anonymizer.num_inference_steps * STRENGTH >= 1 else 1.0
-        start = with_init_image(anonymizer, strength if anonymizer.mode == "text2img" else None)
-        swaps = self.swaps(
-            faces, start, [(attacker, found.encoders[anonymizer.name, attacker.name])]
-        )
-        rows = [row for one in swaps for row in swap_rows(one, self.config.audit)]
-        return self.attribution(found, rows)
+        swapped = with_init_image(anonymizer, strength if anonymizer.mode == "text2img" else None)
+        fitted = results.fitted[anonymizer.name, attacker.name]
+        swaps = self.swaps(faces, swapped, [(attacker, fitted)])
+        rows = [row for swap in swaps for row in swap_rows(swap, self.config.audit)]
+        return self.attribution(results, rows)
 
     def attribution(
-        self, found: AttackResults, rows: list[AttributionRow], statements: Sequence[str] = ()
+        self,
+        results: AttackResults,
+        rows: list[AttributionRow],
+        statements: Sequence[str] = (),
     ) -> Attribution:
-        """Rows of swaps and others, beside what the attacks on several settings tell together."""
+        """Rows of swaps and others, beside what the attacks on several anonymizers show together."""
         settings = self.config.audit
         protocol = main_protocol(settings)
-        every = [attack for attack in found.attacks if attack.protocol == protocol]
-        groups = ablation_grids(self.config.anonymizers.values())
-        names = [one.name for one in conditioned(self.config.anonymizers).values()]
-        ablated = ablation_rows(every, groups, settings)
-        parts = [attack for attack in found.regions if attack.protocol == protocol]
-        whole = [
+        attacks = [attack for attack in results.attacks if attack.protocol == protocol]
+        regions = [attack for attack in results.regions if attack.protocol == protocol]
+        grids = ablation_grids(self.config.anonymizers.values())
+        names = [anonymizer.name for anonymizer in conditioned(self.config.anonymizers).values()]
+        ablated = ablation_rows(attacks, grids, settings)
+        all_rows = [
             *rows,
             *ablated,
-            *proxy_rows(every, names, settings),
-            *region_rows(parts, settings),
+            *proxy_rows(attacks, names, settings),
+            *region_rows(regions, settings),
         ]
-        told = [*scale_statements(ablated, groups), *statements]
-        return Attribution(attribution_headline(whole), whole, told, settings.confidence_level)
+        sentences = [*scale_statements(ablated, grids), *statements]
+        return Attribution(
+            attribution_headline(all_rows), all_rows, sentences, settings.confidence_level
+        )
 
     def swaps(
         self,
         faces: Artifact,
         anonymizer: Diffusion,
-        attackers: Sequence[tuple[EmbeddingAttacker, Artifact | None]],
+        attackers: Sequence[tuple[Attacker, Table | None]],
     ) -> list[Swap]:
-        """Swap conditions under a setting, and let attackers name the people.
+        """Swap conditions in an anonymizer, and let attackers identify the persons.
 
         Args:
-            setting: must start from the image (``img2img`` or ``inpaint``).
-            attackers: the attackers and their encoders.
+            anonymizer: must start from the image (``img2img`` or ``inpaint``).
+            attackers: each with what it has learnt.
         """
         seed = self.config.audit.seed
         table = self.stages.run(
@@ -131,34 +132,32 @@ class AttributionAnalysis:
         origins = table.read()
         return [
             swap
-            for attacker, encoder in attackers
+            for attacker, fitted in attackers
             for swap in swap_outcomes(
-                self.runner.embed(attacker, encoder, faces, [table]),
+                self.runner.embeddings(attacker, fitted, faces, table),
                 origins,
                 anonymizer.name,
                 attacker.name,
-                self.config.audit.galleries,
+                galleries=self.config.audit.galleries,
             )
         ]
 
-    def _strongest(self, found: AttackResults) -> tuple[str, EmbeddingAttacker] | None:
-        """Key of the conditioned setting that leaks most, and the attacker to try on its swaps."""
-        attackers = {
-            attacker.name: attacker
-            for attacker in self.config.attackers.values()
-            if isinstance(attacker, EmbeddingAttacker)
-        }
-        keys = {one.name: key for key, one in conditioned(self.config.anonymizers).items()}
-        tried = [
+    def _strongest(self, results: AttackResults) -> tuple[str, Attacker] | None:
+        """Key of the conditioned anonymizer that leaks most, and the attacker to try on its swaps."""
+        attackers = {attacker.name: attacker for attacker in self.config.attackers.values()}
+        keys = {item.name: key for key, item in conditioned(self.config.anonymizers).items()}
+        attacks = [
             attack
-            for attack in found.attacks
-            if attack.anonymizer in keys and attack.attacker in attackers
+            for attack in results.attacks
+            if attack.anonymizer in keys
+            and attack.attacker in attackers
+            and (attack.anonymizer, attack.attacker) in results.fitted
         ]
-        learnt = [attack for attack in tried if attackers[attack.attacker].per_anonymizer]
-        if not tried:
+        if not attacks:
             return None
-        best = max(learnt or tried, key=_success)
-        return keys[best.anonymizer], attackers[best.attacker]
+        adapted = [a for a in attacks if attackers[a.attacker].learns_from_anonymized]
+        strongest = max(adapted or attacks, key=_success)
+        return keys[strongest.anonymizer], attackers[strongest.attacker]
 
 
 def _success(attack: AttackResult) -> tuple[bool, float]:
@@ -170,17 +169,18 @@ def swap_outcomes(
     origins: pa.Table,
     anonymizer: str,
     attacker: str,
+    *,
     galleries: Sequence[str],
 ) -> list[Swap]:
-    """Rank both people of every swapped image against all images.
+    """Rank both identities of every swapped image against all originals.
 
     Args:
         embeddings: of one attacker, with the views ``original`` and ``anonymizer``.
         origins: table of schema ``engine.swap.SWAPPED``.
-        galleries: ``source_excluded`` leaves both images behind an image out of the gallery,
-            ``source_included`` none; others are passed over.
+        galleries: ``source_excluded`` leaves both originals behind a swapped image out of the
+            gallery, ``source_included`` none. Others are passed over.
     """
-    images, probes = view_of(embeddings, ORIGINAL), view_of(embeddings, anonymizer)
+    originals, probes = view_of(embeddings, ORIGINAL), view_of(embeddings, anonymizer)
     ordered = origins.take(pc.sort_indices(origins["sample_id"]))
     columns: dict[str, Any] = {
         name: np.asarray(ordered[name].to_pylist())
@@ -192,15 +192,17 @@ def swap_outcomes(
         if gallery not in ("source_excluded", "source_included"):
             continue
         left_out = both if gallery == "source_excluded" else None
-        gallery_identities = (columns["condition_identity"], probes.identities)
+        # Ranks of the condition's identity, and of the one whose image it starts from.
         ranks = [
-            rank_claimed(EmbeddingSet(probes.sample_ids, named, probes.vectors), images, left_out)
-            for named in gallery_identities
+            rank_claimed(
+                EmbeddingSet(probes.sample_ids, claimed, probes.vectors), originals, left_out
+            )
+            for claimed in (columns["condition_identity"], probes.identities)
         ]
         kept, first, second = np.intersect1d(
             ranks[0].sample_ids, ranks[1].sample_ids, return_indices=True
         )
-        condition, start = (success_at_rank(one.n_higher, one.n_tied, 1) for one in ranks)
+        condition, start = (success_at_rank(r.n_higher, r.n_tied, 1) for r in ranks)
         pairs = columns["pair"][np.searchsorted(columns["sample_id"], kept)]
         size = ranks[0].gallery_size
         swaps.append(
@@ -211,7 +213,7 @@ def swap_outcomes(
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What an attribution found.
+    """What an attribution study has shown.
 
     Attributes:
         attribution: rows and sentences.
@@ -225,7 +227,7 @@ class StudyResult:
 
 
 class AttributionStudy:
-    """Runs one attribution on the connected cluster.
+    """Runs one attribution study on the connected cluster.
 
     Args:
         config: what is tried.
@@ -236,15 +238,14 @@ class AttributionStudy:
         audit = config.audit
         self.stages = Stages(audit.cache_dir)
         self.preparation = DataPreparation(audit, self.stages)
-        self.notes = self.preparation.notes
-        self.runner = AttackRunner(audit, self.stages, self.notes)
-        self.leak = AttributionAnalysis(audit, self.stages, self.runner)
+        self.runner = AttackRunner(audit, self.stages)
+        self.analysis = AttributionAnalysis(audit, self.stages, self.runner)
         measured = replace(
             audit.audit,
             utility=["ssim", "edge_f1"],
             n_utility_images=config.operating_point.n_images,
         )
-        self.utility = Utility(replace(audit, audit=measured), self.stages, self.notes)
+        self.utility = Utility(replace(audit, audit=measured), self.stages, self.preparation.notes)
 
     def run(self) -> StudyResult:
         """Anonymize, attack, swap and compare.
@@ -258,14 +259,13 @@ class AttributionStudy:
         if self.config.searched:
             self.utility.check()
         faces = self.preparation.faces(self.preparation.listing())
-        anonymized = {key: self.preparation.anonymize(key, faces) for key in audit.anonymizers}
-        found = self.runner.run(faces, anonymized)
-        self._note_weakness(found)
-        rows = self._swap_rows(faces, found)
+        anonymized = self.preparation.anonymize_all(faces)
+        results = self.runner.run(faces, anonymized)
+        rows = self._swap_rows(faces, results)
         statements = []
         if self.config.searched:
-            points, operating_point = self._search(faces, anonymized, found)
-            rows += operating_point
+            points, operating_points = self._search(faces, anonymized, results)
+            rows += operating_points
             statements = [
                 operating_point_sentence(
                     points,
@@ -274,71 +274,72 @@ class AttributionStudy:
                     audit.audit.confidence_level,
                 )
             ]
-        whole = self.leak.attribution(found, rows, statements)
-        return StudyResult(whole, self.notes, faces.manifest.content[:16])
+        attribution = self.analysis.attribution(results, rows, statements)
+        notes = [*self.preparation.notes, *results.notes, *self._weakness(results)]
+        return StudyResult(attribution, notes, faces.manifest.content[:16])
 
-    def _note_weakness(self, found: AttackResults) -> None:
-        best = max(found.clean.values(), default=0.0)
-        wanted = self.config.audit.audit.min_clean_rank_1
-        if best < wanted:
-            self.notes.append(
-                f"Attackers too weak to conclude that a setting protects: on clean images the "
-                f"best names {percent(best)}, less than the {percent(wanted)} of "
-                "audit.min_clean_rank_1. Shares are of the leak that these attackers find."
-            )
+    def _weakness(self, results: AttackResults) -> list[str]:
+        """A note where no attacker recognizes clean faces well enough."""
+        best = max(results.clean.values(), default=0.0)
+        required = self.config.audit.audit.min_clean_rank_1
+        if best >= required:
+            return []
+        return [
+            "Attackers too weak to conclude that an anonymizer protects: on clean images the best "
+            f"identifies {percent(best)}, less than the {percent(required)} of "
+            "audit.min_clean_rank_1. Shares are of the leak that these attackers show."
+        ]
 
-    def _swap_rows(self, faces: Artifact, found: AttackResults) -> list[AttributionRow]:
-        """Of every attacker that knows the setting without swaps, whose rate is the control."""
+    def _swap_rows(self, faces: Artifact, results: AttackResults) -> list[AttributionRow]:
+        """Swaps against all attackers of the anonymizer without swaps, whose rates are the control."""
         audit = self.config.audit
-        attackers = {attacker.name: attacker for attacker in audit.attackers.values()}
-        anonymizers = {
-            anonymizer.name: anonymizer for anonymizer in conditioned(audit.anonymizers).values()
-        }
+        anonymizers = {item.name: item for item in conditioned(audit.anonymizers).values()}
         rows = []
         for name in self.config.swapped:
-            tried = [
-                (attacker, found.encoders[name, key])
-                for key, attacker in attackers.items()
-                if isinstance(attacker, EmbeddingAttacker) and (name, key) in found.encoders
+            attackers = [
+                (attacker, results.fitted[name, attacker.name])
+                for attacker in audit.attackers.values()
+                if (name, attacker.name) in results.fitted
             ]
-            for swap in self.leak.swaps(faces, anonymizers[name], tried):
+            for swap in self.analysis.swaps(faces, anonymizers[name], attackers):
                 rows += swap_rows(swap, audit.audit)
         return rows
 
     def _search(
-        self, faces: Artifact, anonymized: dict[str, Artifact], found: AttackResults
+        self, faces: Artifact, anonymized: dict[str, Artifact], results: AttackResults
     ) -> tuple[list[OperatingPoint], list[AttributionRow]]:
-        config = self.config
+        """The operating points of the searched anonymizers, and their rows."""
+        config, settings = self.config, self.config.operating_point
         tables = {
             key: anonymized[key]
             for key, anonymizer in config.audit.anonymizers.items()
             if anonymizer.name in config.searched
         }
-        useful = self.utility.run(faces, tables, {})
+        utility_rows = self.utility.run(faces, tables, {})
         points, rows = [], []
         for name in config.searched:
             attacks = [
                 attack
-                for attack in found.attacks
+                for attack in results.attacks
                 if attack.anonymizer == name
-                and attack.gallery == config.operating_point.gallery
+                and attack.gallery == settings.gallery
                 and attack.protocol == main_protocol(config.audit.audit)
             ]
             if not attacks:
                 continue
-            own = {row.measure: row for row in useful if row.anonymizer == name}
-            asked = own.get(config.operating_point.utility)
-            utility = math.nan if asked is None else asked.value
+            measures = {row.measure: row for row in utility_rows if row.anonymizer == name}
+            row = measures.get(settings.utility)
+            utility = math.nan if row is None else row.value
             point = candidate_point(attacks, len(config.searched), utility, config.audit.audit)
             points.append(point)
-            rows += _operating_point_rows(point, attacks[0], own.values())
+            rows += _operating_point_rows(point, attacks[0], measures.values())
         return points, rows
 
 
 def _operating_point_rows(
-    point: OperatingPoint, attack: AttackResult, useful: Iterable[UtilityRow]
+    point: OperatingPoint, attack: AttackResult, utility: Iterable[UtilityRow]
 ) -> list[AttributionRow]:
-    name, guess = point.anonymizer, chance(1, attack.ranks.gallery_size)
+    name = point.anonymizer
     risk = AttributionRow(
         "operating_point",
         name,
@@ -350,7 +351,7 @@ def _operating_point_rows(
         point.low,
         point.high,
         point.n_probes,
-        chance=guess,
+        chance=chance(1, attack.ranks.gallery_size),
     )
     return [
         risk,
@@ -358,6 +359,6 @@ def _operating_point_rows(
             AttributionRow(
                 "operating_point", name, "", "", "", u.measure, u.value, u.low, u.high, u.n_images
             )
-            for u in useful
+            for u in utility
         ),
     ]

@@ -58,7 +58,7 @@ class Audit:
         self.stages = Stages(config.cache_dir)
         self.preparation = DataPreparation(config, self.stages)
         self.notes = self.preparation.notes
-        self.runner = AttackRunner(config, self.stages, self.notes)
+        self.runner = AttackRunner(config, self.stages)
         self.utility = Utility(config, self.stages, self.notes)
 
     def plan(self) -> pa.Table:
@@ -98,8 +98,10 @@ class Audit:
         faces = self.preparation.faces(listing)
         anonymized = self.preparation.anonymize_all(faces)
         found = self.runner.run(faces, anonymized)
+        self.notes += found.notes
         every, clean = found.attacks, found.clean
-        utility = self.utility.run(faces, anonymized, self.runner.embedded)
+        embedded = {attacker: table for (_, attacker), table in found.probes.items()}
+        utility = self.utility.run(faces, anonymized, embedded)
         leak = AttributionAnalysis(config, self.stages, self.runner)
         attribution = leak.explain(faces, found) if config.audit.attribution else None
         diagnostics = attacker_diagnostics(found.curves, found.clean)

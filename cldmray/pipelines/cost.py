@@ -7,9 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.attackers.base import EmbeddingAttacker, TrainedAttacker
-from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
-from cldmray.attackers.score_fusion import ScoreFusion
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.cost import Cost, calibrate
 from cldmray.engine.stages import Stages
@@ -155,23 +152,23 @@ class Estimate:
     def _attacks(self, listing: pa.Table) -> Iterator[Step]:
         """What attackers learn and embed; how long that takes depends on too much to be told."""
         config = self.config
-        fused = any(isinstance(attacker, ScoreFusion) for attacker in config.attackers.values())
-        splits = [EVALUATION, ATTACKER_VALIDATION] if fused else [EVALUATION]
+        keys = list(config.attackers)
+        combiners = {
+            key
+            for key, attacker in config.attackers.items()
+            if attacker.combines([other for other in keys if other != key])
+        }
+        splits = [EVALUATION, ATTACKER_VALIDATION] if combiners else [EVALUATION]
         identities = listing.filter(pc.is_in(listing["split"], pa.array(splits)))
         on_gpu = config.engine.gpus_per_actor > 0
-        for attacker in config.attackers.values():
-            if not isinstance(attacker, EmbeddingAttacker):
+        for key, attacker in config.attackers.items():
+            if key in combiners:
                 continue
-            learnt = isinstance(attacker, TrainedAttacker | ReconstructionAttacker)
-            anonymizers = [m for m in config.anonymizers.values() if not (learnt and m.unchanged)]
-            if not attacker.per_anonymizer:
-                anonymizers = list(config.anonymizers.values())
-            trainings = config.audit.n_training_seeds if learnt else 1
-            targets = len(anonymizers) if attacker.per_anonymizer else 1
+            anonymizers = [m for m in config.anonymizers.values() if attacker.can_attack(m)]
+            trainings = config.audit.n_training_seeds if attacker.has_seed else 1
+            targets = len(anonymizers) if attacker.learns_from_anonymized else 1
             steps = None
-            if isinstance(attacker, TrainedAttacker):
-                steps = attacker.training.max_steps * trainings * targets
-            elif isinstance(attacker, ReconstructionAttacker):
-                steps = attacker.model.max_steps * trainings * targets
+            if attacker.max_steps is not None:
+                steps = attacker.max_steps * trainings * targets
             views = trainings * (len(anonymizers) + targets)
             yield Step(f"attack-{attacker.name}", identities.num_rows * views, steps, on_gpu=on_gpu)

@@ -8,9 +8,6 @@ import pyarrow.compute as pc
 
 from cldmray import hashing
 from cldmray.anonymizers.base import GroupAnonymizer
-from cldmray.attackers.base import TrainedAttacker
-from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
-from cldmray.attackers.reconstruction.diffusion import DiffusionReconstruction
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.anonymize import anonymize, anonymize_groups, samples_per_split
 from cldmray.engine.artifacts import Artifact
@@ -39,9 +36,7 @@ class DataPreparation:
         self.stages = stages
         self.notes: list[str] = []
         self._auxiliary = any(
-            AUXILIARY in attacker.training_splits
-            for attacker in config.attackers.values()
-            if isinstance(attacker, TrainedAttacker)
+            AUXILIARY in attacker.training_splits for attacker in config.attackers.values()
         )
 
     def check(self) -> None:
@@ -142,9 +137,7 @@ class DataPreparation:
             for key, anonymizer in self.config.anonymizers.items()
         }
         for key, attacker in self.config.attackers.items():
-            reconstructor = attacker.model if isinstance(attacker, ReconstructionAttacker) else None
-            if isinstance(reconstructor, DiffusionReconstruction):
-                named[f"attackers.{key}"] = reconstructor.name, reconstructor.trained_on()
+            named[f"attackers.{key}"] = attacker.name, attacker.trained_on()
         for key, (name, known) in named.items():
             seen = sorted(
                 identity for identity in evaluated if hashing.identity_hash(identity) in known
@@ -202,7 +195,9 @@ class DataPreparation:
     @property
     def samples(self) -> dict[str, int]:
         """How often the images of each split are anonymized."""
-        queried = any(attacker.per_anonymizer for attacker in self.config.attackers.values())
+        queried = any(
+            attacker.learns_from_anonymized for attacker in self.config.attackers.values()
+        )
         samples_per_image = self.config.audit.samples_per_image if queried else 0
         return samples_per_split(samples_per_image, self._auxiliary)
 

@@ -20,8 +20,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.attackers.base import Attacker, EmbeddingAttacker, TrainingFreeAttacker
-from cldmray.attackers.distilled import DistilledAttacker
+from cldmray.attackers.base import Attacker
+from cldmray.attackers.data import Table
 from cldmray.conditions.canny import Canny
 from cldmray.config.audit import AuditConfig
 from cldmray.detection.yunet import YuNet
@@ -81,7 +81,7 @@ class Utility:
         self,
         faces: Artifact,
         anonymized: Mapping[str, Artifact],
-        embedded: Mapping[str, Artifact],
+        embedded: Mapping[str, Table],
     ) -> list[UtilityRow]:
         """Rows of all anonymizers and measures.
 
@@ -141,7 +141,7 @@ class Utility:
         return views
 
     def _features(
-        self, embedded: Mapping[str, Artifact], chosen: list[Chosen]
+        self, embedded: Mapping[str, Table], chosen: list[Chosen]
     ) -> tuple[str, pa.Table] | None:
         """Name of the attacker whose features are compared, and its embeddings of what was chosen."""
         attacker = features_attacker(self.config.attackers)
@@ -157,21 +157,10 @@ class Utility:
         return attacker.name, table.filter(pc.is_in(table["sample_id"], samples))
 
 
-def features_attacker(attackers: Mapping[str, Attacker]) -> EmbeddingAttacker | None:
-    """The attacker whose embeddings serve as features: the first that learns nothing, else the first.
+def features_attacker(attackers: Mapping[str, Attacker]) -> Attacker | None:
+    """The attacker whose embeddings serve as features: the first without training, else the first.
 
-    It must embed images and images alike, read both as they are, be the same for every
-    anonymizer, and know faces.
+    It must be able to compare any two images; see :attr:`Attacker.compares_all_images`.
     """
-    fit = [
-        attacker
-        for attacker in attackers.values()
-        if isinstance(attacker, EmbeddingAttacker)
-        and not attacker.per_anonymizer
-        and attacker.probe_condition is None
-        and attacker.recognizes_clean_faces
-        and not isinstance(attacker, DistilledAttacker)
-    ]
-    return min(
-        fit, key=lambda attacker: not isinstance(attacker, TrainingFreeAttacker), default=None
-    )
+    suitable = [attacker for attacker in attackers.values() if attacker.compares_all_images]
+    return min(suitable, key=lambda attacker: attacker.has_seed, default=None)

@@ -80,7 +80,7 @@ def test_maps_without_contrast_resemble_nobody() -> None:
 def test_what_it_is() -> None:
     attacker = ConditionMatch()
     assert attacker.name == "condition_match"
-    assert not attacker.per_anonymizer
+    assert not attacker.learns_from_anonymized
     assert not attacker.recognizes_clean_faces
     assert attacker.probe_condition is None
     settings = [

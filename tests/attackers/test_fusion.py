@@ -71,8 +71,8 @@ class TestFitWeights:
 class TestFusion:
     def test_what_it_fuses(self) -> None:
         keys = ["condition_match", "adaptive_contrastive", "clean_trained"]
-        assert ScoreFusion().parts(keys) == keys
-        assert ScoreFusion(of=("clean_trained", "condition_match")).parts(keys) == [
+        assert ScoreFusion().combines(keys) == keys
+        assert ScoreFusion(of=("clean_trained", "condition_match")).combines(keys) == [
             keys[0],
             keys[2],
         ]
@@ -80,14 +80,14 @@ class TestFusion:
     @pytest.mark.parametrize(
         ("of", "keys", "message"),
         [
-            (("blur",), ["a", "b"], "^of: 'blur' is no other attack"),
-            (("a",), ["a", "b"], "^of: a fusion needs two"),
-            ((), ["a"], "^of: a fusion needs two"),
+            (("blur",), ["a", "b"], "^of: 'blur' is no other attacker"),
+            (("a",), ["a", "b"], "^of: a fusion needs at least two"),
+            ((), ["a"], "^of: a fusion needs at least two"),
         ],
     )
     def test_refused(self, of: tuple[str, ...], keys: list[str], message: str) -> None:
         with pytest.raises(ValueError, match=message):
-            ScoreFusion(of=of).parts(keys)
+            ScoreFusion(of=of).combines(keys)
 
     @pytest.mark.parametrize(("key", "value"), [("penalty", -1.0), ("min_identities", 1)])
     def test_errors_name_the_key(self, key: str, value: float) -> None:

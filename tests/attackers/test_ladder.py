@@ -1,13 +1,22 @@
+import doctest
+from types import ModuleType
+from typing import Any
+
 import pytest
 
 from cldmray import hashing
-from cldmray.attackers.base import Attacker, training_order
+from cldmray.anonymizers.baselines import Blur, NoOp
+from cldmray.attackers import base, condition_match, contrastive, learning
+from cldmray.attackers.base import Attacker
 from cldmray.attackers.condition_match import ConditionMatch
 from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, ConditionOnly
+from cldmray.attackers.data import AttackData
 from cldmray.attackers.distilled import AdaptiveDistilled
+from cldmray.attackers.encoder_attacker import EncoderAttacker
 from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.attackers.pretrained import Pretrained
+from cldmray.attackers.score_fusion import ScoreFusion
 from cldmray.conditions.canny import Canny
 
 
@@ -37,7 +46,11 @@ class TestTrainingConfig:
 class TestRungs:
     def test_what_they_read(self) -> None:
         found = {
-            attacker.name: (attacker.query, attacker.probe_condition, attacker.per_anonymizer)
+            attacker.name: (
+                attacker.query,
+                attacker.probe_condition,
+                attacker.learns_from_anonymized,
+            )
             for attacker in (
                 CleanTrained(),
                 ConditionOnly(condition=Canny(50, 100)),
@@ -69,7 +82,7 @@ class TestRungs:
         attackers = [
             CleanTrained(),
             AdaptiveContrastive(),
-            AdaptiveContrastive(init_from="clean_trained"),
+            AdaptiveContrastive(init_from=CleanTrained()),
             AdaptiveContrastive(training=TrainingConfig(seed=1)),
             AdaptiveContrastive(label="other"),
             AdaptiveContrastive(EncoderConfig(backbone="resnet50")),
@@ -81,56 +94,92 @@ class TestRungs:
         assert len(found) == len(attackers)
 
 
-class TestTrainingOrder:
-    def test_bases_come_first(self) -> None:
-        attackers: dict[str, Attacker] = {
-            "a": AdaptiveContrastive(init_from="clean_trained"),
-            "e": ConditionOnly(init_from="clean_trained"),
-            "c": CleanTrained(),
-        }
-        assert training_order(attackers) == ["c", "a", "e"]
-        assert training_order({"e": ConditionOnly(), "c": CleanTrained()}) == ["e", "c"]
-        assert training_order({"m": ConditionMatch(), **attackers}) == ["m", "c", "a", "e"]
-        assert training_order({}) == []
+class TestInitFrom:
+    def test_seeds_of_both_rise_together(self) -> None:
+        attacker = AdaptiveContrastive(init_from=CleanTrained()).with_seed(2)
+        assert isinstance(attacker.init_from, CleanTrained)
+        assert (attacker.training.seed, attacker.init_from.training.seed) == (2, 2)
+        assert attacker.has_seed and attacker.with_seed(0) == attacker
 
-    def test_a_start_is_named_by_its_label(self) -> None:
-        base, child = CleanTrained(label="base"), AdaptiveContrastive(init_from="base")
-        assert training_order({"a": child, "c": base}) == ["c", "a"]
-        with pytest.raises(ValueError, match="^a.init_from: 'base' is not"):
-            training_order({"a": child, "c": CleanTrained()})
+    def test_labels_decide_no_training(self) -> None:
+        labelled = ConditionOnly(init_from=CleanTrained(label="base"), label="mine")
+        assert labelled.without_labels() == ConditionOnly(init_from=CleanTrained())
+        assert labelled.name == "mine" and labelled.prerequisites == (CleanTrained(label="base"),)
+
+    def test_a_start_may_have_a_start(self) -> None:
+        first = CleanTrained()
+        assert CleanTrained(init_from=ConditionOnly(init_from=first)).prerequisites == (
+            ConditionOnly(init_from=first),
+        )
+        assert CleanTrained().prerequisites == () == ConditionMatch().prerequisites
 
     @pytest.mark.parametrize(
-        ("attackers", "message"),
+        ("kind", "start", "message"),
         [
             (
-                {"a": AdaptiveContrastive(init_from="clean_trained")},
-                "^a.init_from: 'clean_trained' is not",
+                ConditionOnly,
+                AdaptiveContrastive(),
+                "^init_from: adaptive_contrastive learns from the anonymizer's images",
             ),
             (
-                {"e": ConditionMatch(), "c": CleanTrained(init_from="condition_match")},
-                "^c.init_from: .* not",
-            ),
-            ({"c": CleanTrained(init_from="clean_trained")}, "^c.init_from: .* not another"),
-            (
-                {"a": AdaptiveContrastive(), "e": ConditionOnly(init_from="adaptive_contrastive")},
-                "^e.init_from: 'adaptive_contrastive' must itself",
-            ),
-            (
-                {
-                    "c": CleanTrained(init_from="condition_only"),
-                    "e": ConditionOnly(init_from="clean_trained"),
-                },
-                "start afresh",
-            ),
-            (
-                {
-                    "c": CleanTrained(),
-                    "a": AdaptiveContrastive(EncoderConfig(width=8), init_from="clean_trained"),
-                },
-                "^a.encoder: must be that of c",
+                AdaptiveContrastive,
+                CleanTrained(EncoderConfig(width=8)),
+                "^init_from.encoder: must be the encoder of adaptive_contrastive",
             ),
         ],
     )
-    def test_errors_name_the_attacker(self, attackers: dict[str, Attacker], message: str) -> None:
+    def test_errors_name_the_setting(
+        self, kind: type[EncoderAttacker], start: EncoderAttacker, message: str
+    ) -> None:
         with pytest.raises(ValueError, match=message):
-            training_order(attackers)
+            kind(init_from=start)
+
+    def test_a_start_is_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        checked = []
+        monkeypatch.setattr(CleanTrained, "check", lambda self: checked.append(self.name))
+        AdaptiveContrastive(init_from=CleanTrained()).check()
+        assert checked == ["clean_trained"]
+
+
+class Recording:
+    """A context that remembers what is trained."""
+
+    def __init__(self) -> None:
+        self.trained: list[tuple[str, bool, Any]] = []
+
+    def train_encoder(self, attacker: Attacker, data: AttackData, start: Any, targets: Any) -> str:
+        self.trained.append((attacker.name, data.anonymized is not None, start))
+        return f"weights of {attacker.name}"
+
+
+def test_what_it_starts_from_is_trained_first_and_without_the_anonymizer() -> None:
+    context: Any = Recording()
+    data = AttackData("faces", "blurred", "blur")  # type: ignore[arg-type]
+    fitted: Any = AdaptiveContrastive(init_from=CleanTrained()).fit(data, context)
+    assert fitted == "weights of adaptive_contrastive"
+    assert context.trained == [
+        ("clean_trained", False, None),
+        ("adaptive_contrastive", True, "weights of clean_trained"),
+    ]
+    assert ConditionMatch().fit(data, context) is None
+
+
+def test_what_can_be_attacked() -> None:
+    assert not AdaptiveContrastive().can_attack(NoOp())
+    assert AdaptiveContrastive().can_attack(Blur())
+    assert CleanTrained().can_attack(NoOp()) and ScoreFusion().can_attack(NoOp())
+
+
+def test_who_compares_all_images() -> None:
+    attackers = [
+        Pretrained(), CleanTrained(), ConditionOnly(), AdaptiveContrastive(), ConditionMatch(),
+        AdaptiveDistilled(), ScoreFusion(),
+    ]  # fmt: skip
+    comparing = [attacker.name for attacker in attackers if attacker.compares_all_images]
+    assert comparing == ["pretrained", "clean_trained"]
+
+
+@pytest.mark.parametrize("module", [base, learning, contrastive, condition_match])
+def test_examples(module: ModuleType) -> None:
+    tried = doctest.testmod(module)
+    assert tried.attempted and not tried.failed

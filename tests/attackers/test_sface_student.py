@@ -29,13 +29,13 @@ class TestStudent:
 
     def test_it_starts_as_sface(self) -> None:
         images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        student = SFaceStudent(frozen=7)
+        student = SFaceStudent(n_frozen_layers=7)
         with torch.no_grad():
             expected = load_sface(model_file(SFACE))((images + 1) * 127.5)
             torch.testing.assert_close(student(images), expected, atol=1e-5, rtol=0)
 
     def test_frozen_convolutions_get_no_gradient(self) -> None:
-        student = SFaceStudent(frozen=7)
+        student = SFaceStudent(n_frozen_layers=7)
         student(torch.zeros(1, 3, 64, 64)).sum().backward()
         learning = [layer.weight.grad is not None for layer in convolutions(student)]
         assert learning == [False] * 7 + [True] * 20

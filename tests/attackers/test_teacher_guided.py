@@ -43,7 +43,8 @@ class Corners(Recognizer):
 
 def test_what_they_read() -> None:
     found = {
-        r.name: (r.query, r.probe_condition, r.per_anonymizer, r.dimensions) for r in ATTACKERS
+        r.name: (r.query, r.probe_condition, r.learns_from_anonymized, r.dimensions)
+        for r in ATTACKERS
     }
     assert found == {
         "adaptive_distilled": ("anonymized", None, True, 128),
@@ -83,7 +84,11 @@ def test_off_the_shelf_is_the_recognizer() -> None:
     corners = images[:, (0, -1), 0, 0].astype(float)
     expected = corners / np.linalg.norm(corners, axis=1, keepdims=True)
     np.testing.assert_allclose(attacker.embed(images), expected, rtol=1e-5)
-    assert (attacker.name, attacker.dimensions, attacker.per_anonymizer) == ("pretrained", 2, False)
+    assert (attacker.name, attacker.dimensions, attacker.learns_from_anonymized) == (
+        "pretrained",
+        2,
+        False,
+    )
     assert attacker.recognizes_clean_faces
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cldmray.attackers.base import TrainedAttacker
+from cldmray.attackers.encoder_attacker import EncoderAttacker
 from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.attackers.pretrained import Pretrained
@@ -43,8 +43,6 @@ class TestSize:
         whole = composed(f"attackers=[{attacker}]", "anonymizers=[blur]", name="lfw")
         assert list(whole.attackers) == [attacker]
         assert list(whole.anonymizers) == ["blur"]
-        if attacker in TRAINED:
-            whole.attackers[attacker].init_from = None
         assert list(build_audit(whole).attackers) == [attacker]
 
     def test_the_larger_audit_has_larger_attackers(self) -> None:
@@ -67,7 +65,7 @@ class TestSize:
                     64 if distilled else 128,
                 ),
             ):
-                assert isinstance(attacker, TrainedAttacker)
+                assert isinstance(attacker, EncoderAttacker)
                 learning = EncoderConfig(backbone="sface", n_frozen_layers=7)
                 assert attacker.encoder == (learning if distilled else EncoderConfig(width=width))
                 assert (attacker.training.max_steps, attacker.training.batch_size) == (steps, batch)
@@ -96,7 +94,7 @@ class TestEncoders:
     def test_which_run_by_default(self) -> None:
         for name, expected in (("audit", {"small"}), ("lfw", {"small", "sface"})):
             attackers = [
-                r for r in composed_attackers(name=name).values() if isinstance(r, TrainedAttacker)
+                r for r in composed_attackers(name=name).values() if isinstance(r, EncoderAttacker)
             ]
             assert {attacker.encoder.backbone for attacker in attackers} == expected
 

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 
 from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, ConditionOnly
+from cldmray.attackers.data import AttackData
 from cldmray.attackers.distilled import AdaptiveCondition, AdaptiveDistilled, ConditionOnlyDistilled
+from cldmray.attackers.encoder_attacker import training_pairs, validation_pairs
 from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.conditions.canny import Canny
 from cldmray.engine.artifacts import Artifact
-from cldmray.engine.attacker_training import pair_set, validation_set
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     ANONYMIZED,
@@ -54,7 +55,7 @@ def _of(table: Any, split: str) -> Any:
 class TestPairSets:
     def test_image_pairs(self, faces: Artifact) -> None:
         originals = faces.read(split=ATTACKER)
-        pairs = pair_set(LEARNER, faces, None)
+        pairs = training_pairs(LEARNER, AttackData(faces))
         assert pairs.avoid_source
         np.testing.assert_array_equal(
             pairs.originals, decode_images(originals["image"].to_pylist())
@@ -67,13 +68,15 @@ class TestPairSets:
         assert len(np.unique(pairs.original_identities)) == 5
 
     def test_condition_pairs(self, faces: Artifact) -> None:
-        pairs = pair_set(ConditionOnly(TINY, STEPS, condition=Canny(50, 100)), faces, None)
+        pairs = training_pairs(
+            ConditionOnly(TINY, STEPS, condition=Canny(50, 100)), AttackData(faces)
+        )
         assert not pairs.avoid_source
         np.testing.assert_array_equal(pairs.queries, Canny(50, 100)(pairs.originals))
         np.testing.assert_array_equal(pairs.query_identities, pairs.original_identities)
 
     def test_anonymized_pairs(self, faces: Artifact, anonymized: Artifact) -> None:
-        pairs = pair_set(AdaptiveContrastive(TINY, STEPS), faces, anonymized)
+        pairs = training_pairs(AdaptiveContrastive(TINY, STEPS), AttackData(faces, anonymized))
         assert len(pairs.queries) == 2 * 4 * 3
         assert len(pairs.originals) == 15
         np.testing.assert_array_equal(pairs.queries, pairs.originals[pairs.query_source])
@@ -84,9 +87,9 @@ class TestPairSets:
     def test_anonymized_pairs_through_a_condition(
         self, faces: Artifact, anonymized: Artifact
     ) -> None:
-        plain = pair_set(AdaptiveContrastive(TINY, STEPS), faces, anonymized)
-        pairs = pair_set(
-            AdaptiveCondition(TINY, STEPS, condition=Canny(50, 100)), faces, anonymized
+        plain = training_pairs(AdaptiveContrastive(TINY, STEPS), AttackData(faces, anonymized))
+        pairs = training_pairs(
+            AdaptiveCondition(TINY, STEPS, condition=Canny(50, 100)), AttackData(faces, anonymized)
         )
         np.testing.assert_array_equal(pairs.queries, Canny(50, 100)(plain.queries))
         np.testing.assert_array_equal(pairs.originals, plain.originals)
@@ -95,8 +98,8 @@ class TestPairSets:
     def test_validation_people_are_others(self, faces: Artifact, anonymized: Artifact) -> None:
         for attacker, table in ((LEARNER, None), (AdaptiveContrastive(TINY, STEPS), anonymized)):
             pairs, validation = (
-                pair_set(attacker, faces, table),
-                validation_set(attacker, faces, table),
+                training_pairs(attacker, AttackData(faces, table)),
+                validation_pairs(attacker, AttackData(faces, table)),
             )
             assert len(validation.originals) == 9
             assert not {original.tobytes() for original in pairs.originals} & {
@@ -108,12 +111,12 @@ class TestPairSets:
         only = table.filter(_of(table, ATTACKER_VALIDATION))
         none = write_table(str(tmp_path / "none"), FACES, [[only]])
         with pytest.raises(BadInputError, match="clean_trained: no images of attacker people"):
-            pair_set(LEARNER, none, None)
+            training_pairs(LEARNER, AttackData(none))
         one = write_table(str(tmp_path / "one"), FACES, [[table.filter(_of(table, ATTACKER))[:1]]])
         with pytest.raises(BadInputError, match="fewer than two people"):
-            pair_set(LEARNER, one, None)
+            training_pairs(LEARNER, AttackData(one))
         with pytest.raises(BadInputError, match="adaptive_contrastive: .* given none"):
-            pair_set(AdaptiveContrastive(TINY, STEPS), faces, None)
+            training_pairs(AdaptiveContrastive(TINY, STEPS), AttackData(faces))
 
 
 class TestTaughtPairs:
@@ -140,9 +143,9 @@ class TestTaughtPairs:
             (AdaptiveDistilled(TINY, STEPS), anonymized),
             (ConditionOnlyDistilled(TINY, STEPS), None),
         ):
-            pairs = pair_set(attacker, faces, table, teacher_embeddings)
-            validation = validation_set(attacker, faces, table, teacher_embeddings)
-            plain = validation_set(attacker, faces, table)
+            pairs = training_pairs(attacker, AttackData(faces, table), teacher_embeddings)
+            validation = validation_pairs(attacker, AttackData(faces, table), teacher_embeddings)
+            plain = validation_pairs(attacker, AttackData(faces, table))
             np.testing.assert_array_equal(validation.originals, plain.originals)
             for found, split in ((pairs, ATTACKER), (validation, ATTACKER_VALIDATION)):
                 assert found.teacher_embeddings is not None
@@ -160,7 +163,7 @@ class TestTaughtPairs:
         attacker = ConditionOnlyDistilled(TINY, STEPS)
         none = write_table(str(tmp_path / "none"), table.schema, [[table[:1]]])
         with pytest.raises(BadInputError, match="the teacher has not embedded"):
-            pair_set(attacker, faces, None, none)
+            training_pairs(attacker, AttackData(faces), none)
 
     def test_background_people_are_added(
         self, faces: Artifact, teacher_embeddings: Artifact, write_table: Any, tmp_path: Path
@@ -170,10 +173,10 @@ class TestTaughtPairs:
         moved = table.set_column(2, FACES.field("split"), pa.array(splits))
         other = write_table(str(tmp_path / "moved"), FACES, [[moved]])
         attacker = ConditionOnlyDistilled(TINY, STEPS)
-        assert len(pair_set(attacker, other, None, teacher_embeddings).originals) == 15
-        pairs = pair_set(
-            replace(attacker, train_on_auxiliary=True), other, None, teacher_embeddings
+        assert len(training_pairs(attacker, AttackData(other), teacher_embeddings).originals) == 15
+        pairs = training_pairs(
+            replace(attacker, train_on_auxiliary=True), AttackData(other), teacher_embeddings
         )
         assert len(pairs.originals) == 15 + 18
         assert len(np.unique(pairs.original_identities)) == 5 + 6
-        assert len(validation_set(attacker, other, None, teacher_embeddings).originals) == 9
+        assert len(validation_pairs(attacker, AttackData(other), teacher_embeddings).originals) == 9

@@ -13,6 +13,8 @@ import torch
 from cldmray import storage
 from cldmray.arrays import Images
 from cldmray.attackers.contrastive import CleanTrained
+from cldmray.attackers.data import AttackData
+from cldmray.attackers.encoder_attacker import training_pairs, validation_pairs
 from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.pairs import Validation
 from cldmray.attackers.nn.training import TrainingConfig, check_converged
@@ -22,8 +24,6 @@ from cldmray.engine.attacker_training import (
     fit_encoder,
     learning_curve,
     load_encoder,
-    pair_set,
-    validation_set,
 )
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError, CldmrayError
@@ -52,7 +52,10 @@ class TestTooManyWorkers:
     def test_is_found_before_any_work_starts(
         self, faces: Artifact, engine: EngineConfig, tmp_path: Path
     ) -> None:
-        pairs, validation = pair_set(LEARNER, faces, None), validation_set(LEARNER, faces, None)
+        pairs, validation = (
+            training_pairs(LEARNER, AttackData(faces)),
+            validation_pairs(LEARNER, AttackData(faces)),
+        )
         many = replace(engine, train_workers=6)
         with pytest.raises(BadInputError, match="5 attacker people are too few for 6"):
             fit_encoder(LEARNER, pairs, validation, None, many, str(tmp_path))
@@ -63,7 +66,7 @@ class TestTooManyWorkers:
 class TestTraining:
     @pytest.fixture(scope="class")
     def validation(self, faces: Artifact) -> Validation:
-        return validation_set(LEARNER, faces, None)
+        return validation_pairs(LEARNER, AttackData(faces))
 
     @pytest.fixture(scope="class")
     def fit(
@@ -79,7 +82,7 @@ class TestTraining:
         def fit(name: str, workers: int = 1, start: Artifact | None = None, **changes: Any) -> Any:
             fit_encoder(
                 replace(LEARNER, training=replace(STEPS, **changes.get("training", {}))),
-                pair_set(LEARNER, faces, None),
+                training_pairs(LEARNER, AttackData(faces)),
                 changes.get("validation", validation),
                 start,
                 replace(engine, train_workers=workers),

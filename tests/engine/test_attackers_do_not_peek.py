@@ -19,9 +19,11 @@ from cldmray import storage
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.baselines import Blur
 from cldmray.arrays import Images, Interval
-from cldmray.attackers.base import TrainedAttacker, TrainingFreeAttacker
+from cldmray.attackers.base import TrainingFreeAttacker
 from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, ConditionOnly
+from cldmray.attackers.data import AttackData
 from cldmray.attackers.distilled import AdaptiveDistilled, ConditionOnlyDistilled, DistilledAttacker
+from cldmray.attackers.encoder_attacker import EncoderAttacker, training_pairs
 from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.encoder_training import EncoderTrainable
 from cldmray.attackers.nn.training import (
@@ -30,7 +32,7 @@ from cldmray.attackers.nn.training import (
 )
 from cldmray.conditions.canny import Canny
 from cldmray.engine.artifacts import Artifact, Manifest
-from cldmray.engine.attacker_training import WEIGHTS, pair_set
+from cldmray.engine.attacker_training import WEIGHTS
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import EmbedActor
 from cldmray.evaluation.identification import view_of
@@ -60,7 +62,7 @@ TRAINING = TrainingConfig(
     max_steps=100, batch_size=48, warmup_steps=10, precision="fp32", augment=0.0, learning_rate=4e-3
 )
 EDGES = Canny(40, 80)
-ATTACKERS: dict[str, TrainedAttacker] = {
+ATTACKERS: dict[str, EncoderAttacker] = {
     attacker.name: attacker
     for attacker in (
         CleanTrained(SHAPE, TRAINING),
@@ -161,10 +163,12 @@ def audit(
     folder = str(tmp_path_factory.mktemp("teacher_embeddings"))
     teacher = write_table(folder, teacher_embeddings.schema, [[teacher_embeddings]])
 
-    def audit(attacker: TrainedAttacker, view: str, shuffled: bool = False) -> Interval:
+    def audit(attacker: EncoderAttacker, view: str, shuffled: bool = False) -> Interval:
         learnt = anonymized[view] if attacker.query == "anonymized" else None
-        pairs = pair_set(
-            attacker, faces, learnt, teacher if isinstance(attacker, DistilledAttacker) else None
+        pairs = training_pairs(
+            attacker,
+            AttackData(faces, learnt),
+            teacher if isinstance(attacker, DistilledAttacker) else None,
         )
         if shuffled:
             circle = np.random.default_rng(2).permutation(IDENTITIES[ATTACKER])

@@ -11,16 +11,15 @@ from safetensors.torch import save_file
 
 from cldmray.arrays import Images
 from cldmray.attackers.contrastive import CleanTrained
+from cldmray.attackers.data import AttackData
+from cldmray.attackers.encoder_attacker import training_pairs, validation_pairs
 from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.engine.artifacts import Artifact, Manifest, read_manifest
 from cldmray.engine.attacker_training import (
     WEIGHTS,
-    check_training,
     fit_encoder,
     load_encoder,
-    pair_set,
-    validation_set,
 )
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import ConfigError
@@ -47,7 +46,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def originals(faces: Artifact) -> Images:
-    return validation_set(CleanTrained(), faces, None).originals
+    return validation_pairs(CleanTrained(), AttackData(faces)).originals
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -60,9 +59,9 @@ def test_workers_without_gpus_cannot_share_statistics(
         attacker = CleanTrained(EncoderConfig(backbone="resnet50", norm=norm))  # type: ignore[arg-type]
         if norm == "batch" and workers == 2 and not gpus:
             with pytest.raises(ConfigError, match=r"^encoder.norm: batch on 2 .*train_workers=1"):
-                check_training(attacker, many)
+                attacker.check_workers(many.most_train_workers, many.gpus_per_train_worker > 0)
         else:
-            check_training(attacker, many)
+            attacker.check_workers(many.most_train_workers, many.gpus_per_train_worker > 0)
 
 
 Fit = Callable[..., Artifact]
@@ -78,7 +77,10 @@ def fit(local_ray: None, faces: Artifact, engine: EngineConfig, tmp_path: Path) 
     ) -> Artifact:
         attacker = CleanTrained(shape, replace(STEPS, **training))  # type: ignore[arg-type]
         folder = str(tmp_path / f"{len(list(tmp_path.iterdir()))}")
-        pairs, validation = pair_set(attacker, faces, None), validation_set(attacker, faces, None)
+        pairs, validation = (
+            training_pairs(attacker, AttackData(faces)),
+            validation_pairs(attacker, AttackData(faces)),
+        )
         fit_encoder(
             attacker, pairs, validation, start, replace(engine, train_workers=workers), folder
         )

@@ -11,7 +11,9 @@ import pytest
 
 from cldmray.arrays import Images
 from cldmray.attackers.base import TrainingFreeAttacker
+from cldmray.attackers.data import AttackData
 from cldmray.attackers.distilled import AdaptiveDistilled
+from cldmray.attackers.encoder_attacker import training_pairs, validation_pairs
 from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.engine.artifacts import Artifact, read_manifest
@@ -19,8 +21,6 @@ from cldmray.engine.attacker_training import (
     fit_encoder,
     learning_curve,
     load_encoder,
-    pair_set,
-    validation_set,
 )
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import embed_views
@@ -133,8 +133,8 @@ def fit(
         attacker = replace(LEARNER, training=replace(TRAINING, **training))
         fit_encoder(
             attacker,
-            pair_set(attacker, faces, swapped, teacher_embeddings),
-            validation_set(attacker, faces, swapped, teacher_embeddings),
+            training_pairs(attacker, AttackData(faces, swapped), teacher_embeddings),
+            validation_pairs(attacker, AttackData(faces, swapped), teacher_embeddings),
             None,
             replace(engine, train_workers=workers),
             folder,

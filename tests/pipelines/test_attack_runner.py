@@ -147,7 +147,7 @@ def test_a_ladder_with_recognizers(tmp_path: Path) -> None:
     assert min(same) > 2 / 8, "SFace knows blurred people better than chance"
     assert any("knows faces best" in note for note in outcome.report.notes)
     names = [time.name for time in one.stages.times]
-    assert names.count("images-sface") == 1
+    assert names.count("originals-sface") == 1
     assert names.count("train-adaptive_distilled") == 2
     assert names.count("train-condition_only_distilled") == 2
     assert not any(time.reused for time in one.stages.times)

@@ -55,7 +55,7 @@ def outcomes(probes: dict[str, tuple[str, str, float]], *galleries: str) -> list
         pa.Table.from_pylist(origins, SWAPPED),
         "swapped",
         "adaptive_contrastive",
-        galleries,
+        galleries=galleries,
     )
 
 
@@ -135,7 +135,7 @@ def config(tmp_path: Path) -> AuditConfig:
 def findings(*attacks: AttackResult) -> AttackResults:
     encoders: dict[Any, Any] = {(a.anonymizer, a.attacker): f"weights of {a.anonymizer}"
                                 for a in attacks}  # fmt: skip
-    return AttackResults(list(attacks), {}, {}, encoders, [])
+    return AttackResults(list(attacks), fitted=encoders)
 
 
 class TestExplain:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from cldmray import storage
 from cldmray.engine.artifacts import Artifact, Manifest, commit, read_manifest
 from cldmray.faces.records import ANONYMIZED, ATTACKER, EVALUATION, FACES, encode_image
-from cldmray.pipelines.reconstruction_study import grid, shown
+from cldmray.pipelines.reconstruction_study import grid, reconstructed_images
 
 
 def flat(value: int) -> bytes:
@@ -37,7 +37,9 @@ def test_rows_go_together(tmp_path: Path) -> None:
         for draw in (0, 1)
         if row["sample_id"] != "s2"
     ]
-    raw = shown(faces, table(tmp_path / "raw", pa.Table.from_pylist(dark, ANONYMIZED)), "image")
+    raw = reconstructed_images(
+        faces, table(tmp_path / "raw", pa.Table.from_pylist(dark, ANONYMIZED)), "image"
+    )
     assert raw.samples == ["s1", "s3"]
     assert raw.identities.tolist() == ["a", "b"]
     assert raw.originals[:, 0, 0, 0].tolist() == [10, 30]
@@ -50,7 +52,9 @@ def test_rows_go_together(tmp_path: Path) -> None:
         for view in ("x region=face", "x")
     ]
     rebuilt[0]["guesses"] = [flat(99), flat(99)]
-    guessed = shown(faces, table(tmp_path / "new", pa.Table.from_pylist(rebuilt)), "guesses")
+    guessed = reconstructed_images(
+        faces, table(tmp_path / "new", pa.Table.from_pylist(rebuilt)), "guesses"
+    )
     assert guessed.samples == raw.samples
     assert guessed.guesses[:, :, 0, 0, 0].tolist() == [[11, 12], [31, 32]]
 

@@ -91,5 +91,5 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
     assert (diagnostics.trainings, diagnostics.steps) == (2, 4)
     assert any("reconstruction 10 images of blur" in note for note in outcome.report.notes)
     names = [time.name for time in one.stages.times]
-    assert names.count("images-dlib") == 1
-    assert names.count("invert-unet") == names.count("reconstruct-unet") == 2
+    assert names.count("originals-dlib") == 1
+    assert names.count("train-reconstruction") == names.count("reconstruct-unet") == 2

@@ -13,7 +13,7 @@ from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.config.audit import build_audit
 from cldmray.config.reconstruction import build_reconstruction
 from cldmray.engine.tuning import TRIALS, Dimension
-from cldmray.pipelines.reconstruction_study import as_attack, best_candidate, longest, told
+from cldmray.pipelines.reconstruction_search import as_attacker, best_candidate, longest, trials_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SPACE = {"blocks": Dimension(choose=[1, 2]), "budget": Dimension(choose=[5, None])}
@@ -43,7 +43,7 @@ TABLE = pa.Table.from_pylist(
 
 
 def test_trials_are_read() -> None:
-    trials = told(TABLE, SPACE)
+    trials = trials_of(TABLE, SPACE)
     assert [trial.settings for trial in trials[:2]] == [
         {"blocks": 2, "budget": 5}, {"blocks": 1, "budget": None},
     ]  # fmt: skip
@@ -58,11 +58,11 @@ def test_the_best_becomes_an_attacker(tmp_path: Path) -> None:
             compose("invert", ["reconstruction.search.trials=2", "anonymizers=[blur]"])
         )
     assert longest(config) == 600
-    best = best_candidate(config, told(TABLE, SPACE)[0])
+    best = best_candidate(config, trials_of(TABLE, SPACE)[0])
     assert (
         best.reconstruction == UNetReconstruction(blocks=2, label="unet-tuned") and best.budget == 5
     )
-    text = as_attack(config, best, "reconstruction_best")
+    text = as_attacker(config, best, "reconstruction_best")
     assert yaml.safe_load(text)["model"]["blocks"] == 2
     target = tmp_path / "attackers" / "reconstruction_best.yaml"
     target.parent.mkdir()

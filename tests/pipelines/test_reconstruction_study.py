@@ -12,6 +12,7 @@ from cldmray.evaluation.identification import AttackResult
 from cldmray.gallery.ranking import Ranks
 from cldmray.pipelines.attack_runner import AttackResults
 from cldmray.pipelines.reconstruction_study import ReconstructionStudy
+from cldmray.results.reconstruction import ReconstructionResult, ReconstructionRow
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 IDENTITIES = 40
@@ -46,10 +47,16 @@ def found(**named: int) -> AttackResults:
     return AttackResults(attacks, queries={("blur", name): 9 for name in NAMED if name != "raw"})
 
 
+def compared(
+    one: ReconstructionStudy, results: AttackResults
+) -> tuple[list[ReconstructionRow], list[ReconstructionResult]]:
+    return one.compare(results.attacks, results.queries, None)
+
+
 def test_rates_gains_and_verdict(tmp_path: Path) -> None:
     one = study(tmp_path)
-    one._judge("blur", found(), None)
-    verdicts = {recovery.gallery: recovery for recovery in one.results}
+    rows, results = compared(one, found())
+    verdicts = {recovery.gallery: recovery for recovery in results}
     assert list(verdicts) == ["source_excluded", "source_included"]
     mine = verdicts["source_excluded"]
     assert (mine.reconstructor, mine.queries, mine.chance) == ("unet", 9, 1 / IDENTITIES)
@@ -61,39 +68,36 @@ def test_rates_gains_and_verdict(tmp_path: Path) -> None:
         {"mean_face": 19 / 40, "nearest_training_face": 16 / 40, "unet-shuffled": 18 / 40}
     )
     assert mine.verdict == "significantly above all controls"
-    rates = {
-        r.reconstructor: r for r in one.rows if (r.measure, r.gallery) == ("rank_1", mine.gallery)
-    }
+    rates = {r.reconstructor: r for r in rows if (r.measure, r.gallery) == ("rank_1", mine.gallery)}
     assert {name: row.value for name, row in rates.items()} == {
         name: count / IDENTITIES for name, count in NAMED.items()
     }
     assert {name: row.queries for name, row in rates.items()} == {
         name: 0 if name == "raw" else 9 for name in NAMED
     }
-    compared = [row.compared_with for row in one.rows if row.measure == "rank_1_gain"]
-    assert compared == ["raw", "mean_face", "nearest_training_face", "unet-shuffled"] * 2
+    baselines = [row.compared_with for row in rows if row.measure == "rank_1_gain"]
+    assert baselines == ["raw", "mean_face", "nearest_training_face", "unet-shuffled"] * 2
 
 
 def test_one_control_that_is_not_beaten_is_enough(tmp_path: Path) -> None:
     one = study(tmp_path)
-    one._judge("blur", found(unet_shuffled=20), None)
-    assert {recovery.verdict for recovery in one.results} == {"not above all controls"}
-    assert one.results[0].control == "unet-shuffled"
+    _, results = compared(one, found(unet_shuffled=20))
+    assert {recovery.verdict for recovery in results} == {"not above all controls"}
+    assert results[0].control == "unet-shuffled"
 
 
 def test_who_is_named_without_it_is_not_recovered(tmp_path: Path) -> None:
     one = study(tmp_path)
-    one._judge("blur", found(raw=35), None)
-    (first, _) = one.results
+    _, (first, _) = compared(one, found(raw=35))
     assert first.above_controls and first.gain_over_raw.high < 0
     assert first.verdict == "not above the unreconstructed images"
 
 
 def test_what_learnt_nothing_has_rates_only(tmp_path: Path) -> None:
     one = study(tmp_path)
-    one._judge("blur", AttackResults([attack("raw", 3, "source_excluded")]), None)
-    assert one.results == []
-    assert [(row.reconstructor, row.measure) for row in one.rows] == [("raw", "rank_1")]
+    rows, results = compared(one, AttackResults([attack("raw", 3, "source_excluded")]))
+    assert results == []
+    assert [(row.reconstructor, row.measure) for row in rows] == [("raw", "rank_1")]
 
 
 def test_other_probes_are_not_compared(tmp_path: Path) -> None:
@@ -101,12 +105,11 @@ def test_other_probes_are_not_compared(tmp_path: Path) -> None:
     first, second = attack("unet", 3, "source_excluded"), attack("raw", 3, "source_excluded")
     others = second.ranks._replace(sample_ids=second.ranks.sample_ids[::-1])
     with pytest.raises(BadInputError, match="unet and raw saw different probes"):
-        one._gain(first, AttackResult("blur", "raw", "full_ref", "source_excluded", others))
+        one.gain(first, AttackResult("blur", "raw", "full_ref", "source_excluded", others))
 
 
 def test_a_weak_judge_is_named(tmp_path: Path) -> None:
     one = study(tmp_path)
-    one._note_weakness(AttackResults(clean={("blur", "raw"): 0.5}))
-    assert one.notes[0].startswith("The judge, dlib, names 50.0 % of clean images")
-    one._note_weakness(AttackResults(clean={("blur", "raw"): 0.95}))
-    assert len(one.notes) == 1
+    (note,) = one.weakness(AttackResults(clean={("blur", "raw"): 0.5}))
+    assert note.startswith("The held-out recognizer, dlib, identifies 50.0 % of clean images")
+    assert one.weakness(AttackResults(clean={("blur", "raw"): 0.95})) == []

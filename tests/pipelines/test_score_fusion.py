@@ -1,11 +1,15 @@
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from cldmray.attackers.condition_match import ConditionMatch
 from cldmray.attackers.score_fusion import ScoreFusion
 from cldmray.config.audit import AuditSettings
 from cldmray.faces.records import embeddings_schema
-from cldmray.pipelines.attack_runner import Part, fuse
+from cldmray.pipelines.attack_runner import AttackResults, Attempt, combine
 
 IDENTITIES = 24
 SETTINGS = AuditSettings(protocols=["full_ref"], galleries=["source_excluded", "source_included"])
@@ -33,23 +37,36 @@ def embeddings(clarity: float, first: int, seed: int) -> pa.Table:
     return pa.Table.from_pylist(rows, embeddings_schema(16))
 
 
-def part(name: str, clarity: float, seeds: tuple[int, ...]) -> Part:
+def part(name: str, clarity: float, seeds: tuple[int, ...]) -> Attempt:
     evaluated = [embeddings(clarity, 0, seed) for seed in seeds]
     known = [embeddings(clarity, IDENTITIES, 100 + seed) for seed in seeds]
-    return Part(name, name, evaluated, known)
+    return attempt(name, evaluated, known)
+
+
+def attempt(name: str, evaluated: list[pa.Table], validation: list[pa.Table]) -> Attempt:
+    unused: Any = None
+    attacker = ConditionMatch(label=name)
+    return Attempt(name, attacker, ["blur"], [None], evaluated, validation, unused)
+
+
+def fuse(fusion: ScoreFusion, parts: list[Attempt]) -> AttackResults:
+    return combine(fusion, parts, "blur", SETTINGS)
+
+
+PAIR = "blur", "score_fusion"
 
 
 def test_two_that_know_something_name_more_together() -> None:
     parts = [part("first", 0.5, (1,)), part("second", 0.5, (2,))]
-    found, weights, note = fuse(ScoreFusion(), parts, "blur", SETTINGS)
-    assert note == ""
-    assert [(one.attacker, one.gallery) for one in found] == [
+    results = fuse(ScoreFusion(), parts)
+    assert results.notes == []
+    assert [(one.attacker, one.gallery) for one in results.attacks] == [
         ("score_fusion", "source_excluded"),
         ("score_fusion", "source_included"),
     ]
-    alone = [fuse(ScoreFusion(), [one, one], "blur", SETTINGS)[0][0].rank_1.mean() for one in parts]
-    assert found[0].rank_1.mean() > max(alone) + 0.05
-    assert set(weights) == {
+    alone = [fuse(ScoreFusion(), [one, one]).attacks[0].rank_1.mean() for one in parts]
+    assert results.attacks[0].rank_1.mean() > max(alone) + 0.05
+    assert set(results.weights[PAIR]) == {
         f"full_ref/{gallery}/{name}"
         for gallery in ("source_excluded", "source_included")
         for name in ("first", "second")
@@ -58,7 +75,7 @@ def test_two_that_know_something_name_more_together() -> None:
 
 def test_who_knows_nothing_hardly_counts() -> None:
     parts = [part("knows", 1.5, (1,)), part("guesses", 0.0, (2,))]
-    _, weights, _ = fuse(ScoreFusion(), parts, "blur", SETTINGS)
+    weights = fuse(ScoreFusion(), parts).weights[PAIR]
     assert (
         weights["full_ref/source_excluded/guesses"]
         < 0.3 * weights["full_ref/source_excluded/knows"]
@@ -67,25 +84,24 @@ def test_who_knows_nothing_hardly_counts() -> None:
 
 def test_every_training_is_a_part() -> None:
     parts = [part("twice", 0.5, (1, 2)), part("once", 0.5, (3,))]
-    _, weights, _ = fuse(ScoreFusion(), parts, "blur", SETTINGS)
+    weights = fuse(ScoreFusion(), parts).weights[PAIR]
     assert weights["full_ref/source_excluded/twice"] > weights["full_ref/source_excluded/once"]
 
 
 def test_evaluated_people_do_not_enter_the_rule() -> None:
     honest = [part("first", 0.5, (1,)), part("second", 0.5, (2,))]
     other = [
-        one._replace(evaluated=[embeddings(0.0, 0, 50 + place)]) for place, one in enumerate(honest)
+        replace(one, embeddings=[embeddings(0.0, 0, 50 + place)])
+        for place, one in enumerate(honest)
     ]
-    assert (
-        fuse(ScoreFusion(), honest, "blur", SETTINGS)[1]
-        == fuse(ScoreFusion(), other, "blur", SETTINGS)[1]
-    )
+    assert fuse(ScoreFusion(), honest).weights == fuse(ScoreFusion(), other).weights
 
 
 def test_too_few_validation_people_are_reported() -> None:
     parts = [part("first", 0.5, (1,)), part("second", 0.5, (2,))]
-    found, weights, note = fuse(ScoreFusion(min_identities=IDENTITIES + 1), parts, "blur", SETTINGS)
-    assert (found, weights) == ([], {})
+    results = fuse(ScoreFusion(min_identities=IDENTITIES + 1), parts)
+    assert (results.attacks, results.weights) == ([], {PAIR: {}})
+    (note,) = results.notes
     assert note.startswith(
         "score_fusion was not run against blur in full_ref, source_excluded: 24 valid"
     )
@@ -95,8 +111,8 @@ def test_too_few_validation_people_are_reported() -> None:
 @pytest.mark.parametrize("training", [1, 2])
 def test_several_trainings_keep_their_own_rates(training: int) -> None:
     parts = [part("first", 1.0, tuple(range(training))), part("second", 1.0, (9,))]
-    found, _, _ = fuse(ScoreFusion(), parts, "blur", SETTINGS)
-    assert len(found[0].ranks.n_higher) == 3 * IDENTITIES, "a fusion is one attacker"
+    attacks = fuse(ScoreFusion(), parts).attacks
+    assert len(attacks[0].ranks.n_higher) == 3 * IDENTITIES, "a fusion is one attacker"
 
 
 def test_parts_that_tell_nothing_are_reported() -> None:
@@ -106,7 +122,8 @@ def test_parts_that_tell_nothing_are_reported() -> None:
     column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), 16)
     known = embeddings(0.5, IDENTITIES, 2)
     blind = known.set_column(3, known.schema.field("embedding"), column)
-    parts = [Part(name, name, [evaluated], [blind]) for name in ("first", "second")]
-    found, weights, note = fuse(ScoreFusion(), parts, "blur", SETTINGS)
-    assert (found, weights) == ([], {})
-    assert "no attacker tells anything about validation people" in note
+    parts = [attempt(name, [evaluated], [blind]) for name in ("first", "second")]
+    results = fuse(ScoreFusion(), parts)
+    assert (results.attacks, results.weights) == ([], {PAIR: {}})
+    (note,) = results.notes
+    assert "no attacker identifies validation identities better than chance" in note

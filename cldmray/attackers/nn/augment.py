@@ -1,4 +1,4 @@
-"""Random views of aligned faces, drawn for the whole batch so that workers can share them."""
+"""Random views (augmentation) of aligned faces, sampled for the whole batch of all workers."""
 
 import torch
 from torch import Tensor

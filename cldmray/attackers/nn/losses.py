@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def nt_xent(queries: Tensor, keys: Tensor, temperature: float, first: int = 0) -> Tensor:
-    """Mean cross-entropy of naming each query's own key among all keys.
+    """Mean cross-entropy of finding each query's own key among all keys (NT-Xent, InfoNCE).
 
     ``loss = mean_i -log( exp(q_i . k_(first+i) / t) / sum_j exp(q_i . k_j / t) )``
 
     Args:
         queries: unit norm, shape (n, d): the anonymized view.
-        keys: unit norm, shape (m, d), m >= first + n: the images; keys of other people are
-            the negatives. There are no query-query terms and no key-to-query direction.
+        keys: unit norm, shape (m, d), m >= first + n: the originals; keys of other identities
+            are the negatives. There are no query-query terms and no key-to-query direction.
         temperature: t > 0.
         first: row of ``keys`` that belongs to query 0; query i belongs to row ``first + i``.
 
@@ -55,11 +55,11 @@ def _counts(rows: Tensor) -> list[int]:
 
 
 def distributed_guided(students: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """Pulls students to their targets, and away from other people's, over the batch of all workers.
+    """Distillation loss: students go to their targets, and away from those of other identities.
 
     ``loss = mean_i [ -log( exp(s_i . t_i / T) / sum_j exp(s_i . t_j / T) ) + 1 - s_i . t_i ]``,
-    the first term as in :func:`distributed_nt_xent`. Contrast alone would leave free where the
-    students lie as long as their own target is nearest; the cosine brings them there.
+    over the batch of all workers, the first term as in :func:`distributed_nt_xent`. Contrast alone
+    asks only that a student's own target is the nearest; the cosine brings the student to it.
 
     Args:
         students: unit norm, shape (n, d).

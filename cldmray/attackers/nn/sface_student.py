@@ -1,4 +1,4 @@
-"""SFace as a network that goes on learning: what it knows of faces, made to see through a mask."""
+"""SFace as an encoder that is trained further, from its public weights."""
 
 from typing import Any
 
@@ -22,8 +22,8 @@ class SlopedUnit(nn.Module):
         self.slopes = nn.Buffer(slopes.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = _FixedSlopes.apply(x, self.slopes.to(x.dtype))  # type: ignore[no-untyped-call]
-        return found
+        output: Tensor = _FixedSlopes.apply(x, self.slopes.to(x.dtype))  # type: ignore[no-untyped-call]
+        return output
 
 
 class _FixedSlopes(torch.autograd.Function):
@@ -39,29 +39,29 @@ class _FixedSlopes(torch.autograd.Function):
 
 
 class SFaceStudent(nn.Module):
-    """SFace's layers over whole images, which are not aligned or cropped: hair tells, too.
+    """SFace's layers over whole images, not aligned or cropped: hair helps to identify, too.
 
     Args:
-        frozen: convolutions from the input that keep their weights, 0 to 27.
+        n_frozen_layers: convolutions from the input that keep their weights, 0 to 27.
 
     Raises:
         MissingDependencyError: the extra ``recognizer`` is not installed.
-        ConfigError: ``frozen`` is out of range.
+        ConfigError: ``n_frozen_layers`` is out of range.
     """
 
-    def __init__(self, frozen: int) -> None:
+    def __init__(self, n_frozen_layers: int) -> None:
         super().__init__()
         network = load_sface(model_file(SFACE)).requires_grad_(True)
         convolutions = 0
         for place, layer in enumerate(network.layers):
             convolutions += isinstance(layer, nn.Conv2d)
-            if convolutions <= frozen:
+            if convolutions <= n_frozen_layers:
                 layer.requires_grad_(False)
             if isinstance(layer, nn.PReLU):
                 network.layers[place] = SlopedUnit(layer.weight)
-        if not 0 <= frozen <= convolutions:
+        if not 0 <= n_frozen_layers <= convolutions:
             raise ConfigError(
-                f"encoder.n_frozen_layers: must be in 0..{convolutions}, got {frozen}"
+                f"encoder.n_frozen_layers: must be in 0..{convolutions}, got {n_frozen_layers}"
             )
         self.network = network
 
@@ -77,5 +77,5 @@ class SFaceStudent(nn.Module):
         """
         if images.shape[-2:] != (SIDE, SIDE):
             images = nn.functional.interpolate(images, (SIDE, SIDE), mode="bilinear")
-        embedded: Tensor = self.network((images + 1) * 127.5)
-        return embedded
+        embeddings: Tensor = self.network((images + 1) * 127.5)
+        return embeddings

@@ -1,6 +1,6 @@
-"""The inversion attack: rebuild the image from the anonymized image (docs/threat_model.md).
+"""The reconstruction (inversion) attack: originals are reconstructed from anonymized images.
 
-The attacker can use the anonymizer and nothing else: images of other people go through it,
-each image that comes back costs one query, and from the pairs the reconstruction is learnt. No weights
-and no gradients of the anonymizer, and no originals of the evaluated people, enter.
+The attacker can query the anonymizer and nothing else. Images of other people go through it, and each
+image that comes back costs one query. A reconstruction model learns from these pairs. No weights and
+no gradients of the anonymizer, and no originals of evaluated people, enter.
 """

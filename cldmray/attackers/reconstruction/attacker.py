@@ -1,13 +1,14 @@
-"""The attacker that rebuilds images from anonymized images and lets a recognizer name them."""
+"""The reconstruction attack: originals are reconstructed, and a recognizer identifies the persons."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
-from cldmray.attackers.base import EmbeddingAttacker
-from cldmray.attackers.reconstruction.base import (
-    ReconstructionModel,
-    ReconstructionTraining,
-    TrainedReconstructionModel,
-)
+import pyarrow as pa
+
+from cldmray.attackers.base import Attacker, Context, Views
+from cldmray.attackers.data import AttackData, Table
+from cldmray.attackers.reconstruction.base import ReconstructionModel, ReconstructionTraining
 from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.recognizers.base import Recognizer
 from cldmray.recognizers.dlib import DlibResNet
@@ -20,19 +21,20 @@ def short_unet() -> ReconstructionModel:
 
 
 @dataclass(frozen=True)
-class ReconstructionAttacker(EmbeddingAttacker):
-    """Learns the reconstruction from the anonymizer's images of other people.
+class ReconstructionAttacker(Attacker):
+    """Learns to reconstruct originals from the anonymizer's images of other people.
 
-    Its probes are reconstructions, its gallery images, both embedded by a recognizer that has
-    had no part in learning the reconstruction: an reconstruction model easily learns what the recognizer likes that
-    it is trained with, rather than the person.
+    Its probes are reconstructions and its gallery is originals. Both are embedded by a recognizer
+    that has no part in the training: a reconstruction model easily learns what a recognizer
+    responds to, rather than the person.
 
     Attributes:
-        reconstruction model: the reconstruction.
-        judge: embeds reconstructions and images.
-        validator: embeds them for the learning curve, on validation people; the attacker's own.
+        model: the reconstruction model.
+        held_out_recognizer: embeds reconstructions and originals.
+        validation_recognizer: embeds them for the learning curve, on validation identities; the
+            attacker's own.
         budget: anonymized images that are learnt from, each of which costs a query; None: all
-            that there are of attacker people.
+            that there are of attacker identities.
     """
 
     model: ReconstructionModel = field(default_factory=short_unet)
@@ -44,40 +46,65 @@ class ReconstructionAttacker(EmbeddingAttacker):
         super().__post_init__()
         if self.budget is not None and self.budget < 1:
             raise ValueError(f"budget: must be at least 1, got {self.budget}")
-        learnt = {one.name for one in (self.validation_recognizer, *self.model.learns_with)}
-        if self.held_out_recognizer.name in learnt:
+        recognizers = (self.validation_recognizer, *self.model.learns_with)
+        trained_with = {recognizer.name for recognizer in recognizers}
+        if self.held_out_recognizer.name in trained_with:
             raise ValueError(
-                f"held_out_recognizer: {self.held_out_recognizer.name} has a part in learning the reconstruction (reconstruction model, "
-                "validator); another recognizer must judge"
+                f"held_out_recognizer: {self.held_out_recognizer.name} has a part in the training "
+                "(model, validation_recognizer); choose another recognizer to evaluate with"
             )
 
     @property
-    def name(self) -> str:
-        return self.label or "reconstruction"
+    def kind(self) -> str:
+        return "reconstruction"
 
     @property
     def dimensions(self) -> int:
         return self.held_out_recognizer.dimension
 
     @property
-    def per_anonymizer(self) -> bool:
+    def learns_from_anonymized(self) -> bool:
         return True
 
     @property
-    def trained(self) -> bool:
-        """Whether another seed may give another reconstruction model."""
-        return isinstance(self.model, TrainedReconstructionModel)
+    def max_steps(self) -> int | None:
+        return self.model.max_steps
 
-    def seeded(self, training: int) -> "ReconstructionAttacker":
-        """The attacker with the seed of one of its trainings, counted from 0."""
-        reconstructor = self.model
-        if not isinstance(reconstructor, TrainedReconstructionModel):
-            return self
-        learning = replace(reconstructor.training, seed=reconstructor.training.seed + training)
-        return replace(self, model=replace(reconstructor, training=learning))
+    @property
+    def has_seed(self) -> bool:
+        return self.model.has_seed
+
+    def with_seed(self, training: int) -> Self:
+        return replace(self, model=self.model.with_seed(training))
+
+    def trained_on(self) -> frozenset[str]:
+        return self.model.trained_on()
 
     def check(self) -> None:
         self.model.check()
         self.validation_recognizer.check()
         self.held_out_recognizer.check()
         self.model.check_held_out_recognizer(self.held_out_recognizer)
+
+    def fit(self, data: AttackData, context: Context) -> Table:
+        return context.train_reconstruction(self, data)
+
+    def embeddings(
+        self,
+        fitted: Table | None,
+        tables: Sequence[Table],
+        splits: tuple[str, ...],
+        context: Context,
+    ) -> Views:
+        """See :meth:`Attacker.embeddings`; the probes' table also holds the reconstructions.
+
+        It takes one table, since a model is trained for one anonymizer.
+        """
+        if fitted is None:
+            raise ValueError(
+                f"{self.name} needs a trained reconstruction model, but was given none"
+            )
+        (table,) = tables
+        gallery = context.recognize(self.held_out_recognizer, splits).read()
+        probes = context.reconstruct(self, fitted, table, splits)
+        return Views(pa.concat_tables([gallery, probes.read(gallery.column_names)]), probes)

@@ -1,9 +1,9 @@
-"""What every reconstruction from anonymized images offers, before and after it has learnt."""
+"""What every reconstruction model offers: its settings, and the model that is built of them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -59,9 +59,9 @@ class ReconstructionBatch(NamedTuple):
 
     Attributes:
         anonymized: in -1..1, shape (n, 3, h, w).
-        maps: extracted from them, in -1..1, shape (n, 3, h, w); None where nobody looks at any.
-        images: in -1..1, shape (n, 3, h, w).
-        rows: of the images in :attr:`ReconstructionPairs.images`, shape (n,).
+        maps: condition maps of them, in -1..1, shape (n, 3, h, w); None for models that read none.
+        originals: in -1..1, shape (n, 3, h, w).
+        rows: of the originals in :attr:`ReconstructionPairs.originals`, shape (n,).
         seeds: of whatever else is random about each pair, shape (n,).
     """
 
@@ -73,7 +73,7 @@ class ReconstructionBatch(NamedTuple):
 
 
 class Reconstructor(ABC):
-    """A reconstruction from anonymized images: made by :meth:`ReconstructionModel.build`, then it learns.
+    """A model that reconstructs images: made by :meth:`ReconstructionModel.build`, then it learns.
 
     First :meth:`learn`, which takes what needs no steps; then, where there is a ``network``, the
     steps of :class:`cldmray.attackers.nn.training.TrainingLoop`; then it reconstructs.
@@ -88,11 +88,11 @@ class Reconstructor(ABC):
         """Take from the pairs what needs no steps.
 
         Raises:
-            BadInputError: they do not fit this reconstruction model.
+            BadInputError: they do not fit this model.
         """
 
     def maps(self, anonymized: Images) -> Images | None:
-        """What is extracted from the images before the network sees both; None: nothing."""
+        """Condition maps that the network reads beside the images; None: it reads none."""
         return None
 
     def loss(self, network: Call, batch: ReconstructionBatch) -> Tensor:
@@ -135,17 +135,17 @@ class Reconstructor(ABC):
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`state` of an reconstruction model with the same settings has given."""
+        """Take over what :meth:`state` of a model with the same settings has given."""
 
 
 @dataclass(frozen=True)
 class ReconstructionModel(ABC):
-    """Settings of one reconstruction; subclasses are frozen dataclasses.
+    """Settings of a reconstruction model; subclasses are frozen dataclasses.
 
     Attributes:
         label: name in tables; None: that of the kind.
-        shuffled: whether it is the control that learns from pairs whose images are another
-            person's, so that only what all faces share can be learnt.
+        shuffled: whether it is the label-permutation control. It learns from pairs whose original
+            is another person's, so that it can learn only what all faces share.
     """
 
     label: str | None = field(default=None, kw_only=True)
@@ -166,7 +166,7 @@ class ReconstructionModel(ABC):
 
     @property
     def is_control(self) -> bool:
-        """Whether it tells what counts as no recovery, rather than being an attack."""
+        """Whether it is a control that shows what counts as no recovery, not an attack."""
         return self.shuffled
 
     @property
@@ -187,21 +187,39 @@ class ReconstructionModel(ABC):
         return 0
 
     @property
+    def schedule(self) -> ReconstructionTraining | None:
+        """How its network is trained; None: it has none."""
+        return None
+
+    @property
+    def has_seed(self) -> bool:
+        """Whether another seed may give another model."""
+        return self.schedule is not None
+
+    def with_seed(self, training: int) -> Self:
+        """The settings with the seed of one of several trainings, counted from 0."""
+        return self
+
+    def trained_on(self) -> frozenset[str]:
+        """Hashes of the identities that a public model which it starts from was trained on."""
+        return frozenset()
+
+    @property
     def learns_with(self) -> tuple[Recognizer, ...]:
         """Recognizers that have a say in what it learns."""
         return ()
 
     def check_held_out_recognizer(self, held_out_recognizer: Recognizer) -> None:
-        """Refuse a judge whose weights the reconstruction model learns with: it would like what it has taught.
+        """Refuse a recognizer whose weights the model learns with: it is not held out.
 
         Raises:
-            ConfigError: it is such a one.
+            ConfigError: the model learns with it.
             MissingDependencyError: the weights of one of both are not installed.
         """
         if held_out_recognizer.version() in [one.version() for one in self.learns_with]:
             raise ConfigError(
-                f"{self.name} learns with {held_out_recognizer.name}, which therefore cannot judge what it "
-                "rebuilds: choose another recognizer, such as dlib"
+                f"{self.name} learns with {held_out_recognizer.name}, which therefore cannot "
+                "evaluate its reconstructions: choose another recognizer, such as dlib"
             )
 
     @property
@@ -210,16 +228,16 @@ class ReconstructionModel(ABC):
         return 0
 
     def training_pairs(self, pairs: ReconstructionPairs) -> ReconstructionPairs:
-        """The pairs as this reconstruction model learns them: shuffled where it is the control.
+        """The pairs as this model learns them: shuffled where it is the control.
 
         Raises:
-            BadInputError: they are of fewer than two people, and to be shuffled.
+            BadInputError: they are to be shuffled, and are of fewer than two identities.
         """
         return pairs.shuffled(self.shuffle_seed) if self.shuffled else pairs
 
     @abstractmethod
     def build(self, device: str = "cpu") -> Reconstructor:
-        """The reconstruction model before it learns; seeds torch's global generator if it has a network.
+        """The model before it learns; seeds torch's global generator if it has a network.
 
         Raises:
             CldmrayError: as :meth:`check` says.
@@ -228,7 +246,7 @@ class ReconstructionModel(ABC):
 
 @dataclass(frozen=True)
 class TrainedReconstructionModel(ReconstructionModel):
-    """Settings of a reconstruction whose network is trained.
+    """Settings of a reconstruction model whose network is trained.
 
     Attributes:
         training: how.
@@ -241,6 +259,13 @@ class TrainedReconstructionModel(ReconstructionModel):
         return self.training.max_steps
 
     @property
+    def schedule(self) -> ReconstructionTraining | None:
+        return self.training
+
+    def with_seed(self, training: int) -> Self:
+        return replace(self, training=replace(self.training, seed=self.training.seed + training))
+
+    @property
     def shuffle_seed(self) -> int:
         return self.training.seed
 
@@ -248,5 +273,5 @@ class TrainedReconstructionModel(ReconstructionModel):
 def to_pixels(images: Tensor) -> Images:
     """Images in -1..1, shape (N, 3, h, w), as uint8 (N, h, w, 3); what is beyond is cut off."""
     levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    found: Images = levels.permute(0, 2, 3, 1).cpu().numpy()
-    return found
+    pixels: Images = levels.permute(0, 2, 3, 1).cpu().numpy()
+    return pixels

@@ -1,4 +1,4 @@
-"""What counts as no recovery: reconstructions that know nothing of the person."""
+"""Controls: reconstruction models that know nothing of the person behind an image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ CELLS = 4_000_000
 
 @dataclass(frozen=True)
 class MeanFace(ReconstructionModel):
-    """The mean of the attacker's images, whatever the image."""
+    """The mean of the attacker's originals, whatever the image."""
 
     @property
     def kind(self) -> str:
@@ -59,7 +59,7 @@ class MeanFaceReconstructor(Reconstructor):
 
 @dataclass(frozen=True)
 class NearestTrainingFace(ReconstructionModel):
-    """The image whose anonymized image is nearest, pixel by pixel, to the given one."""
+    """The attacker's original whose anonymized image is nearest to the given one, by pixels."""
 
     @property
     def kind(self) -> str:
@@ -98,27 +98,28 @@ class NearestTrainingFaceReconstructor(Reconstructor):
         self.anonymized, self.originals = state["anonymized"].numpy(), state["originals"].numpy()
 
 
-def nearest_rows(images: Images, known: Images) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Row of the known image with the smallest mean squared difference, the first of several.
+def nearest_rows(images: Images, candidates: Images) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Row of the candidate with the smallest mean squared difference; the first of several.
 
     Args:
         images: uint8 (N, h, w, 3).
-        known: uint8 (M, h, w, 3), M >= 1.
+        candidates: uint8 (M, h, w, 3), M >= 1.
 
     Returns:
         Shape (N,). Sums of whole numbers, exact, so that no neighbour in a batch matters.
     """
-    asked = images.reshape(len(images), -1).astype(np.float64)
-    best = np.full(len(asked), np.inf)
-    rows = np.zeros(len(asked), np.int64)
-    step = max(1, CELLS // asked.shape[1])
-    for start in range(0, len(known), step):
-        block = known[start : start + step].reshape(-1, asked.shape[1]).astype(np.float64)
-        distances = (block**2).sum(1) - 2 * (asked @ block.T)
+    flat = images.reshape(len(images), -1).astype(np.float64)
+    best = np.full(len(flat), np.inf)
+    rows = np.zeros(len(flat), np.int64)
+    step = max(1, CELLS // flat.shape[1])
+    for start in range(0, len(candidates), step):
+        block = candidates[start : start + step].reshape(-1, flat.shape[1]).astype(np.float64)
+        # |b|^2 - 2 a.b, shape (N, block): |a - b|^2 without |a|^2, which does not change the order.
+        distances = (block**2).sum(1) - 2 * (flat @ block.T)
         nearest = distances.argmin(1)
-        found = distances[np.arange(len(asked)), nearest]
-        n_higher = found < best
-        rows[n_higher], best[n_higher] = nearest[n_higher] + start, found[n_higher]
+        smallest = distances[np.arange(len(flat)), nearest]
+        nearer = smallest < best
+        rows[nearer], best[nearer] = nearest[nearer] + start, smallest[nearer]
     return rows
 
 

@@ -1,4 +1,4 @@
-"""How far a reconstruction is from the image in the eyes of SFace: differentiable."""
+"""Identity and perceptual losses of reconstructions: differentiable distances in SFace."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -16,7 +16,7 @@ EPSILON = 1e-6
 
 
 class Distances(NamedTuple):
-    """Of each pair of images, shape (n,).
+    """Distances of each pair of images, shape (n,).
 
     Attributes:
         identity: 1 - cosine of the embeddings, in 0..2.
@@ -28,7 +28,7 @@ class Distances(NamedTuple):
 
 
 class FaceGuide:
-    """The frozen recognizer, with what it sees on the way to its embedding.
+    """A frozen SFace that gives its embeddings and its intermediate features.
 
     The features are those that its layers of stride 2, but for the first, read, at 56, 28 and 14
     pixels; each place's features are brought to unit norm over the channels before they are
@@ -61,11 +61,11 @@ class FaceGuide:
     def __call__(self, reconstructions: Tensor, originals: Tensor) -> Distances:
         """Distances of images in -1..1, shape (n, 3, h, w), h = w; no gradient to the images."""
         with torch.no_grad():
-            target, wanted = self._look(originals)
-        embedding, found = self._look(reconstructions)
+            target, target_features = self._look(originals)
+        embedding, features = self._look(reconstructions)
         differences = [
-            (mine - theirs).square().sum(1).mean((1, 2))
-            for mine, theirs in zip(found, wanted, strict=True)
+            (feature - target_feature).square().sum(1).mean((1, 2))
+            for feature, target_feature in zip(features, target_features, strict=True)
         ]
         return Distances(1 - (embedding * target).sum(1), torch.stack(differences).mean(0))
 

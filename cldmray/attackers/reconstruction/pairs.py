@@ -1,4 +1,4 @@
-"""What an reconstruction model learns from: anonymized images and the images that they were made of."""
+"""What a reconstruction model learns from: anonymized images and their originals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +13,14 @@ from cldmray.hashing import unit_hash
 
 @dataclass(frozen=True)
 class ReconstructionPairs:
-    """Anonymized images and images of attacker people.
+    """Anonymized images and originals of attacker identities.
 
     Attributes:
         anonymized: images that came back from the anonymizer, uint8 (Q, h, w, 3).
-        people: person code of each, shape (Q,).
-        source: row of ``images`` that each was made of, shape (Q,).
-        images: uint8 (P, h, w, 3); there may be some that were never sent.
-        original_identities: person code of each image, shape (P,).
+        identities: number of each one's identity, shape (Q,).
+        source: row of ``originals`` that each was made of, shape (Q,).
+        originals: uint8 (P, h, w, 3); there may be some that were never sent.
+        original_identities: number of each original's identity, shape (P,).
     """
 
     anonymized: Images
@@ -34,44 +34,44 @@ class ReconstructionPairs:
             raise BadInputError("the attacker has no images; see splits.attacker")
         if self.anonymized.shape[1:] != self.originals.shape[1:]:
             raise BadInputError(
-                "anonymized images and images differ in size: "
+                "anonymized images and originals differ in size: "
                 f"{self.anonymized.shape[1:]}, {self.originals.shape[1:]}"
             )
         if not len(self.anonymized) == len(self.identities) == len(self.source):
-            raise BadInputError("anonymized, people and source must have one row an image")
+            raise BadInputError("anonymized, identities and source must have one row an image")
         if len(self.originals) != len(self.original_identities):
-            raise BadInputError("images and original_identities must have one row an image")
+            raise BadInputError("originals and original_identities must have one row an image")
         if len(self.source) and not 0 <= self.source.min() <= self.source.max() < len(
             self.originals
         ):
-            raise BadInputError("source: names a row that images have not")
+            raise BadInputError("source: names a row that originals have not")
 
     @property
     def queries(self) -> int:
         """How often the anonymizer was used: once for every anonymized image."""
         return len(self.anonymized)
 
-    def rows(self, chosen: Index) -> "ReconstructionPairs":
-        """The same with some of the anonymized images only; all images stay."""
+    def rows(self, rows: Index) -> "ReconstructionPairs":
+        """The same with some of the anonymized images only; all originals stay."""
         return replace(
             self,
-            anonymized=self.anonymized[chosen],
-            identities=self.identities[chosen],
-            source=self.source[chosen],
+            anonymized=self.anonymized[rows],
+            identities=self.identities[rows],
+            source=self.source[rows],
         )
 
     def shuffled(self, seed: int) -> "ReconstructionPairs":
-        """The control's pairs: every person's images go with images of one other person.
+        """The control's pairs: each identity's images go with originals of one other identity.
 
-        The people are put on a ring in random order, and each is paired with the next, so that
-        nobody keeps own images. How many images are learnt from stays the same.
+        The identities are put on a ring in random order, and each is paired with the next, so that
+        none keeps its own originals. The number of pairs stays the same.
 
         Raises:
-            BadInputError: the images are of fewer than two people.
+            BadInputError: the images are of fewer than two identities.
         """
         identities = np.unique(self.identities)
         if len(identities) < 2:
-            raise BadInputError("pairs of fewer than two people cannot be shuffled")
+            raise BadInputError("pairs of fewer than two identities cannot be shuffled")
         random = np.random.default_rng([seed, len(identities)])
         ring = random.permutation(identities)
         sent = np.unique(self.source)
@@ -88,7 +88,7 @@ def within_budget(sample_ids: Sequence[str], budget: int | None) -> Index:
 
     Those with the smallest hashes of their ``sample_id`` are chosen, so that a smaller budget's
     images are among a larger one's, whatever the order of the rows. A sample that stands there
-    several times, for several draws, costs a query each time.
+    several times, for several samples of it, costs a query each time.
 
     Args:
         sample_ids: of all images that the attacker could send.

@@ -21,7 +21,6 @@ from cldmray.attackers.reconstruction.base import (
     ReconstructionModel,
     ReconstructionTraining,
     Reconstructor,
-    TrainedReconstructionModel,
 )
 from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.attackers.reconstruction.validation import validation_point
@@ -118,8 +117,8 @@ class ReconstructionTrainable(Trainable):
         validation_recognizer: Recognizer | None = None,
     ) -> None:
         self.name = reconstruction.name
-        if isinstance(reconstruction, TrainedReconstructionModel):
-            self.schedule: ReconstructionTraining = reconstruction.training
+        if reconstruction.schedule is not None:
+            self.schedule: ReconstructionTraining = reconstruction.schedule
         self._reconstruction = reconstruction
         self._pairs = pairs
         self._validation = validation

@@ -1,4 +1,4 @@
-"""How well an reconstruction model does on people it has not learnt from, as the attacker can see it."""
+"""The attacker's own measure of a reconstruction model: on validation identities."""
 
 import math
 
@@ -14,8 +14,8 @@ from cldmray.recognizers.base import Embeddings, Recognizer
 def embed_guesses(recognizer: Recognizer, guesses: Images) -> Embeddings:
     """One embedding for all guesses of an image: their mean, brought to unit norm.
 
-    What the guesses share is what the image gave away; what the reconstruction model has added differs from
-    one to the next and averages out.
+    What the guesses share comes from the image. What the model has added differs from one guess to
+    the next and averages out.
 
     Args:
         recognizer: embeds each guess.
@@ -29,9 +29,9 @@ def embed_guesses(recognizer: Recognizer, guesses: Images) -> Embeddings:
     """
     if guesses.ndim != 5 or not guesses.shape[1]:
         raise BadInputError(f"guesses must have shape (N, guesses, h, w, 3), not {guesses.shape}")
-    count, draws = guesses.shape[:2]
+    count, n_samples = guesses.shape[:2]
     vectors = recognizer.embed(guesses.reshape(-1, *guesses.shape[2:]))
-    means = vectors.reshape(count, draws, -1).astype(np.float64).mean(1)
+    means = vectors.reshape(count, n_samples, -1).astype(np.float64).mean(1)
     norms = np.linalg.norm(means, axis=1, keepdims=True)
     return np.asarray(means / np.maximum(norms, 1e-12), np.float32)
 
@@ -39,33 +39,34 @@ def embed_guesses(recognizer: Recognizer, guesses: Images) -> Embeddings:
 def validation_point(
     reconstructor: Reconstructor, pairs: ReconstructionPairs, recognizer: Recognizer
 ) -> dict[str, float]:
-    """A point of the learning curve, on the attacker's validation people.
+    """A point of the learning curve, on the attacker's validation identities.
 
     Args:
-        reconstruction model: has learnt from other people.
-        pairs: of validation people; the row numbers are the reconstructions' seeds.
-        recognizer: embeds reconstructions and images. The attacker's own, as the one that
-            judges must not choose among attackers.
+        reconstructor: has learnt from other identities.
+        pairs: of validation identities; the row numbers are the reconstructions' seeds.
+        recognizer: embeds reconstructions and originals. It is the attacker's own, since the
+            held-out recognizer must not select among models.
 
     Returns:
-        ``difference``: mean absolute difference from the image, over all guesses, in 0..1;
-        ``cosine``: mean cosine of the fused embedding and the image's, in -1..1;
-        ``margin``: the same less the mean cosine to images of other people, which the average
-        face has in common with all, in -2..2; NaN where there is nobody else;
-        ``rank_1``: share of the images whose best match among all images, their own source
-        left out, is of the same person, in 0..1; NaN where nobody has a second image.
+        ``difference``: mean absolute difference from the original, over all guesses, in 0..1;
+        ``cosine``: mean cosine of the guesses' embedding and the original's, in -1..1;
+        ``margin``: the same less the mean cosine to originals of other identities, which the
+        average face has in common with all, in -2..2; NaN where there are no others;
+        ``rank_1``: share of the images whose best match among all originals, their own source
+        left out, is of the same identity, in 0..1; NaN where no identity has a second image.
     """
     guesses = reconstructor.reconstruct(pairs.anonymized, np.arange(pairs.queries))
-    wanted = pairs.originals[pairs.source]
-    difference = np.abs(guesses.astype(np.int16) - wanted[:, None]).mean() / 255
+    originals = pairs.originals[pairs.source]
+    difference = np.abs(guesses.astype(np.int16) - originals[:, None]).mean() / 255
     vectors, gallery = embed_guesses(recognizer, guesses), recognizer.embed(pairs.originals)
     scores = vectors @ gallery.T
     rows = np.arange(pairs.queries)
     cosine = float(scores[rows, pairs.source].mean())
-    strangers = pairs.identities[:, None] != pairs.original_identities[None, :]
+    # Which originals are of other identities, shape (Q, P).
+    impostors = pairs.identities[:, None] != pairs.original_identities[None, :]
     margin = math.nan
-    if strangers.any(1).all():
-        margin = cosine - float(np.mean(scores, axis=1, where=strangers).mean())
+    if impostors.any(1).all():
+        margin = cosine - float(np.mean(scores, axis=1, where=impostors).mean())
     scores[rows, pairs.source] = -np.inf
     usable = np.isin(pairs.identities, _with_two(pairs))
     rank_1 = math.nan

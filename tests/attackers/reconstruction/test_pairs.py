@@ -112,5 +112,5 @@ class TestShuffled:
         assert set(pairs.source.tolist()) == {0, 2, 4}
 
     def test_one_person_cannot_be_shuffled(self):
-        with pytest.raises(BadInputError, match="fewer than two people"):
+        with pytest.raises(BadInputError, match="fewer than two identities"):
             labelled([0, 0], [0, 0], [0, 1]).shuffled(0)

@@ -15,7 +15,7 @@ from cldmray.recognizers.sface import SFace
 
 def test_its_shape() -> None:
     attacker = ReconstructionAttacker()
-    assert (attacker.name, attacker.dimensions, attacker.per_anonymizer) == (
+    assert (attacker.name, attacker.dimensions, attacker.learns_from_anonymized) == (
         "reconstruction",
         128,
         True,
@@ -52,12 +52,12 @@ def test_budget() -> None:
 
 def test_a_further_training_has_another_seed() -> None:
     attacker = ReconstructionAttacker()
-    assert attacker.trained and attacker.seeded(0) == attacker
-    second = attacker.seeded(2).model
+    assert attacker.has_seed and attacker.with_seed(0) == attacker
+    second = attacker.with_seed(2).model
     assert isinstance(second, UNetReconstruction)
     assert second.training.seed == 2
     control = ReconstructionAttacker(MeanFace())
-    assert not control.trained and control.seeded(2) == control
+    assert not control.has_seed and control.with_seed(2) == control
 
 
 def test_steps() -> None:

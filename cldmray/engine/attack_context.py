@@ -1,0 +1,267 @@
+"""What the engine does for attackers: it trains, embeds and reconstructs on Ray, each thing once."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from safetensors.numpy import save
+
+from cldmray import storage
+from cldmray.attackers.base import Attacker, LearningCurve, Learnt
+from cldmray.attackers.data import AttackData, Table
+from cldmray.attackers.encoder_attacker import EncoderAttacker, training_pairs, validation_pairs
+from cldmray.attackers.learning import LearningAttacker
+from cldmray.attackers.pretrained import Pretrained
+from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
+from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest, commit
+from cldmray.engine.attacker_training import CURVE, fit_encoder
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.embed import embed_views
+from cldmray.engine.reconstruct import reconstruct
+from cldmray.engine.reconstruction_training import check_validation, fit_reconstructor, queried
+from cldmray.engine.stages import Stages, StageSpec
+from cldmray.errors import BadInputError
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, SPLITS
+from cldmray.faces.regions import Region
+from cldmray.recognizers.base import Recognizer
+
+logger = logging.getLogger(__name__)
+
+
+class AttackContext:
+    """The :class:`cldmray.attackers.base.Context` of one audit.
+
+    Args:
+        stages: runs the stages and finds finished ones again.
+        engine: how the cluster is used.
+        faces: the table of originals.
+        seed: of the audit, for what is random in reconstructions.
+        regions: parts of anonymized images that are embedded by themselves as well.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        engine: EngineConfig,
+        faces: Artifact,
+        *,
+        seed: int = 0,
+        regions: Sequence[Region] = (),
+    ) -> None:
+        self.stages = stages
+        self.engine = engine
+        self.faces = faces
+        self.seed = seed
+        self.regions = list(regions)
+        self._artifacts: dict[str, Artifact] = {}
+        self._identities: pa.Table | None = None
+
+    def recognize(self, recognizer: Recognizer, splits: tuple[str, ...] = SPLITS) -> Artifact:
+        """A recognizer's embeddings of the originals of some splits."""
+        settings: dict[str, Any] = {"recognizer": recognizer}
+        if splits != SPLITS:
+            settings["splits"] = splits
+        produce = partial(
+            embed_views, Pretrained(recognizer), None, self.faces, [], self.engine, splits=splits
+        )
+        return self._artifact(
+            f"originals-{recognizer.name}",
+            settings,
+            [self.faces],
+            produce,
+            title=f"embed originals by {recognizer.name}",
+            resources=self.engine.pool_stage(),
+        )
+
+    def identities_of(self, splits: tuple[str, ...]) -> pa.ChunkedArray:
+        """The identities of some splits, once for each of their images."""
+        if self._identities is None:
+            self._identities = self.faces.read(["identity", "split"])
+        rows = pc.is_in(self._identities["split"], pa.array(splits))
+        return self._identities.filter(rows)["identity"]
+
+    def learn(self, attacker: LearningAttacker, data: AttackData) -> Artifact:
+        """What an attacker with a training of its own has learnt, and its learning curve."""
+
+        def produce(folder: str) -> None:
+            task = ray.remote(num_cpus=self.engine.cpus_per_actor, max_retries=3)(_learn)
+            curve = ray.get(task.remote(attacker, data, self.engine.threads, folder))
+            _commit_curve(folder, curve)
+
+        resources = {"CPU": self.engine.cpus_per_actor}
+        return self._fitted(attacker, data, [], produce, resources)
+
+    def train_encoder(
+        self,
+        attacker: EncoderAttacker,
+        data: AttackData,
+        start: Table | None,
+        targets: Table | None,
+    ) -> Artifact:
+        """The attacker's encoder, trained on attacker identities, and its learning curve."""
+
+        def produce(folder: str) -> None:
+            pairs = training_pairs(attacker, data, targets)
+            validation = validation_pairs(attacker, data, targets)
+            weights = cast(Artifact | None, start)
+            fit_encoder(attacker, pairs, validation, weights, self.engine, folder)
+
+        return self._fitted(attacker, data, [start, targets], produce, self.engine.training_stage)
+
+    def train_reconstruction(self, attacker: ReconstructionAttacker, data: AttackData) -> Artifact:
+        """The attacker's reconstruction model, trained on attacker identities, and its curve."""
+        faces, anonymized = cast(Artifact, data.faces), cast(Artifact, data.anonymized)
+
+        def produce(folder: str) -> None:
+            validation = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
+            check_validation(validation)
+            pairs = queried(faces, anonymized, ATTACKER).within(attacker.budget)
+            recognizer = attacker.validation_recognizer
+            fit_reconstructor(attacker.model, pairs, validation, recognizer, self.engine, folder)
+
+        return self._fitted(attacker, data, [], produce, self.engine.training_stage)
+
+    def embed(
+        self,
+        attacker: Attacker,
+        fitted: Table | None,
+        tables: Sequence[Table],
+        splits: tuple[str, ...] = (EVALUATION,),
+        *,
+        originals: bool = True,
+    ) -> Artifact:
+        """Embeddings of the images of some splits; of the originals only where they are asked for."""
+        faces = self.faces if originals else None
+        settings = {"attacker": attacker, "regions": self.regions, "splits": splits}
+        produce = partial(
+            embed_views,
+            attacker,
+            cast(Artifact | None, fitted),
+            faces,
+            cast(Sequence[Artifact], tables),
+            self.engine,
+            splits=splits,
+            regions=self.regions,
+        )
+        return self._artifact(
+            f"embed-{attacker.name}",
+            settings,
+            [fitted, faces, *tables],
+            produce,
+            title=f"embed by {attacker.name}",
+            resources=self.engine.pool_stage(),
+        )
+
+    def reconstruct(
+        self,
+        attacker: ReconstructionAttacker,
+        fitted: Table,
+        table: Table,
+        splits: tuple[str, ...] = (EVALUATION,),
+    ) -> Artifact:
+        """Reconstructions of anonymized images of some splits, and their embeddings."""
+        settings = {
+            "attacker": attacker,
+            "seed": self.seed,
+            "regions": self.regions,
+            "splits": splits,
+        }
+        produce = partial(
+            reconstruct,
+            attacker,
+            cast(Artifact, fitted),
+            [cast(Artifact, table)],
+            self.seed,
+            self.engine,
+            splits=splits,
+            regions=self.regions,
+        )
+        return self._artifact(
+            f"reconstruct-{attacker.model.name}",
+            settings,
+            [fitted, table],
+            produce,
+            title=f"reconstruct by {attacker.model.name}",
+            resources=self.engine.pool_stage(),
+        )
+
+    def _fitted(
+        self,
+        attacker: Attacker,
+        data: AttackData,
+        inputs: Sequence[Table | None],
+        produce: Callable[[str], None],
+        resources: Mapping[str, float],
+    ) -> Artifact:
+        """The artifact of a training; attackers that differ in their labels only share it."""
+        anonymized = data.anonymized if attacker.learns_from_anonymized else None
+        title = f"train {attacker.name}" + (
+            f" on {data.anonymizer}" if anonymized is not None else ""
+        )
+        artifact = self._artifact(
+            f"train-{attacker.kind}",
+            {"attacker": attacker.without_labels()},
+            [data.faces, anonymized, *inputs],
+            produce,
+            title=title,
+            resources=resources,
+        )
+        last = attacker.learning_curve(artifact)[-1]
+        logger.info(
+            "%s: loss %.3f, validation rank-1 %.1f %%",
+            title,
+            last["loss"],
+            100 * last["validation_rank_1"],
+        )
+        return artifact
+
+    def _artifact(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        inputs: Sequence[Table | None],
+        produce: Callable[[str], None],
+        *,
+        title: str,
+        resources: Mapping[str, float],
+    ) -> Artifact:
+        """The artifact of a stage, which this context runs or looks for only once."""
+        keys = [table.key for table in inputs if table is not None]
+        stage = StageSpec(name, settings, keys, produce, title, resources)
+        key = self.stages.plan(stage).key
+        if key not in self._artifacts:
+            self._artifacts[key] = self.stages.result(self.stages.submit(stage))
+        return self._artifacts[key]
+
+
+def _learn(
+    attacker: LearningAttacker, data: AttackData, threads: int, folder: str
+) -> LearningCurve:
+    """Ray task: an attacker learns; the arrays are written, its learning curve is returned."""
+    import torch
+
+    torch.set_num_threads(threads)
+    learnt = attacker.learn(data)
+    _check_learnt(attacker, learnt)
+    arrays = {name: np.ascontiguousarray(value) for name, value in learnt.items()}
+    storage.write_bytes(storage.join(folder, WEIGHTS), save(arrays))
+    return [attacker.validation_point(data, arrays)]
+
+
+def _check_learnt(attacker: LearningAttacker, learnt: Learnt) -> None:
+    arrays = isinstance(learnt, Mapping) and learnt
+    if not arrays or not all(isinstance(value, np.ndarray) for value in learnt.values()):
+        raise BadInputError(
+            f"{attacker.name}: learn() must return NumPy arrays by name, at least one"
+        )
+
+
+def _commit_curve(folder: str, curve: LearningCurve) -> None:
+    table = pa.Table.from_pylist(curve)
+    storage.write_table(storage.join(folder, CURVE), table)
+    commit(folder, Manifest({CURVE: table.num_rows}))
