@@ -126,24 +126,24 @@ def main() -> None:
     os.environ.update(WORKER_ENVIRONMENT)
     engine = EngineConfig(actors=ACTORS, threads=THREADS, batch_size=BATCH, progress=False)
     connect(engine)
-    work = Path(tempfile.mkdtemp())
+    cache_dir = Path(tempfile.mkdtemp())
     source = SyntheticFaces(n_identities=-(-arguments.images // 5), images_per_identity=5)
     listing = source.listing().slice(0, arguments.images)
     listing = listing.append_column("split", pa.array(["evaluation"] * listing.num_rows))
-    load_faces(source, listing, engine, f"{work}/faces")
-    manifest = read_manifest(f"{work}/faces")
+    load_faces(source, listing, engine, f"{cache_dir}/faces")
+    manifest = read_manifest(f"{cache_dir}/faces")
     assert manifest is not None
-    faces = Artifact(f"{work}/faces", manifest, "benchmark")
+    faces = Artifact(f"{cache_dir}/faces", manifest, "benchmark")
     images = decode_images(faces.read()["image"].to_pylist())
 
     started = time.perf_counter()
-    anonymize(faces, anonymizer(), samples_per_split(0), 0, engine, f"{work}/anonymized")
+    anonymize(faces, anonymizer(), samples_per_split(0), 0, engine, f"{cache_dir}/anonymized")
     stage = time.perf_counter() - started
     bare = time_bare(images, np.arange(len(images)))
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         naive = pool.apply(time_naive, (images[: arguments.naive],))
-    shutil.rmtree(work)
+    shutil.rmtree(cache_dir)
 
     rates = {
         "stage": len(images) / stage,

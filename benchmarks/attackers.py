@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from attacking import environment
-from attacking.recipes import Recipe, follow, recipes, spaced
+from attacking.recipes import Recipe, follow, recipes_of, spaced
 
 INK, COLOURS = "#1f2933", ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
@@ -30,10 +30,10 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--lfw", help="folder of LFW; without it, synthetic people")
     parser.add_argument("--anonymizer", choices=("cldm_canny", "blur"), default="cldm_canny")
-    parser.add_argument("--people", type=int, default=100, help="who are evaluated: the pool")
+    parser.add_argument("--identities", type=int, default=100, help="who are evaluated: the pool")
     parser.add_argument("--attackers", type=int, default=240, help="people to learn from")
     parser.add_argument("--images", type=int, default=4, help="of each person, at most")
-    parser.add_argument("--draws", type=int, default=1, help="anonymized images a photo")
+    parser.add_argument("--samples", type=int, default=1, help="anonymized images an original")
     parser.add_argument("--steps", type=int, default=240, help="of each recipe")
     parser.add_argument("--blocks", type=int, default=7, help="of each side of the step")
     parser.add_argument("--seconds", type=float, default=1.0, help="that a block takes about")
@@ -51,17 +51,17 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def figure(found: list[Recipe], chance: float, title: str, path: Path) -> None:
+def figure(recipes: list[Recipe], chance: float, title: str, path: Path) -> None:
     """Rank-1 against all CPU seconds that a recipe needs, intervals as bands, chance dashed."""
     from matplotlib.figure import Figure
 
     sheet = Figure(figsize=(8, 4.6), layout="constrained")
     axes = sheet.subplots()
-    for recipe, colour in zip(found, COLOURS, strict=False):
+    for recipe, colour in zip(recipes, COLOURS, strict=False):
         seconds = [point.total for point in recipe.curve]
         rates = [point.rank_1 for point in recipe.curve]
-        axes.plot(seconds, [one.value for one in rates], "o-", color=colour, label=recipe.name)
-        bounds = [one.low for one in rates], [one.high for one in rates]
+        axes.plot(seconds, [point.value for point in rates], "o-", color=colour, label=recipe.name)
+        bounds = [point.low for point in rates], [point.high for point in rates]
         axes.fill_between(seconds, *bounds, color=colour, alpha=0.15, lw=0)
     axes.axhline(chance, color=INK, ls="--", lw=1, label="chance")
     axes.set(xscale="log", ylim=(0, None), title=title, ylabel="rank-1 rate",
@@ -70,10 +70,10 @@ def figure(found: list[Recipe], chance: float, title: str, path: Path) -> None:
     sheet.savefig(path, dpi=150)
 
 
-def table(found: list[Recipe], chance: float) -> str:
+def table(recipes: list[Recipe], chance: float) -> str:
     """The curves as text."""
     lines = [f"{'recipe':22}{'steps':>6}{'own CPU s':>11}{'all CPU s':>11}   rank-1 % [95 %]"]
-    for recipe in found:
+    for recipe in recipes:
         for point in recipe.curve:
             value, low, high = (100 * bound for bound in point.rank_1)
             lines.append(
@@ -83,9 +83,9 @@ def table(found: list[Recipe], chance: float) -> str:
     return "\n".join([*lines, f"{'chance':50}   {100 * chance:5.1f}"])
 
 
-def plain(recipe: Recipe) -> dict[str, Any]:
+def record(recipe: Recipe) -> dict[str, Any]:
     """A recipe as JSON data."""
-    points = [{**one._asdict(), "rank_1": one.rank_1._asdict()} for one in recipe.curve]
+    points = [{**point._asdict(), "rank_1": point.rank_1._asdict()} for point in recipe.curve]
     return {"name": recipe.name, "curve": points}
 
 
@@ -117,7 +117,11 @@ def main() -> None:
     diffusion = Diffusion(controls={"canny": Control(Canny(), "controlnet-canny")})
     anonymizer = diffusion if arguments.anonymizer == "cldm_canny" else Blur()
     plan = identities.Plan(
-        arguments.lfw, arguments.identities, arguments.attackers, arguments.images, arguments.draws
+        arguments.lfw,
+        arguments.identities,
+        arguments.attackers,
+        arguments.images,
+        arguments.samples,
     )
     learner, evaluated = identities.gather(plan, anonymizer)
     about = (
@@ -129,20 +133,20 @@ def main() -> None:
     training = TrainingConfig(
         max_steps=arguments.steps, batch_size=64, warmup_steps=max(1, min(20, arguments.steps // 5))
     )
-    found: dict[str, Recipe] = {}
-    for name, attacker in recipes(shape, training, not arguments.no_teacher).items():
-        before = found[attacker.init_from.name] if attacker.init_from else None
+    recipes: dict[str, Recipe] = {}
+    for name, attacker in recipes_of(shape, training, not arguments.no_teacher).items():
+        before = recipes[attacker.init_from.name] if attacker.init_from else None
         points = spaced(arguments.steps, arguments.points)
-        found[name] = follow(name, attacker, learner, evaluated, points, before)
+        recipes[name] = follow(name, attacker, learner, evaluated, points, before)
     chance = 1 / evaluated.count
-    print(table(list(found.values()), chance))
-    figure(list(found.values()), chance, about, arguments.out / "attackers.png")
+    print(table(list(recipes.values()), chance))
+    figure(list(recipes.values()), chance, about, arguments.out / "attackers.png")
     report = {
         "settings": {key: str(value) for key, value in vars(arguments).items() if key != "lfw"},
-        "step": [one._asdict() for one in comparisons],
+        "step": [comparison._asdict() for comparison in comparisons],
         "about": about,
         "chance": chance,
-        "recipes": [plain(recipe) for recipe in found.values()],
+        "recipes": [record(recipe) for recipe in recipes.values()],
     }
     path = arguments.out / "attackers.json"
     path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")

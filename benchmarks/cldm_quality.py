@@ -49,7 +49,7 @@ def grid(subjects: Subjects, gallery: Gallery) -> Image.Image:
     return sheet
 
 
-def plain(row: Row) -> dict[str, Any]:
+def record(row: Row) -> dict[str, Any]:
     """A row as JSON data."""
     return {"measure": row.measure, **row.interval._asdict(), "goal": row.goal, "met": row.met}
 
@@ -66,7 +66,7 @@ def measure(model: Diffusion, subjects: Subjects, sface: SFace, out: Path) -> di
     return {
         "images": len(subjects.given),
         "identities": identities,
-        "rows": [plain(row) for row in rows],
+        "rows": [record(row) for row in rows],
     }
 
 
@@ -91,7 +91,7 @@ def main() -> None:
         print("synthetic: left out, this version has no cldmray.faces.synthetic.SyntheticFaces")
     else:
         sources.append(synthetic)
-    results = {one.name: measure(model, one, sface, arguments.out) for one in sources}
+    results = {source.name: measure(model, source, sface, arguments.out) for source in sources}
     about = {"model": arguments.model, "version": model.version(), "sface": sface.version()}
     report = {**about, "align": arguments.align, "sources": results}
     path = arguments.out / "quality.json"

@@ -102,12 +102,14 @@ def compared(elastic: Path, fixed: Path) -> list[str]:
     ]
     wrong = sorted({name for name, _ in tables[0].items() ^ tables[1].items()})
     wrong = [name for name in wrong if name != "out/results.parquet"]
-    found, expected = measures(elastic), measures(fixed)
-    rows = sorted(found.keys() | expected.keys())
+    measured, expected = measures(elastic), measures(fixed)
+    rows = sorted(measured.keys() | expected.keys())
     return wrong + [
-        f"{' '.join(row)}: {found.get(row)} instead of {expected.get(row)}"
+        f"{' '.join(row)}: {measured.get(row)} instead of {expected.get(row)}"
         for row in rows
-        if row not in found or row not in expected or abs(found[row] - expected[row]) > TOLERANCE
+        if row not in measured
+        or row not in expected
+        or abs(measured[row] - expected[row]) > TOLERANCE
     ]
 
 

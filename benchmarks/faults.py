@@ -68,10 +68,10 @@ def disturbed(cluster: Cluster, options: argparse.Namespace, folder: Path) -> li
     disturbance = Disturbance(cluster, start, undisturbed.seconds, expected)
     kills: list[Kill] = []
     for targets in TOGETHER:
-        chosen = [name for name in targets if name in options.targets]
+        scenarios = [name for name in targets if name in options.targets]
         for number in range(ROUNDS):
             done = Counter(kill.target for kill in kills)
-            wanted = {name: options.kills - done[TARGETS[name].name] for name in chosen}
+            wanted = {name: options.kills - done[TARGETS[name].name] for name in scenarios}
             wanted = {name: count for name, count in wanted.items() if count > 0}
             if not wanted:
                 break

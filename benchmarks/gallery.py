@@ -116,13 +116,13 @@ def torch_search(gallery: Floats) -> Search:
 
 def numpy_search(gallery: Floats) -> Search:
     def search(probes: Floats) -> Codes:
-        found = np.empty((len(probes), K), np.int64)
+        neighbors = np.empty((len(probes), K), np.int64)
         for start in range(0, len(probes), BLOCK):
             scores = probes[start : start + BLOCK] @ gallery.T
             best = np.argpartition(scores, -K, axis=1)[:, -K:]
             order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
-            found[start : start + BLOCK] = np.take_along_axis(best, order, 1)
-        return found
+            neighbors[start : start + BLOCK] = np.take_along_axis(best, order, 1)
+        return neighbors
 
     return search
 
@@ -142,8 +142,8 @@ def resident() -> float:
 def timed(search: Search, probes: Floats) -> tuple[float, Codes]:
     """Seconds, and what was found."""
     started = time.perf_counter()
-    found = search(probes)
-    return time.perf_counter() - started, found
+    neighbors = search(probes)
+    return time.perf_counter() - started, neighbors
 
 
 class Table:
@@ -156,13 +156,15 @@ class Table:
         print(f"{'':26}{'build s':>9}{'GiB':>7}{'probes/s':>11}{'searched':>10}"
               f"{'recall@1':>10}{'recall@10':>11}{'named':>8}", flush=True)  # fmt: skip
 
-    def add(self, name: str, build: float, gib: float, seconds: float, found: Codes) -> None:
-        known = min(len(found), len(self.truth))
-        top, truth = found[:known], self.truth[:known]
+    def add(self, name: str, build: float, gib: float, seconds: float, neighbors: Codes) -> None:
+        compared = min(len(neighbors), len(self.truth))
+        top, truth = neighbors[:compared], self.truth[:compared]
         shared = (top[:, :, None] == truth[:, None, :]).any(2)
-        nearest = self.data.identities[found[:, 0]] == self.data.probe_identities[: len(found)]
+        nearest = (
+            self.data.identities[neighbors[:, 0]] == self.data.probe_identities[: len(neighbors)]
+        )
         row = Row(
-            name, build, gib, len(found) / seconds, len(found),
+            name, build, gib, len(neighbors) / seconds, len(neighbors),
             float((top[:, 0] == truth[:, 0]).mean()), float(shared.mean()), float(nearest.mean()),
         )  # fmt: skip
         self.rows.append(row)
@@ -186,16 +188,18 @@ def exact(data: Data, count: int, blocks: int) -> tuple[Table, float]:
         "torch matmul + topk": torch_search(data.gallery),
     }
     seconds: dict[str, list[float]] = {name: [] for name in searches}
-    found: dict[str, list[Codes]] = {name: [] for name in searches}
+    neighbors: dict[str, list[Codes]] = {name: [] for name in searches}
     for number, part in enumerate(np.array_split(data.probes[:count], blocks)):
         for name in list(searches)[:: 1 if number % 2 == 0 else -1]:
             taken, rows = timed(searches[name], part)
             seconds[name].append(taken)
-            found[name].append(rows)
-    table = Table(data, np.concatenate(found["ours (flat)"]))
+            neighbors[name].append(rows)
+    table = Table(data, np.concatenate(neighbors["ours (flat)"]))
     costs = {"ours (flat)": (build, gib)}
     for name in searches:
-        table.add(name, *costs.get(name, (0, 0)), sum(seconds[name]), np.concatenate(found[name]))
+        table.add(
+            name, *costs.get(name, (0, 0)), sum(seconds[name]), np.concatenate(neighbors[name])
+        )
     few = data.probes[: min(count, 2 * BLOCK)]
     table.add("numpy matmul + partition", 0, 0, *timed(numpy_search(data.gallery), few))
     pairs = zip(seconds["ours (flat)"], seconds["torch matmul + topk"], strict=True)
@@ -217,8 +221,8 @@ def approximate(data: Data, table: Table, probes: list[int], efs: list[int]) -> 
         build, gib = time.perf_counter() - started, resident() - before
         for value in values:
             faiss.ParameterSpace().set_index_parameter(index, anonymizer, value)
-            seconds, found = timed(labels_of(index), data.probes)
-            table.add(f"{kind}, {anonymizer} {value}", build, gib, seconds, found)
+            seconds, neighbors = timed(labels_of(index), data.probes)
+            table.add(f"{kind}, {anonymizer} {value}", build, gib, seconds, neighbors)
         del index
 
 

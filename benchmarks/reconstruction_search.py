@@ -1,6 +1,7 @@
 """Trials an hour that a search of reconstruction models ends, one at a time and two at a time.
 
-    python benchmarks/reconstruction_search.py [--trials 4] [--steps 20] [--people 24] [--out FOLDER]
+    python benchmarks/reconstruction_search.py [--trials 4] [--steps 20] [--identities 24]
+        [--out FOLDER]
 
 Both searches run one after the other in the same Ray of two logical CPUs, after one trial that
 warms it up: over the same blurred synthetic people, with the same seed, one torch thread a trial.
@@ -54,7 +55,7 @@ def pairs(identities: range) -> ReconstructionPairs:
 
 def blurred(images: Any) -> Any:
     """The images, blurred."""
-    return np.stack([cv2.GaussianBlur(one, (0, 0), SIGMA) for one in images])
+    return np.stack([cv2.GaussianBlur(image, (0, 0), SIGMA) for image in images])
 
 
 class Make:
@@ -70,9 +71,10 @@ class Make:
     def __call__(self, drawn: Mapping[str, Any]) -> Candidate:
         values = {key: SPACE[key].value(value) for key, value in drawn.items()}
         training = ReconstructionTraining(
-            max_steps=self.steps, warmup_steps=2, validate_every=self.steps, learning_rate=values.pop(
-                "learning_rate"
-            ),
+            max_steps=self.steps,
+            warmup_steps=2,
+            validate_every=self.steps,
+            learning_rate=values.pop("learning_rate"),
         )  # fmt: skip
         return Candidate(
             UNetReconstruction(**values, identity=0, perceptual=0, training=training), None
@@ -96,15 +98,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--people", type=int, default=24)
+    parser.add_argument("--identities", type=int, default=24)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     engine = EngineConfig(address="local", cpus=2, object_store_mb=200, progress=False)
     connect(engine)
-    known = pairs(range(given.identities))
+    training_pairs = pairs(range(given.identities))
     validation = pairs(range(given.identities, given.identities + given.identities // 2))
-    samples = [str(row) for row in range(known.queries)]
-    material = Material(Queried(known, samples), validation, SFace())
+    samples = [str(row) for row in range(training_pairs.queries)]
+    material = Material(Queried(training_pairs, samples), validation, SFace())
     seconds(material, engine, given.steps, 1, 1)
     report: dict[str, Any] = {
         "cpus": os.cpu_count(),

@@ -56,24 +56,26 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        found: dict[str, Any] = {}
+        record: dict[str, Any] = {}
         try:
             for line in process.stdout or ():
-                told = json.loads(line)
-                found, stage[0] = (told, "end") if "stages" in told else ({}, told["begin"])
+                message = json.loads(line)
+                record, stage[0] = (
+                    (message, "end") if "stages" in message else ({}, message["begin"])
+                )
         finally:
             done.set()
             watcher.join()
             process.kill()
-        if not found:
+        if not record:
             raise SystemExit(f"the stages failed: {settings}")
-    for name, values in found["stages"].items():
+    for name, values in record["stages"].items():
         values["cpu"] = cpu.get(name, 0.0)
         values["memory"] = vars(memory.get(name, Memory()))
     whole = Memory()
     for part in memory.values():
         whole = whole.peak(part)
-    return {**settings, **found, "memory": vars(whole)}
+    return {**settings, **record, "memory": vars(whole)}
 
 
 def environment() -> dict[str, str]:

@@ -36,22 +36,22 @@ TARGET = 60.0
 """Images per second that the project wants from one core."""
 
 
-def photos(seed: int, people: int, size: int) -> Images:
+def render_images(seed: int, identities: int, size: int) -> Images:
     """Images (people, 1 + REFERENCES, size, size, 3); the first of each person is the probe."""
     taken = [
-        [render_image(seed, person, index, size) for index in range(1 + REFERENCES)]
-        for person in range(people)
+        [render_image(seed, identity, index, size) for index in range(1 + REFERENCES)]
+        for identity in range(identities)
     ]
     return np.asarray(taken, np.uint8)
 
 
 def rank_1(features: npt.NDArray[np.float32]) -> int:
     """Probes that find their person; features (people, 1 + REFERENCES, d), nearest by distance."""
-    people = len(features)
-    probes, references = features[:, 0], features[:, 1:].reshape(people * REFERENCES, -1)
+    identities = len(features)
+    probes, references = features[:, 0], features[:, 1:].reshape(identities * REFERENCES, -1)
     squares = (references.astype(np.float64) ** 2).sum(1)
     nearest = (squares[None] - 2 * probes @ references.T).argmin(1)
-    return int((nearest // REFERENCES == np.arange(people)).sum())
+    return int((nearest // REFERENCES == np.arange(identities)).sum())
 
 
 def share(hits: int, of: int) -> str:
@@ -60,51 +60,52 @@ def share(hits: int, of: int) -> str:
     return f"{rate:5.1f} % [{low:.1f}, {high:.1f}]"
 
 
-def rates(work: Callable[[int], object], count: int) -> list[float]:
+def rates(step: Callable[[int], object], count: int) -> list[float]:
     """Calls per second in each of several runs; the argument numbers the calls through."""
-    found = []
+    rates_measured = []
     for run in range(RUNS):
         started = time.perf_counter()
         for number in range(run * count, (run + 1) * count):
-            work(number)
-        found.append(count / (time.perf_counter() - started))
-    return found
+            step(number)
+        rates_measured.append(count / (time.perf_counter() - started))
+    return rates_measured
 
 
-def rate(found: list[float]) -> str:
+def rate(rates_measured: list[float]) -> str:
     """Mean rate with its interval."""
-    half = T * statistics.stdev(found) / np.sqrt(len(found))
-    return f"{statistics.mean(found):6.1f} /s [{statistics.mean(found) - half:.1f}, " + (
-        f"{statistics.mean(found) + half:.1f}]"
+    half = T * statistics.stdev(rates_measured) / np.sqrt(len(rates_measured))
+    return (
+        f"{statistics.mean(rates_measured):6.1f} /s [{statistics.mean(rates_measured) - half:.1f}, "
+        + (f"{statistics.mean(rates_measured) + half:.1f}]")
     )
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--people", type=int, default=100)
+    arguments.add_argument("--identities", type=int, default=100)
     arguments.add_argument("--seed", type=int, default=0)
     options = arguments.parse_args()
-    people, seed = options.people, options.seed
+    identities, seed = options.identities, options.seed
     cv2.setNumThreads(1)
     other = seed + 1
     grouped = rates(lambda n: encode_image(render_image(other, n // 6, n % 6)), 60)
     single = rates(lambda n: encode_image(render_image(other, 1000 + n, 0)), 40)
     example = render_image(other, 0, 0)
     png = rates(lambda _: decode_image(encode_image(example)), 300)
-    small, large = photos(seed, people, 64), photos(seed, people, 256)
+    small, large = render_images(seed, identities, 64), render_images(seed, identities, 256)
     recognizer = SFace(align="landmarks")
     rows = []
     for name, taken in (("256 pixels", large), ("64 pixels", small)):
         flat = taken.reshape(-1, *taken.shape[2:])
-        found = sum(face is not None for face in YuNet().detect(flat))
-        rows.append((f"YuNet finds a face, {name}", share(found, len(flat))))
+        detected = sum(face is not None for face in YuNet().detect(flat))
+        rows.append((f"YuNet finds a face, {name}", share(detected, len(flat))))
     for name, taken in (("64 pixels", small), ("256 pixels", large)):
         embedded = recognizer.embed(taken.reshape(-1, *taken.shape[2:]))
-        hits = rank_1(embedded.reshape(people, 1 + REFERENCES, -1))
-        rows.append((f"SFace, rank 1, {name}", share(hits, people)))
-    hits = rank_1(small.reshape(people, 1 + REFERENCES, -1).astype(np.float32))
-    rows.append(("raw pixels, rank 1, 64 pixels", share(hits, people)))
-    rows.append(("chance", f"{100 / people:5.1f} %"))
+        hits = rank_1(embedded.reshape(identities, 1 + REFERENCES, -1))
+        rows.append((f"SFace, rank 1, {name}", share(hits, identities)))
+    hits = rank_1(small.reshape(identities, 1 + REFERENCES, -1).astype(np.float32))
+    rows.append(("raw pixels, rank 1, 64 pixels", share(hits, identities)))
+    rows.append(("chance", f"{100 / identities:5.1f} %"))
     rows.append(("renders, six images of a person", rate(grouped)))
     rows.append(("renders, one image of a person", rate(single)))
     rows.append(("PNG encoding and decoding alone", rate(png)))

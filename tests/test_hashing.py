@@ -83,10 +83,10 @@ class TestFingerprint:
 
 class TestCanonicalize:
     def test_names_class_and_settings(self) -> None:
-        found = hashing.canonicalize(Settings())
-        assert found["numbers"] == [1, 2]
-        assert found["inner"]["sigma"] == 4.0
-        assert found["inner"]["_target_"] == "cldmray.anonymizers.baselines.Blur"
+        described = hashing.canonicalize(Settings())
+        assert described["numbers"] == [1, 2]
+        assert described["inner"]["sigma"] == 4.0
+        assert described["inner"]["_target_"] == "cldmray.anonymizers.baselines.Blur"
 
     def test_outside_content_counts(self) -> None:
         first, second = (
@@ -97,9 +97,9 @@ class TestCanonicalize:
         assert hashing.fingerprint(first) != hashing.fingerprint(second)
 
     def test_reaches_into_mappings_and_sequences(self) -> None:
-        found = hashing.canonicalize({"attackers": [ConditionOnly()], 3: Path("x")})
-        assert found["attackers"][0]["condition"]["high"] == 160
-        assert json.loads(json.dumps(found, default=str))["3"] == "x"
+        described = hashing.canonicalize({"attackers": [ConditionOnly()], 3: Path("x")})
+        assert described["attackers"][0]["condition"]["high"] == 160
+        assert json.loads(json.dumps(described, default=str))["3"] == "x"
 
     @pytest.mark.parametrize("value", [{"b", "a", "c"}, frozenset("hello world")])
     def test_sets_have_the_same_fingerprint_in_every_process(self, value: set[str]) -> None:
@@ -107,7 +107,7 @@ class TestCanonicalize:
             "from cldmray.hashing import canonicalize, fingerprint;"
             f"print(fingerprint(canonicalize({value!r})))"
         )
-        found = {
+        fingerprints = {
             subprocess.run(
                 [sys.executable, "-c", code],
                 env={"PYTHONHASHSEED": seed},
@@ -118,4 +118,4 @@ class TestCanonicalize:
             ).stdout
             for seed in ("1", "2")
         }
-        assert len(found) == 1
+        assert len(fingerprints) == 1

@@ -68,15 +68,15 @@ class TestFiles:
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
     def test_a_file_that_grows_too_large_is_named_and_leaves_nothing(self, tmp_path: Path) -> None:
-        found = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", LIMITED, str(tmp_path / "file")],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=240,
         )
-        assert found.returncode == 0, found.stderr
-        assert found.stdout == (
+        assert process.returncode == 0, process.stderr
+        assert process.stdout == (
             f"cannot write {tmp_path}/file: File too large; make room there, then run the same "
             "command again: finished stages are kept and found\n"
         )
@@ -129,8 +129,12 @@ class TestWritable:
             storage.check_writable("work", "nowhere://x")
 
     def test_what_failed_decides_what_is_advised(self) -> None:
-        told = [str(storage.unwritable("x", code, "some\n words")) for code in (28, 30, 5, None)]
-        reasons = [text.removeprefix("cannot write x: ").partition(", then")[0] for text in told]
+        messages = [
+            str(storage.unwritable("x", code, "some\n words")) for code in (28, 30, 5, None)
+        ]
+        reasons = [
+            text.removeprefix("cannot write x: ").partition(", then")[0] for text in messages
+        ]
         assert reasons == [
             "No space left on device; make room there",
             "Read-only file system; make it writable",

@@ -192,11 +192,13 @@ class Allowed(NamedTuple):
 
 ALLOWED = (
     Allowed("", r"[Pp]hoto of a ", "the prompt is part of what a model draws"),
+    Allowed("benchmarks/compare_audits.py", '": "', "old names of tables are translated there"),
+    Allowed("tests/benchmarks/test_compare_audits.py", "row\\(", "rows of an old table"),
     Allowed("cldmray/hashing.py", r'"picture"', "a salt of seeds: another would move every number"),
 )
 """Excused lines: start of the path, regular expression that the line holds, reason."""
 
-KNOWN: dict[str, int] = {
+PENDING: dict[str, int] = {
     "README.md": 15,
     "benchmarks": 88,
     "cldmray": 2,
@@ -383,7 +385,7 @@ def test_retired_words_do_not_come_back() -> None:
         for violation in violations_of(name, (ROOT / name).read_text(encoding="utf-8"))
     ]
     counts = Counter(folder_of(violation.path) for violation in violations)
-    beyond = {folder for folder, count in counts.items() if count > KNOWN.get(folder, 0)}
+    beyond = {folder for folder, count in counts.items() if count > PENDING.get(folder, 0)}
     lines = [str(v) for v in violations if folder_of(v.path) in beyond]
     assert not beyond, f"{sorted(beyond)}\n" + "\n".join(lines)
 

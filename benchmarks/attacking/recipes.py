@@ -46,7 +46,7 @@ class Recipe(NamedTuple):
     weights: Mapping[str, Tensor]
 
 
-def recipes(
+def recipes_of(
     shape: EncoderConfig, training: TrainingConfig, teacher: bool
 ) -> dict[str, EncoderAttacker]:
     """The attackers that are compared, each after the one it starts from."""
@@ -130,16 +130,16 @@ def named(
     if gallery is None:
         gallery = embed(encoder, unique_identities.originals)
     ids, identities = unique_identities.sample_ids, unique_identities.identities
-    found = rank_probes(
+    ranks = rank_probes(
         EmbeddingSet(ids, identities, embed(encoder, probes)),
         EmbeddingSet(ids, identities, gallery),
         "full_ref",
         "source_excluded",
     )
-    hits = success_at_rank(found.n_higher, found.n_tied, 1)
-    return bootstrap_identities(hits, found.identities)
+    hits = success_at_rank(ranks.n_higher, ranks.n_tied, 1)
+    return bootstrap_identities(hits, ranks.identities)
 
 
 def spaced(max_steps: int, count: int) -> list[int]:
     """About ``count`` numbers of steps up to ``steps``, each about twice the one before."""
-    return sorted({int(one) for one in np.maximum(1, max_steps // 2 ** np.arange(count))})
+    return sorted({int(step) for step in np.maximum(1, max_steps // 2 ** np.arange(count))})

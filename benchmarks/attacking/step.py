@@ -79,9 +79,9 @@ def compare(shape: EncoderConfig, batch: int, blocks: int, seconds: float) -> Co
         for _ in range(4)
     ]
     values, gradients = zip(
-        *(difference(shape, one, losses["ours"], losses["peer"]) for one in images), strict=True
+        *(difference(shape, image, losses["ours"], losses["peer"]) for image in images), strict=True
     )
-    embeddings = [embedded(shape, one) for one in images]
+    embeddings = [embedded(shape, image) for image in images]
     bare = {name: bare_loop(loss, embeddings) for name, loss in losses.items()}
     whole = {name: step_loop(shape, losses[name], images) for name in ("ours", "peer")}
     times = {
@@ -89,19 +89,19 @@ def compare(shape: EncoderConfig, batch: int, blocks: int, seconds: float) -> Co
         "step": take_turns(whole, blocks, seconds),
     }
     ratios = {
-        what: [other / own for own, other in zip(found["ours"], found["peer"], strict=True)]
-        for what, found in times.items()
+        what: [other / own for own, other in zip(sides["ours"], sides["peer"], strict=True)]
+        for what, sides in times.items()
     }
     return Comparison(
         batch,
         max(values),
         max(gradients),
         {
-            what: {name: 1 / statistics.median(taken) for name, taken in found.items()}
-            for what, found in times.items()
+            what: {name: 1 / statistics.median(taken) for name, taken in sides.items()}
+            for what, sides in times.items()
         },
-        {what: statistics.median(found) for what, found in ratios.items()},
-        {what: (min(found), max(found)) for what, found in ratios.items()},
+        {what: statistics.median(pairs) for what, pairs in ratios.items()},
+        {what: (min(pairs), max(pairs)) for what, pairs in ratios.items()},
     )
 
 
@@ -112,14 +112,14 @@ def fresh_encoder(shape: EncoderConfig) -> FaceEncoder:
 
 def difference(shape: EncoderConfig, images: Tensor, ours: Loss, peer: Loss) -> tuple[float, float]:
     """Relative differences of the loss and of the encoder's gradients for one batch."""
-    found = []
+    computed = []
     for loss in (ours, peer):
         encoder = fresh_encoder(shape)
         value = loss(*encoder(images).chunk(2))
         value.backward()
         gradients = [weights.grad.flatten() for weights in encoder.parameters()]
-        found.append((float(value.detach()), torch.cat(gradients)))
-    (own, own_gradient), (other, other_gradient) = found
+        computed.append((float(value.detach()), torch.cat(gradients)))
+    (own, own_gradient), (other, other_gradient) = computed
     apart = float((own_gradient - other_gradient).abs().max() / other_gradient.abs().max())
     return abs(own - other) / abs(other), apart
 
@@ -175,18 +175,17 @@ def take_turns(
     return times
 
 
-def table(found: list[Comparison]) -> str:
+def table(comparisons: list[Comparison]) -> str:
     """What was found, as text."""
     lines = ["our loss against pytorch-metric-learning's NTXentLoss, fp32, temperature 0.07"]
-    for one in found:
+    for comparison in comparisons:
         lines.append(
-            f"batch {one.batch}: the loss differs by {one.value_difference:.1e}, gradients by "
-            f"{one.gradient_difference:.1e} (relative)"
+            f"batch {comparison.batch}: the loss differs by {comparison.value_difference:.1e}, "
+            f"gradients by {comparison.gradient_difference:.1e} (relative)"
         )
-        for what, rates in one.rates.items():
-            low, high = one.spread[what]
-            every = ", ".join(f"{name} {rate:.4g}/s" for name, rate in rates.items())
-            lines.append(
-                f"  {what}: {every}; ours : peer {one.ratios[what]:.3f} [{low:.3f}, {high:.3f}]"
-            )
+        for what, rates in comparison.rates.items():
+            low, high = comparison.spread[what]
+            ratio = comparison.ratios[what]
+            listing = ", ".join(f"{name} {rate:.4g}/s" for name, rate in rates.items())
+            lines.append(f"  {what}: {listing}; ours : peer {ratio:.3f} [{low:.3f}, {high:.3f}]")
     return "\n".join(lines)

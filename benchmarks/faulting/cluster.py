@@ -124,7 +124,7 @@ def start_head(
 
 def processes_of_sessions(sessions: Set[int]) -> dict[int, str]:
     """Title of every living process of some sessions of the system, by its id."""
-    found = {}
+    processes = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal():
             continue
@@ -132,10 +132,10 @@ def processes_of_sessions(sessions: Set[int]) -> dict[int, str]:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
             if int(fields[3]) in sessions and fields[0] != "Z":
                 title = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
-                found[int(folder.name)] = title.decode(errors="replace").strip()
+                processes[int(folder.name)] = title.decode(errors="replace").strip()
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return found
+    return processes
 
 
 def kill(pid: int) -> None:

@@ -146,8 +146,8 @@ class Disturbance:
             return [0]
         if target.title is None:
             return list(range(len(self.cluster.nodes)))
-        found = self.cluster.workers().items()
-        return sorted(pid for pid, title in found if re.match(target.title, title))
+        workers = self.cluster.workers().items()
+        return sorted(pid for pid, title in workers if re.match(target.title, title))
 
     def _kill(self, driver: Driver, target: Target, victim: int) -> None:
         if target is TARGETS["driver"]:

@@ -55,7 +55,7 @@ class Flops(NamedTuple):
     controlnet: int
     decoder: int
 
-    def of_picture(self, steps: int) -> int:
+    def of_image(self, steps: int) -> int:
         """All of one image; the prompt is not counted."""
         return steps * (self.unet + self.controlnet) + self.decoder
 

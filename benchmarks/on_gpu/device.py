@@ -57,10 +57,14 @@ def versions(device: Device) -> dict[str, str]:
     """What the numbers depend on besides the code."""
     import diffusers
 
-    found = {"device": device.name, "torch": torch.__version__, "diffusers": diffusers.__version__}
+    versions = {
+        "device": device.name,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+    }
     if device.is_gpu:
-        found |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
-    return found
+        versions |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+    return versions
 
 
 def matrix_peak(device: Device, sides: Iterable[int], seconds: float = 0.5) -> float:
@@ -99,7 +103,7 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def idle_share(device: Device, work: Callable[[], object]) -> float | None:
+def idle_share(device: Device, function: Callable[[], object]) -> float | None:
     """Share of the time of ``work`` in which the GPU did nothing.
 
     An upper bound: the profiler makes launching a little slower.
@@ -112,7 +116,7 @@ def idle_share(device: Device, work: Callable[[], object]) -> float | None:
     device.wait()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         started = time.perf_counter()
-        work()
+        function()
         device.wait()
         wall = time.perf_counter() - started
     events: Any = profiler.events()

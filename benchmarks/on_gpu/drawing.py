@@ -81,7 +81,7 @@ def measure(plan: Plan, device: Device) -> dict[str, Any]:
     flops = architecture.count(plan.shape)
     peak = matrix_peak(device, plan.peak_sides)
     print(f"{device.name}: {peak / 1e12:.4g} TFLOP/s in bf16 products; one image takes "
-          f"{flops.of_picture(plan.steps) / 1e12:.4g} TFLOP", flush=True)  # fmt: skip
+          f"{flops.of_image(plan.steps) / 1e12:.4g} TFLOP", flush=True)  # fmt: skip
     folder = Path(tempfile.mkdtemp())
     try:
         architecture.save(plan.shape, device.torch, folder / "model")
@@ -101,7 +101,7 @@ def measure(plan: Plan, device: Device) -> dict[str, Any]:
             own = task._replace(batch=batch)
             row = time_side(Row(name, batch), lambda m=make, t=own: m(t), count, plan, device)
             if row.rate is not None:
-                row = row._replace(share=row.rate * flops.of_picture(plan.steps) / peak)
+                row = row._replace(share=row.rate * flops.of_image(plan.steps) / peak)
             rows.append(row)
             print(line(row), flush=True)
     finally:
@@ -111,7 +111,7 @@ def measure(plan: Plan, device: Device) -> dict[str, Any]:
         "versions": versions(device),
         "settings": plan._replace(shape=plan.shape._asdict())._asdict(),
         "parameters": architecture.parameters(plan.shape),
-        "flops": flops._asdict() | {"image": flops.of_picture(plan.steps)},
+        "flops": flops._asdict() | {"image": flops.of_image(plan.steps)},
         "peak_flops": peak,
         "rows": [row._asdict() for row in rows],
         "reached": reached(rows),
@@ -120,7 +120,7 @@ def measure(plan: Plan, device: Device) -> dict[str, Any]:
 
 def time_side(row: Row, make: Callable[[], Side], count: int, plan: Plan, device: Device) -> Row:
     """The row of one side, which is loaded, warmed up, timed on ``count`` images and profiled."""
-    images = sides.photographs(count, plan.shape.side)
+    images = sides.sample_images(count, plan.shape.side)
     fresh_memory(device)
     with tempfile.TemporaryDirectory() as out:
         try:
@@ -149,8 +149,8 @@ def reached(rows: list[Row]) -> dict[str, float | None]:
     """What the goals are about, from the rows in their order."""
     script, batched, ours = rows
 
-    def ratio(one: float | None, other: float | None) -> float | None:
-        return one / other if one is not None and other is not None else None
+    def ratio(rate: float | None, other: float | None) -> float | None:
+        return rate / other if rate is not None and other is not None else None
 
     return {
         "to_script": ratio(ours.rate, script.rate),
@@ -172,12 +172,13 @@ def line(row: Row) -> str:
 
 def markdown(report: dict[str, Any]) -> str:
     """The table with the goals beside what was reached."""
-    found, settings = report["versions"], report["settings"]
+    versions, settings = report["versions"], report["settings"]
     options = ", ".join(f"{name}={value}" for name, value in settings["options"].items())
     side = settings["shape"]["side"]
     lines = [
-        f"**{found['device']}**, torch {found['torch']}, CUDA {found.get('cuda', '-')}, diffusers "
-        f"{found['diffusers']}. {side}x{side} pixels, {settings['steps']} steps, one ControlNet, "
+        f"**{versions['device']}**, torch {versions['torch']}, "
+        f"CUDA {versions.get('cuda', '-')}, diffusers {versions['diffusers']}. "
+        f"{side}x{side} pixels, {settings['steps']} steps, one ControlNet, "
         f"guidance {sides.GUIDANCE}, {settings['dtype']}; ours with {options or 'no options'}. "
         f"Peak of bf16 products in this run: {report['peak_flops'] / 1e12:.4g} TFLOP/s; the models "
         f"need {report['flops']['image'] / 1e12:.4g} TFLOP an image.",
@@ -186,7 +187,7 @@ def markdown(report: dict[str, Any]) -> str:
         "| edges and PNG, ms | ready after, s |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in (Row(**one) for one in report["rows"]):
+    for row in (Row(**values) for values in report["rows"]):
         cells = [
             row.failure or number(row.rate, ".3g"),
             number(row.share, ".1%"),

@@ -1,4 +1,4 @@
-"""Three ways of redrawing the same images: a user's script, the same in batches, and ours.
+"""Three ways of anonymizing the same images: a user's script, the same in batches, and ours.
 
 Each takes images, finds their edges, anonymizes them and writes PNG files, as an audit does.
 """
@@ -21,7 +21,7 @@ from on_gpu.architecture import CONTROL
 
 Images = npt.NDArray[np.uint8]
 Side = Callable[[Images, Path], None]
-"""Redraws images (N, side, side, 3) into PNG files of a folder."""
+"""Anonymizes images (N, side, side, 3) into PNG files of a folder."""
 
 PROMPT, GUIDANCE = "a photo of a face", 7.5
 SPEED = {"compile": True, "channels_last": True}
@@ -50,20 +50,20 @@ class Task(NamedTuple):
     batch: int
 
 
-def photographs(count: int, side: int) -> Images:
+def sample_images(count: int, side: int) -> Images:
     """Patches of random colours, so that there are edges; uint8 (count, side, side, 3)."""
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
     nearest = cv2.INTER_NEAREST
-    return np.stack([cv2.resize(one, (side, side), interpolation=nearest) for one in coarse])
+    return np.stack([cv2.resize(image, (side, side), interpolation=nearest) for image in coarse])
 
 
-def beside(photograph: npt.NDArray[np.uint8], written: Path, times: int = 5) -> float:
+def beside(image: npt.NDArray[np.uint8], written: Path, times: int = 5) -> float:
     """Seconds of one thread for one image's work off the device: its edges and its PNG file."""
     drawn = Image.open(written).convert("RGB")
     started = time.perf_counter()
     for _ in range(times):
-        _edges(photograph)
+        _edges(image)
         drawn.save(written)
     return (time.perf_counter() - started) / times
 
@@ -91,14 +91,14 @@ def _with_diffusers(task: Task) -> Side:
     def run(images: Images, out: Path) -> None:
         for start in range(0, len(images), task.batch):
             part = images[start : start + task.batch]
-            edges = [Image.fromarray(np.repeat(_edges(one)[..., None], 3, 2)) for one in part]
-            found = pipe(
+            edges = [Image.fromarray(np.repeat(_edges(image)[..., None], 3, 2)) for image in part]
+            output = pipe(
                 [PROMPT] * len(part),
                 image=edges,
                 num_inference_steps=task.steps,
                 guidance_scale=GUIDANCE,
             )
-            for number, image in enumerate(found.images, start):
+            for number, image in enumerate(output.images, start):
                 image.save(out / f"{number}.png")
 
     return run
@@ -128,7 +128,7 @@ def ours(task: Task, options: dict[str, Any]) -> Side:
     def prepared(images: Images, start: int) -> Batch:
         part = images[start : start + task.batch]
         numbers = np.arange(start, start + len(part))
-        maps = {name: one(part) for name, one in anonymizer.conditions.items()}
+        maps = {name: condition(part) for name, condition in anonymizer.conditions.items()}
         return Batch([str(number) for number in numbers], part, numbers, maps)
 
     def run(images: Images, out: Path) -> None:
@@ -150,15 +150,15 @@ def _ahead(
     """What ``prepare`` makes of each start, the next being made while one is used."""
     coming = pool.submit(prepare, starts[0])
     for following in starts[1:]:
-        found = coming.result()
+        finished = coming.result()
         coming = pool.submit(prepare, following)
-        yield found
+        yield finished
     yield coming.result()
 
 
 def _edges(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    found: npt.NDArray[np.uint8] = cv2.Canny(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 80, 160)
-    return found
+    edges: npt.NDArray[np.uint8] = cv2.Canny(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 80, 160)
+    return edges
 
 
 def speed_options(given: Sequence[str]) -> dict[str, Any]:
@@ -169,13 +169,13 @@ def speed_options(given: Sequence[str]) -> dict[str, Any]:
     """
     from cldmray.anonymizers.diffusion.settings import Diffusion
 
-    known = {field.name for field in dataclasses.fields(Diffusion)} - FIXED
-    options: dict[str, Any] = {name: value for name, value in SPEED.items() if name in known}
+    fields = {field.name for field in dataclasses.fields(Diffusion)} - FIXED
+    options: dict[str, Any] = {name: value for name, value in SPEED.items() if name in fields}
     for item in given:
         name, equals, text = item.partition("=")
-        if not equals or name not in known:
+        if not equals or name not in fields:
             raise SystemExit(
-                f"--ours {item}: not NAME=VALUE with one of {', '.join(sorted(known))}"
+                f"--ours {item}: not NAME=VALUE with one of {', '.join(sorted(fields))}"
             )
         try:
             options[name] = json.loads(text)

@@ -157,7 +157,7 @@ def step_loop(
 def whole_loop(
     plan: Plan, shape: EncoderConfig, pairs: int, chunk: int | None, device: Device
 ) -> Loop:
-    """The training of the ladder: draws people, sends their bytes, draws views."""
+    """The training of the attackers: draws identities, sends their bytes, draws views."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (2 * pairs, plan.side, plan.side, 3), dtype=np.uint8)
     identities = np.repeat(np.arange(pairs), 2)
@@ -188,7 +188,7 @@ def differences(plan: Plan, shape: EncoderConfig, device: Device) -> dict[str, f
     """
     losses = losses_there()
     images = noise(2 * CHECKED, plan.side, device)
-    found = {}
+    gradients = {}
     for name, loss, chunk in (
         ("plain", losses["ours"], None),
         ("cached", losses["ours"], CHECKED // 2 + 1),
@@ -203,13 +203,13 @@ def differences(plan: Plan, shape: EncoderConfig, device: Device) -> dict[str, f
             value.backward()
         else:
             cache.backward(value)
-        found[name] = torch.cat(
+        gradients[name] = torch.cat(
             [weights.grad.flatten() for weights in encoder.parameters() if weights.grad is not None]
         )
-    plain = found.pop("plain")
+    baseline = gradients.pop("plain")
     return {
-        name: float((gradient - plain).abs().max() / plain.abs().max())
-        for name, gradient in found.items()
+        name: float((gradient - baseline).abs().max() / baseline.abs().max())
+        for name, gradient in gradients.items()
     }
 
 
@@ -217,7 +217,7 @@ def searched(plan: Plan) -> dict[str, Any]:
     """Queries per second of exact search, on all GPUs that FAISS sees and on the CPU."""
     data = mixture(plan.gallery, max(plan.probes, plan.cpu_probes))
     gpus = load_faiss().get_num_gpus()
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "gallery": plan.gallery,
         "dimensions": DIMENSIONS,
         "neighbours": K,
@@ -225,14 +225,14 @@ def searched(plan: Plan) -> dict[str, Any]:
         "gpu_rate": None,
         "score_difference": None,
     }
-    scores, found["cpu_rate"] = timed(
+    scores, measured["cpu_rate"] = timed(
         VectorIndex(data.gallery, gpus=0), data.probes[: plan.cpu_probes]
     )
     if gpus:
-        own, found["gpu_rate"] = timed(VectorIndex(data.gallery), data.probes[: plan.probes])
-        known = min(len(own), len(scores))
-        found["score_difference"] = float(np.abs(own[:known] - scores[:known]).max())
-    return found
+        own, measured["gpu_rate"] = timed(VectorIndex(data.gallery), data.probes[: plan.probes])
+        compared = min(len(own), len(scores))
+        measured["score_difference"] = float(np.abs(own[:compared] - scores[:compared]).max())
+    return measured
 
 
 def timed(gallery: VectorIndex, probes: np.ndarray) -> tuple[np.ndarray, float]:
@@ -253,17 +253,18 @@ def line(row: Row) -> str:
 
 def markdown(report: dict[str, Any]) -> str:
     """The tables of training and search."""
-    found, settings, search = report["versions"], report["settings"], report["search"]
+    versions, settings, search = report["versions"], report["settings"], report["search"]
     apart = ", ".join(f"{name} {value:.1e}" for name, value in report["differences"].items())
     lines = [
-        f"**{found['device']}**, torch {found['torch']}, CUDA {found.get('cuda', '-')}, FAISS "
-        f"{found['faiss']}. {settings['backbone']}, {settings['side']}x{settings['side']} pixels, "
+        f"**{versions['device']}**, torch {versions['torch']}, "
+        f"CUDA {versions.get('cuda', '-')}, FAISS {versions['faiss']}. {settings['backbone']}, "
+        f"{settings['side']}x{settings['side']} pixels, "
         f"bf16. Gradients beside those of our plain loss, float32, relative: {apart}.",
         "",
         "| training | pairs in a batch | images at once | pairs/s | peak memory, GiB |",
         "|---|---|---|---|---|",
     ]
-    for row in (Row(**one) for one in report["rows"]):
+    for row in (Row(**values) for values in report["rows"]):
         rate = row.failure or number(row.rate, ".4g")
         chunk = "all" if row.chunk is None else str(row.chunk)
         lines.append(f"| {row.name} | {row.pairs} | {chunk} | {rate} | {number(row.gib, '.1f')} |")

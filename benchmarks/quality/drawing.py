@@ -52,18 +52,18 @@ def conditions(model: Diffusion) -> dict[str, Condition]:
     folder = model_folder.find(model.model)
     if folder is None or not (folder / "controlnet-canny").is_dir():
         raise SystemExit(f"{model.model} is no local folder with a controlnet-canny")
-    found: dict[str, Condition] = {"canny": Canny()}
+    conditions: dict[str, Condition] = {"canny": Canny()}
     if (folder / "controlnet-soft_edge").is_dir():
-        found["soft_edge"] = SoftEdge()
+        conditions["soft_edge"] = SoftEdge()
     if (folder / "controlnet-depth").is_dir():
-        found["depth"] = Depth()
-    return found
+        conditions["depth"] = Depth()
+    return conditions
 
 
 def draw(settings: Diffusion, subjects: Subjects, maps: dict[str, Images]) -> Images:
     """The subjects anonymized, each from the seed of its sample id, in batches."""
     anonymize = settings.open()
-    seeds = np.array([image_seed(one, 0, 0) for one in subjects.sample_ids], np.int64)
+    seeds = np.array([image_seed(sample_id, 0, 0) for sample_id in subjects.sample_ids], np.int64)
     parts = []
     for start in range(0, len(seeds), BATCH):
         part = slice(start, start + BATCH)

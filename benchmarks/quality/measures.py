@@ -18,7 +18,7 @@ from quality.subjects import Subjects
 
 EDGE_F1_GOAL = 0.55
 DETECTED_GOAL = 0.85
-SAME_PERSON_GOAL = 0.15
+SAME_IDENTITY_GOAL = 0.15
 PSNR_GOAL = 28.0
 TOLERANCE = 2.0
 
@@ -72,8 +72,8 @@ def detection_rows(subjects: Subjects, gallery: Gallery) -> list[Row]:
     seen = {"images": subjects.given, **gallery.images}
     rows = []
     for name in ("images", *gallery.maps, "none", "round_trip"):
-        found = [face is not None for face in YuNet().detect(seen[name])]
-        interval = bootstrap_identities(found, subjects.identities)
+        detected = [face is not None for face in YuNet().detect(seen[name])]
+        interval = bootstrap_identities(detected, subjects.identities)
         label = f"YuNet detects a face, {name}"
         drawn = name in gallery.maps
         rows.append(at_least(label, interval, DETECTED_GOAL) if drawn else Row(label, interval))
@@ -90,7 +90,7 @@ def recognition_rows(subjects: Subjects, gallery: Gallery, sface: SFace) -> list
         return bootstrap_identities((first * second).sum(1) > SAME_PERSON, identities)
 
     label = f"SFace cosine > {SAME_PERSON} to the image"
-    rows = [at_most(f"{label}, canny", same(given, features["canny"]), SAME_PERSON_GOAL)]
+    rows = [at_most(f"{label}, canny", same(given, features["canny"]), SAME_IDENTITY_GOAL)]
     rows += [
         Row(f"{label}, {name}", same(given, features[name]))
         for name in (*gallery.maps, "none", "round_trip", "blurred")

@@ -63,7 +63,9 @@ def take(source: FaceSource, unique_identities: set[str], count: int) -> Subject
     """Up to ``count`` pairs: one of every person, then a second, and so on."""
     listing = source.listing()
     identities = listing["identity"].to_pylist()
-    pairs = paired_rows([one if one in unique_identities else None for one in identities], count)
+    pairs = paired_rows(
+        [identity if identity in unique_identities else None for identity in identities], count
+    )
     locations, ids = listing["location"].to_pylist(), listing["sample_id"].to_pylist()
 
     def images(rows: Sequence[int]) -> Images:

@@ -101,11 +101,11 @@ def main(settings: dict[str, Any]) -> None:
     def timed(name: str, step: Callable[[], Any]) -> Any:
         print(json.dumps({"begin": name}), flush=True)
         started = time.perf_counter()
-        found = step()
+        record = step()
         seconds = time.perf_counter() - started
         size = sum(file.stat().st_size for file in (cache_dir / name).glob("*"))
         stages[name] = {"seconds": seconds, "bytes": size}
-        return found
+        return record
 
     def table(name: str, produce: Callable[[str], None]) -> Artifact:
         folder = str(cache_dir / name)
@@ -121,7 +121,9 @@ def main(settings: dict[str, Any]) -> None:
     def load(folder: str) -> None:
         source = SyntheticFaces(n_identities=-(-count // IMAGES), images_per_identity=IMAGES)
         listing = source.listing().slice(0, count)
-        places = [repeated(one, settings["distinct"]) for one in listing["location"].to_pylist()]
+        places = [
+            repeated(location, settings["distinct"]) for location in listing["location"].to_pylist()
+        ]
         listing = listing.set_column(2, "location", pa.array(places))
         splits = pa.array([EVALUATION] * listing.num_rows, pa.string())
         load_faces(source, listing.append_column("split", splits), engine, folder)
@@ -141,7 +143,7 @@ def main(settings: dict[str, Any]) -> None:
         ),
     )
     store.look()
-    found = {
+    record = {
         "stages": stages,
         "rows": {t.key: t.manifest.rows for t in (faces, anonymized, embedded)},
         "attacks": len(ranked),
@@ -150,7 +152,7 @@ def main(settings: dict[str, Any]) -> None:
         "store_peak": store.peak / 2**20,
         "spilled": store.spilled / 2**20,
     }
-    print(json.dumps(found), flush=True)
+    print(json.dumps(record), flush=True)
 
 
 if __name__ == "__main__":

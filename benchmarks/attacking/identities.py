@@ -30,7 +30,7 @@ class Identities(NamedTuple):
         sample_ids: of the images, shape (N,).
         identities: of the images, shape (N,).
         images: images (N, h, w, 3).
-        anonymized: anonymized images, all images in their order, once for each draw.
+        anonymized: anonymized images, all images in their order, once for each sample.
     """
 
     sample_ids: np.ndarray
@@ -71,14 +71,14 @@ class Plan(NamedTuple):
         lfw: folder of LFW; None renders synthetic people.
         evaluated, attackers: people.
         images: of each person, at most.
-        draws: anonymized images of each image that the attacker learns from.
+        samples: anonymized images of each image that the attacker learns from.
     """
 
     lfw: str | None
     evaluated: int
     attackers: int
     originals: int
-    draws: int
+    samples: int
 
 
 def gather(plan: Plan, anonymizer: Anonymizer) -> tuple[Identities, Identities]:
@@ -114,7 +114,7 @@ def gather(plan: Plan, anonymizer: Anonymizer) -> tuple[Identities, Identities]:
     evaluated = [identity for identity in rows if splits[identity] == EVALUATION]
     anonymize = anonymizer.open()
 
-    def take(identities: list[str], draws: int) -> Identities:
+    def take(identities: list[str], samples: int) -> Identities:
         taken = [row for identity in identities for row in rows[identity][: plan.originals]]
         part = listing.take(taken)
         contents = source.read(part["location"].to_pylist())
@@ -122,8 +122,8 @@ def gather(plan: Plan, anonymizer: Anonymizer) -> tuple[Identities, Identities]:
         ids = part["sample_id"].to_pylist()
         batches = [
             anonymize(batch)
-            for draw in range(draws)
-            for batch in batched(anonymizer, ids, originals, draw)
+            for sample in range(samples)
+            for batch in batched(anonymizer, ids, originals, sample)
         ]
         return Identities(
             np.array(ids),
@@ -132,18 +132,18 @@ def gather(plan: Plan, anonymizer: Anonymizer) -> tuple[Identities, Identities]:
             np.concatenate(batches),
         )
 
-    return take(attackers[: plan.attackers], plan.draws), take(evaluated, 1)
+    return take(attackers[: plan.attackers], plan.samples), take(evaluated, 1)
 
 
 def batched(
-    anonymizer: Anonymizer, ids: list[str], originals: Images, draw: int
+    anonymizer: Anonymizer, ids: list[str], originals: Images, sample: int
 ) -> Iterator[Batch]:
-    """The images in batches, with their condition maps and the seeds of a draw."""
+    """The images in batches, with their condition maps and the seeds of a sample."""
     for start in range(0, len(ids), BATCH):
         part = slice(start, start + BATCH)
         yield Batch(
             ids[part],
             originals[part],
-            np.array([image_seed(one, draw, 0) for one in ids[part]], np.int64),
-            {name: one(originals[part]) for name, one in anonymizer.conditions.items()},
+            np.array([image_seed(sample_id, sample, 0) for sample_id in ids[part]], np.int64),
+            {name: condition(originals[part]) for name, condition in anonymizer.conditions.items()},
         )
