@@ -1,10 +1,13 @@
 """The settings of an attribution: which settings are made of those that are named, and searched."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Literal
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
 from cldmray.anonymizers.diffusion.settings import Diffusion
@@ -52,21 +55,18 @@ class OperatingPointSettings:
     """
 
     anonymizer: str | None = "cldm_canny"
-    scales: list[float] = field(default_factory=lambda: [0.5, 1.0])
-    coarseness: list[int] = field(default_factory=lambda: [1, 4])
+    scales: list[Annotated[float, Field(ge=0)]] = field(default_factory=lambda: [0.5, 1.0])
+    coarseness: list[Annotated[int, Field(ge=1)]] = field(default_factory=lambda: [1, 4])
     strengths: list[float | None] = field(default_factory=lambda: [None])
-    target_k: int = 20
+    target_k: Annotated[int, Field(ge=2)] = 20
     gallery: Gallery = "source_excluded"
     utility: Literal["ssim", "edge_f1"] = "ssim"
-    n_images: int = 300
+    n_images: Annotated[int, Field(ge=2)] = 300
 
     def __post_init__(self) -> None:
         for key in ("scales", "coarseness", "strengths"):
             if not getattr(self, key):
                 raise ValueError(f"{key}: name at least one")
-        for key in ("target_k", "n_images"):
-            if getattr(self, key) < 2:
-                raise ValueError(f"{key}: must be at least 2, got {getattr(self, key)}")
 
     def grid(self, anonymizer: Diffusion) -> Iterator[Diffusion]:
         """Every combination."""
@@ -85,23 +85,17 @@ class AttributionSettings:
     Attributes:
         scales: factors on the control scales of every setting with a condition, >= 0; at 0 it has
             none.
-        swap, boundary: see their classes.
+        swap, operating_point: see their classes.
     """
 
-    scales: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
+    scales: list[Annotated[float, Field(ge=0)]] = field(
+        default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0]
+    )
     swap: SwapSettings = field(default_factory=SwapSettings)
     operating_point: OperatingPointSettings = field(default_factory=OperatingPointSettings)
 
-    def __post_init__(self) -> None:
-        for key, scales in (
-            ("scales", self.scales),
-            ("operating_point.scales", self.operating_point.scales),
-        ):
-            if any(not scale >= 0 for scale in scales):
-                raise ValueError(f"{key}: must not be negative, got {scales}")
 
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class AttributionConfig:
     """A whole attribution, checked.
 
@@ -179,7 +173,7 @@ def _add(anonymizers: Anonymizers, anonymizer: Diffusion, where: str) -> None:
     anonymizers[anonymizer.name] = anonymizer
 
 
-def build_attribution(composed: DictConfig) -> AttributionConfig:
+def build_attribution(composed: DictConfig | Mapping[str, Any]) -> AttributionConfig:
     """Check and build a whole attribution.
 
     Raises:

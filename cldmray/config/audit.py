@@ -1,10 +1,12 @@
 """The settings of an audit: every wrong key or value is named before work starts."""
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
 from cldmray.attackers.base import Attacker
@@ -42,34 +44,24 @@ class AuditSettings(EvaluationSettings):
     """
 
     title: str = "Face anonymization audit"
-    samples_per_image: int = 1
-    n_training_seeds: int = 1
-    max_invalid_fraction: float = 0.1
-    min_clean_rank_1: float = 0.9
+    samples_per_image: Annotated[int, Field(ge=1)] = 1
+    n_training_seeds: Annotated[int, Field(ge=1)] = 1
+    max_invalid_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    min_clean_rank_1: Annotated[float, Field(ge=0, le=1)] = 0.9
     allow_trained_identities: bool = False
-    n_example_images: int = 8
-    n_utility_images: int = 500
+    n_example_images: Annotated[int, Field(ge=0)] = 8
+    n_utility_images: Annotated[int, Field(ge=2)] = 500
     attribution: bool = True
-    regions: list[Region] = field(default_factory=list)
+    regions: list[Region] = dataclasses.field(default_factory=list)
     dry_run: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n_example_images < 0:
-            raise ValueError(f"n_example_images: must not be negative, got {self.n_example_images}")
-        for key in ("samples_per_image", "n_training_seeds"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
-        if self.n_utility_images < 2:
-            raise ValueError(f"n_utility_images: must be at least 2, got {self.n_utility_images}")
         if len(set(self.regions)) < len(self.regions):
             raise ValueError(f"regions: name none twice, got {self.regions}")
-        for key in ("max_invalid_fraction", "min_clean_rank_1"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class AuditConfig:
     """A whole audit, checked.
 
@@ -134,7 +126,7 @@ def _check_release(release: list[str] | None, names: list[str]) -> None:
             )
 
 
-def build_audit(config: DictConfig) -> AuditConfig:
+def build_audit(config: DictConfig | Mapping[str, Any]) -> AuditConfig:
     """Check and build a whole audit.
 
     Raises:

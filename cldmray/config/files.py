@@ -1,4 +1,4 @@
-"""Where the shipped configuration lies, what its groups offer, and the options of other packages."""
+"""Where the shipped configuration lies, what its groups offer, and what packages add to them."""
 
 import re
 from collections.abc import Iterator

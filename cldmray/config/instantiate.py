@@ -1,4 +1,11 @@
-"""From plain data to checked objects: every wrong key or value is named."""
+"""From plain data to checked objects: every wrong key or value is named.
+
+As Hydra's ``instantiate`` does, a mapping with ``_target_`` becomes an object of that class. Other
+than there, a class must be a dataclass of the kind that is expected in its place, so that a wrong
+name calls nothing; mappings without ``_target_`` become the dataclass that the type hints name;
+and an error begins with the dotted key. Values are checked by pydantic, with the constraints of
+the dataclasses (``Annotated[int, Field(ge=1)]``).
+"""
 
 import dataclasses
 import importlib
@@ -15,15 +22,18 @@ from pydantic import TypeAdapter, ValidationError
 from cldmray.errors import ConfigError
 
 TARGET = "_target_"
+NOT_NEGATIVE = "0 or more"
 PLAIN = (str, int, float, bool, list, tuple, dict)
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """A composed configuration as plain data, interpolations resolved.
 
     Raises:
         ConfigError: an interpolation fails; the message names its key.
     """
+    if not isinstance(config, DictConfig):
+        return dict(config)
     try:
         data = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
@@ -35,10 +45,11 @@ def build(node: Any, expected: Any, path: str) -> Any:
     """Turn plain data into an object of the expected type.
 
     Mappings with ``_target_`` become the dataclass of that name, mappings where a dataclass is
-    expected become that dataclass, and everything else is checked against the type.
+    expected become that dataclass, objects of the expected class stay, and everything else is
+    checked against the type.
 
     Args:
-        node: mapping, list or scalar.
+        node: mapping, list, scalar or object.
         expected: a type or type hint.
         path: dotted key of the node, for messages.
 
@@ -56,6 +67,8 @@ def build(node: Any, expected: Any, path: str) -> Any:
         if expected is not Any and not issubclass(cls, tuple(objects)):
             raise ConfigError(f"{_join(path, TARGET)}: {cls.__name__} is no {_names(choices)}")
         return _construct(cls, node, path)
+    if objects and isinstance(node, tuple(objects)):
+        return node
     if objects:
         only = objects[0]
         if isinstance(node, Mapping) and _is_settings(only) and not inspect.isabstract(only):
@@ -87,23 +100,24 @@ def _is_settings(cls: Any) -> bool:
 
 
 def _names(choices: typing.Iterable[Any]) -> str:
-    return " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
+    plain_types = [getattr(choice, "__origin__", choice) for choice in choices]
+    return " or ".join(getattr(choice, "__name__", str(choice)) for choice in plain_types)
 
 
 def _check(node: Any, expected: Any, path: str) -> Any:
-    if isinstance(node, bool) and bool not in _choices(expected):
+    if isinstance(node, bool) and bool not in _choices(expected) and expected is not Any:
         raise ConfigError(f"{path}: expected {_names(_choices(expected))}, got {node!r}")
     try:
         return TypeAdapter(expected).validate_python(node)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join([path, *(str(part) for part in problem["loc"] if isinstance(part, int))])
-        raise ConfigError(f"{where}: {problem['msg']}, got {problem['input']!r}") from error
+        raise ConfigError(f"{where}: {_fault(problem, expected)}") from error
 
 
 def _construct(cls: type, node: Mapping[Any, Any], path: str) -> Any:
     fields = {item.name: item for item in dataclasses.fields(cls) if item.init}
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     values: dict[str, Any] = {}
     for key, item in node.items():
         if key == TARGET:
@@ -123,8 +137,99 @@ def _construct(cls: type, node: Mapping[Any, Any], path: str) -> Any:
             raise ConfigError(f"{_join(path, name)}: must be given, {cls.__name__} needs it")
     try:
         return cls(**values)
+    except ValidationError as error:
+        raise ConfigError(_join(path, explain(error, cls))) from error
     except ValueError as error:
         raise ConfigError(_join(path, str(error))) from error
+
+
+def explain(error: ValidationError, cls: type) -> str:
+    """The first problem of a pydantic dataclass in one line that begins with the setting.
+
+    >>> from typing import Annotated
+    >>> from pydantic import Field
+    >>> from pydantic.dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Blur:
+    ...     sigma: Annotated[float, Field(gt=0)] = 4.0
+    >>> try:
+    ...     Blur(sigma=-1)
+    ... except ValidationError as error:
+    ...     print(explain(error, Blur))
+    sigma: must be above 0, got -1
+    """
+    problem = error.errors()[0]
+    if not problem["loc"]:  # of __post_init__, which names the setting itself
+        return str(problem.get("ctx", {}).get("error", problem["msg"]))
+    key = ".".join(str(part) for part in problem["loc"])
+    hint = typing.get_type_hints(cls, include_extras=True).get(str(problem["loc"][0]))
+    return f"{key}: {_fault(problem, hint)}"
+
+
+def _fault(problem: Mapping[str, Any], hint: Any) -> str:
+    """What is wrong with a value, and the value."""
+    text = str(problem["msg"])
+    wanted = allowed_values(hint)
+    if wanted and problem["type"].startswith(("greater_than", "less_than")):
+        text = "must not be negative" if wanted == NOT_NEGATIVE else f"must be {wanted}"
+    return f"{text}, got {problem['input']!r}"
+
+
+def allowed_values(hint: Any) -> str:
+    """The bounds in a type hint, in words; empty where there are none.
+
+    >>> from typing import Annotated
+    >>> from pydantic import Field
+    >>> allowed_values(Annotated[float, Field(ge=0, le=1)] | None)
+    'in 0..1'
+    """
+    for choice in _choices(hint):
+        if inner := [text for part in typing.get_args(choice) if (text := allowed_values(part))]:
+            return inner[0]
+        bounds = {
+            kind: getattr(constraint, kind)
+            for item in getattr(choice, "__metadata__", ())
+            for constraint in getattr(item, "metadata", ())
+            for kind in ("gt", "ge", "lt", "le")
+            if hasattr(constraint, kind)
+        }
+        if {"ge", "le"} <= bounds.keys():
+            return f"in {bounds['ge']}..{bounds['le']}"
+        if {"gt", "lt"} <= bounds.keys():
+            return f"in ({bounds['gt']}, {bounds['lt']})"
+        if {"gt", "le"} <= bounds.keys():
+            return f"in ({bounds['gt']}, {bounds['le']}]"
+        if {"ge", "lt"} <= bounds.keys():
+            return f"in [{bounds['ge']}, {bounds['lt']})"
+        if bounds:
+            kind, bound = next(iter(bounds.items()))
+            if (kind, bound) == ("ge", 0):
+                return NOT_NEGATIVE
+            text = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}[kind]
+            return f"{text} {bound}"
+    return ""
+
+
+def settings_of(value: Any) -> Any:
+    """An object of settings as the plain data that :func:`build` makes it of.
+
+    >>> from cldmray.conditions.none import NoCondition
+    >>> settings_of({"condition": NoCondition()})
+    {'condition': {'_target_': 'cldmray.conditions.none.NoCondition'}}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        settings = {
+            item.name: settings_of(getattr(value, item.name)) for item in dataclasses.fields(value)
+        }
+        return {TARGET: f"{kind.__module__}.{kind.__qualname__}", **settings}
+    if isinstance(value, Mapping):
+        return {key: settings_of(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [settings_of(item) for item in value]
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return value
 
 
 def _locate(target: Any, path: str) -> type:

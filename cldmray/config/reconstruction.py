@@ -1,7 +1,7 @@
 """The settings of an inversion: which reconstruction models are tried, and what is searched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.attackers.reconstruction.base import ReconstructionModel
 from cldmray.attackers.reconstruction.controls import MeanFace, NearestTrainingFace
 from cldmray.config.audit import AuditConfig, refuse_dry_run
-from cldmray.config.instantiate import TARGET, build, plain
+from cldmray.config.instantiate import build, plain, settings_of
 from cldmray.engine.tuning import BUDGET, Candidate, SearchSettings, check_tune
 from cldmray.errors import CldmrayError, ConfigError
 from cldmray.recognizers.base import Recognizer
@@ -172,19 +172,6 @@ def controls_of(reconstructor: ReconstructionModel) -> list[str]:
     return [MEAN.name, NEAREST.name, *own]
 
 
-def settings_of(value: Any) -> Any:
-    """An object of settings as the plain data that :func:`cldmray.config.instantiate.build` makes it of."""
-    if is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
-        found = {item.name: settings_of(getattr(value, item.name)) for item in fields(value)}
-        return {TARGET: f"{kind.__module__}.{kind.__qualname__}", **found}
-    if isinstance(value, Mapping):
-        return {key: settings_of(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [settings_of(item) for item in value]
-    return value
-
-
 def make_candidate(
     reconstructor: ReconstructionModel,
     budget: int | None,
@@ -243,7 +230,7 @@ def check_space(settings: ReconstructionSettings) -> None:
                 raise ConfigError(f"reconstruction.search.space.{key}: {error}") from error
 
 
-def build_reconstruction(composed: DictConfig) -> ReconstructionConfig:
+def build_reconstruction(composed: DictConfig | Mapping[str, Any]) -> ReconstructionConfig:
     """Check and build a whole inversion.
 
     Raises:

@@ -61,7 +61,7 @@ def test_scale_0_makes_the_control_where_it_is_not_named() -> None:
 @pytest.mark.parametrize(
     ("overrides", "formatting"),
     [
-        (["attribution.scales=[-1]"], "attribution.scales: must not be negative"),
+        (["attribution.scales=[-1]"], "attribution.scales.0: must not be negative"),
         (
             ["attribution.operating_point.scales=[]"],
             "attribution.operating_point.scales: name at least one",
@@ -76,7 +76,7 @@ def test_scale_0_makes_the_control_where_it_is_not_named() -> None:
         ),
         (
             ["attribution.operating_point.coarseness=[0]"],
-            "attribution.operating_point: factor must be at least",
+            "attribution.operating_point.coarseness.0: must be at least",
         ),
         (
             ["attribution.operating_point.strengths=[2]"],
