@@ -1,32 +1,10 @@
-"""Rows of utility as a table for readers, as files and as metrics."""
+"""Rows of utility as a table for readers and as metrics."""
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import NamedTuple
 
-import pyarrow as pa
-
-from cldmray import storage
-from cldmray.errors import BadInputError
 from cldmray.report.formatting import percent
 from cldmray.results.audit import UtilityRow
-
-UTILITY = pa.schema(
-    [
-        pa.field("anonymizer", pa.string(), nullable=False),
-        pa.field("measure", pa.string(), nullable=False),
-        pa.field("value", pa.float64(), nullable=False),
-        pa.field("ci_low", pa.float64(), nullable=False),
-        pa.field("ci_high", pa.float64(), nullable=False),
-        pa.field("n_images", pa.int64(), nullable=False),
-        pa.field("higher_is_better", pa.bool_(), nullable=False),
-        pa.field("clean", pa.float64()),
-        pa.field("chance", pa.float64()),
-    ]
-)
-"""Fields of :class:`cldmray.results.audit.UtilityRow`; ``ci_low`` and ``ci_high`` as in results."""
 
 HEADINGS = {
     "ssim": "Looks like the original (SSIM)",
@@ -110,42 +88,6 @@ def _interval(row: UtilityRow) -> str:
     if is_rate(row.measure):
         return f"{100 * row.low:.1f} to {100 * row.high:.1f}"
     return f"{row.low:.2f} to {row.high:.2f}"
-
-
-def utility_table(rows: Sequence[UtilityRow]) -> pa.Table:
-    """The rows, schema :data:`UTILITY`, sorted by anonymizer and measure.
-
-    Raises:
-        BadInputError: a row occurs twice, or a value is not finite.
-    """
-    ordered = sorted(rows, key=lambda row: (row.anonymizer, row.measure))
-    keys = {(row.anonymizer, row.measure) for row in ordered}
-    for row in ordered:
-        if not all(math.isfinite(value) for value in (row.value, row.low, row.high)):
-            raise BadInputError(f"utility holds a value that is not finite: {row}")
-    if len(keys) < len(ordered):
-        raise BadInputError("utility holds a row twice: same anonymizer and measure")
-    values = [dict(zip(UTILITY.names, astuple(row), strict=True)) for row in ordered]
-    return pa.Table.from_pylist(values, UTILITY)
-
-
-def write_utility(rows: Sequence[UtilityRow], folder_uri: str) -> list[str]:
-    """Write ``utility.parquet`` and ``utility.json`` into a folder; nothing where no row is.
-
-    Returns:
-        URIs of the files.
-
-    Raises:
-        BadInputError: see :func:`utility_table`; nothing is written then.
-    """
-    if not rows:
-        return []
-    table = utility_table(rows)
-    parquet, text = (storage.join(folder_uri, f"utility.{end}") for end in ("parquet", "json"))
-    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in table.to_pylist()]
-    storage.write_table(parquet, table)
-    storage.write_bytes(text, ("[\n" + ",\n".join(lines) + "\n]\n").encode())
-    return [parquet, text]
 
 
 def utility_metrics(rows: Sequence[UtilityRow]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 
 from cldmray import storage
+from cldmray.results.schema import SCHEMA_VERSION, stamped
 
 Question = Literal["swap", "ablation", "scale", "proxy", "region", "operating_point"]
 QUESTIONS: tuple[Question, ...] = get_args(Question)
@@ -98,6 +99,7 @@ def attribution_json(found: Attribution) -> str:
         for row in attribution_table(found.rows).to_pylist()
     ]
     whole = {
+        "schema_version": SCHEMA_VERSION,
         "headline": found.headline,
         "statements": found.statements,
         "confidence_level": found.confidence_level,
@@ -111,7 +113,7 @@ def write_attribution(found: Attribution, folder_uri: str) -> list[str]:
     table, text = (
         storage.join(folder_uri, f"attribution.{ending}") for ending in ("parquet", "json")
     )
-    storage.write_table(table, attribution_table(found.rows))
+    storage.write_table(table, stamped(attribution_table(found.rows)))
     storage.write_bytes(text, attribution_json(found).encode())
     return [table, text]
 

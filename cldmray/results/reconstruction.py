@@ -14,6 +14,7 @@ import pyarrow as pa
 from cldmray import storage
 from cldmray.arrays import Interval
 from cldmray.results.audit import Finding, Grid
+from cldmray.results.schema import SCHEMA_VERSION, stamped
 
 SHUFFLED = "-shuffled"
 """Ends the name of the control that learns from pairs that belong to nobody."""
@@ -258,6 +259,7 @@ def _finite(point: Mapping[str, float]) -> dict[str, float]:
 def reconstruction_json(found: ReconstructionReport) -> str:
     """Headline, verdicts and rows for programs."""
     whole = {
+        "schema_version": SCHEMA_VERSION,
         "headline": found.headline,
         "confidence_level": found.confidence_level,
         "held_out_recognizer": found.held_out_recognizer,
@@ -309,7 +311,7 @@ def write_reconstruction(found: ReconstructionReport, folder_uri: str) -> list[s
     for one in found.searches:
         files[f"conf/attackers/{one.key}.yaml"] = one.yaml.encode()
     for name, table in tables.items():
-        storage.write_table(storage.join(folder_uri, name), table)
+        storage.write_table(storage.join(folder_uri, name), stamped(table))
     for name, content in files.items():
         storage.write_bytes(storage.join(folder_uri, name), content)
     return [storage.join(folder_uri, name) for name in (*tables, *files)]

@@ -1,15 +1,55 @@
-"""The results table as Parquet and JSON: same rows, same values, same bytes on a rerun."""
+"""Tables of results and of utility, as Parquet and JSON: same rows, same bytes on a rerun."""
 
 import itertools
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 import pyarrow as pa
 
 from cldmray import storage
 from cldmray.errors import BadInputError
+from cldmray.results.audit import UtilityRow
+from cldmray.results.schema import stamped
 
+RESULTS = pa.schema(
+    [
+        pa.field("anonymizer", pa.string(), nullable=False),
+        pa.field("attacker", pa.string(), nullable=False),
+        pa.field("protocol", pa.string(), nullable=False),
+        pa.field("gallery", pa.string(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("ci_low", pa.float64(), nullable=False),
+        pa.field("ci_high", pa.float64(), nullable=False),
+        pa.field("n_probes", pa.int64(), nullable=False),
+        pa.field("n_identities", pa.int64(), nullable=False),
+        pa.field("gallery_size", pa.int64(), nullable=False),
+        pa.field("chance", pa.float64(), nullable=False),
+    ]
+)
+"""``subset`` is ``ALL``, or which part of the probes a row is of: ``sex=female`` for one group of
+people, ``region=face`` for masked probes. It belongs to the key of a row, as all before
+``value`` do."""
+ALL = "all"
+"""Subset of a row of results that is of all probes."""
+UTILITY = pa.schema(
+    [
+        pa.field("anonymizer", pa.string(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("ci_low", pa.float64(), nullable=False),
+        pa.field("ci_high", pa.float64(), nullable=False),
+        pa.field("n_images", pa.int64(), nullable=False),
+        pa.field("higher_is_better", pa.bool_(), nullable=False),
+        pa.field("clean", pa.float64()),
+        pa.field("chance", pa.float64()),
+    ]
+)
+"""Fields of :class:`cldmray.results.audit.UtilityRow`; ``ci_low`` and ``ci_high`` as in results."""
 KEYS = ("anonymizer", "attacker", "protocol", "gallery", "subset", "measure")
 
 
@@ -67,7 +107,7 @@ def write_results(table: pa.Table, folder_uri: str) -> list[str]:
     ordered = sorted_results(table)
     parquet = storage.join(folder_uri, "results.parquet")
     text = storage.join(folder_uri, "results.json")
-    storage.write_table(parquet, ordered)
+    storage.write_table(parquet, stamped(ordered))
     storage.write_bytes(text, results_json(ordered).encode())
     return [parquet, text]
 
@@ -76,25 +116,36 @@ def _key(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(row[name]) for name in KEYS)
 
 
-RESULTS = pa.schema(
-    [
-        pa.field("anonymizer", pa.string(), nullable=False),
-        pa.field("attacker", pa.string(), nullable=False),
-        pa.field("protocol", pa.string(), nullable=False),
-        pa.field("gallery", pa.string(), nullable=False),
-        pa.field("subset", pa.string(), nullable=False),
-        pa.field("measure", pa.string(), nullable=False),
-        pa.field("value", pa.float64(), nullable=False),
-        pa.field("ci_low", pa.float64(), nullable=False),
-        pa.field("ci_high", pa.float64(), nullable=False),
-        pa.field("n_probes", pa.int64(), nullable=False),
-        pa.field("n_identities", pa.int64(), nullable=False),
-        pa.field("gallery_size", pa.int64(), nullable=False),
-        pa.field("chance", pa.float64(), nullable=False),
-    ]
-)
-"""``subset`` is ``ALL``, or which part of the probes a row is of: ``sex=female`` for one group of
-people, ``region=face`` for masked probes. It belongs to the key of a row, as all before
-``value`` do."""
-ALL = "all"
-"""Subset of a row of results that is of all probes."""
+def utility_table(rows: Sequence[UtilityRow]) -> pa.Table:
+    """The rows, schema :data:`UTILITY`, sorted by anonymizer and measure.
+
+    Raises:
+        BadInputError: a row occurs twice, or a value is not finite.
+    """
+    ordered = sorted(rows, key=lambda row: (row.anonymizer, row.measure))
+    keys = {(row.anonymizer, row.measure) for row in ordered}
+    for row in ordered:
+        if not all(math.isfinite(value) for value in (row.value, row.low, row.high)):
+            raise BadInputError(f"utility holds a value that is not finite: {row}")
+    if len(keys) < len(ordered):
+        raise BadInputError("utility holds a row twice: same anonymizer and measure")
+    values = [dict(zip(UTILITY.names, astuple(row), strict=True)) for row in ordered]
+    return pa.Table.from_pylist(values, UTILITY)
+
+
+def write_utility(rows: Sequence[UtilityRow], folder_uri: str) -> list[str]:
+    """Write ``utility.parquet`` and ``utility.json`` into a folder; nothing where no row is.
+
+    Returns:
+        URIs of the files.
+
+    Raises:
+        BadInputError: see :func:`utility_table`; nothing is written then.
+    """
+    if not rows:
+        return []
+    table = utility_table(rows)
+    parquet, text = (storage.join(folder_uri, f"utility.{end}") for end in ("parquet", "json"))
+    storage.write_table(parquet, stamped(table))
+    storage.write_bytes(text, results_json(table).encode())
+    return [parquet, text]

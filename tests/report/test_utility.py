@@ -15,16 +15,10 @@ from cldmray.report.figures import DPI, FINDING_COLOURS, WIDTH
 from cldmray.report.frontier import FrontierPoint, frontier_figure, optimal, panels
 from cldmray.report.html import render_html, report_figures
 from cldmray.report.label_placement import Box, place_labels
-from cldmray.report.utility import (
-    UTILITY,
-    heading,
-    utility_columns,
-    utility_metrics,
-    utility_table,
-    write_utility,
-)
+from cldmray.report.utility import heading, utility_columns, utility_metrics
 from cldmray.report.write import write_report
 from cldmray.results.audit import UtilityRow
+from cldmray.results.table import UTILITY, utility_table, write_utility
 from cldmray.storage import read_table
 
 

@@ -9,6 +9,8 @@ FILES = {
     "results.parquet",
     "results.json",
     "rejected.parquet",
+    "images.parquet",
+    "report.json",
     "verdict.json",
     "report.html",
     "figures/risk.png",

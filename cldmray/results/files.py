@@ -1,0 +1,225 @@
+"""Every file of a finished audit, written and read again."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+
+from cldmray import storage
+from cldmray.arrays import Images
+from cldmray.errors import BadInputError, StorageError, redact
+from cldmray.results.attribution import (
+    Attribution,
+    AttributionRow,
+    write_attribution,
+)
+from cldmray.results.audit import (
+    AnonymizerRisk,
+    AttackerDiagnostics,
+    AuditReport,
+    CmcCurve,
+    Grid,
+    GridRow,
+    StageRecord,
+    UtilityRow,
+    Verdict,
+)
+from cldmray.results.schema import SCHEMA_VERSION, check_version, stamped
+from cldmray.results.table import write_results, write_utility
+
+Record = TypeVar("Record")
+
+IMAGES = pa.schema(
+    [
+        pa.field("place", pa.int64(), nullable=False),
+        pa.field("anonymizer", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),
+    ]
+)
+"""Example images as PNG; see :mod:`cldmray.results.schema`."""
+LISTS: dict[str, Any] = {
+    "risks": list[AnonymizerRisk],
+    "curves": list[CmcCurve],
+    "diagnostics": list[AttackerDiagnostics],
+    "stages": list[StageRecord],
+    "utility": list[UtilityRow],
+}
+"""Lists of records in ``report.json``, by key."""
+PLAIN = ("title", "created", "n_listed", "settings", "versions", "notes", "data_fingerprint")
+"""Fields of an :class:`AuditReport` that are JSON as they are."""
+
+
+def write_audit(report: AuditReport, folder_uri: str) -> list[str]:
+    """Write all tables, the example images and, last, ``report.json``.
+
+    Of the CMC curves those of the strongest attacks are kept, which the report shows. Secrets in
+    texts are masked.
+
+    Args:
+        report: the finished audit.
+        folder_uri: local path, ``s3://`` or ``gs://``; created if absent.
+
+    Returns:
+        URIs of the files.
+
+    Raises:
+        BadInputError: a table is malformed; ``report.json`` is not written then.
+    """
+    written = write_results(report.results, folder_uri)
+    written += write_utility(report.utility, folder_uri)
+    if report.attribution is not None:
+        written += write_attribution(report.attribution, folder_uri)
+    tables = {"rejected.parquet": report.rejected}
+    if len(report.grid.originals):
+        tables["images.parquet"] = images_table(report.grid)
+    for name, table in tables.items():
+        written.append(storage.join(folder_uri, name))
+        storage.write_table(written[-1], stamped(table))
+    written.append(storage.join(folder_uri, "report.json"))
+    storage.write_bytes(written[-1], report_json(report).encode())
+    return written
+
+
+def read_audit(folder_uri: str) -> AuditReport:
+    """The report of a finished audit, as :func:`write_audit` has kept it.
+
+    Args:
+        folder_uri: the audit's output folder, local or remote.
+
+    Raises:
+        BadInputError: no audit has finished there, a file is broken, or it was written in another
+            schema version; the message names the file.
+    """
+    uri = storage.join(folder_uri, "report.json")
+    try:
+        whole = json.loads(storage.read_bytes(uri))
+    except (OSError, StorageError, ValueError) as error:
+        raise BadInputError(
+            f"no finished audit in {folder_uri}: {type(error).__name__} of report.json; give the "
+            "output folder that 'cldmray audit' named"
+        ) from error
+    check_version(uri, whole.get("schema_version"))
+    try:
+        return AuditReport(
+            **{name: whole[name] for name in PLAIN},
+            **{name: _record(kind, whole[name]) for name, kind in LISTS.items()},
+            verdict=_record(Verdict, whole["verdict"]),
+            results=_table(folder_uri, "results.parquet"),
+            rejected=_table(folder_uri, "rejected.parquet"),
+            attribution=_attribution(whole["attribution"], folder_uri),
+            grid=_grid(folder_uri),
+        )
+    except (KeyError, ValidationError, OSError, StorageError) as error:
+        raise BadInputError(f"{uri} is broken: {type(error).__name__}: {error}") from error
+
+
+def report_json(report: AuditReport) -> str:
+    """What no table of the audit holds, as JSON."""
+    attribution = report.attribution
+    whole = {
+        "schema_version": SCHEMA_VERSION,
+        **{name: getattr(report, name) for name in PLAIN},
+        **{name: getattr(report, name) for name in LISTS},
+        "curves": report.strongest_curves(),
+        "verdict": report.verdict,
+        "attribution": attribution
+        and {
+            "headline": attribution.headline,
+            "statements": attribution.statements,
+            "confidence_level": attribution.confidence_level,
+        },
+    }
+    text = json.dumps(redact(_jsonable(whole)), indent=1, ensure_ascii=False, allow_nan=False)
+    return text + "\n"
+
+
+def images_table(grid: Grid) -> pa.Table:
+    """The example images as a table of schema :data:`IMAGES`."""
+    sets: list[tuple[str, str, Images]] = [("", "original", grid.originals)]
+    for row in grid.rows:
+        if row.condition is not None:
+            sets.append((row.anonymizer, "condition", row.condition))
+        sets.append((row.anonymizer, "anonymized", row.anonymized))
+    rows = [
+        {"place": place, "anonymizer": anonymizer, "kind": kind, "image": _png(image)}
+        for anonymizer, kind, images in sets
+        for place, image in enumerate(images)
+    ]
+    return pa.Table.from_pylist(rows, IMAGES)
+
+
+def _jsonable(value: Any) -> Any:
+    """Records as mappings of their fields, tuples as lists."""
+    if is_dataclass(value):
+        return {field.name: _jsonable(getattr(value, field.name)) for field in fields(value)}
+    if hasattr(value, "_asdict"):
+        return _jsonable(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_jsonable(item) for item in value]
+    return value
+
+
+def _record(kind: type[Record], value: Any) -> Record:
+    return TypeAdapter(kind).validate_python(value)
+
+
+def _table(folder_uri: str, name: str) -> pa.Table:
+    return storage.read_table(storage.join(folder_uri, name)).replace_schema_metadata(None)
+
+
+def _rows(kind: type[Record], folder_uri: str, name: str) -> list[Record]:
+    """Rows of a table as records; none where the file is absent."""
+    if not storage.exists(storage.join(folder_uri, name)):
+        return []
+    table = _table(folder_uri, name)
+    bounds = {"ci_low": "low", "ci_high": "high"}
+    table = table.rename_columns([bounds.get(column, column) for column in table.column_names])
+    return [kind(**row) for row in table.to_pylist()]
+
+
+def _attribution(texts: Mapping[str, Any] | None, folder_uri: str) -> Attribution | None:
+    if texts is None:
+        return None
+    return Attribution(
+        texts["headline"],
+        _rows(AttributionRow, folder_uri, "attribution.parquet"),
+        texts["statements"],
+        texts["confidence_level"],
+    )
+
+
+def _grid(folder_uri: str) -> Grid:
+    if not storage.exists(storage.join(folder_uri, "images.parquet")):
+        return Grid(np.zeros((0, 1, 1, 3), np.uint8), [])
+    images: dict[tuple[str, str], list[Images]] = {}
+    for row in _table(folder_uri, "images.parquet").to_pylist():
+        images.setdefault((row["anonymizer"], row["kind"]), []).append(_decoded(row["image"]))
+    stacks = {key: np.stack(items) for key, items in images.items()}
+    names = dict.fromkeys(name for name, _ in stacks if name)
+    return Grid(
+        stacks["", "original"],
+        [
+            GridRow(name, stacks.get((name, "condition")), stacks[name, "anonymized"])
+            for name in names
+        ],
+    )
+
+
+def _png(image: Images) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _decoded(content: bytes) -> Images:
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        return np.asarray(image.convert("RGB"))
