@@ -27,7 +27,7 @@ ACTORS, THREADS, BATCH = 2, 1, 64
 
 def anonymizer() -> Any:
     """The embedded model on Canny edges, as in conf/anonymizers/cldm_canny.yaml."""
-    from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+    from cldmray.anonymizers.diffusion import Control, Diffusion
     from cldmray.conditions import Canny
 
     return Diffusion(controls={"canny": Control(Canny(), "controlnet-canny")})

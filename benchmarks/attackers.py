@@ -98,7 +98,7 @@ def main() -> None:
     from attacking import identities, step
 
     from cldmray.anonymizers.baselines import Blur
-    from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+    from cldmray.anonymizers.diffusion import Control, Diffusion
     from cldmray.attackers.nn.encoder import EncoderConfig
     from cldmray.attackers.nn.training import TrainingConfig
     from cldmray.conditions import Canny

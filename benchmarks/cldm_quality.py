@@ -21,7 +21,7 @@ from quality.drawing import Gallery
 from quality.measures import Row, all_rows, table
 from quality.subjects import Subjects, lfw_subjects, synthetic_subjects
 
-from cldmray.anonymizers.diffusion.settings import Diffusion
+from cldmray.anonymizers.diffusion import Diffusion
 from cldmray.recognizers.sface import SFace
 
 GRID_ROWS = 12

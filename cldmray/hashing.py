@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,25 @@ def unit_hash(*parts: object) -> float:
 def identity_hash(identity: str) -> str:
     """12 hexadecimal characters that stand for a person in lists which must not name people."""
     return digest("identity", identity)[:12]
+
+
+def safe_location(location: str) -> str:
+    """A file's path below a root without names of people, for logs, messages and MLflow.
+
+    The first part is the identity's :func:`identity_hash`; the others are hashed as well, because
+    data sets repeat the name in the file's. The extension stays. A row of a Parquet file, which
+    holds many people, is returned as it is.
+
+    >>> safe_location("Ada/Ada_0001.jpg")
+    '50e9c21627f3/1352a5998dc3.jpg'
+    """
+    if re.search(r"\.parquet#\d+$", location):
+        return location
+    *folders, name = location.split("/")
+    stem, dot, extension = name.rpartition(".")
+    parts = [*folders, stem if dot else name]
+    hashed = [identity_hash(part) for part in parts]
+    return "/".join(hashed) + (f".{extension}" if dot and extension.isalnum() else "")
 
 
 def image_seed(sample_id: str, sample: int, audit_seed: int) -> int:

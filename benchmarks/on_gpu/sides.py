@@ -111,7 +111,7 @@ def ours(task: Task, options: dict[str, Any]) -> Side:
         options: fields of ``Diffusion`` beside those of the task.
     """
     from cldmray.anonymizers.base import Batch
-    from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+    from cldmray.anonymizers.diffusion import Control, Diffusion
     from cldmray.conditions import Canny
 
     anonymizer = Diffusion(
@@ -167,7 +167,7 @@ def speed_options(given: Sequence[str]) -> dict[str, Any]:
     Raises:
         SystemExit: there is no such field, or no ``=``.
     """
-    from cldmray.anonymizers.diffusion.settings import Diffusion
+    from cldmray.anonymizers.diffusion import Diffusion
 
     fields = {field.name for field in dataclasses.fields(Diffusion)} - FIXED
     options: dict[str, Any] = {name: value for name, value in SPEED.items() if name in fields}

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion import model_folder
+from cldmray.anonymizers.diffusion import Control, Diffusion, model_folder
 from cldmray.anonymizers.diffusion.inference import PipelineRunner, unit_range
-from cldmray.anonymizers.diffusion.settings import Control, Diffusion
 from cldmray.arrays import Images
 from cldmray.conditions import Canny, Depth, SoftEdge
 from cldmray.conditions.base import Condition

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cldmray.anonymizers.diffusion.settings import Diffusion
+from cldmray.anonymizers.diffusion import Diffusion
 from cldmray.arrays import Images
 from cldmray.faces import LfwFaces
 from cldmray.faces.base import FaceSource

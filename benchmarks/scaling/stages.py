@@ -49,7 +49,7 @@ class Store:
 def build_anonymizer(name: str, steps: int) -> Any:
     """The setting of a name: ``copy``, or ``cldm``, the shipped model on Canny edges."""
     from cldmray.anonymizers.baselines import NoOp
-    from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+    from cldmray.anonymizers.diffusion import Control, Diffusion
     from cldmray.conditions import Canny
 
     if name == "no_op":

@@ -1,14 +1,19 @@
-"""What an anonymizer is: a small, hashable description that opens into a function on batches."""
+"""Anonymizer, the thing under test: a small, hashable description that opens into a function."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
+from cldmray.errors import ConfigError
+
+Seeds = npt.NDArray[np.int64]
+"""One random seed an image, shape (N,), all >= 0."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +25,16 @@ class Batch:
         images: RGB, uint8, shape (N, height, width, 3).
         seeds: one random seed an image, int64, shape (N,), all >= 0.
         conditions: maps by control name, each shaped like ``images``.
+
+    >>> images = np.zeros((3, 8, 8, 3), np.uint8)
+    >>> batch = Batch(["a", "b", "c"], images, np.arange(3))
+    >>> batch.take([2, 2]).sample_ids
+    ['c', 'c']
     """
 
     sample_ids: Sequence[str]
     images: Images
-    seeds: npt.NDArray[np.int64]
+    seeds: Seeds
     conditions: Mapping[str, Images] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -42,20 +52,80 @@ class Batch:
 
 
 AnonymizeFunction = Callable[[Batch], Images]
-"""Anonymizes a batch; image i of the result belongs to sample i and depends on sample i and its
+"""Anonymizes a batch. Image i of the result belongs to sample i; it depends on sample i and its
 seed only, never on its neighbours in the batch."""
 
 
-class AnonymizerBase(ABC):
-    """One way to anonymize, under audit.
+class AblationKey(NamedTuple):
+    """Where an anonymizer stands among those that differ in their condition only.
 
-    Subclasses are frozen dataclasses whose fields are their settings.
+    Attributes:
+        scale: the largest scale of its controls; 0 where no condition acts.
+        without_condition: text that is equal for anonymizers that differ in nothing but their
+            controls.
+        without_scale: text that is equal for anonymizers that differ in nothing but how strongly
+            the same conditions act.
+    """
+
+    scale: float
+    without_condition: str
+    without_scale: str
+
+
+class Anonymizer(ABC):
+    """One way to anonymize images, under audit.
+
+    Subclasses are frozen dataclasses whose fields are their settings, so that an anonymizer can be
+    written in YAML, hashed and sent to any worker. Only ``name`` and ``open`` must be written:
+
+    >>> @dataclass(frozen=True)
+    ... class Invert(Anonymizer):
+    ...     name = "invert"
+    ...     def open(self):
+    ...         return lambda batch: 255 - batch.images
+    >>> Invert().open()(Batch(["a"], np.full((1, 4, 4, 3), 5, np.uint8), np.zeros(1, int))).max()
+    np.uint8(250)
     """
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The setting's name in tables: ``copy``, ``blur``, ``cldm-canny-1.0``, ..."""
+        """Name in tables: ``no_op``, ``blur``, ``cldm-canny-1.0``, ..."""
+
+    @abstractmethod
+    def open(self) -> AnonymizeFunction:
+        """Load what is needed, once in every process, and return the function that anonymizes."""
+
+    def open_on(self, device: str) -> AnonymizeFunction:
+        """:meth:`open` for a device that the engine has reserved: ``cpu``, ``cuda`` or ``auto``.
+
+        Anonymizers that run on the CPU only need not write it.
+        """
+        return self.open()
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether a GPU makes it faster; the engine reserves none for the others."""
+        return False
+
+    @property
+    def resources(self) -> Mapping[str, float]:
+        """Ray resources of one actor beside its CPU share, for example ``{"GPU": 0.5}``."""
+        return {}
+
+    def gpus_per_actor(self, default: float) -> float:
+        """GPUs that one actor needs: those in ``resources``, else the default if it uses any."""
+        return self.resources.get("GPU", default if self.uses_gpu else 0.0)
+
+    @property
+    def grouping(self) -> "GroupAnonymizer | None":
+        """What forms groups of images that share one result; None: each image by itself."""
+        return None
+
+    @property
+    def conditions(self) -> Mapping[str, Condition]:
+        """Extractors of the condition maps that it needs, by control name."""
+        return {}
 
     @property
     def is_control(self) -> bool:
@@ -64,18 +134,22 @@ class AnonymizerBase(ABC):
 
     @property
     def unchanged(self) -> bool:
-        """Whether it hands images on as they are, so that there is nothing to learn from them."""
+        """Whether it returns images as they are, so that there is nothing to learn from them."""
         return False
 
     @property
     def nominal_k(self) -> int | None:
-        """The k of k-anonymity that the method promises by construction; None: no promise."""
+        """The k of k-anonymity that the method claims by construction; None: no claim."""
         return None
 
     @property
-    def conditions(self) -> Mapping[str, Condition]:
-        """Extractors of the maps that it draws from, by control name."""
-        return {}
+    def n_steps(self) -> int | None:
+        """Calls of its network an image, for cost estimates; None: it has no steps."""
+        return None
+
+    def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which samples this anonymizer has an image for; all of them unless overridden."""
+        return np.ones(len(sample_ids), bool)
 
     def version(self) -> str:
         """Changes when outside content that the settings name (weights, a folder) changes."""
@@ -94,30 +168,84 @@ class AnonymizerBase(ABC):
         """Hashes (:func:`cldmray.hashing.identity_hash`) of the people it was trained on."""
         return frozenset()
 
-
-class Anonymizer(AnonymizerBase):
-    """Redraws each image by itself."""
+    def ablation_key(self) -> AblationKey | None:
+        """What to compare it with in an ablation of conditions; None: it never has a condition."""
+        return None
 
     @property
-    def resources(self) -> Mapping[str, float]:
-        """Resources of one actor beside its CPU share, for example ``{"GPU": 0.5}``."""
-        return {}
+    def is_conditioned(self) -> bool:
+        """Whether a condition acts on its images, so that the condition can be varied."""
+        key = self.ablation_key()
+        return key is not None and key.scale > 0
 
-    def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Which samples this anonymizer has an image for; all of them unless overridden."""
-        return np.ones(len(sample_ids), bool)
+    def same_images(self, other: "Anonymizer") -> bool:
+        """Whether two anonymizers make the same images, whatever they are called."""
+        return self == other
 
-    @abstractmethod
-    def open(self) -> AnonymizeFunction:
-        """Load what is needed, once in every actor, and return the function that anonymizes."""
+    def with_scale(self, factor: float) -> Self:
+        """The anonymizer with the scales of all controls times ``factor``; 0 removes them.
+
+        Raises:
+            ConfigError: it is of a kind that has no condition.
+        """
+        raise self._no_condition()
+
+    def with_coarse_condition(self, factor: int) -> Self:
+        """The anonymizer with condition maps that are reduced by ``factor``; named after it.
+
+        Raises:
+            ConfigError: it is of a kind that has no condition.
+        """
+        raise self._no_condition()
+
+    def with_init_image(self, strength: float | None) -> Self:
+        """The anonymizer started from the noised image at a strength; None leaves it as it is.
+
+        Raises:
+            ConfigError: it is of a kind that has no condition.
+            ValueError: the strength is not in (0, 1], or leaves no step.
+        """
+        raise self._no_condition()
+
+    def started_from_image(self, strength: float) -> Self:
+        """An anonymizer that starts from the image: itself, if it does, else at this strength.
+
+        Raises:
+            ConfigError: it is of a kind that has no condition.
+        """
+        raise self._no_condition()
+
+    def _no_condition(self) -> ConfigError:
+        return ConfigError(
+            f"{self.name} is no anonymizer with a condition: choose one that has controls, such "
+            "as cldm_canny"
+        )
 
 
-class GroupAnonymizer(AnonymizerBase):
+class GroupAnonymizer(Anonymizer):
     """Replaces groups of images by one surrogate each (k-same and its kin).
 
     The engine computes ``features`` for every image, asks ``plan`` for the groups, gathers each
     group's images and hands them to ``merge``; every member is published as the surrogate.
     """
+
+    @property
+    def grouping(self) -> "GroupAnonymizer":
+        return self
+
+    def open(self) -> AnonymizeFunction:
+        """Return a function that groups the images of one batch, each of another person.
+
+        It is for trying the method out; an audit groups all images of a split at once.
+        """
+        return self._anonymize
+
+    def _anonymize(self, batch: Batch) -> Images:
+        groups = self.plan(batch.sample_ids, batch.sample_ids, self.features(batch.images))
+        anonymized = np.empty_like(batch.images)
+        for group in np.unique(groups):
+            anonymized[groups == group] = self.merge(batch.images[groups == group])
+        return anonymized
 
     @abstractmethod
     def features(self, images: Images) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from cldmray.anonymizers.base import GroupAnonymizer
 from cldmray.arrays import Images
 from cldmray.errors import BadInputError
+from cldmray.hashing import identity_hash
 from cldmray.results.names import check_label
 
 
@@ -121,7 +122,7 @@ class KSame(GroupAnonymizer):
         if most > groups:
             identity = min(name for name, count in counts.items() if count == most)
             raise BadInputError(
-                f"{self.name}: {identity!r} has {most} images, but {len(identities)} images make "
+                f"{self.name}: identity {identity_hash(identity)} has {most} images, but {len(identities)} images make "
                 f"{groups} groups of k={self.k}, each with one image of a person at most; "
                 "lower k or drop images of this person"
             )

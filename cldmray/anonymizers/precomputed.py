@@ -12,7 +12,7 @@ from cldmray.arrays import Images
 from cldmray.errors import BadInputError
 from cldmray.faces.decode import InvalidImageError, decode
 from cldmray.faces.folder import FolderFaces
-from cldmray.hashing import fingerprint_rows
+from cldmray.hashing import fingerprint_rows, safe_location
 from cldmray.results.names import check_label
 
 
@@ -78,12 +78,14 @@ class Precomputed(Anonymizer):
             wanted = [self._location(locations, sample_id) for sample_id in batch.sample_ids]
             images = np.empty((len(wanted), self.size, self.size, 3), np.uint8)
             contents = folder.read(wanted)
-            for position, (location, content) in enumerate(zip(wanted, contents, strict=True)):
+            rows = zip(batch.sample_ids, wanted, contents, strict=True)
+            for position, (sample_id, location, content) in enumerate(rows):
                 try:
                     images[position] = decode(content, self.crop, self.size)
                 except InvalidImageError as error:
                     raise BadInputError(
-                        f"{self.name}: {self.root.rstrip('/')}/{location}: {error.reason}"
+                        f"{self.name}: {self.root.rstrip('/')}/{safe_location(location)}, the "
+                        f"image of sample {sample_id} (names of people are hashed): {error.reason}"
                     ) from error
             return images
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cldmray.anonymizers.base import AnonymizerBase
+from cldmray.anonymizers.base import Anonymizer
 from cldmray.arrays import Images
 from cldmray.attackers.data import AttackData, Table
 from cldmray.conditions.base import Condition
@@ -155,7 +155,7 @@ class Attacker(ABC):
         """
         return ()
 
-    def can_attack(self, anonymizer: AnonymizerBase) -> bool:
+    def can_attack(self, anonymizer: Anonymizer) -> bool:
         """Whether there is something to attack: nothing is learnt from images left as they are."""
         return not (self.learns_from_anonymized and anonymizer.unchanged)
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from cldmray.anonymizers.base import AnonymizerBase
+from cldmray.anonymizers.base import Anonymizer
 from cldmray.attackers.base import Attacker
 from cldmray.errors import BadInputError
 from cldmray.gallery.score_fusion import WeightedScores, stack_scores
@@ -58,7 +58,7 @@ class ScoreFusion(Attacker):
     def learns_from_anonymized(self) -> bool:
         return True
 
-    def can_attack(self, anonymizer: AnonymizerBase) -> bool:
+    def can_attack(self, anonymizer: Anonymizer) -> bool:
         """Always: its rule may be fitted on images that are left as they are."""
         return True
 

@@ -24,6 +24,7 @@ import numpy as np
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.errors import ConfigError, MissingDependencyError
+from cldmray.results.names import check_label
 
 PACKAGE = "controlnet_aux"
 ANNOTATORS = "lllyasviel/Annotators"
@@ -95,14 +96,15 @@ class ControlNetAux(Condition):
 
     def __post_init__(self) -> None:
         if self.detector not in DETECTORS:
-            known = ", ".join(DETECTORS)
-            raise ValueError(f"detector must be one of {known}; not {self.detector!r}")
+            names = ", ".join(DETECTORS)
+            raise ValueError(f"detector must be one of {names}; not {self.detector!r}")
         if self.resolution < 64 or self.resolution % 64:
             raise ValueError(f"resolution must be a multiple of 64, not {self.resolution}")
         for key in ("repo", "weights"):
             if getattr(self, key) is not None and DETECTORS[self.detector].repo is None:
                 raise ValueError(f"{key} must be null: {self.detector!r} takes no weights here")
         object.__setattr__(self, "options", dict(self.options))
+        check_label(self.label)
 
     @property
     def name(self) -> str:
@@ -130,8 +132,8 @@ class ControlNetAux(Condition):
         maps = np.empty_like(images)
         for position, image in enumerate(images):
             with _numpy_random_from(image):
-                found = np.asarray(detect(image.copy(), **arguments))
-            maps[position] = _fitted(found, image.shape[0], image.shape[1])
+                detected = np.asarray(detect(image.copy(), **arguments))
+            maps[position] = _fitted(detected, image.shape[0], image.shape[1])
         return maps
 
 
@@ -161,13 +163,13 @@ def _version(package: str) -> str:
         return "of unknown version"
 
 
-def _fitted(found: Any, height: int, width: int) -> Any:
+def _fitted(detected: Any, height: int, width: int) -> Any:
     """A detector's map (h, w) or (h, w, 1 or 3) as uint8 of shape (height, width, 3 or 1)."""
-    image = np.clip(found, 0, 255).astype(np.uint8)
+    image = np.clip(detected, 0, 255).astype(np.uint8)
     if image.shape[:2] != (height, width):
         shrinks = image.shape[0] > height
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        image = cv2.resize(image, (width, height), interpolation=how)
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        image = cv2.resize(image, (width, height), interpolation=interpolation)
     return image if image.ndim == 3 else image[..., None]
 
 

@@ -9,21 +9,14 @@ from omegaconf import DictConfig
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
-from cldmray.anonymizers.diffusion.settings import Diffusion
+from cldmray.anonymizers.base import Anonymizer
 from cldmray.config.audit import AuditConfig, refuse_dry_run
 from cldmray.config.instantiate import build, plain
 from cldmray.errors import ConfigError
-from cldmray.evaluation.ablation import (
-    conditioned,
-    same_images,
-    with_coarse_condition,
-    with_init_image,
-    with_scale,
-)
+from cldmray.evaluation.ablation import conditioned
 from cldmray.gallery.protocols import Gallery
 
-Anonymizers = dict[str, Anonymizer | GroupAnonymizer]
+Anonymizers = dict[str, Anonymizer]
 
 
 @dataclass(frozen=True)
@@ -68,14 +61,13 @@ class OperatingPointSettings:
             if not getattr(self, key):
                 raise ValueError(f"{key}: name at least one")
 
-    def grid(self, anonymizer: Diffusion) -> Iterator[Diffusion]:
+    def grid(self, anonymizer: Anonymizer) -> Iterator[Anonymizer]:
         """Every combination."""
         for strength in self.strengths:
             for factor in self.coarseness:
                 for scale in self.scales:
-                    yield with_init_image(
-                        with_coarse_condition(with_scale(anonymizer, scale), factor), strength
-                    )
+                    scaled = anonymizer.with_scale(scale)
+                    yield scaled.with_coarse_condition(factor).with_init_image(strength)
 
 
 @dataclass(frozen=True)
@@ -123,13 +115,13 @@ def expand(audit: AuditConfig, settings: AttributionSettings) -> AttributionConf
     anonymizers: Anonymizers = dict(audit.anonymizers)
     for key, anonymizer in named.items():
         for scale in settings.scales:
-            _add(anonymizers, with_scale(anonymizer, scale), f"attribution.scales ({key})")
+            _add(anonymizers, anonymizer.with_scale(scale), f"attribution.scales ({key})")
     swapped = []
     for key in settings.swap.anonymizers:
         where = "attribution.swap"
         anonymizer = _of(named, key, f"{where}.anonymizers")
         try:
-            made = [with_init_image(anonymizer, strength) for strength in settings.swap.strengths]
+            made = [anonymizer.with_init_image(strength) for strength in settings.swap.strengths]
         except ValueError as error:
             raise ConfigError(f"{where}.strengths: {error}") from error
         for one in made:
@@ -157,17 +149,17 @@ def expand(audit: AuditConfig, settings: AttributionSettings) -> AttributionConf
     )
 
 
-def _of(named: dict[str, Diffusion], key: str, where: str) -> Diffusion:
+def _of(named: dict[str, Anonymizer], key: str, where: str) -> Anonymizer:
     if key not in named:
         known = ", ".join(named) or "none"
         raise ConfigError(f"{where}: {key!r} is no setting with a condition; there are: {known}")
     return named[key]
 
 
-def _add(anonymizers: Anonymizers, anonymizer: Diffusion, where: str) -> None:
+def _add(anonymizers: Anonymizers, anonymizer: Anonymizer, where: str) -> None:
     for candidate in anonymizers.values():
         if candidate.name == anonymizer.name:
-            if isinstance(candidate, Diffusion) and same_images(candidate, anonymizer):
+            if candidate.same_images(anonymizer):
                 return
             raise ConfigError(f"{where}: two settings get the name {anonymizer.name!r}; set labels")
     anonymizers[anonymizer.name] = anonymizer

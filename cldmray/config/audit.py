@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
+from cldmray.anonymizers.base import Anonymizer
 from cldmray.attackers.base import Attacker
 from cldmray.config.instantiate import build, plain
 from cldmray.engine.cluster import EngineConfig
@@ -78,7 +78,7 @@ class AuditConfig:
 
     faces: FaceSource
     splits: SplitConfig
-    anonymizers: dict[str, Anonymizer | GroupAnonymizer]
+    anonymizers: dict[str, Anonymizer]
     attackers: dict[str, Attacker]
     engine: EngineConfig
     audit: AuditSettings

@@ -132,7 +132,9 @@ class AnonymizerActor:
         memory.limit(gpus)
         self.controls = list(anonymizer.conditions)
         share = gpus if 0 < gpus < 1 else 1.0
-        self.anonymize = BatchedRunner(anonymizer.open(), batch_size, share)
+        self.anonymize = BatchedRunner(
+            anonymizer.open_on("cuda" if gpus else "cpu"), batch_size, share
+        )
         self.drawing = threading.Lock()
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -200,7 +202,8 @@ def anonymize_stream(
         return table.append_column("anonymizer", pa.array([name] * len(table), pa.string()))
 
     resources = dict(anonymizer.resources)
-    gpus = resources.pop("GPU", engine.gpus_per_actor)
+    resources.pop("GPU", None)
+    gpus = anonymizer.gpus_per_actor(engine.gpus_per_actor)
     blocks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
     prepared = faces.map_batches(
         Prepare(anonymizer, samples, audit_seed).__call__, num_cpus=TASK_CPUS, **blocks

@@ -53,7 +53,8 @@ def calibrate(
     alike: dict[tuple[float, tuple[tuple[str, float], ...]], list[int]] = {}
     for place, one in enumerate(anonymizers):
         others = dict(one.resources)
-        gpus = others.pop("GPU", engine.gpus_per_actor)
+        others.pop("GPU", None)
+        gpus = one.gpus_per_actor(engine.gpus_per_actor)
         alike.setdefault((gpus, tuple(sorted(others.items()))), []).append(place)
     few = listing.slice(0, min(IMAGES, engine.embedded_at_once)).combine_chunks()
     found: dict[int, Tried] = {}
@@ -100,7 +101,7 @@ def _redrawing(
     if not kept:
         return None
     prepare = Prepare(anonymizer, {EVALUATION: 1}, 0)
-    actor = AnonymizerActor(anonymizer, engine.batch_size, engine.threads)
+    actor = AnonymizerActor(anonymizer, engine.batch_size, engine.threads, float(on_gpu))
     clock = time.perf_counter if on_gpu else time.process_time
 
     def anonymize(part: list[dict[str, Any]]) -> Cost:

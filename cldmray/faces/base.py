@@ -14,7 +14,7 @@ from cldmray.faces.records import LISTING
 
 
 class FaceSource(ABC):
-    """Images of people, wherever they are kept.
+    """Source of face images: a listing of its samples and their encoded bytes.
 
     Subclasses are frozen dataclasses whose fields are their settings, so that a source can be
     written in YAML, hashed and sent to any worker.
@@ -46,11 +46,11 @@ class FaceSource(ABC):
         """Encoded file content of each location; None where it cannot be opened (any more)."""
 
     def groups(self) -> pa.Table | None:
-        """Groups of its people, such as sex or age; None where the source knows of none.
+        """Groups of its people, such as sex or age; None where the source has none.
 
         Returns:
             ``identity``, each once, and one text column an attribute; null where a person is in
-            none of its groups. People of the listing may be absent, and others there.
+            none of its groups. The table may lack people of the listing and may contain others.
 
         Raises:
             BadInputError: a file of groups cannot be understood; the message names it.
@@ -71,19 +71,21 @@ def listing_table(source: str, samples: Iterable[Sample]) -> pa.Table:
     """The listing of a source's samples, sorted by sample id.
 
     Raises:
-        BadInputError: two samples share one name; the message gives both locations.
+        BadInputError: two samples share one name; the message gives both locations, hashed.
     """
-    found: dict[str, Sample] = {}
+    by_id: dict[str, Sample] = {}
     for sample in samples:
         key = hashing.sample_id(source, sample.name)
-        if key in found:
+        if key in by_id:
+            both = [hashing.safe_location(other.location) for other in (by_id[key], sample)]
             raise BadInputError(
-                f"source {source!r}: {found[key].location} and {sample.location} "
-                f"have the same sample name {sample.name!r}"
+                f"source {source!r}: {both[0]} and {both[1]} have the same sample name, "
+                f"of identity {hashing.identity_hash(sample.identity)} (names of people are "
+                "hashed, see cldmray.hashing.safe_location): rename one of the files"
             )
-        found[key] = sample
-    ids = sorted(found)
-    rows = [found[key] for key in ids]
+        by_id[key] = sample
+    ids = sorted(by_id)
+    rows = [by_id[key] for key in ids]
     columns = [
         ids,
         [row.identity for row in rows],

@@ -86,11 +86,11 @@ class CelebaFaces(FaceSource):
             if image in identities:
                 for name, value in values.items():
                     votes[name].append((identities[image], value))
-        known = sorted({identity for identity, _ in votes["Male"]})
-        columns = {"identity": pa.array(known, pa.string())}
+        rated = sorted({identity for identity, _ in votes["Male"]})
+        columns = {"identity": pa.array(rated, pa.string())}
         for name, (attribute, yes, no) in GROUPS.items():
-            found = majority(votes[name], yes, no)
-            columns[attribute] = pa.array([found[who] for who in known], pa.string())
+            values = majority(votes[name], yes, no)
+            columns[attribute] = pa.array([values[identity] for identity in rated], pa.string())
         return pa.table(columns)
 
 
@@ -104,8 +104,8 @@ def _attributes(uri: str) -> Iterator[tuple[str, dict[str, bool]]]:
             f"faces.root: {uri} does not name {', '.join(GROUPS)}; expected {expected}"
         )
     places = {name: names.index(name) for name in GROUPS}
-    for line in lines[2:]:
+    for number, line in enumerate(lines[2:], start=3):
         image, *values = line.split()
         if len(values) != len(names) or not set(values) <= {"1", "-1"}:
-            raise BadInputError(f"faces.root: {uri}: bad line {line[:80]!r}; expected {expected}")
+            raise BadInputError(f"faces.root: {uri}: bad line {number}; expected {expected}")
         yield image, {name: values[place] == "1" for name, place in places.items()}

@@ -1,11 +1,11 @@
-"""From the bytes of any image file to one square RGB array, or a reason why not."""
+"""Decodes image files: from the bytes of any file to one square RGB array, or a reason why not."""
 
 import io
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cldmray.arrays import Images
 from cldmray.errors import CldmrayError
@@ -31,17 +31,6 @@ MAGIC = (
     b"BM",
     b"\0\0\0\x0cjP",
 )
-
-ORIENTATION_TAG = 0x0112
-ORIENTATIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 CANNOT_OPEN = "cannot be opened"
 EMPTY = "empty file"
@@ -100,7 +89,7 @@ def decode(
         image.draft(None, (3 * size, 3 * size))
     try:
         image.load()
-        upright = _rgb(_turned(image))
+        upright = _rgb(_upright(image))
     except Exception as error:
         raise InvalidImageError(_load_reason(error)) from error
     if image.format == "PNG" and b"IEND" not in content:
@@ -119,8 +108,8 @@ def _open(content: bytes) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidImageError(TOO_MANY_PIXELS) from error
     except UnidentifiedImageError as error:
-        known = content.startswith(MAGIC)
-        raise InvalidImageError(UNREADABLE if known else NOT_AN_IMAGE) from error
+        is_image = content.startswith(MAGIC)
+        raise InvalidImageError(UNREADABLE if is_image else NOT_AN_IMAGE) from error
     except Exception as error:
         raise InvalidImageError(_load_reason(error)) from error
 
@@ -133,13 +122,12 @@ def _load_reason(error: Exception) -> str:
     return TRUNCATED if early_end else UNREADABLE
 
 
-def _turned(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says; as it is where that cannot be read."""
     try:
-        orientation = image.getexif().get(ORIENTATION_TAG)
+        return ImageOps.exif_transpose(image)
     except Exception:
         return image
-    turn = ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -1,6 +1,6 @@
-"""Files under a root on any file system: listed with odd names and all, read without failing.
+"""Files under a root on any file system: listed whatever their names, read without failing.
 
-Small text files that name identities or images, one a line.
+Also reads small text files that list identities or images, one a line.
 """
 
 import os
@@ -21,7 +21,7 @@ ESCAPE = "bytes:"
 REMOTE_READERS = 16
 
 
-class FoundFile(NamedTuple):
+class ListedFile(NamedTuple):
     """A file under a root.
 
     Attributes:
@@ -49,7 +49,7 @@ def open_root(root: str) -> tuple[fs.FileSystem, str]:
         raise BadInputError(f"faces.root: cannot open {root}: {error}") from error
 
 
-def list_folder(root: str, expected: str) -> list[FoundFile]:
+def list_folder(root: str, expected: str) -> list[ListedFile]:
     """All files below a folder, however deep, sorted by location; hidden ones are left out.
 
     Args:
@@ -64,17 +64,17 @@ def list_folder(root: str, expected: str) -> list[FoundFile]:
         if filesystem.get_file_info(base).type != fs.FileType.Directory:
             raise BadInputError(f"faces.root: no such folder: {root}; expected {expected}")
         if isinstance(filesystem, fs.LocalFileSystem):
-            found = list(_walk(base, "", frozenset()))
+            files = list(_walk(base, "", frozenset()))
         else:
             start = len(base.rstrip("/")) + 1
-            found = [
-                FoundFile(info.path[start:], info.path[start:], version(info))
+            files = [
+                ListedFile(info.path[start:], info.path[start:], version(info))
                 for info in storage.list_files(root)
                 if not any(part.startswith(".") for part in info.path[start:].split("/"))
             ]
     except OSError as error:
         raise BadInputError(f"faces.root: cannot list {root}: {error}") from error
-    return sorted(found)
+    return sorted(files)
 
 
 def version(info: fs.FileInfo) -> str:
@@ -102,7 +102,7 @@ def read_files(root: str, locations: Sequence[str]) -> list[bytes | None]:
         return list(pool.map(read_remote, locations))
 
 
-def _walk(base: str, below: str, ancestors: frozenset[tuple[int, int]]) -> Iterator[FoundFile]:
+def _walk(base: str, below: str, ancestors: frozenset[tuple[int, int]]) -> Iterator[ListedFile]:
     """Files under ``base/below``; links are followed, but never round in a circle."""
     status = os.stat(os.path.join(base, below))
     here = (status.st_dev, status.st_ino)
@@ -116,19 +116,19 @@ def _walk(base: str, below: str, ancestors: frozenset[tuple[int, int]]) -> Itera
             try:
                 details = entry.stat()
             except OSError:
-                yield _found(path, "cannot be opened")
+                yield _file(path, "cannot be opened")
                 continue
             if stat.S_ISDIR(details.st_mode):
                 yield from _walk(base, f"{path}/", ancestors | {here})
             elif stat.S_ISREG(details.st_mode):
-                yield _found(path, f"{details.st_size}-{details.st_mtime_ns}")
+                yield _file(path, f"{details.st_size}-{details.st_mtime_ns}")
 
 
-def _found(path: str, file_version: str) -> FoundFile:
+def _file(path: str, file_version: str) -> ListedFile:
     raw = os.fsencode(path)
     label = raw.decode("utf-8", "backslashreplace")
-    plain = label == path and not path.startswith(ESCAPE)
-    return FoundFile(path if plain else ESCAPE + quote(raw), label, file_version)
+    needs_no_escape = label == path and not path.startswith(ESCAPE)
+    return ListedFile(path if needs_no_escape else ESCAPE + quote(raw), label, file_version)
 
 
 def _read_local(base: str, location: str) -> bytes | None:
@@ -168,14 +168,13 @@ def read_pairs(uri: str, key: str, expected: str) -> dict[str, str]:
 
     Raises:
         BadInputError: see :func:`read_lines`; or a line has not two words, or the first word of
-            a line stood before with another second one. The message gives the line.
+            a line stood before with another second one. The message gives the entry's number.
     """
     pairs: dict[str, str] = {}
     for number, line in enumerate(read_lines(uri, key, expected), start=1):
-        formatting = line.split()
-        if len(formatting) != 2 or pairs.setdefault(formatting[0], formatting[1]) != formatting[1]:
+        columns = line.split()
+        if len(columns) != 2 or pairs.setdefault(columns[0], columns[1]) != columns[1]:
             raise BadInputError(
-                f"{key}: {uri}: entry {number} is {line!r}; expected a file name and a number, "
-                "each file once"
+                f"{key}: {uri}: entry {number}: expected a file name and a number, each file once"
             )
     return pairs

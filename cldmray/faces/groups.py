@@ -8,6 +8,7 @@ import pyarrow.csv as csv
 
 from cldmray import storage
 from cldmray.errors import BadInputError
+from cldmray.hashing import identity_hash
 
 IDENTITY = "identity"
 KEY = "faces.groups_file"
@@ -44,7 +45,10 @@ def read_groups(uri: str | None) -> pa.Table | None:
     if not all(counts):
         raise BadInputError(f"{KEY}: {uri} has an empty identity, or none; expected {EXPECTED}")
     if count > 1:
-        raise BadInputError(f"{KEY}: {uri} has the identity {name!r} {count} times")
+        raise BadInputError(
+            f"{KEY}: {uri} has the identity {identity_hash(name)} {count} times (names of people "
+            "are hashed, see cldmray.hashing.identity_hash)"
+        )
     return table
 
 

@@ -21,7 +21,7 @@ from cldmray.faces.base import (
     listing_table,
     sample_names,
 )
-from cldmray.faces.files import FoundFile, list_folder, open_root, version
+from cldmray.faces.files import ListedFile, list_folder, open_root, version
 from cldmray.faces.groups import read_groups
 from cldmray.hashing import EXCLUDED_FROM_KEY
 
@@ -104,11 +104,11 @@ class ParquetFaces(FaceSource):
         info = filesystem.get_file_info(path)
         return filesystem, dirname(path) if info.is_file else path, info
 
-    def _files(self) -> tuple[fs.FileSystem, str, list[FoundFile]]:
+    def _files(self) -> tuple[fs.FileSystem, str, list[ListedFile]]:
         filesystem, folder, info = self._base()
         if info.is_file:
             file = basename(info.path)
-            return filesystem, folder, [FoundFile(file, file, version(info))]
+            return filesystem, folder, [ListedFile(file, file, version(info))]
         files = [file for file in list_folder(self.root, LAYOUT) if file.label.endswith(".parquet")]
         if not files:
             raise BadInputError(f"faces.root: no *.parquet file in {self.root}; expected {LAYOUT}")
@@ -149,7 +149,7 @@ def _rows_of(filesystem: fs.FileSystem, folder: str, file: str) -> list[tuple[st
 
 def _images(filesystem: fs.FileSystem, path: str, rows: Sequence[int]) -> dict[int, bytes | None]:
     """Image bytes of rows (ascending) of one file; rows that cannot be read are left out."""
-    found: dict[int, bytes | None] = {}
+    contents: dict[int, bytes | None] = {}
     try:
         with pq.ParquetFile(path, filesystem=filesystem) as table:
             counts = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
@@ -158,15 +158,15 @@ def _images(filesystem: fs.FileSystem, path: str, rows: Sequence[int]) -> dict[i
             for row in rows:
                 if 0 <= row < starts[-1]:
                     groups[bisect_right(starts, row) - 1].append(row)
-            for group, anonymizers in groups.items():
+            for group, wanted in groups.items():
                 column = table.read_row_group(group, columns=[IMAGE])[IMAGE]
                 if pa.types.is_struct(column.type):
                     column = pc.struct_field(column, BYTES)
-                chosen = column.take(pa.array([row - starts[group] for row in anonymizers]))
-                found.update(zip(anonymizers, chosen.to_pylist(), strict=True))
+                taken = column.take(pa.array([row - starts[group] for row in wanted]))
+                contents.update(zip(wanted, taken.to_pylist(), strict=True))
     except (OSError, pa.ArrowException, KeyError):
-        return found
-    return found
+        return contents
+    return contents
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

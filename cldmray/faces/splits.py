@@ -10,7 +10,7 @@ import pyarrow as pa
 from cldmray.errors import BadInputError
 from cldmray.faces.files import read_lines, read_pairs
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION, SPLITS
-from cldmray.hashing import unit_hash
+from cldmray.hashing import identity_hash, unit_hash
 
 LISTED = (AUXILIARY, ATTACKER, EVALUATION)
 AUXILIARY_SALT = "background"
@@ -111,7 +111,9 @@ def assign(
     if partition is not None:
         missing = sorted(set(identities) - set(partition))
         if missing:
-            raise BadInputError(f"celeba_partition: identity {missing[0]!r} is in no partition")
+            raise BadInputError(
+                f"celeba_partition: identity {_hashed(missing[0])} is in no partition"
+            )
         splits = {identity: partition[identity] for identity in identities}
     else:
         splits = _read_lists(identities, config)
@@ -146,7 +148,7 @@ def celeba_partition(
             raise BadInputError(f"celeba_partition: {uri} gives {image} none of 0, 1, 2")
         if splits.setdefault(identity, split) != split:
             raise BadInputError(
-                f"celeba_partition: {uri} puts images of identity {identity!r} into "
+                f"celeba_partition: {uri} puts images of identity {_hashed(identity)} into "
                 f"{splits[identity]} and {split}"
             )
     return splits
@@ -164,10 +166,10 @@ def assert_disjoint(pairs: Iterable[tuple[str, str]]) -> None:
     seen: dict[str, str] = {}
     for identity, split in pairs:
         if split not in SPLITS:
-            raise BadInputError(f"identity {identity!r} has the unknown split {split!r}")
+            raise BadInputError(f"identity {_hashed(identity)} has the unknown split {split!r}")
         if seen.setdefault(identity, split) != split:
             raise BadInputError(
-                f"identity {identity!r} is in two splits: {seen[identity]} and {split}"
+                f"identity {_hashed(identity)} is in two splits: {seen[identity]} and {split}"
             )
 
 
@@ -175,12 +177,17 @@ def _read_lists(identities: Mapping[str, int], config: SplitConfig) -> dict[str,
     splits: dict[str, str] = {}
     lists = config.lists()
     for split, uri in lists.items():
-        for identity in read_lines(uri, split, "one identity a line"):
+        lines = read_lines(uri, split, "one identity a line")
+        for number, identity in enumerate(lines, start=1):
             if identity not in identities:
-                raise BadInputError(f"{split}: {uri} names {identity!r}, who has no images")
+                raise BadInputError(
+                    f"{split}: {uri}: identity {number} in it, {_hashed(identity)}, has no images"
+                )
             if splits.setdefault(identity, split) != split:
                 other = lists[splits[identity]]
-                raise BadInputError(f"{split}: {uri} and {other} both name {identity!r}")
+                raise BadInputError(
+                    f"{split}: {uri} and {other} both have the identity {_hashed(identity)}"
+                )
     return splits
 
 
@@ -191,22 +198,22 @@ def _by_rule(
     free = [split for split in LISTED if split not in config.lists()]
     others = sorted(set(identities) - set(taken))
     eligible = [identity for identity in others if identities[identity] >= config.min_images]
-    chosen: set[str] = set()
+    evaluated: set[str] = set()
     if EVALUATION in free:
         if len(eligible) < config.n_evaluation_identities:
             raise BadInputError(
                 f"{len(eligible)} people have at least {config.min_images} images, but "
-                f"{config.n_evaluation_identities} are to be evaluated: lower n_evaluation_identities or "
-                "min_images, or add images"
+                f"{config.n_evaluation_identities} are to be evaluated: lower "
+                "n_evaluation_identities or min_images, or add images"
             )
         ranked = sorted(
             eligible,
             key=lambda identity: (unit_hash("evaluation", config.seed, identity), identity),
         )
-        chosen = set(ranked[: config.n_evaluation_identities])
-    splits = dict.fromkeys(sorted(chosen), EVALUATION)
+        evaluated = set(ranked[: config.n_evaluation_identities])
+    splits = dict.fromkeys(sorted(evaluated), EVALUATION)
     for identity in others:
-        if identity in chosen:
+        if identity in evaluated:
             continue
         few = identities[identity] < config.min_images
         share = unit_hash(AUXILIARY_SALT, config.seed, identity)
@@ -216,3 +223,7 @@ def _by_rule(
         elif AUXILIARY in free or ATTACKER in free:
             splits[identity] = AUXILIARY if AUXILIARY in free else ATTACKER
     return splits
+
+
+def _hashed(identity: str) -> str:
+    return f"{identity_hash(identity)} (cldmray.hashing.identity_hash of the name)"

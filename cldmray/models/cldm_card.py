@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.hashing import identity_hash

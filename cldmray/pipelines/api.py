@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cldmray import storage
-from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
+from cldmray.anonymizers.base import Anonymizer
 from cldmray.attackers.base import Attacker
 from cldmray.config.attribution import build_attribution
 from cldmray.config.audit import build_audit
@@ -31,7 +31,7 @@ from cldmray.pipelines.jobs import (
     run_reconstruction,
 )
 
-AnonymizerLike = str | Mapping[str, Any] | Anonymizer | GroupAnonymizer | Callable[..., Any]
+AnonymizerLike = str | Mapping[str, Any] | Anonymizer | Callable[..., Any]
 """A name of ``cldmray list anonymizers``, settings with ``_target_``, an object, or a function
 ``(images, seeds) -> images``."""
 AttackerLike = str | Mapping[str, Any] | Attacker
@@ -162,7 +162,7 @@ def _members(group: str, given: Sequence[Any], named: Mapping[str, Any]) -> dict
             key, member = item, named[item]
         elif isinstance(item, Mapping):
             key, member = str(item.get(TARGET, "")).rpartition(".")[2], dict(item)
-        elif isinstance(item, Attacker | Anonymizer | GroupAnonymizer):
+        elif isinstance(item, Attacker | Anonymizer):
             key, member = item.name, item
         elif group == "anonymizers" and callable(item) and not isinstance(item, type):
             from cldmray.anonymizers.function import FunctionAnonymizer

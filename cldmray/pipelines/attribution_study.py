@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.anonymizers.diffusion.settings import Diffusion
+from cldmray.anonymizers.base import Anonymizer
 from cldmray.attackers.base import Attacker
 from cldmray.attackers.data import Table
 from cldmray.config.attribution import AttributionConfig
@@ -17,7 +17,7 @@ from cldmray.config.audit import AuditConfig, AuditSettings
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
 from cldmray.engine.swap import swap_conditions
-from cldmray.evaluation.ablation import ablation_grids, conditioned, with_init_image
+from cldmray.evaluation.ablation import ablation_grids, conditioned
 from cldmray.evaluation.attribution import Swap, ablation_rows, proxy_rows, region_rows, swap_rows
 from cldmray.evaluation.identification import AttackResult, view_of
 from cldmray.evaluation.operating_points import (
@@ -78,8 +78,7 @@ class AttributionAnalysis:
             return None
         key, attacker = strongest
         anonymizer = conditioned(self.config.anonymizers)[key]
-        strength = STRENGTH if anonymizer.num_inference_steps * STRENGTH >= 1 else 1.0
-        swapped = with_init_image(anonymizer, strength if anonymizer.mode == "text2img" else None)
+        swapped = anonymizer.started_from_image(STRENGTH)
         fitted = results.fitted[anonymizer.name, attacker.name]
         swaps = self.swaps(faces, swapped, [(attacker, fitted)])
         rows = [row for swap in swaps for row in swap_rows(swap, self.config.audit)]
@@ -113,7 +112,7 @@ class AttributionAnalysis:
     def swaps(
         self,
         faces: Artifact,
-        anonymizer: Diffusion,
+        anonymizer: Anonymizer,
         attackers: Sequence[tuple[Attacker, Table | None]],
     ) -> list[Swap]:
         """Swap conditions in an anonymizer, and let attackers identify the persons.

@@ -92,7 +92,7 @@ class Estimate:
             anonymize = self.stages.plan(self.preparation.anonymize_stage(key, faces))
             count, steps = (
                 self._images(anonymizer, listing),
-                getattr(anonymizer, "num_inference_steps", None),
+                anonymizer.n_steps,
             )
             anonymizers[key] = Step(
                 anonymize.spec.name,
@@ -104,7 +104,7 @@ class Estimate:
         tried = {
             key: anonymizer
             for key, anonymizer in config.anonymizers.items()
-            if isinstance(anonymizer, Anonymizer)
+            if anonymizer.grouping is None
             and not anonymizers[key].found
             and (always or anonymizers[key].images >= WORTH_TRYING)
         }
@@ -134,20 +134,19 @@ class Estimate:
             + (f"; not estimated: {', '.join(left)}" if left else "")
         )
 
-    def _images(self, anonymizer: object, listing: pa.Table) -> int:
+    def _images(self, anonymizer: Anonymizer, listing: pa.Table) -> int:
         """Images that an anonymizer will draw; a group anonymizer draws each once."""
         total = 0
         for split, draws in self.preparation.samples.items():
             rows = listing.filter(pc.equal(listing["split"], split))
-            if isinstance(anonymizer, Anonymizer):
+            if anonymizer.grouping is None:
                 total += draws * int(anonymizer.select(rows["sample_id"].to_pylist()).sum())
             elif draws:
                 total += rows.num_rows
         return total
 
-    def _on_gpu(self, anonymizer: object) -> bool:
-        own = anonymizer.resources.get("GPU", 0.0) if isinstance(anonymizer, Anonymizer) else 0.0
-        return isinstance(anonymizer, Anonymizer) and (own or self.config.engine.gpus_per_actor) > 0
+    def _on_gpu(self, anonymizer: Anonymizer) -> bool:
+        return anonymizer.gpus_per_actor(self.config.engine.gpus_per_actor) > 0
 
     def _attacks(self, listing: pa.Table) -> Iterator[Step]:
         """What attackers learn and embed; how long that takes depends on too much to be told."""

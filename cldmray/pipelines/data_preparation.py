@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray import hashing
-from cldmray.anonymizers.base import GroupAnonymizer
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.anonymize import anonymize, anonymize_groups, samples_per_split
 from cldmray.engine.artifacts import Artifact
@@ -228,14 +227,14 @@ class DataPreparation:
 
         def produce(folder: str) -> None:
             table = faces.result() if isinstance(faces, StageHandle) else faces
-            if isinstance(anonymizer, GroupAnonymizer):
-                anonymize_groups(table, anonymizer, samples, engine, folder)
-            else:
+            if anonymizer.grouping is None:
                 anonymize(table, anonymizer, samples, config.audit.seed, engine, folder)
+            else:
+                anonymize_groups(table, anonymizer.grouping, samples, engine, folder)
 
         resources = engine.task_stage
-        if not isinstance(anonymizer, GroupAnonymizer):
-            resources = engine.pool_stage(anonymizer.resources.get("GPU"))
+        if anonymizer.grouping is None:
+            resources = engine.pool_stage(anonymizer.gpus_per_actor(engine.gpus_per_actor))
         return StageSpec(
             f"anonymize-{name}", settings, [faces], produce, f"anonymize by {name}", resources
         )

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cldmray.anonymizers.base import AnonymizerBase
+from cldmray.anonymizers.base import Anonymizer
 from cldmray.arrays import Images, Interval
 from cldmray.attackers.data import Table
 from cldmray.config.reconstruction import MEAN, RAW, ReconstructionConfig, controls_of
@@ -225,7 +225,7 @@ class ReconstructionStudy:
                     results.append(result)
         return rows, results
 
-    def _obstacle(self, anonymizer: AnonymizerBase, table: Artifact) -> str | None:
+    def _obstacle(self, anonymizer: Anonymizer, table: Artifact) -> str | None:
         """Why nothing can be learnt from an anonymizer's images; None if something can.
 
         It is empty where the anonymizer leaves images as they are, which needs no note.

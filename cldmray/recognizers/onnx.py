@@ -13,6 +13,7 @@ from cldmray.arrays import Images
 from cldmray.detection.model_files import file_version, load_module
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.recognizers.base import Recognizer
+from cldmray.results.names import as_label, check_label
 
 ERRORS_ONLY = 3
 
@@ -56,10 +57,11 @@ class OnnxRecognizer(Recognizer):
             raise ValueError(f"channels must be rgb or bgr, not {self.channels!r}")
         if self.layout not in ("nchw", "nhwc"):
             raise ValueError(f"layout must be nchw or nhwc, not {self.layout!r}")
+        check_label(self.label)
 
     @property
     def name(self) -> str:
-        return self.label or Path(self.path).stem
+        return self.label or as_label(Path(self.path).stem)
 
     @property
     def side(self) -> int:
@@ -78,18 +80,21 @@ class OnnxRecognizer(Recognizer):
         shape = list(entry.shape)
         wanted = [3, self.side, self.side] if self.layout == "nchw" else [self.side, self.side, 3]
         if len(shape) != 4 or any(
-            isinstance(has, int) and has != one for has, one in zip(shape[1:], wanted, strict=True)
+            isinstance(size, int) and size != side
+            for size, side in zip(shape[1:], wanted, strict=True)
         ):
-            said = ", ".join(map(str, wanted))
+            expected = ", ".join(map(str, wanted))
             raise BadInputError(
-                f"{self.path}: its input is {shape}, not (N, {said}), as input_side and layout say"
+                f"{self.path}: its input is {shape}, not (N, {expected}), as input_side and layout say"
             )
         ordered = faces if self.channels == "rgb" else faces[..., ::-1]
         placed = ordered.transpose(0, 3, 1, 2) if self.layout == "nchw" else ordered
         batch = (placed.astype(np.float32) - self.mean) / self.deviation
         step = shape[0] if isinstance(shape[0], int) else len(batch)
         if step not in (1, len(batch)):
-            raise BadInputError(f"{self.path}: its batch axis is fixed to {step}; only 1 is known")
+            raise BadInputError(
+                f"{self.path}: its batch axis is fixed to {step}; only 1 is supported"
+            )
         parts = [
             session.run(None, {entry.name: np.ascontiguousarray(batch[start : start + step])})[0]
             for start in range(0, len(batch), step)

@@ -5,6 +5,15 @@ import re
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
 
 
+def as_label(text: str) -> str:
+    """The text with other characters than a label may hold replaced by ``-``.
+
+    >>> as_label("../my model")
+    'my-model'
+    """
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).lstrip("._+-")[:80] or "unnamed"
+
+
 def check_label(label: str | None) -> None:
     """Check a name given by the user; None stands for the default one.
 

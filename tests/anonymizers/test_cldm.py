@@ -13,7 +13,7 @@ from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from safetensors.torch import load_file
 
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.conditions import Canny
 from cldmray.hashing import identity_hash
 from cldmray.models import cldm, cldm_card

@@ -7,7 +7,7 @@ import pytest
 
 from cldmray.anonymizers.k_same import KSame
 from cldmray.errors import BadInputError
-from cldmray.hashing import sample_id
+from cldmray.hashing import identity_hash, sample_id
 
 
 def samples(
@@ -111,7 +111,10 @@ def test_a_leftover_avoids_the_group_of_its_person() -> None:
 
 def test_too_many_images_of_one_person_are_named() -> None:
     ids, identities, features = samples([4, 1, 1, 1, 1, 1])
-    with pytest.raises(BadInputError, match=r"k_same: 'person 0' has 4 images.*3 groups of k=3"):
+    hashed = identity_hash("person 0")
+    with pytest.raises(
+        BadInputError, match=rf"k_same: identity {hashed} has 4 images.*3 groups of k=3"
+    ):
         KSame(k=3).plan(ids, identities, features)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cldmray.anonymizers.base import Anonymizer, GroupAnonymizer
+from cldmray.anonymizers.base import Anonymizer
 from cldmray.anonymizers.baselines import Blur
 from cldmray.anonymizers.precomputed import Precomputed
 from cldmray.attackers.base import Attacker
@@ -36,7 +36,7 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
     "anonymizers": lambda name: (
         [f"anonymizers=[{name}]"],
         f"anonymizers.{name}",
-        Anonymizer | GroupAnonymizer,
+        Anonymizer,
     ),
     "attackers": lambda name: (
         [

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cldmray.anonymizers.baselines import Blur, NoOp
-from cldmray.anonymizers.diffusion.settings import Diffusion
+from cldmray.anonymizers.diffusion import Diffusion
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.cost import calibrate
 from cldmray.errors import BadInputError

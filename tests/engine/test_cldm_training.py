@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.arrays import Images, to_unit_range
 from cldmray.conditions import Canny, SoftEdge
 from cldmray.engine.training import TrainingResult

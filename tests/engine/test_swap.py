@@ -8,14 +8,13 @@ import pytest
 
 from cldmray import hashing
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.conditions import Canny
 from cldmray.engine.anonymize import SHOWN, anonymize
 from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.swap import SWAPPED, identities_in_pairs, swap_conditions, swap_images
 from cldmray.errors import BadInputError
-from cldmray.evaluation.ablation import with_scale
 from cldmray.faces.records import EVALUATION, FACES, decode_images
 
 SEED = 4
@@ -147,7 +146,7 @@ class TestStream:
         swap_conditions(faces, anonymizer_name, SEED, engine, str(tmp_path / "swap"))
         samples = {EVALUATION: 1}
         anonymize(
-            faces, with_scale(anonymizer_name, 0), samples, SEED, engine, str(tmp_path / "none")
+            faces, anonymizer_name.with_scale(0), samples, SEED, engine, str(tmp_path / "none")
         )
         swapped, plain = (
             decode_images(committed(str(tmp_path / name))["image"].to_pylist())

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from cldmray.faces import decode as faces_decode
 from cldmray.faces.decode import InvalidImageError, decode
@@ -119,11 +119,19 @@ def test_deep_grey_is_scaled_and_not_clipped(level, kind, dtype, expected):
 def test_exif_orientation_is_applied_before_the_crop(orientation):
     upright = Image.new("RGB", (64, 32), "white")
     upright.paste("black", (0, 0, 16, 16))
-    turns = faces_decode.ORIENTATIONS
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
     undo = {6: turns[8], 8: turns[6]}.get(orientation, turns.get(orientation))
     stored = upright if undo is None else upright.transpose(undo)
     exif = Image.Exif()
-    exif[faces_decode.ORIENTATION_TAG] = orientation
+    exif[ExifTags.Base.Orientation] = orientation
     content = encoded(stored, "PNG", exif=exif)
     assert (decode(content, [0, 0, 16, 16], 16) == 0).all()
     assert (decode(content, [48, 16, 64, 32], 16) == 255).all()

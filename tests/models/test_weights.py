@@ -10,8 +10,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion import model_folder
-from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.anonymizers.diffusion import Control, Diffusion, model_folder
 from cldmray.arrays import Images
 from cldmray.conditions import Canny, Depth, SoftEdge
 from cldmray.conditions.depth import EMBEDDED_FOLDER as DEPTH_FOLDER

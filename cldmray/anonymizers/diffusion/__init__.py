@@ -1,5 +1,13 @@
 """Diffusion models as anonymizers: Stable Diffusion, SDXL or the embedded CLDM, with ControlNets.
 
-``settings`` says what a user may set, ``loading`` turns it into a pipeline of diffusers, and
-``inference`` runs that pipeline batch by batch; the other modules are their parts.
+``settings`` has what a user may set, ``anonymizer`` what the audit asks, ``loading`` turns the
+settings into a pipeline of diffusers, and ``inference`` runs that pipeline batch by batch; the
+other modules are their parts. Nothing of torch or diffusers is imported before an anonymizer is
+opened.
 """
+
+from cldmray.anonymizers.diffusion.anonymizer import Diffusion
+from cldmray.anonymizers.diffusion.lora import Lora
+from cldmray.anonymizers.diffusion.settings import Control, DiffusionSettings
+
+__all__ = ["Control", "Diffusion", "DiffusionSettings", "Lora"]

@@ -1,7 +1,7 @@
 """Runs a loaded diffusers pipeline on batches, image by image reproducible."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +11,11 @@ from cldmray.anonymizers import memory
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import loading
 from cldmray.anonymizers.diffusion.prompt_table import PromptTable
+from cldmray.anonymizers.diffusion.settings import DiffusionSettings
 from cldmray.arrays import Images
 from cldmray.errors import BadInputError
 from cldmray.faces.regions import ellipse
 from cldmray.hashing import digest
-
-if TYPE_CHECKING:
-    from cldmray.anonymizers.diffusion.settings import Diffusion
 
 
 class PipelineRunner:
@@ -27,7 +25,7 @@ class PipelineRunner:
     batch for each step, so that a step calls each network once.
     """
 
-    def __init__(self, settings: "Diffusion") -> None:
+    def __init__(self, settings: DiffusionSettings) -> None:
         self.settings = settings
         self.pipe = loading.load(settings)
         self.prompts = PromptTable(self.pipe, settings)

@@ -1,16 +1,14 @@
 """Loads diffusers pipelines and makes them ready for inference."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import diffusers
 import torch
 
 from cldmray.anonymizers.diffusion import hub, lora, model_folder
+from cldmray.anonymizers.diffusion.settings import Control, DiffusionSettings
 from cldmray.errors import BadInputError, ConfigError
-
-if TYPE_CHECKING:
-    from cldmray.anonymizers.diffusion.settings import Control, Diffusion
 
 GRAPHS = 64
 """Compiled versions of one network's code that are kept: ControlNets share theirs, and each scale
@@ -21,16 +19,18 @@ PIPELINES = {
     "img2img": diffusers.AutoPipelineForImage2Image,
     "inpaint": diffusers.AutoPipelineForImage2Image,
 }
+"""Loaders of models that were not made for inpainting."""
 
 
-def load(settings: "Diffusion") -> Any:
+def load(settings: DiffusionSettings) -> Any:
     """The pipeline that the settings describe, on its device, ready for inference.
 
     For ``inpaint`` it is the image-to-image pipeline unless the model's UNet takes the mask as an
     input of its own.
 
     Raises:
-        BadInputError, ConfigError: as :meth:`Diffusion.open` says.
+        BadInputError, ConfigError: as
+            :meth:`~cldmray.anonymizers.diffusion.anonymizer.Diffusion.open` says.
     """
     device = find_device(settings.device)
     folder = model_folder.find(settings.model)
@@ -40,6 +40,7 @@ def load(settings: "Diffusion") -> Any:
     else:
         source, options = str(folder), {}
         index = model_folder.check_pipeline(folder)
+    kind = _pipeline_kind(index, source, settings.mode)
     dtype = getattr(torch, settings.dtype)
     parts: dict[str, Any] = {}
     if "safety_checker" in index:
@@ -52,9 +53,14 @@ def load(settings: "Diffusion") -> Any:
     if settings.vae is not None:
         parts["vae"] = _load_part(settings.vae, dtype)
     pipeline = hub.call(
-        PIPELINES[settings.mode].from_pretrained, source, dtype=dtype, use_safetensors=True,
-        variant=settings.variant, **options, **parts,
-    )  # fmt: skip
+        kind.from_pretrained,
+        source,
+        dtype=dtype,
+        use_safetensors=True,
+        variant=settings.variant if folder is None else _local_variant(folder, settings.variant),
+        **options,
+        **parts,
+    )
     _check_kind(pipeline, source, settings.mode)
     for name, control in zip(settings.controls, controls, strict=True):
         _check_match(pipeline, name, control)
@@ -107,9 +113,12 @@ def _load_part(model: str, dtype: torch.dtype) -> Any:
     else:
         model_folder.check_component(folder)
     return hub.call(
-        diffusers.AutoModel.from_pretrained, model if folder is None else str(folder),
-        dtype=dtype, use_safetensors=True, **settings,
-    )  # fmt: skip
+        diffusers.AutoModel.from_pretrained,
+        model if folder is None else str(folder),
+        dtype=dtype,
+        use_safetensors=True,
+        **settings,
+    )
 
 
 def _compile(*networks: torch.nn.Module) -> None:
@@ -120,7 +129,7 @@ def _compile(*networks: torch.nn.Module) -> None:
 
 
 def _load_control(
-    folder: Path | None, settings: "Diffusion", control: "Control", dtype: torch.dtype
+    folder: Path | None, settings: DiffusionSettings, control: Control, dtype: torch.dtype
 ) -> Any:
     local = model_folder.find_control(folder, control.model)
     if local is not None:
@@ -132,17 +141,43 @@ def _load_control(
         source, options = settings.model, hub.options(settings.model, settings.revision)
         options["subfolder"] = control.model
     return hub.call(
-        diffusers.ControlNetModel.from_pretrained, source, dtype=dtype, use_safetensors=True,
+        diffusers.ControlNetModel.from_pretrained,
+        source,
+        dtype=dtype,
+        use_safetensors=True,
         **options,
-    )  # fmt: skip
+    )
+
+
+def _pipeline_kind(index: dict[str, Any], source: str, mode: str) -> Any:
+    """The loader of diffusers that suits a repository's own class and the mode.
+
+    With ControlNets diffusers derives the class from the repository's: its loader for images to
+    images does not know inpainting repositories, such as ``StableDiffusionInpaintPipeline``.
+    """
+    if "Inpaint" not in str(index.get("_class_name")):
+        return PIPELINES[mode]
+    _refuse_other_modes(source, mode)
+    return diffusers.AutoPipelineForInpainting
+
+
+def _refuse_other_modes(source: str, mode: str) -> None:
+    if mode != "inpaint":
+        raise BadInputError(f"{source} is an inpainting model: mode must be inpaint, not {mode}")
+
+
+def _local_variant(folder: Path, variant: str | None) -> str | None:
+    """The variant, if a local copy has files of it: copies often hold the plain names only."""
+    has_variant = variant is not None and any(folder.glob(f"*/*.{variant}.safetensors"))
+    return variant if has_variant else None
 
 
 def _check_kind(pipeline: Any, source: str, mode: str) -> None:
     if not (hasattr(pipeline, "unet") and hasattr(pipeline, "vae")):
         kind = type(pipeline).__name__
         raise BadInputError(f"{source} is a {kind}; only Stable Diffusion 1, 2 and XL are known")
-    if takes_mask(pipeline) and mode != "inpaint":
-        raise BadInputError(f"{source} is an inpainting model: mode must be inpaint, not {mode}")
+    if takes_mask(pipeline):
+        _refuse_other_modes(source, mode)
 
 
 def _check_match(pipeline: Any, name: str, control: Any) -> None:
@@ -157,7 +192,7 @@ def _check_match(pipeline: Any, name: str, control: Any) -> None:
 
 def _scheduler(name: str, current: Any) -> Any:
     kind: Any = getattr(diffusers, name, None)
-    known = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
-    if not known:
+    is_scheduler = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
+    if not is_scheduler:
         raise ConfigError(f"scheduler: diffusers has no scheduler class {name!r}")
     return kind.from_config(current.config)

@@ -1,6 +1,6 @@
 """Prompts encoded once, so that the text encoders' memory is free for images."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from cldmray.anonymizers.diffusion import prompts
-
-if TYPE_CHECKING:
-    from cldmray.anonymizers.diffusion.settings import Diffusion
+from cldmray.anonymizers.diffusion.settings import DiffusionSettings
 
 EMBEDS = (
     "prompt_embeds",
@@ -24,7 +22,7 @@ EMBEDS = (
 class PromptTable:
     """Embeddings of every prompt that the settings can make; takes the pipeline's encoders away."""
 
-    def __init__(self, pipe: Any, settings: "Diffusion") -> None:
+    def __init__(self, pipe: Any, settings: DiffusionSettings) -> None:
         self.settings = settings
         texts = prompts.every((settings.prompt, settings.negative_prompt), settings.prompt_choices)
         self.place = {pair: place for place, pair in enumerate(texts)}

@@ -1,15 +1,12 @@
-"""Any Stable Diffusion model of diffusers, with any ControlNets, as an anonymizer."""
+"""Settings of a diffusion anonymizer: the model, its ControlNets, prompts and sampling."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer
 from cldmray.anonymizers.diffusion import model_folder, prompts
-from cldmray.anonymizers.diffusion.lora import Lora, check_peft
+from cldmray.anonymizers.diffusion.lora import Lora
 from cldmray.conditions.base import Condition
-from cldmray.conditions.controlnet_aux import check_torchvision
 from cldmray.hashing import EXCLUDED_FROM_KEY
 from cldmray.results.names import LABEL, check_label
 
@@ -26,8 +23,9 @@ class Control:
     Attributes:
         condition: extractor of its maps.
         model: folder name inside the pipeline's folder or hub repository, local folder, or hub id.
-        scale: factor on its residuals, >= 0; 0 switches it off.
-        start, end: shares of the steps between which it acts, 0 <= start < end <= 1.
+        controlnet_conditioning_scale: factor on its residuals, >= 0; 0 switches it off.
+        control_guidance_start, control_guidance_end: fractions of the denoising steps between
+            which it acts, 0 <= start < end <= 1.
         revision: branch, tag or commit, where ``model`` is a hub id.
     """
 
@@ -58,29 +56,25 @@ class Control:
 
 
 @dataclass(frozen=True)
-class Diffusion(Anonymizer):
-    """Redraws images with a latent diffusion model (Rombach et al. 2022).
-
-    Stable Diffusion 1.x, 2.x and XL in diffusers' folder layout, weights as safetensors only.
-    A safety checker, where the model has one, is left out: it would put black images among the
-    audited ones. Each image's noise comes from its own seed on the CPU, so that neither its
-    neighbours in the batch nor the device's random generator matter.
+class DiffusionSettings:
+    """What a user may set of a latent diffusion model that anonymizes.
 
     Attributes:
         model: ``embedded`` (the package's own small model), a local folder, or a hub id.
         controls: ControlNets by name; none leaves the image to the prompt and the mode alone.
         mode: ``text2img`` starts from noise, ``img2img`` from the noised image, ``inpaint``
             anonymizes an ellipse in the middle and keeps the rest.
-        prompt: for all images, but for placeholders such as ``{style}``.
-        negative_prompt: what guidance leads away from; used when ``guidance`` is above 1. It may
-            have placeholders too.
-        choices: texts that may stand for each placeholder; an image's seed chooses.
-        guidance: classifier-free guidance scale, >= 0; up to 1 means none (Ho and Salimans 2022).
-        steps: denoising steps, >= 1.
+        prompt: for all images; it may have placeholders such as ``{style}``.
+        negative_prompt: what guidance leads away from; used when ``guidance_scale`` is above 1. It
+            may have placeholders, too.
+        prompt_choices: texts that may stand for each placeholder; an image's seed chooses.
+        guidance_scale: of classifier-free guidance, >= 0; up to 1 means none (Ho and Salimans
+            2022).
+        num_inference_steps: denoising steps, >= 1.
         scheduler: class name in diffusers, for example ``UniPCMultistepScheduler``; None: the
             model's own.
-        strength: share of the noise schedule that ``img2img`` and ``inpaint`` run, in (0, 1].
-        mask: the ellipse's share of the image's sides in ``inpaint``, in (0, 1].
+        strength: fraction of the noise schedule that ``img2img`` and ``inpaint`` run, in (0, 1].
+        mask: axes of the ellipse of ``inpaint`` as fractions of the image's sides, in (0, 1].
         lora: adapter that is merged into the weights; needs the extra ``lora``.
         vae: folder or hub id of an autoencoder that replaces the model's own, for example a tiny
             one that decodes at a tenth of the cost.
@@ -89,10 +83,11 @@ class Diffusion(Anonymizer):
             changes images by rounding only.
         compile: whether torch compiles UNet and ControlNets, minutes once for each batch size.
             Changes images by rounding only.
-        device: ``auto`` (CUDA where there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1``.
+        device: ``auto`` (the device that the engine reserves; elsewhere CUDA where there is one,
+            else the CPU), ``cpu``, ``cuda``, ``cuda:1``.
         revision: branch, tag or commit of a hub id.
         variant: file variant of the weights, for example ``fp16``.
-        family: first word of the default name.
+        name_prefix: first word of the default name.
         label: name in tables; None: ``cldm-none``, ``cldm-canny-1.0``,
             ``cldm-canny-1.0+depth-0.7-img2img-0.5``.
     """
@@ -144,13 +139,14 @@ class Diffusion(Anonymizer):
             raise ValueError(f"strength must be in (0, 1], not {self.strength}")
         if self.mode != "text2img" and int(self.num_inference_steps * self.strength) < 1:
             raise ValueError(
-                f"strength={self.strength} leaves none of {self.num_inference_steps} steps; raise one of them"
+                f"strength={self.strength} leaves none of {self.num_inference_steps} steps; raise "
+                "one of them"
             )
         if not 0 < self.mask <= 1:
             raise ValueError(f"mask must be in (0, 1], not {self.mask}")
         if self.dtype not in get_args(Dtype):
-            known = ", ".join(get_args(Dtype))
-            raise ValueError(f"dtype must be one of {known}, not {self.dtype!r}")
+            dtypes = ", ".join(get_args(Dtype))
+            raise ValueError(f"dtype must be one of {dtypes}, not {self.dtype!r}")
         if not DEVICE.fullmatch(self.device):
             raise ValueError(f"device must be auto, cpu, mps, cuda or cuda:N, not {self.device!r}")
         if not LABEL.fullmatch(self.name_prefix):
@@ -161,68 +157,12 @@ class Diffusion(Anonymizer):
 
     @property
     def name(self) -> str:
+        """The label, or prefix, controls with their scales, mode and strength."""
         if self.label is not None:
             return self.label
         parts = [
             f"{name}-{float(control.controlnet_conditioning_scale)}"
             for name, control in self.controls.items()
         ]
-        anonymizer = "" if self.mode == "text2img" else f"-{self.mode}-{float(self.strength)}"
-        return f"{self.name_prefix}-{'+'.join(parts) or 'none'}{anonymizer}"
-
-    @property
-    def conditions(self) -> Mapping[str, Condition]:
-        return {name: control.condition for name, control in self.controls.items()}
-
-    def version(self) -> str:
-        """Fingerprint of the weights and settings in the folders that are used.
-
-        Files' times do not enter. Of a hub model it says the revision, ``""`` where none is set.
-
-        Raises:
-            BadInputError: a folder is missing or incomplete.
-        """
-        folder = model_folder.find(self.model)
-        controls = [
-            model_folder.find_control(folder, control.model) for control in self.controls.values()
-        ]
-        adapter = [] if self.lora is None else [self.lora.find()]
-        autoencoder = [] if self.vae is None else [model_folder.find(self.vae)]
-        return model_folder.version(folder, [*controls, *adapter, *autoencoder], self.revision)
-
-    def check(self) -> None:
-        """Find out before any work starts whether everything that it needs is installed.
-
-        Raises:
-            MissingDependencyError: the adapter or a condition needs a package that is not there, or
-                a torchvision made for another torch would keep diffusers from loading.
-        """
-        super().check()
-        check_torchvision()
-        if self.lora is not None:
-            check_peft()
-
-    def trained_on(self) -> frozenset[str]:
-        """Identity hashes in the model folder's ``training_identities.txt``, if it is there.
-
-        Raises:
-            BadInputError: a line of the file is no identity hash.
-        """
-        folder = model_folder.find(self.model)
-        return frozenset() if folder is None else model_folder.trained_on(folder)
-
-    def open(self) -> AnonymizeFunction:
-        """Load the pipeline, encode the prompts once, and return the function that anonymizes.
-
-        That function raises BadInputError for images whose sides the model cannot draw, and
-        when the arithmetic overflows.
-
-        Raises:
-            BadInputError: the model is missing, incomplete, not of a supported kind, has no
-                safetensors, or cannot be fetched; the message names the path or id.
-            MissingDependencyError: see :meth:`check`.
-            ConfigError: ``scheduler`` or ``device`` names something that is not there.
-        """
-        from cldmray.anonymizers.diffusion.inference import PipelineRunner
-
-        return PipelineRunner(self)
+        start = "" if self.mode == "text2img" else f"-{self.mode}-{float(self.strength)}"
+        return f"{self.name_prefix}-{'+'.join(parts) or 'none'}{start}"

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cldmray.anonymizers.diffusion import model_folder
-from cldmray.anonymizers.diffusion.settings import Diffusion
+from cldmray.anonymizers.diffusion import Diffusion, model_folder
 from cldmray.arrays import Images, channels_last, to_unit_range
 from cldmray.attackers.nn.training import Call, on_cpu
 from cldmray.attackers.reconstruction.base import (
@@ -40,7 +39,7 @@ class DiffusionReconstruction(TrainedReconstructionModel):
 
     Attributes:
         model: ``embedded`` (the package's own small model), a local folder or a hub id, as in
-            :class:`~cldmray.anonymizers.diffusion.settings.Diffusion`; Stable Diffusion 1 and 2 are known.
+            :class:`~cldmray.anonymizers.diffusion.Diffusion`; Stable Diffusion 1 and 2 are known.
         condition: extractor whose maps of the images it reads beside them, as grey images;
             None: the images alone.
         pretrained: whether the UNet starts with the model's weights; the autoencoder has them

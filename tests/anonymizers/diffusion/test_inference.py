@@ -16,8 +16,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion import inference
-from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.anonymizers.diffusion import Control, Diffusion, inference
 from cldmray.arrays import Images
 from cldmray.conditions import Canny, SoftEdge
 from cldmray.errors import BadInputError

@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion import inference, lora
+from cldmray.anonymizers.diffusion import Diffusion, inference, lora
 from cldmray.anonymizers.diffusion.lora import USUAL_FILE, Lora
-from cldmray.anonymizers.diffusion.settings import Diffusion
 from cldmray.errors import BadInputError, MissingDependencyError
 
 LAYER = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"

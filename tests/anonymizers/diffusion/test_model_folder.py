@@ -11,8 +11,7 @@ import pytest
 
 from cldmray import hashing
 from cldmray.anonymizers.base import Batch
-from cldmray.anonymizers.diffusion import hub, model_folder
-from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.anonymizers.diffusion import Control, Diffusion, hub, model_folder
 from cldmray.conditions import Canny
 from cldmray.errors import BadInputError
 from cldmray.models import cldm

@@ -17,9 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.anonymizers.diffusion import inference, loading, prompts
-from cldmray.anonymizers.diffusion.lora import Lora
-from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.anonymizers.diffusion import Control, Diffusion, Lora, inference, loading, prompts
 from cldmray.conditions import Canny, SoftEdge
 from cldmray.config.instantiate import build, plain
 from cldmray.errors import ConfigError
@@ -172,7 +170,7 @@ class TestConf:
         made = self.compose(
             tmp_path,
             "+condition@anonymizers.diffusion.controls.edge.condition=soft_edge",
-            f"{new}._target_=cldmray.anonymizers.diffusion.settings.Control",
+            f"{new}._target_=cldmray.anonymizers.diffusion.Control",
             f"{new}.model=owner/edge",
         )
         assert made["diffusion"].name == "sd-canny-1.0+edge-1.0"

@@ -12,8 +12,7 @@ from diffusers import AutoencoderTiny, PNDMScheduler, UNet2DConditionModel
 
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.batching import BatchedRunner
-from cldmray.anonymizers.diffusion import inference, loading, prompts
-from cldmray.anonymizers.diffusion.settings import Control, Diffusion
+from cldmray.anonymizers.diffusion import Control, Diffusion, inference, loading, prompts
 from cldmray.arrays import Images
 from cldmray.conditions import Canny, Coarse, SoftEdge
 from cldmray.errors import BadInputError

@@ -1,0 +1,93 @@
+"""A plain function as an anonymizer, for notebooks and the Python API."""
+
+import inspect
+import marshal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch, Seeds
+from cldmray.arrays import Images
+from cldmray.errors import BadInputError
+from cldmray.hashing import EXCLUDED_FROM_KEY, digest
+from cldmray.results.names import check_label
+
+ImagesFunction = Callable[[Images, Seeds], Images]
+"""Maps images (N, height, width, 3) and seeds (N,) to anonymized images of the same shape."""
+
+
+@dataclass(frozen=True)
+class FunctionAnonymizer(Anonymizer):
+    """Anonymizes with a function ``(images, seeds) -> images``.
+
+    Ray sends the function to the workers, so that a notebook's functions and lambdas work, too.
+    A result is kept until the function's source, defaults or enclosed values change; what it reads
+    from modules or files does not count.
+
+    Attributes:
+        function: gets RGB images, uint8, shape (N, height, width, 3), and seeds, int64, shape
+            (N,); returns images of the same shape and type. Each image may depend on itself and
+            its seed only.
+        label: name in tables; None: the function's name.
+
+    >>> def darken(images, seeds):
+    ...     return images // 2
+    >>> anonymizer = FunctionAnonymizer(darken)
+    >>> anonymizer.name
+    'darken'
+    >>> batch = Batch(["a"], np.full((1, 4, 4, 3), 100, np.uint8), np.zeros(1, np.int64))
+    >>> anonymizer.open()(batch).max()
+    np.uint8(50)
+    """
+
+    function: ImagesFunction = field(metadata=EXCLUDED_FROM_KEY)
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise ValueError(f"function must be callable, not {self.function!r}")
+        if self.label is None:
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            object.__setattr__(self, "label", "function" if name == "<lambda>" else name)
+        check_label(self.label)
+
+    @property
+    def name(self) -> str:
+        return str(self.label)
+
+    def version(self) -> str:
+        """Hash of the function's source, defaults and enclosed values."""
+        return digest(*_parts(self.function))[:16]
+
+    def open(self) -> AnonymizeFunction:
+        return self._anonymize
+
+    def _anonymize(self, batch: Batch) -> Images:
+        """Anonymized images of a batch.
+
+        Raises:
+            BadInputError: the function returned something else than images of the same shape.
+        """
+        anonymized = np.asarray(self.function(batch.images, batch.seeds))
+        if anonymized.shape != batch.images.shape or anonymized.dtype != np.uint8:
+            raise BadInputError(
+                f"{self.name}: the function must return uint8 images of shape "
+                f"{batch.images.shape}, not {anonymized.dtype} {anonymized.shape}"
+            )
+        return anonymized
+
+
+def _parts(function: Callable[..., Any]) -> list[object]:
+    """What a function's results depend on, as far as the function itself tells."""
+    try:
+        parts: list[object] = [inspect.getsource(function)]
+    except (OSError, TypeError):
+        code = getattr(function, "__code__", None)
+        parts = [type(function).__qualname__] if code is None else [marshal.dumps(code)]
+    enclosed = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    values = [*(getattr(function, "__defaults__", None) or ()), *enclosed]
+    # An array's text leaves out most of its numbers.
+    parts += [value.tobytes() if isinstance(value, np.ndarray) else value for value in values]
+    return parts
