@@ -1,0 +1,100 @@
+"""What README and docs say exists: files that are linked, commands and keys that can be pasted."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+CONFIGS = {
+    "audit": "audit",
+    "plan": "audit",
+    "demo": "demo",
+    "attribute": "attribute",
+    "invert": "invert",
+    "jobs/full_audit.py": "audit",
+    "jobs/attribute_leak.py": "attribute",
+    "jobs/invert.py": "invert",
+    "jobs/train_cldm.py": "cldm",
+    "jobs/train_depth.py": "depth",
+}
+"""Configuration of each command and job."""
+COMMAND = re.compile(r"\b(?:cldmray (\w+)|python (\S+\.py))(.*)")
+OVERRIDE = re.compile(r"\+{0,2}[\w/]+(@[\w.]+|\.[\w.]+)?=\S")
+
+
+def code_lines(text: str) -> Iterator[str]:
+    """Lines of code blocks, fenced or indented, with continued ones joined."""
+    fenced, pending = False, ""
+    for line in text.splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    ") or pending:
+            pending += line.strip()
+            if pending.endswith("\\"):
+                pending = pending[:-1]
+            else:
+                yield pending
+                pending = ""
+
+
+def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Command or script, and arguments, of every line of code and every quoted command."""
+    text = page.read_text(encoding="utf-8")
+    variables: dict[str, str] = {}
+    quoted = re.findall(r"`((?:cldmray|python) [^`]+)`", text)
+    for line in [*code_lines(text), *(" ".join(command.split()) for command in quoted)]:
+        if assigned := re.fullmatch(r"([A-Z]+)=(\S+)", line):
+            variables[assigned[1]] = assigned[2]
+            continue
+        for name, value in variables.items():
+            line = line.replace(f"${name}.", f"{value}.")
+        if match := COMMAND.search(line):
+            yield match[1] or match[2], shlex.split(match[3].replace("...", ""), comments=True)
+        elif OVERRIDE.match(line):
+            yield "audit", [*needed_options(line), *shlex.split(line, comments=True)]
+
+
+def needed_options(line: str) -> Iterator[str]:
+    """Overrides that choose what a line, which stands alone, sets more of."""
+    for group in ("attackers", "anonymizers"):
+        names = sorted(set(re.findall(rf"\b{group}\.(\w+)", line)))
+        if names and not re.search(rf"\b{group}=", line):
+            yield f"{group}=[{','.join(names)}]"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_linked_files_exist(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_named_modules_and_tests_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    paths = re.findall(r"\b((?:cldmray|tests|jobs|benchmarks|conf|deploy)/[\w/]+\.\w+)", text)
+    examples = [path for path in paths if "NAME" not in path]
+    assert [path for path in examples if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_compose(page: Path) -> None:
+    for command, arguments in commands(page):
+        if command.startswith("benchmarks/"):
+            assert (ROOT / command).exists()
+        elif "--config-dir" not in arguments and "--help" not in arguments:
+            config, overrides = CONFIGS.get(command, command), arguments
+            if "--config-name" in overrides:
+                place = overrides.index("--config-name")
+                config = overrides[place + 1]
+                overrides = overrides[:place] + overrides[place + 2 :]
+            if command not in CONFIGS:
+                continue
+            overrides = [text for text in overrides if "=" in text]
+            with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+                compose(config, [text.replace("DIR_OR_HUB_ID", "DIR") for text in overrides])
