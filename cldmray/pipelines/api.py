@@ -126,9 +126,11 @@ def _settings(
     choices += _choices("anonymizers", anonymizers) + _choices("attackers", attackers)
     rest = dict(overrides)
     tracking = rest.pop("tracking", None)
+    if tracking is None:
+        choices.append("~tracking")
     for group, value in (("tracking", tracking), ("engine", rest.get("engine"))):
-        if isinstance(value, str) or (group == "tracking" and value is None):
-            choices.append(f"{group}={'null' if value is None else value}")
+        if isinstance(value, str):
+            choices.append(f"{group}={value}")
             rest.pop(group, None)
     named = isinstance(faces, str) and shipped("faces", faces)
     if named:
