@@ -16,6 +16,9 @@ from cldmray.errors import CldmrayError
 HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Further arguments are Hydra's, which checks them."""
 
+SFACE = "sface"
+"""Recognizer of galleries that do not say theirs."""
+
 app = typer.Typer(
     name="cldmray",
     help="Audit whether anonymized face images still leak identity.\n\n"
@@ -147,10 +150,66 @@ def invert(
 def report(
     run_folder: Annotated[str, typer.Argument(help="Output folder of an audit.")],
 ) -> None:
-    """Show the verdict of a finished audit and where its report lies."""
+    """Show a finished audit again, and write its report.html anew."""
     from cldmray.cli.saved import show_report
 
     _exiting(lambda: show_report(run_folder))
+
+
+@app.command(
+    epilog=_examples(
+        "cldmray search GALLERY photo.jpg",
+        "cldmray search GALLERY photo.jpg --build FACES_FOLDER",
+        "cldmray search s3://BUCKET/gallery a.png b.png --top 10",
+    )
+)
+def search(
+    gallery: Annotated[str, typer.Argument(help="Folder of a saved gallery, local or remote.")],
+    images: Annotated[list[str], typer.Argument(help="Image files to search with.")],
+    build: Annotated[
+        str | None,
+        typer.Option(help="Build the gallery first, from faces in one sub-folder an identity."),
+    ] = None,
+    recognizer: Annotated[
+        str | None,
+        typer.Option(help="A name of 'cldmray list recognizers'; else the gallery's."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Matches of each image.")] = 5,
+    size: Annotated[int, typer.Option(min=8, help="Side in pixels of the faces.")] = 112,
+) -> None:
+    """Search a saved identity gallery with images: whom do they show?"""
+    _exiting(lambda: _search(gallery, images, build, recognizer, top=top, size=size))
+
+
+def _search(
+    gallery: str,
+    paths: list[str],
+    build: str | None,
+    recognizer: str | None,
+    *,
+    top: int,
+    size: int,
+) -> None:
+    from cldmray.cli.saved import build_gallery, query_images, recognizer_called
+    from cldmray.gallery.index import open_gallery
+    from cldmray.gallery.matches import search_images
+
+    if build is not None:
+        build_gallery(gallery, build, recognizer_called(recognizer or SFACE), size)
+    opened = open_gallery(gallery)
+    encoder = recognizer_called(recognizer or opened.recognizer or SFACE)
+    matches = search_images(opened, query_images(paths, size), encoder, top)
+    table = Table("image", "rank", "identity", "sample", "score", box=None, pad_edge=False)
+    for row, path in enumerate(paths):
+        for rank in range(matches.scores.shape[1]):
+            table.add_row(
+                path,
+                str(rank + 1),
+                str(matches.identities[row, rank]),
+                str(matches.sample_ids[row, rank]),
+                f"{matches.scores[row, rank]:.3f}",
+            )
+    Console().print(table)
 
 
 @app.command(

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from cldmray import storage
 from cldmray.anonymizers.base import Anonymizer
+from cldmray.anonymizers.function import FunctionAnonymizer
 from cldmray.attackers.base import Attacker
 from cldmray.config.attribution import build_attribution
 from cldmray.config.audit import build_audit
@@ -167,8 +168,6 @@ def _members(group: str, given: Sequence[Any], named: Mapping[str, Any]) -> dict
         elif isinstance(item, Attacker | Anonymizer):
             key, member = item.name, item
         elif group == "anonymizers" and callable(item) and not isinstance(item, type):
-            from cldmray.anonymizers.function import FunctionAnonymizer
-
             member = FunctionAnonymizer(item)
             key = member.name
         else:

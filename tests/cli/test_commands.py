@@ -1,14 +1,37 @@
 """The command ``cldmray``: its verbs, their help and what they hand to Hydra."""
 
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
-from cldmray.cli import commands, jobs
+from cldmray.cli import commands, jobs, saved
 from cldmray.config.files import LISTED_GROUPS
+from cldmray.errors import BadInputError, ConfigError
+from cldmray.recognizers.base import Recognizer
+from cldmray.recognizers.sface import SFace
 
-VERBS = ("audit", "plan", "demo", "attribute", "invert", "report", "list")
+
+@dataclass(frozen=True, kw_only=True)
+class Thumbnails(Recognizer):
+    """Compares the pixels themselves."""
+
+    name = "thumbnails"
+    dimension = 192
+    side = 8
+
+    def version(self) -> str:
+        return "1"
+
+    def _raw(self, faces: np.ndarray) -> np.ndarray:
+        return faces.reshape(len(faces), -1) - 127.5
+
+
+VERBS = ("audit", "plan", "demo", "attribute", "invert", "report", "list", "search")
 runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
 
 
@@ -65,3 +88,31 @@ def test_an_unknown_list() -> None:
 
 def test_a_folder_without_an_audit(tmp_path: object) -> None:
     assert runner.invoke(commands.app, ["report", str(tmp_path)]).exit_code == 1
+
+
+def test_a_gallery_is_built_and_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saved, "recognizer_called", lambda name: Thumbnails())
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    for name, image in zip("abc", images, strict=True):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "faces" / name / "1.png")
+    (tmp_path / "faces" / "c" / "broken.png").write_bytes(b"x")
+    line = ["search", str(tmp_path / "gallery"), str(tmp_path / "faces/b/1.png"), "--size", "16"]
+    first = runner.invoke(commands.app, [*line, "--build", str(tmp_path / "faces")])
+    assert first.exit_code == 0, first.output
+    again = runner.invoke(commands.app, [*line, "--top", "2"])
+    rows = [row.split()[-4:] for row in again.output.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["1", "2"]
+    assert (rows[0][1], rows[0][3]) == ("b", "1.000")
+
+
+def test_a_query_that_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"x")
+    with pytest.raises(BadInputError, match=r"x.png: not an image"):
+        saved.query_images([str(tmp_path / "x.png")], 16)
+
+
+def test_recognizers_by_name() -> None:
+    assert saved.recognizer_called("sface") == SFace(align="landmarks")
+    with pytest.raises(ConfigError, match="recognizer.path: must be given"):
+        saved.recognizer_called("onnx")
