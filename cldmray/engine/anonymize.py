@@ -19,6 +19,7 @@ from cldmray.anonymizers.batching import BatchedRunner
 from cldmray.arrays import Images
 from cldmray.engine.artifacts import Artifact, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
+from cldmray.engine.failures import OpenedActor
 from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
@@ -209,8 +210,8 @@ def anonymize_stream(
         Prepare(anonymizer, samples, audit_seed).__call__, num_cpus=TASK_CPUS, **blocks
     )
     anonymized = prepared.map_batches(
-        AnonymizerActor,
-        fn_constructor_args=(anonymizer, engine.batch_size, engine.threads, gpus),
+        OpenedActor,
+        fn_constructor_args=(AnonymizerActor, anonymizer, engine.batch_size, engine.threads, gpus),
         compute=engine.pool(GPU_CALLS if gpus else None),
         num_cpus=engine.cpus_per_actor,
         num_gpus=gpus or None,

@@ -217,6 +217,7 @@ def connect(config: EngineConfig) -> dict[str, Any]:
     context = DataContext.get_current()
     context.enable_progress_bars = config.progress
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # an object, not the text of one
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\..*")
     resources = dict(ray.cluster_resources())

@@ -12,6 +12,7 @@ from cldmray import storage
 from cldmray.attackers.base import Attacker, Learnt
 from cldmray.engine.artifacts import WEIGHTS, Artifact, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
+from cldmray.engine.failures import OpenedActor
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     EVALUATION,
@@ -132,8 +133,8 @@ def embed_views(
         raise BadInputError(f"{attacker.name}: was given no images to embed")
     stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
     embedded = stream.map_batches(
-        EmbedActor,
-        fn_constructor_args=(attacker, fitted, engine),
+        OpenedActor,
+        fn_constructor_args=(EmbedActor, attacker, fitted, engine),
         batch_format="pyarrow",
         batch_size=engine.rows_per_call(engine.gpus_per_actor),
         compute=engine.pool(),

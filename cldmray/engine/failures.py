@@ -1,10 +1,10 @@
-"""What workers raise and what the cluster loses: told to the user, or worked around."""
+"""What workers raise and what the cluster loses: raised again in the driver, or worked around."""
 
 import errno
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ray.exceptions import (
     NodeDiedError,
@@ -14,47 +14,97 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from cldmray import errors, storage
+from cldmray import storage
+from cldmray.errors import CldmrayError
 
 logger = logging.getLogger(__name__)
 
 LOSSES = (NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError)
 """What Ray raises where something was lost that it cannot bring back itself."""
 ATTEMPTS = 5
-OWN = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.+)$", re.MULTILINE)
-SYSTEM = re.compile(r"^OSError: \[Errno (\d+)\] (.+)$", re.MULTILINE)
+RAY_DATA_NOTE = "\nFailed to apply UDF transform"
+"""Where the note begins that Ray Data adds to the message of a task's error."""
+
+
+class OpenedActor:
+    """An actor of Ray Data whose constructor may raise one of cldmray's own errors.
+
+    Ray hands on what a constructor raises as text, and what a call raises as an object. So the
+    error is kept, and raised by the first call.
+
+    Args:
+        actor: class of the actor.
+        arguments: for its constructor.
+    """
+
+    def __init__(self, actor: Callable[..., Callable[[Any], Any]], *arguments: Any) -> None:
+        self.error: CldmrayError | None = None
+        try:
+            self.actor = actor(*arguments)
+        except CldmrayError as error:
+            self.error = error
+
+    def __call__(self, block: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.actor(block)
 
 
 @contextmanager
 def reraise_worker_errors() -> Iterator[None]:
-    """Raise cldmray's own error where a worker's traceback ends in one.
+    """Raise what a worker raised, instead of what Ray wraps it in.
 
-    Ray hands on an exception of a data task, an actor or a training worker as text inside one of
-    its own, which may be of the worker's class as well. What Ray itself cannot write, such as the
-    checkpoint of a training, it tells in the same way.
+    Ray hands on an exception of a data task, an actor or a training worker inside one of its own.
+    Errors of cldmray come out as themselves. An operating system's error comes out as one of
+    cldmray's where a storage is full or read-only, whoever has written there.
 
     Raises:
-        CldmrayError: of the class, and with the first line of the message, that the worker raised.
+        CldmrayError: the one that a worker raised.
         StorageError: Ray found a storage full or read-only.
+
+    Example:
+        >>> import ray
+        >>> from cldmray.errors import BadInputError
+        >>> wrapped = ray.exceptions.RayTaskError("load", "Traceback ...", BadInputError("no face"))
+        >>> with reraise_worker_errors():
+        ...     raise wrapped.as_instanceof_cause()
+        Traceback (most recent call last):
+        cldmray.errors.BadInputError: no face
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, errors.CldmrayError) and not isinstance(error, RayError):
+        if isinstance(error, CldmrayError) and not isinstance(error, RayError):
             raise
-        raised = [
-            (kind, message)
-            for name, message in OWN.findall(str(error))
-            if isinstance(kind := getattr(errors, name, None), type)
-        ]
-        if raised:
-            kind, message = raised[-1]
-            raise kind(message) from error
-        for code, reason in SYSTEM.findall(str(error)):
-            if int(code) in (*storage.FULL, errno.EROFS):
+        causes = _causes(error)
+        for cause in causes:
+            if isinstance(cause, CldmrayError) and not isinstance(cause, RayError):
+                cause.args = (str(cause).partition(RAY_DATA_NOTE)[0],)
+                raise cause from error
+        for cause in causes:
+            if isinstance(cause, OSError) and cause.errno in (*storage.FULL, errno.EROFS):
+                reason = str(cause.strerror).partition(RAY_DATA_NOTE)[0]
                 place = f"what a worker keeps ({reason})"
-                raise storage.unwritable(place, int(code), reason) from error
+                raise storage.unwritable(place, cause.errno, reason) from error
         raise
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The errors that Ray's error holds, and those inside of them, the innermost first."""
+    causes: list[BaseException] = []
+    waiting: list[Any] = [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if not isinstance(cause, BaseException) or any(cause is other for other in causes):
+            continue
+        causes.append(cause)
+        waiting += [
+            getattr(cause, "cause", None),
+            getattr(cause, "controller_failure", None),
+            *(getattr(cause, "worker_failures", None) or {}).values(),
+            cause.__cause__,
+        ]
+    return causes[::-1]
 
 
 def retry_on_node_failure(work: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from cldmray.attackers.reconstruction.validation import embed_guesses
 from cldmray.engine.artifacts import Artifact, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.embed import with_regions
+from cldmray.engine.failures import OpenedActor
 from cldmray.engine.reconstruction_training import fitted_reconstructor
 from cldmray.errors import BadInputError
 from cldmray.faces.records import EVALUATION, decode_images, embeddings_schema, encode_image
@@ -127,8 +128,8 @@ def reconstruct(
     ]
     stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
     rebuilt = stream.map_batches(
-        ReconstructActor,
-        fn_constructor_args=(attacker, fitted, seed, engine),
+        OpenedActor,
+        fn_constructor_args=(ReconstructActor, attacker, fitted, seed, engine),
         batch_format="pyarrow",
         batch_size=engine.rows_per_call(engine.gpus_per_actor),
         compute=engine.pool(),

@@ -1,15 +1,17 @@
 """The stage graph: pieces of work that are found again, or run as soon as their inputs are there.
 
-A stage writes one artifact. Its key is a hash of everything that decides the artifact, so that the
-same work is never done twice. A stage that was submitted waits for its inputs and for room in the
+A stage writes one artifact. Its key is a hash of everything that decides the artifact (settings,
+inputs and code, see :mod:`cldmray.engine.source_code`), so that the same work is never done twice. A stage that was submitted waits for its inputs and for room in the
 cluster; whatever has both runs, in a thread of the driver that waits for Ray.
 """
 
+import atexit
 import ctypes
 import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
@@ -21,14 +23,18 @@ import ray
 from cldmray import __version__, hashing, storage
 from cldmray.engine.artifacts import Artifact, Manifest, read_manifest
 from cldmray.engine.failures import reraise_worker_errors, retry_on_node_failure
+from cldmray.engine.source_code import code_fingerprint
 from cldmray.errors import CldmrayError
 
 logger = logging.getLogger(__name__)
 
-STOP_SECONDS = 10.0
-"""For how long stages that were interrupted are waited for."""
+STOP_SECONDS, EXIT_SECONDS = 10.0, 2.0
+"""For how long stages that were interrupted are waited for: after an error, at the process's end."""
 TOLERANCE = 1e-9
 """By which shares of a CPU or GPU may sum up to more than there are."""
+
+
+_ALL: "weakref.WeakSet[Stages]" = weakref.WeakSet()
 
 
 class StageTime(NamedTuple):
@@ -138,12 +144,14 @@ class Stages:
         self._waiting: list[StageHandle] = []
         self._running: dict[StageHandle, threading.Thread] = {}
         self._stopped = False
+        _ALL.add(self)
 
     def plan(self, spec: StageSpec) -> StageHandle:
         """The stage with its key and folder, without running it."""
         identity = {
             "stage": spec.name,
             "version": __version__,
+            "code": code_fingerprint(spec.settings, spec.produce),
             "inputs": [one if isinstance(one, str) else one.key for one in spec.inputs],
         }
         key = hashing.fingerprint({**identity, "settings": hashing.canonicalize(spec.settings)})
@@ -310,6 +318,15 @@ class Stages:
         if manifest is None:
             raise CldmrayError(f"stage {handle.spec.name} ended without a manifest in {folder}")
         return manifest
+
+
+def _stop_all() -> None:
+    """At the process's end, and before Ray's: a thread must not start another Ray by a late call."""
+    for stages in list(_ALL):
+        stages.stop(EXIT_SECONDS)
+
+
+atexit.register(_stop_all)
 
 
 def cluster_size() -> Mapping[str, float]:

@@ -1,53 +1,80 @@
-import pytest
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
+"""Errors of workers reach the driver as the objects that were raised."""
 
-from cldmray.engine.failures import ATTEMPTS, reraise_worker_errors, retry_on_node_failure
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.train import ControllerError, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchTrainer
+
+from cldmray.engine.failures import (
+    ATTEMPTS,
+    OpenedActor,
+    reraise_worker_errors,
+    retry_on_node_failure,
+)
 from cldmray.errors import BadInputError, ConfigError, StorageError
 
-FROM_RAY = """\x1b[36mray::MapBatches(load)()\x1b[39m (pid=1, ip=127.0.0.1)
-cldmray.errors.ConfigError: first of all
+OWN = BadInputError("images: a/b.png: truncated")
 
-The above exception was the direct cause of the following exception:
 
-  File "somewhere.py", line 3, in load
-cldmray.errors.BadInputError: images: a/b.png: truncated
+def from_task(cause: Exception) -> Exception:
+    """What ray.get raises for a task that raised ``cause``."""
+    error: Exception = RayTaskError("load", "Traceback ...", cause).as_instanceof_cause()
+    return error
 
-ray.exceptions.UserCodeException: UDF failed to process a data block."""
+
+def chained(outer: Exception, inner: Exception) -> Exception:
+    outer.__cause__ = inner
+    return outer
 
 
 class TestOwnErrors:
-    def test_the_last_own_error_is_raised(self) -> None:
-        cause = RuntimeError(FROM_RAY)
-        expected = pytest.raises(BadInputError, match="^images: a/b.png: truncated$")
-        with expected as caught, reraise_worker_errors():
-            raise cause
-        assert caught.value.__cause__ is cause
-
-    def test_an_error_of_both_classes_loses_the_traceback(self) -> None:
-        task = RayTaskError("load", FROM_RAY, BadInputError("images: a/b.png: truncated"))
-        both = task.as_instanceof_cause()
-        assert isinstance(both, BadInputError)
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RayTaskError("load", "Traceback ...", OWN),
+            from_task(OWN),
+            from_task(from_task(OWN)),
+            WorkerGroupError("[Rank 1 ...]", {1: OWN}),
+            from_task(WorkerGroupError("[Rank 1 ...]", {0: RuntimeError("killed"), 1: OWN})),
+            ControllerError(OWN),
+            chained(RuntimeError("around it"), from_task(OWN)),
+        ],
+    )
+    def test_the_workers_error_is_raised(self, error: Exception) -> None:
         with pytest.raises(BadInputError) as caught, reraise_worker_errors():
-            raise both
-        assert str(caught.value) == "images: a/b.png: truncated"
+            raise error
+        assert type(caught.value) is BadInputError
+        assert str(caught.value) == str(OWN)
+        assert caught.value.__cause__ is error
 
-    def test_a_full_disk_of_ray_is_told_as_our_own(self) -> None:
-        text = "ray.train.WorkerGroupError: ...\nOSError: [Errno 28] Error writing bytes to file."
+    @pytest.mark.parametrize(
+        "error",
+        [
+            WorkerGroupError("...", {0: OSError(28, "Error writing bytes to file.")}),
+            ControllerError(OSError(28, "Error writing bytes to file.")),
+            from_task(OSError(28, "Error writing bytes to file.")),
+        ],
+    )
+    def test_a_full_disk_of_ray_is_one_of_our_own_errors(self, error: Exception) -> None:
         expected = (
             r"cannot write what a worker keeps \(Error writing bytes to file.\): No space left on "
             "device; make room there, then"
         )
         with pytest.raises(StorageError, match=expected), reraise_worker_errors():
-            raise RuntimeError(text)
+            raise error
 
     @pytest.mark.parametrize(
         "error",
         [
             RuntimeError("out of memory"),
-            RuntimeError("cldmray.errors.Unknown: what"),
-            RuntimeError("OSError: [Errno 2] No such file or directory: 'x'"),
-            RuntimeError("see cldmray.errors.BadInputError: not at the start of a line"),
-            ConfigError("cldmray.errors.BadInputError: mine already"),
+            RuntimeError("cldmray.errors.BadInputError: only text"),
+            from_task(OSError(2, "No such file or directory")),
+            ConfigError("mine already"),
         ],
     )
     def test_other_errors_pass(self, error: Exception) -> None:
@@ -60,9 +87,70 @@ class TestOwnErrors:
             pass
 
 
+class Refuses:
+    """An actor that cannot be made."""
+
+    def __init__(self, reason: str) -> None:
+        raise BadInputError(reason)
+
+    def __call__(self, block: Any) -> Any:
+        return block
+
+
+def test_an_actor_raises_in_its_first_call_what_its_constructor_raised() -> None:
+    actor = OpenedActor(Refuses, "images: none")
+    with pytest.raises(BadInputError, match=r"^images: none$"):
+        actor({})
+
+
+def refuse(block: Any) -> Any:
+    raise BadInputError("images: none")
+
+
+def refuse_in_a_task(block: Any) -> Any:
+    return ray.get(ray.remote(num_cpus=0)(refuse).remote(block))
+
+
+def map_rows(function: Any, **options: Any) -> None:
+    ray.data.range(2).map_batches(function, num_cpus=0.5, **options).materialize()
+
+
+def train(folder: Path) -> None:
+    TorchTrainer(
+        refuse,
+        train_loop_config={},
+        scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 0.5}),
+        run_config=RunConfig(storage_path=str(folder)),
+    ).fit()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(
+    "work",
+    [
+        pytest.param(lambda folder: map_rows(refuse), id="data task"),
+        pytest.param(lambda folder: map_rows(refuse_in_a_task), id="task in a data task"),
+        pytest.param(
+            lambda folder: map_rows(
+                OpenedActor,
+                fn_constructor_args=(Refuses, "images: none"),
+                compute=ray.data.ActorPoolStrategy(size=1),
+            ),
+            id="actor",
+        ),
+        pytest.param(train, id="training worker"),
+    ],
+)
+def test_what_ray_hands_on(work: Callable[[Path], None], tmp_path: Path) -> None:
+    with pytest.raises(BadInputError) as caught, reraise_worker_errors():
+        work(tmp_path)
+    assert str(caught.value) == "images: none"
+
+
 class TestThroughLosses:
     @pytest.mark.parametrize(
-        "error", [WorkerCrashedError(), RayActorError(), ObjectLostError("", "", "")]
+        "error", [WorkerCrashedError(), RayActorError(), ObjectLostError("", None, "")]
     )
     def test_what_was_lost_is_done_again(
         self, error: Exception, caplog: pytest.LogCaptureFixture

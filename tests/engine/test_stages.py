@@ -36,7 +36,9 @@ class Work:
         name: str = "blur",
         produce: Callable[[str], None] | None = None,
     ) -> Artifact:
-        return self.stages.run(name, settings, inputs, produce or self.produce)
+        return self.stages.run(
+            name, settings, inputs, lambda folder: (produce or self.produce)(folder)
+        )
 
     def produce(self, folder: str) -> None:
         assert storage.exists(folder)
@@ -132,7 +134,7 @@ class TestTimes:
             "train", {}, [], lambda folder: commit(folder, Manifest({})), title=title
         )
         assert all(line.startswith(title) for line in caplog.messages)
-        assert [record.running for record in caplog.records] == [True, False]
+        assert [vars(record)["running"] for record in caplog.records] == [True, False]
 
 
 class Gate:
