@@ -31,9 +31,9 @@ class Swap:
 
     Attributes:
         anonymizer: the setting whose conditions were swapped.
-        attacker, gallery: in the words of ``records.RESULTS``; the protocol is Full-Ref. *Source
-            excluded* means that neither of the two images is in the gallery.
-        condition, start: success of naming either person first, in [0, 1], shape (P,).
+        attacker, gallery: as in :mod:`cldmray.results.schema`; the protocol is Full-Ref.
+            *Source excluded* means that neither of the two images is in the gallery.
+        condition, start: success of identifying either person, in [0, 1], shape (P,).
         pairs: of people who were swapped with each other, shape (P,); the unit of resampling.
         gallery_size: candidate people.
     """
@@ -65,7 +65,7 @@ def paired(first: AttackResult, second: AttackResult) -> tuple[Floats, Floats, A
 
 
 def _row(
-    question: Question, attack: AttackResult, measure: str, found: Interval, **more: Any
+    question: Question, attack: AttackResult, measure: str, interval: Interval, **more: Any
 ) -> AttributionRow:
     return AttributionRow(
         question,
@@ -74,7 +74,7 @@ def _row(
         attack.protocol,
         attack.gallery,
         measure,
-        *found,
+        *interval,
         **{"n_probes": len(attack.ranks.identities), **more},
     )
 
@@ -83,24 +83,24 @@ def rate_row(
     question: Question, attack: AttackResult, settings: EvaluationSettings, **more: Any
 ) -> AttributionRow:
     """The rank-1 rate of an attack with its interval over people."""
-    found = bootstrap_identities(attack.rank_1, attack.ranks.identities, *_bounds(settings))
+    interval = bootstrap_identities(attack.rank_1, attack.ranks.identities, *_bounds(settings))
     guess = chance(1, attack.ranks.gallery_size)
-    return _row(question, attack, "rank_1", found, chance=guess, **more)
+    return _row(question, attack, "rank_1", interval, chance=guess, **more)
 
 
 def _difference(
     question: Question, attack: AttackResult, other: AttackResult, settings: EvaluationSettings
 ) -> AttributionRow | None:
-    a, b, gallery_identities = paired(attack, other)
+    a, b, identities = paired(attack, other)
     if not len(a):
         return None
-    found = paired_bootstrap(a, b, gallery_identities, *_bounds(settings))
+    interval = paired_bootstrap(a, b, identities, *_bounds(settings))
     more = {"compared_with": other.anonymizer, "n_probes": len(a)}
-    return _row(question, attack, "rank_1_difference", found, **more)
+    return _row(question, attack, "rank_1_difference", interval, **more)
 
 
 def ablation_rows(
-    every: Sequence[AttackResult], groups: Sequence[AblationGrid], settings: EvaluationSettings
+    attacks: Sequence[AttackResult], groups: Sequence[AblationGrid], settings: EvaluationSettings
 ) -> list[AttributionRow]:
     """Rates of settings with and without their condition, and steps between control scales.
 
@@ -109,44 +109,50 @@ def ablation_rows(
     (rate - rate without) / rate, in (-inf, 1].
     """
     rows: list[AttributionRow | None] = []
-    for lane in _lanes(every):
-        for none in dict.fromkeys(group.none for group in groups if group.none in lane):
-            rows.append(rate_row("ablation", lane[none], settings))
+    for by_setting in _by_attacker(attacks):
+        for none in dict.fromkeys(group.none for group in groups if group.none in by_setting):
+            rows.append(rate_row("ablation", by_setting[none], settings))
         for group in groups:
-            names = [name for name in group.names if name in lane]
-            base = lane.get(group.none or "")
+            names = [name for name in group.names if name in by_setting]
+            base = by_setting.get(group.none or "")
             for name in names:
-                rows.append(rate_row("ablation", lane[name], settings))
+                rows.append(rate_row("ablation", by_setting[name], settings))
                 if base is not None:
-                    rows.append(_difference("ablation", lane[name], base, settings))
-                    rows.append(_carried(lane[name], base, settings))
-            chain = [base, *(lane[name] for name in names)] if base else [lane[n] for n in names]
+                    rows.append(_difference("ablation", by_setting[name], base, settings))
+                    rows.append(_carried(by_setting[name], base, settings))
+            chain = (
+                [base, *(by_setting[name] for name in names)]
+                if base
+                else [by_setting[n] for n in names]
+            )
             rows += [_difference("scale", b, a, settings) for a, b in pairwise(chain)]
     return [row for row in rows if row is not None]
 
 
-def _lanes(every: Sequence[AttackResult]) -> list[dict[str, AttackResult]]:
+def _by_attacker(attacks: Sequence[AttackResult]) -> list[dict[str, AttackResult]]:
     """Attacks of one attacker, protocol and gallery by their anonymizer."""
-    lanes: dict[tuple[str, str, str], dict[str, AttackResult]] = {}
-    for one in every:
-        lanes.setdefault((one.attacker, one.protocol, one.gallery), {})[one.anonymizer] = one
-    return list(lanes.values())
+    by_attacker: dict[tuple[str, str, str], dict[str, AttackResult]] = {}
+    for attack in attacks:
+        by_attacker.setdefault((attack.attacker, attack.protocol, attack.gallery), {})[
+            attack.anonymizer
+        ] = attack
+    return list(by_attacker.values())
 
 
 def _carried(
     attack: AttackResult, base: AttackResult, settings: EvaluationSettings
 ) -> AttributionRow | None:
-    with_it, without, gallery_identities = paired(attack, base)
+    with_it, without, identities = paired(attack, base)
     if not with_it.any():
         return None
-    left = ratio_interval(without, with_it, gallery_identities, *_bounds(settings))
-    found = Interval(1 - left.value, 1 - left.high, 1 - left.low)
+    left = ratio_interval(without, with_it, identities, *_bounds(settings))
+    interval = Interval(1 - left.value, 1 - left.high, 1 - left.low)
     more = {"compared_with": base.anonymizer, "n_probes": len(with_it)}
-    return _row("ablation", attack, "carried_share", found, **more)
+    return _row("ablation", attack, "carried_share", interval, **more)
 
 
 def proxy_rows(
-    every: Sequence[AttackResult], names: Sequence[str], settings: EvaluationSettings
+    attacks: Sequence[AttackResult], names: Sequence[str], settings: EvaluationSettings
 ) -> list[AttributionRow]:
     """``proxy_share``: what an attacker reaches who has the condition alone, as share of what one
     reaches who can query the anonymizer; may exceed 1.
@@ -154,62 +160,62 @@ def proxy_rows(
     Args:
         names: settings to compare them on.
     """
-    by_attack = {(a.anonymizer, a.attacker, a.protocol, a.gallery): a for a in every}
+    by_attack = {(a.anonymizer, a.attacker, a.protocol, a.gallery): a for a in attacks}
     rows = []
     for (name, attacker, *where), attack in by_attack.items():
-        rival = dict(PROXIES).get(attacker, "")
-        other = by_attack.get((name, rival, where[0], where[1]))
+        reference = dict(PROXIES).get(attacker, "")
+        other = by_attack.get((name, reference, where[0], where[1]))
         if other is None or name not in names:
             continue
-        a, b, gallery_identities = paired(attack, other)
+        a, b, identities = paired(attack, other)
         if b.any():
-            found = ratio_interval(a, b, gallery_identities, *_bounds(settings))
-            more = {"compared_with": rival, "n_probes": len(a)}
-            rows.append(_row("proxy", attack, "proxy_share", found, **more))
+            interval = ratio_interval(a, b, identities, *_bounds(settings))
+            more = {"compared_with": reference, "n_probes": len(a)}
+            rows.append(_row("proxy", attack, "proxy_share", interval, **more))
     return rows
 
 
 def region_rows(
-    every: Sequence[AttackResult], settings: EvaluationSettings
+    attacks: Sequence[AttackResult], settings: EvaluationSettings
 ) -> list[AttributionRow]:
     """Rank-1 rates on images of which one region is left, named in ``subset``.
 
     Args:
-        every: attacks on views of :func:`cldmray.engine.embed.region_view`.
+        attacks: attacks on views of :func:`cldmray.engine.embed.region_view`.
     """
     rows = []
-    for attack in every:
+    for attack in attacks:
         name, _, subset = attack.anonymizer.partition(" ")
         rows.append(replace(rate_row("region", attack, settings), anonymizer=name, subset=subset))
     return rows
 
 
 def swap_rows(swap: Swap, settings: EvaluationSettings) -> list[AttributionRow]:
-    """Rates of naming either person, ``rank_1_either``, and ``condition_share``.
+    """Rates of identifying either person, ``rank_1_either``, and ``condition_share``.
 
     The share is that of the condition's person among the successes for either, those by chance
-    taken off both. There is none where neither is named more often than by chance.
+    taken off both. There is none where neither is identified more often than by chance.
     """
-    guess = chance(1, swap.gallery_size)
+    chance_level = chance(1, swap.gallery_size)
     either = np.minimum(swap.condition + swap.start, 1.0)
-    found = {
+    intervals = {
         name: (bootstrap_identities(values, swap.pairs, *_bounds(settings)), share)
         for name, values, share in (
-            ("rank_1_condition", swap.condition, guess),
-            ("rank_1_start", swap.start, guess),
-            ("rank_1_either", either, min(1.0, 2 * guess)),
+            ("rank_1_condition", swap.condition, chance_level),
+            ("rank_1_start", swap.start, chance_level),
+            ("rank_1_either", either, min(1.0, 2 * chance_level)),
         )
     }
-    rows = [_swap_row(swap, name, interval, by) for name, (interval, by) in found.items()]
-    if max(swap.condition.mean(), swap.start.mean()) > guess:
+    rows = [_swap_row(swap, name, interval, by) for name, (interval, by) in intervals.items()]
+    if max(swap.condition.mean(), swap.start.mean()) > chance_level:
         share = share_interval(
-            swap.condition, swap.start, swap.pairs, *_bounds(settings), chance=guess
+            swap.condition, swap.start, swap.pairs, *_bounds(settings), chance=chance_level
         )
         rows.append(_swap_row(swap, "condition_share", share, None))
     return rows
 
 
-def _swap_row(swap: Swap, measure: str, found: Interval, guess: float | None) -> AttributionRow:
+def _swap_row(swap: Swap, measure: str, interval: Interval, guess: float | None) -> AttributionRow:
     return AttributionRow(
         "swap",
         swap.anonymizer,
@@ -217,7 +223,7 @@ def _swap_row(swap: Swap, measure: str, found: Interval, guess: float | None) ->
         "full_ref",
         swap.gallery,
         measure,
-        *found,
+        *interval,
         n_probes=len(swap.pairs),
         chance=guess,
     )

@@ -26,7 +26,8 @@ class AttackResult:
     """One attacker against one anonymizer in one protocol and gallery.
 
     Attributes:
-        anonymizer, attacker, protocol, gallery: which one, in the words of ``records.RESULTS``.
+        anonymizer, attacker, protocol, gallery: which one, as in
+            :mod:`cldmray.results.schema`.
         ranks: of the probes, those of every training of the attacker one after the other.
         scores: from which they were counted, one per training; empty where only the ranks are
             known.
@@ -44,12 +45,12 @@ class AttackResult:
         cls, anonymizer: str, attacker: str, protocol: str, gallery: str, *scores: Scores
     ) -> "AttackResult":
         """The attack with these scores, one per training of the attacker, at least one."""
-        ranks = pool_ranks([rank_scores(one) for one in scores])
+        ranks = pool_ranks([rank_scores(part) for part in scores])
         return cls(anonymizer, attacker, protocol, gallery, ranks, scores)
 
     @property
     def rank_1(self) -> Any:
-        """Probability per probe, shape (P,), that its person is named first."""
+        """Probability per probe, shape (P,), that its identity is ranked first."""
         return success_at_rank(self.ranks.n_higher, self.ranks.n_tied, 1)
 
 
@@ -81,7 +82,7 @@ class Views(NamedTuple):
         """
         probes = view_of(embeddings, view)
         if not len(probes.sample_ids):
-            raise BadInputError(f"{view}: there is no image of the people to be named")
+            raise BadInputError(f"{view}: there is no image of the people to be identified")
         return cls(probes, view_of(embeddings, original))
 
     def scores(self, protocol: Protocol, gallery: Gallery) -> Scores:
@@ -90,8 +91,8 @@ class Views(NamedTuple):
         Raises:
             BadInputError: see :func:`cldmray.gallery.protocols.choose_references`.
         """
-        known = self.probes if gallery == "anonymized_only" else self.references
-        return EmbeddingScores(self.probes, known, protocol, gallery)
+        references = self.probes if gallery == "anonymized_only" else self.references
+        return EmbeddingScores(self.probes, references, protocol, gallery)
 
 
 def attacks(
@@ -117,7 +118,7 @@ def attacks(
             attacker,
             protocol,
             gallery,
-            *(one.scores(protocol, gallery) for one in views),
+            *(view_pair.scores(protocol, gallery) for view_pair in views),
         )
         for protocol in settings.protocols
         for gallery in settings.galleries
@@ -145,30 +146,36 @@ def curve(attack: AttackResult) -> CmcCurve:
     )
 
 
-def strongest(every: list[AttackResult], settings: EvaluationSettings, note: str) -> AnonymizerRisk:
+def strongest(
+    attacks: list[AttackResult], settings: EvaluationSettings, note: str
+) -> AnonymizerRisk:
     """The strongest of all attacks on one anonymizer, with bounds that hold for all at once.
 
-    With m attacks each interval has the level 1 - (1 - level) / m (Bonferroni), so that choosing
-    the strongest afterwards does not make a claim look rejected by luck. The strongest is the one
-    with the highest rate among those whose lower bound exceeds chance; where there is none, the
-    one with the highest upper bound, which is the most that the measurements leave possible.
+    With m attacks each interval has the level 1 - (1 - confidence_level) / m (Bonferroni), so that
+    choosing the strongest afterwards does not make a claim look rejected by luck. The strongest is
+    the one with the highest rate among those whose lower bound exceeds chance; where there is none,
+    the one with the highest upper bound, which is the most that the measurements leave possible.
     Claims of k-anonymity are tested against the highest lower bound of all.
 
     Args:
-        every: the attacks on one anonymizer.
+        attacks: the attacks on one anonymizer.
         note: what limits a conclusion that nothing leaks; may be empty.
     """
-    confidence_level = 1 - (1 - settings.confidence_level) / len(every)
+    confidence_level = 1 - (1 - settings.confidence_level) / len(attacks)
     n_bootstrap = max(settings.n_bootstrap, round(50 / (1 - confidence_level)))
-    found = list(
-        zip(every, _rank_1_intervals(every, settings, confidence_level, n_bootstrap), strict=True)
+    measured = list(
+        zip(
+            attacks,
+            _rank_1_intervals(attacks, settings, confidence_level, n_bootstrap),
+            strict=True,
+        )
     )
-    leaking = [(a, i) for a, i in found if i.low > chance(1, a.ranks.gallery_size)]
+    leaking = [(a, i) for a, i in measured if i.low > chance(1, a.ranks.gallery_size)]
     if leaking:
         attack, interval = max(leaking, key=lambda pair: (pair[1].value, pair[1].low))
     else:
-        attack, interval = max(found, key=lambda pair: (pair[1].high, pair[1].value))
-    firm, surest = max(found, key=lambda pair: (pair[1].low, pair[0] is attack))
+        attack, interval = max(measured, key=lambda pair: (pair[1].high, pair[1].value))
+    firm, highest_lower = max(measured, key=lambda pair: (pair[1].low, pair[0] is attack))
     size = attack.ranks.gallery_size
     return AnonymizerRisk(
         anonymizer=attack.anonymizer,
@@ -179,30 +186,30 @@ def strongest(every: list[AttackResult], settings: EvaluationSettings, note: str
         protocol=attack.protocol,
         gallery=attack.gallery,
         chance=chance(1, size),
-        k_not_rejected=k_anonymity(surest, size).k_not_rejected,
+        k_not_rejected=k_anonymity(highest_lower, size).k_not_rejected,
         confidence_level=settings.confidence_level,
         note="" if leaking else note,
-        highest_lower_bound=AttackRate(firm.attacker, firm.protocol, firm.gallery, *surest),
-        highest_upper_bound=max(i.high for _, i in found),
+        highest_lower_bound=AttackRate(firm.attacker, firm.protocol, firm.gallery, *highest_lower),
+        highest_upper_bound=max(i.high for _, i in measured),
     )
 
 
 def _rank_1_intervals(
-    every: list[AttackResult],
+    attacks: list[AttackResult],
     settings: EvaluationSettings,
     confidence_level: float,
     n_bootstrap: int,
 ) -> list[Interval]:
     """Rank-1 rate of each attack; those on the same probes share their resamples."""
     together: dict[bytes, list[int]] = {}
-    for place, attack in enumerate(every):
+    for place, attack in enumerate(attacks):
         together.setdefault(attack.ranks.identities.tobytes(), []).append(place)
-    found: dict[int, Interval] = {}
+    interval_of: dict[int, Interval] = {}
     for places in together.values():
-        columns = np.stack([every[place].rank_1 for place in places], 1)
-        identities = every[places[0]].ranks.identities
+        columns = np.stack([attacks[place].rank_1 for place in places], 1)
+        identities = attacks[places[0]].ranks.identities
         intervals = bootstrap_columns(
             columns, identities, confidence_level, n_bootstrap, settings.seed
         )
-        found.update(zip(places, intervals, strict=True))
-    return [found[place] for place in range(len(every))]
+        interval_of.update(zip(places, intervals, strict=True))
+    return [interval_of[place] for place in range(len(attacks))]

@@ -1,6 +1,6 @@
-"""What the measures of one attack need of its scores, read in one pass with bounded memory.
+"""The measures of one attack (docs/measures.md), each with its interval and what chance gives.
 
-The measures of one attack (docs/measures.md), each with its interval and what chance gives.
+What they need of its scores is read in one pass with bounded memory.
 """
 
 import math
@@ -51,7 +51,8 @@ class ComparisonScores(NamedTuple):
         non_mated_labels: identity of each of these probes, (Q,).
         enrolled_identities: candidates in the half of the gallery that stays.
         enrolled: whether the probe's person is one of them, (P,).
-        best_non_mated: best score of each probe among the others of that half, (P,); -inf if there are none.
+        best_non_mated: best score of each probe among the others of that half, (P,); -inf if there
+            are none.
     """
 
     shuffled: Floats
@@ -77,15 +78,15 @@ def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> Compari
     shuffled = np.empty(probes)
     mated, best_non_mated = np.empty(probes, np.float32), np.empty(probes, np.float32)
     non_mated = []
-    for rows, found in tie_resolved_blocks(scores):
-        own = np.zeros(found.shape, bool)
+    for rows, block in tie_resolved_blocks(scores):
+        own = np.zeros(block.shape, bool)
         own[np.arange(len(rows)), scores.mated_columns[rows]] = True
-        first = found >= found.max(1, keepdims=True) - SAME_SCORE
+        first = block >= block.max(1, keepdims=True) - SAME_SCORE
         shuffled[rows] = first @ share / first.sum(1)
-        mated[rows] = found[own]
-        chosen = sampled[rows]
-        non_mated.append(found[chosen][~own[chosen]].reshape(-1, gallery_identities - 1))
-        best_non_mated[rows] = np.where(own | ~stays, -np.inf, found).max(1)
+        mated[rows] = block[own]
+        kept = sampled[rows]
+        non_mated.append(block[kept][~own[kept]].reshape(-1, gallery_identities - 1))
+        best_non_mated[rows] = np.where(own | ~stays, -np.inf, block).max(1)
     return ComparisonScores(
         shuffled,
         mated,
@@ -102,7 +103,7 @@ def enrolled_identities(gallery_identities: Strings) -> npt.NDArray[np.bool_]:
     """Which candidates stay in the gallery when half of them, rounded down, are left out by hash.
 
     Args:
-        people: identities, shape (N,).
+        gallery_identities: shape (N,).
     """
     order = np.argsort(
         [unit_hash("open_set", identity) for identity in gallery_identities.tolist()]
@@ -116,18 +117,18 @@ def _sampled(sample_ids: Strings, most: int) -> npt.NDArray[np.bool_]:
     if len(sample_ids) <= most:
         return np.ones(len(sample_ids), bool)
     hashes = [unit_hash("non_mated", sample) for sample in sample_ids.tolist()]
-    chosen = np.zeros(len(sample_ids), bool)
-    chosen[np.argsort(hashes, kind="stable")[:most]] = True
-    return chosen
+    kept = np.zeros(len(sample_ids), bool)
+    kept[np.argsort(hashes, kind="stable")[:most]] = True
+    return kept
 
 
 RANKS = (1, 5, 10)
 FMRS = {"1e-2": 1e-2, "1e-3": 1e-3}
 FPIRS = {"1e-1": 1e-1, "1e-2": 1e-2}
 QUANTILES = {"median": 0.5, "p10": 0.1}
-SCORE_RESAMPLES = 500
-"""Bootstrap resamples, up to a level of 95 %, of the measures that need a threshold or a quantile
-in each; never more than the audit's."""
+SCORE_N_BOOTSTRAP = 500
+"""Bootstrap resamples, up to a confidence level of 95 %, of the measures that need a threshold or a
+quantile in each; never more than the audit's."""
 
 
 class Measured(NamedTuple):
@@ -160,35 +161,36 @@ def measure(ranks: Ranks, scores: Sequence[Scores], settings: EvaluationSettings
         ranks: of every training of the attacker, one after the other.
         scores: of every training, in the same order. The measures of scores, whose thresholds
             belong to one training, are averaged, value and bounds; without scores they are absent.
-        settings: level, resamples (see ``SCORE_RESAMPLES``) and seed.
+        settings: confidence_level, n_bootstrap (see ``SCORE_N_BOOTSTRAP``) and seed.
     """
-    comparisons = [collect_comparisons(one) for one in scores]
+    comparisons = [collect_comparisons(training) for training in scores]
     measured = _identification(ranks, comparisons, settings)
     if len(scores) > 1:
         measured.append(_by_seed(ranks, len(scores)))
     measured += _rank_statistics(ranks, settings)
     measured += _claims(measured[0].interval, ranks.gallery_size)
     by_training = [
-        [*_verification(one, settings), *_open_set(one, settings)] for one in comparisons
+        [*_verification(training, settings), *_open_set(training, settings)]
+        for training in comparisons
     ]
-    return measured + [_averaged(found) for found in zip(*by_training, strict=True)]
+    return measured + [_averaged(same_measure) for same_measure in zip(*by_training, strict=True)]
 
 
 def rank_1_by_subset(
     ranks: Ranks, subsets: Mapping[str, Strings], settings: EvaluationSettings
 ) -> list[tuple[str, Interval, npt.NDArray[np.bool_]]]:
-    """Rank-1 rate of the probes of some people in the whole gallery.
+    """Rank-1 rate of the probes of some identities in the whole gallery.
 
     Args:
-        subsets: the people of each subset, by its name; one without probes is left out.
+        subsets: the identities of each subset, by its name; one without probes is left out.
 
     Returns:
         Name of the subset, its rate, and which probes are its own, shape (P,).
     """
     success = success_at_rank(ranks.n_higher, ranks.n_tied, 1)
-    found = []
-    for name, gallery_identities in subsets.items():
-        own = np.isin(ranks.identities, gallery_identities)
+    rates = []
+    for name, members in subsets.items():
+        own = np.isin(ranks.identities, members)
         if own.any():
             (interval,) = bootstrap_columns(
                 success[own, None],
@@ -197,8 +199,8 @@ def rank_1_by_subset(
                 settings.n_bootstrap,
                 settings.seed,
             )
-            found.append((name, interval, own))
-    return found
+            rates.append((name, interval, own))
+    return rates
 
 
 def _identification(
@@ -219,9 +221,9 @@ def _identification(
         settings.n_bootstrap,
         settings.seed,
     )
-    measured = [Measured(*one) for one in zip(columns, intervals, guesses, strict=True)]
+    measured = [Measured(*column) for column in zip(columns, intervals, guesses, strict=True)]
     if comparisons:
-        shuffled = np.concatenate([one.shuffled for one in comparisons])
+        shuffled = np.concatenate([training.shuffled for training in comparisons])
         mean = bootstrap_mean(
             shuffled,
             ranks.identities,
@@ -240,7 +242,7 @@ def _by_seed(ranks: Ranks, trainings: int) -> Measured:
 
 
 def _rank_statistics(ranks: Ranks, settings: EvaluationSettings) -> list[Measured]:
-    """Guessing gives every rank from 1 to N alike; a person's mean is taken to be normal then."""
+    """Chance gives every rank from 1 to N alike; a person's mean is taken to be normal then."""
     size = ranks.gallery_size
     images = expected_rank(ranks.n_higher, ranks.n_tied)
     mean = bootstrap_mean(
@@ -249,16 +251,16 @@ def _rank_statistics(ranks: Ranks, settings: EvaluationSettings) -> list[Measure
     measured = [Measured("mean_rank", mean, (size + 1) / 2)]
     sums, counts = sums_by_identity(images[:, None], ranks.identities)
     spread = math.sqrt((size**2 - 1) / 12 * np.mean(1 / counts))
-    gallery_identities, labels = sums[0] / counts, np.arange(len(counts))
+    mean_ranks, labels = sums[0] / counts, np.arange(len(counts))
     options = (
         list(QUANTILES.values()),
         settings.confidence_level,
-        _score_resamples(settings),
+        _score_n_bootstrap(settings),
         settings.seed,
     )
     for values, owners, kind in (
         (images, ranks.identities, ""),
-        (gallery_identities, labels, "_by_identity"),
+        (mean_ranks, labels, "_by_identity"),
     ):
         intervals = bootstrap_quantiles(values, owners, *options)
         for (word, share), interval in zip(QUANTILES.items(), intervals, strict=True):
@@ -286,7 +288,7 @@ def _verification(comparisons: ComparisonScores, settings: EvaluationSettings) -
         comparisons.non_mated,
         comparisons.non_mated_labels,
     )
-    options = settings.confidence_level, _score_resamples(settings), settings.seed
+    options = settings.confidence_level, _score_n_bootstrap(settings), settings.seed
     eer, tmrs = verification_intervals(*pairs, list(FMRS.values()), *options)
     matches = [
         Measured(f"tmr_at_fmr_{word}", interval, fmr)
@@ -306,7 +308,7 @@ def _open_set(comparisons: ComparisonScores, settings: EvaluationSettings) -> li
         comparisons.best_non_mated[others],
     )
     labels = comparisons.labels[mine], comparisons.labels[others]
-    n_bootstrap = _score_resamples(settings)
+    n_bootstrap = _score_n_bootstrap(settings)
     measured = []
     for word, fpir in FPIRS.items():
         interval = fnir_at_fpir_interval(
@@ -317,15 +319,16 @@ def _open_set(comparisons: ComparisonScores, settings: EvaluationSettings) -> li
     return measured
 
 
-def _score_resamples(settings: EvaluationSettings) -> int:
+def _score_n_bootstrap(settings: EvaluationSettings) -> int:
     """Enough for the bounds of a high level, too."""
     return min(
-        settings.n_bootstrap, max(SCORE_RESAMPLES, math.ceil(25 / (1 - settings.confidence_level)))
+        settings.n_bootstrap,
+        max(SCORE_N_BOOTSTRAP, math.ceil(25 / (1 - settings.confidence_level))),
     )
 
 
-def _averaged(found: Sequence[Measured]) -> Measured:
+def _averaged(trainings: Sequence[Measured]) -> Measured:
     """One measure of every training, averaged."""
-    values, lows, highs = zip(*(one.interval for one in found), strict=True)
+    values, lows, highs = zip(*(training.interval for training in trainings), strict=True)
     mean = Interval(*(float(np.mean(part)) for part in (values, lows, highs)))
-    return Measured(found[0].name, mean, found[0].chance)
+    return Measured(trainings[0].name, mean, trainings[0].chance)

@@ -1,4 +1,4 @@
-"""The design boundary: the loosest of many settings that stays under a target."""
+"""Operating-point search: the loosest of many settings that stays under a target."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -33,12 +33,13 @@ def candidate_point(
 ) -> OperatingPoint:
     """A setting's strongest attack, with bounds that hold for all ``searched`` settings at once.
 
-    The level of each is 1 - (1 - level) / searched (Bonferroni). Attacks on one setting need no
-    further correction: the highest of their upper bounds is at least that of the strongest.
+    The level of each is 1 - (1 - confidence_level) / searched (Bonferroni). Attacks on one
+    setting need no further correction: the highest of their upper bounds is at least that of the
+    strongest.
     """
     confidence_level = 1 - (1 - settings.confidence_level) / searched
     n_bootstrap = max(settings.n_bootstrap, round(50 / (1 - confidence_level)))
-    found = [
+    intervals = [
         (
             bootstrap_identities(
                 a.rank_1, a.ranks.identities, confidence_level, n_bootstrap, settings.seed
@@ -47,7 +48,7 @@ def candidate_point(
         )
         for a in attacks
     ]
-    interval, attack = max(found, key=lambda pair: (pair[0].high, pair[0].value))
+    interval, attack = max(intervals, key=lambda pair: (pair[0].high, pair[0].value))
     count = len(attack.ranks.identities)
     return OperatingPoint(attack.anonymizer, attack.attacker, *interval, count, utility)
 

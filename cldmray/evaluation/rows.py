@@ -22,14 +22,14 @@ SMALLEST_GROUP = 5
 def result_rows(
     attack: AttackResult, settings: EvaluationSettings, subsets: Mapping[str, Strings] | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of ``records.RESULTS`` of one attack.
+    """Rows of one attack, schema :data:`cldmray.results.table.RESULTS`.
 
     Args:
-        subsets: people of each group, see :func:`group_members`.
+        subsets: identities of each group, see :func:`group_members`.
 
     Returns:
-        Every measure of :func:`cldmray.evaluation.measures.measure` for all people, then ``rank_1`` for each
-        group that has probes.
+        All measures of :func:`cldmray.evaluation.measures.measure` for all identities, then
+        ``rank_1`` for each group that has probes.
     """
     ranks = attack.ranks
     rows = [
@@ -37,9 +37,9 @@ def result_rows(
         for name, interval, guess in measure(ranks, attack.scores, settings)
     ]
     guess = chance(1, ranks.gallery_size)
-    for subset, interval, own in rank_1_by_subset(ranks, subsets or {}, settings):
-        samples, gallery_identities = ranks.sample_ids[own], ranks.identities[own]
-        rows.append(_row(attack, subset, "rank_1", interval, guess, samples, gallery_identities))
+    for subset, interval, in_subset in rank_1_by_subset(ranks, subsets or {}, settings):
+        samples, identities = ranks.sample_ids[in_subset], ranks.identities[in_subset]
+        rows.append(_row(attack, subset, "rank_1", interval, guess, samples, identities))
     return rows
 
 
@@ -50,7 +50,7 @@ def _row(
     interval: Interval,
     guess: float,
     samples: Strings,
-    gallery_identities: Strings,
+    identities: Strings,
 ) -> dict[str, Any]:
     return {
         "anonymizer": attack.anonymizer,
@@ -63,50 +63,50 @@ def _row(
         "ci_low": interval.low,
         "ci_high": interval.high,
         "n_probes": len(np.unique(samples)),
-        "n_identities": len(np.unique(gallery_identities)),
+        "n_identities": len(np.unique(identities)),
         "gallery_size": attack.ranks.gallery_size,
         "chance": guess,
     }
 
 
-def group_members(groups: pa.Table | None, gallery_identities: Strings) -> dict[str, Strings]:
-    """The groups with at least ``SMALLEST_GROUP`` of some people.
+def group_members(groups: pa.Table | None, identities: Strings) -> dict[str, Strings]:
+    """The groups with at least ``SMALLEST_GROUP`` of some identities.
 
     Args:
         groups: see :meth:`cldmray.faces.base.FaceSource.groups`.
-        people: identities of whom the groups are formed.
+        identities: of whom the groups are formed.
 
     Returns:
-        Anonymizers of each group, sorted, under a name such as ``sex=female``.
+        Identities of each group, sorted, under a name such as ``sex=female``.
     """
     if groups is None:
         return {}
-    known = groups.filter(
-        pc.is_in(groups["identity"], pa.array(gallery_identities.tolist(), pa.string()))
+    grouped = groups.filter(
+        pc.is_in(groups["identity"], pa.array(identities.tolist(), pa.string()))
     )
-    names = np.asarray(known["identity"].to_pylist(), np.str_)
-    anonymizers: dict[str, Strings] = {}
-    for attribute in known.column_names:
+    names = np.asarray(grouped["identity"].to_pylist(), np.str_)
+    groups_by_name: dict[str, Strings] = {}
+    for attribute in grouped.column_names:
         if attribute == "identity":
             continue
-        values = np.array(known[attribute].to_pylist(), object)
+        values = np.array(grouped[attribute].to_pylist(), object)
         for value in sorted({value for value in values if value is not None}):
-            found = np.unique(names[values == value])
-            if len(found) >= SMALLEST_GROUP:
-                anonymizers[f"{attribute}={value}"] = found
-    return anonymizers
+            members = np.unique(names[values == value])
+            if len(members) >= SMALLEST_GROUP:
+                groups_by_name[f"{attribute}={value}"] = members
+    return groups_by_name
 
 
 def results_table(
-    every: Iterable[AttackResult], settings: EvaluationSettings, groups: pa.Table | None = None
+    attacks: Iterable[AttackResult], settings: EvaluationSettings, groups: pa.Table | None = None
 ) -> pa.Table:
-    """All rows of all attacks, schema ``records.RESULTS``.
+    """All rows of all attacks, schema :data:`cldmray.results.table.RESULTS`.
 
     Args:
         groups: of the audited people, see :meth:`cldmray.faces.base.FaceSource.groups`.
     """
     rows = []
-    for attack in every:
+    for attack in attacks:
         subsets = group_members(groups, np.unique(attack.ranks.identities))
         rows.extend(result_rows(attack, settings, subsets))
     return pa.Table.from_pylist(rows, RESULTS)

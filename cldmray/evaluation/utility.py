@@ -20,7 +20,7 @@ MeasuredImage = dict[str, Any]
 """A row of ``engine.utility.MEASURED``."""
 ImagePair = tuple[MeasuredImage, MeasuredImage]
 """Of an anonymized image, and of its original."""
-FRECHET_RESAMPLES = 100
+FRECHET_N_BOOTSTRAP = 100
 
 
 def image_rows(
@@ -43,10 +43,10 @@ def image_rows(
         clean: float,
         chance: float | None = None,
     ) -> UtilityRow:
-        gallery_identities = np.asarray([own["identity"] for own, _ in measured])
+        identities = np.asarray([own["identity"] for own, _ in measured])
         found = interval(
             values,
-            gallery_identities,
+            identities,
             settings.confidence_level,
             settings.n_bootstrap,
             settings.seed,
@@ -72,24 +72,24 @@ def image_rows(
             "pose_consistency", same, posed, bootstrap_identities, 1.0, majority_share(wanted)
         )
     for attribute, truth in _truths(groups) if "attributes" in settings.utility else ():
-        known = [
+        readable = [
             pair
             for pair in pairs
             if truth.get(pair[0]["identity"]) is not None and _read(pair[0], attribute)
         ]
-        if known:
-            true = [str(truth[own["identity"]]) for own, _ in known]
+        if readable:
+            true = [str(truth[own["identity"]]) for own, _ in readable]
             own, there = (
                 [
                     _read(pair[side], attribute) == value
-                    for pair, value in zip(known, true, strict=True)
+                    for pair, value in zip(readable, true, strict=True)
                 ]
                 for side in (0, 1)
             )
             yield row(
                 f"{attribute}_agreement",
                 own,
-                known,
+                readable,
                 bootstrap_identities,
                 float(np.mean(there)),
                 majority_share(true),
@@ -105,15 +105,15 @@ def _truths(groups: pa.Table | None) -> Iterable[tuple[str, dict[str, str | None
     """Each attribute with its value by identity."""
     if groups is None:
         return
-    gallery_identities = groups["identity"].to_pylist()
+    identities = groups["identity"].to_pylist()
     for attribute in (name for name in groups.column_names if name != "identity"):
-        yield attribute, dict(zip(gallery_identities, groups[attribute].to_pylist(), strict=True))
+        yield attribute, dict(zip(identities, groups[attribute].to_pylist(), strict=True))
 
 
 def _read(row: MeasuredImage, attribute: str) -> str | None:
     """What the probe of an attribute read in an image, such as ``female``; None without probe."""
-    found = (text.partition("=") for text in row["attributes"] or ())
-    return next((value for name, _, value in found if name == attribute), None)
+    readings = (text.partition("=") for text in row["attributes"] or ())
+    return next((value for name, _, value in readings if name == attribute), None)
 
 
 def frechet_rows(
@@ -128,23 +128,25 @@ def frechet_rows(
         features: whose they are, for the measure's name.
         table: embeddings with the views ``original`` and ``anonymizer``, of the images to use.
     """
-    own = table.filter(pc.equal(table["view"], anonymizer)).sort_by("sample_id")
+    rows_of_anonymizer = table.filter(pc.equal(table["view"], anonymizer)).sort_by("sample_id")
     images = table.filter(pc.equal(table["view"], ORIGINAL)).sort_by("sample_id")
-    images = images.filter(pc.is_in(images["sample_id"], own["sample_id"].combine_chunks()))
+    images = images.filter(
+        pc.is_in(images["sample_id"], rows_of_anonymizer["sample_id"].combine_chunks())
+    )
     if len(images) < 2:
         return
-    shown, given = embedding_matrix(own), embedding_matrix(images)
+    anonymized, originals = embedding_matrix(rows_of_anonymizer), embedding_matrix(images)
 
     def distance(rows: npt.NDArray[np.int64]) -> float:
-        return frechet_distance(shown[rows], given[rows])
+        return frechet_distance(anonymized[rows], originals[rows])
 
     value, low, high = bootstrap_statistic(
         distance,
         np.asarray(images["identity"].to_pylist()),
         settings.confidence_level,
-        FRECHET_RESAMPLES,
+        FRECHET_N_BOOTSTRAP,
         settings.seed,
     )
-    clean = frechet_distance(given[::2], given[1::2]) if len(given) >= 4 else None
+    clean = frechet_distance(originals[::2], originals[1::2]) if len(originals) >= 4 else None
     measure, low = f"frechet_{features}", max(0.0, low)
-    yield UtilityRow(anonymizer, measure, value, low, high, len(own), False, clean)
+    yield UtilityRow(anonymizer, measure, value, low, high, len(rows_of_anonymizer), False, clean)

@@ -44,16 +44,21 @@ SAME = 1e-12
 def wilson(successes: float, trials: int, confidence_level: float = 0.95) -> Interval:
     """Wilson's score interval of a proportion of independent trials (Wilson 1927).
 
+    ``scipy.stats.binomtest`` gives the same for whole numbers, and takes no others.
+
     Args:
         successes: in [0, trials]; fractions are allowed (ties broken at random).
         trials: independent trials, >= 1.
-        level: confidence level, in (0, 1).
+        confidence_level: in (0, 1).
 
     Returns:
         Proportion and bounds in [0, 1]; never of zero width.
 
     Raises:
         BadInputError: an argument is out of range.
+
+    >>> wilson(0, trials=100).high
+    0.03699...
     """
     check_confidence_level(confidence_level)
     if trials < 1 or not 0 <= successes <= trials:
@@ -83,8 +88,8 @@ def bootstrap_identities(
         success: per probe in [0, 1], shape (P,); see
             :func:`cldmray.metrics.identification.success_at_rank`.
         identities: label of each probe's identity, shape (P,).
-        level: confidence level, in (0, 1).
-        resamples: bootstrap resamples, >= 1.
+        confidence_level: in (0, 1).
+        n_bootstrap: bootstrap resamples, >= 1.
         seed: the result depends on the values and this seed, never on the order of probes.
 
     Returns:
@@ -92,6 +97,9 @@ def bootstrap_identities(
 
     Raises:
         BadInputError: shapes differ, a value lies outside [0, 1], or an argument is out of range.
+
+    >>> bootstrap_identities([1, 1, 0, 0], ["ann", "ann", "bob", "cat"], n_bootstrap=100)
+    Interval(value=0.5, low=0.0, high=1.0)
     """
     values = np.asarray(success, np.float64)
     if values.ndim != 1:
@@ -112,7 +120,7 @@ def bootstrap_columns(
 
     Args:
         success: per probe and measure in [0, 1], shape (P, M).
-        identities, level, resamples, seed: see :func:`bootstrap_identities`.
+        identities, confidence_level, n_bootstrap, seed: see :func:`bootstrap_identities`.
 
     Returns:
         One interval per column, length M.
@@ -151,7 +159,7 @@ def paired_bootstrap(
 
     Args:
         success_a, success_b: per probe in [0, 1], shape (P,); row i is the same probe in both.
-        identities, level, resamples, seed: see :func:`bootstrap_identities`.
+        identities, confidence_level, n_bootstrap, seed: see :func:`bootstrap_identities`.
 
     Returns:
         Difference in [-1, 1] and its bounds.
@@ -181,8 +189,8 @@ def check_paired(
     """Two successes of the same probes as arrays of shape (P,), with P >= 1.
 
     Raises:
-        BadInputError: shapes differ, there is no probe, a value lies outside [0, 1], or ``confidence_level``
-            outside (0, 1).
+        BadInputError: shapes differ, there is no probe, a value lies outside [0, 1], or
+            ``confidence_level`` outside (0, 1).
     """
     check_confidence_level(confidence_level)
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
@@ -232,12 +240,12 @@ def resampled_counts(n: int, n_bootstrap: int, seed: int, width: int = 1) -> Ite
 
     Args:
         n: identities, >= 1; each resample draws n of them with replacement.
-        resamples: number of resamples, >= 1.
+        n_bootstrap: number of resamples, >= 1.
         seed: equal arguments give equal counts, also in blocks of another height.
         width: cells that the caller makes of each row; the blocks are lower where it exceeds n.
 
     Raises:
-        BadInputError: ``resamples`` is below 1.
+        BadInputError: ``n_bootstrap`` is below 1.
     """
     if n_bootstrap < 1:
         raise BadInputError(f"n_bootstrap must be at least 1, not {n_bootstrap}")
@@ -284,7 +292,7 @@ def bootstrap_mean(
 
     Args:
         values: finite, shape (P,).
-        identities, level, resamples, seed: see ``bootstrap_identities``.
+        identities, confidence_level, n_bootstrap, seed: see ``bootstrap_identities``.
 
     Returns:
         Mean and bounds in the values' unit; of zero width only where all values are the same.
@@ -297,8 +305,8 @@ def bootstrap_mean(
         raise BadInputError("values must be finite and of shape (P,) with P >= 1")
     lowest, width = float(array.min()), float(np.ptp(array))
     share = (array - lowest) / width if width > 0 else np.zeros_like(array)
-    found = bootstrap_identities(share, identities, confidence_level, n_bootstrap, seed)
-    return Interval(*(lowest + width * min(1.0, bound) for bound in found))
+    interval = bootstrap_identities(share, identities, confidence_level, n_bootstrap, seed)
+    return Interval(*(lowest + width * min(1.0, bound) for bound in interval))
 
 
 def bootstrap_statistic(
@@ -317,8 +325,8 @@ def bootstrap_statistic(
     Args:
         statistic: of the images in the given rows, which may repeat.
         identities: label of each image's identity, shape (P,).
-        level: confidence level, in (0, 1).
-        resamples: >= 2.
+        confidence_level: in (0, 1).
+        n_bootstrap: >= 2.
         seed: of the resamples.
 
     Raises:
@@ -326,8 +334,8 @@ def bootstrap_statistic(
     """
     if not 0 < confidence_level < 1 or n_bootstrap < 2 or not len(identities):
         raise BadInputError(
-            f"confidence_level={confidence_level} must lie in (0, 1), n_bootstrap={n_bootstrap} be at least 2, and there "
-            "must be an identity"
+            f"confidence_level={confidence_level} must lie in (0, 1), n_bootstrap={n_bootstrap} be "
+            "at least 2, and there must be an identity"
         )
     labels, codes = np.unique(np.asarray(identities), return_inverse=True)
     rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
@@ -364,8 +372,8 @@ def bootstrap_quantiles(
         values: one per image, finite, shape (P,).
         identities: label of each image's identity, shape (P,).
         shares: each in (0, 1], for example 0.5 for the median.
-        level: confidence level, in (0, 1).
-        resamples: >= 1.
+        confidence_level: in (0, 1).
+        n_bootstrap: >= 1.
         seed: the result depends on the values and this seed, never on the order of images.
 
     Returns:
@@ -383,7 +391,7 @@ def bootstrap_quantiles(
         raise BadInputError(f"values must be finite and shares in (0, 1], not {list(shares)}")
     order = np.argsort(array, kind="stable")
     array, codes = array[order], codes[order]
-    found = _quantiles(array, np.ones((1, len(array))), shares)
+    quantiles = _quantiles(array, np.ones((1, len(array))), shares)
     blocks = [
         _quantiles(array, counts[:, codes], shares)
         for counts in resampled_counts(len(labels), n_bootstrap, seed, width=len(array))
@@ -391,7 +399,7 @@ def bootstrap_quantiles(
     draws = np.concatenate(blocks, axis=1)
     return [
         percentile_interval(float(value[0]), drawn, confidence_level)
-        for value, drawn in zip(found, draws, strict=True)
+        for value, drawn in zip(quantiles, draws, strict=True)
     ]
 
 

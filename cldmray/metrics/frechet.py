@@ -24,6 +24,9 @@ def frechet_distance(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
 
     Raises:
         BadInputError: the shapes do not fit, or a feature is not finite.
+
+    >>> round(frechet_distance([[0.0], [2.0]], [[3.0], [5.0]]), 6)
+    9.0
     """
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1:] != b.shape[1:] or min(len(a), len(b)) < 2:

@@ -1,7 +1,7 @@
 """Closed-set identification: how often the true person is among the k best candidates.
 
-A probe's outcome is two counts over the gallery's *non-mated* identities: ``better``, those
-that score above the true identity, and ``ties``, those that score exactly as it does. Ties are
+A probe's outcome is two counts over the gallery's *non-mated* identities: ``n_higher``, those
+that score above the true identity, and ``n_tied``, those that score exactly as it does. Ties are
 resolved in expectation over a random order, so that an encoder that has collapsed to a constant
 scores chance instead of 100 %.
 
@@ -31,19 +31,19 @@ def _check(n_higher: Counts, n_tied: Counts) -> tuple[Counts, Counts]:
         if counts.min() < 0:
             raise BadInputError(f"{name} must not be negative")
     if n_higher.shape != n_tied.shape:
-        raise BadInputError(f"better {n_higher.shape} and ties {n_tied.shape} differ in shape")
+        raise BadInputError(f"n_higher {n_higher.shape} and n_tied {n_tied.shape} differ in shape")
     return n_higher, n_tied
 
 
 def success_at_rank(n_higher: Counts, n_tied: Counts, k: int) -> Floats:
     """Probability that the true identity is among the ``k`` best, ties broken at random.
 
-    The true identity takes each of the ranks ``better + 1 ... better + ties + 1`` with equal
-    probability, hence ``clip((k - better) / (ties + 1), 0, 1)``.
+    The true identity takes each of the ranks ``n_higher + 1 ... n_higher + n_tied + 1`` with equal
+    probability, hence ``clip((k - n_higher) / (n_tied + 1), 0, 1)``.
 
     Args:
-        better: non-mated identities that score above the true one, shape (P,).
-        ties: non-mated identities that score exactly as the true one, shape (P,).
+        n_higher: non-mated identities that score above the true one, shape (P,).
+        n_tied: non-mated identities that score exactly as the true one, shape (P,).
         k: rank, >= 1.
 
     Returns:
@@ -51,6 +51,9 @@ def success_at_rank(n_higher: Counts, n_tied: Counts, k: int) -> Floats:
 
     Raises:
         BadInputError: the counts are no non-negative whole numbers of one shape (P,), or k < 1.
+
+    >>> success_at_rank(np.array([0, 2, 0]), np.array([0, 0, 3]), k=1)
+    array([1.  , 0.  , 0.25])
     """
     n_higher, n_tied = _check(n_higher, n_tied)
     if k < 1:
@@ -62,7 +65,7 @@ def cmc(n_higher: Counts, n_tied: Counts, ranks: Sequence[int]) -> Floats:
     """Cumulative match characteristic: the rank-k identification rate at each of ``ranks``.
 
     Args:
-        better, ties: see :func:`success_at_rank`, shape (P,).
+        n_higher, n_tied: see :func:`success_at_rank`, shape (P,).
         ranks: ranks k >= 1.
 
     Returns:
@@ -70,6 +73,9 @@ def cmc(n_higher: Counts, n_tied: Counts, ranks: Sequence[int]) -> Floats:
 
     Raises:
         BadInputError: see :func:`success_at_rank`.
+
+    >>> cmc(np.array([0, 2]), np.array([0, 0]), ranks=[1, 3])
+    array([0.5, 1. ])
     """
     return np.array([success_at_rank(n_higher, n_tied, k).mean() for k in ranks], np.float64)
 
@@ -77,10 +83,10 @@ def cmc(n_higher: Counts, n_tied: Counts, ranks: Sequence[int]) -> Floats:
 def reciprocal_rank(n_higher: Counts, n_tied: Counts) -> Floats:
     """Expected 1 / rank of the true identity, ties broken at random.
 
-    With H(n) = 1 + 1/2 + ... + 1/n it is (H(better + ties + 1) - H(better)) / (ties + 1).
+    With H(n) = 1 + 1/2 + ... + 1/n it is (H(n_higher + n_tied + 1) - H(n_higher)) / (n_tied + 1).
 
     Args:
-        better, ties: see :func:`success_at_rank`, shape (P,).
+        n_higher, n_tied: see :func:`success_at_rank`, shape (P,).
 
     Returns:
         Shape (P,), values in (0, 1].
@@ -104,13 +110,16 @@ def expected_rank(n_higher: Counts, n_tied: Counts) -> Floats:
     """Expected rank of the true identity: how many candidates an attacker must consider.
 
     Args:
-        better, ties: see :func:`success_at_rank`, shape (P,).
+        n_higher, n_tied: see :func:`success_at_rank`, shape (P,).
 
     Returns:
-        ``better + 1 + ties / 2``, shape (P,), in identities, from 1 to the gallery's size.
+        ``n_higher + 1 + n_tied / 2``, shape (P,), in identities, from 1 to the gallery's size.
 
     Raises:
         BadInputError: see :func:`success_at_rank`.
+
+    >>> expected_rank(np.array([0, 2]), np.array([3, 0]))
+    array([2.5, 3. ])
     """
     n_higher, n_tied = _check(n_higher, n_tied)
     return n_higher + 1.0 + n_tied / 2.0
@@ -125,6 +134,9 @@ def chance(k: int, gallery_size: int) -> float:
 
     Raises:
         BadInputError: either is below 1.
+
+    >>> chance(5, gallery_size=100)
+    0.05
     """
     if k < 1 or gallery_size < 1:
         raise BadInputError(f"k = {k} and gallery_size = {gallery_size} must be at least 1")

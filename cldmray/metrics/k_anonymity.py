@@ -1,6 +1,6 @@
 """The test of a k-anonymity claim by a re-identification attack (docs/measures.md).
 
-"k-anonymous" means that nobody is named with probability above 1/k. The claim is rejected when
+"k-anonymous" means that nobody is identified with probability above 1/k. The claim is rejected when
 the lower confidence bound of the strongest attack's rank-1 identification rate exceeds 1/k.
 
 Source of the notion: L. Sweeney, "k-anonymity: a model for protecting privacy", IJUFKS 10, 2002.
@@ -46,6 +46,9 @@ def rejects(rank_1: Interval, k: int) -> bool:
 
     Raises:
         BadInputError: k < 1, or the interval is not ordered within [0, 1].
+
+    >>> rejects(Interval(0.12, 0.08, 0.17), k=20)
+    True
     """
     _check(rank_1)
     if k < 1:
@@ -62,14 +65,17 @@ def k_anonymity(rank_1: Interval, gallery_size: int) -> KAnonymity:
 
     Raises:
         BadInputError: gallery_size < 1, or the interval is not ordered within [0, 1].
+
+    >>> k_anonymity(Interval(0.04, 0.02, 0.10), gallery_size=100)
+    KAnonymity(k_not_rejected=50, point_estimate=25.0, k_supported=10, gallery_size=100)
     """
     _check(rank_1)
     if gallery_size < 1:
         raise BadInputError(f"gallery_size must be at least 1, not {gallery_size}")
     return KAnonymity(
-        k_not_rejected=_largest_k(rank_1.low, gallery_size),
+        k_not_rejected=_claim_within(rank_1.low, gallery_size),
         point_estimate=_inverse(rank_1.value, gallery_size),
-        k_supported=_largest_k(rank_1.high, gallery_size),
+        k_supported=_claim_within(rank_1.high, gallery_size),
         gallery_size=gallery_size,
     )
 
@@ -83,6 +89,6 @@ def _inverse(rate: float, gallery_size: int) -> float:
     return float(gallery_size) if rate * gallery_size <= 1 else 1 / rate
 
 
-def _largest_k(rate: float, gallery_size: int) -> int:
+def _claim_within(rate: float, gallery_size: int) -> int:
     """The largest whole k <= gallery_size with rate * k <= 1, up to rounding error."""
     return math.floor(_inverse(rate, gallery_size) * (1 + TOLERANCE))

@@ -89,9 +89,12 @@ def d_sys(
 
     Raises:
         BadInputError: a sample is empty or not finite, or an argument is out of range.
+
+    >>> d_sys([0.8, 0.9], [0.1, 0.2])
+    1.0
     """
-    found = linkability(mated, non_mated, bins, omega)
-    return min(1.0, float(found.local @ found.mated))
+    linked = linkability(mated, non_mated, bins, omega)
+    return min(1.0, float(linked.local @ linked.mated))
 
 
 def d_sys_interval(
@@ -117,8 +120,8 @@ def d_sys_interval(
         mated_labels: identity of each of these probes, shape (P,).
         non_mated: scores of probes with M other people, shape (Q, M), finite.
         non_mated_labels: identity of each of these probes, shape (Q,).
-        level: confidence level, in (0, 1).
-        resamples: >= 1. Those without a mated or without a non-mated score are left out.
+        confidence_level: in (0, 1).
+        n_bootstrap: >= 1. Those without a mated or without a non-mated score are left out.
         seed: the result depends on the values and this seed, never on the order of probes.
         bins, omega: see :func:`d_sys`.
 
@@ -140,15 +143,17 @@ def d_sys_interval(
     for counts in resampled_counts(n, n_bootstrap, seed, width=4 * len(edges)):
         drawn = [counts @ table for table in tables]
         totals = [part.sum(1, keepdims=True) for part in drawn]
-        told = ((totals[0] > 0) & (totals[1] > 0))[:, 0]
-        shares = [part[told] / total[told] for part, total in zip(drawn, totals, strict=True)]
+        complete = ((totals[0] > 0) & (totals[1] > 0))[:, 0]
+        shares = [
+            part[complete] / total[complete] for part, total in zip(drawn, totals, strict=True)
+        ]
         draws.append(np.einsum("rb,rb->r", _local(shares[0], shares[1], omega), shares[0]))
     value, identities = d_sys(same, other, bins, omega), min(len(np.unique(own)) for own in codes)
-    every = np.concatenate(draws)
-    if not every.size or np.ptp(every) <= SAME:
+    values = np.concatenate(draws)
+    if not values.size or np.ptp(values) <= SAME:
         return wilson(value * identities, identities, confidence_level)
     low, high = 2 * value - np.quantile(
-        every, [(1 + confidence_level) / 2, (1 - confidence_level) / 2]
+        values, [(1 + confidence_level) / 2, (1 - confidence_level) / 2]
     )
     return Interval(value, max(0.0, min(float(low), value)), min(1.0, max(float(high), value)))
 

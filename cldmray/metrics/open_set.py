@@ -21,41 +21,45 @@ from cldmray.metrics.verification import (
 
 
 def fnir_at_fpir(
-    own: npt.ArrayLike, rival: npt.ArrayLike, unknown: npt.ArrayLike, fpir: float
+    mated: npt.ArrayLike, best_non_mated: npt.ArrayLike, unknown: npt.ArrayLike, fpir: float
 ) -> float:
     """Share of searches for enrolled people that fail, at a false positive identification rate.
 
     The threshold is the most permissive one that the best score of at most a share ``fpir`` of
     the unknown probes exceeds. A search fails when the true identity is not the single best one
     or its score does not exceed the threshold; a tie for the first place counts as failure, so
-    an encoder that has collapsed to a constant finds nobody.
+    an encoder that has collapsed to a constant identifies nobody.
 
     With fewer than 1 / ``fpir`` unknown probes the threshold is the highest of their scores, and
     the measure says less than its name: report how many there are.
 
     Args:
-        own: score of the true identity, per probe of an enrolled person, shape (E,), finite.
-        rival: best score of the other enrolled identities for these probes, shape (E,), finite.
+        mated: score of the true identity, per probe of an enrolled person, shape (E,), finite.
+        best_non_mated: best score of the other enrolled identities for these probes, shape (E,),
+            finite.
         unknown: best score of all enrolled identities, per probe of a person who is not
             enrolled, shape (U,), finite.
         fpir: largest false positive identification rate, in [0, 1], for example 1e-2.
 
     Returns:
-        In [0, 1]; 0 where every enrolled person is found.
+        In [0, 1]; 0 where every enrolled person is matched.
 
     Raises:
         BadInputError: shapes differ, a sample is empty or not finite, or ``fpir`` lies outside
             [0, 1].
+
+    >>> fnir_at_fpir([0.9, 0.4], [0.3, 0.6], [0.5, 0.2], fpir=0.0)
+    0.5
     """
-    found, stranger = _check(own, rival, unknown, fpir)
-    return _fnir(found, stranger, fpir)
+    matched, stranger = _check(mated, best_non_mated, unknown, fpir)
+    return _fnir(matched, stranger, fpir)
 
 
 def fnir_at_fpir_interval(
-    own: npt.ArrayLike,
-    rival: npt.ArrayLike,
+    mated: npt.ArrayLike,
+    best_non_mated: npt.ArrayLike,
     unknown: npt.ArrayLike,
-    own_labels: Labels,
+    mated_labels: Labels,
     unknown_labels: Labels,
     fpir: float,
     confidence_level: float = 0.95,
@@ -69,39 +73,41 @@ def fnir_at_fpir_interval(
     identities is returned, see :func:`cldmray.metrics.verification.verification_intervals`.
 
     Args:
-        own, rival, unknown, fpir: see :func:`fnir_at_fpir`.
-        own_labels: identity of each probe of an enrolled person, shape (E,).
+        mated, best_non_mated, unknown, fpir: see :func:`fnir_at_fpir`.
+        mated_labels: identity of each probe of an enrolled person, shape (E,).
         unknown_labels: identity of each unknown probe, shape (U,).
-        level: confidence level, in (0, 1).
-        resamples: >= 1.
+        confidence_level: in (0, 1).
+        n_bootstrap: >= 1.
         seed: the result depends on the values and this seed, never on the order of probes.
 
     Raises:
         BadInputError: see :func:`fnir_at_fpir`; or another argument is out of range.
     """
     check_confidence_level(confidence_level)
-    found, stranger = _check(own, rival, unknown, fpir)
+    matched, stranger = _check(mated, best_non_mated, unknown, fpir)
     (draws,), identities = resample_errors(
-        ScoreSample(found, own_labels),
+        ScoreSample(matched, mated_labels),
         ScoreSample(stranger, unknown_labels),
         [true_match_rates(fpir)],
         n_bootstrap,
         seed,
     )
-    return rate_interval(_fnir(found, stranger, fpir), 1 - draws, identities, confidence_level)
+    return rate_interval(_fnir(matched, stranger, fpir), 1 - draws, identities, confidence_level)
 
 
 def _check(
-    own: npt.ArrayLike, rival: npt.ArrayLike, unknown: npt.ArrayLike, fpir: float
+    mated: npt.ArrayLike, best_non_mated: npt.ArrayLike, unknown: npt.ArrayLike, fpir: float
 ) -> tuple[Floats, Floats]:
     """Score of the true identity where it is first, else -inf, (E,); and the unknown scores."""
-    mine, best, stranger = (np.asarray(scores, np.float64) for scores in (own, rival, unknown))
+    mine, best, stranger = (
+        np.asarray(scores, np.float64) for scores in (mated, best_non_mated, unknown)
+    )
     if mine.ndim != 1 or mine.shape != best.shape or stranger.ndim != 1:
         raise BadInputError(
-            "own, rival and unknown must have shapes (E,), (E,) and (U,), not "
+            "mated, best_non_mated and unknown must have shapes (E,), (E,) and (U,), not "
             f"{mine.shape}, {best.shape} and {stranger.shape}"
         )
-    for name, scores in (("own", mine), ("rival", best), ("unknown", stranger)):
+    for name, scores in (("mated", mine), ("best_non_mated", best), ("unknown", stranger)):
         if not scores.size or not np.isfinite(scores).all():
             raise BadInputError(f"{name} must hold at least one score and only finite ones")
     if not 0 <= fpir <= 1:
@@ -109,7 +115,7 @@ def _check(
     return np.where(mine > best, mine, -np.inf), stranger
 
 
-def _fnir(found: Floats, stranger: Floats, fpir: float) -> float:
+def _fnir(matched: Floats, stranger: Floats, fpir: float) -> float:
     allowed = math.floor(fpir * len(stranger) * (1 + 1e-12))
     ranked = np.append(np.sort(stranger)[::-1], -np.inf)
-    return float(np.mean(found <= ranked[allowed]))
+    return float(np.mean(matched <= ranked[allowed]))

@@ -7,8 +7,10 @@ from cldmray.errors import BadInputError
 
 
 def pareto_front(costs: npt.ArrayLike, gains: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Which points no other one beats: none costs at most as much and gains at least as much, with
-    one of the two better. Of equal points all are kept.
+    """Which points no other one beats (Pareto's optimum).
+
+    A point beats another if it costs at most as much and gains at least as much, with one of the
+    two better. Of equal points all are kept.
 
     Args:
         costs, gains: shape (N,), finite.
@@ -18,6 +20,9 @@ def pareto_front(costs: npt.ArrayLike, gains: npt.ArrayLike) -> npt.NDArray[np.b
 
     Raises:
         BadInputError: the shapes differ, or a value is not finite.
+
+    >>> pareto_front(costs=[1, 2, 2], gains=[5, 9, 4])
+    array([ True,  True, False])
     """
     cost, gain = np.asarray(costs, np.float64), np.asarray(gains, np.float64)
     if cost.ndim != 1 or cost.shape != gain.shape:

@@ -44,7 +44,11 @@ def yaw_and_roll(landmarks: npt.ArrayLike) -> tuple[float, float]:
 
 
 def yaw_classes(yaw: npt.ArrayLike) -> Classes:
-    """Yaw proxies as -1 (left), 0 (frontal: at most :data:`TURNED`) and 1 (right), any shape."""
+    """Yaw proxies as -1 (left), 0 (frontal: at most :data:`TURNED`) and 1 (right), any shape.
+
+    >>> yaw_classes([-0.5, 0.0, 0.5])
+    array([-1,  0,  1])
+    """
     proxies = np.asarray(yaw, np.float64)
     return (proxies > TURNED).astype(np.int64) - (proxies < -TURNED)
 
@@ -54,8 +58,11 @@ def majority_share(labels: npt.ArrayLike) -> float:
 
     Raises:
         BadInputError: there is no label.
+
+    >>> majority_share(["female", "male", "female"])
+    0.6666666666666666
     """
-    found = np.asarray(labels)
-    if not found.size:
+    array = np.asarray(labels)
+    if not array.size:
         raise BadInputError("there must be a label")
-    return float(np.unique(found, return_counts=True)[1].max() / found.size)
+    return float(np.unique(array, return_counts=True)[1].max() / array.size)

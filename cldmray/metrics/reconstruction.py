@@ -29,7 +29,7 @@ class Fidelity(NamedTuple):
 
 
 def fidelity(originals: Images, guesses: Images, peak: float = 255.0) -> Fidelity:
-    """:func:`~cldmray.metrics.image_similarity.psnr` and ``ssim`` of each probe's guesses and its image.
+    """Likeness of each probe's guesses to its original: ``psnr`` and ``ssim``.
 
     The mean over the guesses, never the best of them: to know the best, the attacker would need the
     image.
@@ -46,8 +46,8 @@ def fidelity(originals: Images, guesses: Images, peak: float = 255.0) -> Fidelit
     shape = np.shape(guesses)
     if len(shape) != 5 or not shape[1] or (shape[0], *shape[2:]) != np.shape(originals):
         raise BadInputError(
-            f"guesses must have shape (P, guesses, h, w, channels) for images {np.shape(originals)}, "
-            f"not {shape}"
+            f"guesses must have shape (P, guesses, h, w, channels) for images "
+            f"{np.shape(originals)}, not {shape}"
         )
     columns = [np.asarray(guesses)[:, number] for number in range(shape[1])]
     return Fidelity(
@@ -66,16 +66,16 @@ def rank_1_gain(
 ) -> Interval:
     """Rank-1 rate on reconstructions minus that on the anonymized images as they are.
 
-    Both by the same recognizer, which the reconstruction model must never have seen: only then does a lower
-    bound above 0 say that the reconstruction model has brought the person back, rather than learnt what that
-    recognizer likes. Compare the gain of a control (mean face, shuffled pairs), too: a recognizer
-    may like any clean face better than an anonymized one.
+    Both by the same held-out recognizer, which the reconstruction model must never have seen: only
+    then does a lower bound above 0 say that the model has brought the person back, rather than
+    learnt what that recognizer likes. Compare the gain of a control (mean face, shuffled pairs),
+    too: a recognizer may like any clean face better than an anonymized one.
 
     Args:
         reconstruction_correct, raw_correct: whether, or with which probability, each probe's
             person came first (:func:`~cldmray.metrics.identification.success_at_rank` at 1), in
             0..1, shape (P,); row i is the same probe in both.
-        identities, level, resamples, seed: see
+        identities, confidence_level, n_bootstrap, seed: see
             :func:`~cldmray.metrics.confidence.paired_bootstrap`.
 
     Returns:

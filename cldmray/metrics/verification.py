@@ -72,6 +72,9 @@ def equal_error_rate(mated: npt.ArrayLike, non_mated: npt.ArrayLike) -> float:
 
     Raises:
         BadInputError: a sample is empty or not finite.
+
+    >>> equal_error_rate([0.9, 0.8, 0.4], [0.1, 0.2, 0.5])
+    0.3333333333333333
     """
     same, other = _check(mated, "mated"), _check(non_mated, "non-mated")
     thresholds = np.unique(np.concatenate([same, other]))
@@ -102,6 +105,9 @@ def tmr_at_fmr(mated: npt.ArrayLike, non_mated: npt.ArrayLike, fmr: float) -> fl
 
     Raises:
         BadInputError: a sample is empty or not finite, or ``fmr`` lies outside [0, 1].
+
+    >>> tmr_at_fmr([0.9, 0.8, 0.4, 0.3], [0.1, 0.2, 0.35], fmr=0.0)
+    0.75
     """
     same, other = _check(mated, "mated"), _check(non_mated, "non-mated")
     if not 0 <= fmr <= 1:
@@ -174,11 +180,11 @@ def resample_errors(
     Args:
         mated, non_mated: see :class:`ScoreSample`; an identity may be in one or both of them.
         measures: of :class:`Curves`, for example :func:`equal_error_rates`.
-        resamples: >= 1.
+        n_bootstrap: >= 1.
         seed: the result depends on the scores and this seed, never on the order of probes.
 
     Raises:
-        BadInputError: shapes do not fit, or ``resamples`` is below 1.
+        BadInputError: shapes do not fit, or ``n_bootstrap`` is below 1.
     """
     codes, n = identity_codes([mated, non_mated])
     grid = _grid(mated.scores, non_mated.scores)
@@ -189,10 +195,10 @@ def resample_errors(
     ]
     draws: list[list[Floats]] = [[] for _ in measures]
     for curves in _curves(tables, sizes, n_bootstrap, seed):
-        for measure, found in zip(measures, draws, strict=True):
-            found.append(measure(curves))
+        for measure, values in zip(measures, draws, strict=True):
+            values.append(measure(curves))
     return Resampled(
-        [np.concatenate(found) for found in draws], min(len(np.unique(c)) for c in codes)
+        [np.concatenate(values) for values in draws], min(len(np.unique(c)) for c in codes)
     )
 
 
@@ -241,8 +247,8 @@ def _grid(mated: Floats, non_mated: Floats) -> Floats:
     """Thresholds in rising order: -inf and those named above, the highest score of all last."""
     same, other = np.sort(mated, axis=None), np.sort(non_mated, axis=None)
     same = same[np.searchsorted(same, -np.inf, side="right") :]
-    chosen = [same[_ranks(len(same))], other[len(other) - 1 - _ranks(len(other))]]
-    return np.unique(np.concatenate([[-np.inf], *chosen]))
+    thresholds = [same[_ranks(len(same))], other[len(other) - 1 - _ranks(len(other))]]
+    return np.unique(np.concatenate([[-np.inf], *thresholds]))
 
 
 def _ranks(n: int) -> Codes:
@@ -272,10 +278,10 @@ def _curves(
     mated, non_mated = (np.asarray(table, precision, order="C") for table in tables)
     for counts in resampled_counts(n, n_bootstrap, seed, width=2 * thresholds):
         totals = [counts @ size for size in sizes]
-        told = (totals[0] > 0) & (totals[1] > 0)
-        drawn = counts[told].astype(precision)
+        complete = (totals[0] > 0) & (totals[1] > 0)
+        drawn = counts[complete].astype(precision)
         above = [np.matmul(drawn, table) for table in (mated, non_mated)]
-        yield Curves(above[0], above[1], totals[0][told], totals[1][told])
+        yield Curves(above[0], above[1], totals[0][complete], totals[1][complete])
 
 
 class VerificationIntervals(NamedTuple):
@@ -313,8 +319,8 @@ def verification_intervals(
         non_mated: scores of probes with M other people, shape (Q, M), finite.
         non_mated_labels: identity of each of these probes, shape (Q,).
         fmrs: false match rates, each in [0, 1].
-        level: confidence level, in (0, 1).
-        resamples: >= 1. Those without a mated or without a non-mated score are left out.
+        confidence_level: in (0, 1).
+        n_bootstrap: >= 1. Those without a mated or without a non-mated score are left out.
         seed: the result depends on the values and this seed, never on the order of probes.
 
     Returns:
@@ -338,49 +344,11 @@ def verification_intervals(
         n_bootstrap,
         seed,
     )
-    found = [
+    intervals = [
         rate_interval(value, drawn, identities, confidence_level)
         for value, drawn in zip(values, draws, strict=True)
     ]
-    return VerificationIntervals(found[0], found[1:])
-
-
-def equal_error_rate_interval(
-    mated: npt.ArrayLike,
-    mated_labels: Labels,
-    non_mated: npt.ArrayLike,
-    non_mated_labels: Labels,
-    confidence_level: float = 0.95,
-    n_bootstrap: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """The equal error rate of :func:`verification_intervals` alone."""
-    return verification_intervals(
-        mated, mated_labels, non_mated, non_mated_labels, (), confidence_level, n_bootstrap, seed
-    ).equal_error_rate
-
-
-def tmr_at_fmr_interval(
-    mated: npt.ArrayLike,
-    mated_labels: Labels,
-    non_mated: npt.ArrayLike,
-    non_mated_labels: Labels,
-    fmr: float,
-    confidence_level: float = 0.95,
-    n_bootstrap: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """The true match rate of :func:`verification_intervals` at one false match rate."""
-    return verification_intervals(
-        mated,
-        mated_labels,
-        non_mated,
-        non_mated_labels,
-        (fmr,),
-        confidence_level,
-        n_bootstrap,
-        seed,
-    ).tmr[0]
+    return VerificationIntervals(intervals[0], intervals[1:])
 
 
 def rate_interval(
@@ -392,7 +360,7 @@ def rate_interval(
         value: the rate, in [0, 1].
         draws: the rate on resamples, shape (R,); may be empty.
         identities: n of Wilson's interval, >= 1.
-        level: confidence level, in (0, 1).
+        confidence_level: in (0, 1).
     """
     if not draws.size or np.ptp(draws) <= SAME:
         return wilson(value * identities, identities, confidence_level)

@@ -39,7 +39,7 @@ class AttributionRow:
 
     Attributes:
         question: which of docs/measures.md it answers.
-        anonymizer, attacker, protocol, gallery: in the words of ``records.RESULTS``; empty where
+        anonymizer, attacker, protocol, gallery: as in :mod:`cldmray.results.schema`; empty where
             they do not matter.
         measure: ``rank_1``, ``rank_1_condition``, ``condition_share``, ...
         value, low, high: and its confidence bounds.
@@ -72,7 +72,7 @@ class Attribution:
         headline: the answer in one sentence.
         rows: all numbers.
         statements: what follows from them, a sentence each.
-        level: confidence level of the bounds, in (0, 1).
+        confidence_level: of the bounds, in (0, 1).
     """
 
     headline: str
@@ -92,29 +92,29 @@ def attribution_table(rows: list[AttributionRow]) -> pa.Table:
     return pa.Table.from_pylist(records, ATTRIBUTION)
 
 
-def attribution_json(found: Attribution) -> str:
+def attribution_json(attribution: Attribution) -> str:
     """Headline, statements and rows for programs; an infinite bound is null."""
     rows = [
         {name: _finite(value) for name, value in row.items()}
-        for row in attribution_table(found.rows).to_pylist()
+        for row in attribution_table(attribution.rows).to_pylist()
     ]
     whole = {
         "schema_version": SCHEMA_VERSION,
-        "headline": found.headline,
-        "statements": found.statements,
-        "confidence_level": found.confidence_level,
+        "headline": attribution.headline,
+        "statements": attribution.statements,
+        "confidence_level": attribution.confidence_level,
         "rows": rows,
     }
     return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_attribution(found: Attribution, folder_uri: str) -> list[str]:
+def write_attribution(attribution: Attribution, folder_uri: str) -> list[str]:
     """Write ``attribution.parquet`` and ``attribution.json`` into a folder; returns their URIs."""
     table, text = (
         storage.join(folder_uri, f"attribution.{ending}") for ending in ("parquet", "json")
     )
-    storage.write_table(table, stamped(attribution_table(found.rows)))
-    storage.write_bytes(text, attribution_json(found).encode())
+    storage.write_table(table, stamped(attribution_table(attribution.rows)))
+    storage.write_bytes(text, attribution_json(attribution).encode())
     return [table, text]
 
 

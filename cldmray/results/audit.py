@@ -62,19 +62,25 @@ class AnonymizerRisk:
     """The strongest attack on one anonymizer.
 
     Attributes:
-        anonymizer, attacker, protocol, gallery: which attack, in the words of
-            ``records.RESULTS``.
+        anonymizer, attacker, protocol, gallery: which attack, as in
+            :mod:`cldmray.results.schema`.
         risk: its rank-1 identification rate, in [0, 1].
         low, high: confidence bounds of ``risk``, in [0, 1].
         chance: rank-1 rate of chance, in (0, 1].
         k_not_rejected: largest k whose claim of k-anonymity the attack does not reject, >= 1.
-        level: confidence level of the bounds, in (0, 1).
+        confidence_level: of the bounds, in (0, 1).
         note: what limits the conclusion, such as "attacker too weak to conclude"; may be empty.
-        highest_lower_bound: the attack with the highest lower bound, against which claims are tested; None:
-            this one.
-        highest_upper_bound: highest upper bound of all attacks on it, in [``high``, 1]; None: ``high``.
+        highest_lower_bound: the attack with the highest lower bound, against which claims are
+            tested; None: this one.
+        highest_upper_bound: highest upper bound of all attacks on it, in [``high``, 1];
+            None: ``high``.
         linkage: the attack that best links anonymized images of a person with each other, no
             original at hand; None where that was not measured.
+
+    >>> risk = AnonymizerRisk("blur", 0.30, 0.24, 0.36, "adaptive_contrastive", "full_ref",
+    ...                       "source_excluded", 0.01, k_not_rejected=4, confidence_level=0.95)
+    >>> risk.finding, risk.gallery_size
+    ('leak', 100)
     """
 
     anonymizer: str
@@ -121,7 +127,7 @@ class AttackerDiagnostics(NamedTuple):
     """How good one attacker was where it should be good, and whether it had learnt enough.
 
     Attributes:
-        anonymizer, attacker: in the words of ``records.RESULTS``.
+        anonymizer, attacker: as in :mod:`cldmray.results.schema`.
         clean_rank_1: rank-1 rate on clean images, in [0, 1]; None where that says nothing.
         n_trainings: how often it was trained, each time with another seed; 0: it learns nothing.
         n_steps: of one training.
@@ -145,11 +151,12 @@ class UtilityRow:
     Attributes:
         anonymizer: its name in tables.
         measure: ``ssim``, ``edge_f1``, ``face_detection_rate``, ``pose_consistency``,
-            ``<attribute>_agreement`` or ``frechet_<features>``; see :mod:`cldmray.pipelines.utility`.
+            ``<attribute>_agreement`` or ``frechet_<features>``; see
+            :mod:`cldmray.pipelines.utility`.
         value: the measure, with confidence bounds ``low`` and ``high`` over identities.
         n_images: images that were measured.
         higher_is_better: which direction is more useful.
-        clear: what clean images reach, where that is measured.
+        clean: what clean images reach, where that is measured.
         chance: what needs no look at the original: the image of another person for ``ssim``
             and ``edge_f1``, the most frequent class for agreements; None where there is no such.
     """
@@ -218,10 +225,10 @@ class AuditReport:
         created: ISO 8601 time.
         verdict: the answer.
         risks: one entry per anonymizer, its strongest attack.
-        results: all measures, schema ``records.RESULTS``.
+        results: all measures, schema :data:`cldmray.results.table.RESULTS`.
         curves: CMC curves; the figure shows those of the strongest attacks.
         grid: example images; zero originals leave the section out.
-        rejected: files that were not audited, schema ``records.REJECTED``.
+        rejected: files that were not audited, schema :data:`cldmray.faces.records.REJECTED`.
         n_listed: files that the source offered, rejected ones included.
         settings: nested configuration; values under secret-looking keys are masked.
         versions: package name to version.
@@ -229,7 +236,7 @@ class AuditReport:
         notes: caveats for the reader, one sentence each.
         data_fingerprint: hash of the audited data; may be empty.
         utility: how useful each anonymizer's images still are; may be empty.
-        health: of the attackers; may be empty.
+        diagnostics: of the attackers; may be empty.
         attribution: what carries the leak; None leaves the section out.
     """
 

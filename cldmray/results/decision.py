@@ -32,6 +32,9 @@ class Gate:
     Attributes:
         rules: as ``k<20 or leak``; empty: the audit has none.
         reasons: for each setting and rule that holds, why; none: the gate is passed.
+
+    >>> Gate("k<20", ("blur: k<20: the largest k not rejected is 2",)).outcome
+    'failed'
     """
 
     rules: str = ""

@@ -52,7 +52,7 @@ LISTS: dict[str, Any] = {
     "utility": list[UtilityRow],
 }
 """Lists of records in ``report.json``, by key."""
-PLAIN = ("title", "created", "n_listed", "settings", "versions", "notes", "data_fingerprint")
+JSON_FIELDS = ("title", "created", "n_listed", "settings", "versions", "notes", "data_fingerprint")
 """Fields of an :class:`AuditReport` that are JSON as they are."""
 
 
@@ -108,7 +108,7 @@ def read_audit(folder_uri: str) -> AuditReport:
     check_version(uri, whole.get("schema_version"))
     try:
         return AuditReport(
-            **{name: whole[name] for name in PLAIN},
+            **{name: whole[name] for name in JSON_FIELDS},
             **{name: _record(kind, whole[name]) for name, kind in LISTS.items()},
             verdict=_record(Verdict, whole["verdict"]),
             results=_table(folder_uri, "results.parquet"),
@@ -125,7 +125,7 @@ def report_json(report: AuditReport) -> str:
     attribution = report.attribution
     whole = {
         "schema_version": SCHEMA_VERSION,
-        **{name: getattr(report, name) for name in PLAIN},
+        **{name: getattr(report, name) for name in JSON_FIELDS},
         **{name: getattr(report, name) for name in LISTS},
         "curves": report.strongest_curves(),
         "verdict": report.verdict,

@@ -20,6 +20,8 @@ def check_label(label: str | None) -> None:
     Raises:
         ValueError: it has other characters than letters, digits and ``. _ + -``, does not begin
             with a letter or digit, or is longer than 80.
+
+    >>> check_label("canny-weak")
     """
     if label is not None and not LABEL.fullmatch(label):
         raise ValueError(f"label may hold letters, digits and . _ + - only, not {label!r}")

@@ -1,7 +1,4 @@
-"""What inversion recovers: rows, verdicts and trials.
-
-What inversion recovers, as tables and as the files that hold them.
-"""
+"""What reconstruction attacks recover: rows, verdicts, trials, and the files that hold them."""
 
 import json
 import math
@@ -17,19 +14,20 @@ from cldmray.results.audit import Finding, Grid
 from cldmray.results.schema import SCHEMA_VERSION, stamped
 
 SHUFFLED = "-shuffled"
-"""Ends the name of the control that learns from pairs that belong to nobody."""
+"""Ends the name of the label-permutation control, which learns from shuffled pairs."""
 
 
 @dataclass(frozen=True)
 class ReconstructionRow:
-    """One number of an inversion.
+    """One number of a reconstruction study.
 
     Attributes:
-        anonymizer: whose images were turned back.
-        reconstruction model: by which reconstruction; ``raw`` for the images as they are.
-        gallery: in the words of ``records.RESULTS``; empty where none is searched.
-        measure: ``rank_1`` (Full-Ref, by the judge), ``rank_1_gain``, ``psnr`` (dB) or ``ssim``.
-        value, low, high: and its confidence bounds over people.
+        anonymizer: whose images were reconstructed.
+        reconstructor: by which model; ``raw`` for the images as they are.
+        gallery: as in :mod:`cldmray.results.schema`; empty where none is searched.
+        measure: ``rank_1`` (Full-Ref, by the held-out recognizer), ``rank_1_gain``, ``psnr`` (dB)
+            or ``ssim``.
+        value, low, high: and its confidence bounds over identities.
         n_probes, n_identities: that it was measured on.
         queries: anonymized images that the reconstruction model has learnt from.
         compared_with: the reconstruction model that a gain is over.
@@ -55,7 +53,7 @@ class ReconstructionResult:
     """Whether one reconstruction recovers people, in one gallery.
 
     Attributes:
-        anonymizer, reconstruction model, gallery: which.
+        anonymizer, reconstructor, gallery: which.
         rank_1: of the reconstructions, Full-Ref, in 0..1.
         raw: of the anonymized images as they are.
         chance: of chance.
@@ -119,9 +117,9 @@ class Trial(NamedTuple):
 
     Attributes:
         trial, status, settings, queries, steps, objective, validation_rank_1, validation_cosine,
-            seconds: see ``engine.reconstruction_search.TRIALS``; ``settings`` is read.
+            seconds: see ``engine.tuning.TRIALS``; ``settings`` is read.
         curve: learning curve.
-        best, optimal: whether it has the best objective, and whether no other trial names more
+        best, optimal: whether it has the best objective, and whether no other trial identifies more
             validation people with as few queries.
     """
 
@@ -143,9 +141,8 @@ class Learning(NamedTuple):
     """How one reconstruction against one anonymizer has learnt.
 
     Attributes:
-        anonymizer, reconstruction model: which.
-        points: in order of ``step``; see ``engine.inversion_loop.Point``. One alone where nothing
-            is trained.
+        anonymizer, reconstructor: which.
+        points: of the learning curve in order of ``step``; one alone where nothing is trained.
     """
 
     anonymizer: str
@@ -177,13 +174,13 @@ class ReconstructionReport:
 
     Attributes:
         rows: all numbers.
-        recoveries: verdicts, the headline's gallery first.
+        results: verdicts, the headline's gallery first.
         learning: curves of all reconstruction models and controls, on validation people.
         searches: one for each anonymizer, if any.
         grids: images of each anonymizer, by its name; people of the run.
         notes: caveats, one sentence each.
-        level: of the bounds, in (0, 1).
-        judge: the recognizer that named people.
+        confidence_level: of the bounds, in (0, 1).
+        held_out_recognizer: that identified people.
         data_fingerprint: hash of the images.
         headline: the answer in one sentence.
     """
@@ -245,9 +242,9 @@ LEARNING = pa.schema(
 def learning_table(curves: Sequence[Learning]) -> pa.Table:
     """The points of all curves as a table of schema :data:`LEARNING`."""
     rows = [
-        {"anonymizer": one.anonymizer, "reconstructor": one.reconstructor, **_finite(point)}
-        for one in curves
-        for point in one.points
+        {"anonymizer": curve.anonymizer, "reconstructor": curve.reconstructor, **_finite(point)}
+        for curve in curves
+        for point in curve.points
     ]
     return pa.Table.from_pylist(rows, LEARNING)
 
@@ -256,26 +253,26 @@ def _finite(point: Mapping[str, float]) -> dict[str, float]:
     return {key: value for key, value in point.items() if math.isfinite(value)}
 
 
-def reconstruction_json(found: ReconstructionReport) -> str:
+def reconstruction_json(report: ReconstructionReport) -> str:
     """Headline, verdicts and rows for programs."""
     whole = {
         "schema_version": SCHEMA_VERSION,
-        "headline": found.headline,
-        "confidence_level": found.confidence_level,
-        "held_out_recognizer": found.held_out_recognizer,
+        "headline": report.headline,
+        "confidence_level": report.confidence_level,
+        "held_out_recognizer": report.held_out_recognizer,
         "verdicts": [
             {
-                "anonymizer": one.anonymizer,
-                "reconstructor": one.reconstructor,
-                "gallery": one.gallery,
-                "verdict": one.verdict,
-                "control": one.control,
-                "queries": one.queries,
+                "anonymizer": result.anonymizer,
+                "reconstructor": result.reconstructor,
+                "gallery": result.gallery,
+                "verdict": result.verdict,
+                "control": result.control,
+                "queries": result.queries,
             }
-            for one in found.results
+            for result in report.results
         ],
-        "rows": reconstruction_table(found.rows).to_pylist(),
-        "notes": found.notes,
+        "rows": reconstruction_table(report.rows).to_pylist(),
+        "notes": report.notes,
     }
     return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -284,32 +281,34 @@ def trials_table(searches: Sequence[Search]) -> pa.Table:
     """One row a trial of all searches; ``settings`` and ``curve`` as JSON."""
     rows = [
         {
-            "anonymizer": one.anonymizer,
+            "anonymizer": search.anonymizer,
             **trial._asdict(),
             "settings": json.dumps(trial.settings, sort_keys=True),
             "curve": json.dumps(trial.curve),
         }
-        for one in searches
-        for trial in one.trials
+        for search in searches
+        for trial in search.trials
     ]
     return pa.Table.from_pylist(rows)
 
 
-def write_reconstruction(found: ReconstructionReport, folder_uri: str) -> list[str]:
-    """Write ``reconstruction.parquet``, ``learning.parquet``, ``reconstruction.json`` and, after a search,
-    ``trials.parquet`` and the best settings of each search; returns their URIs.
+def write_reconstruction(report: ReconstructionReport, folder_uri: str) -> list[str]:
+    """Write every file of a reconstruction study; returns their URIs.
+
+    ``reconstruction.parquet``, ``learning.parquet``, ``reconstruction.json`` and, after a search,
+    ``trials.parquet`` and the best settings of each search.
 
     The best settings are ``conf/attackers/<key>.yaml``.
     """
     tables = {
-        "reconstruction.parquet": reconstruction_table(found.rows),
-        "learning.parquet": learning_table(found.learning),
+        "reconstruction.parquet": reconstruction_table(report.rows),
+        "learning.parquet": learning_table(report.learning),
     }
-    files = {"reconstruction.json": reconstruction_json(found).encode()}
-    if found.searches:
-        tables["trials.parquet"] = trials_table(found.searches)
-    for one in found.searches:
-        files[f"conf/attackers/{one.key}.yaml"] = one.yaml.encode()
+    files = {"reconstruction.json": reconstruction_json(report).encode()}
+    if report.searches:
+        tables["trials.parquet"] = trials_table(report.searches)
+    for search in report.searches:
+        files[f"conf/attackers/{search.key}.yaml"] = search.yaml.encode()
     for name, table in tables.items():
         storage.write_table(storage.join(folder_uri, name), stamped(table))
     for name, content in files.items():

@@ -54,10 +54,10 @@ KEYS = ("anonymizer", "attacker", "protocol", "gallery", "subset", "measure")
 
 
 def sorted_results(table: pa.Table) -> pa.Table:
-    """The results with the columns of ``records.RESULTS``, rows sorted by what identifies them.
+    """The results with the columns of :data:`RESULTS`, rows sorted by what identifies them.
 
     Args:
-        table: schema ``records.RESULTS``, columns and rows in any order.
+        table: schema :data:`cldmray.results.table.RESULTS`, columns and rows in any order.
 
     Raises:
         BadInputError: a column is absent or of another type, a row occurs twice, or a value is
@@ -82,10 +82,13 @@ def sorted_results(table: pa.Table) -> pa.Table:
 
 
 def results_json(table: pa.Table) -> str:
-    """The rows as a JSON list of objects, one object a line; floats keep every bit.
+    r"""The rows as a JSON list of objects, one object a line; floats keep every bit.
 
     Args:
         table: as :func:`sorted_results` returns it.
+
+    >>> results_json(pa.table({"measure": ["rank_1"], "value": [0.5]}))
+    '[\n{"measure": "rank_1", "value": 0.5}\n]\n'
     """
     lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in table.to_pylist()]
     return "[\n" + ",\n".join(lines) + "\n]\n"
@@ -95,7 +98,7 @@ def write_results(table: pa.Table, folder_uri: str) -> list[str]:
     """Write ``results.parquet`` and ``results.json`` into a folder.
 
     Args:
-        table: schema ``records.RESULTS``, rows in any order.
+        table: schema :data:`cldmray.results.table.RESULTS`, rows in any order.
         folder_uri: local path, ``s3://`` or ``gs://``; created if absent.
 
     Returns:

@@ -7,12 +7,12 @@ from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import wilson
 from cldmray.metrics.open_set import fnir_at_fpir, fnir_at_fpir_interval
 
-OWN = [0.9, 0.8, 0.55, 0.3]
-RIVAL = [0.2, 0.85, 0.4, 0.1]
+MATED = [0.9, 0.8, 0.55, 0.3]
+BEST_NON_MATED = [0.2, 0.85, 0.4, 0.1]
 UNKNOWN = [0.1, 0.2, 0.5, 0.6]
 
 
-def brute(own, rival, unknown, fpir):
+def brute(mated, best_non_mated, unknown, fpir):
     """The lowest failure rate of all thresholds that raise few enough false alarms."""
     best = 1.0
     for threshold in [-np.inf, *unknown]:
@@ -20,9 +20,9 @@ def brute(own, rival, unknown, fpir):
         if alarms <= fpir * len(unknown) + 1e-9:
             failures = sum(
                 not (mine > other and mine > threshold)
-                for mine, other in zip(own, rival, strict=True)
+                for mine, other in zip(mated, best_non_mated, strict=True)
             )
-            best = min(best, failures / len(own))
+            best = min(best, failures / len(mated))
     return best
 
 
@@ -35,11 +35,11 @@ def scores(rng, levels=1000, enrolled=24, unknown=18):
 
 
 def test_by_hand():
-    assert fnir_at_fpir(OWN, RIVAL, UNKNOWN, 0.0) == 0.75
-    assert fnir_at_fpir(OWN, RIVAL, UNKNOWN, 0.24) == 0.75
-    assert fnir_at_fpir(OWN, RIVAL, UNKNOWN, 0.25) == 0.5
-    assert fnir_at_fpir(OWN, RIVAL, UNKNOWN, 0.5) == 0.25
-    assert fnir_at_fpir(OWN, RIVAL, UNKNOWN, 1.0) == 0.25
+    assert fnir_at_fpir(MATED, BEST_NON_MATED, UNKNOWN, 0.0) == 0.75
+    assert fnir_at_fpir(MATED, BEST_NON_MATED, UNKNOWN, 0.24) == 0.75
+    assert fnir_at_fpir(MATED, BEST_NON_MATED, UNKNOWN, 0.25) == 0.5
+    assert fnir_at_fpir(MATED, BEST_NON_MATED, UNKNOWN, 0.5) == 0.25
+    assert fnir_at_fpir(MATED, BEST_NON_MATED, UNKNOWN, 1.0) == 0.25
 
 
 def test_ties_do_not_find_anybody():
@@ -68,7 +68,7 @@ def test_it_equals_its_loop_twin(levels, fpir):
 @pytest.mark.parametrize("fpir", [0.1, 0.5])
 def test_the_interval_equals_a_loop_over_resamples(levels, fpir):
     rng = np.random.default_rng(levels)
-    own, rival, unknown = scores(rng, levels)
+    mated, best_non_mated, unknown = scores(rng, levels)
     enrolled, strangers = rng.integers(0, 8, 24), rng.integers(8, 14, 18)
     names, codes = np.unique([*enrolled, *strangers], return_inverse=True)
     found = []
@@ -77,12 +77,12 @@ def test_the_interval_equals_a_loop_over_resamples(levels, fpir):
     )
     for counts in draws:
         ours, theirs = counts[codes[:24]], counts[codes[24:]]
-        parts = np.repeat(own, ours), np.repeat(rival, ours), np.repeat(unknown, theirs)
+        parts = np.repeat(mated, ours), np.repeat(best_non_mated, ours), np.repeat(unknown, theirs)
         if parts[0].size and parts[2].size:
             found.append(fnir_at_fpir(*parts, fpir))
     interval = fnir_at_fpir_interval(
-        own,
-        rival,
+        mated,
+        best_non_mated,
         unknown,
         enrolled,
         strangers,
@@ -91,7 +91,7 @@ def test_the_interval_equals_a_loop_over_resamples(levels, fpir):
         n_bootstrap=150,
         seed=2,
     )
-    assert interval.value == fnir_at_fpir(own, rival, unknown, fpir)
+    assert interval.value == fnir_at_fpir(mated, best_non_mated, unknown, fpir)
     low, high = np.quantile(found, [0.1, 0.9])
     assert interval.low == pytest.approx(min(low, interval.value))
     assert interval.high == pytest.approx(max(high, interval.value))
@@ -100,11 +100,13 @@ def test_the_interval_equals_a_loop_over_resamples(levels, fpir):
 
 def test_the_order_of_probes_changes_nothing():
     rng = np.random.default_rng(0)
-    own, rival, unknown = scores(rng)
+    mated, best_non_mated, unknown = scores(rng)
     enrolled, strangers = rng.integers(0, 8, 24), rng.integers(8, 14, 18)
-    first = fnir_at_fpir_interval(own, rival, unknown, enrolled, strangers, 0.1)
+    first = fnir_at_fpir_interval(mated, best_non_mated, unknown, enrolled, strangers, 0.1)
     a, b = rng.permutation(24), rng.permutation(18)
-    again = fnir_at_fpir_interval(own[a], rival[a], unknown[b], enrolled[a], strangers[b], 0.1)
+    again = fnir_at_fpir_interval(
+        mated[a], best_non_mated[a], unknown[b], enrolled[a], strangers[b], 0.1
+    )
     assert again == first
     assert first.low < first.value < first.high
 
@@ -126,24 +128,24 @@ def test_one_person_of_either_kind_has_wilsons_interval():
 
 
 @pytest.mark.parametrize(
-    ("own", "rival", "unknown", "fpir", "message"),
+    ("mated", "best_non_mated", "unknown", "fpir", "message"),
     [
         ([0.5], [0.1, 0.2], [0.1], 0.1, "shapes"),
         ([[0.5]], [[0.1]], [0.1], 0.1, "shapes"),
-        ([], [], [0.1], 0.1, "own"),
-        ([0.5], [np.inf], [0.1], 0.1, "rival"),
+        ([], [], [0.1], 0.1, "^mated"),
+        ([0.5], [np.inf], [0.1], 0.1, "best_non_mated"),
         ([0.5], [0.1], [], 0.1, "unknown"),
         ([0.5], [0.1], [0.1], -0.1, "fpir"),
     ],
 )
-def test_bad_input_is_refused(own, rival, unknown, fpir, message):
+def test_bad_input_is_refused(mated, best_non_mated, unknown, fpir, message):
     with pytest.raises(BadInputError, match=message):
-        fnir_at_fpir(own, rival, unknown, fpir)
+        fnir_at_fpir(mated, best_non_mated, unknown, fpir)
 
 
 def test_labels_and_options_are_checked():
     names = np.array([0, 1, 2, 3])
     with pytest.raises(BadInputError, match="labels must have shape"):
-        fnir_at_fpir_interval(OWN, RIVAL, UNKNOWN, names[:3], names, 0.1)
+        fnir_at_fpir_interval(MATED, BEST_NON_MATED, UNKNOWN, names[:3], names, 0.1)
     with pytest.raises(BadInputError, match="confidence_level"):
-        fnir_at_fpir_interval(OWN, RIVAL, UNKNOWN, names, names, 0.1, confidence_level=0)
+        fnir_at_fpir_interval(MATED, BEST_NON_MATED, UNKNOWN, names, names, 0.1, confidence_level=0)

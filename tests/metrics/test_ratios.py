@@ -9,8 +9,6 @@ from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import wilson
 from cldmray.metrics.ratios import (
     ratio_interval,
-    residual_success,
-    residual_success_interval,
     share_interval,
 )
 
@@ -34,10 +32,6 @@ def test_values_by_hand():
     assert share_interval(a, b, labels).value == pytest.approx(1.5 / 4.5)
     assert share_interval(a, b, labels, chance=0.25).value == pytest.approx(0.125 / 0.625)
     assert share_interval(a, b, labels, chance=0.5).value == 0
-    assert residual_success_interval(b, a, labels).value == pytest.approx((0.75 - 0.375) / 0.625)
-    assert residual_success(0.75, 0.5) == 0.5
-    assert residual_success(0.5, 0.5) == 0
-    assert residual_success(0.4, 0.5) == pytest.approx(-0.2)
 
 
 def test_ratios_equal_a_loop_over_resamples():
@@ -79,22 +73,6 @@ def test_no_share_of_guesses(chance, formatting):
         share_interval([1, 1, 1, 0], [0, 1, 0, 0], labels, chance=chance)
 
 
-def test_residuals_equal_a_loop_over_resamples():
-    control, attack, labels = identities(np.random.default_rng(2))
-    found = residual_success_interval(
-        attack, control, labels, confidence_level=0.9, n_bootstrap=400, seed=3
-    )
-    rates = zip(
-        brute(attack, np.ones_like(attack), labels, lambda x, y: x / y, 400, 3),
-        brute(control, np.ones_like(attack), labels, lambda x, y: x / y, 400, 3),
-        strict=True,
-    )
-    twin = sorted(residual_success(*pair) for pair in rates)
-    assert found.low == pytest.approx(twin[20], abs=1e-9)
-    assert found.high == pytest.approx(twin[380], abs=1e-9)
-    assert 0 < found.low < found.value < found.high < 1
-
-
 def test_pairing_makes_a_ratio_sharper():
     rng = np.random.default_rng(3)
     a, b, labels = identities(rng, 60, 0.5, 0.6)
@@ -112,9 +90,6 @@ def test_the_order_of_probes_changes_nothing():
     order = rng.permutation(len(a))
     for measure in (ratio_interval, share_interval):
         assert measure(a[order], b[order], labels[order]) == measure(a, b, labels)
-    assert residual_success_interval(b[order], a[order], labels[order]) == pytest.approx(
-        residual_success_interval(b, a, labels), abs=1e-12
-    )
 
 
 def test_a_rare_denominator_leaves_the_ratio_unbounded():
@@ -123,8 +98,6 @@ def test_a_rare_denominator_leaves_the_ratio_unbounded():
     found = ratio_interval(a, b, labels, n_bootstrap=1000)
     assert found.value == 4
     assert 0 < found.low < 4 and found.high == np.inf
-    residual = residual_success_interval(1 - a, 1 - b, labels)
-    assert residual.value == -3 and residual.low == -np.inf and -3 < residual.high < 1
 
 
 def test_resamples_without_any_success_are_left_out():
@@ -144,8 +117,6 @@ def test_equal_ratios_keep_a_width():
     assert same == pytest.approx((1, low, 1 / low))
     none = ratio_interval(np.zeros(60), half, labels)
     assert none == pytest.approx((0, 0, unseen / (0.5 * (1 - unseen))))
-    lost = residual_success_interval(half, half, labels)
-    assert lost == pytest.approx((0, 1 - 1 / low, 1 - low))
 
 
 def test_equal_shares_are_wilsons_over_people_with_a_success():
@@ -174,7 +145,6 @@ def test_no_bound_is_ever_undefined(rows):
     for measure, defined in (
         (ratio_interval, b.any()),
         (share_interval, a.any() or b.any()),
-        (residual_success_interval, not b.all()),
     ):
         if not defined:
             with pytest.raises(BadInputError):
@@ -184,7 +154,7 @@ def test_no_bound_is_ever_undefined(rows):
         assert found.low <= found.value <= found.high
 
 
-@pytest.mark.parametrize("measure", [ratio_interval, share_interval, residual_success_interval])
+@pytest.mark.parametrize("measure", [ratio_interval, share_interval])
 @pytest.mark.parametrize(
     ("a", "b", "labels", "options"),
     [
@@ -201,9 +171,3 @@ def test_no_bound_is_ever_undefined(rows):
 def test_bad_input_is_refused(measure, a, b, labels, options):
     with pytest.raises(BadInputError):
         measure(a, b, np.asarray(labels), **options)
-
-
-@pytest.mark.parametrize(("attack", "control"), [(0.5, 1.0), (1.2, 0.5), (0.5, -0.1)])
-def test_bad_rates_are_refused(attack, control):
-    with pytest.raises(BadInputError, match="control"):
-        residual_success(attack, control)
