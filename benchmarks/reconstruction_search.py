@@ -24,10 +24,9 @@ import numpy as np
 import ray
 
 from cldmray.attackers.reconstruction.base import ReconstructionTraining
-from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
+from cldmray.attackers.reconstruction.pairs import Queried, ReconstructionPairs
 from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.engine.cluster import EngineConfig, connect
-from cldmray.engine.reconstruction_training import Queried
 from cldmray.engine.tuning import Candidate, Dimension, Material, SearchSettings, search
 from cldmray.faces.synthetic.scene import render_image
 from cldmray.recognizers.sface import SFace

@@ -29,8 +29,8 @@ from cldmray.recognizers.base import Embeddings, Recognizer
 from cldmray.results.names import check_label
 
 if TYPE_CHECKING:
-    from cldmray.attackers.encoder_attacker import EncoderAttacker
     from cldmray.attackers.learning import LearningAttacker
+    from cldmray.attackers.nn.training import Trainable
     from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 
 Learnt = Mapping[str, npt.NDArray[np.generic]]
@@ -67,17 +67,24 @@ class Context(Protocol):
     def learn(self, attacker: "LearningAttacker", data: AttackData) -> Table:
         """Call :meth:`LearningAttacker.learn` in a worker and keep what it returns."""
 
-    def train_encoder(
+    def train(
         self,
-        attacker: "EncoderAttacker",
+        attacker: "Attacker",
         data: AttackData,
-        start: Table | None,
-        targets: Table | None,
+        make: Callable[[], "Trainable"],
+        inputs: Sequence[Table | None] = (),
     ) -> Table:
-        """Train an attacker's encoder, from the weights of ``start`` and towards ``targets``."""
+        """Train a network on the workers of the cluster, and keep its weights and learning curve.
 
-    def train_reconstruction(self, attacker: "ReconstructionAttacker", data: AttackData) -> Table:
-        """Train an attacker's reconstruction model."""
+        Args:
+            attacker: whose network it is; its settings decide the result.
+            data: what it learns from.
+            make: called where the training has not been done yet.
+            inputs: further tables that decide the result.
+        """
+
+    def learnt(self, fitted: Table) -> Learnt:
+        """The arrays that :meth:`train` or :meth:`learn` has kept."""
 
     def embed(
         self,

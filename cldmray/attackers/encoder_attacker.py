@@ -12,6 +12,7 @@ from cldmray.arrays import Images, channels_last
 from cldmray.attackers.base import Attacker, Context, Embed, Learnt
 from cldmray.attackers.data import AttackData, AttackerImages, Index, Table
 from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.nn.encoder_training import EncoderTrainable
 from cldmray.attackers.nn.pairs import PairSet, Validation
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.conditions.base import Condition
@@ -109,7 +110,31 @@ class EncoderAttacker(Attacker):
         start = None
         if self.init_from is not None:
             start = self.init_from.fit(AttackData(data.faces), context)
-        return context.train_encoder(self, data, start, self.targets(context))
+        targets = self.targets(context)
+
+        def make() -> EncoderTrainable:
+            learnt = None if start is None else context.learnt(start)
+            return self.trainable(data, learnt, targets)
+
+        return context.train(self, data, make, [start, targets])
+
+    def trainable(
+        self, data: AttackData, start: Learnt | None = None, targets: Table | None = None
+    ) -> EncoderTrainable:
+        """The training of its encoder.
+
+        Args:
+            start: weights to start from.
+            targets: see :meth:`targets`.
+        """
+        return EncoderTrainable(
+            self.name,
+            self.encoder,
+            self.training,
+            training_pairs(self, data, targets),
+            validation=validation_pairs(self, data, targets),
+            init_from=None if start is None else tensors(start),
+        )
 
     def targets(self, context: Context) -> Table | None:
         """Embeddings of the originals that the encoder learns to reach; None: it learns its own."""
@@ -119,9 +144,14 @@ class EncoderAttacker(Attacker):
         if learnt is None:
             raise ValueError(f"{self.name} embeds with a trained encoder, but was given none")
         network = FaceEncoder(self.encoder, pretrained=False)
-        network.load_state_dict({name: torch.tensor(value) for name, value in learnt.items()})
+        network.load_state_dict(tensors(learnt))
         network = channels_last(network).eval().to(device)
         return lambda images: embed(network, images, batch_size, device)
+
+
+def tensors(learnt: Learnt) -> dict[str, torch.Tensor]:
+    """Arrays as tensors that own their memory."""
+    return {name: torch.tensor(value) for name, value in learnt.items()}
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class Slices(Datasource):
 
 MANIFEST = "manifest.json"
 REJECTED_FILE = "rejected.parquet"
-WEIGHTS = "encoder.safetensors"
+WEIGHTS = "weights.safetensors"
 """File of what an attacker has learnt, in the folder of its artifact."""
 SORTED_BY = ("sample_id", "sample", "view")
 LEAST_BLOCKS, LEAST_ROWS = 16, 32

@@ -14,19 +14,19 @@ from safetensors.numpy import save
 from cldmray import storage
 from cldmray.attackers.base import Attacker, LearningCurve, Learnt
 from cldmray.attackers.data import AttackData, Table
-from cldmray.attackers.encoder_attacker import EncoderAttacker, training_pairs, validation_pairs
 from cldmray.attackers.learning import LearningAttacker
+from cldmray.attackers.nn.training import Trainable
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest, commit
-from cldmray.engine.attacker_training import CURVE, fit_encoder
+from cldmray.engine.attacker_training import CURVE, commit_training
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.embed import embed_views
+from cldmray.engine.embed import embed_views, learnt_arrays
 from cldmray.engine.reconstruct import reconstruct
-from cldmray.engine.reconstruction_training import check_validation, fit_reconstructor, queried
 from cldmray.engine.stages import Stages, StageSpec
+from cldmray.engine.training import train
 from cldmray.errors import BadInputError
-from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, SPLITS
+from cldmray.faces.records import EVALUATION, SPLITS
 from cldmray.faces.regions import Region
 from cldmray.recognizers.base import Recognizer
 
@@ -96,35 +96,23 @@ class AttackContext:
         resources = {"CPU": self.engine.cpus_per_actor}
         return self._fitted(attacker, data, [], produce, resources)
 
-    def train_encoder(
+    def train(
         self,
-        attacker: EncoderAttacker,
+        attacker: Attacker,
         data: AttackData,
-        start: Table | None,
-        targets: Table | None,
+        make: Callable[[], Trainable],
+        inputs: Sequence[Table | None] = (),
     ) -> Artifact:
-        """The attacker's encoder, trained on attacker identities, and its learning curve."""
+        """The weights of a network that Ray Train has trained, and its learning curve."""
 
         def produce(folder: str) -> None:
-            pairs = training_pairs(attacker, data, targets)
-            validation = validation_pairs(attacker, data, targets)
-            weights = cast(Artifact | None, start)
-            fit_encoder(attacker, pairs, validation, weights, self.engine, folder)
+            commit_training(folder, WEIGHTS, train(make(), self.engine, folder))
 
-        return self._fitted(attacker, data, [start, targets], produce, self.engine.training_stage)
+        return self._fitted(attacker, data, inputs, produce, self.engine.training_stage)
 
-    def train_reconstruction(self, attacker: ReconstructionAttacker, data: AttackData) -> Artifact:
-        """The attacker's reconstruction model, trained on attacker identities, and its curve."""
-        faces, anonymized = cast(Artifact, data.faces), cast(Artifact, data.anonymized)
-
-        def produce(folder: str) -> None:
-            validation = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
-            check_validation(validation)
-            pairs = queried(faces, anonymized, ATTACKER).within(attacker.budget)
-            recognizer = attacker.validation_recognizer
-            fit_reconstructor(attacker.model, pairs, validation, recognizer, self.engine, folder)
-
-        return self._fitted(attacker, data, [], produce, self.engine.training_stage)
+    def learnt(self, fitted: Table) -> Learnt:
+        """The arrays that an attacker has learnt."""
+        return learnt_arrays(cast(Artifact, fitted))
 
     def embed(
         self,

@@ -42,7 +42,8 @@ class EmbedActor:
         torch.set_num_threads(engine.threads)
         self.attacker = attacker
         device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
-        self.embed = attacker.embedder(learnt_arrays(fitted), device, engine.embedded_at_once)
+        learnt = None if fitted is None else learnt_arrays(fitted)
+        self.embed = attacker.embedder(learnt, device, engine.embedded_at_once)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         table = block.select(["sample_id", "identity", "view"])
@@ -60,10 +61,8 @@ class EmbedActor:
         return table.append_column("embedding", column)
 
 
-def learnt_arrays(fitted: Artifact | None) -> Learnt | None:
-    """What an attacker has learnt, read from its artifact; None where it learns nothing."""
-    if fitted is None:
-        return None
+def learnt_arrays(fitted: Artifact) -> Learnt:
+    """What an attacker has learnt, read from its artifact."""
     arrays: Learnt = load(storage.read_bytes(storage.join(fitted.folder, WEIGHTS)))
     return arrays
 

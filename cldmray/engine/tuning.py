@@ -28,11 +28,10 @@ from cldmray.attackers.nn.training import (
     saved_curve,
 )
 from cldmray.attackers.reconstruction.base import ReconstructionModel
-from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
+from cldmray.attackers.reconstruction.pairs import Queried, ReconstructionPairs
 from cldmray.attackers.reconstruction.training import ReconstructionTrainable
 from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.reconstruction_training import Queried
 from cldmray.errors import CldmrayError, MissingDependencyError
 from cldmray.recognizers.base import Recognizer
 

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
+from cldmray.attackers.data import AttackData
+from cldmray.attackers.reconstruction.pairs import check_validation, queried
 from cldmray.config.reconstruction import ReconstructionConfig, candidate_of, settings_of
 from cldmray.engine.artifacts import Artifact
-from cldmray.engine.reconstruction_training import check_validation, queried
 from cldmray.engine.stages import Stages
 from cldmray.engine.tuning import Candidate, Dimension, Material, read_trials, search
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION
@@ -43,11 +44,10 @@ def run_search(
     search_settings = settings.search
 
     def produce(folder: str) -> None:
-        validation = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
+        data = AttackData(faces, anonymized, name)
+        validation = queried(data, ATTACKER_VALIDATION).pairs
         check_validation(validation)
-        material = Material(
-            queried(faces, anonymized, ATTACKER), validation, settings.validation_recognizer
-        )
+        material = Material(queried(data, ATTACKER), validation, settings.validation_recognizer)
         search(material, config.make, longest(config), search_settings, config.audit.engine, folder)
 
     key_settings = {

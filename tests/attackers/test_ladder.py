@@ -147,8 +147,8 @@ class Recording:
     def __init__(self) -> None:
         self.trained: list[tuple[str, bool, Any]] = []
 
-    def train_encoder(self, attacker: Attacker, data: AttackData, start: Any, targets: Any) -> str:
-        self.trained.append((attacker.name, data.anonymized is not None, start))
+    def train(self, attacker: Attacker, data: AttackData, make: Any, inputs: Any) -> str:
+        self.trained.append((attacker.name, data.anonymized is not None, inputs))
         return f"weights of {attacker.name}"
 
 
@@ -158,8 +158,8 @@ def test_what_it_starts_from_is_trained_first_and_without_the_anonymizer() -> No
     fitted: Any = AdaptiveContrastive(init_from=CleanTrained()).fit(data, context)
     assert fitted == "weights of adaptive_contrastive"
     assert context.trained == [
-        ("clean_trained", False, None),
-        ("adaptive_contrastive", True, "weights of clean_trained"),
+        ("clean_trained", False, [None, None]),
+        ("adaptive_contrastive", True, ["weights of clean_trained", None]),
     ]
     assert ConditionMatch().fit(data, context) is None
 

@@ -16,10 +16,9 @@ from torch import Tensor
 from cldmray.arrays import Images
 from cldmray.attackers.nn.training import Call
 from cldmray.attackers.reconstruction.base import ReconstructionBatch, ReconstructionTraining
-from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
+from cldmray.attackers.reconstruction.pairs import Queried, ReconstructionPairs
 from cldmray.attackers.reconstruction.unet import UNetReconstruction, UNetReconstructor
 from cldmray.engine.cluster import EngineConfig, connect
-from cldmray.engine.reconstruction_training import Queried
 from cldmray.engine.stages import Stages
 from cldmray.engine.tuning import (
     Candidate,

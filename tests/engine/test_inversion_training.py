@@ -9,20 +9,24 @@ import numpy as np
 import pytest
 import torch
 
+from cldmray.attackers.data import AttackData
 from cldmray.attackers.nn.training import TrainingLoop, check_converged
 from cldmray.attackers.reconstruction.base import ReconstructionModel, ReconstructionTraining
 from cldmray.attackers.reconstruction.controls import MeanFace
-from cldmray.attackers.reconstruction.pairs import ReconstructionPairs, within_budget
+from cldmray.attackers.reconstruction.pairs import (
+    ReconstructionPairs,
+    check_validation,
+    queried,
+    within_budget,
+)
 from cldmray.attackers.reconstruction.training import ReconstructionTrainable, fit
 from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.attacker_training import learning_curve
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.reconstruction_training import (
-    check_validation,
     fit_reconstructor,
     fitted_reconstructor,
-    queried,
 )
 from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, CldmrayError
@@ -68,7 +72,7 @@ def anonymized(
 
 class TestQueried:
     def test_images_stand_beside_their_images(self, faces: Artifact, anonymized: Artifact) -> None:
-        known = queried(faces, anonymized, ATTACKER)
+        known = queried(AttackData(faces, anonymized), ATTACKER)
         pairs = known.pairs
         assert (pairs.queries, len(pairs.originals), len(known.samples)) == (30, 15, 30)
         keep = np.array([0.5, 0.75] * 15)[:, None, None, None]
@@ -80,7 +84,7 @@ class TestQueried:
     def test_a_budget_buys_the_images_of_the_smallest_hashes(
         self, faces: Artifact, anonymized: Artifact
     ) -> None:
-        known = queried(faces, anonymized, ATTACKER)
+        known = queried(AttackData(faces, anonymized), ATTACKER)
         few, more = known.within(4), known.within(9)
         assert (few.queries, more.queries, known.within(None).queries) == (4, 9, 30)
         rows = within_budget(known.samples, 4)
@@ -93,10 +97,10 @@ class TestQueried:
         self, faces: Artifact, anonymized: Artifact
     ) -> None:
         with pytest.raises(ValueError, match="may not learn from evaluation people"):
-            queried(faces, anonymized, EVALUATION)
+            queried(AttackData(faces, anonymized), EVALUATION)
         seen = (
-            queried(faces, anonymized, ATTACKER).pairs,
-            queried(faces, anonymized, ATTACKER_VALIDATION).pairs,
+            queried(AttackData(faces, anonymized), ATTACKER).pairs,
+            queried(AttackData(faces, anonymized), ATTACKER_VALIDATION).pairs,
         )
         others = decode_images(faces.read(split=EVALUATION)["image"].to_pylist())
         for pairs in seen:
@@ -111,7 +115,7 @@ class TestQueried:
                   "seed": 0}], ANONYMIZED)]],
         )  # fmt: skip
         with pytest.raises(BadInputError, match="no anonymized images of attacker people"):
-            queried(faces, none, ATTACKER)
+            queried(AttackData(faces, none), ATTACKER)
 
 
 def looped(
@@ -131,8 +135,8 @@ class TestLoop:
     def test_it_goes_on_where_it_was_cut_off(
         self, faces: Artifact, anonymized: Artifact, held_out_recognizer: Recognizer, tmp_path: Path
     ) -> None:
-        pairs = queried(faces, anonymized, ATTACKER).pairs
-        validation = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
+        pairs = queried(AttackData(faces, anonymized), ATTACKER).pairs
+        validation = queried(AttackData(faces, anonymized), ATTACKER_VALIDATION).pairs
         whole = looped(TINY, pairs, validation, held_out_recognizer)
         assert [point["step"] for point in whole.points()] == [2, 4, 6]
         first = looped(TINY, pairs, validation, held_out_recognizer)
@@ -153,7 +157,7 @@ class TestLoop:
     def test_it_is_the_training_of_one_process(
         self, faces: Artifact, anonymized: Artifact, held_out_recognizer: Recognizer
     ) -> None:
-        pairs = queried(faces, anonymized, ATTACKER).pairs
+        pairs = queried(AttackData(faces, anonymized), ATTACKER).pairs
         for reconstruction in (TINY, replace(TINY, shuffled=True)):
             loop = looped(reconstruction, pairs, None, held_out_recognizer)
             list(loop.points())
@@ -163,7 +167,7 @@ class TestLoop:
     def test_a_control_has_one_point(
         self, faces: Artifact, anonymized: Artifact, held_out_recognizer: Recognizer, tmp_path: Path
     ) -> None:
-        pairs = queried(faces, anonymized, ATTACKER).within(7)
+        pairs = queried(AttackData(faces, anonymized), ATTACKER).within(7)
         loop = looped(MeanFace(), pairs, pairs, held_out_recognizer)
         (point,) = loop.points()
         assert (point["step"], point["queries"]) == (0, 7)
@@ -181,7 +185,7 @@ class TestLoop:
     def test_validation_needs_two_images_of_somebody(
         self, faces: Artifact, anonymized: Artifact
     ) -> None:
-        pairs = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
+        pairs = queried(AttackData(faces, anonymized), ATTACKER_VALIDATION).pairs
         check_validation(pairs)
         with pytest.raises(BadInputError, match="no validation person has two images"):
             check_validation(replace(pairs, original_identities=np.arange(len(pairs.originals))))
@@ -198,8 +202,8 @@ class TestStage:
         engine: EngineConfig,
         tmp_path: Path,
     ) -> None:
-        pairs = queried(faces, anonymized, ATTACKER).pairs
-        validation = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
+        pairs = queried(AttackData(faces, anonymized), ATTACKER).pairs
+        validation = queried(AttackData(faces, anonymized), ATTACKER_VALIDATION).pairs
         for reconstruction, max_steps in ((TINY, [2, 4, 6]), (MeanFace(), [0])):
             tables = [
                 Stages(str(tmp_path)).run(
@@ -228,8 +232,8 @@ class TestStage:
         engine: EngineConfig,
         tmp_path: Path,
     ) -> None:
-        pairs = queried(faces, anonymized, ATTACKER).pairs
-        validation = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
+        pairs = queried(AttackData(faces, anonymized), ATTACKER).pairs
+        validation = queried(AttackData(faces, anonymized), ATTACKER_VALIDATION).pairs
         stage = Stages(str(tmp_path)).run(
             "invert",
             {},
@@ -255,8 +259,8 @@ class TestStage:
         engine: EngineConfig,
         tmp_path: Path,
     ) -> None:
-        pairs = queried(faces, anonymized, ATTACKER).pairs
-        validation = queried(faces, anonymized, ATTACKER_VALIDATION).pairs
+        pairs = queried(AttackData(faces, anonymized), ATTACKER).pairs
+        validation = queried(AttackData(faces, anonymized), ATTACKER_VALIDATION).pairs
         marker = tmp_path / "marker"
         reconstruction = stubs.KilledOnce(
             widths=(8, 8), identity=0, perceptual=0, training=STEPS, marker=str(marker)

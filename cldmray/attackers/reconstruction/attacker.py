@@ -9,7 +9,10 @@ import pyarrow as pa
 from cldmray.attackers.base import Attacker, Context, Views
 from cldmray.attackers.data import AttackData, Table
 from cldmray.attackers.reconstruction.base import ReconstructionModel, ReconstructionTraining
+from cldmray.attackers.reconstruction.pairs import check_validation, queried
+from cldmray.attackers.reconstruction.training import ReconstructionTrainable
 from cldmray.attackers.reconstruction.unet import UNetReconstruction
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION
 from cldmray.recognizers.base import Recognizer
 from cldmray.recognizers.dlib import DlibResNet
 from cldmray.recognizers.sface import SFace
@@ -87,7 +90,22 @@ class ReconstructionAttacker(Attacker):
         self.model.check_held_out_recognizer(self.held_out_recognizer)
 
     def fit(self, data: AttackData, context: Context) -> Table:
-        return context.train_reconstruction(self, data)
+        return context.train(self, data, lambda: self.trainable(data))
+
+    def trainable(self, data: AttackData) -> ReconstructionTrainable:
+        """The training of its model.
+
+        Raises:
+            BadInputError: there are no images to learn from or to validate on.
+        """
+        validation = queried(data, ATTACKER_VALIDATION).pairs
+        check_validation(validation)
+        return ReconstructionTrainable(
+            self.model,
+            queried(data, ATTACKER).within(self.budget),
+            validation=validation,
+            validation_recognizer=self.validation_recognizer,
+        )
 
     def embeddings(
         self,

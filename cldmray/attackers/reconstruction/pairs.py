@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cldmray.arrays import Images
+from cldmray.attackers.data import AttackData
 from cldmray.attackers.nn.pairs import Index
 from cldmray.errors import BadInputError
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION
 from cldmray.hashing import unit_hash
 
 
@@ -103,3 +105,61 @@ def within_budget(sample_ids: Sequence[str], budget: int | None) -> Index:
         raise BadInputError(f"budget: must be at least 1, got {budget}")
     hashes = np.array([unit_hash("query", sample) for sample in sample_ids])
     return np.sort(np.argsort(hashes, kind="stable")[:budget])
+
+
+@dataclass(frozen=True)
+class Queried:
+    """Pairs, and the sample behind each anonymized image.
+
+    Attributes:
+        pairs: of the identities of one split.
+        samples: ``sample_id`` of each anonymized image.
+    """
+
+    pairs: ReconstructionPairs
+    samples: list[str]
+
+    def within(self, budget: int | None) -> ReconstructionPairs:
+        """The pairs that so many queries buy; see :func:`within_budget`."""
+        return self.pairs.rows(within_budget(self.samples, budget))
+
+
+def queried(data: AttackData, split: str) -> Queried:
+    """All originals of a split's identities, and all anonymized images of them.
+
+    Args:
+        split: ``ATTACKER`` to learn from, ``ATTACKER_VALIDATION`` to validate on.
+
+    Raises:
+        BadInputError: there are no originals, or no anonymized images, of such identities.
+    """
+    if split not in (ATTACKER, ATTACKER_VALIDATION):
+        raise ValueError(f"a reconstruction model may not learn from {split} people")
+    images = data.images(split)
+    if not len(images.anonymized):
+        kind = "anonymized images" if len(images.originals) else "images"
+        raise BadInputError(
+            f"reconstruction: no {kind} of {split} people; see splits.attacker, "
+            "splits.auxiliary_fraction and splits.validation_fraction"
+        )
+    pairs = ReconstructionPairs(
+        images.anonymized,
+        images.anonymized_identities,
+        images.source,
+        images.originals,
+        images.identities,
+    )
+    return Queried(pairs, [images.sample_ids[row] for row in images.source])
+
+
+def check_validation(pairs: ReconstructionPairs) -> None:
+    """Refuse validation identities of which none can be identified.
+
+    Raises:
+        BadInputError: none has a second image, so that ``validation_rank_1`` says nothing.
+    """
+    identities = pairs.original_identities.tolist()
+    if len(set(identities)) == len(identities):
+        raise BadInputError(
+            "reconstruction: no validation person has two images; see splits.validation_fraction"
+        )
