@@ -1,6 +1,10 @@
-"""What the engine does for attackers: it trains, embeds and reconstructs on Ray, each thing once."""
+"""What the engine does for attackers: it trains, embeds and reconstructs on Ray, each thing once.
+
+Attackers may call it from several threads: what the cluster has room for then runs at once.
+"""
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -23,7 +27,7 @@ from cldmray.engine.attacker_training import CURVE, commit_training
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import embed_views, learnt_arrays
 from cldmray.engine.reconstruct import reconstruct
-from cldmray.engine.stages import Stages, StageSpec
+from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.engine.training import train
 from cldmray.errors import BadInputError
 from cldmray.faces.records import EVALUATION, SPLITS
@@ -58,7 +62,8 @@ class AttackContext:
         self.faces = faces
         self.seed = seed
         self.regions = list(regions)
-        self._artifacts: dict[str, Artifact] = {}
+        self._stages: dict[str, StageHandle] = {}
+        self._lock = threading.Lock()
         self._identities: pa.Table | None = None
 
     def recognize(self, recognizer: Recognizer, splits: tuple[str, ...] = SPLITS) -> Artifact:
@@ -222,9 +227,10 @@ class AttackContext:
         keys = [table.key for table in inputs if table is not None]
         stage = StageSpec(name, settings, keys, produce, title, resources)
         key = self.stages.plan(stage).key
-        if key not in self._artifacts:
-            self._artifacts[key] = self.stages.result(self.stages.submit(stage))
-        return self._artifacts[key]
+        with self._lock:
+            if key not in self._stages:
+                self._stages[key] = self.stages.submit(stage)
+        return self.stages.result(self._stages[key])
 
 
 def _learn(

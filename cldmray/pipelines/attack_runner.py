@@ -1,7 +1,10 @@
 """The attackers' side of an audit: every attacker is fitted, embeds the images, and is scored."""
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, product
 
 import pyarrow as pa
@@ -123,16 +126,21 @@ class AttackRunner:
         Raises:
             BadInputError: no attack could be run.
         """
-        context, results = self.context(faces), AttackResults()
+        results = AttackResults()
         combiners = {key: a for key, a in self.config.attackers.items() if self._combined(key)}
-        attempts = []
-        for key, attacker in self.config.attackers.items():
-            if key in combiners:
-                continue
-            for target in self._targets(attacker, anonymized, results.notes):
-                attempt = self._attempt(key, target, anonymized, context, bool(combiners))
-                results.add(self._score(attempt))
-                attempts.append(attempt)
+        attempts = self._attempts(
+            [
+                (key, target)
+                for key, attacker in self.config.attackers.items()
+                if key not in combiners
+                for target in self._targets(attacker, anonymized, results.notes)
+            ],
+            anonymized,
+            self.context(faces),
+            with_validation=bool(combiners),
+        )
+        for attempt in attempts:
+            results.add(self._score(attempt))
         for key, attacker in combiners.items():
             for name in chain(*self._targets(attacker, anonymized, results.notes)):
                 results.add(self._combine(key, name, attempts))
@@ -180,6 +188,28 @@ class AttackRunner:
             else:
                 targets.append([key])
         return targets
+
+    def _attempts(
+        self,
+        targets: Sequence[tuple[str, list[str]]],
+        anonymized: Mapping[str, Artifact],
+        context: AttackContext,
+        *,
+        with_validation: bool,
+    ) -> list[Attempt]:
+        """All fits and embeddings, side by side as far as the cluster has room for their stages."""
+        futures = [
+            _in_thread(partial(self._attempt, key, target, anonymized, context, with_validation))
+            for key, target in targets
+        ]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            return [future.result() for future in futures]
+        except BaseException:
+            self.stages.stop()
+            raise
 
     def _attempt(
         self,
@@ -298,3 +328,17 @@ def _of_split(embeddings: pa.Table, context: AttackContext, split: str) -> pa.Ta
     """The embeddings of the identities of one split."""
     identities = context.identities_of((split,)).combine_chunks()
     return embeddings.filter(pc.is_in(embeddings["identity"], identities))
+
+
+def _in_thread(call: Callable[[], Attempt]) -> "Future[Attempt]":
+    """Call in a thread that does not keep the process alive, as those of an executor would."""
+    future: Future[Attempt] = Future()
+
+    def settle() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=settle, daemon=True).start()
+    return future
