@@ -29,9 +29,7 @@ from cldmray.recognizers.base import Embeddings, Recognizer
 from cldmray.results.names import check_label
 
 if TYPE_CHECKING:
-    from cldmray.attackers.learning import LearningAttacker
     from cldmray.attackers.nn.training import Trainable
-    from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 
 Learnt = Mapping[str, npt.NDArray[np.generic]]
 """What an attacker has learnt: arrays by name."""
@@ -64,8 +62,19 @@ class Context(Protocol):
     def identities_of(self, splits: tuple[str, ...]) -> pa.ChunkedArray:
         """The identities of some splits, once for each of their images."""
 
-    def learn(self, attacker: "LearningAttacker", data: AttackData) -> Table:
-        """Call :meth:`LearningAttacker.learn` in a worker and keep what it returns."""
+    def learn(
+        self,
+        attacker: "Attacker",
+        data: AttackData,
+        learn: Callable[[AttackData], tuple[Learnt, LearningCurve]],
+    ) -> Table:
+        """Call a function in a worker, and keep the arrays and the learning curve that it returns.
+
+        Args:
+            attacker: whose function it is; its settings decide the result.
+            data: what it learns from.
+            learn: called with ``data`` where that has not been done yet.
+        """
 
     def train(
         self,
@@ -98,13 +107,13 @@ class Context(Protocol):
         """Embed anonymized images, and the originals if asked for, by :meth:`Attacker.embedder`."""
 
     def reconstruct(
-        self,
-        attacker: "ReconstructionAttacker",
-        fitted: Table,
-        table: Table,
-        splits: tuple[str, ...],
+        self, attacker: "Attacker", fitted: Table, table: Table, splits: tuple[str, ...]
     ) -> Table:
-        """Reconstruct anonymized images and embed what comes out."""
+        """Reconstruct anonymized images and embed what comes out.
+
+        Args:
+            attacker: a :class:`~cldmray.attackers.reconstruction.attacker.ReconstructionAttacker`.
+        """
 
 
 @dataclass(frozen=True)

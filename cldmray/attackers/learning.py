@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
@@ -9,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from cldmray.arrays import Images
-from cldmray.attackers.base import Attacker, Context, Embed, Learnt
+from cldmray.attackers.base import Attacker, Context, Embed, LearningCurve, Learnt
 from cldmray.attackers.data import AttackData, Table
 from cldmray.attackers.nn.pairs import Validation
 from cldmray.errors import BadInputError
@@ -82,7 +83,19 @@ class LearningAttacker(Attacker):
         return replace(self, seed=self.seed + training)
 
     def fit(self, data: AttackData, context: Context) -> Table:
-        return context.learn(self, data)
+        return context.learn(self, data, self.learn_and_validate)
+
+    def learn_and_validate(self, data: AttackData) -> tuple[Learnt, LearningCurve]:
+        """Learn, and measure what was learnt on attacker-validation identities.
+
+        Raises:
+            BadInputError: :meth:`learn` or :meth:`embed` returns something else than it should.
+        """
+        learnt = self.learn(data)
+        arrays = isinstance(learnt, Mapping) and learnt
+        if not arrays or not all(isinstance(value, np.ndarray) for value in learnt.values()):
+            raise BadInputError(f"{self.name}: learn() must return NumPy arrays by name")
+        return learnt, [self.validation_point(data, learnt)]
 
     def embedder(self, learnt: Learnt | None, device: str = "cpu", batch_size: int = 256) -> Embed:
         if learnt is None:

@@ -18,7 +18,6 @@ from safetensors.numpy import save
 from cldmray import storage
 from cldmray.attackers.base import Attacker, LearningCurve, Learnt
 from cldmray.attackers.data import AttackData, Table
-from cldmray.attackers.learning import LearningAttacker
 from cldmray.attackers.nn.training import Trainable
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
@@ -29,7 +28,6 @@ from cldmray.engine.embed import embed_views, learnt_arrays
 from cldmray.engine.reconstruct import reconstruct
 from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.engine.training import train
-from cldmray.errors import BadInputError
 from cldmray.faces.records import EVALUATION, SPLITS
 from cldmray.faces.regions import Region
 from cldmray.recognizers.base import Recognizer
@@ -90,12 +88,17 @@ class AttackContext:
         rows = pc.is_in(self._identities["split"], pa.array(splits))
         return self._identities.filter(rows)["identity"]
 
-    def learn(self, attacker: LearningAttacker, data: AttackData) -> Artifact:
+    def learn(
+        self,
+        attacker: Attacker,
+        data: AttackData,
+        learn: Callable[[AttackData], tuple[Learnt, LearningCurve]],
+    ) -> Artifact:
         """What an attacker with a training of its own has learnt, and its learning curve."""
 
         def produce(folder: str) -> None:
             task = ray.remote(num_cpus=self.engine.cpus_per_actor, max_retries=3)(_learn)
-            curve = ray.get(task.remote(attacker, data, self.engine.threads, folder))
+            curve = ray.get(task.remote(learn, data, self.engine.threads, folder))
             _commit_curve(folder, curve)
 
         resources = {"CPU": self.engine.cpus_per_actor}
@@ -152,12 +155,13 @@ class AttackContext:
 
     def reconstruct(
         self,
-        attacker: ReconstructionAttacker,
+        attacker: Attacker,
         fitted: Table,
         table: Table,
         splits: tuple[str, ...] = (EVALUATION,),
     ) -> Artifact:
         """Reconstructions of anonymized images of some splits, and their embeddings."""
+        reconstructing = cast(ReconstructionAttacker, attacker)
         settings = {
             "attacker": attacker,
             "seed": self.seed,
@@ -166,7 +170,7 @@ class AttackContext:
         }
         produce = partial(
             reconstruct,
-            attacker,
+            reconstructing,
             cast(Artifact, fitted),
             [cast(Artifact, table)],
             self.seed,
@@ -175,11 +179,11 @@ class AttackContext:
             regions=self.regions,
         )
         return self._artifact(
-            f"reconstruct-{attacker.model.name}",
+            f"reconstruct-{reconstructing.model.name}",
             settings,
             [fitted, table],
             produce,
-            title=f"reconstruct by {attacker.model.name}",
+            title=f"reconstruct by {reconstructing.model.name}",
             resources=self.engine.pool_stage(),
         )
 
@@ -234,25 +238,19 @@ class AttackContext:
 
 
 def _learn(
-    attacker: LearningAttacker, data: AttackData, threads: int, folder: str
+    learn: Callable[[AttackData], tuple[Learnt, LearningCurve]],
+    data: AttackData,
+    threads: int,
+    folder: str,
 ) -> LearningCurve:
-    """Ray task: an attacker learns; the arrays are written, its learning curve is returned."""
+    """Ray task: an attacker learns; the arrays are written, the learning curve is returned."""
     import torch
 
     torch.set_num_threads(threads)
-    learnt = attacker.learn(data)
-    _check_learnt(attacker, learnt)
+    learnt, curve = learn(data)
     arrays = {name: np.ascontiguousarray(value) for name, value in learnt.items()}
     storage.write_bytes(storage.join(folder, WEIGHTS), save(arrays))
-    return [attacker.validation_point(data, arrays)]
-
-
-def _check_learnt(attacker: LearningAttacker, learnt: Learnt) -> None:
-    arrays = isinstance(learnt, Mapping) and learnt
-    if not arrays or not all(isinstance(value, np.ndarray) for value in learnt.values()):
-        raise BadInputError(
-            f"{attacker.name}: learn() must return NumPy arrays by name, at least one"
-        )
+    return curve
 
 
 def _commit_curve(folder: str, curve: LearningCurve) -> None:

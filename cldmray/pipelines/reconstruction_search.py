@@ -12,7 +12,8 @@ import yaml
 
 from cldmray.attackers.data import AttackData
 from cldmray.attackers.reconstruction.pairs import check_validation, queried
-from cldmray.config.reconstruction import ReconstructionConfig, candidate_of, settings_of
+from cldmray.config.instantiate import settings_of
+from cldmray.config.reconstruction import ReconstructionConfig, candidate_of
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
 from cldmray.engine.tuning import Candidate, Dimension, Material, read_trials, search
