@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,18 +112,13 @@ def attacks(
     Raises:
         BadInputError: see :class:`Views`.
     """
-    views = [Views.of(table, view, original) for table in tables]
-    return [
-        AttackResult.of(
-            view,
-            attacker,
-            protocol,
-            gallery,
-            *(view_pair.scores(protocol, gallery) for view_pair in views),
-        )
-        for protocol in settings.protocols
-        for gallery in settings.galleries
-    ]
+    trainings = [Views.of(table, view, original) for table in tables]
+    results = []
+    for protocol, gallery in product(settings.protocols, settings.galleries):
+        scores = tuple(views.scores(protocol, gallery) for views in trainings)
+        ranks = pool_ranks([rank_scores(each) for each in scores])
+        results.append(AttackResult(view, attacker, protocol, gallery, ranks, scores))
+    return results
 
 
 def clean_rank_1(embeddings: pa.Table, original: str) -> float:

@@ -126,7 +126,7 @@ class AttackRunner:
         Raises:
             BadInputError: no attack could be run.
         """
-        results = AttackResults()
+        audit, results = self.config.audit, AttackResults()
         combiners = {key: a for key, a in self.config.attackers.items() if self._combined(key)}
         attempts = self._attempts(
             [
@@ -140,7 +140,12 @@ class AttackRunner:
             with_validation=bool(combiners),
         )
         for attempt in attempts:
-            results.add(self._score(attempt))
+            results.add(self._diagnosed(attempt))
+            name, tables = attempt.attacker.name, attempt.embeddings
+            for anonymizer in (self.config.anonymizers[key].name for key in attempt.anonymizers):
+                results.attacks += attacks(tables, anonymizer, name, audit, ORIGINAL)
+                for view in (region_view(anonymizer, region) for region in audit.regions):
+                    results.regions += attacks(tables, view, name, audit, ORIGINAL)
         for key, attacker in combiners.items():
             for name in chain(*self._targets(attacker, anonymized, results.notes)):
                 results.add(self._combine(key, name, attempts))
@@ -247,18 +252,15 @@ class AttackRunner:
             views.probes,
         )
 
-    def _score(self, attempt: Attempt) -> AttackResults:
-        """Ranks of the probes of all anonymizers of an attempt, and the attacker's diagnostics."""
-        audit, attacker = self.config.audit, attempt.attacker
+    def _diagnosed(self, attempt: Attempt) -> AttackResults:
+        """What an attacker has learnt, and how well: everything but its attacks."""
+        attacker = attempt.attacker
         curves = [
             attacker.learning_curve(fitted) for fitted in attempt.fitted if fitted is not None
         ]
         results = AttackResults()
-        for anonymizer in (self.config.anonymizers[key].name for key in attempt.anonymizers):
-            tables, pair = attempt.embeddings, (anonymizer, attacker.name)
-            results.attacks += attacks(tables, anonymizer, attacker.name, audit, ORIGINAL)
-            for view in (region_view(anonymizer, region) for region in audit.regions):
-                results.regions += attacks(tables, view, attacker.name, audit, ORIGINAL)
+        for key in attempt.anonymizers:
+            pair = self.config.anonymizers[key].name, attacker.name
             results.fitted[pair], results.curves[pair] = attempt.fitted[0], curves
             results.probes[pair] = attempt.probes
             if curves and "queries" in curves[0][-1]:

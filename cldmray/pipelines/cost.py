@@ -160,6 +160,7 @@ class Estimate:
         splits = [EVALUATION, ATTACKER_VALIDATION] if combiners else [EVALUATION]
         identities = listing.filter(pc.is_in(listing["split"], pa.array(splits)))
         on_gpu = config.engine.gpus_per_actor > 0
+        trained = [attacker.without_labels() for attacker in config.attackers.values()]
         for key, attacker in config.attackers.items():
             if key in combiners:
                 continue
@@ -169,5 +170,9 @@ class Estimate:
             steps = None
             if attacker.max_steps is not None:
                 steps = attacker.max_steps * trainings * targets
+            for start in attacker.prerequisites:
+                if not any(start.without_labels() == other for other in trained):
+                    trained.append(start.without_labels())
+                    yield Step(f"train-{start.name}", 0, (start.max_steps or 0) * trainings)
             views = trainings * (len(anonymizers) + targets)
             yield Step(f"attack-{attacker.name}", identities.num_rows * views, steps, on_gpu=on_gpu)

@@ -89,6 +89,17 @@ def test_every_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert steps["attack-adaptive_contrastive"].steps == trained * 2 * 2
 
 
+def test_what_an_attacker_starts_from_is_counted_unless_it_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Plan(
+        tmp_path, monkeypatch, "attackers=[adaptive_contrastive]", "audit.n_training_seeds=2"
+    ).steps()
+    start = alone["train-clean_trained"]
+    assert (start.images, start.steps) == (0, 2 * 100)
+    assert "train-clean_trained" not in Plan(tmp_path, monkeypatch).steps()
+
+
 def test_few_images_are_worth_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan(tmp_path, monkeypatch)
     steps = plan.steps(always=False)
