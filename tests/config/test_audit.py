@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.anonymizers.baselines import Blur
+from cldmray.anonymizers.diffusion import Control
 from cldmray.anonymizers.precomputed import Precomputed
 from cldmray.attackers.base import Attacker
 from cldmray.attackers.nn.encoder import EncoderConfig
@@ -78,6 +79,21 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
         ],
         "attackers.reconstruction.model",
         ReconstructionModel,
+    ),
+    "alignment": lambda name: (
+        ["attackers=[pretrained]", f"alignment@attackers.pretrained.recognizer={name}"],
+        "attackers.pretrained.recognizer",
+        Recognizer,
+    ),
+    "control": lambda name: (
+        [f"control@anonymizers.cldm_canny.controls.canny={name}"],
+        "anonymizers.cldm_canny.controls.canny",
+        Control,
+    ),
+    "diffusion": lambda name: (
+        [f"diffusion@anonymizers.cldm_none={name}"],
+        "anonymizers.cldm_none",
+        Anonymizer,
     ),
     "condition": lambda name: (
         [f"condition@attackers.condition_only.condition={name}"],
