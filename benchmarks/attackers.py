@@ -99,14 +99,14 @@ def main() -> None:
 
     from cldmray.anonymizers.baselines import Blur
     from cldmray.anonymizers.diffusion import Control, Diffusion
-    from cldmray.attackers.nn.encoder import EncoderConfig
+    from cldmray.attackers.nn.encoder import SmallEncoder
     from cldmray.attackers.nn.training import TrainingConfig
     from cldmray.conditions import Canny
 
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    shape = EncoderConfig(width=16)
+    shape = SmallEncoder(width=16)
     comparisons = [
         step.compare(shape, batch, arguments.blocks, arguments.seconds)
         for batch in arguments.batches

@@ -11,7 +11,7 @@ import torch
 from cldmray.arrays import Images, channels_last
 from cldmray.attackers.base import Attacker, Context, Embed, Learnt
 from cldmray.attackers.data import AttackData, AttackerImages, Index, Table
-from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, SmallEncoder, embed
 from cldmray.attackers.nn.encoder_training import EncoderTrainable
 from cldmray.attackers.nn.pairs import PairSet, Validation
 from cldmray.attackers.nn.training import TrainingConfig
@@ -36,7 +36,7 @@ class EncoderAttacker(Attacker):
             those that ``encoder`` names.
     """
 
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    encoder: EncoderConfig = field(default_factory=SmallEncoder)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     init_from: "EncoderAttacker | None" = None
 
@@ -100,7 +100,7 @@ class EncoderAttacker(Attacker):
             attacker.check()
 
     def check_workers(self, count: int, on_gpus: bool) -> None:
-        if self.encoder.norm == "batch" and count > 1 and not on_gpus:
+        if self.encoder.shared_statistics and count > 1 and not on_gpus:
             raise ConfigError(
                 f"encoder.norm: batch on {count} training workers needs GPUs; "
                 "choose group or frozen, or engine.train_workers=1"

@@ -12,7 +12,7 @@ from torch import nn
 
 from cldmray.attackers.contrastive import CleanTrained
 from cldmray.attackers.nn import backbones
-from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.nn.encoder import BackboneEncoder, FaceEncoder
 from cldmray.errors import ConfigError, MissingDependencyError
 
 
@@ -41,7 +41,7 @@ class TestMissingPackages:
     )
     def test_are_found_by_the_check(self, backbone: str, package: str, error: Exception) -> None:
         self.error = error
-        attacker = CleanTrained(EncoderConfig(backbone=backbone))
+        attacker = CleanTrained(BackboneEncoder(backbone=backbone))
         with pytest.raises(MissingDependencyError) as caught:
             attacker.check()
         said = str(caught.value)
@@ -71,7 +71,7 @@ class TestTorchvision:
         model = torchvision.models.resnet18().eval()
         file = tmp_path / "resnet18.safetensors"
         save_file(model.state_dict(), file)
-        config = EncoderConfig(backbone="resnet18", pretrained=str(file), norm="frozen")
+        config = BackboneEncoder(backbone="resnet18", pretrained=str(file), norm="frozen")
         encoder, images = FaceEncoder(config).eval(), torch.randn(1, 3, 64, 64)
         model.fc = nn.Identity()
         torch.testing.assert_close(encoder.features(images), model(images))
@@ -89,7 +89,7 @@ class TestTorchvision:
     )
     def test_errors_name_the_key(self, settings: dict[str, str], message: str) -> None:
         with pytest.raises(ConfigError, match=f"^{message}"):
-            EncoderConfig(**settings).check()  # type: ignore[arg-type]
+            BackboneEncoder(**settings).check()  # type: ignore[arg-type]
 
 
 class TestTimm:
@@ -117,7 +117,7 @@ class TestTimm:
         model = timm.create_model("resnet10t").eval()
         file = tmp_path / "model.safetensors"
         save_file(model.state_dict(), file)
-        config = EncoderConfig(backbone="timm:resnet10t", pretrained=str(tmp_path), norm="batch")
+        config = BackboneEncoder(backbone="timm:resnet10t", pretrained=str(tmp_path), norm="batch")
         encoder, images = FaceEncoder(config).eval(), torch.randn(1, 3, 64, 64)
         model.reset_classifier(0)
         torch.testing.assert_close(encoder.features(images), model(images))

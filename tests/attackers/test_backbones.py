@@ -12,7 +12,13 @@ from torch import nn
 
 from cldmray.attackers.contrastive import AdaptiveContrastive
 from cldmray.attackers.nn import backbones
-from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.nn.encoder import (
+    BackboneEncoder,
+    EncoderConfig,
+    FaceEncoder,
+    SmallEncoder,
+    embed,
+)
 from cldmray.attackers.nn.objectives import objective
 from cldmray.attackers.nn.pairs import PairSet
 from cldmray.attackers.nn.training import TrainingConfig
@@ -54,7 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(models: Path, request: pytest.FixtureRequest) -> EncoderConfig:
     name, norm = request.param
     folder = str(models / name)
-    return EncoderConfig(
+    return BackboneEncoder(
         dimensions=12, backbone=f"transformers:{folder}", pretrained=folder, norm=norm
     )
 
@@ -126,7 +132,7 @@ class TestTransformers:
         from transformers import AutoModel
 
         folder = str(models / "resnet")
-        config = EncoderConfig(
+        config = BackboneEncoder(
             dimensions=4, backbone=f"transformers:{folder}", pretrained=folder, norm="batch"
         )
         encoder = FaceEncoder(config).eval()
@@ -143,7 +149,7 @@ class TestTransformers:
         from transformers import AutoModel
 
         folder = str(models / "vit")
-        config = EncoderConfig(backbone=f"transformers:{folder}", pretrained=folder)
+        config = BackboneEncoder(backbone=f"transformers:{folder}", pretrained=folder)
         encoder, model = FaceEncoder(config).eval(), AutoModel.from_pretrained(folder).eval()
         assert encoder.side == 32
         assert not [name for name in encoder.state_dict() if "pooler" in name]
@@ -157,16 +163,16 @@ class TestTransformers:
 
         config = ViTConfig.from_pretrained(models / "vit")
         ViTModel(config, use_mask_token=True).save_pretrained(tmp_path)
-        EncoderConfig(backbone=f"transformers:{models / 'vit'}", pretrained=str(tmp_path)).check()
+        BackboneEncoder(backbone=f"transformers:{models / 'vit'}", pretrained=str(tmp_path)).check()
 
     def test_there_is_no_dropout(self, models: Path) -> None:
-        encoder = FaceEncoder(EncoderConfig(backbone=f"transformers:{models / 'vit'}")).train()
+        encoder = FaceEncoder(BackboneEncoder(backbone=f"transformers:{models / 'vit'}")).train()
         images = torch.randn(1, 3, 32, 32)
         torch.testing.assert_close(encoder(images), encoder(images), rtol=0, atol=0)
 
     @pytest.mark.parametrize("side", [20, 64])
     def test_images_are_brought_to_the_side_it_needs(self, models: Path, side: int) -> None:
-        encoder = FaceEncoder(EncoderConfig(backbone=f"transformers:{models / 'vit'}")).eval()
+        encoder = FaceEncoder(BackboneEncoder(backbone=f"transformers:{models / 'vit'}")).eval()
         images = torch.randn(2, 3, side, side)
         resized = nn.functional.interpolate(images, (32, 32), mode="bilinear", antialias=True)
         torch.testing.assert_close(encoder(images), encoder(resized), rtol=0, atol=1e-6)
@@ -213,13 +219,13 @@ class TestTransformers:
             for key, value in ({"backbone": "transformers:{root}/resnet"} | settings).items()
         }
         with pytest.raises(ConfigError, match=f"^{message}"):
-            AdaptiveContrastive(EncoderConfig(**given)).check()
+            AdaptiveContrastive(BackboneEncoder(**given)).check()
 
     def test_pickled_weights_are_refused(self, models: Path, tmp_path: Path) -> None:
         folder = models / "resnet"
         (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
         torch.save(load_file(folder / "model.safetensors"), tmp_path / "pytorch_model.bin")
-        config = EncoderConfig(backbone=f"transformers:{folder}", pretrained=str(tmp_path))
+        config = BackboneEncoder(backbone=f"transformers:{folder}", pretrained=str(tmp_path))
         with pytest.raises(ConfigError, match="^encoder.pretrained: .* must be safetensors"):
             config.check()
 
@@ -268,14 +274,14 @@ class TestNorms:
 
     def test_frozen_needs_pretrained(self) -> None:
         with pytest.raises(ValueError, match="^norm: frozen"):
-            EncoderConfig(backbone="resnet50", norm="frozen")
+            BackboneEncoder(backbone="resnet50", norm="frozen")
 
 
 def test_content_enters_the_fingerprint(models: Path, tmp_path: Path) -> None:
-    assert canonicalize(EncoderConfig())["_version_"] == ""
-    assert EncoderConfig(backbone="transformers:resnet-50").version() == ""
+    assert canonicalize(SmallEncoder())["_version_"] == ""
+    assert BackboneEncoder(backbone="transformers:resnet-50").version() == ""
     folder = str(models / "resnet")
-    shape = EncoderConfig(backbone=f"transformers:{folder}")
+    shape = BackboneEncoder(backbone=f"transformers:{folder}")
     weights = replace(shape, pretrained=folder)
     other = replace(shape, pretrained=str(models / "deep"))
     versions = {shape.version(), weights.version(), other.version()}

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from cldmray.arrays import Images, to_unit_range
-from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.nn.encoder import FaceEncoder, SmallEncoder, embed
 
-TINY = EncoderConfig(width=8, dimensions=16, pool=2)
+TINY = SmallEncoder(width=8, dimensions=16, pool=2)
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ class TestConfig:
     )
     def test_errors_name_the_key(self, settings: dict[str, object], key: str) -> None:
         with pytest.raises(ValueError, match=key):
-            EncoderConfig(**settings)  # type: ignore[arg-type]
+            SmallEncoder(**settings)  # type: ignore[arg-type]
 
     def test_blocks_make_layers(self) -> None:
         def size(*blocks: int) -> int:
-            return sum(p.numel() for p in FaceEncoder(EncoderConfig(8, blocks)).parameters())
+            return sum(p.numel() for p in FaceEncoder(SmallEncoder(8, blocks)).parameters())
 
         assert size(1, 1, 1, 1) < size(1, 1, 1, 2) < size(2, 2, 2, 2)
 
@@ -99,9 +99,9 @@ class TestEmbed:
 class TestEntry:
     def test_pixels_as_imagenet_has_them(self) -> None:
         torch.manual_seed(0)
-        half = FaceEncoder(EncoderConfig(width=8)).eval()
+        half = FaceEncoder(SmallEncoder(width=8)).eval()
         torch.manual_seed(0)
-        imagenet = FaceEncoder(EncoderConfig(width=8, normalisation="imagenet")).eval()
+        imagenet = FaceEncoder(SmallEncoder(width=8, normalisation="imagenet")).eval()
         assert imagenet.state_dict().keys() == half.state_dict().keys()
         grey = torch.full((1, 3, 16, 16), 0.2)
         # 0.2 in -1..1 is 0.6 in 0..1.
@@ -111,9 +111,9 @@ class TestEntry:
 
     def test_the_small_network_resizes_when_told(self) -> None:
         torch.manual_seed(0)
-        plain = FaceEncoder(EncoderConfig(width=8)).eval()
+        plain = FaceEncoder(SmallEncoder(width=8)).eval()
         torch.manual_seed(0)
-        resizing = FaceEncoder(EncoderConfig(width=8, input_side=16)).eval()
+        resizing = FaceEncoder(SmallEncoder(width=8, input_side=16)).eval()
         images = torch.randn(2, 3, 32, 32)
         resized = torch.nn.functional.interpolate(images, (16, 16), mode="bilinear", antialias=True)
         torch.testing.assert_close(resizing(images), plain(resized), rtol=0, atol=1e-6)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.nn.encoder import FaceEncoder, SmallEncoder
 from cldmray.attackers.nn.gradient_cache import GradientCache
 from cldmray.attackers.nn.losses import distributed_guided, distributed_nt_xent, nt_xent
 
@@ -100,7 +100,7 @@ class TestOneProcess:
         assert_same(cached, plain)
 
     def test_of_the_attackers_encoder(self) -> None:
-        shape = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
+        shape = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
         networks = []
         for chunk in (None, 5):
             torch.manual_seed(0)

@@ -13,7 +13,7 @@ from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, Con
 from cldmray.attackers.data import AttackData
 from cldmray.attackers.distilled import AdaptiveDistilled
 from cldmray.attackers.encoder_attacker import EncoderAttacker
-from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.encoder import BackboneEncoder, SmallEncoder
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.attackers.score_fusion import ScoreFusion
@@ -85,8 +85,8 @@ class TestRungs:
             AdaptiveContrastive(init_from=CleanTrained()),
             AdaptiveContrastive(training=TrainingConfig(seed=1)),
             AdaptiveContrastive(label="other"),
-            AdaptiveContrastive(EncoderConfig(backbone="resnet50")),
-            AdaptiveContrastive(EncoderConfig(input_side=32)),
+            AdaptiveContrastive(BackboneEncoder(backbone="resnet50")),
+            AdaptiveContrastive(SmallEncoder(input_side=32)),
             ConditionOnly(),
             ConditionOnly(condition=Canny(50, 100)),
         ]
@@ -123,7 +123,7 @@ class TestInitFrom:
             ),
             (
                 AdaptiveContrastive,
-                CleanTrained(EncoderConfig(width=8)),
+                CleanTrained(SmallEncoder(width=8)),
                 "^init_from.encoder: must be the encoder of adaptive_contrastive",
             ),
         ],

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.nn.encoder import FaceEncoder, SFaceEncoder
 from cldmray.attackers.nn.sface_student import SFaceStudent, SlopedUnit
 from cldmray.detection.model_files import SFACE, model_file
 from cldmray.errors import ConfigError
@@ -48,7 +48,7 @@ class TestStudent:
             SFaceStudent(frozen)
 
     def test_it_is_an_encoder(self) -> None:
-        config = EncoderConfig(backbone="sface", n_frozen_layers=27)
+        config = SFaceEncoder(n_frozen_layers=27)
         encoder = FaceEncoder(config)
         image = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
         with torch.no_grad():
@@ -66,5 +66,6 @@ def convolutions(student: SFaceStudent) -> list[torch.nn.Conv2d]:
 
 
 def test_its_length_is_fixed() -> None:
-    with pytest.raises(ValueError, match="^dimensions: SFace has 128, got 64"):
-        EncoderConfig(backbone="sface", dimensions=64)
+    assert SFaceEncoder().dimensions == 128
+    with pytest.raises(TypeError, match="dimensions"):
+        SFaceEncoder(dimensions=64)  # type: ignore[call-arg]

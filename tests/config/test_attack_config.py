@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cldmray.attackers.encoder_attacker import EncoderAttacker
-from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.encoder import BackboneEncoder, SFaceEncoder, SmallEncoder
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.config.audit import build_audit
@@ -66,8 +66,8 @@ class TestSize:
                 ),
             ):
                 assert isinstance(attacker, EncoderAttacker)
-                learning = EncoderConfig(backbone="sface", n_frozen_layers=7)
-                assert attacker.encoder == (learning if distilled else EncoderConfig(width=width))
+                learning = SFaceEncoder(n_frozen_layers=7)
+                assert attacker.encoder == (learning if distilled else SmallEncoder(width=width))
                 assert (attacker.training.max_steps, attacker.training.batch_size) == (steps, batch)
             assert chosen[key] == large[key]
 
@@ -87,21 +87,25 @@ class TestEncoders:
             "attackers=[clean_trained,adaptive_contrastive,adaptive_contrastive_resnet50]"
         )
         attacker = found["adaptive_contrastive_resnet50"]
-        assert attacker.encoder == EncoderConfig(backbone="transformers:resnet-50")
+        assert attacker.encoder == BackboneEncoder(backbone="transformers:resnet-50")
         assert (attacker.training.batch_size, attacker.init_from) == (128, None)
         assert [item.name for item in found.values()] == list(found)
 
     def test_which_run_by_default(self) -> None:
-        for name, expected in (("audit", {"small"}), ("lfw", {"small", "sface"})):
+        for name, expected in (
+            ("audit", {SmallEncoder}),
+            ("lfw", {SmallEncoder, SFaceEncoder}),
+        ):
             attackers = [
                 r for r in composed_attackers(name=name).values() if isinstance(r, EncoderAttacker)
             ]
-            assert {attacker.encoder.backbone for attacker in attackers} == expected
+            assert {type(attacker.encoder) for attacker in attackers} == expected
 
     def test_any_attacker_takes_any_encoder(self) -> None:
         found = composed_attackers(
             "attackers=[clean_trained,condition_only_distilled]",
             "encoder@attackers.condition_only_distilled.encoder=resnet50",
+            "encoder@attackers.clean_trained.encoder=resnet50",
             "attackers.clean_trained.encoder.backbone=timm:resnet18.a1_in1k",
             "attackers.clean_trained.encoder.pretrained=/models/resnet18.safetensors",
             "attackers.clean_trained.encoder.norm=frozen",
@@ -109,8 +113,7 @@ class TestEncoders:
             "attackers.clean_trained.encoder.input_side=112",
         )
         assert found["condition_only_distilled"].encoder.backbone == "transformers:resnet-50"
-        assert found["clean_trained"].encoder == EncoderConfig(
-            width=16,
+        assert found["clean_trained"].encoder == BackboneEncoder(
             backbone="timm:resnet18.a1_in1k",
             pretrained="/models/resnet18.safetensors",
             norm="frozen",
@@ -119,23 +122,25 @@ class TestEncoders:
         )
 
     @pytest.mark.parametrize(
-        ("override", "message"),
+        ("kind", "override", "message"),
         [
-            ("backbone=keras:resnet50", "backbone: must be small, .* got 'keras:resnet50'"),
-            ("backbone='timm:'", "backbone: must be small"),
-            ("backbone=null", "backbone: "),
-            ("pretrained=a.safetensors", "pretrained: not of the backbone small"),
-            ("norm=batch", "norm: not of the backbone small"),
-            ("norm=layer", "norm: .*'layer'"),
-            ("normalisation=minus", "normalisation: .*'minus'"),
-            ("input_side=4", "input_side: must be at least 8"),
-            ("n_frozen_layers=3", "n_frozen_layers: at least 0, and only of sface, got 3"),
-            ("n_frozen_layers=-1", "n_frozen_layers: at least 0"),
+            ("resnet50", "backbone=keras:resnet50", "backbone: must be .* got 'keras:resnet50'"),
+            ("resnet50", "backbone='timm:'", "backbone: must be a model of torchvision"),
+            ("resnet50", "backbone=null", "backbone: "),
+            ("small", "+pretrained=a.safetensors", "pretrained: SmallEncoder has no such setting"),
+            ("small", "+norm=batch", "norm: SmallEncoder has no such setting"),
+            ("resnet50", "norm=layer", "norm: .*'layer'"),
+            ("small", "normalisation=minus", "normalisation: .*'minus'"),
+            ("small", "input_side=4", "input_side: must be at least 8"),
+            ("small", "+n_frozen_layers=3", "n_frozen_layers: SmallEncoder has no such setting"),
+            ("sface", "n_frozen_layers=-1", "n_frozen_layers: must be at least 0"),
         ],
     )
-    def test_errors_name_the_key(self, override: str, message: str) -> None:
-        with pytest.raises(ConfigError, match=f"^attackers.adaptive_contrastive.encoder.{message}"):
-            composed_attackers(f"attackers.adaptive_contrastive.encoder.{override}")
+    def test_errors_name_the_key(self, kind: str, override: str, message: str) -> None:
+        key = "attackers.adaptive_contrastive.encoder"
+        added = "+" if override.startswith("+") else ""
+        with pytest.raises(ConfigError, match=f"^{key}.{message}"):
+            composed_attackers(f"encoder@{key}={kind}", f"{added}{key}.{override.lstrip('+')}")
 
 
 class TestRecognizers:

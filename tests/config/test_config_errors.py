@@ -146,7 +146,7 @@ def refused(override: str) -> str:
             id="kind-plain",
         ),
         pytest.param(
-            "+attackers.adaptive_contrastive.encoder._target_=cldmray.conditions.canny.Canny",
+            "attackers.adaptive_contrastive.encoder._target_=cldmray.conditions.canny.Canny",
             "attackers.adaptive_contrastive.encoder._target_: Canny is no EncoderConfig",
             id="kind-nested",
         ),

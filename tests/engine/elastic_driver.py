@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from cldmray.attackers.contrastive import CleanTrained
-from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.encoder import SmallEncoder
 from cldmray.attackers.nn.pairs import PairSet, Validation
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.engine.artifacts import Artifact, read_manifest
@@ -23,7 +23,7 @@ from cldmray.engine.cluster import EngineConfig, connect
 
 PAUSE = 5.0
 IDENTITIES, BATCH = 9, 7
-TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
+TINY = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
 TRAINING = TrainingConfig(
     max_steps=90,
     batch_size=BATCH,

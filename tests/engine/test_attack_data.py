@@ -12,7 +12,7 @@ from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, Con
 from cldmray.attackers.data import AttackData
 from cldmray.attackers.distilled import AdaptiveCondition, AdaptiveDistilled, ConditionOnlyDistilled
 from cldmray.attackers.encoder_attacker import training_pairs, validation_pairs
-from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.encoder import SmallEncoder
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.conditions.canny import Canny
 from cldmray.engine.artifacts import Artifact
@@ -28,7 +28,7 @@ from cldmray.faces.records import (
     embeddings_schema,
 )
 
-TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
+TINY = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
 STEPS = TrainingConfig(max_steps=4, batch_size=4, precision="fp32")
 LEARNER = CleanTrained(TINY, STEPS)
 

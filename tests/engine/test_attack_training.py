@@ -15,7 +15,7 @@ from cldmray.arrays import Images
 from cldmray.attackers.contrastive import CleanTrained
 from cldmray.attackers.data import AttackData
 from cldmray.attackers.encoder_attacker import training_pairs, validation_pairs
-from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.nn.encoder import FaceEncoder, SmallEncoder, embed
 from cldmray.attackers.nn.pairs import Validation
 from cldmray.attackers.nn.training import TrainingConfig, check_converged
 from cldmray.engine.artifacts import Artifact, read_manifest
@@ -29,7 +29,7 @@ from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.recognizers.base import Embeddings
 
-TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
+TINY = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
 STEPS = TrainingConfig(
     max_steps=4, batch_size=4, warmup_steps=1, validate_every=2, precision="fp32", augment=1.0
 )

@@ -24,7 +24,7 @@ from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, Con
 from cldmray.attackers.data import AttackData
 from cldmray.attackers.distilled import AdaptiveDistilled, ConditionOnlyDistilled, DistilledAttacker
 from cldmray.attackers.encoder_attacker import EncoderAttacker, training_pairs
-from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.encoder import SmallEncoder
 from cldmray.attackers.nn.encoder_training import EncoderTrainable
 from cldmray.attackers.nn.training import (
     TrainingConfig,
@@ -57,7 +57,7 @@ IMAGES, SIDE, CELL, MARKED = 3, 32, 8, 6
 CHANCE = 1 / IDENTITIES[EVALUATION]
 LEVEL = 0.999
 """Of intervals: every case is one chance to be unlucky."""
-SHAPE = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=4)
+SHAPE = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=4)
 TRAINING = TrainingConfig(
     max_steps=100, batch_size=48, warmup_steps=10, precision="fp32", augment=0.0, learning_rate=4e-3
 )

@@ -13,7 +13,7 @@ from cldmray.arrays import Images
 from cldmray.attackers.contrastive import CleanTrained
 from cldmray.attackers.data import AttackData
 from cldmray.attackers.encoder_attacker import training_pairs, validation_pairs
-from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.nn.encoder import BackboneEncoder, EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.engine.artifacts import Artifact, Manifest, read_manifest
 from cldmray.engine.attacker_training import (
@@ -56,7 +56,7 @@ def test_workers_without_gpus_cannot_share_statistics(
 ) -> None:
     many = replace(engine, train_workers=workers, gpus_per_train_worker=gpus)
     for norm in ("group", "batch"):
-        attacker = CleanTrained(EncoderConfig(backbone="resnet50", norm=norm))  # type: ignore[arg-type]
+        attacker = CleanTrained(BackboneEncoder(backbone="resnet50", norm=norm))  # type: ignore[arg-type]
         if norm == "batch" and workers == 2 and not gpus:
             with pytest.raises(ConfigError, match=r"^encoder.norm: batch on 2 .*train_workers=1"):
                 attacker.check_workers(many.most_train_workers, many.gpus_per_train_worker > 0)
@@ -92,7 +92,7 @@ def fit(local_ray: None, faces: Artifact, engine: EngineConfig, tmp_path: Path) 
 
 
 def shape_of(folder: Path) -> EncoderConfig:
-    return EncoderConfig(
+    return BackboneEncoder(
         dimensions=8, backbone=f"transformers:{folder}", pretrained=str(folder), norm="group"
     )
 

@@ -14,7 +14,7 @@ from cldmray import storage
 from cldmray.attackers.base import Attacker, TrainingFreeAttacker
 from cldmray.attackers.condition_match import ConditionMatch
 from cldmray.attackers.contrastive import CleanTrained, ConditionOnly
-from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.nn.encoder import FaceEncoder, SmallEncoder, embed
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.conditions.canny import Canny
 from cldmray.engine.artifacts import Artifact, Manifest, read_manifest
@@ -34,7 +34,7 @@ from cldmray.faces.records import (
 )
 from cldmray.faces.regions import REGIONS, keep_region
 
-TINY = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
+TINY = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
 ATTACKERS = [CleanTrained(TINY), ConditionOnly(TINY, condition=Canny(50, 100))]
 
 

@@ -14,7 +14,7 @@ from cldmray.attackers.base import TrainingFreeAttacker
 from cldmray.attackers.data import AttackData
 from cldmray.attackers.distilled import AdaptiveDistilled
 from cldmray.attackers.encoder_attacker import training_pairs, validation_pairs
-from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.encoder import SmallEncoder
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.attacker_training import (
@@ -41,7 +41,7 @@ from cldmray.metrics.identification import success_at_rank
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 IDENTITIES = {ATTACKER: 60, ATTACKER_VALIDATION: 10, EVALUATION: 25}
-SHAPE = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=8, pool=2)
+SHAPE = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=8, pool=2)
 TRAINING = TrainingConfig(
     max_steps=60, batch_size=32, warmup_steps=5, validate_every=30, precision="fp32", augment=0.0,
     learning_rate=4e-3,

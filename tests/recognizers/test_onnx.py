@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cldmray.attackers.distilled import AdaptiveDistilled
-from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.encoder import SmallEncoder
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.detection.model_files import SFACE, model_file
 from cldmray.errors import BadInputError, ConfigError
@@ -99,7 +99,7 @@ def test_it_is_an_attacker_and_a_teacher(tmp_path, align):
     found = attacker.embed(coloured((255, 0, 0), (254, 2, 1), (0, 0, 255)))
     assert found.shape == (3, 3)
     assert (found @ found.T)[0].argsort().tolist() == [2, 1, 0]
-    shape = EncoderConfig(width=8, dimensions=3)
+    shape = SmallEncoder(width=8, dimensions=3)
     AdaptiveDistilled(shape, teacher=recognizer).check()
     with pytest.raises(ConfigError, match="^encoder.dimensions: must be 3, .*means's"):
         AdaptiveDistilled(teacher=recognizer).check()

@@ -65,7 +65,7 @@ def split_name(backbone: str) -> tuple[str, str]:
         library, name = "torchvision", backbone
     if library not in LIBRARIES or not name:
         raise ValueError(
-            "backbone: must be small, a model of torchvision, timm:NAME or transformers:NAME, "
+            "backbone: must be a model of torchvision, timm:NAME or transformers:NAME, "
             f"got {backbone!r}"
         )
     return library, name
@@ -82,7 +82,7 @@ def load_backbone(
 
     Args:
         backbone, pretrained, input_side, norm: as in
-            :class:`~cldmray.attackers.nn.encoder.EncoderConfig`.
+            :class:`~cldmray.attackers.nn.encoder.BackboneEncoder`.
 
     Raises:
         ConfigError: there is no such network, its weights cannot be read or belong to another one,

@@ -1,10 +1,12 @@
-"""The attackers' face encoder: a small residual network with a spatial head, or a public network.
+"""The attackers' face encoder, and the settings of its three kinds.
 
-The public ones are in :mod:`cldmray.attackers.nn.backbones`.
+A small residual network of our own, the public recognizer SFace that goes on learning, or a public
+image network (:mod:`cldmray.attackers.nn.backbones`).
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -16,96 +18,257 @@ from cldmray.attackers.nn.backbones import Norm
 from cldmray.attackers.nn.sface_student import SFaceStudent
 from cldmray.detection import model_files
 from cldmray.recognizers import sface_network
+from cldmray.recognizers.base import Recognizer
+from cldmray.recognizers.sface import SFace
 
-SMALL = "small"
-SFACE = "sface"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
+Normalisation = Literal["half", "imagenet"]
+"""``half`` hands pixels over in -1..1; ``imagenet`` with ImageNet's mean and deviation of each
+colour, with which most public weights were trained."""
+
+
+class Layers(NamedTuple):
+    """The layers of an encoder.
+
+    Attributes:
+        features: maps images (N, 3, side, side) to features.
+        pool: what follows, before the features are flattened.
+        head: maps the flattened features to the embedding.
+        side: in pixels, to which images are brought; None leaves them as they are.
+    """
+
+    features: nn.Module
+    pool: nn.Module
+    head: nn.Module
+    side: int | None = None
+
 
 @dataclass(frozen=True)
-class EncoderConfig:
-    """Shape of the encoder, and where its weights start.
+class EncoderConfig(ABC):
+    """Shape of an attacker's encoder, and where its weights start.
+
+    One of :class:`SmallEncoder`, :class:`SFaceEncoder` and :class:`BackboneEncoder`.
+    """
+
+    @property
+    @abstractmethod
+    def dimensions(self) -> int:
+        """Length of the embedding."""
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """In which range the network takes pixels."""
+        return "half"
+
+    @property
+    def frozen_statistics(self) -> bool:
+        """Whether batch normalisation keeps the statistics that it started with."""
+        return False
+
+    @property
+    def shared_statistics(self) -> bool:
+        """Whether training workers must share the statistics of a batch, for which they need GPUs."""
+        return False
+
+    @property
+    def has_unused_parameters(self) -> bool:
+        """Whether there may be parameters that no embedding depends on."""
+        return False
+
+    @property
+    def starts_from(self) -> tuple[Recognizer, ...]:
+        """Recognizers whose weights it starts from."""
+        return ()
+
+    @abstractmethod
+    def layers(self, pretrained: bool) -> Layers:
+        """Build the layers; draws random weights from torch's global generator.
+
+        Args:
+            pretrained: whether to read pretrained weights; not needed where others are loaded.
+
+        Raises:
+            ConfigError, MissingDependencyError: they cannot be built; the message names the key.
+        """
+
+    def share_statistics(self, features: nn.Module) -> nn.Module:
+        """The features with statistics over the batches of all workers."""
+        return features
+
+    def version(self) -> str:
+        """Hash of the local files that it names; empty if it names none."""
+        return ""
+
+    def check(self) -> None:  # noqa: B027
+        """Build a public network once, so that whatever is missing is found out at once.
+
+        Raises:
+            ConfigError, MissingDependencyError: as :meth:`layers` says.
+        """
+
+
+@dataclass(frozen=True)
+class SmallEncoder(EncoderConfig):
+    """A small residual network with a spatial head, from random weights.
 
     Attributes:
         width: channels of the first of four stages, a multiple of 8; each stage doubles them.
-            Only of the backbone ``small``, as are ``blocks`` and ``pool``.
         blocks: residual blocks of the four stages.
         dimensions: length of the embedding.
         pool: side of the last feature map, which keeps where things are in an aligned face.
-        backbone: ``small``, a residual network of our own; ``sface``, the public recognizer that
-            goes on learning (:mod:`cldmray.attackers.nn.sface_student`); ``NAME``, a classification
-            model of torchvision, for example ``resnet50``; ``timm:NAME``; or ``transformers:NAME``,
-            where NAME is a local folder or hub id with a ``config.json``, or one of ``resnet-18``,
-            ``resnet-34``, ``resnet-50``, ``resnet-101``, ``vit-tiny``, ``vit-small``, ``vit-base``.
-            Its pooled features go through one linear layer.
-        pretrained: safetensors of the backbone: a folder or hub id, for torchvision and timm also a
-            file. Every worker must be able to read it. None starts with random weights, and so
-            does the linear layer in any case.
-        input_side: side in pixels to which images are brought; None takes what the backbone
-            asks for, or leaves them as they are.
-        normalisation: ``half`` hands pixels over in -1..1; ``imagenet`` with ImageNet's mean and
-            deviation of each colour, with which most public weights were trained.
-        norm: what becomes of a backbone's batch normalisation. ``group`` replaces it by group
-            normalisation (Wu and He 2018), so that every image is treated by itself. ``frozen``
-            keeps the statistics of ``pretrained``, which suits its weights best. ``batch`` keeps
-            it; several training workers then share statistics, for which they need GPUs. With
-            ``training.micro_batch_size`` the statistics are those of a chunk, not of the batch.
-        frozen: convolutions from the input that keep their weights; only of ``sface``.
+        input_side: side in pixels to which images are brought; None leaves them as they are.
+        normalisation: ``half`` or ``imagenet``, see :data:`Normalisation`.
+
+    >>> encoder = FaceEncoder(SmallEncoder(width=8, dimensions=16))
+    >>> encoder(torch.zeros(2, 3, 64, 64)).shape
+    torch.Size([2, 16])
     """
 
     width: int = 24
     blocks: tuple[int, ...] = (1, 1, 2, 1)
     dimensions: int = 128
     pool: int = 4
-    backbone: str = SMALL
-    pretrained: str | None = None
     input_side: int | None = None
-    normalisation: Literal["half", "imagenet"] = "half"
-    norm: Norm = "group"
-    n_frozen_layers: int = 0
+    normalisation: Normalisation = "half"
 
     def __post_init__(self) -> None:
         if self.width < 8 or self.width % 8:
             raise ValueError(f"width: must be a multiple of 8, got {self.width}")
         if len(self.blocks) != 4 or min(self.blocks) < 1:
             raise ValueError(f"blocks: must be four numbers >= 1, got {self.blocks}")
-        if self.dimensions < 2 or self.pool < 1:
-            raise ValueError("dimensions: must be at least 2, and pool at least 1")
-        if self.input_side is not None and self.input_side < 8:
-            raise ValueError(f"input_side: must be at least 8 pixels, got {self.input_side}")
-        own = self.backbone in (SMALL, SFACE)
-        if not own:
-            backbones.split_name(self.backbone)
-        elif self.pretrained is not None:
-            raise ValueError(f"pretrained: not of the backbone {self.backbone}; set it to null")
-        elif self.norm != "group":
-            raise ValueError(f"norm: not of the backbone {self.backbone}; set it to group")
-        if self.backbone == SFACE and self.dimensions != sface_network.DIMENSION:
-            raise ValueError(
-                f"dimensions: SFace has {sface_network.DIMENSION}, got {self.dimensions}"
-            )
-        if self.n_frozen_layers < 0 or (self.n_frozen_layers and self.backbone != SFACE):
-            raise ValueError(
-                f"n_frozen_layers: at least 0, and only of sface, got {self.n_frozen_layers}"
-            )
-        if self.norm == "frozen" and self.pretrained is None:
-            raise ValueError("norm: frozen keeps pretrained statistics, but pretrained is null")
+        if self.pool < 1:
+            raise ValueError(f"pool: must be at least 1, got {self.pool}")
+        _check_shape(self.dimensions, self.input_side)
+
+    def layers(self, pretrained: bool) -> Layers:
+        width = self.width
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, width, 3, 2, 1, bias=False),
+            nn.GroupNorm(8, width),
+            nn.ReLU(),
+        ]
+        channels = width
+        for stage, count in enumerate(self.blocks):
+            for block in range(count):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(ResidualBlock(channels, width * 2**stage, stride))
+                channels = width * 2**stage
+        head = nn.Linear(channels * self.pool**2, self.dimensions)
+        pool = nn.AdaptiveAvgPool2d(self.pool)
+        return Layers(nn.Sequential(*layers), pool, head, self.input_side)
+
+
+@dataclass(frozen=True)
+class SFaceEncoder(EncoderConfig):
+    """The public recognizer SFace, which goes on learning; its embedding has 128 dimensions.
+
+    Needs the extra ``recognizer``; see :mod:`cldmray.attackers.nn.sface_student`.
+
+    Attributes:
+        n_frozen_layers: convolutions from the input that keep their weights, 0 to 27.
+    """
+
+    n_frozen_layers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_frozen_layers < 0:
+            raise ValueError(f"n_frozen_layers: must be at least 0, got {self.n_frozen_layers}")
+
+    @property
+    def dimensions(self) -> int:
+        return sface_network.DIMENSION
+
+    @property
+    def has_unused_parameters(self) -> bool:
+        return True
+
+    @property
+    def starts_from(self) -> tuple[Recognizer, ...]:
+        return (SFace(),)
+
+    def layers(self, pretrained: bool) -> Layers:
+        return Layers(SFaceStudent(self.n_frozen_layers), nn.Identity(), nn.Identity())
 
     def version(self) -> str:
-        """Hash of the local files that it names; empty if it names none."""
-        if self.backbone == SFACE:
-            return model_files.file_version(model_files.model_file(model_files.SFACE))
-        return "" if self.backbone == SMALL else backbones.version(self.backbone, self.pretrained)
+        return model_files.file_version(model_files.model_file(model_files.SFACE))
 
     def check(self) -> None:
-        """Build a public network once, so that whatever is missing is found out at once.
+        FaceEncoder(self)
 
-        Raises:
-            ConfigError, MissingDependencyError: as :func:`backbones.load_backbone` says.
-        """
-        if self.backbone != SMALL:
-            FaceEncoder(self)
+
+@dataclass(frozen=True)
+class BackboneEncoder(EncoderConfig):
+    """A public image network whose pooled features go through one linear layer.
+
+    Attributes:
+        backbone: ``NAME``, a classification model of torchvision, for example ``resnet50``;
+            ``timm:NAME``; or ``transformers:NAME``, where NAME is a local folder or hub id with a
+            ``config.json``, or one of ``resnet-18``, ``resnet-34``, ``resnet-50``, ``resnet-101``,
+            ``vit-tiny``, ``vit-small``, ``vit-base``.
+        pretrained: safetensors of the backbone: a folder or hub id, for torchvision and timm also a
+            file. Every worker must be able to read it. None starts with random weights, and so
+            does the linear layer in any case.
+        norm: what becomes of batch normalisation. ``group`` replaces it by group normalisation (Wu
+            and He 2018), so that every image is treated by itself. ``frozen`` keeps the statistics
+            of ``pretrained``, which suits its weights best. ``batch`` keeps it; several training
+            workers then share statistics, for which they need GPUs. With
+            ``training.micro_batch_size`` the statistics are those of a chunk, not of the batch.
+        dimensions: length of the embedding.
+        input_side: side in pixels to which images are brought; None takes what the backbone asks
+            for, or leaves them as they are.
+        normalisation: ``half`` or ``imagenet``, see :data:`Normalisation`.
+    """
+
+    backbone: str = "transformers:resnet-50"
+    pretrained: str | None = None
+    norm: Norm = "group"
+    dimensions: int = 128
+    input_side: int | None = None
+    normalisation: Normalisation = "half"
+
+    def __post_init__(self) -> None:
+        backbones.split_name(self.backbone)
+        if self.norm == "frozen" and self.pretrained is None:
+            raise ValueError("norm: frozen keeps pretrained statistics, but pretrained is null")
+        _check_shape(self.dimensions, self.input_side)
+
+    @property
+    def frozen_statistics(self) -> bool:
+        return self.norm == "frozen"
+
+    @property
+    def shared_statistics(self) -> bool:
+        return self.norm == "batch"
+
+    @property
+    def has_unused_parameters(self) -> bool:
+        return True
+
+    def layers(self, pretrained: bool) -> Layers:
+        weights = self.pretrained if pretrained else None
+        network, features, side = backbones.load_backbone(
+            self.backbone, weights, self.input_side, self.norm
+        )
+        head = nn.Linear(features, self.dimensions)
+        return Layers(network, nn.Identity(), head, self.input_side or side)
+
+    def share_statistics(self, features: nn.Module) -> nn.Module:
+        return backbones.synchronised(features, self.backbone)
+
+    def version(self) -> str:
+        return backbones.version(self.backbone, self.pretrained)
+
+    def check(self) -> None:
+        FaceEncoder(self)
+
+
+def _check_shape(dimensions: int, input_side: int | None) -> None:
+    if dimensions < 2:
+        raise ValueError(f"dimensions: must be at least 2, got {dimensions}")
+    if input_side is not None and input_side < 8:
+        raise ValueError(f"input_side: must be at least 8 pixels, got {input_side}")
 
 
 class ResidualBlock(nn.Module):
@@ -137,11 +300,10 @@ class FaceEncoder(nn.Module):
 
     Args:
         config: its shape.
-        pretrained: whether to read the weights that ``config.pretrained`` names; not needed where
-            others are loaded anyway.
+        pretrained: whether to read pretrained weights; not needed where others are loaded anyway.
 
     Raises:
-        ConfigError, MissingDependencyError: as :func:`backbones.load_backbone` says.
+        ConfigError, MissingDependencyError: as :meth:`EncoderConfig.layers` says.
     """
 
     mean: Tensor
@@ -150,23 +312,7 @@ class FaceEncoder(nn.Module):
     def __init__(self, config: EncoderConfig, pretrained: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.side = config.input_side
-        self.pool: nn.Module = nn.Identity()
-        if config.backbone == SFACE:
-            self.features: nn.Module = SFaceStudent(config.n_frozen_layers)
-        elif config.backbone == SMALL:
-            self.features, channels = _small(config)
-            self.pool = nn.AdaptiveAvgPool2d(config.pool)
-            inputs = channels * config.pool**2
-        else:
-            weights = config.pretrained if pretrained else None
-            self.features, inputs, side = backbones.load_backbone(
-                config.backbone, weights, config.input_side, config.norm
-            )
-            self.side = config.input_side or side
-        self.head: nn.Module = nn.Identity()
-        if config.backbone != SFACE:
-            self.head = nn.Linear(inputs, config.dimensions)
+        self.features, self.pool, self.head, self.side = config.layers(pretrained)
         if config.normalisation == "imagenet":
             self.mean = nn.Buffer(_colours(IMAGENET_MEAN), persistent=False)
             self.deviation = nn.Buffer(_colours(IMAGENET_DEVIATION), persistent=False)
@@ -175,7 +321,7 @@ class FaceEncoder(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """As of any module, but frozen statistics stay frozen."""
         super().train(mode)
-        if self.config.norm == "frozen":
+        if self.config.frozen_statistics:
             backbones.freeze_batch_norms(self)
         return self
 
@@ -193,23 +339,6 @@ class FaceEncoder(nn.Module):
             images = ((images + 1) / 2 - self.mean) / self.deviation
         hidden = self.pool(self.features(images)).flatten(1)
         return nn.functional.normalize(self.head(hidden).float(), dim=-1)
-
-
-def _small(config: EncoderConfig) -> tuple[nn.Module, int]:
-    """Layers of the backbone ``small``, and the channels of their output."""
-    width = config.width
-    layers: list[nn.Module] = [
-        nn.Conv2d(3, width, 3, 2, 1, bias=False),
-        nn.GroupNorm(8, width),
-        nn.ReLU(),
-    ]
-    channels = width
-    for stage, count in enumerate(config.blocks):
-        for block in range(count):
-            stride = 2 if stage > 0 and block == 0 else 1
-            layers.append(ResidualBlock(channels, width * 2**stage, stride))
-            channels = width * 2**stage
-    return nn.Sequential(*layers), channels
 
 
 def _colours(values: tuple[float, float, float]) -> Tensor:

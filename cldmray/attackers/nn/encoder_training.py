@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cldmray.arrays import Images, channels_last
-from cldmray.attackers.nn.backbones import synchronised
-from cldmray.attackers.nn.encoder import SMALL, EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.objectives import objective
 from cldmray.attackers.nn.pairs import PairSet, Validation
 from cldmray.attackers.nn.training import Call, Trainable, TrainingConfig, Worker
@@ -31,7 +30,8 @@ class EncoderTrainable(Trainable):
     >>> identities, rows = np.array([0, 0, 1, 1]), np.arange(4)
     >>> pairs = PairSet(images, identities, rows, images, identities, avoid_source=True)
     >>> training = TrainingConfig(max_steps=2, warmup_steps=1)
-    >>> trainable = EncoderTrainable("mine", EncoderConfig(width=8), training, pairs)
+    >>> trainable = EncoderTrainable("mine", SmallEncoder(width=8), training, pairs)
+    >>> from cldmray.attackers.nn.encoder import SmallEncoder
     >>> from cldmray.attackers.nn.training import TrainingLoop
     >>> [point["step"] for point in TrainingLoop(trainable).points()]
     [2.0]
@@ -55,8 +55,7 @@ class EncoderTrainable(Trainable):
         self.name = name
         self.schedule: TrainingConfig = training
         self.micro_batch_size = training.micro_batch_size
-        # Public networks may have weights that their features do not depend on.
-        self.find_unused_parameters = encoder.backbone != SMALL
+        self.find_unused_parameters = encoder.has_unused_parameters
         self._config = encoder
         self._pairs = pairs
         self._validation = validation
@@ -74,8 +73,8 @@ class EncoderTrainable(Trainable):
         self.worker = worker
         self.objective = objective(self._pairs, self.schedule, worker.workers)
         encoder = initial_encoder(self._config, self.schedule, self._init_from)
-        if self._config.norm == "batch" and worker.workers > 1:
-            encoder.features = synchronised(encoder.features, self._config.backbone)
+        if self._config.shared_statistics and worker.workers > 1:
+            encoder.features = self._config.share_statistics(encoder.features)
         self.network = encoder.to(worker.device)
         return self.network
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cldmray.arrays import Images, channels_last
-from cldmray.attackers.nn.encoder import SFACE, EncoderConfig, FaceEncoder, embed
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.losses import distributed_guided
 from cldmray.attackers.nn.training import Call, on_cpu
 from cldmray.attackers.reconstruction.base import (
@@ -21,7 +21,7 @@ from cldmray.attackers.reconstruction.controls import check_size
 from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.recognizers.base import Embeddings, Recognizer
-from cldmray.recognizers.sface import SFace, landmark_sface
+from cldmray.recognizers.sface import landmark_sface
 
 IMAGES, VECTORS, ENCODER = "originals", "vectors", "encoder."
 
@@ -68,8 +68,8 @@ class NearestNeighbor(TrainedReconstructionModel):
 
     @property
     def learns_with(self) -> tuple[Recognizer, ...]:
-        started = self.encoder is not None and self.encoder.backbone == SFACE
-        return (self.teacher, SFace()) if started else (self.teacher,)
+        started_from = () if self.encoder is None else self.encoder.starts_from
+        return (self.teacher, *started_from)
 
     def check(self) -> None:
         self.teacher.check()

