@@ -8,6 +8,7 @@ from cldmray.arrays import Images
 from cldmray.errors import BadInputError
 from cldmray.gallery.index import GalleryIndex, Matches, ShardedGallery, reordered
 from cldmray.gallery.protocols import EmbeddingSet, Vectors
+from cldmray.gallery.scores import EmbeddingScores
 from cldmray.gallery.vector_index import VectorIndex
 
 
@@ -64,6 +65,29 @@ def best_matches(
     is_source = matches.sample_ids == probes.sample_ids[:, None]
     order = np.argsort(is_source, axis=1, kind="stable")[:, : min(k, max(0, len(references) - 1))]
     return reordered(matches, order)
+
+
+def best_identities(scores: EmbeddingScores, sample_id: str, k: int) -> Matches | None:
+    """The k identities that score best with one probe of an attack, each by its best reference.
+
+    Args:
+        scores: of the attack; its protocol and gallery say which references count.
+        sample_id: of the probe.
+        k: at least 1; capped at the identities of the gallery.
+
+    Returns:
+        Shape (1, k); None where the sample is no probe of the attack.
+    """
+    rows = np.flatnonzero(scores.sample_ids == sample_id)
+    if not len(rows):
+        return None
+    row = int(rows[0])
+    references = scores.references_of(row)
+    probe = scores.probe(row)
+    # All references, best first; the first one of an identity is its best.
+    matches = best_matches(probe, references, len(references), exclude_source=False)
+    _, first = np.unique(matches.identities[0], return_index=True)
+    return reordered(matches, np.sort(first)[None, :k])
 
 
 def nearest_pairs(one: EmbeddingSet, other: EmbeddingSet, threshold: float) -> list[NearPair]:

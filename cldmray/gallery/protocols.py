@@ -49,6 +49,10 @@ class EmbeddingSet:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
+    def take(self, rows: IntArray) -> "EmbeddingSet":
+        """Some of the samples, in the order of their rows."""
+        return EmbeddingSet(self.sample_ids[rows], self.identities[rows], self.vectors[rows])
+
 
 class References(NamedTuple):
     """Which images stand for which identity.

@@ -87,29 +87,41 @@ class EmbeddingScores(Scores):
         *,
         shard_rows: int = SHARD_ROWS,
     ) -> None:
-        chosen = choose_references(probes, references, protocol, gallery)
-        self._chosen = chosen
-        self._probes = probes.vectors
-        self._references = references.vectors
+        rows = choose_references(probes, references, protocol, gallery)
+        self._rows = rows
+        self._probes = probes
+        self._references = references
         self._shard_rows = shard_rows
-        self.gallery_identities = chosen.gallery_identities
-        self.mated_columns = chosen.mated_columns
-        self.sample_ids = probes.sample_ids[chosen.probe_rows]
-        self.identities = probes.identities[chosen.probe_rows]
+        self.gallery_identities = rows.gallery_identities
+        self.mated_columns = rows.mated_columns
+        self.sample_ids = probes.sample_ids[rows.probe_rows]
+        self.identities = probes.identities[rows.probe_rows]
+
+    def probe(self, row: int) -> EmbeddingSet:
+        """One probe."""
+        return self._probes.take(self._rows.probe_rows[[row]])
+
+    def references_of(self, row: int) -> EmbeddingSet:
+        """The references that one probe is compared with, its mated ones last."""
+        rows = self._rows
+        non_mated = rows.reference_rows[rows.reference_columns != self.mated_columns[row]]
+        return self._references.take(np.concatenate([non_mated, rows.mated_rows[row]]))
 
     def blocks(self) -> Iterator[ScoreBlock]:
         """See :meth:`Scores.blocks`."""
-        chosen = self._chosen
-        width = max(len(self.gallery_identities), min(self._shard_rows, len(chosen.reference_rows)))
+        selection = self._rows
+        width = max(
+            len(self.gallery_identities), min(self._shard_rows, len(selection.reference_rows))
+        )
         step = max(1, CELLS // width)
         for start in range(0, len(self.mated_columns), step):
             rows = np.arange(start, min(start + step, len(self.mated_columns)))
-            vectors = self._probes[chosen.probe_rows[rows]]
+            vectors = self._probes.vectors[selection.probe_rows[rows]]
             best = np.full((len(rows), len(self.gallery_identities)), -np.inf, np.float32)
-            for first in range(0, len(chosen.reference_rows), self._shard_rows):
+            for first in range(0, len(selection.reference_rows), self._shard_rows):
                 self._update_max(best, vectors, slice(first, first + self._shard_rows))
             # The mated score comes from references of its own, as the source may be left out.
-            mated = (self._references[chosen.mated_rows[row]] for row in rows)
+            mated = (self._references.vectors[selection.mated_rows[row]] for row in rows)
             best[np.arange(len(rows)), self.mated_columns[rows]] = [
                 (own @ probe).max() for probe, own in zip(vectors, mated, strict=True)
             ]
@@ -117,8 +129,8 @@ class EmbeddingScores(Scores):
 
     def _update_max(self, best: Vectors, vectors: Vectors, part: slice) -> None:
         """Raise the best scores, shape (b, N), to those with one shard of references."""
-        columns, starts = np.unique(self._chosen.reference_columns[part], return_index=True)
-        references = self._references[self._chosen.reference_rows[part]]
+        columns, starts = np.unique(self._rows.reference_columns[part], return_index=True)
+        references = self._references.vectors[self._rows.reference_rows[part]]
         # (b, shard) products; references of one identity stand together, so each run of columns
         # is one identity and reduces to (b, identities of the shard).
         shard_best = np.maximum.reduceat(vectors @ references.T, starts, axis=1)

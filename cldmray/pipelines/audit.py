@@ -22,11 +22,19 @@ from cldmray.pipelines.attribution_study import AttributionAnalysis
 from cldmray.pipelines.cost import Estimate
 from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.pipelines.utility import Utility
+from cldmray.report.evidence import ImageReader, leak_evidence
 from cldmray.report.examples import choose_examples, example_grid
 from cldmray.report.formatting import percent
 from cldmray.report.statements import convergence_note, query_note
 from cldmray.report.verdict import state_verdict
-from cldmray.results.audit import AnonymizerRisk, AttackRate, AuditReport, Grid, StageRecord
+from cldmray.results.audit import (
+    AnonymizerRisk,
+    AttackRate,
+    AuditReport,
+    Evidence,
+    Grid,
+    StageRecord,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +139,7 @@ class Audit:
             results=results_table(every, config.audit, groups),
             curves=[curve(attack) for attack in every],
             grid=self._grid(faces, anonymized),
+            evidence=self._evidence(faces, anonymized, risks, every),
             rejected=faces.rejected(),
             n_listed=listing.num_rows,
             settings=self.settings,
@@ -144,11 +153,35 @@ class Audit:
         )
         return AuditOutcome(report, found)
 
-    def _grid(self, faces: Artifact, anonymized: dict[str, Artifact]) -> Grid:
-        """Example images; of all others only the ids are read."""
+    def _examples(self, faces: Artifact, anonymized: dict[str, Artifact]) -> list[str]:
+        """Samples of the example images; of all images only the ids are read."""
         ids = [table.read(["sample_id"], EVALUATION) for table in anonymized.values()]
         identities = faces.read(["sample_id", "identity"], EVALUATION)
-        chosen = choose_examples(identities, ids, self.config.audit.n_example_images)
+        return choose_examples(identities, ids, self.config.audit.n_example_images)
+
+    def _evidence(
+        self,
+        faces: Artifact,
+        anonymized: dict[str, Artifact],
+        risks: list[AnonymizerRisk],
+        attacks: list[AttackResult],
+    ) -> list[Evidence]:
+        """Best matches of the example images of anonymizers that leak."""
+
+        def reader(table: Artifact) -> ImageReader:
+            return lambda samples: chosen_table(table, ["sample_id", "image"], samples)
+
+        return leak_evidence(
+            risks,
+            attacks,
+            self._examples(faces, anonymized),
+            reader(faces),
+            {self.config.anonymizers[key].name: reader(table) for key, table in anonymized.items()},
+        )
+
+    def _grid(self, faces: Artifact, anonymized: dict[str, Artifact]) -> Grid:
+        """Example images of every anonymizer."""
+        chosen = self._examples(faces, anonymized)
         columns = ["sample_id", "image"]
         anonymizers = {key: self.config.anonymizers[key] for key in anonymized}
         rows = {
@@ -199,8 +232,8 @@ class Audit:
                 else "is rejected"
             )
             self.notes.append(
-                f"{anonymizer.name} promises k = {k} by construction, which {kept}: with all images "
-                f"of everybody in the gallery the strongest attack names {percent(risk.risk)} "
+                f"{anonymizer.name} promises k = {k} by construction, which {kept}: with all "
+                f"images of everybody in the gallery the strongest attack identifies {percent(risk.risk)} "
                 f"({percent(risk.low)} to {percent(risk.high)}), and 1/k is {percent(1 / k)}."
             )
 

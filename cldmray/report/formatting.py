@@ -164,7 +164,7 @@ def supported_ks(report: AuditReport) -> dict[str, int]:
     """The largest k that the data support, by anonymizer.
 
     It is the verdict's, which also weighs attackers that are too weak to conclude; else that of
-    the anonymizer's simultaneous upper bound.
+    the anonymizer's simultaneous upper bound, where no note withholds the support of any claim.
     """
     supported = {risk.anonymizer: supported_k(risk) for risk in report.risks}
     for entry in report.verdict.machine.get("settings", []):

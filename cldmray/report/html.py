@@ -15,6 +15,7 @@ from cldmray import storage
 from cldmray.errors import redact, redact_text
 from cldmray.report import formatting
 from cldmray.report.attribution_figures import scale_figure
+from cldmray.report.evidence import evidence_figure
 from cldmray.report.figures import cmc_figure, risk_figure
 from cldmray.report.frontier import frontier_figure
 from cldmray.report.image_grid import image_grid
@@ -29,7 +30,8 @@ MOST_REJECTED_SHOWN = 500
 
 
 def report_figures(report: AuditReport) -> dict[str, bytes]:
-    """The report's figures as PNG files by name: ``risk``, ``cmc``, ``frontier``, ``images``.
+    """The report's figures as PNG files by name: ``risk``, ``cmc``, ``frontier``, ``images``,
+    ``evidence``.
 
     A figure that has nothing to show is left out.
     """
@@ -42,6 +44,8 @@ def report_figures(report: AuditReport) -> dict[str, bytes]:
         figures["frontier"] = frontier
     if len(report.grid.originals):
         figures["images"] = image_grid(report.grid)
+    if report.evidence:
+        figures["evidence"] = evidence_figure(report.evidence)
     return figures
 
 

@@ -56,9 +56,9 @@ def image_sheet(rows: list[tuple[str, str, Images]]) -> bytes:
     for index, (name, kind, images) in enumerate(rows):
         _check(name, images, count)
         top = index * (CELL + GAP)
-        _label(draw, top, name, kind)
+        draw_label(draw, top, name, kind)
         for column, image in enumerate(images):
-            cell = _fit(image)
+            cell = fit(image)
             left = LABEL_WIDTH + column * (CELL + GAP)
             sheet.paste(cell, (left + (CELL - cell.width) // 2, top + (CELL - cell.height) // 2))
     buffer = io.BytesIO()
@@ -73,30 +73,33 @@ def _check(name: str, images: Images, count: int) -> None:
         raise BadInputError(f"grid row {name}: {len(images)} images for {count} originals")
 
 
-def _fit(image: Images) -> Image.Image:
+def fit(image: Images) -> Image.Image:
+    """An image of shape (H, W, 3), scaled to ``CELL`` pixels on its longer side."""
     canvas = Image.fromarray(image)
     scale = CELL / max(canvas.size)
     size = (max(1, round(canvas.width * scale)), max(1, round(canvas.height * scale)))
     return canvas.resize(size, Image.Resampling.LANCZOS)
 
 
-def _label(draw: ImageDraw.ImageDraw, top: int, name: str, kind: str) -> None:
+def draw_label(draw: ImageDraw.ImageDraw, top: int, name: str, kind: str) -> None:
+    """Write a row's name and, below it, what its images are."""
     middle = top + CELL // 2
     offset = FONT_SIZE * 2 // 3 if kind else 0
-    font = _font(FONT_SIZE)
-    text = _shorten(name, font)
-    draw.text((0, middle - offset), text, fill=INK, font=font, anchor="lm")
+    large = font(FONT_SIZE)
+    text = _shorten(name, large)
+    draw.text((0, middle - offset), text, fill=INK, font=large, anchor="lm")
     if kind:
-        draw.text((0, middle + offset), kind, fill=MUTED, font=_font(FONT_SIZE - 2), anchor="lm")
+        draw.text((0, middle + offset), kind, fill=MUTED, font=font(FONT_SIZE - 2), anchor="lm")
 
 
-def _shorten(name: str, font: ImageFont.FreeTypeFont) -> str:
+def _shorten(name: str, typeface: ImageFont.FreeTypeFont) -> str:
     text = name
-    while font.getlength(text) > LABEL_WIDTH - GAP and len(text) > 1:
+    while typeface.getlength(text) > LABEL_WIDTH - GAP and len(text) > 1:
         text = text.rstrip("…")[:-1] + "…"
     return text
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which Matplotlib brings along."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     return ImageFont.truetype(str(folder / "DejaVuSans.ttf"), size)

@@ -41,7 +41,7 @@ class Column(NamedTuple):
 def heading(measure: str) -> str:
     """A measure in plain words; one that is not known as it is."""
     if measure.startswith(FRECHET):
-        return f"Distance from images (Fréchet, {measure.removeprefix(FRECHET)} features)"
+        return f"Distance from original images (Fréchet, {measure.removeprefix(FRECHET)} features)"
     if measure.endswith(AGREEMENT) and measure not in HEADINGS:
         attribute = measure.removesuffix(AGREEMENT).replace("_", " ")
         return f"{attribute.capitalize()} kept"

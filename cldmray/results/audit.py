@@ -207,6 +207,27 @@ class Grid:
     rows: list[GridRow]
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """Whom the strongest attack takes one anonymized image for.
+
+    Attributes:
+        anonymizer, attacker: whose images, and who attacks them.
+        anonymized: the image, shape (H, W, 3).
+        matches: the best reference of each of the k best identities, best first, shape
+            (k, H, W, 3).
+        mated: whether each of these shows the image's own person.
+        scores: of the matches, descending.
+    """
+
+    anonymizer: str
+    attacker: str
+    anonymized: Images
+    matches: Images
+    mated: tuple[bool, ...]
+    scores: tuple[float, ...]
+
+
 class StageRecord(NamedTuple):
     """One stage of the run: wall time in seconds, rows written, whether an old result served."""
 
@@ -238,6 +259,7 @@ class AuditReport:
         utility: how useful each anonymizer's images still are; may be empty.
         diagnostics: of the attackers; may be empty.
         attribution: what carries the leak; None leaves the section out.
+        evidence: best matches of example images of anonymizers that leak; may be empty.
     """
 
     title: str
@@ -257,6 +279,7 @@ class AuditReport:
     utility: list[UtilityRow] = field(default_factory=list)
     diagnostics: list[AttackerDiagnostics] = field(default_factory=list)
     attribution: Attribution | None = None
+    evidence: list[Evidence] = field(default_factory=list)
 
     @property
     def ranked_risks(self) -> list[AnonymizerRisk]:

@@ -1,13 +1,16 @@
 """Best matches, near-duplicates and search by image, against brute force."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from cldmray.arrays import Images
 from cldmray.errors import BadInputError
 from cldmray.gallery.index import GalleryIndex
-from cldmray.gallery.matches import best_matches, nearest_pairs, search_images
-from cldmray.gallery.protocols import EmbeddingSet, Vectors
+from cldmray.gallery.matches import best_identities, best_matches, nearest_pairs, search_images
+from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol, Vectors
+from cldmray.gallery.scores import EmbeddingScores
 
 
 def embedded(rows: int, seed: int, prefix: str = "s") -> EmbeddingSet:
@@ -74,3 +77,19 @@ def test_images_are_searched_with_the_gallery_s_own_encoder() -> None:
     other.recognizer = "sface"
     with pytest.raises(BadInputError, match="recognizer=sface"):
         search_images(other, images, encoder, 1)
+
+
+@pytest.mark.parametrize("protocol", get_args(Protocol))
+@pytest.mark.parametrize("gallery", get_args(Gallery))
+def test_the_best_identities_are_those_of_the_scores(protocol: Protocol, gallery: Gallery) -> None:
+    probes = embedded(20, 0)
+    references = probes if gallery == "anonymized_only" else embedded(20, 1)
+    scores = EmbeddingScores(probes, references, protocol, gallery)
+    (block,) = scores.blocks()
+    for row, sample in enumerate(scores.sample_ids.tolist()):
+        matches = best_identities(scores, sample, 4)
+        assert matches is not None
+        order = np.argsort(-block.scores[row], kind="stable")[:4]
+        np.testing.assert_array_equal(matches.identities[0], scores.gallery_identities[order])
+        np.testing.assert_allclose(matches.scores[0], block.scores[row, order], atol=1e-6)
+    assert best_identities(scores, "nosuch", 4) is None

@@ -46,7 +46,7 @@ class TestTable:
         assert heading("edge_f1") == "Outlines kept (edge F1)"
         assert heading("skin_tone_agreement") == "Skin tone kept"
         assert heading("pose_consistency") == "Head pose kept"
-        assert heading("frechet_sface") == "Distance from images (Fréchet, sface features)"
+        assert heading("frechet_sface") == "Distance from original images (Fréchet, sface features)"
         assert heading("novel") == "novel"
 
     def test_columns(self):
