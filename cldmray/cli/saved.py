@@ -6,7 +6,7 @@ import numpy as np
 
 from cldmray import storage
 from cldmray.arrays import Images
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, redact_text
 from cldmray.recognizers.base import Recognizer
 
 BLOCK = 256
@@ -30,7 +30,7 @@ def show_report(folder: str) -> None:
     page = storage.join(folder, "report.html")
     write_html(report, page)
     print_report(report)
-    print(f"\nReport: {page}")
+    print(f"\nReport: {redact_text(page)}")
 
 
 def recognizer_called(name: str) -> Recognizer:

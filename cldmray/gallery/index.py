@@ -275,8 +275,8 @@ class ShardedGallery:
         """The k best references of each probe in all shards; see :meth:`GalleryIndex.search`."""
         best: Matches | None = None
         for uri in self.uris:
-            found = GalleryIndex.open(uri).search(vectors, k)
-            best = found if best is None else _best_of(best, found, k)
+            matches = GalleryIndex.open(uri).search(vectors, k)
+            best = matches if best is None else _best_of(best, matches, k)
         if best is None:
             raise BadInputError("no gallery shards to search")
         return best
@@ -316,10 +316,10 @@ def read_metadata(uri: str) -> GalleryMetadata:
     return metadata
 
 
-def _best_of(one: Matches, other: Matches, k: int) -> Matches:
+def _best_of(best: Matches, other: Matches, k: int) -> Matches:
     """The k best of two lists of matches of the same probes."""
     identities, sample_ids, scores = (
-        np.concatenate(columns, axis=1) for columns in zip(one, other, strict=True)
+        np.concatenate(columns, axis=1) for columns in zip(best, other, strict=True)
     )
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return reordered(Matches(identities, sample_ids, scores), order)

@@ -90,7 +90,7 @@ def best_identities(scores: EmbeddingScores, sample_id: str, k: int) -> Matches 
     return reordered(matches, np.sort(first)[None, :k])
 
 
-def nearest_pairs(one: EmbeddingSet, other: EmbeddingSet, threshold: float) -> list[NearPair]:
+def nearest_pairs(left: EmbeddingSet, right: EmbeddingSet, threshold: float) -> list[NearPair]:
     """Pairs of samples of two sets whose embeddings score above a threshold, the nearest first.
 
     A sample is no pair with itself; where both sets are the same one, each pair is there once.
@@ -102,20 +102,20 @@ def nearest_pairs(one: EmbeddingSet, other: EmbeddingSet, threshold: float) -> l
     [('t1', 'e1')]
 
     Args:
-        one, other: samples of the same encoder, such as those of two splits.
+        left, right: samples of the same encoder, such as those of two splits.
         threshold: inner product of unit vectors, in [-1, 1).
 
     Raises:
         BadInputError: the two have different dimensions.
     """
-    rows, columns, scores = VectorIndex(other.vectors, gpus=0).search_range(one.vectors, threshold)
+    rows, columns, scores = VectorIndex(right.vectors, gpus=0).search_range(left.vectors, threshold)
     pairs = []
     for row, column, score in zip(rows.tolist(), columns.tolist(), scores.tolist(), strict=True):
-        left, right = str(one.sample_ids[row]), str(other.sample_ids[column])
-        if left == right or (one is other and row > column):
+        sample, other = str(left.sample_ids[row]), str(right.sample_ids[column])
+        if sample == other or (left is right and row > column):
             continue
-        names = str(one.identities[row]), str(other.identities[column])
-        pairs.append(NearPair(left, right, *names, score))
+        names = str(left.identities[row]), str(right.identities[column])
+        pairs.append(NearPair(sample, other, *names, score))
     return sorted(pairs, key=lambda pair: (-pair.score, pair.sample_id, pair.other_sample_id))
 
 

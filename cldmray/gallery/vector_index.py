@@ -64,9 +64,9 @@ def choose_kind(kind: str, n_bytes: int) -> IndexKind:
     """
     if kind == "auto":
         return "flat" if n_bytes <= MOST_FLAT_BYTES else "ivf"
-    for known in KINDS:
-        if kind == known:
-            return known
+    for implemented in KINDS:
+        if kind == implemented:
+            return implemented
     raise ConfigError(f"kind: {kind!r} is no kind of gallery index; choose auto or {KINDS}")
 
 
@@ -256,8 +256,8 @@ def _measured_recall(index: Any, vectors: Vectors) -> float:
     probes = (probes / np.linalg.norm(probes, axis=1, keepdims=True)).astype(np.float32)
     exact = load_faiss().IndexFlatIP(vectors.shape[1])
     exact.add(vectors)
-    best, found = (one.search(probes, depth)[1] for one in (exact, index))
-    return float(np.mean([np.isin(*pair).mean() for pair in zip(best, found, strict=True)]))
+    best, answers = (searched.search(probes, depth)[1] for searched in (exact, index))
+    return float(np.mean([np.isin(*pair).mean() for pair in zip(best, answers, strict=True)]))
 
 
 class GpuShards:

@@ -22,8 +22,7 @@ from cldmray.pipelines.attribution_study import AttributionAnalysis
 from cldmray.pipelines.cost import Estimate
 from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.pipelines.utility import Utility
-from cldmray.report.evidence import ImageReader, leak_evidence
-from cldmray.report.examples import choose_examples, example_grid
+from cldmray.report.examples import ImageReader, choose_examples, example_grid, leak_evidence
 from cldmray.report.formatting import percent
 from cldmray.report.statements import convergence_note, query_note
 from cldmray.report.verdict import state_verdict
@@ -233,8 +232,8 @@ class Audit:
             )
             self.notes.append(
                 f"{anonymizer.name} promises k = {k} by construction, which {kept}: with all "
-                f"images of everybody in the gallery the strongest attack identifies {percent(risk.risk)} "
-                f"({percent(risk.low)} to {percent(risk.high)}), and 1/k is {percent(1 / k)}."
+                "images of everybody in the gallery the strongest attack identifies "
+                f"{percent(risk.risk)} ({percent(risk.low)} to {percent(risk.high)}), and 1/k is {percent(1 / k)}."
             )
 
     def _health(self, clean: dict[tuple[str, str], float]) -> str:

@@ -15,7 +15,7 @@ from cldmray.config.attribution import AttributionConfig
 from cldmray.config.audit import AuditConfig
 from cldmray.config.reconstruction import ReconstructionConfig
 from cldmray.engine.cluster import EngineConfig
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, redact_text
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import AnonymizerRisk, AuditReport, Verdict
 from cldmray.results.reconstruction import ReconstructionReport
@@ -46,8 +46,8 @@ class JobResult:
 
     @property
     def places(self) -> str:
-        """Where the report and the record are, a line each."""
-        lines = [f"Report: {self.page}"]
+        """Where the report and the record are, a line each, without secrets."""
+        lines = [f"Report: {redact_text(self.page)}"]
         if self.mlflow is not None:
             lines.append("MLflow: {}, run {}".format(*self.mlflow))
         return "\n".join(lines)

@@ -15,10 +15,9 @@ from cldmray import storage
 from cldmray.errors import redact, redact_text
 from cldmray.report import formatting
 from cldmray.report.attribution_figures import scale_figure
-from cldmray.report.evidence import evidence_figure
 from cldmray.report.figures import cmc_figure, risk_figure
 from cldmray.report.frontier import frontier_figure
-from cldmray.report.image_grid import image_grid
+from cldmray.report.image_grid import evidence_figure, image_grid
 from cldmray.report.utility import utility_columns
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import AuditReport

@@ -24,6 +24,7 @@ from cldmray.results.audit import (
     AttackerDiagnostics,
     AuditReport,
     CmcCurve,
+    Evidence,
     Grid,
     GridRow,
     StageRecord,
@@ -44,6 +45,17 @@ IMAGES = pa.schema(
     ]
 )
 """Example images as PNG; see :mod:`cldmray.results.schema`."""
+EVIDENCE = pa.schema(
+    [
+        pa.field("anonymizer", pa.string(), nullable=False),
+        pa.field("attacker", pa.string(), nullable=False),
+        pa.field("anonymized", pa.binary(), nullable=False),
+        pa.field("matches", pa.list_(pa.binary()), nullable=False),
+        pa.field("mated", pa.list_(pa.bool_()), nullable=False),
+        pa.field("scores", pa.list_(pa.float64()), nullable=False),
+    ]
+)
+"""Best matches of example images, as PNG; fields of :class:`cldmray.results.audit.Evidence`."""
 LISTS: dict[str, Any] = {
     "risks": list[AnonymizerRisk],
     "curves": list[CmcCurve],
@@ -79,6 +91,8 @@ def write_audit(report: AuditReport, folder_uri: str) -> list[str]:
     tables = {"rejected.parquet": report.rejected}
     if len(report.grid.originals):
         tables["images.parquet"] = images_table(report.grid)
+    if report.evidence:
+        tables["evidence.parquet"] = evidence_table(report.evidence)
     for name, table in tables.items():
         written.append(storage.join(folder_uri, name))
         storage.write_table(written[-1], stamped(table))
@@ -115,6 +129,7 @@ def read_audit(folder_uri: str) -> AuditReport:
             rejected=_table(folder_uri, "rejected.parquet"),
             attribution=_attribution(whole["attribution"], folder_uri),
             grid=_grid(folder_uri),
+            evidence=_evidence(folder_uri),
         )
     except (KeyError, ValidationError, OSError, StorageError) as error:
         raise BadInputError(f"{uri} is broken: {type(error).__name__}: {error}") from error
@@ -153,6 +168,22 @@ def images_table(grid: Grid) -> pa.Table:
         for place, image in enumerate(images)
     ]
     return pa.Table.from_pylist(rows, IMAGES)
+
+
+def evidence_table(evidence: Sequence[Evidence]) -> pa.Table:
+    """The best matches as a table of schema :data:`EVIDENCE`."""
+    rows = [
+        {
+            "anonymizer": item.anonymizer,
+            "attacker": item.attacker,
+            "anonymized": _png(item.anonymized),
+            "matches": [_png(image) for image in item.matches],
+            "mated": list(item.mated),
+            "scores": list(item.scores),
+        }
+        for item in evidence
+    ]
+    return pa.Table.from_pylist(rows, EVIDENCE)
 
 
 def _jsonable(value: Any) -> Any:
@@ -212,6 +243,22 @@ def _grid(folder_uri: str) -> Grid:
             for name in names
         ],
     )
+
+
+def _evidence(folder_uri: str) -> list[Evidence]:
+    if not storage.exists(storage.join(folder_uri, "evidence.parquet")):
+        return []
+    return [
+        Evidence(
+            row["anonymizer"],
+            row["attacker"],
+            _decoded(row["anonymized"]),
+            np.stack([_decoded(image) for image in row["matches"]]),
+            tuple(row["mated"]),
+            tuple(row["scores"]),
+        )
+        for row in _table(folder_uri, "evidence.parquet").to_pylist()
+    ]
 
 
 def _png(image: Images) -> bytes:

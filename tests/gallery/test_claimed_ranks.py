@@ -31,7 +31,7 @@ def embedded(
 def by_loop(
     probes: EmbeddingSet, images: EmbeddingSet, left_out: list[tuple[str, ...]]
 ) -> list[int]:
-    found = []
+    result = []
     for sample, (named, vector) in enumerate(zip(probes.identities, probes.vectors, strict=True)):
         best: dict[str, float] = {}
         for image, identity, other in zip(
@@ -39,8 +39,8 @@ def by_loop(
         ):
             if image not in left_out[sample]:
                 best[identity] = max(best.get(identity, -9.0), float(vector @ other))
-        found.append(sum(score > best[named] + 1e-6 for score in best.values()))
-    return found
+        result.append(sum(score > best[named] + 1e-6 for score in best.values()))
+    return result
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -71,7 +71,7 @@ def test_equals_full_ref_for_the_source_s_own_person() -> None:
             np.testing.assert_array_equal(mine, other)
 
 
-def test_ties_and_people_without_a_image_left() -> None:
+def test_ties_and_people_without_an_image_left() -> None:
     axes = np.eye(3, dtype=np.float32)
     images = EmbeddingSet(
         np.array(["a1", "b1", "c1", "c2"]), np.array(["a", "b", "c", "c"]), axes[[0, 0, 1, 2]]

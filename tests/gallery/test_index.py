@@ -74,10 +74,10 @@ class TestFiles:
         gallery.save(uri)
         opened = GalleryIndex.open(uri)
         assert opened.metadata == gallery.metadata == read_metadata(uri)
-        for one, other in zip(
+        for left, right in zip(
             gallery.search(unit(9, 1), 7), opened.search(unit(9, 1), 7), strict=True
         ):
-            np.testing.assert_array_equal(one, other)
+            np.testing.assert_array_equal(left, right)
         assert json.loads(storage.read_bytes(f"{uri}/metadata.json")) == {
             "kind": kind,
             "n": 50,
@@ -131,8 +131,8 @@ class TestShards:
         assert opened.recognizer == "sface" and len(opened.uris) == 3
         merged = opened.merge()
         assert len(merged) == 50 and merged.metadata == gallery.metadata
-        for one in (opened, merged):
-            matches = one.search(unit(9, 1), 12)
+        for searched in (opened, merged):
+            matches = searched.search(unit(9, 1), 12)
             np.testing.assert_array_equal(matches.sample_ids, expected.sample_ids)
             np.testing.assert_array_equal(matches.identities, expected.identities)
             np.testing.assert_allclose(matches.scores, expected.scores, atol=1e-6)

@@ -34,12 +34,12 @@ def test_best_matches_leave_the_source_out() -> None:
 
 
 def test_pairs_of_two_sets() -> None:
-    one, other = embedded(20, 0), embedded(15, 1, "t")
-    products = one.vectors @ other.vectors.T
+    left, right = embedded(20, 0), embedded(15, 1, "t")
+    products = left.vectors @ right.vectors.T
     expected = {
         (f"s{row}", f"t{column}") for row, column in zip(*np.nonzero(products > 0.6), strict=True)
     }
-    pairs = nearest_pairs(one, other, 0.6)
+    pairs = nearest_pairs(left, right, 0.6)
     assert {(pair.sample_id, pair.other_sample_id) for pair in pairs} == expected and expected
     scores = [pair.score for pair in pairs]
     assert scores == sorted(scores, reverse=True)

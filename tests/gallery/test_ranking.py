@@ -26,15 +26,15 @@ def twin(
     """docs/protocols.md as plain loops: (sample, better, ties) of every probe that counts."""
     gallery_identities = sorted(set(images.identities.tolist()))
     limit = REFERENCES[protocol]
-    found = []
+    result = []
     for sample, own_identity, vector in zip(
         probes.sample_ids.tolist(), probes.identities.tolist(), probes.vectors, strict=True
     ):
         best = {}
         for identity in gallery_identities:
             own = [
-                (unit_hash("reference", known), known, other)
-                for known, name, other in zip(
+                (unit_hash("reference", references), references, other)
+                for references, name, other in zip(
                     images.sample_ids.tolist(),
                     images.identities.tolist(),
                     images.vectors,
@@ -55,8 +55,8 @@ def twin(
             continue
         n_tied = sum(score is not None and abs(score - true) <= 1e-6 for score in best.values())
         n_higher = sum(score is not None and score - true > 1e-6 for score in best.values())
-        found.append((sample, n_higher, n_tied))
-    return found
+        result.append((sample, n_higher, n_tied))
+    return result
 
 
 def as_rows(ranks: Ranks) -> list[tuple[str, int, int]]:
@@ -99,7 +99,7 @@ class TestAgainstPlainLoops:
         assert ranks.n_tied.max() > 0 or kind == "random"
 
     @every_protocol
-    def test_a_collapsed_encoder_only_guesses(self, protocol: Protocol, gallery: Gallery) -> None:
+    def test_a_collapsed_encoder_is_at_chance(self, protocol: Protocol, gallery: Gallery) -> None:
         ranks = rank_probes(*crowd("collapsed"), protocol, gallery)
         assert not ranks.n_higher.any()
         assert (ranks.n_tied == 11).all()
@@ -130,8 +130,8 @@ class TestByHand:
         """Standing of Ada for a probe of image a1, where a1 = A, a2 = B and Ben's b1 = C."""
         images = embedded(list(self.ROWS), np.array([A, B, C]))
         probes = embedded([("a1", "Ada")], np.array([probe]))
-        found = rank_probes(probes, images, "full_ref", gallery)
-        return int(found.n_higher[0]), int(found.n_tied[0])
+        result = rank_probes(probes, images, "full_ref", gallery)
+        return int(result.n_higher[0]), int(result.n_tied[0])
 
     def test_the_source_is_found_only_where_it_is_in_the_gallery(self) -> None:
         assert self.ranks(A, "source_included") == (0, 0)
@@ -144,14 +144,14 @@ class TestByHand:
     def test_equal_scores_are_ties(self) -> None:
         images = embedded(list(self.ROWS), np.array([A, B, B]))
         probes = embedded([("a1", "Ada")], np.array([C]))
-        found = rank_probes(probes, images, "full_ref", "source_excluded")
-        assert as_rows(found) == [("a1", 0, 1)]
+        result = rank_probes(probes, images, "full_ref", "source_excluded")
+        assert as_rows(result) == [("a1", 0, 1)]
 
     def test_single_reference_with_the_source_is_the_source(self) -> None:
         images = embedded(list(self.ROWS), np.array([A, B, C]))
         probes = embedded([("a1", "Ada"), ("a2", "Ada")], np.array([B, B]))
-        found = rank_probes(probes, images, "single_ref", "source_included")
-        assert as_rows(found) == [("a1", 1, 0), ("a2", 0, 0)]
+        result = rank_probes(probes, images, "single_ref", "source_included")
+        assert as_rows(result) == [("a1", 1, 0), ("a2", 0, 0)]
 
     def test_few_references_are_five(self) -> None:
         names = [f"a{number}" for number in range(8)]
@@ -160,16 +160,16 @@ class TestByHand:
         for place, alike in enumerate(order[1:], start=1):
             vectors = np.array([B if name == alike else [-1.0, 0.0] for name, _ in rows])
             vectors[-1] = C
-            found = rank_probes(
+            result = rank_probes(
                 embedded([(order[0], "Ada")], np.array([B])),
                 embedded(rows, vectors),
                 "few_ref",
                 "source_excluded",
             )
-            assert found.n_higher[0] == (0 if place <= 5 else 1)
+            assert result.n_higher[0] == (0 if place <= 5 else 1)
 
 
-class TestOnePhoto:
+class TestOneImage:
     def test_counts_only_with_its_source(self) -> None:
         rows = [("a1", "Ada"), ("b1", "Ben"), ("b2", "Ben")]
         both = embedded(rows, np.array([A, B, B]))

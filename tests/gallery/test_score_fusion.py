@@ -34,10 +34,10 @@ def test_the_sum_by_hand() -> None:
     fused = WeightedScores([Given(FIRST, OWN), Given(SECOND, OWN)], np.array([1.0, 0.5]))
     blocks = list(fused.blocks())
     assert [block.rows.tolist() for block in blocks] == [[0, 1], [2]]
-    found = np.concatenate([block.scores for block in blocks])
+    result = np.concatenate([block.scores for block in blocks])
     high = np.sqrt(1.5)
-    np.testing.assert_allclose(found[0], [high / 2, 0.0, -high / 2], atol=1e-6)
-    np.testing.assert_allclose(found[2], 0.5 * normalized(SECOND)[2], atol=1e-6)
+    np.testing.assert_allclose(result[0], [high / 2, 0.0, -high / 2], atol=1e-6)
+    np.testing.assert_allclose(result[2], 0.5 * normalized(SECOND)[2], atol=1e-6)
 
 
 def test_ranks_come_from_the_sum() -> None:
@@ -51,9 +51,9 @@ def test_ranks_come_from_the_sum() -> None:
 
 
 def test_stacked() -> None:
-    found = stack_scores([Given(FIRST, OWN), Given(SECOND, OWN)])
-    assert found.shape == (3, 3, 2)
-    np.testing.assert_allclose(found[..., 1], normalized(SECOND.astype(np.float32)))
+    result = stack_scores([Given(FIRST, OWN), Given(SECOND, OWN)])
+    assert result.shape == (3, 3, 2)
+    np.testing.assert_allclose(result[..., 1], normalized(SECOND.astype(np.float32)))
 
 
 @pytest.mark.parametrize("other", [Given(SECOND, OWN, "t"), Given(SECOND[:, :2], [0, 1, 0])])

@@ -49,11 +49,11 @@ def table(scores: Scores) -> npt.NDArray[np.float32]:
 
 
 def twin(
-    probes: EmbeddingSet, known: EmbeddingSet, protocol: Protocol, gallery: Gallery
+    probes: EmbeddingSet, references: EmbeddingSet, protocol: Protocol, gallery: Gallery
 ) -> dict[str, list[float]]:
     """docs/protocols.md as plain loops: scores with every person, by the probe's sample."""
-    gallery_identities = sorted(set(known.identities.tolist()))
-    found = {}
+    gallery_identities = sorted(set(references.identities.tolist()))
+    result = {}
     for sample, own_identity, probe in zip(
         probes.sample_ids.tolist(), probes.identities.tolist(), probes.vectors, strict=True
     ):
@@ -61,13 +61,13 @@ def twin(
         for identity in gallery_identities:
             own = [
                 (unit_hash("reference", name), name, vector)
-                for name, who, vector in zip(
-                    known.sample_ids.tolist(),
-                    known.identities.tolist(),
-                    known.vectors,
+                for name, owner, vector in zip(
+                    references.sample_ids.tolist(),
+                    references.identities.tolist(),
+                    references.vectors,
                     strict=True,
                 )
-                if who == identity
+                if owner == identity
             ]
             own.sort(key=lambda entry: entry[0])
             if identity == own_identity:
@@ -77,8 +77,8 @@ def twin(
             products = [float(probe @ entry[2]) for entry in own[: REFERENCES[protocol]]]
             scores.append(max(products, default=np.nan))
         if not np.isnan(scores).any():
-            found[sample] = scores
-    return found
+            result[sample] = scores
+    return result
 
 
 def views(gallery: Gallery, seed: int = 0) -> tuple[EmbeddingSet, EmbeddingSet]:
@@ -88,13 +88,13 @@ def views(gallery: Gallery, seed: int = 0) -> tuple[EmbeddingSet, EmbeddingSet]:
 
 @every_protocol
 def test_against_plain_loops(protocol: Protocol, gallery: Gallery) -> None:
-    probes, known = views(gallery)
-    scores = EmbeddingScores(probes, known, protocol, gallery)
-    expected = twin(probes, known, protocol, gallery)
+    probes, references = views(gallery)
+    scores = EmbeddingScores(probes, references, protocol, gallery)
+    expected = twin(probes, references, protocol, gallery)
     assert scores.sample_ids.tolist() == list(expected)
     assert len(expected) == len(probes.sample_ids) or gallery != "source_included"
     np.testing.assert_allclose(table(scores), list(expected.values()), atol=1e-6)
-    assert scores.gallery_identities.tolist() == sorted(set(known.identities.tolist()))
+    assert scores.gallery_identities.tolist() == sorted(set(references.identities.tolist()))
     assert scores.identities.tolist() == scores.gallery_identities[scores.mated_columns].tolist()
 
 
@@ -115,10 +115,10 @@ def test_shards_and_blocks_change_nothing(
 
 @every_protocol
 def test_the_order_of_rows_does_not_matter(protocol: Protocol, gallery: Gallery) -> None:
-    probes, known = views(gallery)
+    probes, references = views(gallery)
     back = [EmbeddingSet(v.sample_ids[::-1], v.identities[::-1], v.vectors[::-1])
-            for v in (probes, known)]  # fmt: skip
-    scores = EmbeddingScores(probes, known, protocol, gallery)
+            for v in (probes, references)]  # fmt: skip
+    scores = EmbeddingScores(probes, references, protocol, gallery)
     reverse = EmbeddingScores(back[0], back[1], protocol, gallery)
     assert reverse.sample_ids.tolist() == scores.sample_ids.tolist()[::-1]
     np.testing.assert_allclose(table(reverse)[::-1], table(scores), atol=3e-7)
@@ -133,8 +133,8 @@ def test_equal_to_plain_products_of_a_large_gallery() -> None:
     views = EmbeddingSet(samples, identities, vectors)
     products = np.where(np.eye(900, dtype=bool), -np.inf, vectors @ vectors.T)
     best = np.stack([products[:, identities == name].max(1) for name in sorted({*identities})], 1)
-    found = table(EmbeddingScores(views, views, "full_ref", "source_excluded", shard_rows=77))
-    np.testing.assert_allclose(found, best, atol=3e-7)
+    result = table(EmbeddingScores(views, views, "full_ref", "source_excluded", shard_rows=77))
+    np.testing.assert_allclose(result, best, atol=3e-7)
 
 
 def unit(degrees: float) -> list[float]:
@@ -165,7 +165,7 @@ class TestAnonymizedOnly:
     def test_the_only_image_is_a_reference_for_others(self) -> None:
         assert self.scores("single_ref").gallery_identities.tolist() == ["ann", "bob", "cat"]
 
-    def test_a_image_is_never_its_own_reference(self) -> None:
+    def test_an_image_is_never_its_own_reference(self) -> None:
         for protocol in get_args(Protocol):
             own = table(self.scores(protocol))
             assert own[np.arange(5), [0, 0, 0, 1, 1]].max() < 0.9

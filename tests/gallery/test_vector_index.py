@@ -17,8 +17,8 @@ from cldmray.gallery.vector_index import VectorIndex, load_faiss
 
 
 def unit(rows: int, seed: int, dimensions: int = 8) -> Vectors:
-    found = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
-    unit_norm: Vectors = found / np.linalg.norm(found, axis=1, keepdims=True)
+    result = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
+    unit_norm: Vectors = result / np.linalg.norm(result, axis=1, keepdims=True)
     return unit_norm
 
 
@@ -72,8 +72,8 @@ class TestApproximate:
         np.testing.assert_array_equal(index.vectors, vectors)
         _, rows = index.search(probes, 10)
         expected = brute_force(probes, vectors, 10)[1]
-        found = np.mean([np.isin(a, b).mean() for a, b in zip(expected, rows, strict=True)])
-        assert abs(found - index.recall) < 0.1
+        result = np.mean([np.isin(a, b).mean() for a, b in zip(expected, rows, strict=True)])
+        assert abs(result - index.recall) < 0.1
 
     @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
     def test_a_small_one_finds_everything(self, kind: str) -> None:
@@ -87,10 +87,10 @@ class TestApproximate:
     def test_bytes_and_back(self, kind: str) -> None:
         index = VectorIndex(unit(200, 0), kind)
         again = VectorIndex.from_bytes(index.to_bytes(), kind, index.recall)
-        for one, other in zip(
+        for left, right in zip(
             index.search(unit(9, 1), 7), again.search(unit(9, 1), 7), strict=True
         ):
-            np.testing.assert_array_equal(one, other)
+            np.testing.assert_array_equal(left, right)
 
     def test_auto_is_flat_while_it_fits(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert VectorIndex(unit(200, 0), "auto").kind == "flat"
@@ -199,10 +199,10 @@ def answers(index: VectorIndex, k: int = 12) -> tuple[Vectors, IntArray]:
     return index.search(unit(9, 1), k)
 
 
-def assert_same(found: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
-    for one, other in zip(found, expected, strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_allclose(one, other, atol=1e-4)
+def assert_same(result: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
+    for left, right in zip(result, expected, strict=True):
+        assert left.dtype == right.dtype
+        np.testing.assert_allclose(left, right, atol=1e-4)
 
 
 NAMES = np.array([f"p{number}" for number in np.random.default_rng(5).permutation(50)])
@@ -217,7 +217,9 @@ class TestStandIn:
         assert_same(answers(index), expected)
         assert_same(answers(index), expected)
         assert fake.copies == [{1: [50], 2: [25, 25], 3: [17, 17, 16]}[gpus]]
-        assert [one.temporary for one in fake.resources] == [vector_index.TEMPORARY_BYTES] * gpus
+        assert [resource.temporary for resource in fake.resources] == [
+            vector_index.TEMPORARY_BYTES
+        ] * gpus
 
     def test_opened_and_merged_galleries_are_on_the_gpus_too(
         self, machine: Callable[[int], FakeFaiss], tmp_path: Path
@@ -263,9 +265,9 @@ class TestStandIn:
         fake.full = True
         index = VectorIndex(unit(50, 0))
         with pytest.warns(UserWarning, match=r"searched on the CPU: .*\(out of memory"):
-            found = answers(index)
+            result = answers(index)
         fake.full = False
-        assert_same(found, expected)
+        assert_same(result, expected)
         assert_same(answers(index), expected)
         assert not fake.copies
 
@@ -284,9 +286,9 @@ class TestRealGpus:
     def test_find_what_the_cpu_finds(self, rows: int) -> None:
         vectors, probes = unit(rows, 0, 128), unit(300, 1, 128)
         on_gpus, on_cpu = (VectorIndex(vectors, gpus=gpus) for gpus in (None, 0))
-        (scores, found), (expected, expected_rows) = (
+        (scores, result), (expected, expected_rows) = (
             index.search(probes, 10) for index in (on_gpus, on_cpu)
         )
         np.testing.assert_allclose(scores, expected, atol=1e-4)
-        assert (found == expected_rows).mean() > 0.999
+        assert (result == expected_rows).mean() > 0.999
         assert on_gpus._gpu_shards is not None

@@ -148,8 +148,8 @@ def demo_report() -> AuditReport:
         grid=grid(),
         rejected=pa.Table.from_pylist(
             [
-                {"sample_id": f"{i:016x}", "identity": who, "location": where, "reason": why}
-                for i, (where, who, why) in enumerate(rejected)
+                {"sample_id": f"{i:016x}", "identity": identity, "location": where, "reason": why}
+                for i, (where, identity, why) in enumerate(rejected)
             ],
             schema=REJECTED,
         ),

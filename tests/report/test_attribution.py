@@ -35,7 +35,9 @@ ROWS = [
     ),
     AttributionRow("operating_point", "canny", "", "", "", "ssim", 0.5678, 0.5, 0.6, 300),
 ]
-FOUND = Attribution("93.1 % [87.4, 97.2] of the leak & more.", ROWS, ["It rises."], 0.9)
+ATTRIBUTION_RESULT = Attribution(
+    "93.1 % [87.4, 97.2] of the leak & more.", ROWS, ["It rises."], 0.9
+)
 
 
 def test_every_question_and_measure_has_words() -> None:
@@ -46,14 +48,14 @@ def test_every_question_and_measure_has_words() -> None:
 
 
 def test_rows_of_a_question() -> None:
-    assert FOUND.of("swap") == ROWS[:2]
-    assert FOUND.of("proxy") == []
+    assert ATTRIBUTION_RESULT.of("swap") == ROWS[:2]
+    assert ATTRIBUTION_RESULT.of("proxy") == []
 
 
 class TestScaleFigure:
     def test_nothing_to_compare(self) -> None:
-        assert scale_figure(FOUND) is None
-        page = render_attribution(FOUND, "T", "2026-01-01T00:00:00")
+        assert scale_figure(ATTRIBUTION_RESULT) is None
+        page = render_attribution(ATTRIBUTION_RESULT, "T", "2026-01-01T00:00:00")
         assert "Risk over the control scale" not in page
 
     def test_is_drawn_and_shown(self) -> None:
@@ -87,14 +89,14 @@ class TestScaleFigure:
 
 
 def test_files(tmp_path: Path) -> None:
-    written = write_attribution(FOUND, str(tmp_path))
+    written = write_attribution(ATTRIBUTION_RESULT, str(tmp_path))
     assert [Path(uri).name for uri in written] == ["attribution.parquet", "attribution.json"]
     table = pq.read_table(written[0])
     assert table.equals(attribution_table(ROWS)) and table.schema.equals(ATTRIBUTION)
     assert table["ci_low"][2].as_py() == float("-inf")
     whole = json.loads(Path(written[1]).read_text())
     assert (whole["headline"], whole["statements"], whole["confidence_level"]) == (
-        FOUND.headline,
+        ATTRIBUTION_RESULT.headline,
         ["It rises."],
         0.9,
     )
@@ -105,32 +107,36 @@ def test_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("alone", [True, False])
 def test_the_page(report, alone: bool) -> None:
     if alone:
-        text = render_attribution(FOUND, "<i>T</i>", "2026-01-01T00:00:00", ["Mind <this>."])
+        text = render_attribution(
+            ATTRIBUTION_RESULT, "<i>T</i>", "2026-01-01T00:00:00", ["Mind <this>."]
+        )
         assert "&lt;i&gt;T" in text and "Mind &lt;this&gt;." in text
     else:
         assert "What carries the leak" not in render_html(report, {})
-        text = render_html(replace(report, attribution=FOUND), {})
+        text = render_html(replace(report, attribution=ATTRIBUTION_RESULT), {})
     assert "93.1 % [87.4, 97.2] of the leak &amp; more." in text and "<li>It rises.</li>" in text
     assert "canny &lt;b&gt;" in text and "canny <b>" not in text
     for row in ROWS:
         assert formatting.measured(row) in text
     for question in QUESTIONS:
-        assert (formatting.QUESTION_LABELS[question] in text) == bool(FOUND.of(question))
+        assert (formatting.QUESTION_LABELS[question] in text) == bool(
+            ATTRIBUTION_RESULT.of(question)
+        )
     assert "region=face" in text and "the 90 % bounds" in " ".join(text.split())
     assert "http://" not in text and "https://" not in text and "<script" not in text
 
 
 def test_the_terminal(report, capsys: pytest.CaptureFixture[str]) -> None:
-    print_attribution(FOUND, ["Weak."])
+    print_attribution(ATTRIBUTION_RESULT, ["Weak."])
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["- It rises.", "Note: Weak.", "", FOUND.headline]
+    assert lines == ["- It rises.", "Note: Weak.", "", ATTRIBUTION_RESULT.headline]
     out = io.StringIO()
-    print_report(replace(report, attribution=FOUND), out)
-    assert f"Why: {FOUND.headline}" in out.getvalue()
+    print_report(replace(report, attribution=ATTRIBUTION_RESULT), out)
+    assert f"Why: {ATTRIBUTION_RESULT.headline}" in out.getvalue()
 
 
 def test_beside_a_report(report, tmp_path: Path) -> None:
-    written = write_report(replace(report, attribution=FOUND), str(tmp_path))
+    written = write_report(replace(report, attribution=ATTRIBUTION_RESULT), str(tmp_path))
     assert (tmp_path / "attribution.json").exists()
     assert str(tmp_path / "attribution.parquet") in written
     assert written[-1].endswith("report.html")

@@ -12,9 +12,10 @@ from cldmray.evaluation.identification import AttackResult
 from cldmray.faces.records import encode_image
 from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.gallery.scores import EmbeddingScores
-from cldmray.report import evidence
-from cldmray.report.evidence import evidence_figure, leak_evidence
+from cldmray.report.examples import MATCHES, leak_evidence
+from cldmray.report.examples import SAMPLES as SAMPLES_SHOWN
 from cldmray.report.html import render_html, report_figures
+from cldmray.report.image_grid import MATED, evidence_figure
 
 SAMPLES = [f"s{number}" for number in range(12)]
 IDENTITIES = [f"person {number // 2}" for number in range(12)]
@@ -50,13 +51,13 @@ def collect(report, attack, risks=None):
 
 
 def test_matches_stand_in_the_order_of_the_scores(report, attack):
-    found = collect(report, attack)
-    assert len(found) == evidence.SAMPLES
+    evidence = collect(report, attack)
+    assert len(evidence) == SAMPLES_SHOWN
     scores = attack.scores[0]
     (block,) = scores.blocks()
-    for row, item in enumerate(found):
+    for row, item in enumerate(evidence):
         assert item.anonymized[0, 0, 0] == 100 + row
-        order = np.argsort(-block.scores[row], kind="stable")[: evidence.MATCHES]
+        order = np.argsort(-block.scores[row], kind="stable")[:MATCHES]
         names = [IDENTITIES[image[0, 0, 0]] for image in item.matches]
         assert names == scores.gallery_identities[order].tolist()
         assert list(item.mated) == [name == IDENTITIES[row] for name in names]
@@ -71,10 +72,12 @@ def test_what_does_not_leak_or_has_no_embeddings_is_left_out(report, attack):
 
 
 def test_the_figure_frames_the_right_person_and_is_on_the_page(report, attack):
-    found = collect(report, attack)
-    found[0] = replace(found[0], mated=(True,) + (False,) * 4)
-    image = np.asarray(Image.open(io.BytesIO(evidence_figure(found))))
-    assert (image == evidence.MATED).all(axis=2).any()
-    shown = replace(report, evidence=found)
-    assert "evidence" in report_figures(shown) and "evidence" not in report_figures(report)
-    assert "Best matches" in render_html(shown) and "Best matches" not in render_html(report, {})
+    evidence = collect(report, attack)
+    evidence[0] = replace(evidence[0], mated=(True,) + (False,) * 4)
+    image = np.asarray(Image.open(io.BytesIO(evidence_figure(evidence))))
+    assert (image == MATED).all(axis=2).any()
+    with_evidence = replace(report, evidence=evidence)
+    assert "evidence" in report_figures(with_evidence) and "evidence" not in report_figures(report)
+    assert "Best matches" in render_html(with_evidence) and "Best matches" not in render_html(
+        report, {}
+    )

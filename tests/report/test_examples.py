@@ -49,11 +49,11 @@ def anonymized(samples: list[str], confidence_level: int) -> pa.Table:
 def example_grid(
     faces: pa.Table, tables: Mapping[str, tuple[Mapping[str, Condition], pa.Table]], count: int
 ) -> Grid:
-    """The grid of the samples that are chosen."""
-    chosen = choose_examples(faces, [rows for _, rows in tables.values()], count)
+    """The grid of the samples that are samples."""
+    samples = choose_examples(faces, [rows for _, rows in tables.values()], count)
 
     def own(rows: pa.Table) -> pa.Table:
-        return rows.filter(pc.is_in(rows["sample_id"], pa.array(chosen, pa.string())))
+        return rows.filter(pc.is_in(rows["sample_id"], pa.array(samples, pa.string())))
 
     return grid_of(own(faces), {name: (maps, own(rows)) for name, (maps, rows) in tables.items()})
 
@@ -62,7 +62,7 @@ ALL = ["ann/1", "ann/2", "bob/1", "cat/1", "cat/2"]
 
 
 def levels(images: Images) -> list[int]:
-    return [int(one[-1, -1, 0]) for one in images]
+    return [int(image[-1, -1, 0]) for image in images]
 
 
 def test_the_first_image_of_each_person(faces: pa.Table) -> None:
@@ -74,7 +74,7 @@ def test_the_first_image_of_each_person(faces: pa.Table) -> None:
     assert levels(row.anonymized) == [90] * 3
 
 
-def test_only_images_that_everybody_has_redrawn(faces: pa.Table) -> None:
+def test_only_images_that_every_anonymizer_has_anonymized(faces: pa.Table) -> None:
     tables = {
         "blur": (NONE, anonymized(ALL, 90)),
         "images": (NONE, anonymized(["ann/2", "cat/2", "cat/1"], 91)),
@@ -108,7 +108,7 @@ def test_maps_of_several_conditions_are_laid_over_each_other(faces: pa.Table) ->
     originals = np.stack([decode_image(content) for content in faces["image"].to_pylist()[:4]])[
         [0, 2, 3]
     ]
-    one, both = (row.condition for row in grid.rows)
-    assert one is not None and both is not None
-    np.testing.assert_array_equal(one, canny(originals))
+    canny_map, both = (row.condition for row in grid.rows)
+    assert canny_map is not None and both is not None
+    np.testing.assert_array_equal(canny_map, canny(originals))
     np.testing.assert_array_equal(both, np.maximum(canny(originals), soft(originals)))

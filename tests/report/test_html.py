@@ -82,18 +82,20 @@ def test_the_verdict_comes_first_and_is_coloured(report, no_figures):
 
 
 def test_what_follows_stands_in_the_verdict_block(report, no_figures):
-    advice = Recommendation("<b>k</b>", "It stays <under> 1/20.")
+    recommendation = Recommendation("<b>k</b>", "It stays <under> 1/20.")
     gate = Gate("k<20 or leak", ("blur: k<20: it is 2", "<i>: leak: above chance"))
-    told = replace(report, verdict=Verdict("People leak.", {"severity": "leak"}, advice, gate))
-    text = render_html(told, no_figures)
+    with_gate = replace(
+        report, verdict=Verdict("People leak.", {"severity": "leak"}, recommendation, gate)
+    )
+    text = render_html(with_gate, no_figures)
     block = text[text.index('<div class="verdict leak">') : text.index("<section>")]
-    shown = " ".join(Page(block).text.split())
-    assert shown == (
+    visible = " ".join(Page(block).text.split())
+    assert visible == (
         "Identity leaks People leak. Recommended: <b>k</b>. It stays <under> 1/20. Gate failed "
         "audit.fail_on: k<20 or leak blur: k<20: it is 2 <i>: leak: above chance"
     )
     assert '<span class="pill leak">Gate failed</span>' in block
-    passed = replace(told.verdict, recommendation=Recommendation(None, "x"), gate=Gate("leak"))
+    passed = replace(with_gate.verdict, recommendation=Recommendation(None, "x"), gate=Gate("leak"))
     text = render_html(replace(report, verdict=passed), no_figures)
     assert '<span class="pill no_leak_found">Gate passed</span>' in text
     assert "<b>Recommended: <bdi>none</bdi>.</b>" in text

@@ -35,8 +35,8 @@ def test_rows_and_columns_by_hand():
     )
     sheet = decode(image_grid(grid))
     assert sheet.shape == (4 * (CELL + GAP), LABEL_WIDTH + 2 * (CELL + GAP), 3)
-    shown = [[tuple(centre(sheet, row, column)) for column in range(2)] for row in range(4)]
-    assert shown == [[red, green], [blue, red], [green, blue], [blue, red]]
+    visible = [[tuple(centre(sheet, row, column)) for column in range(2)] for row in range(4)]
+    assert visible == [[red, green], [blue, red], [green, blue], [blue, red]]
     assert (sheet[:, :LABEL_WIDTH] < 128).any()
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from cldmray.report.label_placement import Box, _crosses, place_labels
+from cldmray.report.frontier import Box, _crosses, place_labels
 
 FRAME = Box(0, 0, 300, 200)
 
@@ -52,5 +52,5 @@ def test_a_crowd_does_not_overlap():
     dots = [Box(x, y, x, y).grown(3) for x, y in points]
     boxes = place_labels(points, [(60, 8)] * 12, dots, [], FRAME)
     assert all(box.within(FRAME) for box in boxes)
-    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert not any(left.overlaps(right) for left, right in itertools.combinations(boxes, 2))
     assert not any(box.overlaps(dot) for box in boxes for dot in dots)

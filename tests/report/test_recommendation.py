@@ -65,16 +65,16 @@ class TestRecommended:
         )
 
     def test_the_most_useful_of_all(self) -> None:
-        found = recommended([risk("a", 0.04), risk("b", 0.02)], rows("ssim", a=0.9, b=0.8))
-        assert found.name == found.most_useful == "a"
-        assert found.control is None
-        assert found.reason.endswith(
+        recommendation = recommended([risk("a", 0.04), risk("b", 0.02)], rows("ssim", a=0.9, b=0.8))
+        assert recommendation.name == recommendation.most_useful == "a"
+        assert recommendation.control is None
+        assert recommendation.reason.endswith(
             "Utility: looks like the original (SSIM) 0.90. No candidate is more useful."
         )
 
     def test_without_utility_the_lowest_risk(self) -> None:
-        found = recommended([risk("a", 0.04), risk("b", 0.03), risk("c", 0.5, 0.2)])
-        assert found == Recommendation(
+        recommendation = recommended([risk("a", 0.04), risk("b", 0.03), risk("c", 0.5, 0.2)])
+        assert recommendation == Recommendation(
             "b",
             "The upper bound of b, 3.0 %, stays at or under 1/20 (5.0 %); of 2 candidates that "
             "do so it has the lowest, and utility does not tell.",
@@ -93,24 +93,26 @@ class TestRecommended:
         assert alone.reason == "The upper bound of a, 4.0 %, stays at or under 1/20 (5.0 %)."
 
     def test_a_leak_below_the_target_says_so(self) -> None:
-        found = recommended([risk("a", 0.04, 0.03, 0.02)])
-        assert found.name == "a"
-        assert found.reason.endswith("People are still identified more often than by chance.")
+        recommendation = recommended([risk("a", 0.04, 0.03, 0.02)])
+        assert recommendation.name == "a"
+        assert recommendation.reason.endswith(
+            "People are still identified more often than by chance."
+        )
 
     def test_attackers_that_were_not_run_are_told(self) -> None:
-        found = recommended(
+        recommendation = recommended(
             [risk("a", 0.04)], missed={"a": ["adaptive_contrastive"], "b": ["condition_only"]}
         )
-        assert found.name == "a"
-        assert found.reason.endswith(
+        assert recommendation.name == "a"
+        assert recommendation.reason.endswith(
             "It was not attacked by adaptive_contrastive, which may do more."
         )
 
 
 class TestNoneQualifies:
     def test_the_closest_is_named(self) -> None:
-        found = recommended([risk("a", 0.3), risk("b", 0.07)], rows("ssim", a=0.9, b=0.8))
-        assert found == Recommendation(
+        recommendation = recommended([risk("a", 0.3), risk("b", 0.07)], rows("ssim", a=0.9, b=0.8))
+        assert recommendation == Recommendation(
             None,
             "No audited setting stays under 1/20 (5.0 %); the closest is b (upper bound 7.0 %).",
             most_useful="a",
@@ -122,9 +124,9 @@ class TestNoneQualifies:
 
     def test_an_inconclusive_setting_never_qualifies(self) -> None:
         weak = replace(risk("a", 0.02), note=WEAK)
-        found = recommended([weak, risk("b", 0.2)])
-        assert found.name is None
-        assert found.reason == (
+        recommendation = recommended([weak, risk("b", 0.2)])
+        assert recommendation.name is None
+        assert recommendation.reason == (
             f"a stays under 1/20 (5.0 %) by numbers (upper bound 2.0 %), but {WEAK}."
         )
         beside = recommended([weak, risk("b", 0.04), risk("c", 0.3)])
@@ -135,16 +137,18 @@ class TestNoneQualifies:
         )
 
     def test_weak_attackers_recommend_nothing_even_among_leaks(self) -> None:
-        found = recommended([risk("a", 0.04, 0.03, 0.02)], weakness=WEAK)
-        assert found.name is None
-        assert found.reason.endswith(f"by numbers (upper bound 4.0 %), but {WEAK}.")
+        recommendation = recommended([risk("a", 0.04, 0.03, 0.02)], weakness=WEAK)
+        assert recommendation.name is None
+        assert recommendation.reason.endswith(f"by numbers (upper bound 4.0 %), but {WEAK}.")
         above = recommended([risk("a", 0.4)], weakness=WEAK)
         assert above.reason.endswith(f"the closest is a (upper bound 40.0 %), and {WEAK}.")
 
     def test_too_few_people_for_the_target(self) -> None:
-        found = recommended([replace(risk("a", 0.1), chance=1 / 8)])
-        assert found.name is None
-        assert found.reason == "8 people in the gallery can show no more than k = 8, not 20."
+        recommendation = recommended([replace(risk("a", 0.1), chance=1 / 8)])
+        assert recommendation.name is None
+        assert (
+            recommendation.reason == "8 people in the gallery can show no more than k = 8, not 20."
+        )
 
     def test_nobody_was_attacked(self) -> None:
         assert recommended([]).reason == "No attack could be run on a candidate for release."

@@ -89,8 +89,8 @@ class TestVerdicts:
         assert not recovery(FLAT).recovers
 
     def test_their_colours(self) -> None:
-        found = [recovery(), recovery(FLAT), recovery(mean_face=FLAT)]
-        assert [one.finding for one in found] == ["leak", "inconclusive", "no_leak_found"]
+        results = [recovery(), recovery(FLAT), recovery(mean_face=FLAT)]
+        assert [result.finding for result in results] == ["leak", "inconclusive", "no_leak_found"]
 
     def test_the_sentence(self) -> None:
         assert reconstruction_sentence(recovery()) == (
@@ -124,15 +124,15 @@ class TestVerdicts:
 
 
 def test_files(tmp_path: Path) -> None:
-    found = report()
-    written = write_reconstruction(found, str(tmp_path))
+    results = report()
+    written = write_reconstruction(results, str(tmp_path))
     assert [Path(uri).relative_to(tmp_path).as_posix() for uri in written] == [
         "reconstruction.parquet", "learning.parquet", "trials.parquet", "reconstruction.json",
         "conf/attackers/reconstruction_best.yaml",
     ]  # fmt: skip
     table = pq.read_table(tmp_path / "reconstruction.parquet")
     assert table.schema.equals(RECONSTRUCTION)
-    assert table.equals(reconstruction_table(found.rows))
+    assert table.equals(reconstruction_table(results.rows))
     learning = pq.read_table(tmp_path / "learning.parquet")
     assert learning.schema.equals(LEARNING)
     assert learning.select(["reconstructor", "step", "loss", "validation_rank_1"]).to_pylist() == [
@@ -144,23 +144,25 @@ def test_files(tmp_path: Path) -> None:
     assert [json.loads(row["settings"]) for row in trials] == [{"blocks": 1}, {"blocks": 2}]
     assert json.loads(trials[0]["curve"]) == [{"step": 2.0, "loss": 1.0}]
     whole = json.loads((tmp_path / "reconstruction.json").read_text())
-    assert whole["headline"] == found.headline
+    assert whole["headline"] == results.headline
     assert whole["verdicts"][0]["verdict"] == "significantly above all controls"
     assert whole["rows"] == table.to_pylist()
 
 
 def test_figures_and_page() -> None:
-    found = report()
-    figures = reconstruction_figures(found)
+    results = report()
+    figures = reconstruction_figures(results)
     assert set(figures) == {"rates", "learning", "queries", "images_0"}
     for png in figures.values():
         Image.open(io.BytesIO(png)).verify()
-    page = render_reconstruction(found, "T<", "2026-01-01T00:00:00", figures)
+    page = render_reconstruction(results, "T<", "2026-01-01T00:00:00", figures)
     assert "a&lt;b" in page and "<bdi>a<b" not in page
     assert page.count("data:image/png;base64,") == 4
     assert "+20.0 [10.0, 30.0]" in page
     assert reconstruction_figures(ReconstructionReport([], [])) == {}
-    untrained = ReconstructionReport([], [], [Learning("a", "mean_face", found.learning[1].points)])
+    untrained = ReconstructionReport(
+        [], [], [Learning("a", "mean_face", results.learning[1].points)]
+    )
     assert reconstruction_figures(untrained) == {}
 
 

@@ -61,8 +61,8 @@ def test_markup_in_names_is_text(report):
 
 def test_what_follows_comes_after_the_sentence(report):
     gate = Gate("k<20 or leak", ("blur: k<20: why " + "x " * 90, "blur: leak: because"))
-    advice = Recommendation("k_same", "It stays under 1/20. " + "Utility is low. " * 9)
-    text = printed(replace(report, verdict=Verdict("People leak.", {}, advice, gate)))
+    recommendation = Recommendation("k_same", "It stays under 1/20. " + "Utility is low. " * 9)
+    text = printed(replace(report, verdict=Verdict("People leak.", {}, recommendation, gate)))
     assert max(len(line) for line in text.splitlines()) <= WIDTH
     flowing = " ".join(text.split())
     assert "People leak. Recommended: k_same. It stays under 1/20. Utility is low." in flowing

@@ -12,9 +12,15 @@ from PIL import Image
 from cldmray.errors import BadInputError
 from cldmray.report import frontier
 from cldmray.report.figures import DPI, FINDING_COLOURS, WIDTH
-from cldmray.report.frontier import FrontierPoint, frontier_figure, optimal, panels
+from cldmray.report.frontier import (
+    Box,
+    FrontierPoint,
+    frontier_figure,
+    optimal,
+    panels,
+    place_labels,
+)
 from cldmray.report.html import render_html, report_figures
-from cldmray.report.label_placement import Box, place_labels
 from cldmray.report.utility import heading, utility_columns, utility_metrics
 from cldmray.report.write import write_report
 from cldmray.results.audit import UtilityRow
@@ -98,8 +104,8 @@ class TestFiles:
         assert written[-1].endswith("report.html")
 
     def test_metrics(self):
-        found = utility_metrics([row("a"), row("b", "frechet_x", 2.0)])
-        assert found == {"utility/a/ssim": 0.5, "utility/b/frechet_x": 2.0}
+        metrics = utility_metrics([row("a"), row("b", "frechet_x", 2.0)])
+        assert metrics == {"utility/a/ssim": 0.5, "utility/b/frechet_x": 2.0}
 
 
 class TestPage:
@@ -134,7 +140,7 @@ def anonymizer(report, name, utility, risk):
 
 class TestFrontier:
     def test_the_optimal_ones(self, report):
-        every = [
+        points = [
             anonymizer(report, "best", 0.5, 0.1),
             anonymizer(report, "worse", 0.5, 0.2),
             anonymizer(report, "useless", 0.2, 0.1),
@@ -142,7 +148,7 @@ class TestFrontier:
             anonymizer(report, "twin", 0.9, 0.8),
             anonymizer(report, "grey", 0.1, 0.01),
         ]
-        names = [one.risk.anonymizer for one in optimal(every)]
+        names = [point.risk.anonymizer for point in optimal(points)]
         assert names == ["grey", "best", "open", "twin"]
 
     def test_two_measures_are_drawn_preferred_ones_first(self, report):
@@ -197,4 +203,4 @@ class TestFrontier:
         ((boxes, frame),) = frames
         assert len(boxes) == 12 and all(isinstance(box, Box) for box in boxes)
         assert all(box.within(frame) for box in boxes)
-        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+        assert not any(left.overlaps(right) for left, right in itertools.combinations(boxes, 2))

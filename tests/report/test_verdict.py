@@ -40,14 +40,14 @@ def verdict(
 
 
 def test_a_single_leaking_setting() -> None:
-    found = verdict([LEAK], set())
-    assert found.sentence == (
+    outcome = verdict([LEAK], set())
+    assert outcome.sentence == (
         "cldm-canny-1.0 leaks identity. The attacker adaptive_contrastive identifies 62.0 % of the "
         "images of cldm-canny-1.0 (95 % CI 50.0 % to 71.0 %; chance 1.0 %; Full-Ref, source "
         "excluded). This rejects every claim of k-anonymity above k = 2."
     )
-    assert found.severity == "leak"
-    assert found.machine == {
+    assert outcome.severity == "leak"
+    assert outcome.machine == {
         "severity": "leak",
         "fail_on": None,
         "gate": {"outcome": "none", "reasons": []},
@@ -85,12 +85,12 @@ def test_a_single_leaking_setting() -> None:
 
 def test_the_leak_with_the_highest_lower_bound_comes_first() -> None:
     unsure = replace(LEAK, anonymizer="blur", risk=0.8, low=0.4, high=0.9)
-    found = verdict([CALM, unsure, LEAK], set())
-    assert found.sentence.startswith(
+    outcome = verdict([CALM, unsure, LEAK], set())
+    assert outcome.sentence.startswith(
         "2 of 3 settings leak identity (cldm-canny-1.0, blur). The attacker adaptive_contrastive "
         "identifies 62.0 % of the images of cldm-canny-1.0 "
     )
-    assert [entry["finding"] for entry in found.machine["settings"]] == [
+    assert [entry["finding"] for entry in outcome.machine["settings"]] == [
         "no_leak_found",
         "leak",
         "leak",
@@ -103,45 +103,45 @@ def test_one_of_several_leaks() -> None:
 
 
 def test_no_leak() -> None:
-    found = verdict([CALM, replace(CALM, anonymizer="blur", high=0.025)], set())
-    assert found.sentence == (
+    outcome = verdict([CALM, replace(CALM, anonymizer="blur", high=0.025)], set())
+    assert outcome.sentence == (
         "No attack on any of 2 settings is significantly above chance. At most 3.1 % of the images "
         "are identified (simultaneous upper bound, cldm-none; chance 1.0 %)."
     )
-    assert found.severity == "no_leak_found"
+    assert outcome.severity == "no_leak_found"
     alone = verdict([CALM], set()).sentence
     assert alone.startswith("No attack on cldm-none is significantly above chance. ")
 
 
 def test_a_weak_attacker_concludes_nothing() -> None:
-    found = verdict([replace(CALM, note=WEAK)], set())
-    assert found.severity == "inconclusive"
-    assert found.sentence.endswith(f", but nothing can be concluded from that: {WEAK}.")
-    assert found.machine["settings"][0]["note"] == WEAK
+    outcome = verdict([replace(CALM, note=WEAK)], set())
+    assert outcome.severity == "inconclusive"
+    assert outcome.sentence.endswith(f", but nothing can be concluded from that: {WEAK}.")
+    assert outcome.machine["settings"][0]["note"] == WEAK
 
 
 def test_a_note_on_another_setting_is_told_too() -> None:
-    found = verdict([CALM, replace(CALM, anonymizer="blur", high=0.02, note=WEAK)], set())
-    assert found.severity == "inconclusive"
-    assert WEAK in found.sentence
+    outcome = verdict([CALM, replace(CALM, anonymizer="blur", high=0.02, note=WEAK)], set())
+    assert outcome.severity == "inconclusive"
+    assert WEAK in outcome.sentence
 
 
 def test_a_leak_counts_however_weak_the_attacker() -> None:
-    found = verdict([replace(LEAK, note=WEAK), replace(CALM, note=WEAK)], set())
-    assert found.severity == "leak"
-    assert "1 of 2 settings" in found.sentence
+    outcome = verdict([replace(LEAK, note=WEAK), replace(CALM, note=WEAK)], set())
+    assert outcome.severity == "leak"
+    assert "1 of 2 settings" in outcome.sentence
 
 
-def test_controls_are_listed_but_not_judged() -> None:
-    found = verdict([COPY, CALM], {"no_op"})
-    assert found.severity == "no_leak_found"
-    assert "no_op" not in found.sentence
-    assert [entry["anonymizer"] for entry in found.machine["settings"]] == ["no_op", "cldm-none"]
+def test_controls_are_listed_but_not_candidates() -> None:
+    outcome = verdict([COPY, CALM], {"no_op"})
+    assert outcome.severity == "no_leak_found"
+    assert "no_op" not in outcome.sentence
+    assert [entry["anonymizer"] for entry in outcome.machine["settings"]] == ["no_op", "cldm-none"]
     leaking = verdict([COPY, LEAK], {"no_op"})
     assert leaking.sentence.startswith("cldm-canny-1.0 leaks identity. ")
 
 
-def test_a_control_alone_is_judged() -> None:
+def test_a_control_alone_is_a_candidate() -> None:
     assert verdict([COPY], {"no_op"}).sentence.startswith("no_op leaks identity. The attacker ")
 
 
@@ -155,11 +155,11 @@ def test_the_sentence_names_the_attack_that_rejects_the_claim() -> None:
     assert "55.0 % to 65.0 %; chance 1.0 %; Few-Ref, source included" in sentence
 
 
-def test_only_settings_for_release_are_judged() -> None:
+def test_only_settings_for_release_are_candidates() -> None:
     policy = DecisionPolicy(rules=parse_rules("leak"), release=("cldm-none",))
-    found = verdict([COPY, LEAK, CALM], {"no_op"}, policy)
-    assert (found.severity, found.gate.outcome) == ("no_leak_found", "passed")
-    assert [entry["candidate"] for entry in found.machine["settings"]] == [False, False, True]
+    outcome = verdict([COPY, LEAK, CALM], {"no_op"}, policy)
+    assert (outcome.severity, outcome.gate.outcome) == ("no_leak_found", "passed")
+    assert [entry["candidate"] for entry in outcome.machine["settings"]] == [False, False, True]
     named = verdict([COPY, CALM], {"no_op"}, replace(policy, release=("no_op",)))
     assert named.gate.outcome == "failed"
     assert named.sentence.startswith("no_op leaks identity. ")
@@ -169,10 +169,10 @@ def test_a_setting_that_nobody_attacked_is_not_passed_over() -> None:
     policy = DecisionPolicy(rules=parse_rules("rank_1>0.9"), release=("images",))
     missed = {"no_op": [], "images": ["adaptive_contrastive"]}
     unknown = "No attack could be run on images, so nothing is known about their privacy."
-    found = verdict([COPY], {"no_op"}, policy, missed=missed)
-    assert (found.severity, found.sentence) == ("inconclusive", unknown)
-    assert found.gate.reasons == ("images: no attack could be run on it",)
-    assert found.machine["recommended"]["reason"] == (
+    outcome = verdict([COPY], {"no_op"}, policy, missed=missed)
+    assert (outcome.severity, outcome.sentence) == ("inconclusive", unknown)
+    assert outcome.gate.reasons == ("images: no attack could be run on it",)
+    assert outcome.machine["recommended"]["reason"] == (
         "No attack could be run on a candidate for release."
     )
     beside = verdict([COPY, CALM], {"no_op"}, missed=missed)
@@ -187,23 +187,23 @@ def test_what_follows_is_told_to_programs() -> None:
         for name, value in {"no_op": 1.0, "cldm-none": 0.25, "cldm-canny-1.0": 0.5}.items()
     ]
     policy = DecisionPolicy(target_k=10, rules=parse_rules(["k<5", "leak"]))
-    found = verdict([COPY, LEAK, CALM], {"no_op"}, policy, utility)
-    assert found.machine["fail_on"] == "k<5 or leak"
-    assert found.machine["gate"]["outcome"] == "failed"
-    assert len(found.machine["gate"]["reasons"]) == 2
-    assert found.machine["target_k"] == 10
-    recommended = found.machine["recommended"]
+    outcome = verdict([COPY, LEAK, CALM], {"no_op"}, policy, utility)
+    assert outcome.machine["fail_on"] == "k<5 or leak"
+    assert outcome.machine["gate"]["outcome"] == "failed"
+    assert len(outcome.machine["gate"]["reasons"]) == 2
+    assert outcome.machine["target_k"] == 10
+    recommended = outcome.machine["recommended"]
     assert recommended["name"] == "cldm-none"
     assert recommended["utility"] == {"ssim": {"value": 0.25, "most_useful": 0.5, "control": 1.0}}
-    calm = found.machine["settings"][2]
+    calm = outcome.machine["settings"][2]
     assert (calm["point_estimate_k"], calm["k_supported"]) == (50, 32)
-    assert json.loads(json.dumps(found.record))["sentence"] == found.sentence
+    assert json.loads(json.dumps(outcome.record))["sentence"] == outcome.sentence
 
 
 def test_weak_attackers_support_no_k() -> None:
-    found = verdict([LEAK, CALM], set(), weakness=WEAK)
-    assert [entry["k_supported"] for entry in found.machine["settings"]] == [1, 1]
-    assert found.machine["recommended"]["name"] is None
+    outcome = verdict([LEAK, CALM], set(), weakness=WEAK)
+    assert [entry["k_supported"] for entry in outcome.machine["settings"]] == [1, 1]
+    assert outcome.machine["recommended"]["name"] is None
 
 
 def test_tags() -> None:

@@ -15,6 +15,7 @@ from cldmray.results.audit import (
     AttackerDiagnostics,
     AttackRate,
     AuditReport,
+    Evidence,
     Grid,
     UtilityRow,
     Verdict,
@@ -79,12 +80,24 @@ def test_a_round_trip_changes_nothing(whole: AuditReport, tmp_path: Path) -> Non
     assert render_html(stored) == render_html(whole)
 
 
+def test_evidence_is_kept(report: AuditReport, tmp_path: Path) -> None:
+    images = np.arange(5 * 8 * 8 * 3, dtype=np.uint8).reshape(5, 8, 8, 3)
+    example = Evidence("blur", "pretrained", images[0], images[1:], (False, True) * 2, (0.5,) * 4)
+    write_audit(replace(report, evidence=[example]), str(tmp_path))
+    (stored,) = read_audit(str(tmp_path)).evidence
+    np.testing.assert_array_equal(stored.anonymized, example.anonymized)
+    np.testing.assert_array_equal(stored.matches, example.matches)
+    assert (stored.anonymizer, stored.attacker) == ("blur", "pretrained")
+    assert (stored.mated, stored.scores) == (example.mated, example.scores)
+
+
 def test_what_is_absent_stays_absent(report: AuditReport, tmp_path: Path) -> None:
     bare = replace(report, grid=Grid(np.zeros((0, 8, 8, 3), np.uint8), []))
     write_audit(bare, str(tmp_path))
     stored = read_audit(str(tmp_path))
     assert stored.attribution is None and stored.utility == [] and stored.diagnostics == []
     assert len(stored.grid.originals) == 0 and stored.grid.rows == []
+    assert stored.evidence == []
     assert not (tmp_path / "images.parquet").exists()
 
 

@@ -20,6 +20,7 @@ from cldmray.attackers.reconstruction.base import (
 from cldmray.attackers.reconstruction.controls import check_size
 from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.errors import BadInputError, ConfigError
+from cldmray.gallery.vector_index import VectorIndex
 from cldmray.recognizers.base import Embeddings, Recognizer
 from cldmray.recognizers.sface import landmark_sface
 
@@ -115,14 +116,11 @@ class NearestNeighborReconstructor(Reconstructor):
         if not len(self.originals):
             raise BadInputError("the look-alikes have learnt from no images yet")
         check_size(images, self.originals.shape[1:])
-        count = self.config.nearest
-        shown = np.empty((len(images), count, *images.shape[1:]), np.uint8)
         if not len(images):
-            return shown
-        scores = self._embed(images) @ self.vectors.T
-        for row, score in enumerate(scores):
-            shown[row] = self.originals[np.argsort(-score, kind="stable")[:count]]
-        return shown
+            return np.empty((0, self.config.nearest, *images.shape[1:]), np.uint8)
+        # rows (N, nearest) of the originals, so (N, nearest, h, w, 3) images.
+        _, rows = VectorIndex(self.vectors, gpus=0).search(self._embed(images), self.config.nearest)
+        return self.originals[rows]
 
     def _embed(self, images: Images) -> Embeddings:
         if self.student is None:
