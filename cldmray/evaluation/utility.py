@@ -1,7 +1,7 @@
 """Rows of utility from what was measured image by image, with intervals over identities."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,31 @@ ImagePair = tuple[MeasuredImage, MeasuredImage]
 FRECHET_N_BOOTSTRAP = 100
 
 
+class Measurement(NamedTuple):
+    """One measure of one anonymizer, image by image.
+
+    Attributes:
+        measure: its name.
+        values: of each image.
+        pairs: the images that it was measured on, and their originals.
+        interval: makes the value with its bounds.
+        clean: what clean images reach.
+        chance: see :class:`cldmray.results.audit.UtilityRow`.
+    """
+
+    measure: str
+    values: Sequence[float] | npt.NDArray[Any]
+    pairs: list[ImagePair]
+    interval: Callable[..., Interval]
+    clean: float
+    chance: float | None = None
+
+
 def image_rows(
-    anonymizer: str, pairs: list[ImagePair], groups: pa.Table | None, settings: EvaluationSettings
+    anonymizer: str,
+    pairs: list[ImagePair],
+    groups: pa.Table | None,
+    settings: EvaluationSettings,
 ) -> Iterator[UtilityRow]:
     """All measures of single images that ``settings.utility`` names.
 
@@ -34,66 +57,97 @@ def image_rows(
     """
     if not pairs:
         return
-
-    def row(
-        measure: str,
-        values: Any,
-        measured: list[ImagePair],
-        interval: Callable[..., Interval],
-        clean: float,
-        chance: float | None = None,
-    ) -> UtilityRow:
-        identities = np.asarray([own["identity"] for own, _ in measured])
-        found = interval(
-            values,
-            identities,
+    for measured in _measurements(pairs, groups, settings.utility):
+        value, low, high = measured.interval(
+            measured.values,
+            np.asarray([image["identity"] for image, _ in measured.pairs]),
             settings.confidence_level,
             settings.n_bootstrap,
             settings.seed,
         )
-        return UtilityRow(anonymizer, measure, *found, len(measured), True, clean, chance)
-
-    for measure in ("ssim", "edge_f1"):
-        if measure in settings.utility:
-            values = [own[measure] for own, _ in pairs]
-            others = [there[measure] for _, there in pairs if there[measure] is not None]
-            chance = float(np.mean(others)) if others else None
-            yield row(measure, values, pairs, bootstrap_mean, 1.0, chance)
-    if "face_detection_rate" in settings.utility:
-        found = [own["face_found"] for own, _ in pairs]
-        clean = float(np.mean([there["face_found"] for _, there in pairs]))
-        yield row("face_detection_rate", found, pairs, bootstrap_identities, clean)
-    posed = [pair for pair in pairs if not np.isnan(_yaw(pair[1]))]
-    if "pose_consistency" in settings.utility and posed:
-        turned = np.asarray([[_yaw(row) for row in pair] for pair in posed])
-        got, wanted = yaw_classes(turned).T
-        same = ~np.isnan(turned[:, 0]) & (got == wanted)
-        yield row(
-            "pose_consistency", same, posed, bootstrap_identities, 1.0, majority_share(wanted)
+        yield UtilityRow(
+            anonymizer,
+            measured.measure,
+            value,
+            low,
+            high,
+            n_images=len(measured.pairs),
+            higher_is_better=True,
+            clean=measured.clean,
+            chance=measured.chance,
         )
-    for attribute, truth in _truths(groups) if "attributes" in settings.utility else ():
-        readable = [
-            pair
-            for pair in pairs
-            if truth.get(pair[0]["identity"]) is not None and _read(pair[0], attribute)
+
+
+def _measurements(
+    pairs: list[ImagePair], groups: pa.Table | None, measures: Sequence[str]
+) -> Iterator[Measurement]:
+    for measure in ("ssim", "edge_f1"):
+        if measure in measures:
+            others = [image[measure] for _, image in pairs if image[measure] is not None]
+            yield Measurement(
+                measure,
+                [image[measure] for image, _ in pairs],
+                pairs,
+                bootstrap_mean,
+                clean=1.0,
+                chance=float(np.mean(others)) if others else None,
+            )
+    if "face_detection_rate" in measures:
+        yield Measurement(
+            "face_detection_rate",
+            [image["face_found"] for image, _ in pairs],
+            pairs,
+            bootstrap_identities,
+            clean=float(np.mean([original["face_found"] for _, original in pairs])),
+        )
+    if "pose_consistency" in measures:
+        yield from _pose(pairs)
+    if "attributes" in measures:
+        for attribute, truth in _truths(groups):
+            yield from _agreement(attribute, truth, pairs)
+
+
+def _pose(pairs: list[ImagePair]) -> Iterator[Measurement]:
+    """Of the images whose original shows a face: whether its head is turned the same way."""
+    posed = [pair for pair in pairs if not np.isnan(_yaw(pair[1]))]
+    if not posed:
+        return
+    # (P, 2): yaw of the anonymized image and of its original; NaN where no face was found.
+    yaws = np.asarray([[_yaw(image) for image in pair] for pair in posed])
+    anonymized, originals = yaw_classes(yaws).T
+    same = ~np.isnan(yaws[:, 0]) & (anonymized == originals)
+    yield Measurement(
+        "pose_consistency", same, posed, bootstrap_identities, 1.0, majority_share(originals)
+    )
+
+
+def _agreement(
+    attribute: str, truth: Mapping[str, str | None], pairs: list[ImagePair]
+) -> Iterator[Measurement]:
+    """Of the images whose attribute is known and was read: whether the true value was read."""
+    readable = [
+        pair
+        for pair in pairs
+        if truth.get(pair[0]["identity"]) is not None and _read(pair[0], attribute)
+    ]
+    if not readable:
+        return
+    values = [str(truth[image["identity"]]) for image, _ in readable]
+    anonymized, originals = (
+        [
+            _read(pair[side], attribute) == value
+            for pair, value in zip(readable, values, strict=True)
         ]
-        if readable:
-            true = [str(truth[own["identity"]]) for own, _ in readable]
-            own, there = (
-                [
-                    _read(pair[side], attribute) == value
-                    for pair, value in zip(readable, true, strict=True)
-                ]
-                for side in (0, 1)
-            )
-            yield row(
-                f"{attribute}_agreement",
-                own,
-                readable,
-                bootstrap_identities,
-                float(np.mean(there)),
-                majority_share(true),
-            )
+        for side in (0, 1)
+    )
+    yield Measurement(
+        f"{attribute}_agreement",
+        anonymized,
+        readable,
+        bootstrap_identities,
+        clean=float(np.mean(originals)),
+        chance=majority_share(values),
+    )
 
 
 def _yaw(row: MeasuredImage) -> float:

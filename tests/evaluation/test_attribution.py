@@ -68,8 +68,12 @@ class TestAblation:
     GROUPS = (AblationGrid("none", ["canny-0.5", "canny-1.0"], [0.5, 1.0]),)
 
     def test_shares_by_hand(self) -> None:
-        every = [attack("none", [0]), attack("canny-0.5", range(4)), attack("canny-1.0", range(20))]
-        rows = ablation_rows(every, self.GROUPS, SETTINGS)
+        attacked = [
+            attack("none", [0]),
+            attack("canny-0.5", range(4)),
+            attack("canny-1.0", range(20)),
+        ]
+        rows = ablation_rows(attacked, self.GROUPS, SETTINGS)
         assert len(rows) == 3 + 2 + 2 + 2
         assert [r.value for r in rows if r.measure == "rank_1"] == [1 / 40, 4 / 40, 20 / 40]
         whole = only(rows, anonymizer="canny-1.0", measure="carried_share")
@@ -79,7 +83,7 @@ class TestAblation:
         assert only(rows, anonymizer="canny-0.5", measure="carried_share").value == 0.75
         difference = only(rows, anonymizer="canny-1.0", question="ablation",
                           measure="rank_1_difference")  # fmt: skip
-        a, b, gallery_identities = paired(every[2], every[0])
+        a, b, gallery_identities = paired(attacked[2], attacked[0])
         expected = paired_bootstrap(a, b, gallery_identities, 0.95, 400, 0)
         assert (difference.value, difference.low, difference.high) == expected
         steps = [row for row in rows if row.question == "scale"]
@@ -90,8 +94,8 @@ class TestAblation:
         assert [row.value for row in steps] == pytest.approx([3 / 40, 16 / 40])
 
     def test_nothing_is_carried_where_nothing_is_found(self) -> None:
-        every = [attack("none", [0]), attack("canny-0.5", []), attack("canny-1.0", [0])]
-        rows = ablation_rows(every, self.GROUPS, SETTINGS)
+        attacked = [attack("none", [0]), attack("canny-0.5", []), attack("canny-1.0", [0])]
+        rows = ablation_rows(attacked, self.GROUPS, SETTINGS)
         shares = {r.anonymizer: r.value for r in rows if r.measure == "carried_share"}
         assert shares == {"canny-1.0": 0.0}
 
@@ -107,8 +111,8 @@ class TestAblation:
         ]
 
     def test_attackers_are_not_mixed(self) -> None:
-        every = [attack("none", [0]), attack("canny-1.0", range(20), "condition_only")]
-        rows = ablation_rows(every, self.GROUPS, SETTINGS)
+        attacked = [attack("none", [0]), attack("canny-1.0", range(20), "condition_only")]
+        rows = ablation_rows(attacked, self.GROUPS, SETTINGS)
         assert {row.measure for row in rows} == {"rank_1"}
 
 
@@ -127,8 +131,8 @@ class TestScaleStatements:
     )
     def test_course(self, hits: tuple[int, int, int], formatting: str) -> None:
         names = ("none", "canny-0.5", "canny-1.0")
-        every = [attack(name, range(n)) for name, n in zip(names, hits, strict=True)]
-        rows = ablation_rows(every, TestAblation.GROUPS, SETTINGS)
+        attacked = [attack(name, range(n)) for name, n in zip(names, hits, strict=True)]
+        rows = ablation_rows(attacked, TestAblation.GROUPS, SETTINGS)
         (text,) = scale_statements(rows, TestAblation.GROUPS)
         assert text.startswith("none to canny-1.0, adaptive_contrastive, source excluded: ")
         assert formatting in text
@@ -142,27 +146,27 @@ class TestScaleStatements:
 
 class TestProxy:
     def test_ratio_by_hand(self) -> None:
-        every = [
+        attacked = [
             attack("canny", range(20)),
             attack("canny", range(5), "condition_only"),
             attack("canny", range(5, 15), "condition_only_distilled"),
             attack("blur", range(5), "condition_only"),
             attack("blur", range(5)),
         ]
-        (row,) = proxy_rows(every, ["canny"], SETTINGS)
+        (row,) = proxy_rows(attacked, ["canny"], SETTINGS)
         assert (row.attacker, row.compared_with, row.value) == (
             "condition_only",
             "adaptive_contrastive",
             0.25,
         )
         assert 0 < row.low < 0.25 < row.high < 1
-        every.append(attack("canny", range(5, 10), "adaptive_distilled"))
-        rows = proxy_rows(every, ["canny"], SETTINGS)
+        attacked.append(attack("canny", range(5, 10), "adaptive_distilled"))
+        rows = proxy_rows(attacked, ["canny"], SETTINGS)
         assert [row.value for row in rows] == [0.25, 2.0]
 
     def test_an_adaptive_attack_without_success_gives_no_ratio(self) -> None:
-        every = [attack("canny", []), attack("canny", range(5), "condition_only")]
-        assert proxy_rows(every, ["canny"], SETTINGS) == []
+        attacked = [attack("canny", []), attack("canny", range(5), "condition_only")]
+        assert proxy_rows(attacked, ["canny"], SETTINGS) == []
 
 
 def test_regions_become_subsets() -> None:
@@ -212,7 +216,7 @@ class TestSwap:
         assert share.value == value
         assert share.high - share.low > 0.05
 
-    def test_no_share_of_guesses(self) -> None:
+    def test_no_share_by_chance(self) -> None:
         assert {r.measure for r in swap_rows(swap(0, 0), SETTINGS)} == {
             "rank_1_condition",
             "rank_1_start",
@@ -228,22 +232,24 @@ class TestHeadline:
             swap(3, 3, name="depth"),
             swap(40, 0, name="other", gallery="source_included"),
         ]
-        text = attribution_headline([row for one in swaps for row in swap_rows(one, SETTINGS)])
+        text = attribution_headline(
+            [row for pair_swap in swaps for row in swap_rows(pair_swap, SETTINGS)]
+        )
         assert text.startswith("76.3 % [")
         assert "of the leak is carried by the condition" in text
         assert "adaptive_contrastive identifies the condition's person in 30.0 %" in text
         assert "starting image's in 10.0 %" in text and "(canny, source excluded;" in text
 
     def test_the_ablation_where_no_swap_is_above_guessing(self) -> None:
-        every = [attack("none", [0]), attack("canny-1.0", range(20))]
+        attacked = [attack("none", [0]), attack("canny-1.0", range(20))]
         rows = swap_rows(swap(1, 0), SETTINGS)
-        rows += ablation_rows(every, TestAblation.GROUPS, SETTINGS)
+        rows += ablation_rows(attacked, TestAblation.GROUPS, SETTINGS)
         text = attribution_headline(rows)
         assert text.startswith("95.0 % [") and "than in canny-1.0 (source excluded)" in text
 
     def test_nothing_to_tell(self) -> None:
-        every = [attack("none", [0]), attack("canny-1.0", [1])]
+        attacked = [attack("none", [0]), attack("canny-1.0", [1])]
         rows = swap_rows(swap(1, 0), SETTINGS)
-        rows += ablation_rows(every, TestAblation.GROUPS, SETTINGS)
+        rows += ablation_rows(attacked, TestAblation.GROUPS, SETTINGS)
         assert attribution_headline(rows).startswith("What carries the leak cannot be told")
         assert attribution_headline([]).startswith("What carries the leak cannot be told")

@@ -34,28 +34,30 @@ OWN = [0, 1, 0, 3]
 
 def left_out() -> set[str]:
     """Two of the four people, those whose hashes are lowest."""
-    return set(sorted(["p0", "p1", "p2", "p3"], key=lambda who: unit_hash("open_set", who))[:2])
+    return set(
+        sorted(["p0", "p1", "p2", "p3"], key=lambda identity: unit_hash("open_set", identity))[:2]
+    )
 
 
 def test_by_hand() -> None:
-    found = collect_comparisons(Given(OWN, TABLE))
-    assert found.mated.tolist() == [9, 8, 5, 2]
-    assert found.labels.tolist() == ["p0", "p1", "p0", "p3"]
-    assert found.non_mated.tolist() == [[1, 2, 3], [4, 8, 0], [6, 1, 7], [2, 2, 2]]
-    assert found.non_mated_labels.tolist() == found.labels.tolist()
+    collected = collect_comparisons(Given(OWN, TABLE))
+    assert collected.mated.tolist() == [9, 8, 5, 2]
+    assert collected.labels.tolist() == ["p0", "p1", "p0", "p3"]
+    assert collected.non_mated.tolist() == [[1, 2, 3], [4, 8, 0], [6, 1, 7], [2, 2, 2]]
+    assert collected.non_mated_labels.tolist() == collected.labels.tolist()
     # Half of the probes belong to p0, a quarter each to p1 and p3, none to p2. The best of the
     # first is p0; of the second p1 or p2; of the third p3; of the fourth anybody.
-    assert found.shuffled.tolist() == [1 / 2, 1 / 8, 1 / 4, 1 / 4]
+    assert collected.shuffled.tolist() == [1 / 2, 1 / 8, 1 / 4, 1 / 4]
 
 
 def test_the_open_set_by_hand() -> None:
-    found, gone = collect_comparisons(Given(OWN, TABLE)), left_out()
+    collected, gone = collect_comparisons(Given(OWN, TABLE)), left_out()
     names = ["p0", "p1", "p2", "p3"]
-    assert found.enrolled_identities == 2
-    assert found.enrolled.tolist() == [names[own] not in gone for own in OWN]
-    for best_non_mated, row, own in zip(found.best_non_mated, TABLE, OWN, strict=True):
-        others = [score for score, who in zip(row, names, strict=True)
-                  if who not in gone and who != names[own]]  # fmt: skip
+    assert collected.enrolled_identities == 2
+    assert collected.enrolled.tolist() == [names[own] not in gone for own in OWN]
+    for best_non_mated, row, own in zip(collected.best_non_mated, TABLE, OWN, strict=True):
+        others = [score for score, identity in zip(row, names, strict=True)
+                  if identity not in gone and identity != names[own]]  # fmt: skip
         assert best_non_mated == max(others)
 
 
@@ -73,8 +75,8 @@ def crowd(rows: int = 1000) -> Given:
     return Given(random.integers(0, 7, 50).tolist(), random.normal(size=(50, 7)), rows)
 
 
-def assert_same(found: ComparisonScores, again: ComparisonScores) -> None:
-    for column, other in zip(found, again, strict=True):
+def assert_same(collected: ComparisonScores, again: ComparisonScores) -> None:
+    for column, other in zip(collected, again, strict=True):
         np.testing.assert_array_equal(column, other)
 
 
@@ -94,13 +96,13 @@ def test_shuffling_is_what_the_closed_form_says() -> None:
 
 class TestFewerNonMatedScores:
     def test_whole_probes_by_hash(self) -> None:
-        found = collect_comparisons(crowd(), most=65)
-        assert found.non_mated.shape == (10, 6)
+        collected = collect_comparisons(crowd(), most=65)
+        assert collected.non_mated.shape == (10, 6)
         scores = crowd()
         order = sorted(range(50), key=lambda row: unit_hash("non_mated", f"s{row}"))[:10]
-        assert found.non_mated_labels.tolist() == scores.identities[sorted(order)].tolist()
-        assert set(found.non_mated[0]) < set(scores.table[min(order)])
-        assert len(found.mated) == 50
+        assert collected.non_mated_labels.tolist() == scores.identities[sorted(order)].tolist()
+        assert set(collected.non_mated[0]) < set(scores.table[min(order)])
+        assert len(collected.mated) == 50
 
     def test_at_least_one_probe(self) -> None:
         assert collect_comparisons(crowd(), most=1).non_mated.shape == (1, 6)
@@ -109,5 +111,5 @@ class TestFewerNonMatedScores:
         whole = crowd()
         back = Given(whole.mated_columns[::-1].tolist(), whole.table[::-1])
         back.sample_ids = whole.sample_ids[::-1]
-        found, again = collect_comparisons(whole, most=65), collect_comparisons(back, most=65)
-        np.testing.assert_array_equal(again.non_mated[::-1], found.non_mated)
+        collected, again = collect_comparisons(whole, most=65), collect_comparisons(back, most=65)
+        np.testing.assert_array_equal(again.non_mated[::-1], collected.non_mated)

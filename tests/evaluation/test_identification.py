@@ -83,11 +83,11 @@ def many(
 
 class TestViewOf:
     def test_rows_are_chosen_and_sorted(self, table: pa.Table) -> None:
-        found = view_of(table, "blur")
-        assert found.sample_ids.tolist() == sorted(BLURRED)
-        assert found.identities.tolist() == [name for name in IDENTITIES for _ in range(2)]
-        np.testing.assert_allclose(found.vectors, [unit(BLURRED[s]) for s in sorted(BLURRED)])
-        assert found.vectors.dtype == np.float32
+        outcome = view_of(table, "blur")
+        assert outcome.sample_ids.tolist() == sorted(BLURRED)
+        assert outcome.identities.tolist() == [name for name in IDENTITIES for _ in range(2)]
+        np.testing.assert_allclose(outcome.vectors, [unit(BLURRED[s]) for s in sorted(BLURRED)])
+        assert outcome.vectors.dtype == np.float32
 
     def test_chunks_make_no_difference(self, table: pa.Table) -> None:
         chunked = pa.concat_tables([table[:5], table[5:6], table[6:6], table[6:]])
@@ -101,42 +101,42 @@ class TestViewOf:
 
 class TestAttacks:
     def test_every_protocol_and_gallery(self, table: pa.Table) -> None:
-        found = attacks([table], "blur", "adaptive_contrastive", SETTINGS, "original")
-        assert [(one.protocol, one.gallery) for one in found] == [
+        outcome = attacks([table], "blur", "adaptive_contrastive", SETTINGS, "original")
+        assert [(attempt.protocol, attempt.gallery) for attempt in outcome] == [
             (protocol, gallery)
             for protocol in ("full_ref", "few_ref", "single_ref")
             for gallery in ("source_excluded", "source_included", "anonymized_only")
         ]
-        assert {(one.anonymizer, one.attacker) for one in found} == {
+        assert {(attempt.anonymizer, attempt.attacker) for attempt in outcome} == {
             ("blur", "adaptive_contrastive")
         }
 
     def test_ranks_by_hand(self, table: pa.Table) -> None:
         settings = replace(SETTINGS, protocols=["full_ref"], galleries=["source_excluded"])
-        (found,) = attacks([table], "blur", "adaptive_contrastive", settings, "original")
-        assert found.ranks.sample_ids.tolist() == sorted(BLURRED)
+        (outcome,) = attacks([table], "blur", "adaptive_contrastive", settings, "original")
+        assert outcome.ranks.sample_ids.tolist() == sorted(BLURRED)
         # ann/2 at 100 degrees stands 0 from bob, 80 from cat and 100 from ann; cat/1 at 90 stands
         # 0 from bob, 80 from ann and 100 from cat; cat/2 at 150 stands 30 from cat.
-        assert found.ranks.n_higher.tolist() == [0, 2, 0, 0, 2, 0]
-        assert found.ranks.n_tied.tolist() == [0] * 6
-        assert found.rank_1.tolist() == [1, 0, 1, 1, 0, 1]
+        assert outcome.ranks.n_higher.tolist() == [0, 2, 0, 0, 2, 0]
+        assert outcome.ranks.n_tied.tolist() == [0] * 6
+        assert outcome.rank_1.tolist() == [1, 0, 1, 1, 0, 1]
 
     def test_anonymized_only_by_hand(self, table: pa.Table) -> None:
         settings = replace(SETTINGS, protocols=["full_ref"], galleries=["anonymized_only"])
-        (found,) = attacks([table], "blur", "adaptive_contrastive", settings, "original")
+        (outcome,) = attacks([table], "blur", "adaptive_contrastive", settings, "original")
         # Blurred images stand at ann 0, 100; bob 95, 120; cat 90, 150 degrees. ann/1 stands 100
         # from ann/2, 95 from bob, 90 from cat; ann/2 100 from ann/1, 5 from bob, 10 from cat;
         # bob/1 25 from bob/2, 5 from ann and cat; bob/2 25 from bob/1, 20 from ann, 30 from cat;
         # cat/1 60 from cat/2, 10 from ann, 5 from bob; cat/2 60 from cat/1, 30 from bob, 50 ann.
-        assert found.ranks.sample_ids.tolist() == sorted(BLURRED)
-        assert found.ranks.n_higher.tolist() == [2, 2, 2, 1, 2, 2]
-        assert found.ranks.n_tied.tolist() == [0] * 6
-        assert found.ranks.gallery_size == 3
+        assert outcome.ranks.sample_ids.tolist() == sorted(BLURRED)
+        assert outcome.ranks.n_higher.tolist() == [2, 2, 2, 1, 2, 2]
+        assert outcome.ranks.n_tied.tolist() == [0] * 6
+        assert outcome.ranks.gallery_size == 3
 
     def test_scores_and_ranks_agree(self, table: pa.Table) -> None:
-        for found in attacks([table], "blur", "adaptive_contrastive", SETTINGS, "original"):
-            (scores,) = found.scores
-            for column, again in zip(rank_scores(scores), found.ranks, strict=True):
+        for outcome in attacks([table], "blur", "adaptive_contrastive", SETTINGS, "original"):
+            (scores,) = outcome.scores
+            for column, again in zip(rank_scores(scores), outcome.ranks, strict=True):
                 np.testing.assert_array_equal(column, again)
 
     def test_several_trainings_are_pooled(self, table: pa.Table) -> None:
@@ -157,7 +157,7 @@ class TestAttacks:
             attacks([table], "mine", "adaptive_contrastive", SETTINGS, "original")
 
 
-def test_clear_rank_1() -> None:
+def test_clean_rank_1() -> None:
     assert clean_rank_1(embeddings(("original", IMAGES)), "original") == 1.0
     confused = {**IMAGES, "bob/2": 20}
     # ann/2 finds bob/2 as near as ann/1: half; bob/2 finds ann/2 first: none; the others their own.
@@ -165,27 +165,27 @@ def test_clear_rank_1() -> None:
 
 
 def test_curve() -> None:
-    one = attack([0, 0, 3, 6], [0, 1, 0, 0], ["ann", "ann", "bob", "cat"], 8)
-    found = curve(one)
-    assert found.ranks == list(range(1, 9))
-    assert found.rates == pytest.approx([0.375, 0.5, 0.5, 0.75, 0.75, 0.75, 1.0, 1.0])
-    assert found.chance == pytest.approx([rank / 8 for rank in range(1, 9)])
-    names = (found.anonymizer, found.attacker, found.protocol, found.gallery)
+    attempt = attack([0, 0, 3, 6], [0, 1, 0, 0], ["ann", "ann", "bob", "cat"], 8)
+    outcome = curve(attempt)
+    assert outcome.ranks == list(range(1, 9))
+    assert outcome.rates == pytest.approx([0.375, 0.5, 0.5, 0.75, 0.75, 0.75, 1.0, 1.0])
+    assert outcome.chance == pytest.approx([rank / 8 for rank in range(1, 9)])
+    names = (outcome.anonymizer, outcome.attacker, outcome.protocol, outcome.gallery)
     assert names == ("blur", "adaptive_contrastive", "full_ref", "source_excluded")
 
 
 class TestStrongest:
     def test_the_highest_lower_bound_is_chosen(self) -> None:
-        every = [many(0.3, name="clean_trained"), many(0.6), many(0.1, name="condition_only")]
-        found = strongest(every, SETTINGS, "")
-        assert (found.anonymizer, found.attacker, found.risk) == (
+        attempts = [many(0.3, name="clean_trained"), many(0.6), many(0.1, name="condition_only")]
+        outcome = strongest(attempts, SETTINGS, "")
+        assert (outcome.anonymizer, outcome.attacker, outcome.risk) == (
             "blur",
             "adaptive_contrastive",
             0.6,
         )
-        assert (found.chance, found.gallery_size) == (1 / 40, 40)
-        assert found.finding == "leak"
-        assert found.k_not_rejected == int(1 / found.low)
+        assert (outcome.chance, outcome.gallery_size) == (1 / 40, 40)
+        assert outcome.finding == "leak"
+        assert outcome.k_not_rejected == int(1 / outcome.low)
 
     def test_many_sure_probes_beat_few_lucky_ones(self) -> None:
         lucky = replace(attack([0, 0, 1], [0, 0, 0], IDENTITIES, 40), attacker="lucky")
@@ -193,50 +193,50 @@ class TestStrongest:
         assert strongest([lucky, many(0.6)], SETTINGS, "").attacker == "adaptive_contrastive"
 
     def test_more_attacks_widen_the_bounds(self) -> None:
-        every = [many(0.5), *(many(0.1, name=f"weak{i}") for i in range(9))]
-        alone, among = strongest(every[:1], SETTINGS, ""), strongest(every, SETTINGS, "")
+        attempts = [many(0.5), *(many(0.1, name=f"weak{i}") for i in range(9))]
+        alone, among = strongest(attempts[:1], SETTINGS, ""), strongest(attempts, SETTINGS, "")
         assert among.attacker == alone.attacker == "adaptive_contrastive"
         assert among.low < alone.low < alone.high < among.high
         assert among.confidence_level == alone.confidence_level == 0.95
         expected = bootstrap_identities(
-            every[0].rank_1, every[0].ranks.identities, 0.995, 10_000, SETTINGS.seed
+            attempts[0].rank_1, attempts[0].ranks.identities, 0.995, 10_000, SETTINGS.seed
         )
         assert (among.low, among.high) == (expected.low, expected.high)
 
     def test_shared_resamples_change_no_interval(self) -> None:
         other = replace(attack([0] * 7, [0] * 7, list("abcdefg"), 40), attacker="other")
-        every = [many(0.2), other, many(0.4, name="condition_only")]
-        together = _rank_1_intervals(every, SETTINGS, 0.9, 300)
+        attempts = [many(0.2), other, many(0.4, name="condition_only")]
+        together = _rank_1_intervals(attempts, SETTINGS, 0.9, 300)
         assert together == [
-            bootstrap_identities(one.rank_1, one.ranks.identities, 0.9, 300, SETTINGS.seed)
-            for one in every
+            bootstrap_identities(attempt.rank_1, attempt.ranks.identities, 0.9, 300, SETTINGS.seed)
+            for attempt in attempts
         ]
 
     def test_guessing_is_no_leak(self) -> None:
         nobody = many(0.0)
-        found = strongest([nobody], SETTINGS, "")
-        assert (found.risk, found.low, found.k_not_rejected) == (0.0, 0.0, 40)
-        assert found.finding == "no_leak_found"
+        outcome = strongest([nobody], SETTINGS, "")
+        assert (outcome.risk, outcome.low, outcome.k_not_rejected) == (0.0, 0.0, 40)
+        assert outcome.finding == "no_leak_found"
 
     def test_bounds_of_other_attacks_are_kept(self) -> None:
         lucky = replace(attack([0, 0, 1], [0, 0, 0], IDENTITIES, 40), attacker="lucky")
-        found = strongest([lucky, many(0.6)], SETTINGS, "")
-        assert found.tested_attack == (
-            "adaptive_contrastive", "full_ref", "source_excluded", found.risk, found.low, found.high
+        outcome = strongest([lucky, many(0.6)], SETTINGS, "")
+        assert outcome.tested_attack == (
+            "adaptive_contrastive", "full_ref", "source_excluded", outcome.risk, outcome.low, outcome.high
         )  # fmt: skip
-        assert found.highest_upper_bound == found.simultaneous_upper_bound == 1.0 > found.high
+        assert outcome.highest_upper_bound == outcome.simultaneous_upper_bound == 1.0 > outcome.high
 
     def test_claims_are_tested_against_the_highest_lower_bound(self) -> None:
         spread = many(0.7, gallery_identities=10, name="spread")
         spread = replace(spread, ranks=spread.ranks._replace(gallery_size=100))
         narrow = many(0.6, gallery_identities=100, name="narrow")
-        found = strongest([spread, narrow], SETTINGS, "")
-        assert (found.attacker, found.risk) == ("spread", 0.7)
-        assert (found.tested_attack.attacker, found.tested_attack.value) == ("narrow", 0.6)
-        assert found.tested_attack.low > found.low
-        assert found.k_not_rejected == int(1 / found.tested_attack.low)
+        outcome = strongest([spread, narrow], SETTINGS, "")
+        assert (outcome.attacker, outcome.risk) == ("spread", 0.7)
+        assert (outcome.tested_attack.attacker, outcome.tested_attack.value) == ("narrow", 0.6)
+        assert outcome.tested_attack.low > outcome.low
+        assert outcome.k_not_rejected == int(1 / outcome.tested_attack.low)
 
     def test_the_note_passes(self) -> None:
-        found = strongest([many(0.0)], SETTINGS, "attacker too weak")
-        assert found.note == "attacker too weak"
-        assert found.finding == "inconclusive"
+        outcome = strongest([many(0.0)], SETTINGS, "attacker too weak")
+        assert outcome.note == "attacker too weak"
+        assert outcome.finding == "inconclusive"

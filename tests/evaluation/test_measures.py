@@ -43,9 +43,9 @@ def given(n_higher: list[int], n_tied: list[int], identities: list[str], size: i
 
 
 def by_name(measured: list[Measured]) -> dict[str, Measured]:
-    found = {one.name: one for one in measured}
-    assert len(found) == len(measured)
-    return found
+    results = {result.name: result for result in measured}
+    assert len(results) == len(measured)
+    return results
 
 
 def crowd(noise: float, gallery_identities: int = 20, seed: int = 0) -> Scores:
@@ -73,20 +73,22 @@ def crowd(noise: float, gallery_identities: int = 20, seed: int = 0) -> Scores:
 
 
 def measured_of(*scores: Scores, settings: EvaluationSettings = SETTINGS) -> dict[str, Measured]:
-    return by_name(measure(pool_ranks([rank_scores(one) for one in scores]), scores, settings))
+    return by_name(
+        measure(pool_ranks([rank_scores(result) for result in scores]), scores, settings)
+    )
 
 
 class TestRanksByHand:
     RANKS = given([0, 0, 3, 6], [0, 1, 0, 0], ["ann", "ann", "bob", "cat"], 8)
 
-    def found(self) -> dict[str, Measured]:
+    def results(self) -> dict[str, Measured]:
         return by_name(measure(self.RANKS, [], SETTINGS))
 
     def test_names(self) -> None:
-        assert list(self.found()) == OF_RANKS + OF_SETS
+        assert list(self.results()) == OF_RANKS + OF_SETS
 
     def test_values(self) -> None:
-        values = {name: one.interval.value for name, one in self.found().items()}
+        values = {name: result.interval.value for name, result in self.results().items()}
         assert values["rank_1"] == pytest.approx((1 + 0.5 + 0 + 0) / 4)
         assert values["rank_5"] == pytest.approx(3 / 4)
         assert values["rank_10"] == 1.0
@@ -101,7 +103,7 @@ class TestRanksByHand:
         assert values["k_point_estimate"] == pytest.approx(8 / 3)
 
     def test_chance(self) -> None:
-        guesses = {name: one.chance for name, one in self.found().items()}
+        guesses = {name: result.chance for name, result in self.results().items()}
         assert guesses["rank_1"] == pytest.approx(1 / 8)
         assert guesses["rank_5"] == pytest.approx(5 / 8)
         assert guesses["rank_10"] == 1.0
@@ -115,11 +117,11 @@ class TestRanksByHand:
         assert guesses["k_not_rejected"] == guesses["k_point_estimate"] == 8
 
     def test_claims_follow_the_interval_of_rank_1(self) -> None:
-        found = self.found()
-        low, high = found["rank_1"].interval.low, found["rank_1"].interval.high
-        largest = found["k_not_rejected"].interval
+        results = self.results()
+        low, high = results["rank_1"].interval.low, results["rank_1"].interval.high
+        largest = results["k_not_rejected"].interval
         assert largest == (min(8, int(1 / low)) if low else 8, int(1 / high), largest.value)
-        estimate = found["k_point_estimate"].interval
+        estimate = results["k_point_estimate"].interval
         assert estimate.low == pytest.approx(1 / high)
         assert estimate.high == (pytest.approx(1 / low) if low * 8 > 1 else 8)
 
@@ -136,9 +138,9 @@ class TestRanksByHand:
 
 def test_measures_of_scores_are_the_exact_ones() -> None:
     scores = crowd(1.5)
-    comparisons, found = collect_comparisons(scores), measured_of(scores)
-    values = {name: one.interval.value for name, one in found.items()}
-    assert list(found) == [*OF_RANKS, "rank_1_shuffled", *OF_SETS, *OF_SCORES]
+    comparisons, results = collect_comparisons(scores), measured_of(scores)
+    values = {name: result.interval.value for name, result in results.items()}
+    assert list(results) == [*OF_RANKS, "rank_1_shuffled", *OF_SETS, *OF_SCORES]
     assert values["eer"] == equal_error_rate(comparisons.mated, comparisons.non_mated)
     assert values["tmr_at_fmr_1e-2"] == tmr_at_fmr(comparisons.mated, comparisons.non_mated, 0.01)
     assert values["tmr_at_fmr_1e-3"] == tmr_at_fmr(comparisons.mated, comparisons.non_mated, 0.001)
@@ -151,12 +153,12 @@ def test_measures_of_scores_are_the_exact_ones() -> None:
         )
         assert values[f"fnir_at_fpir_{word}"] == expected
     assert 0 < values["eer"] < 0.5
-    for one in found.values():
-        assert one.interval.low <= one.interval.value <= one.interval.high
+    for result in results.values():
+        assert result.interval.low <= result.interval.value <= result.interval.high
 
 
 def test_chance_of_measures_of_scores() -> None:
-    guesses = {name: one.chance for name, one in measured_of(crowd(1.5)).items()}
+    guesses = {name: result.chance for name, result in measured_of(crowd(1.5)).items()}
     assert [guesses[name] for name in OF_SCORES] == pytest.approx(
         [0.5, 0.01, 0.001, 0.0, 1 - 0.1 / 10, 1 - 0.01 / 10]
     )
@@ -164,23 +166,23 @@ def test_chance_of_measures_of_scores() -> None:
 
 
 def test_a_perfect_attack() -> None:
-    values = {name: one.interval.value for name, one in measured_of(crowd(0.01)).items()}
+    values = {name: result.interval.value for name, result in measured_of(crowd(0.01)).items()}
     assert values["rank_1"] == values["tmr_at_fmr_1e-3"] == values["d_sys"] == 1
     assert values["eer"] == values["fnir_at_fpir_1e-2"] == 0
     assert values["median_rank_by_identity"] == values["k_not_rejected"] == 1
     assert values["rank_1_shuffled"] == pytest.approx(1 / 20)
 
 
-def test_a_collapsed_encoder_only_guesses() -> None:
-    found = measured_of(crowd(np.inf))
-    values = {name: one.interval.value for name, one in found.items()}
+def test_a_collapsed_encoder_is_at_chance() -> None:
+    results = measured_of(crowd(np.inf))
+    values = {name: result.interval.value for name, result in results.items()}
     assert values["rank_1"] == values["rank_1_shuffled"] == pytest.approx(1 / 20)
     assert values["eer"] == pytest.approx(0.5)
     assert values["d_sys"] == pytest.approx(0, abs=1e-6)
     assert values["tmr_at_fmr_1e-2"] <= 0.1
     assert values["fnir_at_fpir_1e-1"] == 1
     for name in ("mean_rank", "median_rank"):
-        assert values[name] == pytest.approx(found["mean_rank"].chance)
+        assert values[name] == pytest.approx(results["mean_rank"].chance)
 
 
 def test_trainings_are_averaged() -> None:
@@ -195,8 +197,8 @@ def test_trainings_are_averaged() -> None:
 
 
 def test_too_few_people_for_an_open_set() -> None:
-    found = measured_of(crowd(0.5, gallery_identities=2))
-    assert list(found)[-1] == "d_sys"
+    results = measured_of(crowd(0.5, gallery_identities=2))
+    assert list(results)[-1] == "d_sys"
     assert list(measured_of(crowd(0.5, gallery_identities=3)))[-1] == "fnir_at_fpir_1e-2"
 
 

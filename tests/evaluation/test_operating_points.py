@@ -79,17 +79,17 @@ class TestSearchPoint:
     def test_bounds_hold_for_all_settings_at_once(self) -> None:
         settings = EvaluationSettings(n_bootstrap=500)
         weak, strong = attack("condition_only", 0.1), attack("adaptive_contrastive", 0.4)
-        found = candidate_point([weak, strong], 10, 0.7, settings)
-        assert (found.anonymizer, found.attacker, found.n_probes) == (
+        candidate = candidate_point([weak, strong], 10, 0.7, settings)
+        assert (candidate.anonymizer, candidate.attacker, candidate.n_probes) == (
             "cldm",
             "adaptive_contrastive",
             40,
         )
-        assert (found.value, found.utility) == (0.4, 0.7)
+        assert (candidate.value, candidate.utility) == (0.4, 0.7)
         confidence_level = 1 - 0.05 / 10
         expected = bootstrap_identities(
             strong.rank_1, strong.ranks.identities, confidence_level, 10_000, 0
         )
-        assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+        assert (candidate.low, candidate.high) == pytest.approx((expected.low, expected.high))
         single = candidate_point([strong], 1, 0.7, settings)
-        assert found.low < single.low and single.high < found.high
+        assert candidate.low < single.low and single.high < candidate.high

@@ -52,24 +52,24 @@ def test_rows_of_all_people() -> None:
 
 
 def test_trials_of_several_trainings_are_the_same_probes() -> None:
-    one = attack()
-    twice = [np.concatenate([column] * 2) for column in one.ranks[:4]]
-    rows = result_rows(replace(one, ranks=Ranks(*twice, 40)), SETTINGS)  # type: ignore[arg-type]
+    single = attack()
+    twice = [np.concatenate([column] * 2) for column in single.ranks[:4]]
+    rows = result_rows(replace(single, ranks=Ranks(*twice, 40)), SETTINGS)  # type: ignore[arg-type]
     assert (rows[0]["n_probes"], rows[0]["n_identities"]) == (24, 12)
     assert rows[0]["value"] == 0.5
 
 
 class TestGroups:
     def test_members(self) -> None:
-        found = group_members(groups(), np.array(IDENTITIES))
-        assert list(found) == ["sex=f", "sex=m", "age=young"]
-        assert found["sex=f"].tolist() == sorted(IDENTITIES[:5])
-        assert found["age=young"].tolist() == sorted(IDENTITIES[4:])
+        outcome = group_members(groups(), np.array(IDENTITIES))
+        assert list(outcome) == ["sex=f", "sex=m", "age=young"]
+        assert outcome["sex=f"].tolist() == sorted(IDENTITIES[:5])
+        assert outcome["age=young"].tolist() == sorted(IDENTITIES[4:])
 
     def test_small_groups_have_no_rows(self) -> None:
         assert SMALLEST_GROUP == 5
-        found = group_members(groups(), np.array(IDENTITIES[1:]))
-        assert list(found) == ["sex=m", "age=young"]
+        outcome = group_members(groups(), np.array(IDENTITIES[1:]))
+        assert list(outcome) == ["sex=m", "age=young"]
         assert group_members(groups(), np.array(["nobody"])) == {}
         assert group_members(None, np.array(IDENTITIES)) == {}
 
@@ -92,10 +92,12 @@ class TestGroups:
 
 
 def test_results_table() -> None:
-    every = [attack(), attack("condition_only")]
-    found = results_table(every, SETTINGS, groups())
-    assert found.schema == RESULTS
-    assert found["attacker"].to_pylist() == ["adaptive_contrastive"] * 14 + ["condition_only"] * 14
-    assert found == results_table(every, SETTINGS, groups())
-    assert results_table(every, SETTINGS).num_rows == 22
+    both = [attack(), attack("condition_only")]
+    outcome = results_table(both, SETTINGS, groups())
+    assert outcome.schema == RESULTS
+    assert (
+        outcome["attacker"].to_pylist() == ["adaptive_contrastive"] * 14 + ["condition_only"] * 14
+    )
+    assert outcome == results_table(both, SETTINGS, groups())
+    assert results_table(both, SETTINGS).num_rows == 22
     assert results_table([], SETTINGS).schema == RESULTS

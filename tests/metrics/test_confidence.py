@@ -48,8 +48,8 @@ def test_bootstrap_equals_explicit_resampling():
     groups = [success[identities == identity] for identity in range(30)]
     rates = []
     for _ in range(4000):
-        chosen = [groups[i] for i in rng.integers(0, 30, size=30)]
-        rates.append(np.concatenate(chosen).mean())
+        sampled = [groups[i] for i in rng.integers(0, 30, size=30)]
+        rates.append(np.concatenate(sampled).mean())
     low, high = np.quantile(rates, [0.025, 0.975])
     assert interval.low == pytest.approx(low, abs=0.02)
     assert interval.high == pytest.approx(high, abs=0.02)
@@ -115,8 +115,8 @@ def test_a_collapsed_encoder_and_a_single_person_have_width():
     identities = np.repeat(np.arange(20), np.arange(1, 21))
     interval = bootstrap_identities(np.full(210, 1 / 3), identities)
     assert interval.low < 1 / 3 - 0.1 and interval.high > 1 / 3 + 0.1
-    one = bootstrap_identities([1.0, 0.0], np.array(["a", "a"]))
-    assert one == wilson(0.5, 1)
+    single = bootstrap_identities([1.0, 0.0], np.array(["a", "a"]))
+    assert single == wilson(0.5, 1)
 
 
 @pytest.mark.parametrize(("n", "rate"), [(60, 0.3), (40, 0.1)])

@@ -30,8 +30,8 @@ def test_covariances_that_do_not_commute():
     s, t = np.array([[2.0, 1.0], [1.0, 2.0]]), np.diag([1.0, 5.0])
     # The eigenvalues of S T solve x^2 - 12 x + 15 = 0; (sqrt x1 + sqrt x2)^2 = 12 + 2 sqrt 15.
     expected = 4 + 6 - 2 * np.sqrt(12 + 2 * np.sqrt(15))
-    found = frechet_distance(with_moments([0, 0], s), with_moments([0, 0], t))
-    assert found == pytest.approx(expected)
+    squared_distance = frechet_distance(with_moments([0, 0], s), with_moments([0, 0], t))
+    assert squared_distance == pytest.approx(expected)
 
 
 def test_a_set_is_at_no_distance_from_itself():

@@ -71,7 +71,7 @@ def test_the_interval_equals_a_loop_over_resamples(levels, fpir):
     mated, best_non_mated, unknown = scores(rng, levels)
     enrolled, strangers = rng.integers(0, 8, 24), rng.integers(8, 14, 18)
     names, codes = np.unique([*enrolled, *strangers], return_inverse=True)
-    found = []
+    outcome = []
     draws = np.random.default_rng(2).multinomial(
         len(names), np.full(len(names), 1 / len(names)), size=150
     )
@@ -79,7 +79,7 @@ def test_the_interval_equals_a_loop_over_resamples(levels, fpir):
         ours, theirs = counts[codes[:24]], counts[codes[24:]]
         parts = np.repeat(mated, ours), np.repeat(best_non_mated, ours), np.repeat(unknown, theirs)
         if parts[0].size and parts[2].size:
-            found.append(fnir_at_fpir(*parts, fpir))
+            outcome.append(fnir_at_fpir(*parts, fpir))
     interval = fnir_at_fpir_interval(
         mated,
         best_non_mated,
@@ -92,7 +92,7 @@ def test_the_interval_equals_a_loop_over_resamples(levels, fpir):
         seed=2,
     )
     assert interval.value == fnir_at_fpir(mated, best_non_mated, unknown, fpir)
-    low, high = np.quantile(found, [0.1, 0.9])
+    low, high = np.quantile(outcome, [0.1, 0.9])
     assert interval.low == pytest.approx(min(low, interval.value))
     assert interval.high == pytest.approx(max(high, interval.value))
     assert interval.low < interval.high
@@ -114,8 +114,8 @@ def test_the_order_of_probes_changes_nothing():
 def test_outcomes_that_cannot_vary_have_width():
     identities, strangers = np.arange(12), np.arange(12, 30)
     best, worst = np.ones(12), np.zeros(12)
-    found = fnir_at_fpir_interval(best, worst, np.zeros(18), identities, strangers, 0.1)
-    assert found == wilson(0, 12)
+    outcome = fnir_at_fpir_interval(best, worst, np.zeros(18), identities, strangers, 0.1)
+    assert outcome == wilson(0, 12)
     lost = fnir_at_fpir_interval(worst, best, np.zeros(18), identities, strangers, 0.1)
     assert lost == wilson(12, 12)
 
@@ -123,8 +123,8 @@ def test_outcomes_that_cannot_vary_have_width():
 def test_one_person_of_either_kind_has_wilsons_interval():
     names = np.array(["a"]), np.array(["b"])
     for n_bootstrap in (1, 100):
-        found = fnir_at_fpir_interval([0.9], [0.1], [0.5], *names, 0.1, n_bootstrap=n_bootstrap)
-        assert found == wilson(0, 1)
+        outcome = fnir_at_fpir_interval([0.9], [0.1], [0.5], *names, 0.1, n_bootstrap=n_bootstrap)
+        assert outcome == wilson(0, 1)
 
 
 @pytest.mark.parametrize(

@@ -36,40 +36,38 @@ def test_values_by_hand():
 
 def test_ratios_equal_a_loop_over_resamples():
     a, b, labels = identities(np.random.default_rng(0))
-    found = ratio_interval(a, b, labels, confidence_level=0.9, n_bootstrap=400, seed=1)
+    interval = ratio_interval(a, b, labels, confidence_level=0.9, n_bootstrap=400, seed=1)
     twin = sorted(brute(a, b, labels, lambda x, y: x / y, 400, 1))
-    assert found.low == pytest.approx(twin[19])
-    assert found.high == pytest.approx(twin[379])
-    assert found.low < found.value < found.high
+    assert interval.low == pytest.approx(twin[19])
+    assert interval.high == pytest.approx(twin[379])
+    assert interval.low < interval.value < interval.high
 
 
 def test_shares_equal_a_loop_over_resamples():
     a, b, labels = identities(np.random.default_rng(1), b=0.1)
-    found = share_interval(a, b, labels, confidence_level=0.9, n_bootstrap=400, seed=2)
+    interval = share_interval(a, b, labels, confidence_level=0.9, n_bootstrap=400, seed=2)
     twin = brute(a, b, labels, lambda x, y: x / (x + y), 400, 2)
-    assert found[1:] == pytest.approx(np.quantile(twin, [0.05, 0.95]))
+    assert interval[1:] == pytest.approx(np.quantile(twin, [0.05, 0.95]))
 
 
 def test_shares_beyond_guessing_equal_a_loop_over_resamples():
     a, b, labels = identities(np.random.default_rng(4), b=0.1)
-    found = share_interval(a, b, labels, 0.9, 400, 2, chance=0.08)
+    interval = share_interval(a, b, labels, 0.9, 400, 2, chance=0.08)
     n = labels.max() + 1
     twin = []
     for counts in np.random.default_rng(2).multinomial(n, np.full(n, 1 / n), size=400):
         times = counts[labels]
-        beyond = [max(one @ times - 0.08 * times.sum(), 0.0) for one in (a, b)]
+        beyond = [max(success @ times - 0.08 * times.sum(), 0.0) for success in (a, b)]
         if sum(beyond):
             twin.append(beyond[0] / sum(beyond))
-    assert found[1:] == pytest.approx(np.quantile(twin, [0.05, 0.95]))
-    assert found.value > share_interval(a, b, labels).value
+    assert interval[1:] == pytest.approx(np.quantile(twin, [0.05, 0.95]))
+    assert interval.value > share_interval(a, b, labels).value
 
 
-@pytest.mark.parametrize(
-    ("chance", "formatting"), [(0.75, "above chance"), (1.0, "in"), (-0.1, "in")]
-)
-def test_no_share_of_guesses(chance, formatting):
+@pytest.mark.parametrize(("chance", "message"), [(0.75, "above chance"), (1.0, "in"), (-0.1, "in")])
+def test_no_share_by_chance(chance, message):
     labels = np.array([0, 0, 1, 1])
-    with pytest.raises(BadInputError, match=formatting):
+    with pytest.raises(BadInputError, match=message):
         share_interval([1, 1, 1, 0], [0, 1, 0, 0], labels, chance=chance)
 
 
@@ -95,17 +93,17 @@ def test_the_order_of_probes_changes_nothing():
 def test_a_rare_denominator_leaves_the_ratio_unbounded():
     labels = np.arange(8)
     a, b = np.tile([1.0, 0.0], 4), np.array([1.0, 0, 0, 0, 0, 0, 0, 0])
-    found = ratio_interval(a, b, labels, n_bootstrap=1000)
-    assert found.value == 4
-    assert 0 < found.low < 4 and found.high == np.inf
+    interval = ratio_interval(a, b, labels, n_bootstrap=1000)
+    assert interval.value == 4
+    assert 0 < interval.low < 4 and interval.high == np.inf
 
 
 def test_resamples_without_any_success_are_left_out():
     labels = np.arange(5)
     a, b = np.array([1.0, 0, 0, 0, 0]), np.array([1.0, 1.0, 0, 0, 0])
     for measure, bound in ((ratio_interval, 1.0), (share_interval, 0.5)):
-        found = measure(a, b, labels)
-        assert found.low == 0 and found.high == pytest.approx(bound)
+        interval = measure(a, b, labels)
+        assert interval.low == 0 and interval.high == pytest.approx(bound)
 
 
 def test_equal_ratios_keep_a_width():
@@ -133,8 +131,8 @@ def test_coverage_of_a_ratio():
     a, b, _ = identities(rng, 30_000)
     truth, covered = a.mean() / b.mean(), 0
     for _ in range(150):
-        found = ratio_interval(*identities(rng, 50), n_bootstrap=300)
-        covered += found.low <= truth <= found.high
+        interval = ratio_interval(*identities(rng, 50), n_bootstrap=300)
+        covered += interval.low <= truth <= interval.high
     assert 0.88 <= covered / 150 <= 0.99
 
 
@@ -150,8 +148,8 @@ def test_no_bound_is_ever_undefined(rows):
             with pytest.raises(BadInputError):
                 measure(a, b, labels, n_bootstrap=30)
             continue
-        found = measure(a, b, labels, n_bootstrap=30)
-        assert found.low <= found.value <= found.high
+        interval = measure(a, b, labels, n_bootstrap=30)
+        assert interval.low <= interval.value <= interval.high
 
 
 @pytest.mark.parametrize("measure", [ratio_interval, share_interval])

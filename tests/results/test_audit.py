@@ -33,6 +33,6 @@ def test_risks_and_curves_are_ranked_by_risk(report):
 
 def test_curves_of_weaker_attacks_are_left_out(report):
     weaker = replace(report.curves[0], attacker="somebody else")
-    shown = replace(report, curves=[weaker, *report.curves[1:]]).strongest_curves()
-    assert len(shown) == len(report.curves) - 1
-    assert weaker not in shown
+    curves = replace(report, curves=[weaker, *report.curves[1:]]).strongest_curves()
+    assert len(curves) == len(report.curves) - 1
+    assert weaker not in curves

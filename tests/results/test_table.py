@@ -68,9 +68,9 @@ def test_a_row_that_occurs_twice_is_refused(report):
 
 def test_the_subset_tells_rows_apart(report):
     group = replaced(report.results.slice(0, 1), "subset", ["sex=female"]).cast(RESULTS)
-    found = sorted_results(pa.concat_tables([report.results, group])).to_pylist()
-    assert sorted({row["subset"] for row in found}) == ["all", "sex=female"]
-    assert len(found) == report.results.num_rows + 1
+    ordered = sorted_results(pa.concat_tables([report.results, group])).to_pylist()
+    assert sorted({row["subset"] for row in ordered}) == ["all", "sex=female"]
+    assert len(ordered) == report.results.num_rows + 1
 
 
 def test_another_schema_is_refused(report):

@@ -15,11 +15,11 @@ from cldmray.metrics.linkage import automatic_bins, d_sys, d_sys_interval, linka
 def test_by_hand():
     mated = [0.1, 0.3, 0.3, 0.35, 0.6, 0.6, 1.0, 1.0]
     non_mated = [0.0, 0.1, 0.2, 0.3, 0.3, 0.55, 0.6, 0.7]
-    found = linkability(mated, non_mated, bins=4)
-    np.testing.assert_allclose(found.edges, [0, 0.25, 0.5, 0.75, 1])
-    np.testing.assert_allclose(found.mated, [1 / 8, 3 / 8, 2 / 8, 2 / 8])
-    np.testing.assert_allclose(found.non_mated, [3 / 8, 2 / 8, 3 / 8, 0])
-    np.testing.assert_allclose(found.local, [0, 2 * 1.5 / 2.5 - 1, 0, 1])
+    linked = linkability(mated, non_mated, bins=4)
+    np.testing.assert_allclose(linked.edges, [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(linked.mated, [1 / 8, 3 / 8, 2 / 8, 2 / 8])
+    np.testing.assert_allclose(linked.non_mated, [3 / 8, 2 / 8, 3 / 8, 0])
+    np.testing.assert_allclose(linked.local, [0, 2 * 1.5 / 2.5 - 1, 0, 1])
     assert d_sys(mated, non_mated, bins=4) == pytest.approx(0.2 * 3 / 8 + 2 / 8)
 
 
@@ -32,13 +32,13 @@ def test_omega_weighs_the_likelihood_ratio():
 
 
 def test_a_bin_without_scores_links_nothing():
-    found = linkability([0.0, 0.1, 1.0], [0.0, 0.9, 0.95], bins=4)
-    np.testing.assert_allclose(found.local, [1 / 3, 0, 0, 0])
+    linked = linkability([0.0, 0.1, 1.0], [0.0, 0.9, 0.95], bins=4)
+    np.testing.assert_allclose(linked.local, [1 / 3, 0, 0, 0])
 
 
 def test_a_score_on_an_edge_belongs_to_the_bin_above():
-    found = linkability([0.0, 0.5, 1.0], [0.0, 0.0, 1.0], bins=2)
-    np.testing.assert_allclose(found.mated, [1 / 3, 2 / 3])
+    linked = linkability([0.0, 0.5, 1.0], [0.0, 0.0, 1.0], bins=2)
+    np.testing.assert_allclose(linked.mated, [1 / 3, 2 / 3])
 
 
 def test_limits():
@@ -55,9 +55,9 @@ def test_limits():
 @pytest.mark.parametrize(("size", "bound"), [(100, 0.064), (500, 0.037), (2000, 0.024)])
 def test_the_bias_of_equal_distributions_is_at_most_the_one_documented(size, bound):
     rng = np.random.default_rng(size)
-    found = [d_sys(rng.normal(size=size), rng.normal(size=20 * size)) for _ in range(40)]
+    linked = [d_sys(rng.normal(size=size), rng.normal(size=20 * size)) for _ in range(40)]
     limit = 0.2 * np.sqrt(automatic_bins(size, 20 * size) * (1 / size + 1 / (20 * size)))
-    assert 0.5 * limit < np.mean(found) < limit
+    assert 0.5 * limit < np.mean(linked) < limit
     assert limit == pytest.approx(bound, abs=0.002)
 
 
@@ -69,8 +69,8 @@ def test_normal_scores_have_the_integral_of_their_densities(distance):
 
     expected = quad(integrand, distance / 2, distance + 8)[0]
     rng = np.random.default_rng(1)
-    found = d_sys(rng.normal(distance, 1, 20_000), rng.normal(0, 1, 60_000))
-    assert found == pytest.approx(expected, abs=0.012)
+    linked = d_sys(rng.normal(distance, 1, 20_000), rng.normal(0, 1, 60_000))
+    assert linked == pytest.approx(expected, abs=0.012)
 
 
 def test_automatic_bins_by_hand():
@@ -92,7 +92,7 @@ def test_the_interval_equals_a_loop_over_resamples(omega):
     mated, non_mated, labels = identities(np.random.default_rng(2), 10, 5)
     edges = linkability(mated, non_mated, 6).edges
     draws = np.random.default_rng(3).multinomial(10, np.full(10, 0.1), size=200)
-    found = []
+    linked = []
     for counts in draws:
         same = np.histogram(np.repeat(mated, counts[labels]), edges)[0]
         other = np.histogram(np.repeat(non_mated, counts[labels], axis=0), edges)[0]
@@ -100,13 +100,13 @@ def test_the_interval_equals_a_loop_over_resamples(omega):
         for p, q in zip(same / same.sum(), other / other.sum(), strict=True):
             if omega * p > q:
                 total += p * (2 * (omega * p / q) / (1 + omega * p / q) - 1 if q else 1.0)
-        found.append(total)
+        linked.append(total)
     interval = d_sys_interval(
         mated, labels, non_mated, labels, 0.9, n_bootstrap=200, seed=3, bins=6, omega=omega
     )
     value = d_sys(mated, non_mated, bins=6, omega=omega)
     assert interval.value == value
-    high, low = 2 * value - np.quantile(found, [0.05, 0.95])
+    high, low = 2 * value - np.quantile(linked, [0.05, 0.95])
     assert interval.low == pytest.approx(min(value, max(0, low)))
     assert interval.high == pytest.approx(max(value, high))
     assert interval.low < interval.value < interval.high
@@ -129,8 +129,8 @@ def test_coverage_where_nothing_links_and_where_something_does():
         covered = 0
         for _ in range(trials):
             mated, non_mated, labels = identities(rng, 60, 20, distance)
-            found = d_sys_interval(mated, labels, non_mated, labels, n_bootstrap=200)
-            covered += found.low <= truth <= found.high
+            linked = d_sys_interval(mated, labels, non_mated, labels, n_bootstrap=200)
+            covered += linked.low <= truth <= linked.high
         assert covered / trials >= 0.85
 
 
@@ -149,8 +149,8 @@ def test_outcomes_that_cannot_vary_have_width():
     st.floats(0.01, 100),
 )
 def test_it_is_a_share_and_grows_with_omega(mated, non_mated, bins, omega):
-    found = d_sys(mated, non_mated, bins, omega)
-    assert 0 <= found <= d_sys(mated, non_mated, bins, 2 * omega) <= 1
+    linked = d_sys(mated, non_mated, bins, omega)
+    assert 0 <= linked <= d_sys(mated, non_mated, bins, 2 * omega) <= 1
 
 
 @pytest.mark.parametrize(

@@ -17,20 +17,20 @@ def test_rates_have_the_interval_of_rates():
 def test_the_unit_does_not_matter():
     rng = np.random.default_rng(0)
     values, identities = rng.normal(size=90), rng.integers(0, 30, 90)
-    plain, scaled = (
+    unscaled, scaled = (
         bootstrap_mean(values, identities),
         bootstrap_mean(10 * values - 40, identities),
     )
-    assert plain.value == pytest.approx(values.mean())
-    assert scaled == pytest.approx([10 * bound - 40 for bound in plain])
+    assert unscaled.value == pytest.approx(values.mean())
+    assert scaled == pytest.approx([10 * bound - 40 for bound in unscaled])
 
 
 def test_its_width_is_that_of_the_normal_law():
     values = np.random.default_rng(0).normal(5, 2, 400)
-    found = bootstrap_mean(values, np.arange(400))
-    assert found.high - found.low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
+    interval = bootstrap_mean(values, np.arange(400))
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
     repeated = bootstrap_mean(np.repeat(values, 5), np.repeat(np.arange(400), 5))
-    assert repeated == pytest.approx(found)
+    assert repeated == pytest.approx(interval)
 
 
 def test_equal_values_have_no_width():
@@ -47,10 +47,10 @@ def test_a_statistic_of_means_has_the_width_of_the_mean():
     rng = np.random.default_rng(0)
     values, identities = np.repeat(rng.normal(5, 2, 200), 3), np.repeat(np.arange(200), 3)
     mean = bootstrap_mean(values, identities)
-    found = bootstrap_statistic(lambda rows: values[rows].mean(), identities, n_bootstrap=400)
-    assert found.value == pytest.approx(values.mean())
-    assert found.value - found.low == pytest.approx(found.high - found.value)
-    assert found.high - found.low == pytest.approx(mean.high - mean.low, rel=0.15)
+    interval = bootstrap_statistic(lambda rows: values[rows].mean(), identities, n_bootstrap=400)
+    assert interval.value == pytest.approx(values.mean())
+    assert interval.value - interval.low == pytest.approx(interval.high - interval.value)
+    assert interval.high - interval.low == pytest.approx(mean.high - mean.low, rel=0.15)
 
 
 def test_people_are_drawn_with_all_their_images():

@@ -36,12 +36,12 @@ def brute(mated, non_mated, mated_labels, non_mated_labels, measure, n_bootstrap
     """The exact measure of every resample, its scores repeated one by one."""
     names, codes = np.unique([*mated_labels, *non_mated_labels], return_inverse=True)
     ours, theirs = codes[: len(mated_labels)], codes[len(mated_labels) :]
-    found = []
+    resampled = []
     for counts in draws(len(names), n_bootstrap, seed):
         same, other = np.repeat(mated, counts[ours]), np.repeat(non_mated, counts[theirs], axis=0)
         if same.size and other.size:
-            found.append(measure(same, other))
-    return np.array(found)
+            resampled.append(measure(same, other))
+    return np.array(resampled)
 
 
 @pytest.mark.parametrize("rounding", [0, 1, 9])
@@ -51,7 +51,7 @@ def test_small_samples_equal_a_loop_over_resamples(rounding, fmr):
     mated, non_mated, labels = identities(rng, 12, 1.0, others=5)
     mated, non_mated = mated.round(rounding), non_mated.round(rounding)
     kept = labels != 3
-    found = resample_errors(
+    resampled = resample_errors(
         ScoreSample(mated[kept], labels[kept]),
         ScoreSample(non_mated, labels),
         [equal_error_rates, true_match_rates(fmr)],
@@ -59,9 +59,9 @@ def test_small_samples_equal_a_loop_over_resamples(rounding, fmr):
         1,
     )
     assert max(mated.size, non_mated.size) <= DENSE
-    assert found.identities == 11
+    assert resampled.identities == 11
     for drawn, measure in zip(
-        found.draws, (equal_error_rate, lambda a, b: tmr_at_fmr(a, b, fmr)), strict=True
+        resampled.draws, (equal_error_rate, lambda a, b: tmr_at_fmr(a, b, fmr)), strict=True
     ):
         twin = brute(mated[kept], non_mated, labels[kept], labels, measure, 200, 1)
         np.testing.assert_allclose(drawn, twin, atol=1e-12)
@@ -69,8 +69,11 @@ def test_small_samples_equal_a_loop_over_resamples(rounding, fmr):
 
 def test_the_allowance_is_not_lost_to_rounding():
     assert 0.29 * 100 < 29
-    one = np.array([0])
-    mated, non_mated = ScoreSample(np.array([70.5]), one), ScoreSample(np.arange(100.0)[None], one)
+    alone = np.array([0])
+    mated, non_mated = (
+        ScoreSample(np.array([70.5]), alone),
+        ScoreSample(np.arange(100.0)[None], alone),
+    )
     (drawn,), _ = resample_errors(mated, non_mated, [true_match_rates(0.29)], 3, 0)
     np.testing.assert_array_equal(drawn, [1, 1, 1])
 
@@ -91,7 +94,7 @@ def test_the_grid_of_large_samples_is_near_the_exact_bootstrap(distance):
     mated, non_mated, labels = identities(np.random.default_rng(0), 80, distance, others=79)
     assert non_mated.size > 4 * DENSE
     measures = [equal_error_rates, true_match_rates(1e-2), true_match_rates(1e-3)]
-    found = resample_errors(
+    resampled = resample_errors(
         ScoreSample(mated, labels), ScoreSample(non_mated, labels), measures, 30, 0
     )
     exact = [
@@ -99,13 +102,13 @@ def test_the_grid_of_large_samples_is_near_the_exact_bootstrap(distance):
         lambda a, b: tmr_at_fmr(a, b, 1e-2),
         lambda a, b: tmr_at_fmr(a, b, 1e-3),
     ]
-    for drawn, measure in zip(found.draws, exact, strict=True):
+    for drawn, measure in zip(resampled.draws, exact, strict=True):
         twin = brute(mated, non_mated, labels, labels, measure, 30, 0)
         tolerance = 0.002 if measure is equal_error_rate else 0.01
         np.testing.assert_allclose(drawn, twin, rtol=0.01, atol=tolerance)
         assert abs((drawn - twin).mean()) < 0.001
     strict = brute(mated, non_mated, labels, labels, exact[2], 30, 0)
-    np.testing.assert_array_equal(found.draws[2], strict)
+    np.testing.assert_array_equal(resampled.draws[2], strict)
 
 
 def test_weighted_rates_are_those_of_scikit_learn():
@@ -165,8 +168,8 @@ def test_perfect_separation_and_a_single_person_have_width():
     eer, (tmr,) = verification_intervals(far, labels, near, labels, (0.01,))
     assert eer == wilson(0, 20)
     assert tmr == wilson(20, 20)
-    one = np.full(60, "only")
-    mixed = verification_intervals(far - 1.5, one, near, one).equal_error_rate
+    alone = np.full(60, "only")
+    mixed = verification_intervals(far - 1.5, alone, near, alone).equal_error_rate
     assert mixed == wilson(mixed.value, 1)
     assert 0 < mixed.low < mixed.value < mixed.high < 1
 
@@ -188,8 +191,8 @@ def test_coverage_on_simulated_people():
         eer, (tmr,) = verification_intervals(
             mated, labels, non_mated, labels, (0.01,), n_bootstrap=300
         )
-        found = zip((eer, tmr), truth, strict=True)
-        covered += [part.low <= true <= part.high for part, true in found]
+        resampled = zip((eer, tmr), truth, strict=True)
+        covered += [part.low <= true <= part.high for part, true in resampled]
     assert np.all(covered / trials >= 0.88) and np.all(covered / trials <= 0.99)
 
 
@@ -208,8 +211,8 @@ def test_bounds_are_ordered_rates_for_any_scores(data):
     eer, tmr = verification_intervals(
         mated, np.array(names[0]), non_mated, np.array(names[1]), (0.0, 0.3, 1.0), n_bootstrap=20
     )
-    for found in (eer, *tmr):
-        assert 0 <= found.low <= found.value <= found.high <= 1
+    for resampled in (eer, *tmr):
+        assert 0 <= resampled.low <= resampled.value <= resampled.high <= 1
     assert tmr[0].value <= tmr[1].value <= tmr[2].value == 1
 
 

@@ -35,11 +35,11 @@ def test_psnr_of_known_errors():
     other = black.copy()
     other[1] = 255
     other[2, 0, 0, 0] = 60
-    found = psnr(black, other)
-    assert found[0] == math.inf
-    assert found[1] == pytest.approx(0.0)
-    assert found[2] == pytest.approx(10 * math.log10(255**2 / (3600 / 60)))
-    assert psnr(black / 255, other / 255, peak=1.0)[1:] == pytest.approx(found[1:])
+    decibels = psnr(black, other)
+    assert decibels[0] == math.inf
+    assert decibels[1] == pytest.approx(0.0)
+    assert decibels[2] == pytest.approx(10 * math.log10(255**2 / (3600 / 60)))
+    assert psnr(black / 255, other / 255, peak=1.0)[1:] == pytest.approx(decibels[1:])
 
 
 def test_unsigned_pixels_do_not_wrap():

@@ -7,7 +7,7 @@ from cldmray.errors import BadInputError
 from cldmray.metrics.image_similarity import edge_agreement, edge_f1
 
 
-def brute(given, found, tolerance):
+def brute(expected_edges, detected, tolerance):
     """Precision, recall and F1 of one image over all pairs of pixels."""
 
     def share(mine, theirs):
@@ -16,7 +16,7 @@ def brute(given, found, tolerance):
         ]
         return sum(near) / len(near) if near else 1.0
 
-    a, b = np.argwhere(given).tolist(), np.argwhere(found).tolist()
+    a, b = np.argwhere(expected_edges).tolist(), np.argwhere(detected).tolist()
     precision, recall = share(b, a), share(a, b)
     total = precision + recall
     return precision, recall, 2 * precision * recall / total if total else 0.0
@@ -41,10 +41,10 @@ def test_a_spurious_line_halves_the_precision():
 
 
 def test_diagonal_neighbours_are_farther_than_straight_ones():
-    one, other = np.zeros((2, 1, 5, 5), bool)
-    one[0, 1, 1], other[0, 2, 2] = True, True
-    assert edge_f1(one, other, 1.0).tolist() == [0.0]
-    assert edge_f1(one, other, 2**0.5).tolist() == [1.0]
+    single, other = np.zeros((2, 1, 5, 5), bool)
+    single[0, 1, 1], other[0, 2, 2] = True, True
+    assert edge_f1(single, other, 1.0).tolist() == [0.0]
+    assert edge_f1(single, other, 2**0.5).tolist() == [1.0]
 
 
 def test_empty_maps():
@@ -58,9 +58,9 @@ def test_empty_maps():
 @pytest.mark.parametrize("tolerance", [0.0, 1.0, 1.5, 2.0, 3.0])
 def test_it_is_what_a_loop_over_pixels_finds(tolerance):
     rng = np.random.default_rng(4)
-    given, found = rng.random((2, 6, 12, 15)) < 0.06
-    agreement = edge_agreement(given, found, tolerance)
-    twins = [brute(a, b, tolerance) for a, b in zip(given, found, strict=True)]
+    expected_edges, detected = rng.random((2, 6, 12, 15)) < 0.06
+    agreement = edge_agreement(expected_edges, detected, tolerance)
+    twins = [brute(a, b, tolerance) for a, b in zip(expected_edges, detected, strict=True)]
     np.testing.assert_allclose(np.stack(agreement, 1), twins)
 
 

@@ -13,21 +13,21 @@ class TestFidelity:
     def test_is_the_mean_over_the_guesses_by_hand(self):
         images = np.full((2, 12, 12, 3), 100, np.uint8)
         guesses = np.stack([images + 1, images + 10], axis=1)
-        found = fidelity(images, guesses)
+        likeness = fidelity(images, guesses)
         by_hand = (20 * np.log10(255) + 20 * np.log10(25.5)) / 2
-        np.testing.assert_allclose(found.psnr, [by_hand, by_hand])
+        np.testing.assert_allclose(likeness.psnr, [by_hand, by_hand])
         constants = (0.01 * 255) ** 2
-        one, ten = (
+        single, ten = (
             (2 * 100 * confidence_level + constants) / (100**2 + confidence_level**2 + constants)
             for confidence_level in (101, 110)
         )
-        np.testing.assert_allclose(found.ssim, [(one + ten) / 2] * 2)
+        np.testing.assert_allclose(likeness.ssim, [(single + ten) / 2] * 2)
 
     def test_one_guess_is_the_measure_itself(self):
         originals, images = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3))
-        found = fidelity(originals, images[:, None])
-        np.testing.assert_array_equal(found.psnr, psnr(originals, images))
-        np.testing.assert_array_equal(found.ssim, ssim(originals, images))
+        likeness = fidelity(originals, images[:, None])
+        np.testing.assert_array_equal(likeness.psnr, psnr(originals, images))
+        np.testing.assert_array_equal(likeness.ssim, ssim(originals, images))
 
     def test_a_small_peak_shifts_the_ratio(self):
         images = np.zeros((1, 12, 12, 1))
