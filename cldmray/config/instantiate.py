@@ -63,7 +63,7 @@ def build(node: Any, expected: Any, path: str) -> Any:
         return None
     objects = [choice for choice in choices if _is_object(choice)]
     if isinstance(node, Mapping) and TARGET in node:
-        cls = _locate(node[TARGET], path)
+        cls = find_class(node[TARGET], path)
         if expected is not Any and not issubclass(cls, tuple(objects)):
             raise ConfigError(f"{_join(path, TARGET)}: {cls.__name__} is no {_names(choices)}")
         return _construct(cls, node, path)
@@ -232,7 +232,7 @@ def settings_of(value: Any) -> Any:
     return value
 
 
-def _locate(target: Any, path: str) -> type:
+def find_class(target: Any, path: str) -> type:
     module, _, name = str(target).rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""The settings of an inversion: which reconstruction models are tried, and what is searched."""
+"""The settings of inversion attacks: reconstruction models, and what is searched."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,20 +21,20 @@ from cldmray.recognizers.sface import SFace
 from cldmray.results.reconstruction import SHUFFLED
 
 RAW = "raw"
-"""Name of the attacker who lets the judge look at the anonymized images as they are."""
+"""Name of the attacker whose held-out recognizer looks at the anonymized images as they are."""
 
 
 @dataclass(frozen=True)
 class ReconstructionSettings:
-    """What is inverted, and how it is judged.
+    """Which reconstruction models are tried, and who evaluates the reconstructions.
 
     Attributes:
-        reconstruction models: the reconstruction models, by key.
-        judge: names the reconstructions; it has a part in no reconstruction.
-        validator: the attacker's own recognizer, for learning curves and the search.
-        budget: queries that each reconstruction may learn from; None: all images of attacker people.
-        search: of better settings, before they are judged.
-        n_example_images: people shown in the grid of reconstructions, >= 0.
+        models: the reconstruction models, by key.
+        held_out_recognizer: identifies the reconstructions; no model learns with it.
+        validation_recognizer: the attacker's own recognizer, for learning curves and the search.
+        budget: queries that each model may learn from; None: all images of attacker identities.
+        search: of better settings, before they are evaluated.
+        n_example_images: identities shown in the grid of reconstructions, >= 0.
     """
 
     models: dict[str, ReconstructionModel]
@@ -65,11 +65,11 @@ class ReconstructionSettings:
 
 @dataclass(frozen=True)
 class ReconstructionConfig:
-    """A whole inversion, checked.
+    """A whole study of inversion attacks, checked.
 
     Attributes:
         audit: its attackers are those of :meth:`with_attackers`.
-        inversion: what is tried.
+        reconstruction: what is tried.
     """
 
     audit: AuditConfig
@@ -92,14 +92,14 @@ class ReconstructionConfig:
         """The reconstruction models without their controls.
 
         Args:
-            best: what a search has found.
+            best: result of a search; None: nothing was searched.
         """
         settings = self.reconstruction
         tried = [Candidate(one, settings.budget) for one in settings.models.values()]
         return tried if best is None else [*tried, best]
 
     def raw(self) -> AuditConfig:
-        """The audit with one attacker, who lets the judge look at the images as they are."""
+        """The audit with one attacker, whose held-out recognizer looks at the anonymized images."""
         return replace(
             self.audit,
             attackers={RAW: Pretrained(self.reconstruction.held_out_recognizer, label=RAW)},
@@ -109,7 +109,7 @@ class ReconstructionConfig:
         """The audit with all reconstruction models and their controls as attackers.
 
         Args:
-            best: what a search has found.
+            best: result of a search; None: nothing was searched.
         """
         settings = self.reconstruction
         attackers: dict[str, Any] = {}
@@ -162,12 +162,12 @@ MEAN, NEAREST = MeanFace(), NearestTrainingFace()
 
 
 def shuffled_twin(reconstructor: ReconstructionModel) -> ReconstructionModel:
-    """The control of an reconstruction model: the same, learnt from pairs that belong to nobody."""
+    """The label-permutation control of a reconstruction model: the same, learnt from shuffled pairs."""
     return replace(reconstructor, shuffled=True, label=f"{reconstructor.name}{SHUFFLED}")
 
 
 def controls_of(reconstructor: ReconstructionModel) -> list[str]:
-    """Names of the controls that an reconstruction model must beat."""
+    """Names of the controls that a reconstruction model must beat."""
     own = [shuffled_twin(reconstructor).name] if reconstructor.max_steps else []
     return [MEAN.name, NEAREST.name, *own]
 
@@ -231,7 +231,7 @@ def check_space(settings: ReconstructionSettings) -> None:
 
 
 def build_reconstruction(composed: DictConfig | Mapping[str, Any]) -> ReconstructionConfig:
-    """Check and build a whole inversion.
+    """Check and build a whole study of inversion attacks.
 
     Raises:
         ConfigError: a key is unknown, missing or has a wrong value; the message names it.

@@ -7,10 +7,12 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any
 
 import ray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from ray.data import ActorPoolStrategy, DataContext
 
 from cldmray.anonymizers.batching import DEFAULT_BATCH
@@ -69,47 +71,29 @@ class EngineConfig:
 
     address: str | None = None
     cpus: int | None = None
-    actors: int = 2
+    actors: Annotated[int, Field(ge=1)] = 2
     max_actors: int | None = None
-    cpus_per_actor: float = 0.25
-    gpus_per_actor: float = 0.0
-    threads: int = 1
-    batch_size: int | None = 64
-    block_rows: int = 256
-    train_workers: int = 2
+    cpus_per_actor: Annotated[float, Field(ge=0)] = 0.25
+    gpus_per_actor: Annotated[float, Field(ge=0)] = 0.0
+    threads: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] | None = 64
+    block_rows: Annotated[int, Field(ge=1)] = 256
+    train_workers: Annotated[int, Field(ge=1)] = 2
     max_train_workers: int | None = None
-    train_failures: int = 3
-    cpus_per_train_worker: float = 0.5
-    gpus_per_train_worker: float = 0.0
-    object_store_mb: int = 1024
+    train_failures: Annotated[int, Field(ge=0)] = 3
+    cpus_per_train_worker: Annotated[float, Field(ge=0)] = 0.5
+    gpus_per_train_worker: Annotated[float, Field(ge=0)] = 0.0
+    object_store_mb: Annotated[int, Field(ge=80)] = 1024
     dashboard: bool = False
     progress: bool = False
     env: dict[str, str] = field(default_factory=lambda: dict(WORKER_ENVIRONMENT))
     compile_cache: str | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size: must be at least 1, got {self.batch_size}")
-        for key in ("actors", "threads", "block_rows", "train_workers"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
-        shares = (
-            "cpus_per_actor",
-            "gpus_per_actor",
-            "cpus_per_train_worker",
-            "gpus_per_train_worker",
-        )
-        for key in shares:
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
-        if self.train_failures < 0:
-            raise ValueError(f"train_failures: must not be negative, got {self.train_failures}")
         for most, least in (("max_actors", "actors"), ("max_train_workers", "train_workers")):
             value = getattr(self, most)
             if value is not None and value < getattr(self, least):
                 raise ValueError(f"{most}: must be null or at least {least}, got {value}")
-        if self.object_store_mb < 80:
-            raise ValueError(f"object_store_mb: must be at least 80, got {self.object_store_mb}")
 
     @property
     def most_train_workers(self) -> int:

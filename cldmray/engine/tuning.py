@@ -102,15 +102,15 @@ class SearchSettings:
 
     Attributes:
         trials: reconstruction models that are tried; 0 searches none.
-        reconstruction model: key of the one whose settings are varied.
-        concurrent: trials at a time, at most.
+        model: key of the one whose settings are varied.
+        max_concurrent_trials: trials at a time, at most.
         cpus, gpus: of one trial, which may be parts of one.
         objective: what is made large, by the validator on validation people: ``rank_1``;
             ``cosine``, which tells more where few are named, but rises for the average face too;
             or ``margin``, which takes off what is common to all people.
         seed: of the choice of settings.
-        grace: optimiser steps before a trial may be stopped.
-        reduction: at each further look, so many times later, one of so many trials goes on.
+        grace_period: optimiser steps before a trial may be stopped.
+        reduction_factor: at each further look, so many times later, one of so many trials goes on.
         space: what is varied: dotted settings of the reconstruction model, and ``budget``, the queries.
     """
 

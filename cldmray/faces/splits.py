@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from posixpath import basename
+from typing import Annotated
 
 import pyarrow as pa
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from cldmray.errors import BadInputError
 from cldmray.faces.files import read_lines, read_pairs
@@ -18,13 +20,13 @@ AUXILIARY_SALT = "background"
 CELEBA_SPLITS = {"0": AUXILIARY, "1": ATTACKER, "2": EVALUATION}
 
 
-@dataclass
+@dataclass(frozen=True)
 class SplitConfig:
     """How identities are divided; every choice is a hash of the seed and the identity.
 
     Attributes:
         seed: another seed divides the people in another way.
-        evaluation, attacker, background: files with one identity a line (local path or URI)
+        evaluation, attacker, auxiliary: files with one identity a line (local path or URI)
             that fix the split of that name.
         celeba_partition: CelebA's ``list_eval_partition.txt``; its train, valid and test people
             become background, attacker and evaluation. It excludes the three lists.
@@ -39,21 +41,12 @@ class SplitConfig:
     attacker: str | None = None
     auxiliary: str | None = None
     celeba_partition: str | None = None
-    n_evaluation_identities: int = 100
-    min_images: int = 5
-    auxiliary_fraction: float = 0.6
-    validation_fraction: float = 0.15
+    n_evaluation_identities: Annotated[int, Field(ge=1)] = 100
+    min_images: Annotated[int, Field(ge=2)] = 5
+    auxiliary_fraction: Annotated[float, Field(ge=0, le=1)] = 0.6
+    validation_fraction: Annotated[float, Field(ge=0, le=1)] = 0.15
 
     def __post_init__(self) -> None:
-        if self.n_evaluation_identities < 1:
-            raise ValueError(
-                f"n_evaluation_identities: must be at least 1, got {self.n_evaluation_identities}"
-            )
-        if self.min_images < 2:
-            raise ValueError(f"min_images: must be at least 2, got {self.min_images}")
-        for key in ("auxiliary_fraction", "validation_fraction"):
-            if not 0.0 <= getattr(self, key) <= 1.0:
-                raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
         if self.celeba_partition and any(self._list_files().values()):
             raise ValueError(
                 "celeba_partition: cannot be combined with lists of evaluation, attacker or "

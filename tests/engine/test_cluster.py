@@ -1,12 +1,14 @@
 """What is asked of a cluster: pools and trainings of a fixed size, and those that grow."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
+from cldmray.config.instantiate import build
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.training import torch_trainer, worker_range
+from cldmray.errors import ConfigError
 
 ELASTIC = EngineConfig(
     cpus_per_actor=0.5, actors=2, max_actors=6, train_workers=1, max_train_workers=4
@@ -65,5 +67,5 @@ class TestTraining:
     ],
 )
 def test_a_wrong_size_is_named(key: str, value: int, least: str) -> None:
-    with pytest.raises(ValueError, match=f"^{key}: .*{least}"):
-        replace(ELASTIC, **{key: value})
+    with pytest.raises(ConfigError, match=f"^engine.{key}: .*{least}"):
+        build({**asdict(ELASTIC), key: value}, EngineConfig, "engine")

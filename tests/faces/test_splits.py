@@ -3,7 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from cldmray.errors import BadInputError
+from cldmray.config.instantiate import build
+from cldmray.errors import BadInputError, ConfigError
 from cldmray.faces import SplitConfig, assert_disjoint, assign, celeba_partition, split_listing
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION, SPLITS
 from cldmray.faces.splits import AUXILIARY_SALT
@@ -175,5 +176,5 @@ def test_assert_disjoint():
     ],
 )
 def test_bad_settings_name_the_field(settings, key):
-    with pytest.raises(ValueError, match=f"^{key}: "):
-        SplitConfig(**settings)
+    with pytest.raises(ConfigError, match=f"^splits.{key}: "):
+        build(settings, SplitConfig, "splits")

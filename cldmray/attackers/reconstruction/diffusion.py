@@ -45,7 +45,7 @@ class DiffusionReconstruction(TrainedReconstructionModel):
         pretrained: whether the UNet starts with the model's weights; the autoencoder has them
             always.
         sampling_steps: of DDIM.
-        draws: guesses for each image, from different noise.
+        n_samples: guesses for each image, from different noise.
     """
 
     model: str = model_folder.EMBEDDED
