@@ -3,7 +3,7 @@
 The public API. Nothing heavy is imported before it is used.
 
 >>> import cldmray
->>> result = cldmray.audit(faces="photos/", anonymizers=["blur"])  # doctest: +SKIP
+>>> result = cldmray.audit(faces="faces/", anonymizers=["blur"])  # doctest: +SKIP
 >>> result.verdict.sentence  # doctest: +SKIP
 """
 

@@ -158,8 +158,8 @@ def report(
 
 @app.command(
     epilog=_examples(
-        "cldmray search GALLERY photo.jpg",
-        "cldmray search GALLERY photo.jpg --build FACES_FOLDER",
+        "cldmray search GALLERY face.jpg",
+        "cldmray search GALLERY face.jpg --build FACES_FOLDER",
         "cldmray search s3://BUCKET/gallery a.png b.png --top 10",
     )
 )
@@ -231,9 +231,9 @@ def list_options(
     Console().print(table)
 
 
-def _exiting(work: Callable[[], None]) -> None:
+def _exiting(action: Callable[[], None]) -> None:
     """An error that the user can mend ends the command with one line."""
     try:
-        work()
+        action()
     except CldmrayError as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -67,7 +67,7 @@ def audit(
         CldmrayError: the audit cannot run; the message names the key, file or package.
 
     >>> import cldmray
-    >>> result = cldmray.audit("photos/", anonymizers=["blur"])  # doctest: +SKIP
+    >>> result = cldmray.audit("faces/", anonymizers=["blur"])  # doctest: +SKIP
     >>> result.risk("blur").risk  # doctest: +SKIP
     0.83
     """
