@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from cldmray.attackers.nn.encoder import EncoderConfig
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.config.attribution import AttributionSettings
 from cldmray.config.audit import AuditSettings
@@ -38,7 +37,7 @@ GROUPS: dict[str, type | None] = {
     "faces": None,
     "anonymizers": None,
     "attackers": None,
-    "encoder": EncoderConfig,
+    "encoder": None,
     "training": TrainingConfig,
     "condition": None,
     "recognizer": None,
@@ -136,9 +135,7 @@ def _classes(group: str) -> list[type]:
 
 
 def _is_settings(hint: Any) -> bool:
-    return (
-        inspect.isclass(hint) and dataclasses.is_dataclass(hint) and not inspect.isabstract(hint)
-    )
+    return inspect.isclass(hint) and dataclasses.is_dataclass(hint) and not inspect.isabstract(hint)
 
 
 def _type_name(hint: Any) -> str:
