@@ -14,7 +14,7 @@ from cldmray.gallery.protocols import (
     Strings,
     check_gallery_size,
 )
-from cldmray.gallery.scores import CELLS, EmbeddingScores, ScoreBlock, Scores, tie_resolved_blocks
+from cldmray.gallery.scores import CELLS, SAME_SCORE, EmbeddingScores, ScoreBlock, Scores
 from cldmray.hashing import identity_hash
 
 
@@ -37,13 +37,17 @@ class Ranks(NamedTuple):
 
 
 def rank_scores(scores: Scores) -> Ranks:
-    """Rank the true identity of each probe by its score among those of all identities."""
+    """Rank the true identity of each probe by its score among those of all identities.
+
+    Scores that differ from the mated one by no more than ``SAME_SCORE`` are ties.
+    """
     n_higher = np.empty(len(scores.mated_columns), np.int64)
     n_tied = np.empty(len(scores.mated_columns), np.int64)
-    for rows, block in tie_resolved_blocks(scores):
-        mated = block[np.arange(len(rows)), scores.mated_columns[rows], None]
-        n_higher[rows] = (block > mated).sum(1)
-        n_tied[rows] = (block == mated).sum(1) - 1
+    for rows, block in scores.blocks():
+        # (b, N) differences to the mated score; what differs by rounding only is a tie.
+        gap = block - block[np.arange(len(rows)), scores.mated_columns[rows], None]
+        n_higher[rows] = (gap > SAME_SCORE).sum(1)
+        n_tied[rows] = (np.abs(gap, out=gap) <= SAME_SCORE).sum(1) - 1
     return Ranks(
         n_higher, n_tied, scores.identities, scores.sample_ids, len(scores.gallery_identities)
     )

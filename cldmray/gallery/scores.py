@@ -119,22 +119,19 @@ class EmbeddingScores(Scores):
             vectors = self._probes.vectors[selection.probe_rows[rows]]
             best = np.full((len(rows), len(self.gallery_identities)), -np.inf, np.float32)
             for first in range(0, len(selection.reference_rows), self._shard_rows):
-                self._update_max(best, vectors, slice(first, first + self._shard_rows))
+                part = slice(first, first + self._shard_rows)
+                columns, starts = np.unique(selection.reference_columns[part], return_index=True)
+                references = self._references.vectors[selection.reference_rows[part]]
+                # (b, shard) products; references of one identity stand together, so each run of
+                # columns is one identity and reduces to (b, identities of the shard).
+                shard_best = np.maximum.reduceat(vectors @ references.T, starts, axis=1)
+                best[:, columns] = np.maximum(best[:, columns], shard_best)
             # The mated score comes from references of its own, as the source may be left out.
             mated = (self._references.vectors[selection.mated_rows[row]] for row in rows)
             best[np.arange(len(rows)), self.mated_columns[rows]] = [
                 (own @ probe).max() for probe, own in zip(vectors, mated, strict=True)
             ]
             yield ScoreBlock(rows, best)
-
-    def _update_max(self, best: Vectors, vectors: Vectors, part: slice) -> None:
-        """Raise the best scores, shape (b, N), to those with one shard of references."""
-        columns, starts = np.unique(self._rows.reference_columns[part], return_index=True)
-        references = self._references.vectors[self._rows.reference_rows[part]]
-        # (b, shard) products; references of one identity stand together, so each run of columns
-        # is one identity and reduces to (b, identities of the shard).
-        shard_best = np.maximum.reduceat(vectors @ references.T, starts, axis=1)
-        best[:, columns] = np.maximum(best[:, columns], shard_best)
 
 
 def tie_resolved_blocks(scores: Scores) -> Iterator[ScoreBlock]:
