@@ -43,8 +43,8 @@ class Views(NamedTuple):
     """Embeddings of originals and of anonymized images.
 
     Attributes:
-        embeddings: rows of ``records.embeddings_schema``; the column ``view`` is ``original`` or the
-            name of an anonymizer.
+        embeddings: rows of ``records.embeddings_schema``; the column ``view`` is ``original`` or
+            the name of an anonymizer.
         probes: table that holds those of the anonymized images, with further columns of the
             attacker where it has any.
     """

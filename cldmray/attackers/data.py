@@ -1,4 +1,4 @@
-"""What an attacker learns from: images of attacker identities, and what the anonymizer made of them."""
+"""What an attacker learns from: originals of attacker identities, and their anonymized images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -131,7 +131,7 @@ class AttackContext:
         *,
         originals: bool = True,
     ) -> Artifact:
-        """Embeddings of the images of some splits; of the originals only where they are asked for."""
+        """Embeddings of the images of some splits; of the originals only if asked for."""
         faces = self.faces if originals else None
         settings = {"attacker": attacker, "regions": self.regions, "splits": splits}
         produce = partial(

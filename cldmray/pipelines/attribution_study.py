@@ -90,7 +90,7 @@ class AttributionAnalysis:
         rows: list[AttributionRow],
         statements: Sequence[str] = (),
     ) -> Attribution:
-        """Rows of swaps and others, beside what the attacks on several anonymizers show together."""
+        """Rows of swaps and others, beside what attacks on several anonymizers show together."""
         settings = self.config.audit
         protocol = main_protocol(settings)
         attacks = [attack for attack in results.attacks if attack.protocol == protocol]
@@ -142,7 +142,7 @@ class AttributionAnalysis:
         ]
 
     def _strongest(self, results: AttackResults) -> tuple[str, Attacker] | None:
-        """Key of the conditioned anonymizer that leaks most, and the attacker to try on its swaps."""
+        """Key of the conditioned anonymizer that leaks most, and the attacker for its swaps."""
         attackers = {attacker.name: attacker for attacker in self.config.attackers.values()}
         keys = {item.name: key for key, item in conditioned(self.config.anonymizers).items()}
         attacks = [
@@ -290,7 +290,7 @@ class AttributionStudy:
         ]
 
     def _swap_rows(self, faces: Artifact, results: AttackResults) -> list[AttributionRow]:
-        """Swaps against all attackers of the anonymizer without swaps, whose rates are the control."""
+        """Swaps against all attackers; their rates without swaps are the control."""
         audit = self.config.audit
         anonymizers = {item.name: item for item in conditioned(audit.anonymizers).values()}
         rows = []

@@ -1,4 +1,4 @@
-"""The search of a better reconstruction model for one anonymizer, and what is made of its trials."""
+"""The search of a better reconstruction model for one anonymizer, and its trials."""
 
 import json
 import re

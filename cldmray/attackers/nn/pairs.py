@@ -17,7 +17,7 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PairSet:
-    """Queries and images of the same people.
+    """Queries and originals of the same identities.
 
     Attributes:
         queries: images (Q, height, width, 3).
@@ -25,7 +25,7 @@ class PairSet:
         query_source: row of ``images`` that the query was made from, shape (Q,).
         images: images (P, height, width, 3).
         original_identities: person code of each image, shape (P,).
-        avoid_source: whether a query prefers a photo of its person other than its source.
+        avoid_source: whether a query prefers an original of its identity other than its source.
         taught: the teacher's embeddings of the images, shape (P, d); None without a teacher.
     """
 
@@ -46,11 +46,11 @@ class PairSet:
 
 
 class PairSampler:
-    """Draws batches of different people; a batch depends on (seed, step) only.
+    """Samples batches of different identities; a batch depends on (seed, step) only.
 
     Args:
         pairs: the training set.
-        batch: people in a batch; fewer where the set has fewer.
+        batch: identities in a batch; fewer where the set has fewer.
         seed: of the draws.
         workers: most processes that share each batch.
     """
@@ -70,10 +70,10 @@ class PairSampler:
     def draw(self, step: int) -> tuple[Index, Index]:
         """Rows of queries and of their images for a step, each of shape (batch,)."""
         random = np.random.default_rng([self.seed, step])
-        chosen = random.choice(self.identities, self.batch, replace=False)
+        identities = random.choice(self.identities, self.batch, replace=False)
         queries = np.empty(self.batch, np.int64)
         originals = np.empty(self.batch, np.int64)
-        for row, identity in enumerate(chosen.tolist()):
+        for row, identity in enumerate(identities.tolist()):
             query = self._queries[identity][random.integers(len(self._queries[identity]))]
             candidates = self._images[identity]
             source = self.pairs.query_source[query]
@@ -85,10 +85,10 @@ class PairSampler:
 
 
 class Validation(NamedTuple):
-    """Validation people: queries, their person codes and sources, and the gallery images.
+    """Validation identities: queries, their identities and sources, and the gallery of originals.
 
-    ``taught`` holds the teacher's embeddings of the images; without a teacher it is None, and the
-    encoder embeds the images itself.
+    ``teacher_embeddings`` holds the teacher's embeddings of the originals; without a teacher it is
+    None, and the encoder embeds the originals itself.
     """
 
     queries: Images
@@ -99,9 +99,9 @@ class Validation(NamedTuple):
     teacher_embeddings: Embeddings | None = None
 
     def rank_1(self, embed: Callable[[Images], Embeddings]) -> float:
-        """Rank-1 rate of queries against the images, each query's own source left out.
+        """Rank-1 rate of queries against the originals, each query's own source left out.
 
-        Queries of people with a single image are not counted; NaN where none is left.
+        Queries of identities with a single original are not counted; NaN where none is left.
 
         Args:
             embed: the encoder's embeddings of images, of unit norm.

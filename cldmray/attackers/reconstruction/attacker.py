@@ -1,4 +1,4 @@
-"""The reconstruction attack: originals are reconstructed, and a recognizer identifies the persons."""
+"""The reconstruction attack: a recognizer identifies the persons on reconstructed originals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

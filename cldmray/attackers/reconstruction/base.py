@@ -216,7 +216,9 @@ class ReconstructionModel(ABC):
             ConfigError: the model learns with it.
             MissingDependencyError: the weights of one of both are not installed.
         """
-        if held_out_recognizer.version() in [one.version() for one in self.learns_with]:
+        if held_out_recognizer.version() in [
+            recognizer.version() for recognizer in self.learns_with
+        ]:
             raise ConfigError(
                 f"{self.name} learns with {held_out_recognizer.name}, which therefore cannot "
                 "evaluate its reconstructions: choose another recognizer, such as dlib"

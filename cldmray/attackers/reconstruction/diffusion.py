@@ -1,4 +1,4 @@
-"""Generation: a latent diffusion model draws several images that the image may have had."""
+"""Reconstruction by a latent diffusion model: several originals that an image may have had."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ class DiffusionReconstruction(TrainedReconstructionModel):
         return Diffusion(self.model).version()
 
     def trained_on(self) -> frozenset[str]:
-        """Identity hashes of the people that the model was trained on, where it says so.
+        """Hashes of the identities that the model was trained on, where it says so.
 
         Raises:
             BadInputError: a line of its list is no identity hash.
@@ -191,8 +191,8 @@ class DiffusionReconstructor(Reconstructor):
 
     def _latents(self, images: Tensor) -> Tensor:
         encoded = self.autoencoder.encode(images).latent_dist.mode()
-        found: Tensor = (encoded - self._shift()) * self.autoencoder.config.scaling_factor
-        return found
+        latents: Tensor = (encoded - self._shift()) * self.autoencoder.config.scaling_factor
+        return latents
 
     def _shift(self) -> float:
         return float(self.autoencoder.config.get("shift_factor") or 0.0)

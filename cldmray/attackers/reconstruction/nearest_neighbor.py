@@ -29,18 +29,18 @@ IMAGES, VECTORS, ENCODER = "originals", "vectors", "encoder."
 
 @dataclass(frozen=True)
 class NearestNeighbor(TrainedReconstructionModel):
-    """Shows an attacker-side image of somebody who looks alike.
+    """Retrieval: gives the attacker's original whose embedding is nearest to the anonymized image.
 
-    It cannot show the evaluated person, who is not among the attacker's people: what a judge makes
-    of its images tells how far a look-alike goes, and whatever goes further was rebuilt.
+    It cannot give the evaluated person, who is not among the attacker's identities. Its rate shows
+    how far a similar face goes; a model that exceeds it has reconstructed something.
 
     Attributes:
-        encoder: of a student that is taught to embed anonymized images where the teacher embeds
-            their images, as in :mod:`cldmray.attackers.distilled`; None: the teacher
-            embeds both, and nothing is trained.
-        teacher: embeds the images.
+        encoder: of a student that learns to embed anonymized images where the teacher embeds their
+            originals, as in :mod:`cldmray.attackers.distilled`; None: the teacher embeds both, and
+            nothing is trained.
+        teacher: embeds the originals.
         temperature: of the student's contrastive loss.
-        nearest: so many images are shown, the nearest first.
+        nearest: number of originals that are given, the nearest first.
     """
 
     encoder: EncoderConfig | None = None
@@ -114,7 +114,7 @@ class NearestNeighborReconstructor(Reconstructor):
 
     def _reconstruct(self, images: Images, seeds: Seeds) -> Images:
         if not len(self.originals):
-            raise BadInputError("the look-alikes have learnt from no images yet")
+            raise BadInputError("the nearest neighbor has learnt from no images yet")
         check_size(images, self.originals.shape[1:])
         if not len(images):
             return np.empty((0, self.config.nearest, *images.shape[1:]), np.uint8)
@@ -126,16 +126,16 @@ class NearestNeighborReconstructor(Reconstructor):
         if self.student is None:
             return self.config.teacher.embed(images)
         self.student.eval()
-        found = embed(self.student, images, device=self.device)
+        vectors = embed(self.student, images, device=self.device)
         self.student.train()
-        return found
+        return vectors
 
     def state(self) -> dict[str, Tensor]:
-        found = {IMAGES: torch.tensor(self.originals), VECTORS: torch.tensor(self.vectors)}
+        state = {IMAGES: torch.tensor(self.originals), VECTORS: torch.tensor(self.vectors)}
         if self.student is not None:
             weights = on_cpu(self.student.state_dict())
-            found |= {ENCODER + name: value for name, value in weights.items()}
-        return found
+            state |= {ENCODER + name: value for name, value in weights.items()}
+        return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.originals, self.vectors = state[IMAGES].numpy(), state[VECTORS].numpy()

