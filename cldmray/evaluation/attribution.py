@@ -35,7 +35,7 @@ class Swap:
             *Source excluded* means that neither of the two images is in the gallery.
         condition, start: success of identifying either person, in [0, 1], shape (P,).
         pairs: of people who were swapped with each other, shape (P,); the unit of resampling.
-        gallery_size: candidate people.
+        gallery_size: candidate identities.
     """
 
     anonymizer: str
@@ -82,10 +82,10 @@ def _row(
 def rate_row(
     question: Question, attack: AttackResult, settings: EvaluationSettings, **more: Any
 ) -> AttributionRow:
-    """The rank-1 rate of an attack with its interval over people."""
+    """The rank-1 rate of an attack with its interval over identities."""
     interval = bootstrap_identities(attack.rank_1, attack.ranks.identities, *_bounds(settings))
-    guess = chance(1, attack.ranks.gallery_size)
-    return _row(question, attack, "rank_1", interval, chance=guess, **more)
+    chance_rate = chance(1, attack.ranks.gallery_size)
+    return _row(question, attack, "rank_1", interval, chance=chance_rate, **more)
 
 
 def _difference(
@@ -215,7 +215,9 @@ def swap_rows(swap: Swap, settings: EvaluationSettings) -> list[AttributionRow]:
     return rows
 
 
-def _swap_row(swap: Swap, measure: str, interval: Interval, guess: float | None) -> AttributionRow:
+def _swap_row(
+    swap: Swap, measure: str, interval: Interval, chance_rate: float | None
+) -> AttributionRow:
     return AttributionRow(
         "swap",
         swap.anonymizer,
@@ -225,5 +227,5 @@ def _swap_row(swap: Swap, measure: str, interval: Interval, guess: float | None)
         measure,
         *interval,
         n_probes=len(swap.pairs),
-        chance=guess,
+        chance=chance_rate,
     )

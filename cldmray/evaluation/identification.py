@@ -65,14 +65,14 @@ def view_of(table: pa.Table, view: str) -> EmbeddingSet:
     )
 
 
-class Views(NamedTuple):
+class ProbesAndReferences(NamedTuple):
     """Two views of an embeddings table, which protocols and galleries share."""
 
     probes: EmbeddingSet
     references: EmbeddingSet
 
     @classmethod
-    def of(cls, embeddings: pa.Table, view: str, original: str) -> "Views":
+    def of(cls, embeddings: pa.Table, view: str, original: str) -> "ProbesAndReferences":
         """The probes of one view, and the images.
 
         Args:
@@ -110,9 +110,9 @@ def attacks(
         view: of the probes, such as an anonymizer's name; it becomes the attacks' ``anonymizer``.
 
     Raises:
-        BadInputError: see :class:`Views`.
+        BadInputError: see :class:`ProbesAndReferences`.
     """
-    trainings = [Views.of(table, view, original) for table in tables]
+    trainings = [ProbesAndReferences.of(table, view, original) for table in tables]
     results = []
     for protocol, gallery in product(settings.protocols, settings.galleries):
         scores = tuple(views.scores(protocol, gallery) for views in trainings)

@@ -211,9 +211,9 @@ def _identification(
         f"rank_{k}": (success_at_rank(ranks.n_higher, ranks.n_tied, k), chance(k, size))
         for k in RANKS
     }
-    guess = float(np.mean(1 / np.arange(1, size + 1)))
-    columns["mean_reciprocal_rank"] = (reciprocal_rank(ranks.n_higher, ranks.n_tied), guess)
-    values, guesses = zip(*columns.values(), strict=True)
+    chance_value = float(np.mean(1 / np.arange(1, size + 1)))
+    columns["mean_reciprocal_rank"] = (reciprocal_rank(ranks.n_higher, ranks.n_tied), chance_value)
+    values, chance_values = zip(*columns.values(), strict=True)
     intervals = bootstrap_columns(
         np.stack(values, 1),
         ranks.identities,
@@ -221,7 +221,7 @@ def _identification(
         settings.n_bootstrap,
         settings.seed,
     )
-    measured = [Measured(*column) for column in zip(columns, intervals, guesses, strict=True)]
+    measured = [Measured(*column) for column in zip(columns, intervals, chance_values, strict=True)]
     if comparisons:
         shuffled = np.concatenate([training.shuffled for training in comparisons])
         mean = bootstrap_mean(
@@ -264,10 +264,10 @@ def _rank_statistics(ranks: Ranks, settings: EvaluationSettings) -> list[Measure
     ):
         intervals = bootstrap_quantiles(values, owners, *options)
         for (word, share), interval in zip(QUANTILES.items(), intervals, strict=True):
-            guess = float(math.ceil(round(share * size, 9)))
+            chance_value = float(math.ceil(round(share * size, 9)))
             if kind:
-                guess = max(1.0, NormalDist((size + 1) / 2, spread).inv_cdf(share))
-            measured.append(Measured(f"{word}_rank{kind}", interval, guess))
+                chance_value = max(1.0, NormalDist((size + 1) / 2, spread).inv_cdf(share))
+            measured.append(Measured(f"{word}_rank{kind}", interval, chance_value))
     return measured
 
 
@@ -314,8 +314,8 @@ def _open_set(comparisons: ComparisonScores, settings: EvaluationSettings) -> li
         interval = fnir_at_fpir_interval(
             *samples, *labels, fpir, settings.confidence_level, n_bootstrap, settings.seed
         )
-        guess = 1 - fpir / comparisons.enrolled_identities
-        measured.append(Measured(f"fnir_at_fpir_{word}", interval, guess))
+        chance_value = 1 - fpir / comparisons.enrolled_identities
+        measured.append(Measured(f"fnir_at_fpir_{word}", interval, chance_value))
     return measured
 
 

@@ -1,4 +1,4 @@
-"""From attacks to rows of results, of all people and of groups of them."""
+"""From attacks to rows of results, of all identities and of groups of them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from cldmray.metrics.identification import chance
 from cldmray.results.table import ALL, RESULTS
 
 SMALLEST_GROUP = 5
-"""Audited people that a group needs to have rows of its own."""
+"""Evaluated identities that a group needs to have rows of its own."""
 
 
 def result_rows(
@@ -33,13 +33,13 @@ def result_rows(
     """
     ranks = attack.ranks
     rows = [
-        _row(attack, ALL, name, interval, guess, ranks.sample_ids, ranks.identities)
-        for name, interval, guess in measure(ranks, attack.scores, settings)
+        _row(attack, ALL, name, interval, chance_value, ranks.sample_ids, ranks.identities)
+        for name, interval, chance_value in measure(ranks, attack.scores, settings)
     ]
-    guess = chance(1, ranks.gallery_size)
+    chance_value = chance(1, ranks.gallery_size)
     for subset, interval, in_subset in rank_1_by_subset(ranks, subsets or {}, settings):
         samples, identities = ranks.sample_ids[in_subset], ranks.identities[in_subset]
-        rows.append(_row(attack, subset, "rank_1", interval, guess, samples, identities))
+        rows.append(_row(attack, subset, "rank_1", interval, chance_value, samples, identities))
     return rows
 
 
@@ -48,7 +48,7 @@ def _row(
     subset: str,
     measure: str,
     interval: Interval,
-    guess: float,
+    chance_value: float,
     samples: Strings,
     identities: Strings,
 ) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _row(
         "n_probes": len(np.unique(samples)),
         "n_identities": len(np.unique(identities)),
         "gallery_size": attack.ranks.gallery_size,
-        "chance": guess,
+        "chance": chance_value,
     }
 
 

@@ -1,22 +1,13 @@
-"""Confidence intervals of success rates: bootstrap over identities, and Wilson's interval.
+"""Confidence intervals over identities: of rates, means, quantiles and any other statistic.
 
 Images of one person are not independent, so the unit that is resampled is the identity
-with all its probes (cluster bootstrap), and the rate is a ratio of sums: successes over probes.
+with all its probes (cluster bootstrap), and a rate is a ratio of sums: successes over probes.
 
 Sources: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993 (percentile
-interval, chapter 13); E. B. Wilson, "Probable inference, the law of succession, and statistical
-inference", JASA 22, 1927; ISO/IEC 19795-1:2021 (uncertainty of estimates, test crews).
-
-Confidence intervals over identities of means and of any other statistic of images.
-
-Source: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993 (percentile
-interval, chapter 13; standard error, chapter 6).
-
-Quantiles of a value per image, with confidence intervals over identities.
-
-Source: R. J. Hyndman and Y. Fan, "Sample Quantiles in Statistical Packages", The American
-Statistician 50(4), 1996 (definition 1, the inverse of the distribution function); B. Efron and
-R. J. Tibshirani, "An Introduction to the Bootstrap", 1993 (percentile interval, chapter 13).
+interval, chapter 13; standard error, chapter 6); E. B. Wilson, "Probable inference, the law of
+succession, and statistical inference", JASA 22, 1927; R. J. Hyndman and Y. Fan, "Sample Quantiles
+in Statistical Packages", The American Statistician 50(4), 1996 (definition 1, the inverse of the
+distribution function); ISO/IEC 19795-1:2021 (uncertainty of estimates, test crews).
 """
 
 import math
@@ -34,11 +25,16 @@ from cldmray.errors import BadInputError
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any]
 """Identity of each probe, shape (P,), any dtype that sorts."""
+Rows = npt.NDArray[np.int64]
+"""Rows of images, which may repeat."""
 CELLS_PER_CHUNK = 4_000_000
+"""Cells of a block of resamples that are held in memory at once."""
 CACHED_CELLS = 4_000_000
 """Draws of at most so many cells, at 4 bytes each, are kept; the last 24 of them at most."""
 SAME = 1e-12
 """Rates of identities that differ by no more than this are the same but for rounding."""
+ROUNDING = 1e-9
+"""Sums of weights that fall short of a share by no more than this reach it but for rounding."""
 
 
 def wilson(successes: float, trials: int, confidence_level: float = 0.95) -> Interval:
@@ -276,9 +272,6 @@ def percentile_interval(value: float, draws: Floats, confidence_level: float) ->
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
-Rows = npt.NDArray[np.int64]
-
-
 def bootstrap_mean(
     values: npt.ArrayLike,
     identities: Labels,
@@ -349,9 +342,6 @@ def bootstrap_statistic(
     value = float(statistic(np.arange(len(codes))))
     half = NormalDist().inv_cdf(0.5 + confidence_level / 2) * float(np.std(drawn, ddof=1))
     return Interval(value, value - half, value + half)
-
-
-ROUNDING = 1e-9
 
 
 def bootstrap_quantiles(

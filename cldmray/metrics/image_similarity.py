@@ -1,10 +1,9 @@
-"""How alike two images are, pixel by pixel and in structure.
+"""How alike two images are: pixel by pixel (PSNR), in structure (SSIM), and in their edges.
 
-Agreement of two edge maps, forgiving small shifts.
-
-Source: the boundary measure of Martin, Fowlkes and Malik, "Learning to Detect Natural Image
-Boundaries Using Local Brightness, Color, and Texture Cues", PAMI 2004, with every pixel within
-the tolerance counted as a match instead of a one-to-one assignment.
+The agreement of edges forgives small shifts. Its source is the boundary measure of Martin, Fowlkes
+and Malik, "Learning to Detect Natural Image Boundaries Using Local Brightness, Color, and Texture
+Cues", PAMI 2004, with every pixel within the tolerance counted as a match instead of a one-to-one
+assignment.
 """
 
 from typing import Any, NamedTuple

@@ -1,16 +1,12 @@
-"""Verification: are two images the same person? Exact measures on score samples.
+"""Verification: are two images the same person? Exact error rates, and intervals over identities.
 
 Scores are similarities: higher means "same person". The error rates are step functions of the
 threshold; nothing is smoothed or binned.
 
-Source: ISO/IEC 19795-1:2021 (false match rate, false non-match rate, equal error rate).
-
-Error rates of score samples on resamples of the identities, for all resamples at once.
-
-A resample draws identities with replacement and weights all scores of a probe by how often its
-identity was drawn. Both samples are counted once per identity above each threshold of a grid;
-one matrix product (resamples, identities) @ (identities, thresholds) then gives the error curves
-of all resamples.
+The bounds come from resamples of the identities. A resample draws identities with replacement and
+weights all scores of a probe by how often its identity was drawn. Both samples are counted once per
+identity above each threshold of a grid; one matrix product (resamples, identities) @ (identities,
+thresholds) then gives the error curves of all resamples.
 
 The grid holds the ``DENSE`` highest non-mated and the ``DENSE`` lowest mated scores, which decide
 low error rates, and below and above these the scores whose ranks grow by the factor ``STEP``.
@@ -19,12 +15,8 @@ thresholds differ by about 2 % of FMR or FNMR: a measure that interpolates, as t
 does, is off by about 1 % of its value at most, and one that needs FMR <= f finds a threshold that
 is at most one step too strict. Both are small against the spread of the resamples.
 
-Source: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993.
-
-Intervals of verification measures: exact values, bounds by bootstrap over identities.
-
-Source: ISO/IEC 19795-1:2021 (false match rate, false non-match rate, uncertainty of estimates);
-:mod:`cldmray.metrics.verification` says how the resamples are computed.
+Sources: ISO/IEC 19795-1:2021 (false match rate, false non-match rate, equal error rate, uncertainty
+of estimates); B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993.
 """
 
 import math
@@ -139,7 +131,7 @@ class ScoreSample(NamedTuple):
     labels: Labels
 
 
-class Curves(NamedTuple):
+class WeightedCounts(NamedTuple):
     """Weighted counts of a block of resamples, r by thresholds G in rising order, the first -inf.
 
     Attributes:
@@ -153,15 +145,17 @@ class Curves(NamedTuple):
     non_mated_total: Floats
 
 
-Measure = Callable[[Curves], Floats]
+Measure = Callable[[WeightedCounts], Floats]
 """One number per resample, shape (r,)."""
 
 
 class Resampled(NamedTuple):
-    """Attributes:
-    draws: one array per measure, shape (R,), of the resamples that hold a mated and a non-mated
-        score; the others say nothing.
-    identities: the lower number of identities that the two samples have.
+    """Measures on resamples of the identities.
+
+    Attributes:
+        draws: one array per measure, shape (R,), of the resamples that hold a mated and a non-mated
+            score; the others say nothing.
+        identities: the lower number of identities that the two samples have.
     """
 
     draws: list[Floats]
@@ -179,7 +173,7 @@ def resample_errors(
 
     Args:
         mated, non_mated: see :class:`ScoreSample`; an identity may be in one or both of them.
-        measures: of :class:`Curves`, for example :func:`equal_error_rates`.
+        measures: of :class:`WeightedCounts`, for example :func:`equal_error_rates`.
         n_bootstrap: >= 1.
         seed: the result depends on the scores and this seed, never on the order of probes.
 
@@ -202,7 +196,7 @@ def resample_errors(
     )
 
 
-def equal_error_rates(curves: Curves) -> Floats:
+def equal_error_rates(curves: WeightedCounts) -> Floats:
     """:func:`cldmray.metrics.verification.equal_error_rate` of each resample, in [0, 1]."""
     single = curves.mated.dtype.type
     gained = curves.mated * (1 / curves.mated_total).astype(single)[:, None]
@@ -224,7 +218,7 @@ def equal_error_rates(curves: Curves) -> Floats:
 def true_match_rates(fmr: float) -> Measure:
     """:func:`cldmray.metrics.verification.tmr_at_fmr` of each resample, in [0, 1]."""
 
-    def measure(curves: Curves) -> Floats:
+    def measure(curves: WeightedCounts) -> Floats:
         allowed = fmr * curves.non_mated_total * (1 + 1e-12)
         strict = np.count_nonzero(curves.non_mated > allowed[:, None], axis=1)
         accepted = curves.mated[np.arange(len(strict)), strict].astype(np.float64)
@@ -271,7 +265,7 @@ def _above(scores: Floats, codes: Codes, n: int, grid: Floats) -> Codes:
 
 def _curves(
     tables: Sequence[Codes], sizes: Sequence[Floats], n_bootstrap: int, seed: int
-) -> Iterator[Curves]:
+) -> Iterator[WeightedCounts]:
     n, thresholds = tables[0].shape
     largest = n * max(size.max() for size in sizes)
     precision = np.float32 if largest < EXACT_IN_SINGLE else np.float64
@@ -281,14 +275,16 @@ def _curves(
         complete = (totals[0] > 0) & (totals[1] > 0)
         drawn = counts[complete].astype(precision)
         above = [np.matmul(drawn, table) for table in (mated, non_mated)]
-        yield Curves(above[0], above[1], totals[0][complete], totals[1][complete])
+        yield WeightedCounts(above[0], above[1], totals[0][complete], totals[1][complete])
 
 
 class VerificationIntervals(NamedTuple):
-    """Attributes:
-    equal_error_rate: see :func:`cldmray.metrics.verification.equal_error_rate`.
-    tmr: one interval per false match rate asked for, of
-        :func:`cldmray.metrics.verification.tmr_at_fmr`.
+    """Equal error rate and true match rates with their confidence intervals.
+
+    Attributes:
+        equal_error_rate: see :func:`cldmray.metrics.verification.equal_error_rate`.
+        tmr: one interval per false match rate asked for, of
+            :func:`cldmray.metrics.verification.tmr_at_fmr`.
     """
 
     equal_error_rate: Interval

@@ -18,7 +18,12 @@ from cldmray.engine.attack_context import AttackContext
 from cldmray.engine.embed import region_view
 from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, CldmrayError
-from cldmray.evaluation.identification import AttackResult, Views, attacks, clean_rank_1
+from cldmray.evaluation.identification import (
+    AttackResult,
+    ProbesAndReferences,
+    attacks,
+    clean_rank_1,
+)
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, ORIGINAL
 
 Pair = tuple[str, str]
@@ -322,8 +327,8 @@ def combine(
     return results
 
 
-def _views(embeddings: pa.Table, anonymizer: str) -> Views:
-    return Views.of(embeddings, anonymizer, ORIGINAL)
+def _views(embeddings: pa.Table, anonymizer: str) -> ProbesAndReferences:
+    return ProbesAndReferences.of(embeddings, anonymizer, ORIGINAL)
 
 
 def _of_split(embeddings: pa.Table, context: AttackContext, split: str) -> pa.Table:

@@ -33,7 +33,7 @@ from cldmray.results.reconstruction import (
     SHUFFLED,
     Learning,
     ReconstructionReport,
-    ReconstructionResult,
+    ReconstructionVerdict,
     ReconstructionRow,
     Search,
 )
@@ -136,7 +136,7 @@ class ReconstructionStudy:
         raw = AttackRunner(self.config.raw(), self.stages).run(faces, anonymized)
         notes = [*raw.notes, *self.weakness(raw)]
         rows: list[ReconstructionRow] = []
-        results: list[ReconstructionResult] = []
+        results: list[ReconstructionVerdict] = []
         learning: list[Learning] = []
         searches: list[Search] = []
         grids: dict[str, Grid] = {}
@@ -196,7 +196,7 @@ class ReconstructionStudy:
         attacks: Sequence[AttackResult],
         queries: Mapping[tuple[str, str], int],
         best: Candidate | None,
-    ) -> tuple[list[ReconstructionRow], list[ReconstructionResult]]:
+    ) -> tuple[list[ReconstructionRow], list[ReconstructionVerdict]]:
         """Rates of all attacks on one anonymizer, and each model compared with its controls.
 
         Args:
@@ -205,7 +205,7 @@ class ReconstructionStudy:
         """
         settings = self.config.audit.audit
         rows: list[ReconstructionRow] = []
-        results: list[ReconstructionResult] = []
+        results: list[ReconstructionVerdict] = []
         models = [candidate.reconstruction for candidate in self.config.attempts(best)]
         for gallery in settings.galleries:
             place = main_protocol(settings), gallery
@@ -251,11 +251,11 @@ class ReconstructionStudy:
         name: str,
         controls: Sequence[str],
         queries: Mapping[tuple[str, str], int],
-    ) -> ReconstructionResult:
+    ) -> ReconstructionVerdict:
         """One model's rate, and its gains over the unreconstructed images and over the controls."""
         attack = attacks[name]
         gains = {control: self.gain(attack, attacks[control]) for control in controls}
-        return ReconstructionResult(
+        return ReconstructionVerdict(
             attack.anonymizer,
             name,
             attack.gallery,

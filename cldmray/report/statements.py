@@ -8,7 +8,7 @@ from cldmray.evaluation.operating_points import OperatingPoint, operating_point
 from cldmray.report.formatting import gallery_name, percent, points
 from cldmray.results.attribution import AttributionRow
 from cldmray.results.audit import AttackerDiagnostics
-from cldmray.results.reconstruction import ReconstructionReport, ReconstructionResult
+from cldmray.results.reconstruction import ReconstructionReport, ReconstructionVerdict
 
 
 def scale_statements(rows: Sequence[AttributionRow], grids: Sequence[AblationGrid]) -> list[str]:
@@ -146,7 +146,7 @@ def operating_point_sentence(
     )
 
 
-def reconstruction_sentence(result: ReconstructionResult) -> str:
+def reconstruction_sentence(result: ReconstructionVerdict) -> str:
     """The verdict on one reconstruction with its numbers."""
     low, high = result.rank_1.low, result.rank_1.high
     return (

@@ -49,7 +49,7 @@ class ReconstructionRow:
 
 
 @dataclass(frozen=True)
-class ReconstructionResult:
+class ReconstructionVerdict:
     """Whether one reconstruction recovers people, in one gallery.
 
     Attributes:
@@ -186,7 +186,7 @@ class ReconstructionReport:
     """
 
     rows: list[ReconstructionRow]
-    results: list[ReconstructionResult]
+    results: list[ReconstructionVerdict]
     learning: list[Learning] = field(default_factory=list)
     searches: list[Search] = field(default_factory=list)
     grids: dict[str, Grid] = field(default_factory=dict)

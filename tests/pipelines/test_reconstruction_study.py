@@ -12,7 +12,7 @@ from cldmray.evaluation.identification import AttackResult
 from cldmray.gallery.ranking import Ranks
 from cldmray.pipelines.attack_runner import AttackResults
 from cldmray.pipelines.reconstruction_study import ReconstructionStudy
-from cldmray.results.reconstruction import ReconstructionResult, ReconstructionRow
+from cldmray.results.reconstruction import ReconstructionVerdict, ReconstructionRow
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 IDENTITIES = 40
@@ -49,7 +49,7 @@ def found(**named: int) -> AttackResults:
 
 def compared(
     one: ReconstructionStudy, results: AttackResults
-) -> tuple[list[ReconstructionRow], list[ReconstructionResult]]:
+) -> tuple[list[ReconstructionRow], list[ReconstructionVerdict]]:
     return one.compare(results.attacks, results.queries, None)
 
 

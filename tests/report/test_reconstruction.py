@@ -21,7 +21,7 @@ from cldmray.results.reconstruction import (
     RECONSTRUCTION,
     Learning,
     ReconstructionReport,
-    ReconstructionResult,
+    ReconstructionVerdict,
     ReconstructionRow,
     Search,
     Trial,
@@ -35,11 +35,11 @@ UP, FLAT, DOWN = Interval(0.2, 0.1, 0.3), Interval(0.1, -0.1, 0.3), Interval(-0.
 
 def recovery(
     gain_over_raw: Interval = UP, name: str = "unet", **controls: Interval
-) -> ReconstructionResult:
+) -> ReconstructionVerdict:
     gains = controls or {"mean_face": UP, "shuffled": Interval(0.15, 0.05, 0.25)}
     best = min(gains, key=lambda key: gains[key].value)
     rates = Interval(0.4, 0.3, 0.5), Interval(0.2, 0.1, 0.3)
-    return ReconstructionResult(
+    return ReconstructionVerdict(
         "a<b", name, "source_excluded", *rates, 0.1, gain_over_raw, best, gains, 1234
     )
 
@@ -105,7 +105,7 @@ class TestVerdicts:
         nothing = reconstruction_headline(ReconstructionReport([], []))
         assert nothing == "Nothing was reconstructed; see the notes."
 
-        def headline(*results: ReconstructionResult) -> str:
+        def headline(*results: ReconstructionVerdict) -> str:
             report = ReconstructionReport([], list(results), held_out_recognizer="dlib")
             return reconstruction_headline(report)
 
