@@ -219,6 +219,15 @@ class Attacker(ABC):
     # How it embeds, or combines scores.
 
     @property
+    def uses_gpu(self) -> bool:
+        """Whether a GPU makes it embed faster; the engine reserves none for the others."""
+        return False
+
+    def gpus_per_actor(self, default: float) -> float:
+        """GPUs that one embedding actor needs: the default if it uses any."""
+        return default if self.uses_gpu else 0.0
+
+    @property
     def dimensions(self) -> int:
         """Length of its embeddings."""
         raise NotImplementedError(f"{self.name} has no embeddings")

@@ -62,6 +62,10 @@ class EncoderAttacker(Attacker):
         """What the training queries are; each is matched with originals of the same identity."""
 
     @property
+    def uses_gpu(self) -> bool:
+        return True
+
+    @property
     def dimensions(self) -> int:
         return self.encoder.dimensions
 

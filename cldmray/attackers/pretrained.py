@@ -24,6 +24,10 @@ class Pretrained(TrainingFreeAttacker):
     def dimensions(self) -> int:
         return self.recognizer.dimension
 
+    @property
+    def uses_gpu(self) -> bool:
+        return self.recognizer.device != "cpu"
+
     def check(self) -> None:
         self.recognizer.check()
 

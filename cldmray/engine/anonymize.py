@@ -38,7 +38,7 @@ MAP = "condition "
 """Prefix of the columns of condition maps, before the control's name."""
 GPU_CALLS = 2
 """Calls of an actor at once: one draws while the other unpacks its block or packs one."""
-SHOWN = "condition_image"
+CONDITION_IMAGE = "condition_image"
 """Column, where a block has one, of the images that the conditions are taken from."""
 
 
@@ -59,10 +59,10 @@ def raw_images(block: pa.Table, column: str) -> Images:
     return np.stack(rows).reshape(len(rows), height, width, 3)
 
 
-class Prepare:
+class ActorInputs:
     """Turns faces into what the actors need: draws, seeds, raw pixels and condition maps.
 
-    The maps are those of the images in the column :data:`SHOWN` where there is one. Columns that
+    The maps are those of the images in the column :data:`CONDITION_IMAGE` where there is one. Columns that
     faces do not have travel on with the images.
     """
 
@@ -84,13 +84,13 @@ class Prepare:
         take = [row for row, _ in rows]
         samples = [sample for _, sample in rows]
         seeds = [hashing.image_seed(ids[row], sample, self.audit_seed) for row, sample in rows]
-        others = [name for name in block.column_names if name not in ("image", SHOWN)]
+        others = [name for name in block.column_names if name not in ("image", CONDITION_IMAGE)]
         table = block.select(others).take(pa.array(take, pa.int64()))
         used, position = np.unique(np.array(take, np.int64), return_inverse=True)
         images = decode_images(block["image"].to_pylist())[used]
         shown = images
-        if SHOWN in block.column_names:
-            shown = decode_images(block[SHOWN].to_pylist())[used]
+        if CONDITION_IMAGE in block.column_names:
+            shown = decode_images(block[CONDITION_IMAGE].to_pylist())[used]
         height, width = images.shape[1:3]
         columns: dict[str, pa.Array] = {
             "sample": pa.array(samples, pa.int32()),
@@ -193,7 +193,7 @@ def anonymize_stream(
 
     Args:
         faces: rows of ``records.FACES``, with further columns that the result will have too; see
-            :class:`Prepare`.
+            :class:`ActorInputs`.
     """
     name = anonymizer.name
 
@@ -207,12 +207,12 @@ def anonymize_stream(
     gpus = anonymizer.gpus_per_actor(engine.gpus_per_actor)
     blocks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
     prepared = faces.map_batches(
-        Prepare(anonymizer, samples, audit_seed).__call__, num_cpus=TASK_CPUS, **blocks
+        ActorInputs(anonymizer, samples, audit_seed).__call__, num_cpus=TASK_CPUS, **blocks
     )
     anonymized = prepared.map_batches(
         OpenedActor,
         fn_constructor_args=(AnonymizerActor, anonymizer, engine.batch_size, engine.threads, gpus),
-        compute=engine.pool(GPU_CALLS if gpus else None),
+        compute=engine.pool(GPU_CALLS if gpus else None, gpus),
         num_cpus=engine.cpus_per_actor,
         num_gpus=gpus or None,
         resources=resources or None,

@@ -1,6 +1,4 @@
-"""Reads Parquet files in slices, so that small tables keep many workers busy.
-
-Tables that stages exchange: written by a Ray Data sink, committed by a manifest.
+"""Artifacts: tables that stages leave for each other, committed by a manifest.
 
 Every write task writes its own Parquet files; the driver then commits them by writing
 ``manifest.json`` in one atomic step. Readers see the files that the manifest names and nothing
@@ -8,8 +6,7 @@ else, so a task that was retried or killed leaves no row twice and none half-wri
 
 Files are named after their content and cut where the stage before cut its own, so that a table is
 the same, byte by byte, however many actors wrote it, in whatever order, and whoever was killed.
-
-A few rows out of large tables, without reading the images of all others.
+Ray reads them in slices, so that small tables keep many workers busy.
 """
 
 import hashlib
@@ -32,55 +29,6 @@ from cldmray import storage
 from cldmray.engine.cluster import TASK_CPUS
 from cldmray.errors import BadInputError
 from cldmray.faces.records import REJECTED
-
-
-class Slice(NamedTuple):
-    """Consecutive rows of a Parquet file."""
-
-    uri: str
-    start: int
-    rows: int
-
-    def read(self, columns: list[str]) -> Iterator[pa.Table]:
-        """The rows as one table."""
-        yield storage.read_table(self.uri, columns).slice(self.start, self.rows).combine_chunks()
-
-
-class Slices(Datasource):
-    """A Ray Data source with one task and one block for each slice.
-
-    Ray's own Parquet source merges small files into one block, and a stream of slices that a map
-    reads is fused with what follows, so that one task reads many of them.
-    """
-
-    def __init__(self, slices: list[Slice], columns: list[str]) -> None:
-        Datasource.__init__(self)
-        self.slices = slices
-        self.columns = columns
-
-    def get_name(self) -> str:
-        """Name in Ray's progress and statistics."""
-        return "Stage"
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        """Bytes; unknown."""
-        return None
-
-    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        """One task for each slice; called by Ray."""
-        return [
-            ReadTask(
-                partial(piece.read, self.columns),
-                BlockMetadata(
-                    num_rows=piece.rows,
-                    size_bytes=None,
-                    exec_stats=None,
-                    input_files=(piece.uri,),
-                ),
-            )
-            for piece in self.slices
-        ]
-
 
 MANIFEST = "manifest.json"
 REJECTED_FILE = "rejected.parquet"
@@ -186,6 +134,12 @@ class Artifact:
         whole = _in_order(pa.concat_tables(tables))
         return whole if columns is None else whole.select(columns)
 
+    def read_samples(self, columns: Sequence[str], sample_ids: Sequence[str]) -> pa.Table:
+        """Rows of some samples, sorted by sample id, without reading the images of all others."""
+        ids = pa.array(sample_ids, pa.string())
+        parts = [read_samples(uri, columns, ids) for uri in self.uris]
+        return pa.concat_tables(parts).sort_by("sample_id")
+
     def count(self, split: str) -> int:
         """Rows of a split; only that column is read."""
         columns = (storage.read_table(uri, ["split"])["split"] for uri in self.uris)
@@ -197,6 +151,54 @@ class Artifact:
         if not self.manifest.rejected:
             return REJECTED.empty_table()
         return storage.read_table(uri).cast(REJECTED).sort_by("sample_id")
+
+
+class Slice(NamedTuple):
+    """Consecutive rows of a Parquet file."""
+
+    uri: str
+    start: int
+    rows: int
+
+    def read(self, columns: list[str]) -> Iterator[pa.Table]:
+        """The rows as one table."""
+        yield storage.read_table(self.uri, columns).slice(self.start, self.rows).combine_chunks()
+
+
+class Slices(Datasource):
+    """A Ray Data source with one task and one block for each slice.
+
+    Ray's own Parquet source merges small files into one block, and a stream of slices that a map
+    reads is fused with what follows, so that one task reads many of them.
+    """
+
+    def __init__(self, slices: list[Slice], columns: list[str]) -> None:
+        Datasource.__init__(self)
+        self.slices = slices
+        self.columns = columns
+
+    def get_name(self) -> str:
+        """Name in Ray's progress and statistics."""
+        return "Stage"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Bytes; unknown."""
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        """One task for each slice; called by Ray."""
+        return [
+            ReadTask(
+                partial(piece.read, self.columns),
+                BlockMetadata(
+                    num_rows=piece.rows,
+                    size_bytes=None,
+                    exec_stats=None,
+                    input_files=(piece.uri,),
+                ),
+            )
+            for piece in self.slices
+        ]
 
 
 @dataclass(frozen=True)
@@ -312,21 +314,14 @@ def _content_hash(table: pa.Table) -> int:
     return total % 2**128
 
 
-def chosen_rows(uri: str, columns: Sequence[str], samples: pa.Array) -> pa.Table:
-    """Rows of some samples of one Parquet file; one that holds none is not read any further.
+def read_samples(uri: str, columns: Sequence[str], sample_ids: pa.Array) -> pa.Table:
+    """Rows of some samples of one Parquet file; a file that holds none is not read any further.
 
     Args:
         columns: the columns to return.
-        samples: sample ids.
+        sample_ids: of the rows.
     """
-    here = pc.is_in(storage.read_table(uri, ["sample_id"])["sample_id"], samples)
+    here = pc.is_in(storage.read_table(uri, ["sample_id"])["sample_id"], sample_ids)
     if not pc.any(here, min_count=0).as_py():
         return storage.table_schema(uri).empty_table().select(columns)
     return storage.read_table(uri, list(columns)).filter(here)
-
-
-def chosen_table(table: Artifact, columns: Sequence[str], samples: Sequence[str]) -> pa.Table:
-    """Rows of some samples of a table, sorted by sample id."""
-    wanted = pa.array(samples, pa.string())
-    parts = [chosen_rows(uri, columns, wanted) for uri in table.uris]
-    return pa.concat_tables(parts).sort_by("sample_id")

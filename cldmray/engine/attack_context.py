@@ -150,7 +150,7 @@ class AttackContext:
             [fitted, faces, *tables],
             produce,
             title=f"embed by {attacker.name}",
-            resources=self.engine.pool_stage(),
+            resources=self.engine.pool_stage(attacker.gpus_per_actor(self.engine.gpus_per_actor)),
         )
 
     def reconstruct(

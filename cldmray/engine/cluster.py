@@ -21,6 +21,8 @@ from cldmray.errors import ConfigError
 STDERR = 2
 TASK_CPUS = 0.5
 """Logical CPUs of a data task; below 1, so that it runs beside actors on a small machine."""
+HIDE_GPUS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+"""Without it, Ray 2.60 and later show all GPUs to a worker that asked for none."""
 WORKER_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
@@ -101,23 +103,25 @@ class EngineConfig:
         most = self.max_train_workers
         return self.train_workers if most is None else most
 
-    def pool(self, calls: int | None = None) -> ActorPoolStrategy:
+    def pool(self, calls: int | None = None, gpus: float | None = None) -> ActorPoolStrategy:
         """How many actors a stage gets; an elastic pool begins with those that there is room for.
 
         Ray must have been started. A CPU is left for the tasks that feed the actors.
 
         Args:
             calls: that an actor works on at a time, in threads of its own; None: Ray's choice.
+            gpus: of one actor; None: ``gpus_per_actor``.
         """
         threads: dict[str, Any] = {}
         if calls is not None:
             threads = {"max_concurrent_calls_per_actor": calls, "enable_true_multi_threading": True}
         if self.max_actors is None:
             return ActorPoolStrategy(size=self.actors, **threads)
-        wanted = {"CPU": self.cpus_per_actor, "GPU": self.gpus_per_actor}
+        share = self.gpus_per_actor if gpus is None else gpus
+        wanted = {"CPU": self.cpus_per_actor, "GPU": share}
         there = ray.cluster_resources()
         there["CPU"] = max(0.0, there.get("CPU", 0.0) - 1)
-        room = [int(there.get(kind, 0.0) // share) for kind, share in wanted.items() if share]
+        room = [int(there.get(kind, 0.0) // amount) for kind, amount in wanted.items() if amount]
         begin = max(self.actors, min([self.max_actors, *room]))
         return ActorPoolStrategy(
             min_size=self.actors, max_size=self.max_actors, initial_size=begin, **threads
@@ -168,11 +172,12 @@ class EngineConfig:
 
     @property
     def worker_environment(self) -> dict[str, str]:
-        """Environment variables of the workers, those of the compiler's cache included."""
-        if self.compile_cache is None:
-            return dict(self.env)
-        cache = {"TORCHINDUCTOR_CACHE_DIR": self.compile_cache, "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
-        return {**self.env, **cache}
+        """Environment variables of the workers: GPUs are hidden from those that hold none."""
+        variables = {**HIDE_GPUS, **self.env}
+        if self.compile_cache is not None:
+            variables["TORCHINDUCTOR_CACHE_DIR"] = self.compile_cache
+            variables["TORCHINDUCTOR_FX_GRAPH_CACHE"] = "1"
+        return variables
 
 
 def connect(config: EngineConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import ray
 
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.engine.anonymize import PIXELS, AnonymizerActor, Prepare, raw_images
+from cldmray.engine.anonymize import PIXELS, ActorInputs, AnonymizerActor, raw_images
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.failures import reraise_worker_errors
 from cldmray.faces.base import FaceSource
@@ -100,7 +100,7 @@ def _redrawing(
     kept = [row for row in rows if anonymizer.select([row["sample_id"]])[0]]
     if not kept:
         return None
-    prepare = Prepare(anonymizer, {EVALUATION: 1}, 0)
+    prepare = ActorInputs(anonymizer, {EVALUATION: 1}, 0)
     actor = AnonymizerActor(anonymizer, engine.batch_size, engine.threads, float(on_gpu))
     clock = time.perf_counter if on_gpu else time.process_time
 

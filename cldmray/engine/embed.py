@@ -41,7 +41,7 @@ class EmbedActor:
 
         torch.set_num_threads(engine.threads)
         self.attacker = attacker
-        device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
+        device = "cuda" if attacker.gpus_per_actor(engine.gpus_per_actor) else "cpu"
         learnt = None if fitted is None else learnt_arrays(fitted)
         self.embed = attacker.embedder(learnt, device, engine.embedded_at_once)
 
@@ -131,13 +131,14 @@ def embed_views(
     if not parts:
         raise BadInputError(f"{attacker.name}: was given no images to embed")
     stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
+    gpus = attacker.gpus_per_actor(engine.gpus_per_actor)
     embedded = stream.map_batches(
         OpenedActor,
         fn_constructor_args=(EmbedActor, attacker, fitted, engine),
         batch_format="pyarrow",
-        batch_size=engine.rows_per_call(engine.gpus_per_actor),
-        compute=engine.pool(),
+        batch_size=engine.rows_per_call(gpus),
+        compute=engine.pool(gpus=gpus),
         num_cpus=engine.cpus_per_actor,
-        num_gpus=engine.gpus_per_actor or None,
+        num_gpus=gpus or None,
     )
     write_records(embedded, folder, embeddings_schema(attacker.dimensions))

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from cldmray import storage
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.engine.anonymize import SHOWN, anonymize_stream
+from cldmray.engine.anonymize import CONDITION_IMAGE, anonymize_stream
 from cldmray.engine.artifacts import Artifact, block_count, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.errors import BadInputError
@@ -85,7 +85,7 @@ def swap_images(group: pa.Table, partner_of: dict[str, str], seed: int) -> pa.Ta
     for name, column in (
         ("condition_id", "sample_id"),
         ("condition_identity", "identity"),
-        (SHOWN, "image"),
+        (CONDITION_IMAGE, "image"),
     ):
         table = table.append_column(name, shown[column])
     return table

@@ -22,7 +22,7 @@ from cldmray import storage
 from cldmray.arrays import Images
 from cldmray.conditions.canny import Canny
 from cldmray.detection.yunet import YuNet
-from cldmray.engine.artifacts import LEAST_BLOCKS, Artifact, chosen_rows, write_records
+from cldmray.engine.artifacts import LEAST_BLOCKS, Artifact, read_samples, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.failures import OpenedActor
 from cldmray.faces.records import ATTACKER, EVALUATION, ORIGINAL, decode_image, decode_images
@@ -119,7 +119,7 @@ def fit_probes(faces: Artifact, groups: pa.Table) -> list[Probe]:
     return probes
 
 
-Seen = Literal["ssim", "edge_f1", "face_detection_rate", "pose_consistency", "attributes"]
+ImageMeasure = Literal["ssim", "edge_f1", "face_detection_rate", "pose_consistency", "attributes"]
 """What is measured image by image."""
 FILES_AT_ONCE = 16
 """Most files of tables that one task reads, of each only the chosen rows."""
@@ -147,14 +147,16 @@ the probes read, as ``sex=female``.
 """
 
 
-class Chosen(NamedTuple):
+class UtilityChoice(NamedTuple):
     """An original that is measured, and the sample of another person to compare it with."""
 
     sample_id: str
     other: str | None
 
 
-def choose(faces: Artifact, anonymized: Sequence[Artifact], count: int, seed: int) -> list[Chosen]:
+def choose_images(
+    faces: Artifact, anonymized: Sequence[Artifact], count: int, seed: int
+) -> list[UtilityChoice]:
     """At most ``count`` evaluation images, spread over people and chosen by a hash.
 
     Images that more anonymizers have anonymized come first, then one of each person after the
@@ -174,7 +176,7 @@ def choose(faces: Artifact, anonymized: Sequence[Artifact], count: int, seed: in
     chosen = []
     for place, (sample, identity) in enumerate(kept):
         others = (name for name, who in kept[place + 1 :] + kept[:place] if who != identity)
-        chosen.append(Chosen(sample, next(others, None)))
+        chosen.append(UtilityChoice(sample, next(others, None)))
     return chosen
 
 
@@ -201,7 +203,7 @@ class UtilityActor:
 
     def __init__(
         self,
-        measures: Sequence[Seen],
+        measures: Sequence[ImageMeasure],
         originals: Any,
         others: dict[str, str],
         probes: Sequence[Probe],
@@ -286,8 +288,8 @@ def fitted(images: Images, height: int, width: int) -> Images:
 def measure_utility(
     faces: Artifact,
     anonymized: Sequence[Artifact],
-    chosen: Sequence[Chosen],
-    measures: Sequence[Seen],
+    chosen: Sequence[UtilityChoice],
+    measures: Sequence[ImageMeasure],
     groups: pa.Table | None,
     engine: EngineConfig,
     folder: str,
@@ -335,7 +337,7 @@ def measure_utility(
         ),
         batch_format="pyarrow",
         batch_size=None,
-        compute=engine.pool(),
+        compute=engine.pool(gpus=0.0),
         num_cpus=engine.cpus_per_actor,
     )
     write_records(measured, folder, MEASURED)
@@ -344,6 +346,6 @@ def measure_utility(
 def _read(uri: str, view: str, samples: pa.Array) -> pa.Table:
     """Rows of some samples of a file, with their view: the anonymizer where none is given."""
     columns = ["sample_id", "identity", "image", *([] if view else ["anonymizer"])]
-    rows = chosen_rows(uri, columns, samples)
+    rows = read_samples(uri, columns, samples)
     given = pa.array([view] * len(rows), pa.string()) if view else rows["anonymizer"]
     return pa.table({**{name: rows[name] for name in columns[:3]}, "view": given})

@@ -122,11 +122,14 @@ class AttributionAnalysis:
             attackers: each with what it has learnt.
         """
         seed = self.config.audit.seed
+        engine = self.config.engine
         table = self.stages.run(
             f"swap-{anonymizer.name}",
             {"anonymizer": anonymizer, "seed": seed},
-            [faces.key],
-            lambda folder: swap_conditions(faces, anonymizer, seed, self.config.engine, folder),
+            [faces],
+            lambda folder: swap_conditions(faces, anonymizer, seed, engine, folder),
+            title=f"swap conditions of {anonymizer.name}",
+            resources=engine.pool_stage(anonymizer.gpus_per_actor(engine.gpus_per_actor)),
         )
         origins = table.read()
         return [
@@ -244,7 +247,7 @@ class AttributionStudy:
             utility=["ssim", "edge_f1"],
             n_utility_images=config.operating_point.n_images,
         )
-        self.utility = Utility(replace(audit, audit=measured), self.stages, self.preparation.notes)
+        self.utility = Utility(replace(audit, audit=measured), self.stages)
 
     def run(self) -> StudyResult:
         """Anonymize, attack, swap and compare.
@@ -257,8 +260,8 @@ class AttributionStudy:
         self.runner.check()
         if self.config.searched:
             self.utility.check()
-        faces = self.preparation.faces(self.preparation.listing())
-        anonymized = self.preparation.anonymize_all(faces)
+        images = self.preparation.run(self.preparation.listing())
+        faces, anonymized = images.faces, images.anonymized
         results = self.runner.run(faces, anonymized)
         rows = self._swap_rows(faces, results)
         statements = []
@@ -274,7 +277,7 @@ class AttributionStudy:
                 )
             ]
         attribution = self.analysis.attribution(results, rows, statements)
-        notes = [*self.preparation.notes, *results.notes, *self._weakness(results)]
+        notes = [*images.notes, *results.notes, *self._weakness(results)]
         return StudyResult(attribution, notes, faces.manifest.content[:16])
 
     def _weakness(self, results: AttackResults) -> list[str]:
@@ -314,7 +317,7 @@ class AttributionStudy:
             for key, anonymizer in config.audit.anonymizers.items()
             if anonymizer.name in config.searched
         }
-        utility_rows = self.utility.run(faces, tables, {})
+        utility_rows = self.utility.run(faces, tables, {}).rows
         points, rows = [], []
         for name in config.searched:
             attacks = [

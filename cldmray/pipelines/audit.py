@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.config.audit import AuditConfig
-from cldmray.engine.artifacts import Artifact, chosen_table
+from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
 from cldmray.evaluation.decision import decide
 from cldmray.evaluation.diagnostics import attacker_diagnostics
@@ -20,12 +19,13 @@ from cldmray.faces.records import EVALUATION
 from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
 from cldmray.pipelines.attribution_study import AttributionAnalysis
 from cldmray.pipelines.cost import Estimate
-from cldmray.pipelines.data_preparation import DataPreparation
-from cldmray.pipelines.utility import Utility
+from cldmray.pipelines.data_preparation import DataPreparation, Listing, PreparedImages
+from cldmray.pipelines.utility import Utility, UtilityResult
 from cldmray.report.examples import ImageReader, choose_examples, example_grid, leak_evidence
 from cldmray.report.formatting import percent
 from cldmray.report.statements import convergence_note, query_note
 from cldmray.report.verdict import state_verdict
+from cldmray.results.attribution import Attribution
 from cldmray.results.audit import (
     AnonymizerRisk,
     AttackRate,
@@ -64,15 +64,14 @@ class Audit:
         self.settings = settings
         self.stages = Stages(config.cache_dir)
         self.preparation = DataPreparation(config, self.stages)
-        self.notes = self.preparation.notes
         self.runner = AttackRunner(config, self.stages)
-        self.utility = Utility(config, self.stages, self.notes)
+        self.utility = Utility(config, self.stages)
 
-    def plan(self) -> pa.Table:
-        """Check everything and tell what will be done, at which cost.
+    def plan(self) -> Listing:
+        """Check everything and log what will be done, at which cost.
 
         Returns:
-            The images that are used: ``records.LISTING`` with their splits.
+            The samples that are used, and caveats.
 
         Raises:
             BadInputError, CldmrayError: as :meth:`run` says.
@@ -82,15 +81,16 @@ class Audit:
         self.runner.check()
         self.utility.check()
         listing = self.preparation.listing()
-        evaluated = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
+        samples = listing.samples
+        evaluated = samples.filter(pc.equal(samples["split"], EVALUATION))["identity"]
         check_identities(settings.policy.rules, pc.count_distinct(evaluated).as_py())
         estimate = Estimate(self.config, self.stages, self.preparation)
-        for line in estimate.lines(estimate.steps(listing, always=settings.dry_run)):
+        for line in estimate.lines(estimate.steps(samples, always=settings.dry_run)):
             logger.info(line)
         return listing
 
     def run(self, versions: dict[str, str]) -> AuditOutcome:
-        """Anonymize, attack, measure and judge.
+        """Read and anonymize the images, attack, measure utility, attribute, and decide.
 
         Args:
             versions: package versions for the report.
@@ -99,122 +99,148 @@ class Audit:
             BadInputError: the data cannot be audited; the message says why.
             CldmrayError: an attacker lacks what it needs, which is found before any work starts.
         """
-        config = self.config
         listing = self.plan()
-        groups = self.preparation.groups(listing)
-        faces = self.preparation.faces(listing)
-        anonymized = self.preparation.anonymize_all(faces)
-        found = self.runner.run(faces, anonymized)
-        self.notes += found.notes
-        every, clean = found.attacks, found.clean
-        embedded = {attacker: table for (_, attacker), table in found.probes.items()}
-        utility = self.utility.run(faces, anonymized, embedded)
-        leak = AttributionAnalysis(config, self.stages, self.runner)
-        attribution = leak.explain(faces, found) if config.audit.attribution else None
-        diagnostics = attacker_diagnostics(found.curves, found.clean)
-        if rising := convergence_note(diagnostics):
-            self.notes.append(rising)
-        if asked := query_note(found.queries):
-            self.notes.append(asked)
+        with self.stages:
+            images = self.preparation.run(listing)
+            measurement = self.utility.start(images.faces, images.anonymized)
+            results = self.runner.run(images.faces, images.anonymized)
+            embedded = {attacker: table for (_, attacker), table in results.probes.items()}
+            utility = self.utility.result(measurement, embedded)
+            attribution = self._attribution(images.faces, results)
+        return AuditOutcome(
+            self._report(listing, images, results, utility, attribution, versions), results
+        )
+
+    def _attribution(self, faces: Artifact, results: AttackResults) -> Attribution | None:
+        """What carries the leak, where the audit asks for it."""
+        if not self.config.audit.attribution:
+            return None
+        return AttributionAnalysis(self.config, self.stages, self.runner).explain(faces, results)
+
+    def _report(
+        self,
+        listing: Listing,
+        images: PreparedImages,
+        results: AttackResults,
+        utility: UtilityResult,
+        attribution: Attribution | None,
+        versions: dict[str, str],
+    ) -> AuditReport:
+        """Everything that the report shows, with the decision."""
+        config, faces = self.config, images.faces
+        groups, group_notes = self.preparation.groups(listing.samples)
         names = [anonymizer.name for anonymizer in config.anonymizers.values()]
-        note = self._health(clean)
-        by_name = {name: [a for a in every if a.anonymizer == name] for name in names}
-        risks = [self._risk(named, note) for named in by_name.values() if named]
-        self._check_nominal_k(by_name)
-        controls = {m.name for m in config.anonymizers.values() if m.is_control}
-        attackers = [attacker.name for attacker in config.attackers.values()]
-        ran = {(attack.anonymizer, attack.attacker) for attack in every}
+        by_name = {name: [a for a in results.attacks if a.anonymizer == name] for name in names}
+        diagnostics = attacker_diagnostics(results.curves, results.clean)
+        weakness, clean_notes = self._weakness(results.clean)
+        risks = [self._risk(attacks, weakness) for attacks in by_name.values() if attacks]
+        ran = {(attack.anonymizer, attack.attacker) for attack in results.attacks}
         missed = {
-            name: [attacker for attacker in attackers if (name, attacker) not in ran]
+            name: [a.name for a in config.attackers.values() if (name, a.name) not in ran]
             for name in names
         }
-        report = AuditReport(
+        decision = decide(
+            risks,
+            {
+                anonymizer.name
+                for anonymizer in config.anonymizers.values()
+                if anonymizer.is_control
+            },
+            config.audit.policy,
+            utility.rows,
+            weakness=weakness,
+            missed=missed,
+        )
+        notes = [
+            *images.notes,
+            *group_notes,
+            *results.notes,
+            *utility.notes,
+            convergence_note(diagnostics),
+            query_note(results.queries),
+            *clean_notes,
+            *self._nominal_k_notes(by_name),
+        ]
+        return AuditReport(
             title=config.audit.title,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            verdict=state_verdict(
-                decide(risks, controls, config.audit.policy, utility, weakness=note, missed=missed)
-            ),
+            verdict=state_verdict(decision),
             risks=risks,
-            results=results_table(every, config.audit, groups),
-            curves=[curve(attack) for attack in every],
-            grid=self._grid(faces, anonymized),
-            evidence=self._evidence(faces, anonymized, risks, every),
+        return choose_examples(identities, ids, self.config.audit.n_example_images)
+
+    def _evidence(
+        self, images: PreparedImages, risks: list[AnonymizerRisk], attacks: list[AttackResult]
+    ) -> list[Evidence]:
+        """Best matches of the example images of anonymizers that leak."""
+
+        def reader(table: Artifact) -> ImageReader:
+            return lambda samples: table.read_samples(["sample_id", "image"], samples)
+
+        return leak_evidence(
+            risks,
+            attacks,
+            self._examples(images.faces, images.anonymized),
+            reader(images.faces),
+            {
+                self.config.anonymizers[key].name: reader(table)
+                for key, table in images.anonymized.items()
+            },
+        )
+
+    def _grid(self, faces: Artifact, anonymized: dict[str, Artifact]) -> Grid:
+        """Example images of every anonymizer."""
+        examples = self._examples(faces, anonymized)
             rejected=faces.rejected(),
-            n_listed=listing.num_rows,
+            n_listed=listing.samples.num_rows,
             settings=self.settings,
             versions=versions,
             stages=[StageRecord(*time) for time in self.stages.times],
-            notes=self.notes,
+            notes=[note for note in notes if note],
             data_fingerprint=faces.manifest.content[:16],
-            utility=utility,
+            utility=utility.rows,
             diagnostics=diagnostics,
             attribution=attribution,
         )
-        return AuditOutcome(report, found)
 
     def _examples(self, faces: Artifact, anonymized: dict[str, Artifact]) -> list[str]:
         """Samples of the example images; of all images only the ids are read."""
         ids = [table.read(["sample_id"], EVALUATION) for table in anonymized.values()]
         identities = faces.read(["sample_id", "identity"], EVALUATION)
-        return choose_examples(identities, ids, self.config.audit.n_example_images)
-
-    def _evidence(
-        self,
-        faces: Artifact,
-        anonymized: dict[str, Artifact],
-        risks: list[AnonymizerRisk],
-        attacks: list[AttackResult],
-    ) -> list[Evidence]:
-        """Best matches of the example images of anonymizers that leak."""
-
-        def reader(table: Artifact) -> ImageReader:
-            return lambda samples: chosen_table(table, ["sample_id", "image"], samples)
-
-        return leak_evidence(
-            risks,
-            attacks,
-            self._examples(faces, anonymized),
-            reader(faces),
-            {self.config.anonymizers[key].name: reader(table) for key, table in anonymized.items()},
-        )
-
-    def _grid(self, faces: Artifact, anonymized: dict[str, Artifact]) -> Grid:
-        """Example images of every anonymizer."""
-        chosen = self._examples(faces, anonymized)
+        examples = choose_examples(identities, ids, self.config.audit.n_example_images)
         columns = ["sample_id", "image"]
-        anonymizers = {key: self.config.anonymizers[key] for key in anonymized}
         rows = {
-            anonymizers[key].name: (
-                anonymizers[key].conditions,
-                chosen_table(table, columns, chosen),
+            (anonymizer := self.config.anonymizers[key]).name: (
+                anonymizer.conditions,
+                table.read_samples(columns, examples),
             )
             for key, table in anonymized.items()
         }
-        return example_grid(chosen_table(faces, columns, chosen), rows)
+        return example_grid(faces.read_samples(columns, examples), rows)
 
-    def _risk(self, every: list[AttackResult], note: str) -> AnonymizerRisk:
+    def _risk(self, attacks: list[AttackResult], note: str) -> AnonymizerRisk:
         """The strongest attack on one anonymizer, and how well its images are linked.
 
-        Linking anonymized images with each other names nobody, so it counts as a risk of its own,
-        unless nothing else was measured.
+        Linking anonymized images with each other identifies nobody, so it counts as a risk of its
+        own, unless nothing else was measured.
         """
-        linked = [attack for attack in every if attack.gallery == "anonymized_only"]
-        named = [attack for attack in every if attack.gallery != "anonymized_only"]
-        risk = strongest(named or linked, self.config.audit, note)
-        if not (named and linked):
+        linking = [attack for attack in attacks if attack.gallery == "anonymized_only"]
+        identifying = [attack for attack in attacks if attack.gallery != "anonymized_only"]
+        risk = strongest(identifying or linking, self.config.audit, note)
+        if not (identifying and linking):
             return risk
-        worst = strongest(linked, self.config.audit, "")
+        worst = strongest(linking, self.config.audit, "")
         rate = AttackRate(
             worst.attacker, worst.protocol, worst.gallery, worst.risk, worst.low, worst.high
         )
         return replace(risk, linkage=rate)
 
-    def _check_nominal_k(self, by_name: dict[str, list[AttackResult]]) -> None:
-        """Test each method's own k where its promise speaks: with everybody's images known.
+    def _nominal_k_notes(self, by_name: dict[str, list[AttackResult]]) -> list[str]:
+        """A test of each method's own k where its promise speaks: with everybody's images known.
 
         In the smaller galleries only the probed person is sure to be there with the very image,
         which tells the people of a group apart without any help from the image.
         """
+        notes = []
         for anonymizer in self.config.anonymizers.values():
             k = anonymizer.nominal_k
             full = [
@@ -225,33 +251,41 @@ class Audit:
             if k is None or not full:
                 continue
             risk = strongest(full, self.config.audit, "")
-            kept = (
+            outcome = (
                 f"stands up to k = {risk.k_not_rejected}"
                 if risk.k_not_rejected >= k
                 else "is rejected"
             )
-            self.notes.append(
-                f"{anonymizer.name} promises k = {k} by construction, which {kept}: with all "
+            notes.append(
+                f"{anonymizer.name} promises k = {k} by construction, which {outcome}: with all "
                 "images of everybody in the gallery the strongest attack identifies "
-                f"{percent(risk.risk)} ({percent(risk.low)} to {percent(risk.high)}), and 1/k is {percent(1 / k)}."
+                f"{percent(risk.risk)} ({percent(risk.low)} to {percent(risk.high)}), and 1/k is "
+                f"{percent(1 / k)}."
             )
+        return notes
 
-    def _health(self, clean: dict[tuple[str, str], float]) -> str:
-        """Why the ladder may be too weak to conclude that nothing leaks; empty if it is not."""
-        wanted = self.config.audit.min_clean_rank_1
-        best, found = 0.0, "none of the attackers has been tried on clean images"
+    def _weakness(self, clean: dict[tuple[str, str], float]) -> tuple[str, list[str]]:
+        """Why the attackers may be too weak to conclude that nothing leaks, and notes on them.
+
+        Returns:
+            An empty reason where an attacker recognizes clean faces well enough.
+        """
+        required = self.config.audit.min_clean_rank_1
+        best, notes = 0.0, []
+        reason = "none of the attackers has been tried on clean images"
         if clean:
             best, attacker = max((rate, name) for (_, name), rate in clean.items())
-            self.notes.append(
-                f"Of all attackers {attacker} knows faces best: it names {percent(best)} of clean "
-                "images (Full-Ref, source excluded)."
+            notes.append(
+                f"Of all attackers {attacker} recognizes clean faces best: it identifies "
+                f"{percent(best)} of clean images (Full-Ref, source excluded)."
             )
-            found = (
-                f"on clean images the best, {attacker}, names {percent(best)}, less than the "
-                f"{percent(wanted)} that audit.min_clean_rank_1 asks for"
+            reason = (
+                f"on clean images the best, {attacker}, identifies {percent(best)}, less than the "
+                f"{percent(required)} that audit.min_clean_rank_1 asks for"
             )
-        if best >= wanted:
-            return ""
-        note = f"attacker too weak to conclude: {found}"
-        self.notes.append(note[0].upper() + note[1:] + ".")
-        return note
+        if best >= required:
+            return "", notes
+        return f"attacker too weak to conclude: {reason}", [
+            *notes,
+            f"Attacker too weak to conclude: {reason}.",
+        ]

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,21 +20,45 @@ from cldmray.faces.splits import assert_disjoint, split_listing
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The samples that an audit uses.
+
+    Attributes:
+        samples: ``records.LISTING`` with the column ``split``.
+        notes: caveats for the report.
+    """
+
+    samples: pa.Table
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """What the attackers get to see.
+
+    Attributes:
+        faces: the table of originals.
+        anonymized: table of each anonymizer, by its key.
+        notes: caveats for the report.
+    """
+
+    faces: Artifact
+    anonymized: dict[str, Artifact]
+    notes: list[str]
+
+
 class DataPreparation:
-    """Loads and anonymizes the images of an audit.
+    """Lists, reads and anonymizes the images of an audit.
 
     Args:
         config: the audit.
         stages: runs and remembers the stages.
-
-    Attributes:
-        notes: caveats for the report.
     """
 
     def __init__(self, config: AuditConfig, stages: Stages) -> None:
         self.config = config
         self.stages = stages
-        self.notes: list[str] = []
         self._auxiliary = any(
             AUXILIARY in attacker.training_splits for attacker in config.attackers.values()
         )
@@ -52,7 +77,19 @@ class DataPreparation:
             except CldmrayError as error:
                 raise type(error)(f"anonymizers.{key}: {error}") from error
 
-    def listing(self) -> pa.Table:
+    def run(self, listing: Listing) -> PreparedImages:
+        """Read the images, and anonymize them by all anonymizers beside each other.
+
+        Args:
+            listing: the samples.
+
+        Raises:
+            BadInputError: too many files cannot be used, or too few people remain.
+        """
+        faces, notes = self.faces(listing.samples)
+        return PreparedImages(faces, self.anonymize_all(faces), [*listing.notes, *notes])
+
+    def listing(self) -> Listing:
         """Samples of the people who are audited or train the attacker, with their splits.
 
         Raises:
@@ -75,25 +112,27 @@ class DataPreparation:
             + ", ".join(f"{identities[split]} {split}" for split in used)
         )
         self._audited(kept)
-        self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
+        notes = self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
         if self._auxiliary:
-            self._note_auxiliary({i for i, split in splits.items() if split == AUXILIARY})
-        return kept
+            auxiliary = {i for i, split in splits.items() if split == AUXILIARY}
+            notes += self._auxiliary_notes(auxiliary)
+        return Listing(kept, notes)
 
-    def groups(self, listing: pa.Table) -> pa.Table | None:
-        """The groups that the source knows of, see :meth:`FaceSource.groups`.
+    def groups(self, listing: pa.Table) -> tuple[pa.Table | None, list[str]]:
+        """The groups that the source knows, see :meth:`FaceSource.groups`, and notes on them.
 
         Raises:
             BadInputError: a file of groups cannot be understood.
         """
-        found = self.config.faces.groups()
+        groups = self.config.faces.groups()
         audited = listing.filter(pc.equal(listing["split"], EVALUATION))["identity"]
-        if found is not None and not pc.any(pc.is_in(audited, found["identity"])).as_py():
-            self.notes.append(
-                "The source names groups of people, but of nobody who is audited: no row of the "
-                "results is of a group."
-            )
-        return found
+        if groups is None or pc.any(pc.is_in(audited, groups["identity"])).as_py():
+            return groups, []
+        note = (
+            "The source names groups of people, but of nobody who is audited: no row of the "
+            "results is of a group."
+        )
+        return groups, [note]
 
     def _audited(self, table: pa.Table) -> Counter[str]:
         """Images of each person who is audited, by the columns ``identity`` and ``split``.
@@ -104,7 +143,7 @@ class DataPreparation:
         rows = table.filter(pc.equal(table["split"], EVALUATION))
         images = Counter(rows["identity"].to_pylist())
         if len(images) < 2:
-            who = f"only {next(iter(images))!r} has" if images else "nobody has"
+            who = f"only {_hidden(next(iter(images)))} has" if images else "nobody has"
             raise BadInputError(
                 f"splits: of the people to be evaluated {who} a usable image, and a gallery "
                 "needs at least two people who can be confused; evaluate more (splits.evaluation, "
@@ -119,65 +158,76 @@ class DataPreparation:
             )
         return images
 
-    def _note_auxiliary(self, auxiliary: set[str]) -> None:
+    def _auxiliary_notes(self, auxiliary: set[str]) -> list[str]:
+        """A note on every anonymizer that was trained on people from whom attackers learn too."""
+        notes = []
         for anonymizer in self.config.anonymizers.values():
-            known = anonymizer.trained_on()
-            seen = sum(hashing.identity_hash(identity) in known for identity in auxiliary)
-            if seen:
-                self.notes.append(
-                    f"{anonymizer.name} was trained on {seen} of the {len(auxiliary)} background "
+            count = len(_trained_on(auxiliary, anonymizer.trained_on()))
+            if count:
+                notes.append(
+                    f"{anonymizer.name} was trained on {count} of the {len(auxiliary)} auxiliary "
                     "people from whom attackers learnt too (train_on_auxiliary): it may treat "
                     "them otherwise than the people who are audited."
                 )
+        return notes
 
-    def _refuse_trained(self, evaluated: set[str]) -> None:
-        named: dict[str, tuple[str, frozenset[str]]] = {
-            f"anonymizers.{key}": (anonymizer.name, anonymizer.trained_on())
-            for key, anonymizer in self.config.anonymizers.items()
+    def _refuse_trained(self, evaluated: set[str]) -> list[str]:
+        """Notes on models that were trained on evaluated people, where that is allowed.
+
+        Raises:
+            BadInputError: it is not allowed.
+        """
+        config, notes = self.config, []
+        models = {f"anonymizers.{key}": model for key, model in config.anonymizers.items()} | {
+            f"attackers.{key}": model for key, model in config.attackers.items()
         }
-        for key, attacker in self.config.attackers.items():
-            named[f"attackers.{key}"] = attacker.name, attacker.trained_on()
-        for key, (name, known) in named.items():
-            seen = sorted(
-                identity for identity in evaluated if hashing.identity_hash(identity) in known
-            )
-            if not seen:
+        for key, model in models.items():
+            trained = _trained_on(evaluated, model.trained_on())
+            if not trained:
                 continue
             message = (
-                f"{key}: {name} was trained on {len(seen)} of the "
-                f"{len(evaluated)} people to be evaluated (one is {seen[0]!r})"
+                f"{key}: {model.name} was trained on {len(trained)} of the {len(evaluated)} "
+                f"people to be evaluated (one is {trained[0]})"
             )
-            if not self.config.audit.allow_trained_identities:
+            if not config.audit.allow_trained_identities:
                 raise BadInputError(
                     f"{message}; evaluate other people (splits.evaluation, splits.min_images), or "
                     "set audit.allow_trained_identities=true"
                 )
-            self.notes.append(f"{message}, which was allowed by audit.allow_trained_identities.")
+            notes.append(f"{message}, which was allowed by audit.allow_trained_identities.")
+        return notes
 
-    def faces(self, listing: pa.Table) -> Artifact:
-        """The decoded images; stops where too many files are bad."""
+    def faces(self, listing: pa.Table) -> tuple[Artifact, list[str]]:
+        """The table of originals, and notes on it.
+
+        Raises:
+            BadInputError: too many files cannot be used, or too few people remain.
+        """
         config = self.config
         table = self.stages.result(self.stages.submit(self.faces_stage(listing)))
         bad = table.manifest.rejected
         if bad:
-            logger.info(f"{bad} of {listing.num_rows} files cannot be used; the report lists them")
+            logger.warning(
+                "%d of %d files cannot be used; the report lists them", bad, listing.num_rows
+            )
         if bad > config.audit.max_invalid_fraction * listing.num_rows:
             examples = table.rejected().slice(0, 3).to_pylist()
-            reasons = "; ".join(f"{row['location']}: {row['reason']}" for row in examples)
+            reasons = "; ".join(f"image {row['sample_id']}: {row['reason']}" for row in examples)
             raise BadInputError(
                 f"{bad} of {listing.num_rows} files cannot be used, more than "
-                f"audit.max_invalid_fraction={config.audit.max_invalid_fraction:g} allows: {reasons} ... "
-                f"(all in {table.folder}/rejected.parquet)"
+                f"audit.max_invalid_fraction={config.audit.max_invalid_fraction:g} allows: "
+                f"{reasons} ... (all, with their names, in {table.folder}/rejected.parquet)"
             )
         images = self._audited(table.read(["identity", "split"]))
-        alone = sorted(identity for identity, count in images.items() if count == 1)
-        if alone:
-            self.notes.append(
-                f"{len(alone)} of the {len(images)} evaluated people have one usable image "
-                f"only (one is {alone[0]!r}): it stands in everybody's gallery, but is a probe "
-                "only where the gallery includes the source."
-            )
-        return table
+        single = sorted(identity for identity, count in images.items() if count == 1)
+        if not single:
+            return table, []
+        note = (
+            f"{len(single)} of the {len(images)} evaluated people have one usable image only (one "
+            f"is {_hidden(single[0])}): it stands in everybody's gallery, but is a probe only "
+            "where the gallery includes the source."
+        )
+        return table, [note]
 
     def anonymize(self, key: str, faces: Artifact) -> Artifact:
         """The anonymized images of one anonymizer."""
@@ -238,3 +288,13 @@ class DataPreparation:
         return StageSpec(
             f"anonymize-{name}", settings, [faces], produce, f"anonymize by {name}", resources
         )
+
+
+def _hidden(identity: str) -> str:
+    """An identity in notes, logs and errors, which must not name people."""
+    return f"identity {hashing.identity_hash(identity)}"
+
+
+def _trained_on(identities: set[str], hashes: frozenset[str]) -> list[str]:
+    """Hashes of those identities that a model was trained on, sorted."""
+    return sorted(hashes & {hashing.identity_hash(identity) for identity in identities})

@@ -131,8 +131,8 @@ class ReconstructionStudy:
         audit = self.config.with_attackers(None)
         preparation = DataPreparation(audit, self.stages)
         preparation.check()
-        faces = preparation.faces(preparation.listing())
-        anonymized = preparation.anonymize_all(faces)
+        prepared = preparation.run(preparation.listing())
+        faces, anonymized = prepared.faces, prepared.anonymized
         raw = AttackRunner(self.config.raw(), self.stages).run(faces, anonymized)
         notes = [*raw.notes, *self.weakness(raw)]
         rows: list[ReconstructionRow] = []
@@ -171,7 +171,7 @@ class ReconstructionStudy:
             learning,
             searches,
             grids,
-            list(dict.fromkeys([*preparation.notes, *notes])),
+            list(dict.fromkeys([*prepared.notes, *notes])),
             audit.audit.confidence_level,
             self.config.reconstruction.held_out_recognizer.name,
             faces.manifest.content[:16],

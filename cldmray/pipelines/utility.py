@@ -14,7 +14,8 @@
 =========================  ========================================================================
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -26,14 +27,55 @@ from cldmray.conditions.canny import Canny
 from cldmray.config.audit import AuditConfig
 from cldmray.detection.yunet import YuNet
 from cldmray.engine.artifacts import Artifact
-from cldmray.engine.stages import Stages
-from cldmray.engine.utility import TOLERANCE, Chosen, Seen, choose, measure_utility
+from cldmray.engine.stages import StageHandle, Stages, StageSpec
+from cldmray.engine.utility import (
+    TOLERANCE,
+    ImageMeasure,
+    UtilityChoice,
+    choose_images,
+    measure_utility,
+)
 from cldmray.errors import ConfigError, MissingDependencyError
 from cldmray.evaluation.utility import MeasuredImage, frechet_rows, image_rows
 from cldmray.faces.records import ORIGINAL
 from cldmray.hashing import fingerprint_rows
 from cldmray.metrics.image_similarity import WINDOW
 from cldmray.results.audit import UtilityRow
+
+NO_FEATURES = (
+    "No Fréchet distance was measured: it takes the features of an attacker that depends on no "
+    "anonymizer and reads images as they are, such as pretrained or clean_trained."
+)
+
+
+@dataclass(frozen=True)
+class UtilityResult:
+    """What the measures of utility came to.
+
+    Attributes:
+        rows: of all anonymizers and measures.
+        notes: caveats for the report.
+    """
+
+    rows: list[UtilityRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class UtilityMeasurement:
+    """Measurements that were started.
+
+    Attributes:
+        keys: of the anonymizers.
+        choices: the images that are measured.
+        groups: the attributes of people that the source knows, where they are measured.
+        stage: takes all measures that need the images; None where none is asked for.
+    """
+
+    keys: Sequence[str]
+    choices: list[UtilityChoice]
+    groups: pa.Table | None
+    stage: StageHandle | None
 
 
 class Utility:
@@ -42,14 +84,12 @@ class Utility:
     Args:
         config: the audit; ``audit.utility`` names the measures.
         stages: runs and remembers the stage.
-        notes: caveats for the report are appended here.
     """
 
-    def __init__(self, config: AuditConfig, stages: Stages, notes: list[str]) -> None:
+    def __init__(self, config: AuditConfig, stages: Stages) -> None:
         self.config = config
         self.stages = stages
-        self.notes = notes
-        self.seen: list[Seen] = [name for name in config.audit.utility if name != "frechet"]
+        self.seen: list[ImageMeasure] = [name for name in config.audit.utility if name != "frechet"]
 
     def check(self) -> None:
         """Find out before any work starts whether everything is there.
@@ -63,8 +103,8 @@ class Utility:
                 YuNet().version()
             except MissingDependencyError as error:
                 raise MissingDependencyError(
-                    f"audit.utility: face_detection_rate and pose_consistency need the extra recognizer ({error}); "
-                    "install it, or leave both out of audit.utility"
+                    "audit.utility: face_detection_rate and pose_consistency need the extra "
+                    f"recognizer ({error}); install it, or leave both out of audit.utility"
                 ) from error
         size = self.config.faces.size
         if "ssim" in self.seen and size < WINDOW:
@@ -82,78 +122,92 @@ class Utility:
         faces: Artifact,
         anonymized: Mapping[str, Artifact],
         embedded: Mapping[str, Table],
-    ) -> list[UtilityRow]:
-        """Rows of all anonymizers and measures.
+    ) -> UtilityResult:
+        """Measure all anonymizers.
 
         Args:
-            faces: the faces table.
+            faces: the table of originals.
             anonymized: table of each anonymizer, by its key.
             embedded: embeddings by the attacker's name.
         """
-        settings = self.config.audit
+        return self.result(self.start(faces, anonymized), embedded)
+
+    def start(self, faces: Artifact, anonymized: Mapping[str, Artifact]) -> UtilityMeasurement:
+        """Measure the images beside whatever else runs; no attacker is needed for that."""
+        settings, tables = self.config.audit, list(anonymized.values())
         if not settings.utility:
-            return []
-        tables = list(anonymized.values())
-        chosen = choose(faces, tables, settings.n_utility_images, settings.seed)
+            return UtilityMeasurement(list(anonymized), [], None, None)
+        choices = choose_images(faces, tables, settings.n_utility_images, settings.seed)
         groups = self.config.faces.groups() if "attributes" in self.seen else None
-        views = self._views(faces, tables, chosen, groups) if self.seen else {}
+        stage = self._stage(faces, tables, choices, groups) if self.seen else None
+        return UtilityMeasurement(list(anonymized), choices, groups, stage)
+
+    def result(
+        self, measurement: UtilityMeasurement, embedded: Mapping[str, Table]
+    ) -> UtilityResult:
+        """Rows of all measures, once they have been taken.
+
+        Args:
+            measurement: what :meth:`start` returned.
+            embedded: embeddings by the attacker's name, for the Fréchet distance.
+        """
+        settings, groups, result = self.config.audit, measurement.groups, UtilityResult()
+        views: dict[str, dict[str, MeasuredImage]] = {}
+        if measurement.stage is not None:
+            for row in self.stages.result(measurement.stage).read().to_pylist():
+                views.setdefault(row["view"], {})[row["sample_id"]] = row
         if groups is not None and not any(row["attributes"] for row in views[ORIGINAL].values()):
-            self.notes.append(
+            result.notes.append(
                 "No agreement of attributes was measured: no images of attacker people show "
                 "two values of one."
             )
-        features = self._features(embedded, chosen) if "frechet" in settings.utility else None
-        rows: list[UtilityRow] = []
-        for name in (self.config.anonymizers[key].name for key in anonymized):
+        features = None
+        if "frechet" in settings.utility:
+            features = self._features(embedded, measurement.choices)
+            if features is None:
+                result.notes.append(NO_FEATURES)
+        for name in (self.config.anonymizers[key].name for key in measurement.keys):
             pairs = [
                 (row, views[ORIGINAL][sample])
                 for sample, row in sorted(views.get(name, {}).items())
             ]
-            rows += image_rows(name, pairs, groups, settings)
+            result.rows.extend(image_rows(name, pairs, groups, settings))
             if features is not None:
-                rows += frechet_rows(name, *features, settings)
-        return rows
+                result.rows.extend(frechet_rows(name, *features, settings))
+        return result
 
-    def _views(
+    def _stage(
         self,
         faces: Artifact,
         tables: list[Artifact],
-        chosen: list[Chosen],
+        choices: list[UtilityChoice],
         groups: pa.Table | None,
-    ) -> dict[str, dict[str, MeasuredImage]]:
-        settings: dict[str, Any] = {"measures": sorted(self.seen), "chosen": chosen}
+    ) -> StageHandle:
+        measures, engine = self.seen, self.config.engine
+        settings: dict[str, Any] = {"measures": sorted(measures), "chosen": choices}
         settings["tolerance"], settings["edges"] = TOLERANCE, Canny()
         if self._finds_faces:
             settings["detector"] = YuNet()
         if groups is not None:
             settings["groups"] = fingerprint_rows(map(repr, groups.to_pylist()))
-        stage = self.stages.run(
-            "utility",
-            settings,
-            [table.key for table in (faces, *tables)],
-            lambda folder: measure_utility(
-                faces, tables, chosen, self.seen, groups, self.config.engine, folder
-            ),
+
+        def produce(folder: str) -> None:
+            measure_utility(faces, tables, choices, measures, groups, engine, folder)
+
+        title, resources = "measure utility", engine.pool_stage(0.0)
+        return self.stages.submit(
+            StageSpec("utility", settings, [faces, *tables], produce, title, resources)
         )
-        views: dict[str, dict[str, MeasuredImage]] = {}
-        for row in stage.read().to_pylist():
-            views.setdefault(row["view"], {})[row["sample_id"]] = row
-        return views
 
     def _features(
-        self, embedded: Mapping[str, Table], chosen: list[Chosen]
+        self, embedded: Mapping[str, Table], choices: list[UtilityChoice]
     ) -> tuple[str, pa.Table] | None:
-        """Name of the attacker whose features are compared, and its embeddings of what was chosen."""
+        """Name of the attacker whose features are compared, and its embeddings of the choices."""
         attacker = features_attacker(self.config.attackers)
         if attacker is None or attacker.name not in embedded:
-            self.notes.append(
-                "No Fréchet distance was measured: it takes the features of an attacker that "
-                "depends on no anonymizer and reads images as they are, such as pretrained "
-                "or clean_trained."
-            )
             return None
         table = embedded[attacker.name].read()
-        samples = pa.array([one.sample_id for one in chosen], pa.string())
+        samples = pa.array([choice.sample_id for choice in choices], pa.string())
         return attacker.name, table.filter(pc.is_in(table["sample_id"], samples))
 
 

@@ -19,8 +19,8 @@ from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
 from cldmray.engine.anonymize import (
+    ActorInputs,
     AnonymizerActor,
-    Prepare,
     anonymize,
     anonymize_groups,
     raw_column,
@@ -117,7 +117,7 @@ class TestRawPictures:
 class TestPrepare:
     def test_draws_and_seeds(self, faces: Artifact) -> None:
         block = faces.read()
-        found = Prepare(Blur(), DRAWS, SEED)(block)
+        found = ActorInputs(Blur(), DRAWS, SEED)(block)
         expected = [
             (row["sample_id"], sample, hashing.image_seed(row["sample_id"], sample, SEED))
             for row in block.to_pylist()
@@ -130,11 +130,11 @@ class TestPrepare:
     @pytest.mark.parametrize("samples", [{}, {EVALUATION: 0}])
     def test_nothing_to_do(self, faces: Artifact, samples: dict[str, int]) -> None:
         anonymizer = seeded()
-        prepared = Prepare(anonymizer, samples, SEED)(faces.read())
+        prepared = ActorInputs(anonymizer, samples, SEED)(faces.read())
         assert prepared.num_rows == 0
         assert "condition edges" in prepared.column_names
         assert AnonymizerActor(anonymizer, 4, 1)(prepared).num_rows == 0
-        assert Prepare(anonymizer, DRAWS, SEED)(FACES.empty_table()).num_rows == 0
+        assert ActorInputs(anonymizer, DRAWS, SEED)(FACES.empty_table()).num_rows == 0
 
 
 class TestActor:
@@ -142,7 +142,7 @@ class TestActor:
         self, faces: Artifact, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         anonymizer = seeded()
-        prepared = Prepare(anonymizer, DRAWS, SEED)(faces.read())
+        prepared = ActorInputs(anonymizer, DRAWS, SEED)(faces.read())
         expected = AnonymizerActor(anonymizer, 7, 1)(prepared)
         sizes: list[int] = []
         usual = anonymizer.open()

@@ -10,7 +10,7 @@ from cldmray import hashing
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.conditions import Canny
-from cldmray.engine.anonymize import SHOWN, anonymize
+from cldmray.engine.anonymize import CONDITION_IMAGE, anonymize
 from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.swap import SWAPPED, identities_in_pairs, swap_conditions, swap_images
@@ -77,7 +77,7 @@ class TestPhotos:
         for row in rows:
             assert row["condition_identity"] == partners[row["identity"]]
             assert row["condition_id"].startswith(row["condition_identity"])
-            assert row[SHOWN] == row["condition_id"].encode()
+            assert row[CONDITION_IMAGE] == row["condition_id"].encode()
             assert row["image"] == row["sample_id"].encode()
         used = [row["condition_id"] for row in rows if row["identity"] == "ann"]
         assert sorted(used) == ["bob/0", "bob/0", "bob/1", "bob/1"]

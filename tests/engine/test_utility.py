@@ -6,7 +6,14 @@ import pytest
 
 from cldmray.engine import utility
 from cldmray.engine.artifacts import Artifact, read_manifest
-from cldmray.engine.utility import MEASURED, Chosen, UtilityActor, choose, fitted, measure_utility
+from cldmray.engine.utility import (
+    MEASURED,
+    UtilityActor,
+    UtilityChoice,
+    choose_images,
+    fitted,
+    measure_utility,
+)
 from cldmray.faces.records import ANONYMIZED, EVALUATION, ORIGINAL, decode_images, encode_images
 from cldmray.metrics.image_similarity import ssim
 
@@ -45,30 +52,30 @@ class TestChoice:
 
     def test_people_take_turns(self, write_table, tmp_path):
         faces = self.table(write_table, tmp_path / "f", ["a1", "a2", "a3", "b1", "b2", "c1"])
-        identities = [one.sample_id[0] for one in choose(faces, [], 5, seed=0)]
+        identities = [one.sample_id[0] for one in choose_images(faces, [], 5, seed=0)]
         assert sorted(identities[:3]) == ["a", "b", "c"]
         assert sorted(identities[3:]) == ["a", "b"]
-        assert len(choose(faces, [], 50, seed=0)) == 6
+        assert len(choose_images(faces, [], 50, seed=0)) == 6
 
     def test_samples_that_everybody_has_come_first(self, write_table, tmp_path):
         faces = self.table(write_table, tmp_path / "f", ["a1", "a2", "a3", "b1", "b2"])
         one = self.table(write_table, tmp_path / "1", ["a2", "b1", "b2"])
         other = self.table(write_table, tmp_path / "2", ["a2", "a3", "b2"])
-        order = [chosen.sample_id for chosen in choose(faces, [one, other], 5, seed=3)]
+        order = [chosen.sample_id for chosen in choose_images(faces, [one, other], 5, seed=3)]
         assert set(order[:2]) == {"a2", "b2"}
         assert set(order[2:4]) == {"a3", "b1"}
         assert order[4] == "a1"
 
     def test_the_other_one_is_another_person(self, write_table, tmp_path):
         faces = self.table(write_table, tmp_path / "f", ["a1", "a2", "b1", "c1", "c2"])
-        chosen = choose(faces, [], 5, seed=1)
+        chosen = choose_images(faces, [], 5, seed=1)
         assert all(one.other and one.other[0] != one.sample_id[0] for one in chosen)
         alone = self.table(write_table, tmp_path / "g", ["a1", "a2"])
-        assert {one.other for one in choose(alone, [], 5, seed=1)} == {None}
+        assert {one.other for one in choose_images(alone, [], 5, seed=1)} == {None}
 
     def test_the_seed_decides_and_the_splits_count(self, faces):
         evaluated = faces.read(split=EVALUATION)["sample_id"].to_pylist()
-        first, again, other = (choose(faces, [], 9, seed) for seed in (0, 0, 1))
+        first, again, other = (choose_images(faces, [], 9, seed) for seed in (0, 0, 1))
         assert first == again != other
         assert {one.sample_id for one in first} <= set(evaluated)
 
@@ -103,7 +110,7 @@ def rows_by_view(folder):
 
 @pytest.mark.usefixtures("local_ray")
 def test_the_stage(faces, anonymized, engine, tmp_path, extra):
-    chosen = choose(faces, anonymized, 8, seed=0)
+    chosen = choose_images(faces, anonymized, 8, seed=0)
     identities = sorted(set(faces.read()["identity"].to_pylist()))
     groups = pa.table({"identity": identities, "half": ["a", "b"] * 7})
     folder = str(tmp_path / "stage")
@@ -131,7 +138,7 @@ def test_the_stage(faces, anonymized, engine, tmp_path, extra):
 def test_what_was_not_asked_for_is_null(faces, anonymized, engine, tmp_path):
     evaluated = faces.read(split=EVALUATION)["sample_id"].to_pylist()
     folder = str(tmp_path / "stage")
-    chosen = [Chosen(evaluated[0], None)]
+    chosen = [UtilityChoice(evaluated[0], None)]
     measure_utility(faces, anonymized[:1], chosen, ["edge_f1"], None, engine, folder)
     views = rows_by_view(folder)
     nothing = {"ssim", "face_found", "yaw", "roll", "attributes"}

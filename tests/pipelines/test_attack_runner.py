@@ -65,23 +65,26 @@ class TestHealth:
     def test_the_best_attacker_counts_and_is_named(self, tmp_path: Path) -> None:
         one = audit(configured(tmp_path, "audit.min_clean_rank_1=0.9"))
         clean = {("blur", "clean_trained"): 0.5, ("blur", "pretrained"): 0.97}
-        assert one._health(clean) == ""
-        assert one.notes == [
-            "Of all attackers pretrained knows faces best: it names 97.0 % of clean images "
-            "(Full-Ref, source excluded)."
+        reason, notes = one._weakness(clean)
+        assert reason == ""
+        assert notes == [
+            "Of all attackers pretrained recognizes clean faces best: it identifies 97.0 % of "
+            "clean images (Full-Ref, source excluded)."
         ]
 
     def test_too_weak(self, tmp_path: Path) -> None:
         one = audit(configured(tmp_path, "audit.min_clean_rank_1=0.9"))
-        note = one._health({("blur", "clean_trained"): 0.5, ("blur", "adaptive_contrastive"): 0.6})
-        assert note.startswith("attacker too weak to conclude: ")
-        assert "the best, adaptive_contrastive, names 60.0 %, less than the 90.0 %" in note
-        assert len(one.notes) == 2
+        clean = {("blur", "clean_trained"): 0.5, ("blur", "adaptive_contrastive"): 0.6}
+        reason, notes = one._weakness(clean)
+        assert reason.startswith("attacker too weak to conclude: ")
+        assert "the best, adaptive_contrastive, identifies 60.0 %, less than the 90.0 %" in reason
+        assert len(notes) == 2
 
     def test_a_ladder_without_a_clear_ceiling_is_too_weak(self, tmp_path: Path) -> None:
         one = audit(configured(tmp_path))
-        assert one._health({}).endswith(": none of the attackers has been tried on clean images")
-        assert len(one.notes) == 1
+        reason, notes = one._weakness({})
+        assert reason.endswith(": none of the attackers has been tried on clean images")
+        assert len(notes) == 1
 
 
 @pytest.mark.slow
@@ -145,7 +148,7 @@ def test_a_ladder_with_recognizers(tmp_path: Path) -> None:
         and row["attacker"] == "pretrained"
     ]  # fmt: skip
     assert min(same) > 2 / 8, "SFace knows blurred people better than chance"
-    assert any("knows faces best" in note for note in outcome.report.notes)
+    assert any("recognizes clean faces best" in note for note in outcome.report.notes)
     names = [time.name for time in one.stages.times]
     assert names.count("originals-sface") == 1
     assert names.count("train-adaptive_distilled") == 2
@@ -185,10 +188,10 @@ def test_background_people_are_learnt_from_and_named_in_a_note(
     known = frozenset(identity_hash(name) for name in listed[:2])
     monkeypatch.setattr(type(anonymizer), "trained_on", lambda self: known)
     one = audit(config)
-    faces = one.preparation.faces(one.preparation.listing())
-    anonymized = one.preparation.anonymize("no_op", faces)
-    assert one.notes == [
-        "copy was trained on 2 of the 5 auxiliary people from whom attackers learnt too "
+    images = one.preparation.run(one.preparation.listing())
+    faces, anonymized = images.faces, images.anonymized["no_op"]
+    assert images.notes == [
+        "no_op was trained on 2 of the 5 auxiliary people from whom attackers learnt too "
         "(train_on_auxiliary): it may treat them otherwise than the people who are audited."
     ]
     for table in (faces, anonymized):

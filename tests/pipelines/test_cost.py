@@ -50,7 +50,7 @@ class Plan:
         config = configured(*overrides)
         self.stages = Stages(str(cache_dir))
         self.preparation = DataPreparation(config, self.stages)
-        self.listing = self.preparation.listing()
+        self.listing = self.preparation.listing().samples
         self.estimate = Estimate(config, self.stages, self.preparation)
 
     def steps(self, always: bool = True) -> dict[str, Step]:

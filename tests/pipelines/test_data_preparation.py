@@ -35,15 +35,16 @@ def preparation(tmp_path: Path, text: str) -> DataPreparation:
 
 def test_groups_of_audited_people(tmp_path: Path) -> None:
     one = preparation(tmp_path, "identity,sex\nann,f\ncat,f\n")
-    found = one.groups(LISTING)
-    assert found is not None and found["identity"].to_pylist() == ["ann", "cat"]
-    assert one.notes == []
+    groups, notes = one.groups(LISTING)
+    assert groups is not None and groups["identity"].to_pylist() == ["ann", "cat"]
+    assert notes == []
 
 
 def test_groups_of_strangers_are_noted(tmp_path: Path) -> None:
     one = preparation(tmp_path, "identity,sex\nbob,m\ncat,f\n")
-    assert one.groups(LISTING) is not None
-    assert one.notes == [
+    groups, notes = one.groups(LISTING)
+    assert groups is not None
+    assert notes == [
         "The source names groups of people, but of nobody who is audited: no row of the results "
         "is of a group."
     ]
@@ -114,7 +115,7 @@ class TestPeople:
 
     def test_one_person_is_no_gallery(self, tmp_path: Path) -> None:
         one = self.identities(tmp_path, ["ann"], ann=3, bob=3)
-        with pytest.raises(BadInputError, match="^splits: .* only 'ann' has a usable image"):
+        with pytest.raises(BadInputError, match="^splits: .* only identity [0-9a-f]{12} has a"):
             one.listing()
 
     def test_nobody_has_a_second_image(self, tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ class TestPeople:
     def test_the_source_itself_is_enough_where_nothing_else_is_asked(self, tmp_path: Path) -> None:
         asked = "audit.galleries=[source_included]"
         one = self.identities(tmp_path, ["ann", "bob"], asked, ann=1, bob=1, cat=4)
-        assert one.listing()["identity"].to_pylist().count("ann") == 1
+        assert one.listing().samples["identity"].to_pylist().count("ann") == 1
 
 
 def test_what_an_anonymizer_lacks_is_found_before_any_work(

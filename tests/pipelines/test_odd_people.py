@@ -10,6 +10,7 @@ from cldmray.config.audit import build_audit
 from cldmray.errors import BadInputError
 from cldmray.faces.decode import CANNOT_OPEN, EMPTY, NOT_AN_IMAGE, TRUNCATED
 from cldmray.faces.synthetic import SyntheticFaces
+from cldmray.hashing import identity_hash
 from cldmray.pipelines.audit import Audit
 from cldmray.results.audit import AuditReport
 
@@ -92,7 +93,8 @@ class TestAudits:
         names.write_text("\n".join(listed))
         report = audit(root, f"splits.evaluation={names}")
         assert [note for note in report.notes if "one usable image" in note] == [
-            "1 of the 5 evaluated people have one usable image only (one is 'p02'): it stands "
+            "1 of the 5 evaluated people have one usable image only (one is "
+            f"identity {identity_hash('p02')}): it stands "
             "in everybody's gallery, but is a probe only where the gallery includes the source."
         ]
         chosen = report.results.filter(pc.equal(report.results["measure"], "rank_1")).to_pylist()

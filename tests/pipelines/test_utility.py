@@ -34,7 +34,7 @@ def configured(cache_dir: Path, *overrides: str) -> AuditConfig:
 
 
 def utility(cache_dir: Path, *overrides: str) -> Utility:
-    return Utility(configured(cache_dir, *overrides), Stages(str(cache_dir)), [])
+    return Utility(configured(cache_dir, *overrides), Stages(str(cache_dir)))
 
 
 class TestBeforeAnyWork:
@@ -67,7 +67,7 @@ class TestBeforeAnyWork:
 
     def test_an_empty_list_measures_nothing(self, tmp_path: Path) -> None:
         nothing: Any = None
-        assert utility(tmp_path, "audit.utility=[]").run(nothing, {}, {}) == []
+        assert utility(tmp_path, "audit.utility=[]").run(nothing, {}, {}).rows == []
 
 
 class TestFeatures:
@@ -93,7 +93,6 @@ class TestFeatures:
         )
         one = utility(tmp_path, "attackers=[condition_match]")
         assert one._features({}, []) is None
-        assert len(one.notes) == 1 and one.notes[0].startswith("No Fréchet distance")
 
 
 def image(identity: str, **values: Any) -> dict[str, Any]:
@@ -237,8 +236,8 @@ def test_every_measure_of_every_anonymizer(tmp_path: Path) -> None:
         "engine.progress=false",
     )
     one = Audit(config, {})
-    faces = one.preparation.faces(one.preparation.listing())
-    anonymized = {key: one.preparation.anonymize(key, faces) for key in config.anonymizers}
+    prepared = one.preparation.run(one.preparation.listing())
+    faces, anonymized = prepared.faces, prepared.anonymized
     images = faces.read(split=EVALUATION).to_pylist()
     rng = np.random.default_rng(0)
     views = {name: rng.normal(size=(len(images), 2)) for name in (ORIGINAL, "blocks")}
@@ -249,21 +248,24 @@ def test_every_measure_of_every_anonymizer(tmp_path: Path) -> None:
         for image, v in zip(images, vectors, strict=True)
     ]
     embedded: Any = {"clean_trained": Embeddings(pa.Table.from_pylist(rows, embeddings_schema(2)))}
-    found = one.utility.run(faces, anonymized, embedded)
+    result = one.utility.run(faces, anonymized, embedded)
+    found = result.rows
     by_key = {(row.anonymizer, row.measure): row for row in found}
     measures = ["ssim", "edge_f1", "face_detection_rate", "pose_consistency"]
     measures += [f"{name}_agreement" for name in ("sex", "age", "skin_tone")]
-    measures.append("frechet_clear_trained")
+    measures.append("frechet_clean_trained")
     assert list(by_key) == [(name, m) for name in ("no_op", "blocks") for m in measures]
     assert all(row.low <= row.value <= row.high for row in found)
     assert {row.n_images for row in found if row.measure != "pose_consistency"} == {10}
     for row in found:
         if row.anonymizer == "no_op" and row.clean is not None and row.higher_is_better:
             assert row.value == row.clean
-    assert by_key["no_op", "frechet_clear_trained"].value == pytest.approx(0, abs=1e-6)
+    assert by_key["no_op", "frechet_clean_trained"].value == pytest.approx(0, abs=1e-6)
     assert by_key["blocks", "ssim"].value < 0.8
-    assert one.notes == []
-    assert one.utility.run(faces, anonymized, embedded) == found
+    assert result.notes == []
+    assert one.utility.run(faces, anonymized, embedded) == result
+    (note,) = one.utility.run(faces, anonymized, {}).notes
+    assert note.startswith("No Fréchet distance")
     stages = [time for time in one.stages.times if time.name == "utility"]
-    assert [stage.reused for stage in stages] == [False, True]
+    assert [stage.reused for stage in stages] == [False, True, True]
     assert {stage.rows for stage in stages} == {30}

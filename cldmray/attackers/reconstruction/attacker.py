@@ -62,6 +62,10 @@ class ReconstructionAttacker(Attacker):
         return "reconstruction"
 
     @property
+    def uses_gpu(self) -> bool:
+        return True
+
+    @property
     def dimensions(self) -> int:
         return self.held_out_recognizer.dimension
 

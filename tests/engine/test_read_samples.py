@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from cldmray import storage
-from cldmray.engine.artifacts import Artifact, chosen_rows, chosen_table
+from cldmray.engine.artifacts import Artifact, read_samples
 
 COLUMNS = ["sample_id", "image"]
 
@@ -12,13 +12,13 @@ def test_the_rows_of_some_samples(faces: Artifact) -> None:
     whole = faces.read(COLUMNS)
     ids = whole["sample_id"].to_pylist()
     wanted = [ids[30], ids[2], "absent", ids[17]]
-    found = chosen_table(faces, COLUMNS, wanted)
+    found = faces.read_samples(COLUMNS, wanted)
     assert found.column_names == COLUMNS
     assert found.equals(whole.take([2, 17, 30]))
 
 
 def test_none(faces: Artifact) -> None:
-    none = chosen_table(faces, COLUMNS, [])
+    none = faces.read_samples(COLUMNS, [])
     assert (none.num_rows, none.column_names) == (0, COLUMNS)
 
 
@@ -34,6 +34,6 @@ def test_images_of_other_files_are_not_read(
 
     samples = read_table(faces.uris[0])["sample_id"][:2].combine_chunks()
     monkeypatch.setattr(storage, "read_table", watched)
-    rows = [chosen_rows(uri, COLUMNS, samples).num_rows for uri in faces.uris]
+    rows = [read_samples(uri, COLUMNS, samples).num_rows for uri in faces.uris]
     assert rows == [2, 0]
     assert [uri for uri, columns in read if "image" in columns] == [faces.uris[0]]
