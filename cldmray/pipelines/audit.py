@@ -166,6 +166,26 @@ class Audit:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             verdict=state_verdict(decision),
             risks=risks,
+            results=results_table(results.attacks, config.audit, groups),
+            curves=[curve(attack) for attack in results.attacks],
+            grid=self._grid(faces, images.anonymized),
+            evidence=self._evidence(images, risks, results.attacks),
+            rejected=faces.rejected(),
+            n_listed=listing.samples.num_rows,
+            settings=self.settings,
+            versions=versions,
+            stages=[StageRecord(*time) for time in self.stages.times],
+            notes=[note for note in notes if note],
+            data_fingerprint=faces.manifest.content[:16],
+            utility=utility.rows,
+            diagnostics=diagnostics,
+            attribution=attribution,
+        )
+
+    def _examples(self, faces: Artifact, anonymized: dict[str, Artifact]) -> list[str]:
+        """Samples of the example images; of all images only the ids are read."""
+        ids = [table.read(["sample_id"], EVALUATION) for table in anonymized.values()]
+        identities = faces.read(["sample_id", "identity"], EVALUATION)
         return choose_examples(identities, ids, self.config.audit.n_example_images)
 
     def _evidence(
@@ -190,23 +210,6 @@ class Audit:
     def _grid(self, faces: Artifact, anonymized: dict[str, Artifact]) -> Grid:
         """Example images of every anonymizer."""
         examples = self._examples(faces, anonymized)
-            rejected=faces.rejected(),
-            n_listed=listing.samples.num_rows,
-            settings=self.settings,
-            versions=versions,
-            stages=[StageRecord(*time) for time in self.stages.times],
-            notes=[note for note in notes if note],
-            data_fingerprint=faces.manifest.content[:16],
-            utility=utility.rows,
-            diagnostics=diagnostics,
-            attribution=attribution,
-        )
-
-    def _examples(self, faces: Artifact, anonymized: dict[str, Artifact]) -> list[str]:
-        """Samples of the example images; of all images only the ids are read."""
-        ids = [table.read(["sample_id"], EVALUATION) for table in anonymized.values()]
-        identities = faces.read(["sample_id", "identity"], EVALUATION)
-        examples = choose_examples(identities, ids, self.config.audit.n_example_images)
         columns = ["sample_id", "image"]
         rows = {
             (anonymizer := self.config.anonymizers[key]).name: (
