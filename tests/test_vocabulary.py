@@ -209,7 +209,6 @@ PENDING: dict[str, int] = {
     "cldmray/detection": 1,
     "cldmray/engine": 48,
     "cldmray/faces": 67,
-    "cldmray/gallery": 9,
     "cldmray/models": 4,
     "cldmray/pipelines": 82,
     "cldmray/recognizers": 7,
@@ -223,12 +222,10 @@ PENDING: dict[str, int] = {
     "tests/detection": 6,
     "tests/engine": 95,
     "tests/faces": 11,
-    "tests/gallery": 30,
     "tests/jobs": 16,
     "tests/models": 8,
     "tests/pipelines": 77,
     "tests/recognizers": 10,
-    "tests/report": 33,
 }
 """Violations that are still to be cured, by folder; the numbers may only shrink."""
 

@@ -210,9 +210,9 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
         CldmrayError: the audit cannot run; the message names the key, file or package.
     """
     from cldmray.pipelines.audit import Audit
+    from cldmray.report.html import write_report
     from cldmray.report.utility import utility_metrics
     from cldmray.report.verdict import verdict_tags
-    from cldmray.report.write import write_report
     from cldmray.tracking import package_versions
     from cldmray.tracking.layouts import record_audit
 

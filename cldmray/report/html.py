@@ -1,4 +1,6 @@
-"""The report as one self-contained HTML page: no network, no scripts, opens from a disk.
+"""The report as one self-contained HTML page, and every file beside it.
+
+The page needs neither network nor scripts and opens from a disk.
 
 Whatever a template writes is masked by :func:`cldmray.errors.redact_text` and escaped.
 """
@@ -21,6 +23,7 @@ from cldmray.report.image_grid import evidence_figure, image_grid
 from cldmray.report.utility import utility_columns
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import AuditReport
+from cldmray.results.files import write_audit
 from cldmray.results.reconstruction import ReconstructionReport
 from cldmray.results.table import ALL, sorted_results
 
@@ -131,6 +134,36 @@ def render_reconstruction(
 def write_html(report: AuditReport, uri: str, figures: dict[str, bytes] | None = None) -> None:
     """Write :func:`render_html` to a file, local or remote."""
     storage.write_bytes(uri, render_html(report, figures).encode())
+
+
+def write_report(report: AuditReport, folder_uri: str) -> list[str]:
+    """Write the page, the tables, the verdict for programs and the figures.
+
+    Files: those of :func:`cldmray.results.files.write_audit`, ``verdict.json`` (sentence and
+    machine part), ``figures/*.png`` and, last, ``report.html``.
+
+    Args:
+        report: the finished audit.
+        folder_uri: local path, ``s3://`` or ``gs://``; created if absent.
+
+    Returns:
+        URIs of the files written, the page last.
+
+    Raises:
+        BadInputError: the results or images are malformed; the page is not written then.
+    """
+    written = write_audit(report, folder_uri)
+    figures = report_figures(report)
+    verdict = redact(report.verdict.record)
+    text = json.dumps(verdict, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    files = {"verdict.json": text.encode()}
+    files |= {f"figures/{name}.png": png for name, png in figures.items()}
+    for name, content in files.items():
+        storage.write_bytes(storage.join(folder_uri, name), content)
+        written.append(storage.join(folder_uri, name))
+    page = storage.join(folder_uri, "report.html")
+    write_html(report, page, figures)
+    return [*written, page]
 
 
 def _count_reasons(rejected: list[dict[str, Any]]) -> list[tuple[str, int]]:

@@ -11,9 +11,8 @@ import pytest
 
 from cldmray.report import formatting
 from cldmray.report.attribution_figures import _chains, scale_figure
-from cldmray.report.html import render_attribution, render_html
+from cldmray.report.html import render_attribution, render_html, write_report
 from cldmray.report.terminal import print_attribution, print_report
-from cldmray.report.write import write_report
 from cldmray.results.attribution import (
     ATTRIBUTION,
     QUESTIONS,

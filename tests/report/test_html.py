@@ -2,6 +2,7 @@
 
 import base64
 import html
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,9 +13,10 @@ import pytest
 from cldmray.errors import HIDDEN
 from cldmray.faces.records import REJECTED
 from cldmray.report import formatting
-from cldmray.report.html import render_html, report_figures
+from cldmray.report.html import render_html, report_figures, write_report
 from cldmray.results.audit import Grid, Verdict
 from cldmray.results.decision import Gate, Recommendation
+from cldmray.storage import read_table
 
 VOID = {"meta", "img", "br"}
 
@@ -210,3 +212,38 @@ def test_an_empty_audit_still_has_a_page(report):
     page = Page(render_html(nothing))
     assert "img" not in page.tags and not page.open
     assert report.verdict.sentence in page.text
+
+
+FILES = {
+    "results.parquet",
+    "results.json",
+    "rejected.parquet",
+    "images.parquet",
+    "report.json",
+    "verdict.json",
+    "report.html",
+    "figures/risk.png",
+    "figures/cmc.png",
+    "figures/images.png",
+}
+
+
+def content(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_all_files_are_written(report, tmp_path):
+    written = write_report(report, str(tmp_path))
+    assert set(content(tmp_path)) == FILES
+    assert written[-1].endswith("report.html")
+    assert {path.removeprefix(f"{tmp_path}/") for path in written} == FILES
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert verdict == {"sentence": report.verdict.sentence, **report.verdict.machine}
+    assert read_table(str(tmp_path / "rejected.parquet")).equals(report.rejected)
+
+
+def test_a_rerun_writes_the_same_bytes(report, tmp_path):
+    write_report(report, str(tmp_path / "a"))
+    write_report(report, str(tmp_path / "b"))
+    assert content(tmp_path / "a") == content(tmp_path / "b")

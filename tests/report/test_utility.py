@@ -20,9 +20,8 @@ from cldmray.report.frontier import (
     panels,
     place_labels,
 )
-from cldmray.report.html import render_html, report_figures
+from cldmray.report.html import render_html, report_figures, write_report
 from cldmray.report.utility import heading, utility_columns, utility_metrics
-from cldmray.report.write import write_report
 from cldmray.results.audit import UtilityRow
 from cldmray.results.table import UTILITY, utility_table, write_utility
 from cldmray.storage import read_table
