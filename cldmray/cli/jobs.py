@@ -63,3 +63,33 @@ def invert(composed: DictConfig) -> None:
     print_reconstruction(result.record)
     print(f"\n{result.places}", flush=True)
     result.raise_tracking_error()
+
+
+def train_cldm(composed: DictConfig) -> None:
+    """Train the small CLDM on auxiliary and rendered identities.
+
+    Raises:
+        CldmrayError: the training failed, or it could not be recorded in MLflow.
+    """
+    from cldmray.config.instantiate import build, plain
+    from cldmray.models.jobs import CldmJob, run_cldm_training
+    from cldmray.pipelines.jobs import connected
+
+    settings = plain(composed)
+    job = build(settings, CldmJob, "")
+    run_cldm_training(job, settings, connected(job.tracking, job.engine, output=job.output))
+
+
+def train_depth(composed: DictConfig) -> None:
+    """Train the depth network on rendered heads.
+
+    Raises:
+        CldmrayError: the training failed, or it could not be recorded in MLflow.
+    """
+    from cldmray.config.instantiate import build, plain
+    from cldmray.models.jobs import DepthJob, run_depth_training
+    from cldmray.pipelines.jobs import connected
+
+    settings = plain(composed)
+    job = build(settings, DepthJob, "")
+    run_depth_training(job, settings, connected(job.tracking, job.engine, output=job.output))

@@ -3,6 +3,7 @@
 The first stage: images from a source, decoded and cropped, into the faces table.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -56,6 +57,21 @@ def read_faces(source: FaceSource, listing: pa.Table, block_rows: int) -> Datase
 
     stream = ray.data.from_arrow(blocks(listing, block_rows))
     return stream.map_batches(load, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS)
+
+
+def map_rows(
+    listing: pa.Table, load: Callable[[pa.Table], dict[str, Any]], block_rows: int
+) -> list[dict[str, Any]]:
+    """Rows of arrays that tasks make of a listing's blocks, in order of sample id.
+
+    Args:
+        listing: schema ``records.LISTING``.
+        load: columns of a block of at most ``block_rows`` rows, ``sample_id`` among them.
+    """
+    stream = ray.data.from_arrow(blocks(listing, block_rows)).map_batches(
+        load, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+    )
+    return sorted(stream.iter_rows(), key=lambda row: str(row["sample_id"]))
 
 
 def load_split(

@@ -1,7 +1,4 @@
-"""The model card and the list of people that travel with trained CLDM weights.
-
-Images that a saved CLDM draws, to look at after a training.
-"""
+"""What travels with trained CLDM weights: the model card, hashed identities, sample images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,13 +60,14 @@ def write_card(
     identities: Mapping[str, Sequence[str]],
     parts: Mapping[str, Any],
     settings: Mapping[str, Mapping[str, Any]],
+    *,
     size: int,
 ) -> None:
     """Write ``README.md`` and ``training_identities.txt`` into a pipeline folder.
 
     Args:
-        people: by face source, the identity of every training image, repeated as often as the
-            person has images.
+        identities: by face source, the identity of every training image, repeated as often as it
+            has images.
         parts: as :func:`cldmray.models.cldm.save_controlnet_pipeline` takes them.
         settings: what decided the weights, JSON-like.
         size: side of the images in pixels.
@@ -84,8 +82,8 @@ def write_card(
         f"{len(images):,} images of {len(set(images)):,} people of `{source}`"
         for source, images in identities.items()
     ]
-    shown = {key: dict(value) for key, value in settings.items()}
-    shown["training"].pop("storage", None)
+    printed = {key: dict(value) for key, value in settings.items()}
+    printed["training"].pop("storage", None)
     text = CARD.format(
         title=folder.name,
         size=size,
@@ -93,7 +91,7 @@ def write_card(
         parts="\n".join(f"- `{name}`: {count:,} parameters" for name, count in counted.items()),
         data=",\n  ".join(data),
         identities=IDENTITIES_FILE,
-        settings=yaml.safe_dump(shown, sort_keys=False).strip(),
+        settings=yaml.safe_dump(printed, sort_keys=False).strip(),
     )
     (folder / CARD_FILE).write_text(text)
     hashes = sorted(
@@ -104,25 +102,25 @@ def write_card(
 
 
 def samples(
-    folder: Path, images: Images, conditions: Mapping[str, Condition]
+    folder: Path, originals: Images, conditions: Mapping[str, Condition]
 ) -> dict[str, tuple[Images | None, Images]]:
-    """AnonymizeFunction images without a condition and with each one alone.
+    """Anonymize images without a condition, and with each one alone.
 
     Args:
         folder: pipeline folder with one ``controlnet-<name>`` a condition.
-        images: uint8 (N, size, size, 3).
+        originals: uint8 (N, size, size, 3).
         conditions: by the names of their ControlNets.
 
     Returns:
-        By setting (``none`` and the conditions' names), condition maps (None for ``none``) and
-        anonymized images, each uint8 (N, size, size, 3).
+        By ``none`` and the conditions' names: condition maps (None for ``none``) and anonymized
+        images, each uint8 (N, size, size, 3).
     """
-    names = [str(number) for number in range(len(images))]
-    seeds = np.arange(len(images))
-    bare = Diffusion(str(folder)).open()(Batch(names, images, seeds, {}))
-    found: dict[str, tuple[Images | None, Images]] = {"none": (None, bare)}
+    names = [str(number) for number in range(len(originals))]
+    seeds = np.arange(len(originals))
+    unconditioned = Diffusion(str(folder)).open()(Batch(names, originals, seeds, {}))
+    sampled: dict[str, tuple[Images | None, Images]] = {"none": (None, unconditioned)}
     for name, condition in conditions.items():
-        maps = condition(images)
+        maps = condition(originals)
         anonymizer = Diffusion(str(folder), {name: Control(condition, f"controlnet-{name}")})
-        found[name] = (maps, anonymizer.open()(Batch(names, images, seeds, {name: maps})))
-    return found
+        sampled[name] = (maps, anonymizer.open()(Batch(names, originals, seeds, {name: maps})))
+    return sampled

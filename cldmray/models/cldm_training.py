@@ -15,9 +15,9 @@ from cldmray.arrays import Images, channels_last, to_unit_range
 from cldmray.attackers.nn.training import Call, Curve, Worker, autocast
 from cldmray.conditions.base import Condition
 from cldmray.errors import BadInputError
-from cldmray.models import cldm, cldm_modules
-from cldmray.models.cldm_modules import start_as_components
-from cldmray.models.phases import PhaseConfig, PhaseTrainable, Share, TrainingRun, fit
+from cldmray.models import cldm, cldm_networks
+from cldmray.models.pca_initialization import initialize_from_components
+from cldmray.models.phases import BatchShard, PhaseConfig, PhaseTrainable, TrainingRun, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,26 +26,26 @@ class CldmTraining(TrainingRun):
 
     Attributes:
         autoencoder, diffusion: schedules of the two phases.
-        condition_dropout: share of training images whose conditions are withheld.
-        together: share of training images on which two conditions act at once.
+        condition_dropout: fraction of the training images whose conditions are withheld.
+        two_conditions_fraction: fraction of the training images on which two conditions act.
     """
 
     autoencoder: PhaseConfig
     diffusion: PhaseConfig
     name: str = "cldm"
     condition_dropout: float = 0.15
-    together: float = 0.15
+    two_conditions_fraction: float = 0.15
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_shares("condition_dropout", "together")
+        self.check_fractions("condition_dropout", "two_conditions_fraction")
         self.check_batch(self.autoencoder)
         self.check_batch(self.diffusion)
 
 
-def some(images: Images, seed: int, most: int = 2048) -> Images:
-    """At most ``most`` of the images, drawn with the seed."""
-    return images[np.random.default_rng(seed).permutation(len(images))[:most]]
+def random_subset(images: Images, seed: int, size: int = 2048) -> Images:
+    """At most ``size`` of the images, drawn with the seed."""
+    return images[np.random.default_rng(seed).permutation(len(images))[:size]]
 
 
 class AutoencoderTrainable(PhaseTrainable):
@@ -60,21 +60,23 @@ class AutoencoderTrainable(PhaseTrainable):
 
     def build_network(self, worker: Worker) -> nn.Module:
         autoencoder = cldm.build_autoencoder(self._architecture)
-        start_as_components(autoencoder, to_unit_range(some(self._images, self.schedule.seed)))
-        return cldm_modules.RoundTrip(autoencoder)
+        initialize_from_components(
+            autoencoder, to_unit_range(random_subset(self._images, self.schedule.seed))
+        )
+        return cldm_networks.SampledAutoencoder(autoencoder)
 
-    def mean_loss(self, share: Share, call: Call) -> Tensor:
+    def mean_loss(self, shard: BatchShard, call: Call) -> Tensor:
         side = self._architecture.size // 8
-        shape = (share.batch_size, self._architecture.latent_channels, side, side)
-        noise = share.own(torch.randn(shape, generator=share.generator))
-        batch = to_unit_range(self._images[share.index.numpy()]).to(self.worker.device)
+        shape = (shard.batch_size, self._architecture.latent_channels, side, side)
+        noise = shard.local(torch.randn(shape, generator=shard.generator))
+        batch = to_unit_range(self._images[shard.rows.numpy()]).to(self.worker.device)
         output, divergence = call(batch, noise.to(self.worker.device))
-        loss: Tensor = cldm_modules.autoencoder_loss(output.float(), batch) + 1e-4 * divergence
+        loss: Tensor = cldm_networks.autoencoder_loss(output.float(), batch) + 1e-4 * divergence
         return loss
 
 
 @torch.no_grad()
-def encode_all(autoencoder: Any, images: Images, precision: str, device: str) -> Tensor:
+def encode_latents(autoencoder: Any, images: Images, precision: str, device: str) -> Tensor:
     """Posterior means of all images: float32, shape (N, channels, h, w)."""
     autoencoder.to(device).eval()
 
@@ -87,7 +89,7 @@ def encode_all(autoencoder: Any, images: Images, precision: str, device: str) ->
     return torch.cat(list(chunks()))
 
 
-def extract_all(condition: Condition, images: Images) -> Tensor:
+def extract_maps(condition: Condition, images: Images) -> Tensor:
     """One channel of the condition maps of all images: uint8, shape (N, h, w)."""
     parts = range(0, len(images), 256)
     maps = [condition(images[start : start + 256])[..., 0] for start in parts]
@@ -96,11 +98,11 @@ def extract_all(condition: Condition, images: Images) -> Tensor:
 
 def build_denoiser(
     architecture: cldm.CldmArchitecture, conditions: Iterable[str]
-) -> cldm_modules.ConditionedDenoiser:
+) -> cldm_networks.ConditionedDenoiser:
     """Untrained UNet with one ControlNet a condition."""
     unet = cldm.build_unet(architecture)
     controlnets = {name: cldm.build_controlnet(unet, architecture) for name in conditions}
-    return cldm_modules.ConditionedDenoiser(unet, controlnets)
+    return cldm_networks.ConditionedDenoiser(unet, controlnets)
 
 
 class DiffusionTrainable(PhaseTrainable):
@@ -129,43 +131,43 @@ class DiffusionTrainable(PhaseTrainable):
         self._conditions = conditions
         self._prompt = prompt
         self._dropout = training.condition_dropout
-        self._together = training.together
+        self._two_conditions_fraction = training.two_conditions_fraction
 
     def build_network(self, worker: Worker) -> nn.Module:
         autoencoder = cldm.build_autoencoder(self._architecture)
         autoencoder.load_state_dict(self._autoencoder)
         channels_last(autoencoder)
         images = self._images
-        self.latents = encode_all(autoencoder, images, self.schedule.precision, worker.device)
-        maps = [extract_all(condition, images) for condition in self._conditions.values()]
+        self.latents = encode_latents(autoencoder, images, self.schedule.precision, worker.device)
+        maps = [extract_maps(condition, images) for condition in self._conditions.values()]
         self.maps = torch.stack(maps, 1)
         self.scheduler = cldm.build_scheduler()
         self.prompt = self._prompt.to(worker.device)
         torch.manual_seed(self.schedule.seed)
         return build_denoiser(self._architecture, self._conditions)
 
-    def mean_loss(self, share: Share, call: Call) -> Tensor:
-        count, generator = share.batch_size, share.generator
-        clean = self.latents[share.index]
-        noise = share.own(torch.randn((count, *clean.shape[1:]), generator=generator))
+    def mean_loss(self, shard: BatchShard, call: Call) -> Tensor:
+        count, generator = shard.batch_size, shard.generator
+        clean = self.latents[shard.rows]
+        noise = shard.local(torch.randn((count, *clean.shape[1:]), generator=generator))
         timesteps = torch.randint(0, len(self.scheduler.betas), (count,), generator=generator)
-        times = share.own(timesteps)
-        kept = share.own(torch.rand(count, generator=generator)) >= self._dropout
+        times = shard.local(timesteps)
+        kept = shard.local(torch.rand(count, generator=generator)) >= self._dropout
         noisy = self.scheduler.add_noise(clean, noise, times)
         target = self.scheduler.get_velocity(clean, noise, times)
-        acts = cldm_modules.choose_conditions(
-            count, len(self._conditions), self._together, generator
+        acts = cldm_networks.choose_conditions(
+            count, len(self._conditions), self._two_conditions_fraction, generator
         )
         # (n, conditions, h, w) in 0..255 to (n, conditions, 3, h, w) in 0..1
-        control = self.maps[share.index].float()[:, :, None].expand(-1, -1, 3, -1, -1) / 255
-        inputs = (noisy, times, control, share.own(acts), kept.float(), target)
+        control = self.maps[shard.rows].float()[:, :, None].expand(-1, -1, 3, -1, -1) / 255
+        inputs = (noisy, times, control, shard.local(acts), kept.float(), target)
         noisy, times, control, acts, kept, target = (x.to(self.worker.device) for x in inputs)
         output = call(noisy, times, self.prompt, control, acts, kept)
         loss: Tensor = (output.float() - target).pow(2).mean()
         return loss
 
 
-class Trained(NamedTuple):
+class TrainedCldm(NamedTuple):
     """What :func:`cldmray.models.cldm.save_controlnet_pipeline` saves, and how it was learnt.
 
     ``curves`` has one learning curve a phase.
@@ -187,11 +189,11 @@ def fit_autoencoder(
     }
     name = f"autoencoder-{hashing.fingerprint(decisive)}"
     result = fit(AutoencoderTrainable(name, images, training, architecture), training)
-    reconstruction = cldm_modules.RoundTrip(cldm.build_autoencoder(architecture))
+    reconstruction = cldm_networks.SampledAutoencoder(cldm.build_autoencoder(architecture))
     reconstruction.load_state_dict(result.state)
     autoencoder = reconstruction.autoencoder
     with torch.no_grad():
-        parts = to_unit_range(some(images, training.seed)).split(128)
+        parts = to_unit_range(random_subset(images, training.seed)).split(128)
         latents = [autoencoder.encode(part).latent_dist.mean for part in parts]
     cldm.normalise_latents(autoencoder, torch.cat(latents))
     return name, autoencoder, result.curve
@@ -203,15 +205,17 @@ def train_cldm(
     conditions: Mapping[str, Condition],
     training: CldmTraining,
     architecture: cldm.CldmArchitecture,
-) -> Trained:
+) -> TrainedCldm:
     """Fit autoencoder, UNet and one ControlNet a condition.
 
     A phase that ``training.storage`` holds, finished or not, with the same images and settings is
     resumed; its folder's name ends with a hash of what decides its weights.
 
     Args:
-        images: what the autoencoder learns from, uint8 (N, size, size, 3), variants included.
-        images: what is learnt to be drawn, uint8 (M, size, size, 3), variants included.
+        originals: what the autoencoder learns from, uint8 (N, size, size, 3), with their augmented
+            copies.
+        images: what UNet and ControlNets learn to generate, uint8 (M, size, size, 3), with their
+            augmented copies.
         conditions: by the names that their ControlNets get.
 
     Raises:
@@ -231,7 +235,7 @@ def train_cldm(
         "images": hashlib.sha256(images.tobytes()).hexdigest(),
         "phase": hashing.canonicalize(training.diffusion),
         "conditions": hashing.canonicalize(conditions),
-        "dropout": [training.condition_dropout, training.together],
+        "dropout": [training.condition_dropout, training.two_conditions_fraction],
     }
     trainable = DiffusionTrainable(
         f"diffusion-{hashing.fingerprint(decisive)}",
@@ -253,4 +257,4 @@ def train_cldm(
         "text_encoder": text_encoder,
         "controlnets": dict(model.controlnets.items()),
     }
-    return Trained(parts, {"autoencoder": autoencoder_curve, "diffusion": result.curve})
+    return TrainedCldm(parts, {"autoencoder": autoencoder_curve, "diffusion": result.curve})

@@ -50,12 +50,12 @@ def save_depth(
     weights = {key: value.half().contiguous() for key, value in network.state_dict().items()}
     save_file(weights, folder / WEIGHTS_FILE)
     (folder / CONFIG_FILE).write_text(json.dumps(asdict(architecture)) + "\n")
-    chosen = {key: dict(settings[key]) for key in DECISIVE}
-    chosen["training"].pop("storage")
+    printed = {key: dict(settings[key]) for key in DECISIVE}
+    printed["training"].pop("storage")
     text = CARD.format(
         title=folder.name,
         size=architecture.size,
         parameters=sum(value.numel() for value in network.parameters()),
-        settings=yaml.safe_dump(chosen, sort_keys=False).strip(),
+        settings=yaml.safe_dump(printed, sort_keys=False).strip(),
     )
     (folder / "README.md").write_text(text)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import ray
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
@@ -14,11 +14,10 @@ from cldmray import hashing
 from cldmray.arrays import Images, to_unit_range
 from cldmray.attackers.nn.training import Call, Curve, Worker
 from cldmray.conditions.depth_network import DepthArchitecture, DepthNetwork, depth_loss
-from cldmray.engine.cluster import TASK_CPUS
-from cldmray.engine.faces import blocks
+from cldmray.engine.faces import map_rows
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.faces.synthetic.scene import relative_depth, render
-from cldmray.models.phases import PhaseConfig, PhaseTrainable, Share, TrainingRun, fit
+from cldmray.models.phases import BatchShard, PhaseConfig, PhaseTrainable, TrainingRun, fit
 
 DepthMaps = npt.NDArray[np.uint8]
 """Relative depth, shape (N, height, width), background 0, nearest point 255."""
@@ -41,7 +40,7 @@ class DepthTraining(TrainingRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_shares("noise", "contrast")
+        self.check_fractions("noise", "contrast")
         self.check_batch(self.phase)
 
 
@@ -52,10 +51,10 @@ class Rendered(NamedTuple):
     depth: DepthMaps
 
 
-def render_people(source: SyntheticFaces, block_rows: int = 64) -> Rendered:
+def render_heads(source: SyntheticFaces, block_rows: int = 64) -> Rendered:
     """Render every image of a synthetic source, with its depth, in order of sample id."""
 
-    def load(block: Any) -> dict[str, Any]:
+    def load(block: pa.Table) -> dict[str, Any]:
         places = [location.split("/") for location in block["location"].to_pylist()]
         images = [render(source.seed, int(i), int(j), source.size) for i, j in places]
         return {
@@ -64,28 +63,25 @@ def render_people(source: SyntheticFaces, block_rows: int = 64) -> Rendered:
             "depth": np.stack([relative_depth(image) for image in images]),
         }
 
-    stream = ray.data.from_arrow(blocks(source.listing(), block_rows)).map_batches(
-        load, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
-    )
-    rows = sorted(stream.iter_rows(), key=lambda row: str(row["sample_id"]))
+    rows = map_rows(source.listing(), load, block_rows)
     return Rendered(
         np.stack([row["image"] for row in rows]), np.stack([row["depth"] for row in rows])
     )
 
 
-def disturb(batch: Tensor, noise: float, contrast: float, share: Share) -> Tensor:
+def augment_colors(batch: Tensor, noise: float, contrast: float, shard: BatchShard) -> Tensor:
     """Change contrast, colour balance and noise of each image at random.
 
     Args:
-        batch: images of the share in -1..1, shape (N, 3, h, w).
+        batch: images of the shard in -1..1, shape (N, 3, h, w).
         noise, contrast: see :class:`DepthTraining`.
     """
-    count, generator = share.batch_size, share.generator
+    count, generator = shard.batch_size, shard.generator
     gain = 1 + contrast * (2 * torch.rand((count, 1, 1, 1), generator=generator) - 1)
     shift = contrast * (2 * torch.rand((count, 3, 1, 1), generator=generator) - 1)
     level = 2 * noise * torch.rand((count, 1, 1, 1), generator=generator)
     grain = level * torch.randn((count, *batch.shape[1:]), generator=generator)
-    return batch * share.own(gain) + share.own(shift) + share.own(grain)
+    return batch * shard.local(gain) + shard.local(shift) + shard.local(grain)
 
 
 class DepthTrainable(PhaseTrainable):
@@ -102,13 +98,13 @@ class DepthTrainable(PhaseTrainable):
     def build_network(self, worker: Worker) -> nn.Module:
         return DepthNetwork(self._architecture)
 
-    def mean_loss(self, share: Share, call: Call) -> Tensor:
-        rows = share.index.numpy()
+    def mean_loss(self, shard: BatchShard, call: Call) -> Tensor:
+        rows = shard.rows.numpy()
         batch = to_unit_range(self._rendered.images[rows])
         truth = torch.from_numpy(self._rendered.depth[rows]).float()[:, None] / 255
-        mirrored = share.own(torch.rand(share.batch_size, generator=share.generator) < 0.5)
+        mirrored = shard.local(torch.rand(shard.batch_size, generator=shard.generator) < 0.5)
         batch[mirrored], truth[mirrored] = batch[mirrored].flip(-1), truth[mirrored].flip(-1)
-        batch = disturb(batch, self._noise, self._contrast, share)
+        batch = augment_colors(batch, self._noise, self._contrast, shard)
         guess = call(batch.to(self.worker.device))
         return depth_loss(guess.float(), truth.to(self.worker.device))
 

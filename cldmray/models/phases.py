@@ -53,8 +53,9 @@ class TrainingRun:
     Attributes:
         storage: folder of Ray Train's checkpoints; a run of the same ``name`` there is resumed.
         name: begins the names of the folders there.
-        seed: of the starting weights, the variants and the batches.
-        variants: versions of each image: 1 itself, 2 mirrored, further ones shifted and scaled.
+        seed: of the initial weights, the augmented copies and the batches.
+        copies_per_image: 1 takes each image as it is, 2 mirrored as well, further ones turned,
+            scaled and shifted; see :mod:`cldmray.models.augmentation`.
         precision: ``bf16``, ``fp16`` or ``fp32``.
         checkpoint_every: steps between two checkpoints, and two points of the learning curve.
         workers: of the training, or the fewest.
@@ -65,7 +66,7 @@ class TrainingRun:
     storage: str
     name: str
     seed: int = 0
-    variants: int = 4
+    copies_per_image: int = 4
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     checkpoint_every: int = 250
     workers: int = 1
@@ -74,7 +75,7 @@ class TrainingRun:
     threads: int = 2
 
     def __post_init__(self) -> None:
-        for key in ("variants", "checkpoint_every", "workers", "threads"):
+        for key in ("copies_per_image", "checkpoint_every", "workers", "threads"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         if self.seed < 0:
@@ -109,7 +110,7 @@ class TrainingRun:
             threads=self.threads,
         )
 
-    def check_shares(self, *keys: str) -> None:
+    def check_fractions(self, *keys: str) -> None:
         """Raise ValueError where one of the settings is not in 0..1."""
         for key in keys:
             if not 0 <= getattr(self, key) <= 1:
@@ -122,7 +123,7 @@ class TrainingRun:
             raise ValueError(f"{key}: {self.most_workers} are more than a batch has images")
 
 
-class Share:
+class BatchShard:
     """One worker's part of a step's batch.
 
     The whole batch and all that is drawn for it depend on (seed, step) only, so that a resumed run
@@ -135,8 +136,8 @@ class Share:
         worker: whose part.
 
     Attributes:
-        index: of this worker's images among the training images.
-        generator: draws for the whole batch; see :meth:`own`.
+        rows: of this worker's images among the training images.
+        generator: draws for the whole batch; see :meth:`local`.
         weight: of this worker's mean loss in the mean over workers.
     """
 
@@ -144,11 +145,11 @@ class Share:
         self._part = slice(worker.rank, None, worker.workers)
         self.batch_size = batch_size
         drawn = np.random.default_rng([seed, step]).integers(0, size, batch_size)
-        self.index = torch.from_numpy(drawn[self._part])
+        self.rows = torch.from_numpy(drawn[self._part])
         self.generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        self.weight = worker.weight(len(self.index), batch_size)
+        self.weight = worker.weight(len(self.rows), batch_size)
 
-    def own(self, drawn: Tensor) -> Tensor:
+    def local(self, drawn: Tensor) -> Tensor:
         """This worker's rows of what was drawn for the whole batch."""
         return drawn[self._part]
 
@@ -173,7 +174,7 @@ class PhaseTrainable(Trainable):
         """The network before its first step; torch's global generator has been seeded."""
 
     @abstractmethod
-    def mean_loss(self, share: Share, call: Call) -> Tensor:
+    def mean_loss(self, shard: BatchShard, call: Call) -> Tensor:
         """Mean loss over a worker's part of a batch, a scalar."""
 
     def build(self, worker: Worker) -> nn.Module:
@@ -183,14 +184,14 @@ class PhaseTrainable(Trainable):
         return self.network
 
     def loss(self, step: int, call: Call) -> Tensor:
-        share = Share(
+        shard = BatchShard(
             self.n_images,
             self.schedule.batch_size,
             seed=self.schedule.seed,
             step=step,
             worker=self.worker,
         )
-        return share.weight * self.mean_loss(share, call)
+        return shard.weight * self.mean_loss(shard, call)
 
     def state(self) -> dict[str, Tensor]:
         return self.network.state_dict()

@@ -9,7 +9,7 @@ import torch
 
 from cldmray.attackers.nn.training import Worker, learning_rate
 from cldmray.models.cldm_training import CldmTraining
-from cldmray.models.phases import PhaseConfig, Share
+from cldmray.models.phases import BatchShard, PhaseConfig
 
 PHASE = PhaseConfig(max_steps=100, batch_size=10, learning_rate=0.1, warmup_steps=5, decay_from=0.4)
 
@@ -29,41 +29,41 @@ class TestLearningRate:
         assert learning_rate(phase, 50) == pytest.approx(0.1 * (0.01 + 0.99 / 2))
 
 
-def shares_of(workers: int, seed: int, step: int) -> list[Share]:
+def shards_of(workers: int, seed: int, step: int) -> list[BatchShard]:
     return [
-        Share(1000, PHASE.batch_size, seed=seed, step=step, worker=Worker(rank, workers))
+        BatchShard(1000, PHASE.batch_size, seed=seed, step=step, worker=Worker(rank, workers))
         for rank in range(workers)
     ]
 
 
-class TestShare:
+class TestBatchShard:
     @pytest.mark.parametrize("workers", [1, 2, 3, 10])
     def test_workers_share_one_batch_and_all_that_is_drawn_for_it(self, workers: int) -> None:
-        whole = shares_of(1, 7, 3)[0]
-        shares = shares_of(workers, 7, 3)
-        assert len(whole.index) == whole.batch_size == PHASE.batch_size
-        assert whole.index.min() >= 0 and whole.index.max() < 1000
-        drawn = whole.own(torch.rand(10, generator=whole.generator))
-        assert sorted(torch.cat([share.index for share in shares]).tolist()) == sorted(
-            whole.index.tolist()
+        whole = shards_of(1, 7, 3)[0]
+        shards = shards_of(workers, 7, 3)
+        assert len(whole.rows) == whole.batch_size == PHASE.batch_size
+        assert whole.rows.min() >= 0 and whole.rows.max() < 1000
+        drawn = whole.local(torch.rand(10, generator=whole.generator))
+        assert sorted(torch.cat([shard.rows for shard in shards]).tolist()) == sorted(
+            whole.rows.tolist()
         )
-        assert {len(share.index) for share in shares} <= {10 // workers, 10 // workers + 1}
-        for rank, share in enumerate(shares):
-            own = share.own(torch.rand(10, generator=share.generator))
+        assert {len(shard.rows) for shard in shards} <= {10 // workers, 10 // workers + 1}
+        for rank, shard in enumerate(shards):
+            own = shard.local(torch.rand(10, generator=shard.generator))
             assert own.tolist() == drawn[rank::workers].tolist()
-            assert share.index.tolist() == whole.index[rank::workers].tolist()
+            assert shard.rows.tolist() == whole.rows[rank::workers].tolist()
 
     @pytest.mark.parametrize("workers", [1, 3, 4])
     def test_the_weighted_means_of_workers_have_the_mean_of_the_batch(self, workers: int) -> None:
         losses = torch.arange(10.0) ** 2
-        shares = shares_of(workers, 7, 3)
-        found = [share.weight * share.own(losses).mean() for share in shares]
+        shards = shards_of(workers, 7, 3)
+        found = [shard.weight * shard.local(losses).mean() for shard in shards]
         assert float(sum(found)) / workers == pytest.approx(float(losses.mean()))
 
     def test_it_depends_on_seed_and_step_only(self) -> None:
         def batch(seed: int, step: int) -> list[float]:
-            (share,) = shares_of(1, seed, step)
-            return [*share.index.tolist(), *torch.rand(2, generator=share.generator).tolist()]
+            (shard,) = shards_of(1, seed, step)
+            return [*shard.rows.tolist(), *torch.rand(2, generator=shard.generator).tolist()]
 
         assert batch(7, 3) == batch(7, 3)
         found = {tuple(batch(seed, step)) for seed in range(3) for step in range(20)}
@@ -91,7 +91,7 @@ def test_a_wrong_schedule_is_named(key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("variants", 0),
+        ("copies_per_image", 0),
         ("checkpoint_every", 0),
         ("workers", 0),
         ("workers", 11),
@@ -100,7 +100,7 @@ def test_a_wrong_schedule_is_named(key: str, value: Any) -> None:
         ("threads", 0),
         ("seed", -1),
         ("condition_dropout", 1.1),
-        ("together", -0.1),
+        ("two_conditions_fraction", -0.1),
     ],
 )
 def test_a_wrong_training_is_named(key: str, value: Any) -> None:

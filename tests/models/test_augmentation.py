@@ -6,7 +6,7 @@ import pytest
 from cldmray.arrays import Images
 from cldmray.faces.records import decode_images
 from cldmray.faces.synthetic import SyntheticFaces
-from cldmray.models.variants import image_variants
+from cldmray.models.augmentation import augmented_copies
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +17,14 @@ def images() -> Images:
 
 class TestPictureVariants:
     def test_the_first_is_the_image_and_the_second_its_mirror(self, images: Images) -> None:
-        found = image_variants(images, 4, 0)
+        found = augmented_copies(images, 4, 0)
         assert found.shape == (4 * len(images), 64, 64, 3)
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found[:24], images)
         np.testing.assert_array_equal(found[24:48], images[:, :, ::-1])
 
     def test_further_ones_are_moved_a_little(self, images: Images) -> None:
-        found = image_variants(images, 4, 0).astype(int)
+        found = augmented_copies(images, 4, 0).astype(int)
         for start, base in ((48, 0), (72, 24)):
             for moved, still in zip(
                 found[start : start + 24], found[base : base + 24], strict=True
@@ -32,7 +32,7 @@ class TestPictureVariants:
                 assert 0 < np.abs(moved - still).mean() < 40
 
     def test_they_depend_on_the_seed_only(self, images: Images) -> None:
-        first = image_variants(images, 3, 5)
-        np.testing.assert_array_equal(first, image_variants(images, 3, 5))
-        assert (first != image_variants(images, 3, 6)).any()
-        np.testing.assert_array_equal(image_variants(images, 1, 5), images)
+        first = augmented_copies(images, 3, 5)
+        np.testing.assert_array_equal(first, augmented_copies(images, 3, 5))
+        assert (first != augmented_copies(images, 3, 6)).any()
+        np.testing.assert_array_equal(augmented_copies(images, 1, 5), images)

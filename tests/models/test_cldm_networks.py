@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cldmray.models import cldm, cldm_modules
+from cldmray.models import cldm, cldm_networks
 
 
 @pytest.fixture(autouse=True)
@@ -33,13 +33,13 @@ class TestControlNets:
         }
 
     @pytest.fixture
-    def model(self, small: cldm.CldmArchitecture) -> cldm_modules.ConditionedDenoiser:
+    def model(self, small: cldm.CldmArchitecture) -> cldm_networks.ConditionedDenoiser:
         unet = cldm.build_unet(small)
         controlnets = {name: cldm.build_controlnet(unet, small) for name in ("canny", "depth")}
-        return cldm_modules.ConditionedDenoiser(unet, controlnets)
+        return cldm_networks.ConditionedDenoiser(unet, controlnets)
 
     def test_every_condition_counts_from_the_start(
-        self, model: cldm_modules.ConditionedDenoiser, inputs: dict[str, Any]
+        self, model: cldm_networks.ConditionedDenoiser, inputs: dict[str, Any]
     ) -> None:
         inputs["maps"] = torch.rand(3, 2, 3, 32, 32)
         output = model(**inputs)
@@ -51,7 +51,7 @@ class TestControlNets:
             assert min(gradients) > 0
 
     def test_a_image_sees_its_own_conditions_only(
-        self, model: cldm_modules.ConditionedDenoiser, inputs: dict[str, Any]
+        self, model: cldm_networks.ConditionedDenoiser, inputs: dict[str, Any]
     ) -> None:
         changed = inputs["maps"].clone()
         changed[:, 0] = 1
@@ -62,7 +62,7 @@ class TestControlNets:
         assert difference[1] == 0
 
     def test_two_conditions_act_as_in_the_pipelines(
-        self, model: cldm_modules.ConditionedDenoiser, inputs: dict[str, Any]
+        self, model: cldm_networks.ConditionedDenoiser, inputs: dict[str, Any]
     ) -> None:
         inputs["maps"] = torch.rand(3, 2, 3, 32, 32)
         text = inputs["prompt"].expand(3, -1, -1)
@@ -85,7 +85,7 @@ class TestControlNets:
         torch.testing.assert_close(found[2], expected[2])
 
     def test_a_dropped_condition_does_not_count(
-        self, model: cldm_modules.ConditionedDenoiser, inputs: dict[str, Any]
+        self, model: cldm_networks.ConditionedDenoiser, inputs: dict[str, Any]
     ) -> None:
         inputs["keep"] = torch.tensor([1.0, 0.0, 1.0])
         other = {**inputs, "maps": 1 - inputs["maps"]}
@@ -103,7 +103,7 @@ class TestChooseConditions:
     def test_shares_are_equal_and_pairs_as_asked(self) -> None:
         generator = torch.Generator().manual_seed(3)
         acts = torch.cat(
-            [cldm_modules.choose_conditions(63, 3, 0.2, generator) for _ in range(100)]
+            [cldm_networks.choose_conditions(63, 3, 0.2, generator) for _ in range(100)]
         )
         assert set(acts.sum(1).tolist()) == {1, 2}
         assert float((acts.sum(1) == 2).float().mean()) == pytest.approx(0.2, abs=0.02)
@@ -113,18 +113,24 @@ class TestChooseConditions:
     def test_every_condition_acts_in_every_batch(self) -> None:
         generator = torch.Generator().manual_seed(0)
         for _ in range(20):
-            assert cldm_modules.choose_conditions(3, 3, 0.0, generator).sum(0).tolist() == [1, 1, 1]
+            assert cldm_networks.choose_conditions(3, 3, 0.0, generator).sum(0).tolist() == [
+                1,
+                1,
+                1,
+            ]
 
     def test_a_single_condition_acts_always(self) -> None:
-        assert cldm_modules.choose_conditions(5, 1, 1.0, torch.Generator()).tolist() == [[True]] * 5
+        assert (
+            cldm_networks.choose_conditions(5, 1, 1.0, torch.Generator()).tolist() == [[True]] * 5
+        )
 
 
 class TestAutoencoderLoss:
     def test_equal_images(self, images: torch.Tensor) -> None:
-        assert float(cldm_modules.autoencoder_loss(images, images)) == 0
+        assert float(cldm_networks.autoencoder_loss(images, images)) == 0
 
     def test_a_constant_difference_by_hand(self, images: torch.Tensor) -> None:
-        loss = cldm_modules.autoencoder_loss(images + 0.25, images)
+        loss = cldm_networks.autoencoder_loss(images + 0.25, images)
         assert float(loss) == pytest.approx(0.25 * (1 + 0.5 + 0.5), abs=1e-5)
 
     def test_one_pixel_by_hand(self) -> None:
@@ -133,7 +139,7 @@ class TestAutoencoderLoss:
         plain = 1 / 16
         pooled = 0.5 * (1 / 4) / 4 + 0.5 * (1 / 16) / 1
         slopes = 2 / 12 + 2 / 12
-        assert float(cldm_modules.autoencoder_loss(dot, flat)) == pytest.approx(
+        assert float(cldm_networks.autoencoder_loss(dot, flat)) == pytest.approx(
             plain + pooled + slopes
         )
 
@@ -145,6 +151,6 @@ def test_the_divergence_by_hand(images: torch.Tensor, small: cldm.CldmArchitectu
         autoencoder.quant_conv.bias[:8] = 2.0
         autoencoder.quant_conv.bias[8:] = float(np.log(3.0))
         noise = torch.randn(6, 8, 4, 4)
-        output, divergence = cldm_modules.RoundTrip(autoencoder)(images, noise)
+        output, divergence = cldm_networks.SampledAutoencoder(autoencoder)(images, noise)
     assert output.shape == images.shape
     assert float(divergence) == pytest.approx(0.5 * (4 + 3 - 1 - np.log(3)), rel=1e-5)

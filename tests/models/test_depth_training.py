@@ -1,4 +1,4 @@
-"""Training the depth network: rendering with true depth, disturbance, one resumed run."""
+"""Training the depth network: rendering with true depth, augment_colorsance, one resumed run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,48 +12,48 @@ from cldmray.attackers.nn.training import Worker
 from cldmray.conditions.depth_network import DepthArchitecture
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.faces.synthetic.scene import relative_depth, render
-from cldmray.models.depth_training import DepthTraining, disturb, render_people, train_depth
-from cldmray.models.phases import PhaseConfig, Share
+from cldmray.models.depth_training import DepthTraining, augment_colors, render_heads, train_depth
+from cldmray.models.phases import BatchShard, PhaseConfig
 
 PHASE = PhaseConfig(max_steps=4, batch_size=8, learning_rate=1e-3, warmup_steps=1)
 
 
-def share(batch: int, rank: int, workers: int) -> Share:
-    return Share(batch, batch, seed=0, step=0, worker=Worker(rank, workers))
+def shard(batch: int, rank: int, workers: int) -> BatchShard:
+    return BatchShard(batch, batch, seed=0, step=0, worker=Worker(rank, workers))
 
 
-def whole(batch: int) -> Share:
-    return share(batch, 0, 1)
+def whole(batch: int) -> BatchShard:
+    return shard(batch, 0, 1)
 
 
 class TestDisturb:
     def test_nothing_asked_changes_nothing(self) -> None:
         batch = torch.rand(4, 3, 8, 8)
-        torch.testing.assert_close(disturb(batch, 0, 0, whole(4)), batch, atol=0, rtol=0)
+        torch.testing.assert_close(augment_colors(batch, 0, 0, whole(4)), batch, atol=0, rtol=0)
 
     def test_contrast_and_colour_stay_in_bounds(self) -> None:
         batch = torch.ones(200, 3, 2, 2)
-        found = disturb(batch, 0, 0.3, whole(200))
+        found = augment_colors(batch, 0, 0.3, whole(200))
         assert float(found.min()) >= 1 - 0.6 and float(found.max()) <= 1 + 0.6
         assert float(found.mean(1).std()) > 0.1
         assert (found[:, 0] != found[:, 1]).any()
 
     def test_noise_stays_below_its_largest_strength(self) -> None:
         batch = torch.zeros(500, 3, 16, 16)
-        spread = disturb(batch, 0.1, 0, whole(500)).std((1, 2, 3))
+        spread = augment_colors(batch, 0.1, 0, whole(500)).std((1, 2, 3))
         assert float(spread.max()) < 0.2 * 1.2
         assert float(spread.mean()) == pytest.approx(0.1, abs=0.01)
 
-    def test_a_worker_disturbs_its_own_as_one_alone_would(self) -> None:
+    def test_a_worker_augment_colorss_its_own_as_one_alone_would(self) -> None:
         batch = torch.rand(7, 3, 4, 4)
-        found = disturb(batch, 0.1, 0.3, whole(7))
+        found = augment_colors(batch, 0.1, 0.3, whole(7))
         for rank in range(3):
-            part = disturb(batch[rank::3], 0.1, 0.3, share(7, rank, 3))
+            part = augment_colors(batch[rank::3], 0.1, 0.3, shard(7, rank, 3))
             torch.testing.assert_close(part, found[rank::3], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("noise", 1.5), ("contrast", -0.1), ("workers", 9), ("variants", 0)]
+    ("key", "value"), [("noise", 1.5), ("contrast", -0.1), ("workers", 9), ("copies_per_image", 0)]
 )
 def test_a_wrong_training_is_named(key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{key}: "):
@@ -64,7 +64,7 @@ def test_a_wrong_training_is_named(key: str, value: Any) -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_rendered_people_are_trained_on_and_the_run_is_found_again(tmp_path: Path) -> None:
     source = SyntheticFaces(n_identities=6, images_per_identity=2, seed=5, size=32)
-    rendered = render_people(source, block_rows=5)
+    rendered = render_heads(source, block_rows=5)
     locations = source.listing()["location"].to_pylist()
     for row in (0, 7, 11):
         identity, number = map(int, locations[row].split("/"))

@@ -8,7 +8,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from cldmray.models import cldm
-from cldmray.models.cldm_modules import patch_components, start_as_components
+from cldmray.models.pca_initialization import initialize_from_components, patch_components
 
 ARCH = cldm.CldmArchitecture(
     size=32, latent_channels=12, autoencoder_channels=(16, 48, 64, 64), unet_channels=(16, 32)
@@ -51,7 +51,7 @@ def test_components_are_those_of_scikit_learn(images: torch.Tensor) -> None:
 def test_the_encoder_starts_as_the_components(images: torch.Tensor) -> None:
     torch.manual_seed(1)
     autoencoder = cldm.build_autoencoder(ARCH)
-    start_as_components(autoencoder, images)
+    initialize_from_components(autoencoder, images)
     mean, components = patch_components(images, 12)
     with torch.no_grad():
         latents = autoencoder.encode(images).latent_dist.mean
@@ -63,7 +63,7 @@ def test_the_encoder_starts_as_the_components(images: torch.Tensor) -> None:
 
 def test_every_weight_but_the_silent_branches_can_learn(images: torch.Tensor) -> None:
     autoencoder = cldm.build_autoencoder(ARCH)
-    start_as_components(autoencoder, images)
+    initialize_from_components(autoencoder, images)
     posterior = autoencoder.encode(images[:4]).latent_dist
     output = autoencoder.decode(posterior.mean).sample
     (output.square().mean() + posterior.logvar.mean()).backward()
@@ -82,4 +82,4 @@ def test_every_weight_but_the_silent_branches_can_learn(images: torch.Tensor) ->
 def test_too_narrow_an_autoencoder_is_named(channels: tuple[int, ...]) -> None:
     autoencoder = cldm.build_autoencoder(replace(ARCH, autoencoder_channels=channels))
     with pytest.raises(ValueError, match="^autoencoder_channels: "):
-        start_as_components(autoencoder, torch.zeros(2, 3, 32, 32))
+        initialize_from_components(autoencoder, torch.zeros(2, 3, 32, 32))

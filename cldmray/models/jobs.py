@@ -1,0 +1,156 @@
+"""The two training jobs: from faces to a saved model with its card, recorded in MLflow."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cldmray.conditions.base import Condition
+from cldmray.conditions.depth_network import DepthArchitecture
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.faces import load_all, load_split
+from cldmray.faces.base import FaceSource
+from cldmray.faces.records import AUXILIARY
+from cldmray.faces.splits import SplitConfig
+from cldmray.faces.synthetic import SyntheticFaces
+from cldmray.models import cldm, cldm_card, depth_card
+from cldmray.models.augmentation import augmented_copies
+from cldmray.models.cldm_training import CldmTraining, TrainedCldm, train_cldm
+from cldmray.models.depth_training import DepthTraining, render_heads, train_depth
+from cldmray.report.image_grid import image_grid
+from cldmray.results.audit import Grid, GridRow
+from cldmray.tracking import DeferredErrors, Tracker, TrackingConfig
+from cldmray.tracking.layouts import record_training
+
+logger = logging.getLogger(__name__)
+
+N_SAMPLES = 8
+"""Images that a trained CLDM is shown with."""
+
+
+@dataclass(frozen=True)
+class CldmJob:
+    """Configuration of ``jobs/train_cldm.py``.
+
+    Attributes:
+        faces: the model learns from the auxiliary identities of this source.
+        synthetic: rendered identities, from all of whom it learns, too.
+        conditions: by the names that their ControlNets get.
+        engine: the cluster.
+        tracking: where the run is recorded.
+        splits: who is auxiliary.
+        training: how it is trained.
+        output: folder of the pipeline.
+    """
+
+    faces: FaceSource
+    synthetic: SyntheticFaces
+    conditions: dict[str, Condition]
+    engine: EngineConfig
+    tracking: TrackingConfig
+    splits: SplitConfig
+    training: CldmTraining
+    output: str
+
+
+@dataclass(frozen=True)
+class DepthJob:
+    """Configuration of ``jobs/train_depth.py``.
+
+    Attributes:
+        faces: the network learns from these rendered heads.
+        engine: the cluster.
+        tracking: where the run is recorded.
+        training: how it is trained.
+        architecture: of the network.
+        output: folder of the network.
+    """
+
+    faces: SyntheticFaces
+    engine: EngineConfig
+    tracking: TrackingConfig
+    training: DepthTraining
+    architecture: DepthArchitecture
+    output: str
+
+
+def run_cldm_training(job: CldmJob, settings: Mapping[str, Any], tracker: Tracker) -> None:
+    """Train the small CLDM, and save it as a diffusers folder with its card and samples.
+
+    Args:
+        settings: the composed configuration, for the card and the record.
+        tracker: records the run.
+
+    Raises:
+        CldmrayError: there are no images, the training failed, or it could not be recorded.
+    """
+    originals, identities = load_split(job.faces, job.splits, AUXILIARY)
+    rendered, rendered_identities = load_all(job.synthetic)
+    logger.info(
+        f"training on {len(originals)} images of {len(set(identities))} auxiliary identities and on "
+        f"{len(rendered)} rendered images of {len(set(rendered_identities))} synthetic ones"
+    )
+    folder = Path(job.output)
+    copies = augmented_copies(originals, job.training.copies_per_image, job.training.seed)
+    with DeferredErrors() as errors, tracker.training_run(folder.name, settings) as run:
+        trained = train_cldm(
+            copies,
+            np.concatenate([copies, rendered]),
+            job.conditions,
+            job.training,
+            cldm.CldmArchitecture(size=job.faces.size),
+        )
+        sources = {job.faces.name: identities, job.synthetic.name: rendered_identities}
+        _save_cldm(folder, trained, sources, settings, size=job.faces.size)
+        files = {
+            "samples.png": _sample_grid(folder, rendered[:N_SAMPLES], job.conditions),
+            "README.md": (folder / cldm_card.CARD_FILE).read_bytes(),
+        }
+        errors.written(job.output)
+        record_training(run, trained.curves, files)
+    logger.info(f"saved {folder}")
+    errors.end()
+
+
+def _save_cldm(
+    folder: Path,
+    trained: TrainedCldm,
+    sources: Mapping[str, list[str]],
+    settings: Mapping[str, Any],
+    *,
+    size: int,
+) -> None:
+    cldm.save_controlnet_pipeline(folder, trained.parts)
+    decisive = {key: settings[key] for key in cldm_card.DECISIVE}
+    cldm_card.write_card(folder, sources, trained.parts, decisive, size=size)
+
+
+def _sample_grid(folder: Path, originals: Any, conditions: Mapping[str, Condition]) -> bytes:
+    samples = cldm_card.samples(folder, originals, conditions)
+    rows = [GridRow(name, maps, images) for name, (maps, images) in samples.items()]
+    return image_grid(Grid(originals, rows))
+
+
+def run_depth_training(job: DepthJob, settings: Mapping[str, Any], tracker: Tracker) -> None:
+    """Render heads with their true depth, train the network, save it with its card.
+
+    Args:
+        settings: the composed configuration, for the card and the record.
+        tracker: records the run.
+
+    Raises:
+        CldmrayError: the training failed, or it could not be recorded.
+    """
+    folder = Path(job.output)
+    with DeferredErrors() as errors, tracker.training_run("depth network", settings) as run:
+        rendered = render_heads(job.faces)
+        logger.info(f"training on {len(rendered.images)} rendered images")
+        network, curve = train_depth(rendered, job.training, job.architecture)
+        depth_card.save_depth(folder, network, job.architecture, settings)
+        errors.written(job.output)
+        record_training(run, {"depth": curve}, {"README.md": (folder / "README.md").read_bytes()})
+    logger.info(f"saved {folder}")
+    errors.end()
