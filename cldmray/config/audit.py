@@ -18,6 +18,7 @@ from cldmray.faces.base import FaceSource
 from cldmray.faces.records import ORIGINAL
 from cldmray.faces.regions import Region
 from cldmray.faces.splits import SplitConfig
+from cldmray.results.names import check_label
 from cldmray.tracking import TrackingConfig
 
 
@@ -67,13 +68,14 @@ class AuditConfig:
 
     Attributes:
         faces: where the images are.
-        splits: who trains and who is audited.
-        anonymizer: the settings under audit, by key.
-        attack: the ladder's attackers, by key.
-        engine, tracking: see their classes.
+        splits: which identities train, and which are audited.
+        anonymizers: what is under audit, by key.
+        attackers: who attacks, by key.
+        engine: how the cluster is used.
         audit: what is measured.
         output: folder of the report.
-        work: folder of the stages' tables, shared by audits.
+        cache_dir: folder of the artifacts, shared by audits.
+        tracking: where runs are recorded; None: nowhere.
     """
 
     faces: FaceSource
@@ -103,8 +105,14 @@ def _check_names(kind: str, names: Mapping[str, str]) -> None:
         raise ValueError(f"{kind}: choose at least one, for example {kind}=[...]")
     owners: dict[str, str] = {}
     for key, name in names.items():
+        try:
+            check_label(name)  # whatever the class: names become folders of cache_dir
+        except ValueError as error:
+            raise ValueError(f"{kind}.{key}.{error}") from error
         if name == ORIGINAL:
-            raise ValueError(f"{kind}.{key}: the name {name!r} means the images; set a label")
+            raise ValueError(
+                f"{kind}.{key}: the name {name!r} means the original images; set a label"
+            )
         if owners.setdefault(name, key) != key:
             raise ValueError(
                 f"{kind}.{key}: has the same name {name!r} as {kind}.{owners[name]}; set its label"
@@ -138,6 +146,6 @@ def build_audit(config: DictConfig | Mapping[str, Any]) -> AuditConfig:
 
 
 def refuse_dry_run(audit: AuditConfig) -> None:
-    """Raise ConfigError where a job that cannot tell its cost beforehand is asked to."""
+    """Raise ConfigError where a job that cannot be planned is asked to."""
     if audit.audit.dry_run:
-        raise ConfigError("audit.dry_run: only jobs/full_audit.py tells its cost beforehand")
+        raise ConfigError("audit.dry_run: only an audit can be planned: cldmray plan")

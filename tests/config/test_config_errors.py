@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer
 from cldmray.config.audit import build_audit
+from cldmray.config.compose import compose as compose_settings
+from cldmray.config.compose import updated
 from cldmray.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -178,8 +181,13 @@ def refused(override: str) -> str:
         ),
         pytest.param(
             "anonymizers.no_op.label=original",
-            "anonymizers.no_op: the name 'original' means",
+            "anonymizers.no_op: the name 'original' means the original images",
             id="reserved",
+        ),
+        pytest.param(
+            "+anonymizers.own={_target_:cldmray.anonymizers.precomputed.Precomputed,root:x,source:y,label:../../x}",
+            "anonymizers.own.label may hold letters",
+            id="label-leaves-the-cache",
         ),
         pytest.param(
             "+attackers.again={_target_:cldmray.attackers.contrastive.AdaptiveContrastive}",
@@ -197,7 +205,7 @@ def refused(override: str) -> str:
             id="start-from-adaptive_contrastive",
         ),
         pytest.param(
-            "attackers.condition_only.init_from.encoder={width:32}",
+            "attackers.condition_only.init_from.encoder={_target_:cldmray.attackers.nn.encoder.SmallEncoder,width:32}",
             "attackers.condition_only.init_from.encoder: must be the encoder of condition_only",
             id="start-from-another-shape",
         ),
@@ -213,3 +221,14 @@ def refused(override: str) -> str:
 def test_errors_name_the_key(override: str, message: str) -> None:
     found = refused(override)
     assert re.match(message, found), found
+
+
+def test_no_name_of_a_class_from_outside_leaves_the_cache() -> None:
+    class Outside(Anonymizer):
+        name = "../../x"
+
+        def open(self) -> AnonymizeFunction:
+            raise NotImplementedError
+
+    with pytest.raises(ConfigError, match=r"^anonymizers.own.label may hold letters.*'../../x'"):
+        build_audit(updated(compose_settings("audit"), {"anonymizers": {"own": Outside()}}))
