@@ -47,10 +47,6 @@ class Swap:
     gallery_size: int
 
 
-def _bounds(settings: EvaluationSettings) -> tuple[float, int, int]:
-    return settings.confidence_level, settings.n_bootstrap, settings.seed
-
-
 def paired(first: AttackResult, second: AttackResult) -> tuple[Floats, Floats, Any]:
     """Success of two attacks on the images that both were tried on, and the identities.
 
@@ -83,7 +79,7 @@ def rate_row(
     question: Question, attack: AttackResult, settings: EvaluationSettings, **more: Any
 ) -> AttributionRow:
     """The rank-1 rate of an attack with its interval over identities."""
-    interval = bootstrap_identities(attack.rank_1, attack.ranks.identities, *_bounds(settings))
+    interval = bootstrap_identities(attack.rank_1, attack.ranks.identities, **settings.bootstrap)
     chance_rate = chance(1, attack.ranks.gallery_size)
     return _row(question, attack, "rank_1", interval, chance=chance_rate, **more)
 
@@ -94,7 +90,7 @@ def _difference(
     a, b, identities = paired(attack, other)
     if not len(a):
         return None
-    interval = paired_bootstrap(a, b, identities, *_bounds(settings))
+    interval = paired_bootstrap(a, b, identities, **settings.bootstrap)
     more = {"compared_with": other.anonymizer, "n_probes": len(a)}
     return _row(question, attack, "rank_1_difference", interval, **more)
 
@@ -145,7 +141,7 @@ def _carried(
     with_it, without, identities = paired(attack, base)
     if not with_it.any():
         return None
-    left = ratio_interval(without, with_it, identities, *_bounds(settings))
+    left = ratio_interval(without, with_it, identities, **settings.bootstrap)
     interval = Interval(1 - left.value, 1 - left.high, 1 - left.low)
     more = {"compared_with": base.anonymizer, "n_probes": len(with_it)}
     return _row("ablation", attack, "carried_share", interval, **more)
@@ -169,7 +165,7 @@ def proxy_rows(
             continue
         a, b, identities = paired(attack, other)
         if b.any():
-            interval = ratio_interval(a, b, identities, *_bounds(settings))
+            interval = ratio_interval(a, b, identities, **settings.bootstrap)
             more = {"compared_with": reference, "n_probes": len(a)}
             rows.append(_row("proxy", attack, "proxy_share", interval, **more))
     return rows
@@ -199,7 +195,7 @@ def swap_rows(swap: Swap, settings: EvaluationSettings) -> list[AttributionRow]:
     chance_level = chance(1, swap.gallery_size)
     either = np.minimum(swap.condition + swap.start, 1.0)
     intervals = {
-        name: (bootstrap_identities(values, swap.pairs, *_bounds(settings)), share)
+        name: (bootstrap_identities(values, swap.pairs, **settings.bootstrap), share)
         for name, values, share in (
             ("rank_1_condition", swap.condition, chance_level),
             ("rank_1_start", swap.start, chance_level),
@@ -209,7 +205,7 @@ def swap_rows(swap: Swap, settings: EvaluationSettings) -> list[AttributionRow]:
     rows = [_swap_row(swap, name, interval, by) for name, (interval, by) in intervals.items()]
     if max(swap.condition.mean(), swap.start.mean()) > chance_level:
         share = share_interval(
-            swap.condition, swap.start, swap.pairs, *_bounds(settings), chance=chance_level
+            swap.condition, swap.start, swap.pairs, **settings.bootstrap, chance=chance_level
         )
         rows.append(_swap_row(swap, "condition_share", share, None))
     return rows

@@ -205,7 +205,11 @@ def _rank_1_intervals(
         columns = np.stack([attacks[place].rank_1 for place in places], 1)
         identities = attacks[places[0]].ranks.identities
         intervals = bootstrap_columns(
-            columns, identities, confidence_level, n_bootstrap, settings.seed
+            columns,
+            identities,
+            confidence_level=confidence_level,
+            n_bootstrap=n_bootstrap,
+            seed=settings.seed,
         )
         interval_of.update(zip(places, intervals, strict=True))
     return [interval_of[place] for place in range(len(attacks))]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cldmray.arrays import Interval
-from cldmray.evaluation.settings import EvaluationSettings
+from cldmray.evaluation.settings import BootstrapOptions, EvaluationSettings
 from cldmray.gallery.protocols import Strings, Vectors
 from cldmray.gallery.ranking import Ranks
 from cldmray.gallery.scores import SAME_SCORE, Scores, tie_resolved_blocks
@@ -195,9 +195,7 @@ def rank_1_by_subset(
             (interval,) = bootstrap_columns(
                 success[own, None],
                 ranks.identities[own],
-                settings.confidence_level,
-                settings.n_bootstrap,
-                settings.seed,
+                **settings.bootstrap,
             )
             rates.append((name, interval, own))
     return rates
@@ -217,9 +215,7 @@ def _identification(
     intervals = bootstrap_columns(
         np.stack(values, 1),
         ranks.identities,
-        settings.confidence_level,
-        settings.n_bootstrap,
-        settings.seed,
+        **settings.bootstrap,
     )
     measured = [Measured(*column) for column in zip(columns, intervals, chance_values, strict=True)]
     if comparisons:
@@ -227,9 +223,7 @@ def _identification(
         mean = bootstrap_mean(
             shuffled,
             ranks.identities,
-            settings.confidence_level,
-            settings.n_bootstrap,
-            settings.seed,
+            **settings.bootstrap,
         )
         measured.append(Measured("rank_1_shuffled", mean, chance(1, size)))
     return measured
@@ -246,23 +240,21 @@ def _rank_statistics(ranks: Ranks, settings: EvaluationSettings) -> list[Measure
     size = ranks.gallery_size
     images = expected_rank(ranks.n_higher, ranks.n_tied)
     mean = bootstrap_mean(
-        images, ranks.identities, settings.confidence_level, settings.n_bootstrap, settings.seed
+        images,
+        ranks.identities,
+        **settings.bootstrap,
     )
     measured = [Measured("mean_rank", mean, (size + 1) / 2)]
     sums, counts = sums_by_identity(images[:, None], ranks.identities)
     spread = math.sqrt((size**2 - 1) / 12 * np.mean(1 / counts))
     mean_ranks, labels = sums[0] / counts, np.arange(len(counts))
-    options = (
-        list(QUANTILES.values()),
-        settings.confidence_level,
-        _score_n_bootstrap(settings),
-        settings.seed,
-    )
     for values, owners, kind in (
         (images, ranks.identities, ""),
         (mean_ranks, labels, "_by_identity"),
     ):
-        intervals = bootstrap_quantiles(values, owners, *options)
+        intervals = bootstrap_quantiles(
+            values, owners, list(QUANTILES.values()), **_score_options(settings)
+        )
         for (word, share), interval in zip(QUANTILES.items(), intervals, strict=True):
             chance_value = float(math.ceil(round(share * size, 9)))
             if kind:
@@ -288,13 +280,13 @@ def _verification(comparisons: ComparisonScores, settings: EvaluationSettings) -
         comparisons.non_mated,
         comparisons.non_mated_labels,
     )
-    options = settings.confidence_level, _score_n_bootstrap(settings), settings.seed
-    eer, tmrs = verification_intervals(*pairs, list(FMRS.values()), *options)
+    options = _score_options(settings)
+    eer, tmrs = verification_intervals(*pairs, fmrs=list(FMRS.values()), **options)
     matches = [
         Measured(f"tmr_at_fmr_{word}", interval, fmr)
         for (word, fmr), interval in zip(FMRS.items(), tmrs, strict=True)
     ]
-    linked = Measured("d_sys", d_sys_interval(*pairs, *options), 0.0)
+    linked = Measured("d_sys", d_sys_interval(*pairs, **options), 0.0)
     return [Measured("eer", eer, 0.5), *matches, linked]
 
 
@@ -302,29 +294,26 @@ def _open_set(comparisons: ComparisonScores, settings: EvaluationSettings) -> li
     mine, others = comparisons.enrolled, ~comparisons.enrolled
     if comparisons.enrolled_identities < 2 or not mine.any() or not others.any():
         return []
-    samples = (
-        comparisons.mated[mine],
-        comparisons.best_non_mated[mine],
-        comparisons.best_non_mated[others],
-    )
-    labels = comparisons.labels[mine], comparisons.labels[others]
-    n_bootstrap = _score_n_bootstrap(settings)
     measured = []
     for word, fpir in FPIRS.items():
         interval = fnir_at_fpir_interval(
-            *samples, *labels, fpir, settings.confidence_level, n_bootstrap, settings.seed
+            comparisons.mated[mine],
+            comparisons.best_non_mated[mine],
+            comparisons.best_non_mated[others],
+            comparisons.labels[mine],
+            unknown_labels=comparisons.labels[others],
+            fpir=fpir,
+            **_score_options(settings),
         )
         chance_value = 1 - fpir / comparisons.enrolled_identities
         measured.append(Measured(f"fnir_at_fpir_{word}", interval, chance_value))
     return measured
 
 
-def _score_n_bootstrap(settings: EvaluationSettings) -> int:
-    """Enough for the bounds of a high level, too."""
-    return min(
-        settings.n_bootstrap,
-        max(SCORE_N_BOOTSTRAP, math.ceil(25 / (1 - settings.confidence_level))),
-    )
+def _score_options(settings: EvaluationSettings) -> BootstrapOptions:
+    """Fewer resamples, but enough for the bounds of a high confidence level, too."""
+    enough = max(SCORE_N_BOOTSTRAP, math.ceil(25 / (1 - settings.confidence_level)))
+    return {**settings.bootstrap, "n_bootstrap": min(settings.n_bootstrap, enough)}
 
 
 def _averaged(trainings: Sequence[Measured]) -> Measured:

@@ -42,7 +42,11 @@ def candidate_point(
     intervals = [
         (
             bootstrap_identities(
-                a.rank_1, a.ranks.identities, confidence_level, n_bootstrap, settings.seed
+                a.rank_1,
+                a.ranks.identities,
+                confidence_level=confidence_level,
+                n_bootstrap=n_bootstrap,
+                seed=settings.seed,
             ),
             a,
         )

@@ -1,7 +1,7 @@
 """The settings of an evaluation: which comparisons count, and how uncertain the rates are."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 from cldmray.evaluation.decision import DecisionPolicy
 from cldmray.evaluation.gate import parse_rules
@@ -10,6 +10,14 @@ from cldmray.gallery.protocols import Gallery, Protocol
 UtilityMeasure = Literal[
     "ssim", "edge_f1", "face_detection_rate", "pose_consistency", "attributes", "frechet"
 ]
+
+
+class BootstrapOptions(TypedDict):
+    """The keyword arguments of every interval of :mod:`cldmray.metrics`."""
+
+    confidence_level: float
+    n_bootstrap: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,15 @@ class EvaluationSettings:
         if self.target_k < 2:
             raise ValueError(f"target_k: must be at least 2, got {self.target_k}")
         parse_rules(self.fail_on)
+
+    @property
+    def bootstrap(self) -> BootstrapOptions:
+        """Options of the confidence intervals."""
+        return {
+            "confidence_level": self.confidence_level,
+            "n_bootstrap": self.n_bootstrap,
+            "seed": self.seed,
+        }
 
     @property
     def policy(self) -> DecisionPolicy:

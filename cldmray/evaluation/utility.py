@@ -61,9 +61,7 @@ def image_rows(
         value, low, high = measured.interval(
             measured.values,
             np.asarray([image["identity"] for image, _ in measured.pairs]),
-            settings.confidence_level,
-            settings.n_bootstrap,
-            settings.seed,
+            **settings.bootstrap,
         )
         yield UtilityRow(
             anonymizer,
@@ -197,9 +195,9 @@ def frechet_rows(
     value, low, high = bootstrap_statistic(
         distance,
         np.asarray(images["identity"].to_pylist()),
-        settings.confidence_level,
-        FRECHET_N_BOOTSTRAP,
-        settings.seed,
+        confidence_level=settings.confidence_level,
+        n_bootstrap=FRECHET_N_BOOTSTRAP,
+        seed=settings.seed,
     )
     clean = frechet_distance(originals[::2], originals[1::2]) if len(originals) >= 4 else None
     measure, low = f"frechet_{features}", max(0.0, low)

@@ -70,6 +70,7 @@ def wilson(successes: float, trials: int, confidence_level: float = 0.95) -> Int
 def bootstrap_identities(
     success: npt.ArrayLike,
     identities: Labels,
+    *,
     confidence_level: float = 0.95,
     n_bootstrap: int = 2000,
     seed: int = 0,
@@ -100,12 +101,19 @@ def bootstrap_identities(
     values = np.asarray(success, np.float64)
     if values.ndim != 1:
         raise BadInputError(f"success must have shape (P,), not {values.shape}")
-    return bootstrap_columns(values[:, None], identities, confidence_level, n_bootstrap, seed)[0]
+    return bootstrap_columns(
+        values[:, None],
+        identities,
+        confidence_level=confidence_level,
+        n_bootstrap=n_bootstrap,
+        seed=seed,
+    )[0]
 
 
 def bootstrap_columns(
     success: npt.ArrayLike,
     identities: Labels,
+    *,
     confidence_level: float = 0.95,
     n_bootstrap: int = 2000,
     seed: int = 0,
@@ -143,6 +151,7 @@ def paired_bootstrap(
     success_a: npt.ArrayLike,
     success_b: npt.ArrayLike,
     identities: Labels,
+    *,
     confidence_level: float = 0.95,
     n_bootstrap: int = 2000,
     seed: int = 0,
@@ -275,6 +284,7 @@ def percentile_interval(value: float, draws: Floats, confidence_level: float) ->
 def bootstrap_mean(
     values: npt.ArrayLike,
     identities: Labels,
+    *,
     confidence_level: float = 0.95,
     n_bootstrap: int = 2000,
     seed: int = 0,
@@ -298,13 +308,16 @@ def bootstrap_mean(
         raise BadInputError("values must be finite and of shape (P,) with P >= 1")
     lowest, width = float(array.min()), float(np.ptp(array))
     share = (array - lowest) / width if width > 0 else np.zeros_like(array)
-    interval = bootstrap_identities(share, identities, confidence_level, n_bootstrap, seed)
+    interval = bootstrap_identities(
+        share, identities, confidence_level=confidence_level, n_bootstrap=n_bootstrap, seed=seed
+    )
     return Interval(*(lowest + width * min(1.0, bound) for bound in interval))
 
 
 def bootstrap_statistic(
     statistic: Callable[[Rows], float],
     identities: Labels,
+    *,
     confidence_level: float = 0.95,
     n_bootstrap: int = 100,
     seed: int = 0,
@@ -348,6 +361,7 @@ def bootstrap_quantiles(
     values: npt.ArrayLike,
     identities: Labels,
     shares: Sequence[float],
+    *,
     confidence_level: float = 0.95,
     n_bootstrap: int = 2000,
     seed: int = 0,

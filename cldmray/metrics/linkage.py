@@ -102,6 +102,7 @@ def d_sys_interval(
     mated_labels: Labels,
     non_mated: npt.ArrayLike,
     non_mated_labels: Labels,
+    *,
     confidence_level: float = 0.95,
     n_bootstrap: int = 2000,
     seed: int = 0,

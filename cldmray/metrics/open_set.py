@@ -60,6 +60,7 @@ def fnir_at_fpir_interval(
     best_non_mated: npt.ArrayLike,
     unknown: npt.ArrayLike,
     mated_labels: Labels,
+    *,
     unknown_labels: Labels,
     fpir: float,
     confidence_level: float = 0.95,
@@ -90,7 +91,7 @@ def fnir_at_fpir_interval(
         ScoreSample(stranger, unknown_labels),
         [true_match_rates(fpir)],
         n_bootstrap,
-        seed,
+        seed=seed,
     )
     return rate_interval(_fnir(matched, stranger, fpir), 1 - draws, identities, confidence_level)
 

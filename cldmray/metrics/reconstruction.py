@@ -60,6 +60,7 @@ def rank_1_gain(
     reconstruction_correct: npt.ArrayLike,
     raw_correct: npt.ArrayLike,
     identities: Labels,
+    *,
     confidence_level: float = 0.95,
     n_bootstrap: int = 2000,
     seed: int = 0,
@@ -85,5 +86,10 @@ def rank_1_gain(
         BadInputError: the shapes differ, or a value or an argument is out of range.
     """
     return paired_bootstrap(
-        reconstruction_correct, raw_correct, identities, confidence_level, n_bootstrap, seed
+        reconstruction_correct,
+        raw_correct,
+        identities,
+        confidence_level=confidence_level,
+        n_bootstrap=n_bootstrap,
+        seed=seed,
     )

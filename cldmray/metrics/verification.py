@@ -167,6 +167,7 @@ def resample_errors(
     non_mated: ScoreSample,
     measures: Sequence[Measure],
     n_bootstrap: int,
+    *,
     seed: int,
 ) -> Resampled:
     """Measures of score samples on resamples of the identities of both samples together.
@@ -296,6 +297,7 @@ def verification_intervals(
     mated_labels: Labels,
     non_mated: npt.ArrayLike,
     non_mated_labels: Labels,
+    *,
     fmrs: Sequence[float] = (1e-2, 1e-3),
     confidence_level: float = 0.95,
     n_bootstrap: int = 2000,
@@ -338,7 +340,7 @@ def verification_intervals(
         ScoreSample(other, non_mated_labels),
         [equal_error_rates, *(true_match_rates(fmr) for fmr in fmrs)],
         n_bootstrap,
-        seed,
+        seed=seed,
     )
     intervals = [
         rate_interval(value, drawn, identities, confidence_level)

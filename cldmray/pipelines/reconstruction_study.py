@@ -274,9 +274,7 @@ class ReconstructionStudy:
         return bootstrap_identities(
             attack.rank_1,
             attack.ranks.identities,
-            settings.confidence_level,
-            settings.n_bootstrap,
-            settings.seed,
+            **settings.bootstrap,
         )
 
     def gain(self, attack: AttackResult, other: AttackResult) -> Interval:
@@ -292,9 +290,7 @@ class ReconstructionStudy:
             attack.rank_1,
             other.rank_1,
             attack.ranks.identities,
-            settings.confidence_level,
-            settings.n_bootstrap,
-            settings.seed,
+            **settings.bootstrap,
         )
 
     def _likeness_rows(
@@ -316,9 +312,7 @@ class ReconstructionStudy:
                 interval = bootstrap_mean(
                     values,
                     pairs.identities,
-                    settings.confidence_level,
-                    settings.n_bootstrap,
-                    settings.seed,
+                    **settings.bootstrap,
                 )
                 asked = queries.get((anonymizer, attacker), 0)
                 rows.append(

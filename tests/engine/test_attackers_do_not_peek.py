@@ -194,7 +194,7 @@ def audit(
         )
         assert (len(found.n_higher), found.gallery_size) == (150, 50)
         hits = success_at_rank(found.n_higher, found.n_tied, 1)
-        return bootstrap_identities(hits, found.identities, LEVEL)
+        return bootstrap_identities(hits, found.identities, confidence_level=LEVEL)
 
     return audit
 

@@ -84,7 +84,9 @@ class TestAblation:
         difference = only(rows, anonymizer="canny-1.0", question="ablation",
                           measure="rank_1_difference")  # fmt: skip
         a, b, gallery_identities = paired(attacked[2], attacked[0])
-        expected = paired_bootstrap(a, b, gallery_identities, 0.95, 400, 0)
+        expected = paired_bootstrap(
+            a, b, gallery_identities, confidence_level=0.95, n_bootstrap=400, seed=0
+        )
         assert (difference.value, difference.low, difference.high) == expected
         steps = [row for row in rows if row.question == "scale"]
         assert [(row.compared_with, row.anonymizer) for row in steps] == [

@@ -199,7 +199,11 @@ class TestStrongest:
         assert among.low < alone.low < alone.high < among.high
         assert among.confidence_level == alone.confidence_level == 0.95
         expected = bootstrap_identities(
-            attempts[0].rank_1, attempts[0].ranks.identities, 0.995, 10_000, SETTINGS.seed
+            attempts[0].rank_1,
+            attempts[0].ranks.identities,
+            confidence_level=0.995,
+            n_bootstrap=10_000,
+            seed=SETTINGS.seed,
         )
         assert (among.low, among.high) == (expected.low, expected.high)
 
@@ -208,7 +212,13 @@ class TestStrongest:
         attempts = [many(0.2), other, many(0.4, name="condition_only")]
         together = _rank_1_intervals(attempts, SETTINGS, 0.9, 300)
         assert together == [
-            bootstrap_identities(attempt.rank_1, attempt.ranks.identities, 0.9, 300, SETTINGS.seed)
+            bootstrap_identities(
+                attempt.rank_1,
+                attempt.ranks.identities,
+                confidence_level=0.9,
+                n_bootstrap=300,
+                seed=SETTINGS.seed,
+            )
             for attempt in attempts
         ]
 

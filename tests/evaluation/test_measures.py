@@ -211,9 +211,9 @@ def test_subsets() -> None:
     expected = bootstrap_identities(
         [1, 0.5, 0],
         ["ann", "ann", "cat"],
-        SETTINGS.confidence_level,
-        SETTINGS.n_bootstrap,
-        SETTINGS.seed,
+        confidence_level=SETTINGS.confidence_level,
+        n_bootstrap=SETTINGS.n_bootstrap,
+        seed=SETTINGS.seed,
     )
     assert interval == expected
     assert interval.value == pytest.approx(0.5)

@@ -88,7 +88,11 @@ class TestSearchPoint:
         assert (candidate.value, candidate.utility) == (0.4, 0.7)
         confidence_level = 1 - 0.05 / 10
         expected = bootstrap_identities(
-            strong.rank_1, strong.ranks.identities, confidence_level, 10_000, 0
+            strong.rank_1,
+            strong.ranks.identities,
+            confidence_level=confidence_level,
+            n_bootstrap=10_000,
+            seed=0,
         )
         assert (candidate.low, candidate.high) == pytest.approx((expected.low, expected.high))
         single = candidate_point([strong], 1, 0.7, settings)

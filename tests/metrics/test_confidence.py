@@ -187,7 +187,7 @@ def test_bad_pairs_are_refused(a, b, confidence_level, message):
     with pytest.raises(BadInputError, match=message):
         check_paired(a, b, confidence_level)
     with pytest.raises(BadInputError, match=message):
-        paired_bootstrap(a, b, np.zeros(len(a)), confidence_level)
+        paired_bootstrap(a, b, np.zeros(len(a)), confidence_level=confidence_level)
 
 
 def test_bad_proportions_are_refused():

@@ -29,7 +29,9 @@ def test_bounds_are_those_of_plain_resampling() -> None:
     random = np.random.default_rng(1)
     identities = random.integers(0, 12, 60)
     values = random.normal(size=60) + identities
-    intervals = bootstrap_quantiles(values, identities, [0.5], 0.9, n_bootstrap=4000, seed=3)[0]
+    intervals = bootstrap_quantiles(
+        values, identities, [0.5], confidence_level=0.9, n_bootstrap=4000, seed=3
+    )[0]
     unique_identities = [values[identities == label] for label in np.unique(identities)]
     drawn = [
         np.quantile(

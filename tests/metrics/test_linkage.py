@@ -102,7 +102,15 @@ def test_the_interval_equals_a_loop_over_resamples(omega):
                 total += p * (2 * (omega * p / q) / (1 + omega * p / q) - 1 if q else 1.0)
         linked.append(total)
     interval = d_sys_interval(
-        mated, labels, non_mated, labels, 0.9, n_bootstrap=200, seed=3, bins=6, omega=omega
+        mated,
+        labels,
+        non_mated,
+        labels,
+        confidence_level=0.9,
+        n_bootstrap=200,
+        seed=3,
+        bins=6,
+        omega=omega,
     )
     value = d_sys(mated, non_mated, bins=6, omega=omega)
     assert interval.value == value

@@ -85,8 +85,8 @@ def test_the_interval_equals_a_loop_over_resamples(levels, fpir):
         best_non_mated,
         unknown,
         enrolled,
-        strangers,
-        fpir,
+        unknown_labels=strangers,
+        fpir=fpir,
         confidence_level=0.8,
         n_bootstrap=150,
         seed=2,
@@ -102,10 +102,12 @@ def test_the_order_of_probes_changes_nothing():
     rng = np.random.default_rng(0)
     mated, best_non_mated, unknown = scores(rng)
     enrolled, strangers = rng.integers(0, 8, 24), rng.integers(8, 14, 18)
-    first = fnir_at_fpir_interval(mated, best_non_mated, unknown, enrolled, strangers, 0.1)
+    first = fnir_at_fpir_interval(
+        mated, best_non_mated, unknown, enrolled, unknown_labels=strangers, fpir=0.1
+    )
     a, b = rng.permutation(24), rng.permutation(18)
     again = fnir_at_fpir_interval(
-        mated[a], best_non_mated[a], unknown[b], enrolled[a], strangers[b], 0.1
+        mated[a], best_non_mated[a], unknown[b], enrolled[a], unknown_labels=strangers[b], fpir=0.1
     )
     assert again == first
     assert first.low < first.value < first.high
@@ -114,16 +116,28 @@ def test_the_order_of_probes_changes_nothing():
 def test_outcomes_that_cannot_vary_have_width():
     identities, strangers = np.arange(12), np.arange(12, 30)
     best, worst = np.ones(12), np.zeros(12)
-    outcome = fnir_at_fpir_interval(best, worst, np.zeros(18), identities, strangers, 0.1)
+    outcome = fnir_at_fpir_interval(
+        best, worst, np.zeros(18), identities, unknown_labels=strangers, fpir=0.1
+    )
     assert outcome == wilson(0, 12)
-    lost = fnir_at_fpir_interval(worst, best, np.zeros(18), identities, strangers, 0.1)
+    lost = fnir_at_fpir_interval(
+        worst, best, np.zeros(18), identities, unknown_labels=strangers, fpir=0.1
+    )
     assert lost == wilson(12, 12)
 
 
 def test_one_person_of_either_kind_has_wilsons_interval():
     names = np.array(["a"]), np.array(["b"])
     for n_bootstrap in (1, 100):
-        outcome = fnir_at_fpir_interval([0.9], [0.1], [0.5], *names, 0.1, n_bootstrap=n_bootstrap)
+        outcome = fnir_at_fpir_interval(
+            [0.9],
+            [0.1],
+            [0.5],
+            names[0],
+            unknown_labels=names[1],
+            fpir=0.1,
+            n_bootstrap=n_bootstrap,
+        )
         assert outcome == wilson(0, 1)
 
 
@@ -146,6 +160,16 @@ def test_bad_input_is_refused(mated, best_non_mated, unknown, fpir, message):
 def test_labels_and_options_are_checked():
     names = np.array([0, 1, 2, 3])
     with pytest.raises(BadInputError, match="labels must have shape"):
-        fnir_at_fpir_interval(MATED, BEST_NON_MATED, UNKNOWN, names[:3], names, 0.1)
+        fnir_at_fpir_interval(
+            MATED, BEST_NON_MATED, UNKNOWN, names[:3], unknown_labels=names, fpir=0.1
+        )
     with pytest.raises(BadInputError, match="confidence_level"):
-        fnir_at_fpir_interval(MATED, BEST_NON_MATED, UNKNOWN, names, names, 0.1, confidence_level=0)
+        fnir_at_fpir_interval(
+            MATED,
+            BEST_NON_MATED,
+            UNKNOWN,
+            names,
+            unknown_labels=names,
+            fpir=0.1,
+            confidence_level=0,
+        )

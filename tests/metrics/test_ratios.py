@@ -52,7 +52,9 @@ def test_shares_equal_a_loop_over_resamples():
 
 def test_shares_beyond_guessing_equal_a_loop_over_resamples():
     a, b, labels = identities(np.random.default_rng(4), b=0.1)
-    interval = share_interval(a, b, labels, 0.9, 400, 2, chance=0.08)
+    interval = share_interval(
+        a, b, labels, confidence_level=0.9, n_bootstrap=400, seed=2, chance=0.08
+    )
     n = labels.max() + 1
     twin = []
     for counts in np.random.default_rng(2).multinomial(n, np.full(n, 1 / n), size=400):

@@ -56,7 +56,7 @@ def test_small_samples_equal_a_loop_over_resamples(rounding, fmr):
         ScoreSample(non_mated, labels),
         [equal_error_rates, true_match_rates(fmr)],
         200,
-        1,
+        seed=1,
     )
     assert max(mated.size, non_mated.size) <= DENSE
     assert resampled.identities == 11
@@ -74,7 +74,7 @@ def test_the_allowance_is_not_lost_to_rounding():
         ScoreSample(np.array([70.5]), alone),
         ScoreSample(np.arange(100.0)[None], alone),
     )
-    (drawn,), _ = resample_errors(mated, non_mated, [true_match_rates(0.29)], 3, 0)
+    (drawn,), _ = resample_errors(mated, non_mated, [true_match_rates(0.29)], 3, seed=0)
     np.testing.assert_array_equal(drawn, [1, 1, 1])
 
 
@@ -82,7 +82,7 @@ def test_resamples_without_a_sample_are_left_out():
     mated, non_mated = np.array([0.2, 0.9]), np.array([[0.1], [0.5]])
     ours, theirs = np.array(["a", "b"]), np.array(["b", "c"])
     (drawn,), identities = resample_errors(
-        ScoreSample(mated, ours), ScoreSample(non_mated, theirs), [equal_error_rates], 300, 0
+        ScoreSample(mated, ours), ScoreSample(non_mated, theirs), [equal_error_rates], 300, seed=0
     )
     twin = brute(mated, non_mated, ours, theirs, equal_error_rate, 300, 0)
     assert len(twin) < 300 and identities == 2
@@ -95,7 +95,7 @@ def test_the_grid_of_large_samples_is_near_the_exact_bootstrap(distance):
     assert non_mated.size > 4 * DENSE
     measures = [equal_error_rates, true_match_rates(1e-2), true_match_rates(1e-3)]
     resampled = resample_errors(
-        ScoreSample(mated, labels), ScoreSample(non_mated, labels), measures, 30, 0
+        ScoreSample(mated, labels), ScoreSample(non_mated, labels), measures, 30, seed=0
     )
     exact = [
         equal_error_rate,
@@ -121,7 +121,7 @@ def test_weighted_rates_are_those_of_scikit_learn():
         ScoreSample(non_mated, labels),
         [equal_error_rates, true_match_rates(0.05)],
         50,
-        0,
+        seed=0,
     )
     for counts, found_eer, found_tmr in zip(draws(20, 50, 0), eer, tmr, strict=True):
         fpr, tpr, _ = roc_curve(truth, scores, sample_weight=counts[codes], drop_intermediate=False)
@@ -132,7 +132,14 @@ def test_weighted_rates_are_those_of_scikit_learn():
 def test_values_are_exact_and_bounds_are_the_brute_ones():
     mated, non_mated, labels = identities(np.random.default_rng(3), 15, 1.0, others=9)
     eer, (loose, tight) = verification_intervals(
-        mated, labels, non_mated, labels, (0.1, 0.02), confidence_level=0.9, n_bootstrap=300, seed=4
+        mated,
+        labels,
+        non_mated,
+        labels,
+        fmrs=(0.1, 0.02),
+        confidence_level=0.9,
+        n_bootstrap=300,
+        seed=4,
     )
     assert eer.value == equal_error_rate(mated, non_mated)
     assert loose.value == tmr_at_fmr(mated, non_mated, 0.1)
@@ -165,7 +172,7 @@ def test_small_blocks_and_double_precision_change_nothing(monkeypatch):
 def test_perfect_separation_and_a_single_person_have_width():
     labels = np.repeat(np.arange(20), 3)
     far, near = np.linspace(2, 3, 60), np.linspace(0, 1, 120).reshape(60, 2)
-    eer, (tmr,) = verification_intervals(far, labels, near, labels, (0.01,))
+    eer, (tmr,) = verification_intervals(far, labels, near, labels, fmrs=(0.01,))
     assert eer == wilson(0, 20)
     assert tmr == wilson(20, 20)
     alone = np.full(60, "only")
@@ -176,7 +183,9 @@ def test_perfect_separation_and_a_single_person_have_width():
 
 def test_a_constant_score_is_a_coin():
     labels = np.arange(10)
-    eer, (tmr,) = verification_intervals(np.ones(10), labels, np.ones((10, 4)), labels, (0.01,))
+    eer, (tmr,) = verification_intervals(
+        np.ones(10), labels, np.ones((10, 4)), labels, fmrs=(0.01,)
+    )
     assert eer == wilson(5, 10)
     assert tmr == wilson(0, 10)
 
@@ -189,7 +198,7 @@ def test_coverage_on_simulated_people():
     for _ in range(trials):
         mated, non_mated, labels = identities(rng, 60, 2.0)
         eer, (tmr,) = verification_intervals(
-            mated, labels, non_mated, labels, (0.01,), n_bootstrap=300
+            mated, labels, non_mated, labels, fmrs=(0.01,), n_bootstrap=300
         )
         resampled = zip((eer, tmr), truth, strict=True)
         covered += [part.low <= true <= part.high for part, true in resampled]
@@ -209,7 +218,12 @@ def test_bounds_are_ordered_rates_for_any_scores(data):
         for size in (len(mated), len(non_mated))
     ]
     eer, tmr = verification_intervals(
-        mated, np.array(names[0]), non_mated, np.array(names[1]), (0.0, 0.3, 1.0), n_bootstrap=20
+        mated,
+        np.array(names[0]),
+        non_mated,
+        np.array(names[1]),
+        fmrs=(0.0, 0.3, 1.0),
+        n_bootstrap=20,
     )
     for resampled in (eer, *tmr):
         assert 0 <= resampled.low <= resampled.value <= resampled.high <= 1
