@@ -197,14 +197,19 @@ class VectorIndex:
 
     def _search_until_recalled(self, vectors: Vectors) -> None:
         """Widen the search until the measured recall suffices, or everything is looked at."""
-        effort = "nprobe" if self.kind == "ivf" else "hnsw.efSearch"
-        most = self._index.nlist if self.kind == "ivf" else max(1, len(vectors))
+        if not len(vectors):
+            return
+        name, most = "efSearch", len(vectors)
+        if self.kind == "ivf":
+            name, most = "nprobe", self._index.nlist
         parameters = load_faiss().ParameterSpace()
+        probes, best = _recall_probes(vectors)
         width = min(8, most)
         while True:
-            name = effort.removeprefix("hnsw.")
             parameters.set_index_parameter(self._index, name, width)
-            self.recall = _measured_recall(self._index, vectors)
+            answers = self._index.search(probes, best.shape[1])[1]
+            pairs = zip(best, answers, strict=True)
+            self.recall = float(np.mean([np.isin(*pair).mean() for pair in pairs]))
             if self.recall >= TARGET_RECALL or width >= most:
                 return
             width = min(2 * width, most)
@@ -238,15 +243,12 @@ def _empty_index(kind: IndexKind, n: int, dimensions: int) -> Any:
     return index
 
 
-def _measured_recall(index: Any, vectors: Vectors) -> float:
-    """Share of the best matches that the index finds of probes which lie off its vectors.
+def _recall_probes(vectors: Vectors) -> tuple[Vectors, IntArray]:
+    """Probes that lie off the vectors, shape (P, d), and rows of their best matches, (P, depth).
 
     A vector of the index itself would be found too easily: HNSW's recall of such was 0.99 where
     that of fresh probes was 0.79.
     """
-    depth = min(RECALL_DEPTH, len(vectors))
-    if not depth:
-        return 1.0
     random = np.random.default_rng(0)
     rows = random.permutation(len(vectors))[:RECALL_PROBES]
     # (P, d): noise of the norm sqrt(1 / c^2 - 1) leaves a cosine of about c with the own vector.
@@ -256,8 +258,7 @@ def _measured_recall(index: Any, vectors: Vectors) -> float:
     probes = (probes / np.linalg.norm(probes, axis=1, keepdims=True)).astype(np.float32)
     exact = load_faiss().IndexFlatIP(vectors.shape[1])
     exact.add(vectors)
-    best, answers = (searched.search(probes, depth)[1] for searched in (exact, index))
-    return float(np.mean([np.isin(*pair).mean() for pair in zip(best, answers, strict=True)]))
+    return probes, exact.search(probes, min(RECALL_DEPTH, len(vectors)))[1]
 
 
 class GpuShards:
