@@ -27,14 +27,14 @@ from cldmray.attackers.reconstruction.base import ReconstructionTraining
 from cldmray.attackers.reconstruction.pairs import Queried, ReconstructionPairs
 from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.engine.cluster import EngineConfig, connect
-from cldmray.engine.tuning import Candidate, Dimension, Material, SearchSettings, search
+from cldmray.engine.tuning import SearchConfig, SearchData, SearchDimension, TrialSpec, search
 from cldmray.faces.synthetic.scene import render_image
 from cldmray.recognizers.sface import SFace
 
 IMAGES, SIZE, SIGMA = 3, 64, 3.0
 SPACE = {
-    "widths": Dimension(choose=[[24, 48, 64], [32, 64, 96]]),
-    "learning_rate": Dimension(low=3e-4, high=3e-3, log=True),
+    "widths": SearchDimension(choices=[[24, 48, 64], [32, 64, 96]]),
+    "learning_rate": SearchDimension(low=3e-4, high=3e-3, log=True),
 }
 
 
@@ -58,7 +58,7 @@ def blurred(images: Any) -> Any:
 
 
 class Make:
-    """Candidate of what was drawn.
+    """TrialSpec of what was drawn.
 
     Args:
         steps: of every training.
@@ -67,7 +67,7 @@ class Make:
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
-    def __call__(self, drawn: Mapping[str, Any]) -> Candidate:
+    def __call__(self, drawn: Mapping[str, Any]) -> TrialSpec:
         values = {key: SPACE[key].value(value) for key, value in drawn.items()}
         training = ReconstructionTraining(
             max_steps=self.steps,
@@ -75,16 +75,16 @@ class Make:
             validate_every=self.steps,
             learning_rate=values.pop("learning_rate"),
         )  # fmt: skip
-        return Candidate(
+        return TrialSpec(
             UNetReconstruction(**values, identity=0, perceptual=0, training=training), None
         )
 
 
 def seconds(
-    material: Material, engine: EngineConfig, steps: int, trials: int, at_once: int
+    material: SearchData, engine: EngineConfig, steps: int, trials: int, at_once: int
 ) -> float:
     """Wall time of one search."""
-    settings = SearchSettings(
+    settings = SearchConfig(
         trials=trials, max_concurrent_trials=at_once, grace_period=steps, space=SPACE
     )
     with TemporaryDirectory() as folder:
@@ -105,7 +105,7 @@ def main() -> None:
     training_pairs = pairs(range(given.identities))
     validation = pairs(range(given.identities, given.identities + given.identities // 2))
     samples = [str(row) for row in range(training_pairs.queries)]
-    material = Material(Queried(training_pairs, samples), validation, SFace())
+    material = SearchData(Queried(training_pairs, samples), validation, SFace())
     seconds(material, engine, given.steps, 1, 1)
     report: dict[str, Any] = {
         "cpus": os.cpu_count(),

@@ -13,7 +13,7 @@ from cldmray.attackers.reconstruction.base import ReconstructionModel
 from cldmray.attackers.reconstruction.controls import MeanFace, NearestTrainingFace
 from cldmray.config.audit import AuditConfig, refuse_dry_run
 from cldmray.config.instantiate import build, plain, settings_of
-from cldmray.engine.tuning import BUDGET, Candidate, SearchSettings, check_tune
+from cldmray.engine.tuning import BUDGET, SearchConfig, TrialSpec, check_tune
 from cldmray.errors import CldmrayError, ConfigError
 from cldmray.recognizers.base import Recognizer
 from cldmray.recognizers.dlib import DlibResNet
@@ -41,7 +41,7 @@ class ReconstructionSettings:
     held_out_recognizer: Recognizer = field(default_factory=DlibResNet)
     validation_recognizer: Recognizer = field(default_factory=SFace)
     budget: int | None = None
-    search: SearchSettings = field(default_factory=SearchSettings)
+    search: SearchConfig = field(default_factory=SearchConfig)
     n_example_images: int = 6
 
     def __post_init__(self) -> None:
@@ -88,14 +88,14 @@ class ReconstructionConfig:
             label=reconstructor.name,
         )
 
-    def attempts(self, best: Candidate | None) -> list[Candidate]:
+    def attempts(self, best: TrialSpec | None) -> list[TrialSpec]:
         """The reconstruction models without their controls.
 
         Args:
             best: result of a search; None: nothing was searched.
         """
         settings = self.reconstruction
-        tried = [Candidate(one, settings.budget) for one in settings.models.values()]
+        tried = [TrialSpec(one, settings.budget) for one in settings.models.values()]
         return tried if best is None else [*tried, best]
 
     def raw(self) -> AuditConfig:
@@ -105,7 +105,7 @@ class ReconstructionConfig:
             attackers={RAW: Pretrained(self.reconstruction.held_out_recognizer, label=RAW)},
         )
 
-    def with_attackers(self, best: Candidate | None) -> AuditConfig:
+    def with_attackers(self, best: TrialSpec | None) -> AuditConfig:
         """The audit with all reconstruction models and their controls as attackers.
 
         Args:
@@ -113,7 +113,7 @@ class ReconstructionConfig:
         """
         settings = self.reconstruction
         attackers: dict[str, Any] = {}
-        controls = [Candidate(one, settings.budget) for one in (MEAN, NEAREST)]
+        controls = [TrialSpec(one, settings.budget) for one in (MEAN, NEAREST)]
         for reconstructor, budget in [*self.attempts(best), *controls]:
             attackers[reconstructor.name] = self.attacker(reconstructor, budget)
             if reconstructor.max_steps:
@@ -121,7 +121,7 @@ class ReconstructionConfig:
                 attackers[shuffled.name] = self.attacker(shuffled, budget)
         return replace(self.audit, attackers=attackers)
 
-    def candidate(self, drawn: Mapping[str, Any]) -> Candidate:
+    def candidate(self, drawn: Mapping[str, Any]) -> TrialSpec:
         """What a trial tries; see :func:`make_candidate`."""
         settings = self.reconstruction
         return make_candidate(settings.searched, settings.budget, settings.search, drawn)
@@ -175,9 +175,9 @@ def controls_of(reconstructor: ReconstructionModel) -> list[str]:
 def make_candidate(
     reconstructor: ReconstructionModel,
     budget: int | None,
-    search: SearchSettings,
+    search: SearchConfig,
     drawn: Mapping[str, Any],
-) -> Candidate:
+) -> TrialSpec:
     """The reconstruction model with the values that were drawn, and its budget.
 
     Args:
@@ -192,7 +192,7 @@ def make_candidate(
 
 def candidate_of(
     reconstructor: ReconstructionModel, budget: int | None, values: Mapping[str, Any]
-) -> Candidate:
+) -> TrialSpec:
     """The reconstruction model with other values of some dotted settings, and of ``budget``.
 
     Raises:
@@ -213,7 +213,7 @@ def candidate_of(
                 raise ConfigError(f"{key}: {reconstructor.name} has no settings {group}")
         place[last] = value
     made: ReconstructionModel = build(node, ReconstructionModel, "")
-    return Candidate(made, budget)
+    return TrialSpec(made, budget)
 
 
 def check_space(settings: ReconstructionSettings) -> None:

@@ -84,10 +84,12 @@ SETTINGS = {
     },
     "faces": {"people": "n_identities", "photos_per_person": "images_per_identity"},
     "reconstruction": {
+        "choose": "choices",
         "concurrent": "max_concurrent_trials",
         "grace": "grace_period",
         "grid_pictures": "n_example_images",
         "reduction": "reduction_factor",
+        "whole": "integer",
         **TRAINING,
         **RECONSTRUCTION,
     },
@@ -98,7 +100,11 @@ SETTINGS = {
         "min_photos": "min_images",
         "validation_share": "validation_fraction",
     },
-    "training": TRAINING,
+    "training": {
+        "together": "two_conditions_fraction",
+        "variants": "copies_per_image",
+        **TRAINING,
+    },
 }
 """Old name of a setting: its new name, by the new name of the key at the top."""
 

@@ -1,6 +1,6 @@
-"""What a search varies, and how it is run.
+"""Hyperparameter search: Ray Tune looks for the best reconstruction model.
 
-Ray Tune searches the reconstruction model that recovers most of the attacker's validation people.
+The best one recovers most of the attacker's validation identities.
 
 Optuna's tree-structured Parzen estimator (Bergstra et al. 2011) proposes settings, asynchronous
 successive halving (Li et al. 2020) stops those that fall behind.
@@ -41,77 +41,81 @@ BUDGET = "budget"
 
 
 @dataclass(frozen=True)
-class Dimension:
-    """One setting that is varied: either ``choose``, or ``low`` and ``high``.
+class SearchDimension:
+    """One setting that a search varies: either ``choices``, or ``low`` and ``high``.
 
     Attributes:
-        choose: the values, plain data.
+        choices: the values, plain data.
         low, high: bounds of a number, both included.
-        log: whether it is spread evenly over its logarithm.
-        whole: whether it is a whole number.
+        log: whether its logarithm is sampled uniformly.
+        integer: whether it is an integer.
+
+    >>> SearchDimension(low=1, high=4, integer=True).extremes
+    [1, 4]
     """
 
-    choose: list[Any] | None = None
+    choices: list[Any] | None = None
     low: float | None = None
     high: float | None = None
     log: bool = False
-    whole: bool = False
+    integer: bool = False
 
     def __post_init__(self) -> None:
-        if self.choose is not None:
-            if not self.choose or self.low is not None or self.high is not None:
-                raise ValueError("choose: name at least one value, and neither low nor high")
+        if self.choices is not None:
+            if not self.choices or self.low is not None or self.high is not None:
+                raise ValueError("choices: name at least one value, and neither low nor high")
             return
         if self.low is None or self.high is None or not self.low < self.high:
             raise ValueError(
-                f"low: give either choose, or low below high, got {self.low}, {self.high}"
+                f"low: give either choices, or low below high, got {self.low}, {self.high}"
             )
         if self.log and self.low <= 0:
             raise ValueError(f"low: must be above 0 where log is true, got {self.low}")
 
     @property
     def extremes(self) -> list[Any]:
-        """All values of ``choose``, or both bounds: if they fit, all values do."""
-        if self.choose is not None:
-            return self.choose
+        """All choices, or both bounds: if they fit, all values do."""
+        if self.choices is not None:
+            return self.choices
         return [self.value(bound) for bound in (self.low, self.high)]
 
-    def value(self, drawn: Any) -> Any:
-        """The setting's value, from what was drawn of :meth:`domain`."""
-        if self.choose is not None:
-            return json.loads(drawn)
-        return round(drawn) if self.whole else float(drawn)
+    def value(self, sampled: Any) -> Any:
+        """The setting's value, from what Ray Tune has sampled of :meth:`domain`."""
+        if self.choices is not None:
+            return json.loads(sampled)
+        return round(sampled) if self.integer else float(sampled)
 
     def domain(self) -> Any:
-        """The dimension as Ray Tune knows it; values of ``choose`` as JSON texts."""
+        """The dimension as Ray Tune knows it; choices as JSON texts."""
         from ray import tune
 
-        if self.choose is not None:
-            return tune.choice([json.dumps(value, sort_keys=True) for value in self.choose])
+        if self.choices is not None:
+            return tune.choice([json.dumps(value, sort_keys=True) for value in self.choices])
         low, high = float(self.low or 0), float(self.high or 0)
-        if self.whole:
-            # Ray Tune leaves the upper bound of whole numbers out.
+        if self.integer:
+            # Ray Tune leaves the upper bound of integers out.
             bounds = round(low), round(high) + 1
             return tune.lograndint(*bounds) if self.log else tune.randint(*bounds)
         return tune.loguniform(low, high) if self.log else tune.uniform(low, high)
 
 
 @dataclass(frozen=True)
-class SearchSettings:
+class SearchConfig:
     """How the best reconstruction model is searched.
 
     Attributes:
         trials: reconstruction models that are tried; 0 searches none.
         model: key of the one whose settings are varied.
-        max_concurrent_trials: trials at a time, at most.
-        cpus, gpus: of one trial, which may be parts of one.
-        objective: what is made large, by the validator on validation people: ``rank_1``;
-            ``cosine``, which tells more where few are named, but rises for the average face too;
-            or ``margin``, which takes off what is common to all people.
-        seed: of the choice of settings.
-        grace_period: optimiser steps before a trial may be stopped.
+        max_concurrent_trials: trials at a time.
+        cpus, gpus: of one trial, which may be fractions.
+        objective: what is maximised, by the validation recognizer on validation identities:
+            ``rank_1``; ``cosine``, which tells more where few are identified, but rises for the
+            average face too; or ``margin``, which takes off what is common to all identities.
+        seed: of the sampled settings.
+        grace_period: optimizer steps before a trial may be stopped.
         reduction_factor: at each further look, so many times later, one of so many trials goes on.
-        space: what is varied: dotted settings of the reconstruction model, and ``budget``, the queries.
+        space: what is varied: dotted settings of the reconstruction model, and ``budget``, the
+            queries.
     """
 
     trials: int = 0
@@ -123,7 +127,7 @@ class SearchSettings:
     seed: int = 0
     grace_period: int = 100
     reduction_factor: int = 3
-    space: dict[str, Dimension] = field(default_factory=dict)
+    space: dict[str, SearchDimension] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key in ("trials", "seed", "cpus", "gpus"):
@@ -144,7 +148,7 @@ INSTALL = "pip install 'cldmray[tune]'"
 EXPERIMENT = "tune"
 TABLE = "trials.parquet"
 OBJECTIVE = "objective"
-WORST = -2.0
+DIVERGED = -2.0
 """Objective of a training that has diverged: below any rate, cosine and margin."""
 ENVIRONMENT = {
     # Written that often, the search goes on after a kill where it was.
@@ -177,21 +181,27 @@ TRIALS = pa.schema(
 those of the trial's training and validation."""
 
 
-class Candidate(NamedTuple):
-    """What a trial fits: an reconstruction model and its query budget."""
+class TrialSpec(NamedTuple):
+    """What a trial fits: a reconstruction model within a query budget."""
 
     reconstruction: ReconstructionModel
     budget: int | None
 
 
-Make = Callable[[Mapping[str, Any]], Candidate]
-"""The candidate of what was drawn of each dimension; picklable."""
+MakeTrial = Callable[[Mapping[str, Any]], TrialSpec]
+"""What a trial fits, from what was sampled of each dimension; picklable."""
 
 
-class Material(NamedTuple):
-    """What every trial learns from and is validated on."""
+class SearchData(NamedTuple):
+    """What every trial learns from and is validated on.
 
-    known: Queried
+    Attributes:
+        training: of attacker identities, whom a trial's budget reduces.
+        validation: pairs of other identities of the attacker.
+        validation_recognizer: embeds them.
+    """
+
+    training: Queried
     validation: ReconstructionPairs
     validation_recognizer: Recognizer
 
@@ -208,8 +218,8 @@ def check_tune() -> None:
 
 def train_trial(
     config: dict[str, Any],
-    material: Material,
-    make: Make,
+    data: SearchData,
+    make: MakeTrial,
     objective: str,
     threads: int,
     gpu: bool,
@@ -218,12 +228,12 @@ def train_trial(
     from ray import tune
 
     torch.set_num_threads(threads)
-    candidate = make(config)
+    spec = make(config)
     trainable = ReconstructionTrainable(
-        candidate.reconstruction,
-        material.known.within(candidate.budget),
-        validation=material.validation,
-        validation_recognizer=material.validation_recognizer,
+        spec.reconstruction,
+        data.training.within(spec.budget),
+        validation=data.validation,
+        validation_recognizer=data.validation_recognizer,
     )
     loop = TrainingLoop(trainable, Worker(device="cuda" if gpu else "cpu"))
     checkpoint = tune.get_checkpoint()
@@ -231,25 +241,24 @@ def train_trial(
         with checkpoint.as_directory() as folder:
             loop.restore(folder)
     for point in loop.points():
-        found = reached(point, objective)
         with TemporaryDirectory() as folder:
             loop.save(folder)
             saved = tune.Checkpoint.from_directory(folder)
-            tune.report({**point, OBJECTIVE: found}, checkpoint=saved)
+            tune.report({**point, OBJECTIVE: objective_at(point, objective)}, checkpoint=saved)
 
 
-def reached(point: Point, objective: str) -> float:
-    """The objective at a point of a learning curve; :data:`WORST` where the training diverged."""
+def objective_at(point: Point, objective: str) -> float:
+    """The objective at a point of a learning curve; ``DIVERGED`` where the training diverged."""
     if has_diverged([point]):
-        return WORST
+        return DIVERGED
     return point[f"validation_{objective}"]
 
 
 def search(
-    material: Material,
-    make: Make,
+    data: SearchData,
+    make: MakeTrial,
     max_steps: int,
-    settings: SearchSettings,
+    settings: SearchConfig,
     engine: EngineConfig,
     folder: str,
 ) -> None:
@@ -259,9 +268,9 @@ def search(
     are kept, others go on from their checkpoints, and only those that are missing are added.
 
     Args:
-        material: pairs of attacker and of validation people, never of evaluation people.
-        make: the candidate of a trial.
-        steps: the longest training.
+        data: of attacker and of validation identities, never of evaluation identities.
+        make: makes what a trial fits.
+        max_steps: of the longest training.
         folder: gets Ray Tune's experiment ``tune`` and ``trials.parquet``.
 
     Raises:
@@ -278,7 +287,7 @@ def search(
     trainable = tune.with_resources(
         tune.with_parameters(
             train_trial,
-            material=material,
+            data=data,
             make=make,
             objective=settings.objective,
             threads=engine.threads,
@@ -310,7 +319,7 @@ def trial_folder(trial: Any) -> str:
 def _new_tuner(
     trainable: Any,
     max_steps: int,
-    settings: SearchSettings,
+    settings: SearchConfig,
     engine: EngineConfig,
     path: str,
     filesystem: Any,
@@ -349,25 +358,25 @@ def _new_tuner(
     )
 
 
-def _row(result: Any, make: Make, objective: str) -> dict[str, Any]:
+def _row(result: Any, make: MakeTrial, objective: str) -> dict[str, Any]:
     """A trial's row; what it has reached is read from its last checkpoint."""
     metrics = result.metrics or {}
-    candidate = make(result.config)
+    spec = make(result.config)
     curve: Curve = []
     if result.checkpoint is not None:
         with result.checkpoint.as_directory() as folder:
             curve = saved_curve(folder)
     last = curve[-1] if curve else {}
-    max_steps = int(last.get("step", 0))
+    steps = int(last.get("step", 0))
     failed = result.error is not None or not curve
-    complete = max_steps >= candidate.reconstruction.max_steps
+    complete = steps >= spec.reconstruction.max_steps
     return {
         "trial": str(metrics.get("trial_id") or Path(result.path).name),
         "status": "failed" if failed else "finished" if complete else "stopped",
         "settings": json.dumps(dict(result.config), sort_keys=True),
         "queries": int(last.get("queries", 0)),
-        "steps": max_steps,
-        "objective": reached(last, objective) if last else WORST,
+        "steps": steps,
+        "objective": objective_at(last, objective) if last else DIVERGED,
         "validation_rank_1": last.get("validation_rank_1"),
         "validation_cosine": last.get("validation_cosine"),
         "seconds": metrics.get("time_total_s"),

@@ -16,7 +16,7 @@ from cldmray.config.instantiate import settings_of
 from cldmray.config.reconstruction import ReconstructionConfig, candidate_of
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
-from cldmray.engine.tuning import Candidate, Dimension, Material, read_trials, search
+from cldmray.engine.tuning import SearchData, SearchDimension, TrialSpec, read_trials, search
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION
 from cldmray.metrics.pareto import pareto_front
 from cldmray.results.reconstruction import Search, Trial
@@ -27,7 +27,7 @@ TUNED = "tuned"
 
 def run_search(
     config: ReconstructionConfig, stages: Stages, name: str, faces: Artifact, anonymized: Artifact
-) -> tuple[Search, Candidate]:
+) -> tuple[Search, TrialSpec]:
     """Search a reconstruction model for one anonymizer's images, by Ray Tune.
 
     Args:
@@ -48,7 +48,7 @@ def run_search(
         data = AttackData(faces, anonymized, name)
         validation = queried(data, ATTACKER_VALIDATION).pairs
         check_validation(validation)
-        material = Material(queried(data, ATTACKER), validation, settings.validation_recognizer)
+        material = SearchData(queried(data, ATTACKER), validation, settings.validation_recognizer)
         search(material, config.make, longest(config), search_settings, config.audit.engine, folder)
 
     key_settings = {
@@ -75,7 +75,7 @@ def longest(config: ReconstructionConfig) -> int:
     return max([settings.searched.max_steps] if dimension is None else dimension.extremes)
 
 
-def trials_of(table: pa.Table, space: Mapping[str, Dimension]) -> list[Trial]:
+def trials_of(table: pa.Table, space: Mapping[str, SearchDimension]) -> list[Trial]:
     """The trials of a search's table; failed ones are neither the best nor optimal."""
     rows = table.to_pylist()
     complete = [row for row in rows if row["status"] != "failed"]
@@ -110,15 +110,15 @@ def _rate(value: float | None) -> float:
     return 0.0 if value is None or not np.isfinite(value) else value
 
 
-def best_candidate(config: ReconstructionConfig, trial: Trial) -> Candidate:
+def best_candidate(config: ReconstructionConfig, trial: Trial) -> TrialSpec:
     """What the best trial has tried, named after the reconstruction model that was varied."""
     settings = config.reconstruction
     candidate = candidate_of(settings.searched, settings.budget, trial.settings)
     label = f"{settings.searched.name}-{TUNED}"
-    return Candidate(replace(candidate.reconstruction, label=label), candidate.budget)
+    return TrialSpec(replace(candidate.reconstruction, label=label), candidate.budget)
 
 
-def as_attacker(config: ReconstructionConfig, candidate: Candidate, key: str) -> str:
+def as_attacker(config: ReconstructionConfig, candidate: TrialSpec, key: str) -> str:
     """A candidate as a file of the Hydra group ``attackers``."""
     attacker: dict[str, Any] = settings_of(config.attacker(*candidate))
     attacker["label"] = key

@@ -14,7 +14,7 @@ from cldmray.attackers.data import Table
 from cldmray.config.reconstruction import MEAN, RAW, ReconstructionConfig, controls_of
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
-from cldmray.engine.tuning import Candidate
+from cldmray.engine.tuning import TrialSpec
 from cldmray.errors import BadInputError
 from cldmray.evaluation.identification import AttackResult
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, decode_images
@@ -33,8 +33,8 @@ from cldmray.results.reconstruction import (
     SHUFFLED,
     Learning,
     ReconstructionReport,
-    ReconstructionVerdict,
     ReconstructionRow,
+    ReconstructionVerdict,
     Search,
 )
 
@@ -195,7 +195,7 @@ class ReconstructionStudy:
         self,
         attacks: Sequence[AttackResult],
         queries: Mapping[tuple[str, str], int],
-        best: Candidate | None,
+        best: TrialSpec | None,
     ) -> tuple[list[ReconstructionRow], list[ReconstructionVerdict]]:
         """Rates of all attacks on one anonymizer, and each model compared with its controls.
 

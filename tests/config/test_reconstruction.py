@@ -22,7 +22,7 @@ from cldmray.config.reconstruction import (
     settings_of,
 )
 from cldmray.engine import tuning
-from cldmray.engine.tuning import Candidate
+from cldmray.engine.tuning import TrialSpec
 from cldmray.errors import ConfigError, MissingDependencyError
 from cldmray.recognizers.sface import SFace
 
@@ -90,7 +90,7 @@ class TestRungs:
         assert controls_of(NearestNeighbor()) == ["mean_face", "nearest_training_face"]
 
     def test_what_a_search_has_found_stands_beside_them(self) -> None:
-        best = Candidate(UNetReconstruction(label="unet-tuned", blocks=2), 5)
+        best = TrialSpec(UNetReconstruction(label="unet-tuned", blocks=2), 5)
         attackers = config().with_attackers(best).attackers
         for key in ("unet-tuned", "unet-tuned-shuffled"):
             attacker = attackers[key]
@@ -116,14 +116,14 @@ class TestRungs:
             (["reconstruction.nothing=1"], "reconstruction.nothing: ReconstructionSettings has no such setting"),
             ([SEARCH, "reconstruction.search.model=x"], "reconstruction.search.model: 'x' is none of"),
             ([SEARCH, "~reconstruction.search.space"], "reconstruction.search.space: name what is"),
-            ([SEARCH, "reconstruction.search.space.blocks.choose=[0]"],
+            ([SEARCH, "reconstruction.search.space.blocks.choices=[0]"],
              "reconstruction.search.space.blocks: blocks: must be at least 1"),
-            ([SEARCH, "+reconstruction.search.space.new.choose=[0]"],
+            ([SEARCH, "+reconstruction.search.space.new.choices=[0]"],
              "reconstruction.search.space.new: new: UNetReconstruction has no such setting"),
-            ([SEARCH, "reconstruction.search.space.budget.choose=[0]"],
+            ([SEARCH, "reconstruction.search.space.budget.choices=[0]"],
              "reconstruction.search.space.budget: budget: must be null or at least 1"),
             ([SEARCH, "reconstruction.search.space.identity.low=3"],
-             "reconstruction.search.space.identity.low: give either choose, or low below high"),
+             "reconstruction.search.space.identity.low: give either choices, or low below high"),
         ],
     )  # fmt: skip
     def test_errors_name_the_key(self, overrides: list[str], message: str) -> None:
@@ -161,6 +161,6 @@ class TestCandidates:
             "identity": 0.25,
         }
         found = config(SEARCH, "reconstruction.budget=3").make(drawn)
-        assert found == Candidate(
+        assert found == TrialSpec(
             UNetReconstruction(widths=(8, 8), condition=Canny(), identity=0.25), None
         )

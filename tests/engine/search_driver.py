@@ -21,10 +21,10 @@ from cldmray.attackers.reconstruction.unet import UNetReconstruction, UNetRecons
 from cldmray.engine.cluster import EngineConfig, connect
 from cldmray.engine.stages import Stages
 from cldmray.engine.tuning import (
-    Candidate,
-    Dimension,
-    Material,
-    SearchSettings,
+    SearchConfig,
+    SearchData,
+    SearchDimension,
+    TrialSpec,
     read_trials,
     search,
 )
@@ -83,13 +83,13 @@ def pairs(identities: int) -> ReconstructionPairs:
     return ReconstructionPairs(images // 2, codes, np.arange(2 * identities), images, codes)
 
 
-def make(config: Mapping[str, Any]) -> Candidate:
+def make(config: Mapping[str, Any]) -> TrialSpec:
     training = ReconstructionTraining(
         max_steps=STEPS, batch_size=4, warmup_steps=1, validate_every=1, precision="fp32",
         learning_rate=config["training.learning_rate"],
     )  # fmt: skip
     slow = Slow(widths=(8, 8), identity=0, perceptual=0, training=training)
-    return Candidate(replace(slow, log=LOG, pause=PAUSE), None)
+    return TrialSpec(replace(slow, log=LOG, pause=PAUSE), None)
 
 
 if __name__ == "__main__":
@@ -104,10 +104,10 @@ if __name__ == "__main__":
             ray.shutdown()
     known = pairs(6)
     samples = [str(row) for row in range(known.queries)]
-    material = Material(Queried(known, samples), pairs(3), Small())
-    settings = SearchSettings(
+    material = SearchData(Queried(known, samples), pairs(3), Small())
+    settings = SearchConfig(
         trials=TRIALS, grace_period=STEPS, max_concurrent_trials=int(os.environ.get("CONCURRENT", "1")),
-        space={"training.learning_rate": Dimension(low=1e-4, high=1e-2, log=True)},
+        space={"training.learning_rate": SearchDimension(low=1e-4, high=1e-2, log=True)},
     )  # fmt: skip
     stage = Stages(WORK).run(
         "search", {"trials": TRIALS}, [],

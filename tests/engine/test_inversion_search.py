@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cldmray.engine.tuning import WORST, Dimension, SearchSettings, reached
+from cldmray.engine.tuning import DIVERGED, SearchConfig, SearchDimension, objective_at
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS, STEPS = 4, 3
@@ -20,26 +20,26 @@ TRIALS, STEPS = 4, 3
 
 class TestSpace:
     def test_values(self) -> None:
-        listed = Dimension(choose=[None, [8, 16], {"a": 1}])
+        listed = SearchDimension(choices=[None, [8, 16], {"a": 1}])
         texts = listed.domain().categories
-        assert [listed.value(text) for text in texts] == listed.extremes == listed.choose
-        whole = Dimension(low=1, high=4, whole=True)
+        assert [listed.value(text) for text in texts] == listed.extremes == listed.choices
+        whole = SearchDimension(low=1, high=4, integer=True)
         assert whole.extremes == [1, 4] and whole.value(3.0) == 3
         assert (whole.domain().lower, whole.domain().upper) == (1, 5)
-        spread = Dimension(low=0.1, high=10, log=True)
+        spread = SearchDimension(low=0.1, high=10, log=True)
         assert (spread.domain().lower, spread.domain().upper) == (0.1, 10)
         assert {whole.value(one) for one in whole.domain().sample(size=200)} == {1, 2, 3, 4}
 
     @pytest.mark.parametrize(
         "wrong",
         [
-            {}, {"choose": []}, {"choose": [1], "low": 1.0}, {"low": 2.0, "high": 1.0},
+            {}, {"choices": []}, {"choices": [1], "low": 1.0}, {"low": 2.0, "high": 1.0},
             {"low": 0.0, "high": 1.0, "log": True}, {"high": 1.0},
         ],
     )  # fmt: skip
     def test_errors(self, wrong: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match=r"^(choose|low): "):
-            Dimension(**wrong)
+        with pytest.raises(ValueError, match=r"^(choices|low): "):
+            SearchDimension(**wrong)
 
     @pytest.mark.parametrize(
         ("wrong", "key"),
@@ -50,16 +50,16 @@ class TestSpace:
     )  # fmt: skip
     def test_settings(self, wrong: dict[str, Any], key: str) -> None:
         with pytest.raises(ValueError, match=f"^{key}: "):
-            SearchSettings(**wrong)
+            SearchConfig(**wrong)
 
 
 def test_a_diverged_training_is_the_worst() -> None:
     point = {"step": 2.0, "loss": 0.5, "validation_cosine": 0.25, "validation_rank_1": 0.5}
-    assert reached(point, "cosine") == 0.25
-    assert reached(point, "rank_1") == 0.5
-    assert reached({**point, "validation_margin": -1.5}, "margin") == -1.5 > WORST
-    assert reached({**point, "loss": float("nan")}, "cosine") == WORST
-    assert reached({**point, "loss": float("nan"), "step": 0.0}, "cosine") == 0.25
+    assert objective_at(point, "cosine") == 0.25
+    assert objective_at(point, "rank_1") == 0.5
+    assert objective_at({**point, "validation_margin": -1.5}, "margin") == -1.5 > DIVERGED
+    assert objective_at({**point, "loss": float("nan")}, "cosine") == DIVERGED
+    assert objective_at({**point, "loss": float("nan"), "step": 0.0}, "cosine") == 0.25
 
 
 def start(tmp_path: Path, pause: float) -> subprocess.Popen[str]:

@@ -12,11 +12,11 @@ from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.config.audit import build_audit
 from cldmray.config.reconstruction import build_reconstruction
-from cldmray.engine.tuning import TRIALS, Dimension
+from cldmray.engine.tuning import TRIALS, SearchDimension
 from cldmray.pipelines.reconstruction_search import as_attacker, best_candidate, longest, trials_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-SPACE = {"blocks": Dimension(choose=[1, 2]), "budget": Dimension(choose=[5, None])}
+SPACE = {"blocks": SearchDimension(choices=[1, 2]), "budget": SearchDimension(choices=[5, None])}
 
 
 def row(

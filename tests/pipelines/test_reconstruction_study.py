@@ -12,7 +12,7 @@ from cldmray.evaluation.identification import AttackResult
 from cldmray.gallery.ranking import Ranks
 from cldmray.pipelines.attack_runner import AttackResults
 from cldmray.pipelines.reconstruction_study import ReconstructionStudy
-from cldmray.results.reconstruction import ReconstructionVerdict, ReconstructionRow
+from cldmray.results.reconstruction import ReconstructionRow, ReconstructionVerdict
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 IDENTITIES = 40
