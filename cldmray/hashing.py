@@ -11,9 +11,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 SEPARATOR = b"\x1f"
+IMAGE_SALT = "picture"
+"""Part of every image's seed. Another word would change all anonymized images."""
 
 EXCLUDED_FROM_KEY = {"hashed": False}
 """Metadata of a dataclass field that changes no image, so that :func:`describe` skips it."""
@@ -69,7 +72,7 @@ def image_seed(sample_id: str, sample: int, audit_seed: int) -> int:
     It depends on the image, the sample and the audit's seed only, so that order, batch size,
     number of workers and restarts change no image.
     """
-    return int(digest("picture", sample_id, sample, audit_seed)[:16], 16) >> 1
+    return int(digest(IMAGE_SALT, sample_id, sample, audit_seed)[:16], 16) >> 1
 
 
 def fingerprint(value: Any) -> str:
@@ -93,19 +96,21 @@ def fingerprint_rows(rows: Iterable[str]) -> str:
 def canonicalize(value: Any) -> Any:
     """Settings of an object as JSON-like data: dataclasses become mappings with their class.
 
-    Fields with the metadata ``EXCLUDED_FROM_KEY`` are left out. An object's ``version()``, where it has
-    one, is included: it changes with outside content (weights, folders) that the settings only
-    name.
+    Fields with the metadata ``EXCLUDED_FROM_KEY`` are left out. An object's ``version()``, where
+    it has one, is included: it changes with outside content (weights, folders) that the settings
+    only name. A function is described by its name.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         hashed = [f.name for f in dataclasses.fields(value) if f.metadata.get("hashed", True)]
-        found = {name: canonicalize(getattr(value, name)) for name in hashed}
-        found["_target_"] = f"{kind.__module__}.{kind.__qualname__}"
+        settings = {name: canonicalize(getattr(value, name)) for name in hashed}
+        settings["_target_"] = f"{kind.__module__}.{kind.__qualname__}"
         version = getattr(value, "version", None)
         if callable(version):
-            found["_version_"] = version()
-        return found
+            settings["_version_"] = version()
+        return settings
+    if isinstance(value, FunctionType):
+        return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, Mapping):
         return {str(key): canonicalize(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

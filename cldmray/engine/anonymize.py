@@ -37,7 +37,7 @@ PIXELS = "pixels"
 MAP = "condition "
 """Prefix of the columns of condition maps, before the control's name."""
 GPU_CALLS = 2
-"""Calls of an actor at once: one draws while the other unpacks its block or packs one."""
+"""Calls of an actor at once: one anonymizes while the other unpacks its block or packs it."""
 CONDITION_IMAGE = "condition_image"
 """Column, where a block has one, of the images that the conditions are taken from."""
 
@@ -60,10 +60,10 @@ def raw_images(block: pa.Table, column: str) -> Images:
 
 
 class ActorInputs:
-    """Turns faces into what the actors need: draws, seeds, raw pixels and condition maps.
+    """Turns faces into what the actors need: samples, seeds, raw pixels and condition maps.
 
-    The maps are those of the images in the column :data:`CONDITION_IMAGE` where there is one. Columns that
-    faces do not have travel on with the images.
+    The maps are those of the images in the column :data:`CONDITION_IMAGE` where there is one.
+    Columns that faces do not have travel on with the images.
     """
 
     def __init__(self, anonymizer: Anonymizer, splits: Mapping[str, int], audit_seed: int) -> None:
@@ -88,9 +88,9 @@ class ActorInputs:
         table = block.select(others).take(pa.array(take, pa.int64()))
         used, position = np.unique(np.array(take, np.int64), return_inverse=True)
         images = decode_images(block["image"].to_pylist())[used]
-        shown = images
+        sources = images
         if CONDITION_IMAGE in block.column_names:
-            shown = decode_images(block[CONDITION_IMAGE].to_pylist())[used]
+            sources = decode_images(block[CONDITION_IMAGE].to_pylist())[used]
         height, width = images.shape[1:3]
         columns: dict[str, pa.Array] = {
             "sample": pa.array(samples, pa.int32()),
@@ -100,7 +100,7 @@ class ActorInputs:
             PIXELS: raw_column(images[position]),
         }
         for name, condition in self.anonymizer.conditions.items():
-            maps = condition(shown) if rows else shown
+            maps = condition(sources) if rows else sources
             columns[MAP + name] = raw_column(maps[position])
         for name, column in columns.items():
             table = table.append_column(name, column)
@@ -114,7 +114,7 @@ def _is_raw(column: str) -> bool:
 class AnonymizerActor:
     """Holds one opened anonymizer, whose weights load once, and anonymizes blocks batch by batch.
 
-    Calls may overlap; one of them draws at a time.
+    Calls may overlap; one of them anonymizes at a time.
 
     Args:
         batch_size: images at once; None: as many as the GPU's memory holds.
@@ -136,14 +136,14 @@ class AnonymizerActor:
         self.anonymize = BatchedRunner(
             anonymizer.open_on("cuda" if gpus else "cpu"), batch_size, share
         )
-        self.drawing = threading.Lock()
+        self.anonymizing = threading.Lock()
 
     def __call__(self, block: pa.Table) -> pa.Table:
         table = block.select([name for name in block.column_names if not _is_raw(name)])
         if not block.num_rows:
             return table.append_column(PIXELS, block[PIXELS])
         batch = self._batch(block)
-        with self.drawing:
+        with self.anonymizing:
             anonymized = self.anonymize(batch)
         return table.append_column(PIXELS, raw_column(anonymized))
 
@@ -168,7 +168,7 @@ def anonymize(
 
     Args:
         faces: the faces table.
-        draws: how many times each split's images are anonymized, each time with its own seed.
+        samples: how many times each split's images are anonymized, each time with its own seed.
         audit_seed: enters every image's seed.
         folder: gets a table of schema ``records.ANONYMIZED``.
     """
@@ -223,11 +223,11 @@ def anonymize_stream(
 
 
 def samples_per_split(samples_per_image: int, auxiliary: bool = False) -> dict[str, int]:
-    """Draws per split: the attacker may query often, or not at all; the others exist once.
+    """Samples per split: the attacker may query often, or not at all; the others exist once.
 
     Args:
-        samples_per_image: draws of each of the attacker's images; its validation images get one.
-        background: whether the attacker learns from auxiliary people too.
+        samples_per_image: samples of each of the attacker's images; its validation images get one.
+        auxiliary: whether the attacker learns from auxiliary people too.
     """
     queried = min(samples_per_image, 1)
     samples = {EVALUATION: 1, ATTACKER: samples_per_image, ATTACKER_VALIDATION: queried}
@@ -244,15 +244,15 @@ def anonymize_groups(
     """Write the anonymized table of a group anonymizer: features, plan, one surrogate a group.
 
     Evaluation people are never grouped with the attacker's; each image is published once,
-    whatever ``draws`` says.
+    whatever ``samples`` says.
     """
     used = [split for split, count in samples.items() if count]
     groups = ray.put(plan_groups(faces, anonymizer, used, engine))
     name = anonymizer.name
 
     def label(block: pa.Table) -> pa.Table:
-        known: dict[str, str] = ray.get(groups)
-        labels = [known.get(sample, "") for sample in block["sample_id"].to_pylist()]
+        group_of: dict[str, str] = ray.get(groups)
+        labels = [group_of.get(sample, "") for sample in block["sample_id"].to_pylist()]
         table = block.append_column("group", pa.array(labels, pa.string()))
         return table.filter(pc.not_equal(table["group"], ""))
 
@@ -285,9 +285,9 @@ def plan_groups(
     """Group label of every sample of the used splits; the attacker's splits are one pool."""
 
     def features(block: pa.Table) -> pa.Table:
-        found = anonymizer.features(decode_images(block["image"].to_pylist()))
+        rows = anonymizer.features(decode_images(block["image"].to_pylist()))
         table = block.select(["sample_id", "identity", "split"])
-        return table.append_column("features", pa.array(list(found), pa.list_(pa.float32())))
+        return table.append_column("features", pa.array(list(rows), pa.list_(pa.float32())))
 
     stream = faces.stream(FACES.names, engine.block_rows).map_batches(
         features, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
@@ -295,12 +295,12 @@ def plan_groups(
     rows = sorted(stream.iter_rows(), key=lambda row: row["sample_id"])
     labels: dict[str, str] = {}
     for pool in ([EVALUATION], [ATTACKER, ATTACKER_VALIDATION, AUXILIARY]):
-        anonymizers = [row for row in rows if row["split"] in pool and row["split"] in used]
-        if not anonymizers:
+        members = [row for row in rows if row["split"] in pool and row["split"] in used]
+        if not members:
             continue
-        ids = [row["sample_id"] for row in anonymizers]
-        identities = [row["identity"] for row in anonymizers]
-        plan = anonymizer.plan(ids, identities, np.stack([row["features"] for row in anonymizers]))
-        found = (f"{pool[0]} {group}" for group in plan)
-        labels.update(zip(ids, found, strict=True))
+        ids = [row["sample_id"] for row in members]
+        identities = [row["identity"] for row in members]
+        plan = anonymizer.plan(ids, identities, np.stack([row["features"] for row in members]))
+        names = (f"{pool[0]} {group}" for group in plan)
+        labels.update(zip(ids, names, strict=True))
     return labels

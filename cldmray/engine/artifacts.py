@@ -45,6 +45,14 @@ def block_count(rows: int, block_rows: int) -> int:
     return max(math.ceil(rows / block_rows), least)
 
 
+ArtifactKey = str
+"""16 hexadecimal characters: hash of a stage's name, settings, inputs' keys and code.
+
+Equal keys mean equal artifacts, so that a key stands in for its content and is known before the
+artifact has been produced: ``stages.plan(spec).key``.
+"""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a finished stage left in its folder.
@@ -67,11 +75,30 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A committed table: its folder, manifest and key (hash of what produced it)."""
+    """A committed table in the cache: what a stage leaves for others, and for later audits.
+
+    Attributes:
+        folder: local path or URI.
+        manifest: its files and rows.
+        key: hash of what decides its content.
+        reused: whether it was found instead of produced.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> table = pa.table({"sample_id": ["b", "a"], "split": ["evaluation", "attacker"]})
+        >>> storage.write_table(storage.join(folder, "part.parquet"), table)
+        >>> commit(folder, Manifest({"part.parquet": 2}))
+        >>> artifact = Artifact(folder, read_manifest(folder), key="0123456789abcdef")
+        >>> artifact.read(["sample_id"])["sample_id"].to_pylist()
+        ['a', 'b']
+        >>> artifact.count("attacker")
+        1
+    """
 
     folder: str
     manifest: Manifest
-    key: str
+    key: ArtifactKey
     reused: bool = False
 
     @property

@@ -28,8 +28,8 @@ class Cost(NamedTuple):
     size: float
 
 
-Tried = tuple[Cost | None, Cost | None]
-"""Of reading an image and of redrawing it; None for what could not be tried: no image is
+Trial = tuple[Cost | None, Cost | None]
+"""Of reading an image and of anonymizing it; None for what could not be tried: no image is
 usable, or the anonymizer has no image of any."""
 
 
@@ -38,10 +38,10 @@ def calibrate(
     anonymizers: Sequence[Anonymizer],
     listing: pa.Table,
     engine: EngineConfig,
-) -> list[Tried]:
+) -> list[Trial]:
     """Costs of each anonymizer, in a worker like the stage's own, which ends afterwards.
 
-    Loading the model and the first image, which is slower than others, are not counted.
+    Loading the model and the first call, which is slower than others, are not counted.
 
     Args:
         source: of the images.
@@ -50,34 +50,34 @@ def calibrate(
     Raises:
         CldmrayError: an anonymizer cannot be opened.
     """
-    alike: dict[tuple[float, tuple[tuple[str, float], ...]], list[int]] = {}
-    for place, one in enumerate(anonymizers):
-        others = dict(one.resources)
+    alike_places: dict[tuple[float, tuple[tuple[str, float], ...]], list[int]] = {}
+    for place, anonymizer in enumerate(anonymizers):
+        others = dict(anonymizer.resources)
         others.pop("GPU", None)
-        gpus = one.gpus_per_actor(engine.gpus_per_actor)
-        alike.setdefault((gpus, tuple(sorted(others.items()))), []).append(place)
+        gpus = anonymizer.gpus_per_actor(engine.gpus_per_actor)
+        alike_places.setdefault((gpus, tuple(sorted(others.items()))), []).append(place)
     few = listing.slice(0, min(IMAGES, engine.embedded_at_once)).combine_chunks()
-    found: dict[int, Tried] = {}
-    for (gpus, resources), places in alike.items():
-        worker = ray.remote(max_calls=1, max_retries=0)(_tried).options(
+    trials: dict[int, Trial] = {}
+    for (gpus, resources), places in alike_places.items():
+        worker = ray.remote(max_calls=1, max_retries=0)(_try_all).options(
             num_cpus=engine.cpus_per_actor,
             num_gpus=gpus or None,
             resources=dict(resources) or None,
         )
-        chosen = [anonymizers[place] for place in places]
+        members = [anonymizers[place] for place in places]
         with reraise_worker_errors():
-            told = ray.get(worker.remote(source, chosen, few, engine, gpus > 0))
-        found.update(zip(places, told, strict=True))
-    return [found[place] for place in range(len(anonymizers))]
+            costs = ray.get(worker.remote(source, members, few, engine, gpus > 0))
+        trials.update(zip(places, costs, strict=True))
+    return [trials[place] for place in range(len(anonymizers))]
 
 
-def _tried(
+def _try_all(
     source: FaceSource,
     anonymizers: Sequence[Anonymizer],
     listing: pa.Table,
     engine: EngineConfig,
     on_gpu: bool,
-) -> list[Tried]:
+) -> list[Trial]:
     started = time.process_time()
     rows = []
     contents = source.read(listing["location"].to_pylist())
@@ -91,26 +91,26 @@ def _tried(
         return [(None, None) for _ in anonymizers]
     size = sum(len(row["image"]) for row in rows) / len(rows)
     reading = Cost((time.process_time() - started) / len(rows), size)
-    return [(reading, _redrawing(one, rows, engine, on_gpu)) for one in anonymizers]
+    return [(reading, _anonymizing(anonymizer, rows, engine, on_gpu)) for anonymizer in anonymizers]
 
 
-def _redrawing(
+def _anonymizing(
     anonymizer: Anonymizer, rows: list[dict[str, Any]], engine: EngineConfig, on_gpu: bool
 ) -> Cost | None:
     kept = [row for row in rows if anonymizer.select([row["sample_id"]])[0]]
     if not kept:
         return None
-    prepare = ActorInputs(anonymizer, {EVALUATION: 1}, 0)
+    inputs = ActorInputs(anonymizer, {EVALUATION: 1}, 0)
     actor = AnonymizerActor(anonymizer, engine.batch_size, engine.threads, float(on_gpu))
     clock = time.perf_counter if on_gpu else time.process_time
 
     def anonymize(part: list[dict[str, Any]]) -> Cost:
-        begun = clock()
+        started = clock()
         block = pa.Table.from_pylist(part, FACES)
-        encoded = encode_images(raw_images(actor(prepare(block)), PIXELS))
+        encoded = encode_images(raw_images(actor(inputs(block)), PIXELS))
         sizes = [len(content.as_buffer()) for content in encoded]
-        return Cost((clock() - begun) / len(part), sum(sizes) / len(part))
+        return Cost((clock() - started) / len(part), sum(sizes) / len(part))
 
     first = anonymize(kept[:1])
     count = min(len(kept), int(SECONDS / max(first.seconds, 1e-6)))
-    return anonymize(kept[:count]) if count > 1 else first
+    return anonymize(kept[: max(1, count)])

@@ -30,7 +30,9 @@ def region_view(view: str, region: Region) -> str:
 
 
 class EmbedActor:
-    """Holds what an attacker embeds with; originals are read as they are, other views as it reads them.
+    """Holds what an attacker embeds with.
+
+    Originals are read as they are, other views as the attacker reads them.
 
     Args:
         fitted: what the attacker has learnt; None where it learns nothing.
@@ -104,22 +106,23 @@ def embed_views(
         folder: gets a table of :func:`cldmray.faces.records.embeddings_schema`.
         splits: whose images are embedded.
         regions: each adds a view :func:`region_view` of every anonymizer's images, in which the
-            rest is masked. An attacker that reads probes through a condition sees the mask's border.
+            rest is masked. An attacker that reads probes through a condition sees the mask's
+            border.
 
     Raises:
         BadInputError: there is nothing to embed.
     """
     columns = ["sample_id", "identity", "split", "image"]
 
-    def chosen(block: pa.Table) -> pa.Table:
+    def of_splits(block: pa.Table) -> pa.Table:
         return block.filter(pc.is_in(block["split"], pa.array(list(splits), pa.string())))
 
     def original(block: pa.Table) -> pa.Table:
-        table = chosen(block)
+        table = of_splits(block)
         return table.append_column("view", pa.array([ORIGINAL] * len(table), pa.string()))
 
     def anonymized_rows(block: pa.Table) -> pa.Table:
-        whole = chosen(block).rename_columns({"anonymizer": "view"}).select([*columns, "view"])
+        whole = of_splits(block).rename_columns({"anonymizer": "view"}).select([*columns, "view"])
         return with_regions(whole, regions)
 
     tasks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": TASK_CPUS}

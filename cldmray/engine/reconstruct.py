@@ -1,4 +1,4 @@
-"""Streams anonymized images through actors that rebuild images, which a judge embeds."""
+"""Streams anonymized images through actors that reconstruct originals, and embeds these."""
 
 from collections.abc import Sequence
 
@@ -35,13 +35,13 @@ def reconstructions_schema(dimensions: int) -> pa.Schema:
 def reconstruction_seed(sample_id: str, sample: int, audit_seed: int) -> int:
     """Random seed of one image's reconstruction, in [0, 2**63), never that of the image itself.
 
-    The attacker does not know the noise with which the anonymizer has drawn the image.
+    The attacker does not know the noise with which the anonymizer has made the image.
     """
     return image_seed(f"reconstruction of {sample_id}", sample, audit_seed)
 
 
 class ReconstructActor:
-    """Holds an reconstruction model and its judge.
+    """Holds a reconstruction model and the held-out recognizer.
 
     Args:
         attacker: whose reconstruction model it is.
@@ -100,10 +100,10 @@ def reconstruct(
     """Rebuild the anonymized images of the people of some splits, and embed what comes out.
 
     Args:
-        attacker: whose reconstruction model and judge are used.
+        attacker: whose reconstruction model and held-out recognizer are used.
         fitted: its reconstruction model's stage.
         anonymized: tables of schema ``records.ANONYMIZED``.
-        seed: of the audit; an image's own comes from it, the sample and the draw.
+        seed: of the audit; an image's own comes from it, the sample id and the sample.
         folder: gets a table of :func:`reconstructions_schema`.
         splits: whose images are rebuilt.
         regions: each adds a view :func:`cldmray.engine.embed.region_view` of images in which the
@@ -115,14 +115,14 @@ def reconstruct(
     if not anonymized:
         raise BadInputError(f"{attacker.name}: was given no images to rebuild")
 
-    def chosen(block: pa.Table) -> pa.Table:
+    def of_splits(block: pa.Table) -> pa.Table:
         rows = block.filter(pc.is_in(block["split"], pa.array(list(splits), pa.string())))
         names = ["view" if name == "anonymizer" else name for name in rows.column_names]
         return with_regions(rows.rename_columns(names), regions)
 
     parts = [
         table.stream(COLUMNS, engine.block_rows).map_batches(
-            chosen, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+            of_splits, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
         )
         for table in anonymized
     ]

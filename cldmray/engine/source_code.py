@@ -1,4 +1,4 @@
-"""The code that decides an artifact, as a hash: an edited anonymizer never finds yesterday's images.
+"""Hash of the code that decides an artifact: no edited anonymizer finds yesterday's images.
 
 The rule. The hash covers the modules of
 
@@ -6,9 +6,9 @@ The rule. The hash covers the modules of
 - the functions and classes that the stage's ``produce`` names,
 
 and the modules that these import, again and again, from cldmray or from the package that they are
-in themselves. Other packages do not count, nor do cldmray's pipelines, whose order of things decides
-no artifact. Of a module its statements count: comments, docstrings and layout may change. What was
-typed into a notebook, or stands in ``__main__``, counts by its own source.
+in themselves. Other packages do not count, nor do cldmray's pipelines, whose order of things
+decides no artifact. Of a module its statements count: comments, docstrings and layout may change.
+What was typed into a notebook, or stands in ``__main__``, counts by its own source.
 """
 
 import ast
@@ -46,8 +46,8 @@ def code_fingerprint(settings: Any, produce: Callable[..., Any] | None = None) -
     roots = set(_definitions(settings))
     if produce is not None:
         roots |= set(_named(produce))
-    loose = sorted(_own_source(one) for one in roots if not _module_file(one.__module__))
-    names = {one.__module__ for one in roots if _module_file(one.__module__)}
+    loose = sorted(_own_source(root) for root in roots if not _module_file(root.__module__))
+    names = {root.__module__ for root in roots if _module_file(root.__module__)}
     return hashing.fingerprint([loose, {name: module_hash(name) for name in _closure(names)}])
 
 
@@ -68,9 +68,9 @@ def _definitions(value: Any) -> Iterator[Any]:
     elif isinstance(value, types.MethodType):
         yield from _definitions([value.__func__, value.__self__])
     elif isinstance(value, Mapping):
-        yield from (one for item in value.values() for one in _definitions(item))
+        yield from (part for item in value.values() for part in _definitions(item))
     elif isinstance(value, list | tuple | set | frozenset):
-        yield from (one for item in value for one in _definitions(item))
+        yield from (part for item in value for part in _definitions(item))
     else:
         yield from _definitions(type(value))
         if is_dataclass(value):
@@ -146,10 +146,12 @@ def _closure(names: set[str]) -> list[str]:
         for level, module, members in _parsed(file)[1]:
             base = _absolute(level, module, package)
             inside = [f"{base}.{member}" for member in members]
-            found = [one for one in inside if _module_file(one)]
-            if len(found) < len(members) or not members:
-                found.append(base)
-            waiting |= {one for one in found if one.partition(".")[0] in tops and not _skipped(one)}
+            imported = [path for path in inside if _module_file(path)]
+            if len(imported) < len(members) or not members:
+                imported.append(base)
+            waiting |= {
+                path for path in imported if path.partition(".")[0] in tops and not _skipped(path)
+            }
     return sorted(reached)
 
 
@@ -195,7 +197,7 @@ def _parsed(file: Path) -> tuple[str, list[Import]]:
 
 @functools.lru_cache(maxsize=1024)
 def _parse(file: Path, size: int, modified_ns: int) -> tuple[str, list[Import]]:
-    """Hash of a file's statements, and its imports; size and time only tell when to read it anew."""
+    """Hash of a file's statements, and its imports; size and time say when to read it anew."""
     tree = ast.parse(file.read_bytes())
     imports = list(_imports(tree))
     for node in ast.walk(tree):
@@ -224,7 +226,7 @@ def _imports(tree: ast.AST) -> Iterator[Import]:
 
 
 def _own_source(definition: Any) -> str:
-    """Source of a class or function that is in no module's file; its bytecode where there is none."""
+    """Source of a class or function outside of files; its bytecode where there is none."""
     try:
         return inspect.getsource(definition)
     except (OSError, TypeError):

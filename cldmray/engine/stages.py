@@ -1,7 +1,8 @@
 """The stage graph: pieces of work that are found again, or run as soon as their inputs are there.
 
 A stage writes one artifact. Its key is a hash of everything that decides the artifact (settings,
-inputs and code, see :mod:`cldmray.engine.source_code`), so that the same work is never done twice. A stage that was submitted waits for its inputs and for room in the
+inputs and code, see :mod:`cldmray.engine.source_code`), so that the same work is never done twice.
+A stage that was submitted waits for its inputs and for room in the
 cluster; whatever has both runs, in a thread of the driver that waits for Ray.
 """
 
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple, Self
 import ray
 
 from cldmray import __version__, hashing, storage
-from cldmray.engine.artifacts import Artifact, Manifest, read_manifest
+from cldmray.engine.artifacts import Artifact, ArtifactKey, Manifest, read_manifest
 from cldmray.engine.failures import reraise_worker_errors, retry_on_node_failure
 from cldmray.engine.source_code import code_fingerprint
 from cldmray.errors import CldmrayError
@@ -29,7 +30,7 @@ from cldmray.errors import CldmrayError
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS, EXIT_SECONDS = 10.0, 2.0
-"""For how long stages that were interrupted are waited for: after an error, at the process's end."""
+"""How long interrupted stages are waited for: after an error, and at the process's end."""
 TOLERANCE = 1e-9
 """By which shares of a CPU or GPU may sum up to more than there are."""
 
@@ -63,7 +64,7 @@ class StageSpec:
 
     name: str
     settings: Mapping[str, Any]
-    inputs: Sequence["Artifact | StageHandle | str"]
+    inputs: Sequence["Artifact | StageHandle | ArtifactKey"]
     produce: Callable[[str], None]
     title: str = ""
     resources: Mapping[str, float] | None = None
@@ -80,12 +81,12 @@ class StageHandle:
     """
 
     spec: StageSpec
-    key: str
+    key: ArtifactKey
     folder: str
     _future: "Future[Artifact]" = field(default_factory=Future, repr=False)
 
     @property
-    def found(self) -> bool:
+    def exists(self) -> bool:
         """Whether the artifact is there, so that running the stage costs nothing."""
         return read_manifest(self.folder) is not None
 
@@ -112,7 +113,7 @@ class StageHandle:
     @property
     def waits_for(self) -> list["StageHandle"]:
         """The stages that must end before it begins."""
-        return [one for one in self.spec.inputs if isinstance(one, StageHandle)]
+        return [stage for stage in self.spec.inputs if isinstance(stage, StageHandle)]
 
 
 class Stages:
@@ -152,7 +153,7 @@ class Stages:
             "stage": spec.name,
             "version": __version__,
             "code": code_fingerprint(spec.settings, spec.produce),
-            "inputs": [one if isinstance(one, str) else one.key for one in spec.inputs],
+            "inputs": [part if isinstance(part, str) else part.key for part in spec.inputs],
         }
         key = hashing.fingerprint({**identity, "settings": hashing.canonicalize(spec.settings)})
         return StageHandle(spec, key, storage.join(self.cache_dir, f"{spec.name}-{key}"))
@@ -239,7 +240,7 @@ class Stages:
             for handle in waiting:
                 handle._future.set_exception(CancelledError(f"{handle.title}: was stopped"))
         for handle in list(self._waiting):
-            inputs = [one._future for one in handle.waits_for]
+            inputs = [stage._future for stage in handle.waits_for]
             if not all(future.done() for future in inputs):
                 continue
             errors = [error for future in inputs if (error := future.exception())]
@@ -321,7 +322,7 @@ class Stages:
 
 
 def _stop_all() -> None:
-    """At the process's end, and before Ray's: a thread must not start another Ray by a late call."""
+    """Before Ray ends: a late call of a thread would start another Ray."""
     for stages in list(_ALL):
         stages.stop(EXIT_SECONDS)
 

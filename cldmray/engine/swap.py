@@ -81,20 +81,20 @@ def swap_images(group: pa.Table, partner_of: dict[str, str], seed: int) -> pa.Ta
         theirs = images[partner_of[identities[row]]]
         others.append(theirs[taken[identities[row]] % len(theirs)])
         taken[identities[row]] += 1
-    table, shown = group.take(order), group.take(others)
+    table, partners = group.take(order), group.take(others)
     for name, column in (
         ("condition_id", "sample_id"),
         ("condition_identity", "identity"),
         (CONDITION_IMAGE, "image"),
     ):
-        table = table.append_column(name, shown[column])
+        table = table.append_column(name, partners[column])
     return table
 
 
 def swap_conditions(
     faces: Artifact, anonymizer: Anonymizer, audit_seed: int, engine: EngineConfig, folder: str
 ) -> None:
-    """AnonymizeFunction every evaluation image under the condition of another person's image.
+    """Anonymize every evaluation image under the condition of another person's image.
 
     Each image has the seed that it has in :func:`cldmray.engine.anonymize.anonymize`, so that
     the condition is all that differs.

@@ -32,7 +32,7 @@ from cldmray.metrics.pose import yaw_and_roll
 
 Floats = npt.NDArray[np.float64]
 SIDE = 16
-"""Pixels that a probe sees a side. On 500 rendered images of 100 unknown people, 16 gave 80 %
+"""Pixels that a probe sees a side. On 500 rendered images of 100 new people, 16 gave 80 %
 for sex, 59 % for age and 56 % for skin tone (chance: 53, 35, 18 %), as much as 32."""
 INVERSE_PENALTY = 0.1
 MOST_IMAGES = 5000
@@ -111,9 +111,9 @@ def fit_probes(faces: Artifact, groups: pa.Table) -> list[Probe]:
         value = dict(
             zip(groups["identity"].to_pylist(), groups[attribute].to_pylist(), strict=True)
         )
-        known = [i for i, row in enumerate(images) if value.get(row["identity"]) is not None]
-        labels = [value[images[i]["identity"]] for i in known]
-        probe = fit_probe(attribute, features[known], labels)
+        rows = [i for i, row in enumerate(images) if value.get(row["identity"]) is not None]
+        labels = [value[images[i]["identity"]] for i in rows]
+        probe = fit_probe(attribute, features[rows], labels)
         if probe is not None:
             probes.append(probe)
     return probes
@@ -173,21 +173,21 @@ def choose_images(
         for turn, (absent, place, sample) in enumerate(sorted(own))
     )
     kept = [(sample, identity) for *_, sample, identity in order[:count]]
-    chosen = []
+    choices = []
     for place, (sample, identity) in enumerate(kept):
         others = (name for name, who in kept[place + 1 :] + kept[:place] if who != identity)
-        chosen.append(UtilityChoice(sample, next(others, None)))
-    return chosen
+        choices.append(UtilityChoice(sample, next(others, None)))
+    return choices
 
 
 def _evaluated(table: Artifact) -> dict[str, str]:
     """Identity of each evaluation sample of a table."""
-    found: dict[str, str] = {}
+    identities: dict[str, str] = {}
     for uri in table.uris:
         rows = storage.read_table(uri, ["sample_id", "identity", "split"])
         rows = rows.filter(pc.equal(rows["split"], EVALUATION))
-        found |= zip(rows["sample_id"].to_pylist(), rows["identity"].to_pylist(), strict=True)
-    return found
+        identities |= zip(rows["sample_id"].to_pylist(), rows["identity"].to_pylist(), strict=True)
+    return identities
 
 
 class UtilityActor:
@@ -225,42 +225,42 @@ class UtilityActor:
         table = block.select(["sample_id", "identity", "view"])
         keys = zip(block["sample_id"].to_pylist(), block["view"].to_pylist(), strict=True)
         partners = [self.others.get(s) if view == ORIGINAL else s for s, view in keys]
-        shown = decode_images(block["image"].to_pylist())
+        images = decode_images(block["image"].to_pylist())
         columns = {
-            **self._compared(partners, shown),
-            **self._faces(shown),
-            "attributes": self._attributes(shown),
+            **self._compared(partners, images),
+            **self._faces(images),
+            "attributes": self._attributes(images),
         }
         for field in list(MEASURED)[3:]:
             values = columns.get(field.name) or [None] * block.num_rows
             table = table.append_column(field, pa.array(values, field.type))
         return table.cast(MEASURED)
 
-    def _compared(self, partners: list[str | None], shown: Images) -> dict[str, list[Any]]:
+    def _compared(self, partners: list[str | None], images: Images) -> dict[str, list[Any]]:
         pairs = [(row, partner) for row, partner in enumerate(partners) if partner is not None]
         columns: dict[str, list[Any]] = {}
         if not pairs:
             return columns
         rows = [row for row, _ in pairs]
         given = np.stack([decode_image(self.originals[partner]) for _, partner in pairs])
-        found = fitted(shown[rows], given.shape[1], given.shape[2])
+        seen = fitted(images[rows], given.shape[1], given.shape[2])
         measured = {}
         if "ssim" in self.measures:
-            measured["ssim"] = ssim(given, found)
+            measured["ssim"] = ssim(given, seen)
         if "edge_f1" in self.measures:
             edges = Canny()
-            given, found = edges(given)[..., 0], edges(found)[..., 0]
-            measured["edge_f1"] = edge_f1(given, found, TOLERANCE)
+            given, seen = edges(given)[..., 0], edges(seen)[..., 0]
+            measured["edge_f1"] = edge_f1(given, seen, TOLERANCE)
         for name, values in measured.items():
             columns[name] = [None] * len(partners)
             for row, value in zip(rows, values, strict=True):
                 columns[name][row] = float(value)
         return columns
 
-    def _faces(self, shown: Images) -> dict[str, list[Any]]:
+    def _faces(self, images: Images) -> dict[str, list[Any]]:
         if not self.measures & {"face_detection_rate", "pose_consistency"}:
             return {}
-        faces = YuNet().detect(shown)
+        faces = YuNet().detect(images)
         turns = [(None, None) if f is None else yaw_and_roll(f.landmarks) for f in faces]
         return {
             "face_found": [face is not None for face in faces],
@@ -268,12 +268,12 @@ class UtilityActor:
             "roll": [roll for _, roll in turns],
         }
 
-    def _attributes(self, shown: Images) -> list[Any]:
+    def _attributes(self, images: Images) -> list[Any]:
         if "attributes" not in self.measures:
             return []
-        features = small_images(shown)
+        features = small_images(images)
         read = [[f"{p.attribute}={value}" for value in p.read(features)] for p in self.probes]
-        return [[values[row] for values in read] for row in range(len(shown))]
+        return [[values[row] for values in read] for row in range(len(images))]
 
 
 def fitted(images: Images, height: int, width: int) -> Images:
@@ -288,7 +288,7 @@ def fitted(images: Images, height: int, width: int) -> Images:
 def measure_utility(
     faces: Artifact,
     anonymized: Sequence[Artifact],
-    chosen: Sequence[UtilityChoice],
+    choices: Sequence[UtilityChoice],
     measures: Sequence[ImageMeasure],
     groups: pa.Table | None,
     engine: EngineConfig,
@@ -306,12 +306,12 @@ def measure_utility(
     Raises:
         MissingDependencyError: faces are looked for without the extra ``recognizer``.
     """
-    samples = pa.array([one.sample_id for one in chosen], pa.string())
+    samples = pa.array([choice.sample_id for choice in choices], pa.string())
     originals = pa.concat_tables([_read(uri, ORIGINAL, samples) for uri in faces.uris])
     originals = dict(
         zip(originals["sample_id"].to_pylist(), originals["image"].to_pylist(), strict=True)
     )
-    others = {one.sample_id: one.other for one in chosen if one.other is not None}
+    others = {choice.sample_id: choice.other for choice in choices if choice.other is not None}
     probes = fit_probes(faces, groups) if groups is not None and "attributes" in measures else []
     files = [{"uri": uri, "view": ORIGINAL} for uri in faces.uris]
     files += [{"uri": uri, "view": ""} for table in anonymized for uri in table.uris]

@@ -40,15 +40,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AuditOutcome:
-    """What an audit found.
+    """What came of an audit.
 
     Attributes:
-        report: everything that is shown.
-        found: what the attackers found.
+        report: everything that the page shows.
+        results: what came of the attacks.
     """
 
     report: AuditReport
-    found: AttackResults
+    results: AttackResults
 
 
 class Audit:

@@ -1,4 +1,4 @@
-"""What an audit will do and cost, told before it starts."""
+"""What an audit will do and cost, estimated before it starts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class Step:
         steps: of the diffusion of one image, or of all trainings.
         cost: of one image.
         on_gpu: whether a GPU does it.
-        found: whether an earlier audit has done it, which makes it free.
+        reused: whether an earlier audit has done it, which makes it free.
     """
 
     name: str
@@ -36,19 +36,19 @@ class Step:
     steps: int | None = None
     cost: Cost | None = None
     on_gpu: bool = False
-    found: bool = False
+    reused: bool = False
 
     @property
     def hours(self) -> float | None:
         """Of one actor's processor or GPU."""
-        if self.found:
+        if self.reused:
             return 0.0
         return None if self.cost is None else self.images * self.cost.seconds / 3600
 
     @property
     def mib(self) -> float | None:
         """Storage that is needed in addition."""
-        if self.found:
+        if self.reused:
             return 0.0
         return None if self.cost is None else self.images * self.cost.size / 2**20
 
@@ -56,7 +56,7 @@ class Step:
         hours = "-" if self.hours is None else f"{self.hours:.3f}"
         cpu, gpu = ("-", hours) if self.on_gpu else (hours, "-")
         mib = "-" if self.mib is None else f"{self.mib:.0f}"
-        name = f"{self.name}, found" if self.found else self.name
+        name = f"{self.name}, found" if self.reused else self.name
         steps = "-" if self.steps is None else str(self.steps)
         return COLUMNS.format(name, self.images, steps, cpu, gpu, mib).rstrip()
 
@@ -67,7 +67,7 @@ class Estimate:
     Args:
         config: the audit.
         stages: know which work is done already.
-        exposure: of the audit.
+        preparation: of the audit.
     """
 
     def __init__(self, config: AuditConfig, stages: Stages, preparation: DataPreparation) -> None:
@@ -99,20 +99,20 @@ class Estimate:
                 count,
                 steps,
                 on_gpu=self._on_gpu(anonymizer),
-                found=anonymize.found,
+                reused=anonymize.exists,
             )
         tried = {
             key: anonymizer
             for key, anonymizer in config.anonymizers.items()
             if anonymizer.grouping is None
-            and not anonymizers[key].found
+            and not anonymizers[key].reused
             and (always or anonymizers[key].images >= WORTH_TRYING)
         }
         costs = calibrate(config.faces, list(tried.values()), listing, config.engine)
         for key, (_, cost) in zip(tried, costs, strict=True):
             anonymizers[key] = replace(anonymizers[key], cost=cost)
         reading = costs[0][0] if costs else None
-        first = Step(faces.spec.name, listing.num_rows, None, reading, found=faces.found)
+        first = Step(faces.spec.name, listing.num_rows, None, reading, reused=faces.exists)
         return [first, *anonymizers.values(), *self._attacks(listing)]
 
     def lines(self, steps: list[Step]) -> Iterator[str]:
@@ -121,27 +121,27 @@ class Estimate:
             "what will be done", "images", "steps", "CPU-hours", "GPU-hours", "MiB"
         )
         yield from map(str, steps)
-        known = [step for step in steps if step.hours is not None]
+        estimated = [step for step in steps if step.hours is not None]
         hours = {
-            unit: sum(step.hours or 0.0 for step in known if step.on_gpu == on_gpu)
+            unit: sum(step.hours or 0.0 for step in estimated if step.on_gpu == on_gpu)
             for unit, on_gpu in (("CPU-hours", False), ("GPU-hours", True))
         }
-        told = " and ".join(f"{value:.3f} {unit}" for unit, value in hours.items() if value)
+        sums = " and ".join(f"{value:.3f} {unit}" for unit, value in hours.items() if value)
         left = [step.name for step in steps if step.hours is None]
         yield (
-            f"estimated: {told or 'nothing'} over {self.config.engine.actors} actors, "
-            f"{sum(step.mib or 0.0 for step in known):.0f} MiB in {self.config.cache_dir}"
+            f"estimated: {sums or 'nothing'} over {self.config.engine.actors} actors, "
+            f"{sum(step.mib or 0.0 for step in estimated):.0f} MiB in {self.config.cache_dir}"
             + (f"; not estimated: {', '.join(left)}" if left else "")
         )
 
     def _images(self, anonymizer: Anonymizer, listing: pa.Table) -> int:
-        """Images that an anonymizer will draw; a group anonymizer draws each once."""
+        """Images that an anonymizer will make; one that forms groups makes each once."""
         total = 0
-        for split, draws in self.preparation.samples.items():
+        for split, samples in self.preparation.samples.items():
             rows = listing.filter(pc.equal(listing["split"], split))
             if anonymizer.grouping is None:
-                total += draws * int(anonymizer.select(rows["sample_id"].to_pylist()).sum())
-            elif draws:
+                total += samples * int(anonymizer.select(rows["sample_id"].to_pylist()).sum())
+            elif samples:
                 total += rows.num_rows
         return total
 
@@ -149,7 +149,7 @@ class Estimate:
         return anonymizer.gpus_per_actor(self.config.engine.gpus_per_actor) > 0
 
     def _attacks(self, listing: pa.Table) -> Iterator[Step]:
-        """What attackers learn and embed; how long that takes depends on too much to be told."""
+        """What attackers learn and embed; how long that takes is not estimated."""
         config = self.config
         keys = list(config.attackers)
         combiners = {

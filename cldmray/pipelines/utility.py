@@ -1,17 +1,17 @@
 """How useful anonymized images still are, so that a grey rectangle does not win.
 
-=========================  ========================================================================
-``ssim``                   likeness to the original, pixel by pixel (:mod:`cldmray.metrics.image_similarity`)
+=========================  ======================================================================
+``ssim``                   similarity to the original (:mod:`cldmray.metrics.image_similarity`)
 ``edge_f1``                Canny edges of the image and of the original, 2 pixels of tolerance
-``face_detection_rate``            share of images in which YuNet sees a face
-``pose_consistency``         share of images whose head is turned left, right or not, like
-                           the original's (:mod:`cldmray.metrics.pose`); no face is no agreement
+``face_detection_rate``    share of images in which YuNet finds a face
+``pose_consistency``       share of images whose head is turned left, right or not, like the
+                           original's (:mod:`cldmray.metrics.pose`); no face is no consistency
 ``<attribute>_agreement``  share of images from which a linear probe, trained on clean images of
-                           other people, reads the person's true sex, age, ...; a style that it does
-                           not know may mislead it
-``frechet_<features>``     Fréchet distance to the originals, in the features of an attacker that depends
-                           on no anonymizer
-=========================  ========================================================================
+                           other people, reads the person's true sex, age, ...; a style that it
+                           does not know may mislead it
+``frechet_<features>``     Fréchet distance to the originals, in the features of an attacker that
+                           depends on no anonymizer
+=========================  ======================================================================
 """
 
 from collections.abc import Mapping, Sequence

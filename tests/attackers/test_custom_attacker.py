@@ -125,15 +125,15 @@ def test_it_runs_in_an_audit(tmp_path: Path) -> None:
     audit = Audit(config, {})
     outcome = audit.run({"cldmray": "test"})
     pair = "blur", "linear_attacker"
-    (attack,) = [a for a in outcome.found.attacks if (a.anonymizer, a.attacker) == pair]
+    (attack,) = [a for a in outcome.results.attacks if (a.anonymizer, a.attacker) == pair]
     assert (len(attack.scores), attack.ranks.gallery_size) == (2, 12)
     assert attack.rank_1.mean() > 4 / 12, "it learns to see through the blur"
-    assert ("no_op", "linear_attacker") not in outcome.found.fitted
-    assert [len(curve) for curve in outcome.found.curves[pair]] == [1, 1]
-    assert 0 < outcome.found.clean[pair] <= 1
+    assert ("no_op", "linear_attacker") not in outcome.results.fitted
+    assert [len(curve) for curve in outcome.results.curves[pair]] == [1, 1]
+    assert 0 < outcome.results.clean[pair] <= 1
     (row,) = [r for r in outcome.report.diagnostics if (r.anonymizer, r.attacker) == pair]
     assert (row.trainings, row.steps) == (2, 1)
-    owners = {key.rsplit("/", 1)[1] for key in outcome.found.weights["blur", "score_fusion"]}
+    owners = {key.rsplit("/", 1)[1] for key in outcome.results.weights["blur", "score_fusion"]}
     assert owners == {"condition_match", "linear_attacker"}
     names = [time.name for time in audit.stages.times]
     assert names.count("train-linear_attacker") == 2

@@ -128,7 +128,7 @@ def test_a_ladder_with_recognizers(tmp_path: Path) -> None:
     pairs = {("blur", attacker) for attacker in attackers}
     assert {(row["anonymizer"], row["attacker"]) for row in rows} == pairs
     assert {row["gallery_size"] for row in rows} == {8}
-    found = outcome.found
+    found = outcome.results
     assert set(found.clean) == {
         pair for pair in pairs if pair[1] not in ("condition_match", "score_fusion")
     }

@@ -73,7 +73,7 @@ def test_every_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert steps["faces"].images == evaluated + learnt + held
     drawn = steps["anonymize-cldm-canny-1.0"]
     assert drawn.images == evaluated + 3 * learnt + held
-    assert (drawn.steps, drawn.on_gpu, drawn.found) == (8, False, False)
+    assert (drawn.steps, drawn.on_gpu, drawn.reused) == (8, False, False)
     assert drawn.hours == pytest.approx(drawn.images / 3600)
     assert drawn.mib == drawn.images
     assert steps["anonymize-k_same"].images == evaluated + learnt + held
@@ -117,7 +117,7 @@ def test_what_is_found_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         commit(stage.folder, Manifest({"part": 1}))
     steps = plan.steps()
     assert plan.tried == ["no_op"]
-    found = [name for name, step in steps.items() if step.found]
+    found = [name for name, step in steps.items() if step.reused]
     assert found == ["faces", "anonymize-cldm-canny-1.0"]
     assert all(steps[name].hours == steps[name].mib == 0 for name in found)
 
@@ -125,7 +125,7 @@ def test_what_is_found_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_table_is_compact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan(tmp_path, monkeypatch)
     steps = [
-        Step("faces", 7200, cost=Cost(0.5, 2**20), found=True),
+        Step("faces", 7200, cost=Cost(0.5, 2**20), reused=True),
         Step("anonymize-sd", 7200, 20, Cost(0.25, 2**19), on_gpu=True),
         Step("anonymize-blur", 3600, None, Cost(0.1, 2**10)),
         Step("attack-adaptive_contrastive", 100, 4000),

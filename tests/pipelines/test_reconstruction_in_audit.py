@@ -70,7 +70,7 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
     )
     one = Audit(config, {})
     outcome = one.run({"cldmray": "test"})
-    found = outcome.found
+    found = outcome.results
     pair = "blur", "reconstruction"
     assert {(a.anonymizer, a.attacker) for a in found.attacks} == {
         pair, ("no_op", "condition_match"), ("blur", "condition_match"), ("blur", "score_fusion"),
