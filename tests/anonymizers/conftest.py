@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionInpaintPipeline, UNet2DConditionModel
 
 from cldmray.models import cldm
 
@@ -51,6 +52,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models") / "tiny"
     cldm.save_controlnet_pipeline(root, parts(SMALL))
     return root
+
+
+@pytest.fixture(scope="session")
+def save_inpainting() -> Callable[[Path, dict[str, Any]], None]:
+    """Saves parts as the public inpainting repositories are: their index names their own class."""
+
+    def save(folder: Path, parts: dict[str, Any]) -> None:
+        unet = UNet2DConditionModel.from_config(parts["unet"].config, in_channels=9)
+        cldm.save_controlnet_pipeline(folder, {**parts, "unet": unet})
+        names = ("vae", "scheduler", "tokenizer", "text_encoder")
+        StableDiffusionInpaintPipeline(
+            **{name: parts[name] for name in names},
+            unet=unet,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ).save_pretrained(folder, safe_serialization=True)
+
+    return save
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny, PNDMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderTiny, PNDMScheduler
 
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.batching import BatchedRunner
@@ -106,9 +106,10 @@ class TestStacks:
             changed = {**whole.conditions, name: 255 - maps}
             assert furthest(paint(replace(whole, conditions=changed)), drawn) > 0, name
 
-    def test_depth_and_hed_on_an_inpainting_base(self, tmp_path: Path, made: Any) -> None:
-        unet = UNet2DConditionModel.from_config(made["unet"].config, in_channels=9)
-        cldm.save_controlnet_pipeline(tmp_path / "nine", {**made, "unet": unet})
+    def test_depth_and_hed_on_an_inpainting_base(
+        self, tmp_path: Path, made: Any, save_inpainting: Any
+    ) -> None:
+        save_inpainting(tmp_path / "nine", made)
         anonymizer = settings(tmp_path / "nine", "depth", "hed", mode="inpaint", strength=1.0)
         whole = batch(anonymizer)
         paint = opened(anonymizer)
@@ -126,6 +127,20 @@ class TestStacks:
         for name, maps in whole.conditions.items():
             changed = {**whole.conditions, name: 255 - maps}
             assert furthest(paint(replace(whole, conditions=changed)), drawn) > 0, name
+
+    @pytest.mark.parametrize("names", [[], ["depth"], ["depth", "hed"]])
+    def test_an_inpainting_base_refuses_other_modes(
+        self, tmp_path: Path, made: Any, save_inpainting: Any, names: list[str]
+    ) -> None:
+        save_inpainting(tmp_path / "nine", made)
+        with pytest.raises(BadInputError, match="nine is an inpainting model: mode must be inp"):
+            settings(tmp_path / "nine", *names, mode="img2img").open()
+
+    def test_a_local_copy_without_the_variant(self, sd: Path) -> None:
+        anonymizer = settings(sd, "canny", variant="fp16")
+        whole = batch(anonymizer)
+        without = opened(replace(anonymizer, variant=None))
+        np.testing.assert_array_equal(opened(anonymizer)(whole), without(whole))
 
     def test_few_steps_without_guidance(self, sd: Path) -> None:
         anonymizer = settings(
