@@ -11,7 +11,7 @@ from cldmray.detection.yunet import YuNet
 from cldmray.metrics.confidence import bootstrap_identities, bootstrap_mean, bootstrap_statistic
 from cldmray.metrics.frechet import frechet_distance
 from cldmray.metrics.image_similarity import edge_f1, psnr, ssim
-from cldmray.recognizers.base import SAME_PERSON
+from cldmray.recognizers.base import SAME_IDENTITY
 from cldmray.recognizers.sface import SFace
 from quality.drawing import BLUR_SIGMA, Gallery
 from quality.subjects import Subjects
@@ -87,9 +87,9 @@ def recognition_rows(subjects: Subjects, gallery: Gallery, sface: SFace) -> list
     features = {name: sface.embed(images) for name, images in gallery.images.items()}
 
     def same(first: np.ndarray, second: np.ndarray) -> Interval:
-        return bootstrap_identities((first * second).sum(1) > SAME_PERSON, identities)
+        return bootstrap_identities((first * second).sum(1) > SAME_IDENTITY, identities)
 
-    label = f"SFace cosine > {SAME_PERSON} to the image"
+    label = f"SFace cosine > {SAME_IDENTITY} to the image"
     rows = [at_most(f"{label}, canny", same(given, features["canny"]), SAME_IDENTITY_GOAL)]
     rows += [
         Row(f"{label}, {name}", same(given, features[name]))

@@ -1,11 +1,4 @@
-"""The control: the image itself.
-
-Gaussian blur, the newspaper's classic.
-
-Mosaic of coarse blocks.
-
-Publishes the condition itself: what a conditioned model is given, before it draws anything.
-"""
+"""Baselines: the no-op control, Gaussian blur, pixelation, and the condition map itself."""
 
 from dataclasses import dataclass, field
 
@@ -26,6 +19,10 @@ class NoOp(Anonymizer):
 
     Attributes:
         label: name in tables; None: ``no_op``.
+
+    >>> images = np.full((1, 4, 4, 3), 9, np.uint8)
+    >>> bool((NoOp().open()(Batch(["a"], images, np.zeros(1, np.int64))) == images).all())
+    True
     """
 
     label: str | None = None
@@ -60,6 +57,12 @@ class Blur(Anonymizer):
     Attributes:
         sigma: standard deviation in pixels of the image as it is audited, > 0.
         label: name in tables; None: ``blur``.
+
+    >>> image = np.zeros((1, 9, 9, 3), np.uint8)
+    >>> image[0, 4, 4] = 255
+    >>> batch = Batch(["a"], image, np.zeros(1, np.int64))
+    >>> Blur(sigma=1.0).open()(batch)[0, 4, 2:7, 0]
+    array([ 6, 25, 40, 25,  6], dtype=uint8)
     """
 
     sigma: float = 4.0
@@ -94,6 +97,11 @@ class Pixelate(Anonymizer):
         blocks: blocks along the shorter side, >= 1; those along the longer side are as many as
             keep them closest to square.
         label: name in tables; None: ``pixelate``.
+
+    >>> image = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1).repeat(3, 3)
+    >>> Pixelate(blocks=1).open()(Batch(["a"], image, np.zeros(1, np.int64)))[0, ..., 0]
+    array([[2, 2],
+           [2, 2]], dtype=uint8)
     """
 
     blocks: int = 8
@@ -138,9 +146,9 @@ class Pixelate(Anonymizer):
 class ConditionMap(Anonymizer):
     """Replaces each image by its condition map.
 
-    No conditioned model can tell more of a person than its condition does, but for what it learnt
-    of the very people; the attacks on the maps are therefore the upper end of what a better model
-    under the same condition may give away.
+    A conditioned model knows no more of a person than its condition says, except for what it
+    learnt of the same people. The attacks on the maps are therefore the upper end of what a better
+    model under the same condition may leak.
 
     Attributes:
         condition: extractor of the maps.

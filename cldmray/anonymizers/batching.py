@@ -1,4 +1,4 @@
-"""Any number of images through a anonymize function, in batches that fit into memory."""
+"""Batched runner: any number of images through an anonymizer, in batches that fit into memory."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,29 +11,30 @@ from cldmray.arrays import Images
 from cldmray.errors import ConfigError
 
 DEFAULT_BATCH = 64
-"""Images at once where nothing tells how many fit."""
+"""Images at once where it is not known how many fit."""
 
 
 @runtime_checkable
 class DeviceAnonymizeFunction(Protocol):
-    """A anonymize function whose images stay on a GPU until they are asked for."""
+    """An anonymizer's function whose images stay on a GPU until they are asked for."""
 
     @property
     def one_size(self) -> bool:
         """Whether all batches should have the same number of images."""
 
     def largest_batch(self, example: Batch, share: float) -> int | None:
-        """Images like the example's that fit at once; None: nothing tells."""
+        """Images like the example's that fit at once; None: unknown."""
 
     def start(self, batch: Batch) -> Callable[[], Images]:
-        """AnonymizeFunction without waiting for the images, which the returned function returns."""
+        """Begin to anonymize; the returned function waits for the images and returns them."""
 
 
 class BatchedRunner:
-    """Redraws in batches; where memory runs out, batches are halved and no image is lost.
+    """Anonymizes in batches; where memory runs out, batches are halved and no image is lost.
 
-    A :class:`DeviceAnonymizeFunction` works on a batch while the images of the one before leave the GPU.
-    Where it wants batches of one size, the last one is filled up with copies that are thrown away.
+    A :class:`DeviceAnonymizeFunction` works on a batch while the images of the one before leave
+    the GPU. Where it wants batches of one size, the last one is filled up with copies that are
+    thrown away.
 
     Args:
         anonymize: what an anonymizer opens into.
@@ -50,7 +51,7 @@ class BatchedRunner:
         self.even = size is None and not self.one_size
 
     def __call__(self, whole: Batch) -> Images:
-        """Redrawn images of a batch of any size, in its order.
+        """Anonymized images of a batch of any size, in its order.
 
         Raises:
             ConfigError: there is not enough memory for one image.

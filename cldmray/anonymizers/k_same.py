@@ -1,4 +1,4 @@
-"""k-same: the baseline that promises k-anonymity by construction."""
+"""k-same: the baseline that claims k-anonymity by construction."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +31,12 @@ class KSame(GroupAnonymizer):
             squared distances are whole numbers below 2**24 that float32 holds exactly, hence the
             same groups on every machine.
         label: name in tables; None: ``k_same``.
+
+    >>> from cldmray.anonymizers import Batch
+    >>> images = np.array([0, 10, 200, 220], np.uint8).reshape(4, 1, 1, 1).repeat(3, 3)
+    >>> batch = Batch(list("abcd"), images, np.zeros(4, np.int64))
+    >>> KSame(k=2, thumbnail=1).open()(batch)[:, 0, 0, 0]
+    array([  5,   5, 210, 210], dtype=uint8)
     """
 
     k: int = 10
@@ -55,11 +61,12 @@ class KSame(GroupAnonymizer):
     def features(self, images: Images) -> npt.NDArray[np.float32]:
         """Grey thumbnails in whole grey levels 0..255, shape (N, thumbnail**2)."""
         side = self.thumbnail
-        found = np.empty((len(images), side * side), np.float32)
+        thumbnails = np.empty((len(images), side * side), np.float32)
         for position, image in enumerate(images):
             grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-            found[position] = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA).ravel()
-        return found
+            small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
+            thumbnails[position] = small.ravel()
+        return thumbnails
 
     def plan(
         self,
@@ -122,16 +129,16 @@ class KSame(GroupAnonymizer):
         if most > groups:
             identity = min(name for name, count in counts.items() if count == most)
             raise BadInputError(
-                f"{self.name}: identity {identity_hash(identity)} has {most} images, but {len(identities)} images make "
-                f"{groups} groups of k={self.k}, each with one image of a person at most; "
-                "lower k or drop images of this person"
+                f"{self.name}: identity {identity_hash(identity)} has {most} images, but "
+                f"{len(identities)} images make {groups} groups of k={self.k}, each with one "
+                "image of a person at most; lower k or drop images of this person"
             )
 
 
 def _partition(
     identities: npt.NDArray[np.intp], features: npt.NDArray[np.float32], k: int
 ) -> npt.NDArray[np.int64]:
-    """Group numbers of samples that are sorted by id; ``people`` are codes 0, 1, ...
+    """Group numbers of samples that are sorted by id; ``identities`` are codes 0, 1, ...
 
     With c images left of a person and g groups to come, the sum of min(c, g) over people is at
     least k * g, so that the next group finds k people. That group lowers the sum by k, and by one
@@ -150,12 +157,11 @@ def _partition(
         pressing = counts >= total - group
         pressed = pressing[identities[rows[order]]]
         queue = np.concatenate([[seed], order[pressed], order[~pressed]])
-        chosen = _first_of_each(identities[rows[queue]], k)
-        anonymizers = queue[chosen]
-        groups[rows[anonymizers]] = group
-        counts[identities[rows[anonymizers]]] -= 1
+        members = queue[_first_of_each(identities[rows[queue]], k)]
+        groups[rows[members]] = group
+        counts[identities[rows[members]]] -= 1
         keep = np.ones(len(rows), bool)
-        keep[anonymizers] = False
+        keep[members] = False
         rows, left, norms = rows[keep], left[keep], norms[keep]
     _place_leftovers(groups, identities, features, total)
     return groups
@@ -164,14 +170,14 @@ def _partition(
 def _first_of_each(identities: npt.NDArray[np.intp], k: int) -> list[int]:
     """Positions of the first image of each of the first k people in a queue."""
     seen: set[int] = set()
-    chosen: list[int] = []
+    firsts: list[int] = []
     for position, identity in enumerate(identities.tolist()):
         if identity not in seen:
             seen.add(identity)
-            chosen.append(position)
-            if len(chosen) == k:
+            firsts.append(position)
+            if len(firsts) == k:
                 break
-    return chosen
+    return firsts
 
 
 def _place_leftovers(

@@ -8,6 +8,13 @@ from torch import Tensor
 
 MARGIN = 0.9
 """Share of the free memory that is planned with: fragments and workspaces take the rest."""
+OUT_OF_MEMORY = (
+    "ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+)
+"""What errors of other classes say: cuBLAS and cuDNN fail to start where nothing is left."""
 MOST = 64
 """Images at once at most: from here on larger batches are no faster."""
 
@@ -41,22 +48,21 @@ def largest_batch(draw: Callable[[int], None], device: torch.device, share: floa
     return extrapolate(peaks[0], peaks[1], min(own + free, int(total * share)))
 
 
-def extrapolate(one: int, two: int, budget: int) -> int:
+def extrapolate(single: int, double: int, budget: int) -> int:
     """Images at once of which the peak stays within a budget, at least 1 and at most `MOST`.
 
     Args:
-        one, two: bytes at the peak of drawing one image and two, weights included.
+        single, double: bytes at the peak of drawing one image and two, weights included.
         budget: bytes that the process may use.
     """
-    each = max(two - one, 1)
-    return min(max(int((budget * MARGIN - one) // each) + 1, 1), MOST)
+    each = max(double - single, 1)
+    return min(max(int((budget * MARGIN - single) // each) + 1, 1), MOST)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, so that fewer images at once may succeed."""
-    told = ("ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in told)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
     )
 
 

@@ -1,4 +1,4 @@
-"""The call that every condition extractor answers."""
+"""Condition, the extractor of maps such as edges or depth that steer a diffusion model."""
 
 from abc import ABC, abstractmethod
 
@@ -10,6 +10,16 @@ class Condition(ABC):
 
     Subclasses are frozen dataclasses whose fields are their settings, so that a condition can be
     written in YAML, hashed and sent to any worker; heavy weights load on the first call.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Red(Condition):
+    ...     name = "red"
+    ...     def __call__(self, images):
+    ...         return images[..., :1].repeat(3, axis=-1)
+    >>> import numpy as np
+    >>> Red()(np.array([[[[7, 8, 9]]]], np.uint8))
+    array([[[[7, 7, 7]]]], dtype=uint8)
     """
 
     @property

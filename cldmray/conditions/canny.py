@@ -1,4 +1,4 @@
-"""Hard edges: Canny's detector, the paper's condition."""
+"""Canny edges, the paper's condition."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,14 @@ class Canny(Condition):
     implementation with a 3x3 Sobel and the L1 gradient norm.
 
     Attributes:
-        low: gradient above which a pixel joined to a sure edge is kept, >= 0.
-        high: gradient above which a pixel is a sure edge, > ``low``. A higher pair gives a
-            coarser map that tells less of the person.
+        low: gradient above which a pixel that touches a strong edge is kept, >= 0.
+        high: gradient above which a pixel is a strong edge, > ``low``. A higher pair gives a
+            coarser map that says less of the person.
+
+    >>> image = np.zeros((1, 5, 6, 3), np.uint8)
+    >>> image[:, :, 3:] = 255
+    >>> Canny()(image)[0, 2, :, 0]
+    array([  0,   0, 255,   0,   0,   0], dtype=uint8)
     """
 
     low: int = 80

@@ -1,4 +1,4 @@
-"""Any condition, made coarser: its maps are reduced and enlarged again."""
+"""Coarse condition: the maps of another one, reduced and enlarged again."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ class Coarse(Condition):
     """The maps of another condition without what is finer than ``factor`` pixels.
 
     Reduced by averaging squares of ``factor`` pixels and enlarged linearly, so that a hard edge
-    becomes a broad grey one whose place is known less well.
+    becomes a broad grey one whose place is less precise.
 
     Attributes:
         condition: whose maps.

@@ -1,4 +1,4 @@
-"""The detectors of the package controlnet-aux (HED, MiDaS, OpenPose, ...) as conditions.
+"""Detectors of the package controlnet-aux (HED, MiDaS, OpenPose, ...) as conditions.
 
 The package is imported on the first call and only there: it is optional, slow to import, and of
 several gigabytes with its dependencies.

@@ -1,4 +1,4 @@
-"""Relative depth of a face, guessed from one image by a small shipped network."""
+"""Depth maps of faces, estimated from one image by a small shipped network."""
 
 import functools
 import hashlib
@@ -30,7 +30,7 @@ class Depth(Condition):
 
     It stands where diffusion models expect MiDaS or Depth Anything (Ranftl et al. 2020): the
     nearest point of the person is 255, the farthest 64, the background 0. The network was trained
-    on rendered heads with true depth; on images its maps are guesses of the same kind.
+    on rendered heads with true depth; on real images its maps are estimates of the same kind.
 
     Attributes:
         model: ``embedded``, or a folder that ``jobs/train_depth.py`` wrote.

@@ -1,4 +1,4 @@
-"""The small network that guesses a face's depth from one image."""
+"""Depth network, a small U-Net that estimates a face's depth from one image."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""No condition at all: the control of the ablation."""
+"""No condition: black maps, the control of the ablation."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from cldmray.conditions.base import Condition
 
 @dataclass(frozen=True)
 class NoCondition(Condition):
-    """Black maps, which tell nothing of the image."""
+    """Black maps, which say nothing of the image."""
 
     @property
     def name(self) -> str:

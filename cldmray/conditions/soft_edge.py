@@ -1,4 +1,4 @@
-"""Soft edges without a trained network."""
+"""Soft edges: graded edge maps without a trained network."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class SoftEdge(Condition):
 
     Attributes:
         sigma: standard deviation of the Gaussian blur in pixels, > 0. A larger one gives a coarser
-            map that tells less of the person.
+            map that says less of the person.
         floor: gradient in grey levels a pixel, > 0, below which the percentile is not
             trusted: a flat image stays black instead of showing its noise.
     """

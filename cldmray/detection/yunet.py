@@ -1,4 +1,4 @@
-"""Finds the face in an image: YuNet."""
+"""Face detection: YuNet finds the face and its five landmarks in an image."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -79,14 +79,14 @@ class YuNet:
         size = (round(width * scale), round(height * scale))
         network = _quietly_loaded(weights, size, self.threshold)
         enlarged = np.array([size[0] / width, size[1] / height], np.float32)
-        found: list[Detection | None] = []
+        detections: list[Detection | None] = []
         for image in images:
             seen = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             if scale > 1:
                 seen = cv2.resize(seen, size, interpolation=cv2.INTER_CUBIC)
             faces = network.detect(seen)[1]
-            found.append(None if faces is None or not len(faces) else _best(faces, enlarged))
-        return found
+            detections.append(None if faces is None or not len(faces) else _best(faces, enlarged))
+        return detections
 
 
 def _best(faces: npt.NDArray[np.generic], enlarged: Floats) -> Detection:

@@ -1,4 +1,4 @@
-"""Images in a folder with one sub-folder a person."""
+"""Folder of images with one sub-folder a person."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,6 +33,14 @@ class FolderFaces(FaceSource):
         name, crop, size: see :class:`FaceSource`.
         groups_file: CSV or Parquet file with the column ``identity`` and one column an attribute,
             such as ``sex``; it changes no image, only which groups get rows of their own.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> root = Path(tempfile.mkdtemp())
+    >>> (root / "Ada").mkdir()
+    >>> _ = (root / "Ada" / "1.png").write_bytes(b"any bytes")
+    >>> FolderFaces(str(root)).listing()["location"].to_pylist()
+    ['Ada/1.png']
     """
 
     root: str

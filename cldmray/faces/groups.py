@@ -1,4 +1,4 @@
-"""Groups of people, such as sex or age, for the risk of each: one row an identity."""
+"""Groups of people, such as sex or age, for the risk of each group: one row an identity."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Images in Parquet files: one row an image."""
+"""Parquet files of images: one row an image."""
 
 from bisect import bisect_right
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""The face and its surroundings in an aligned image: what is left when the other is masked."""
+"""Regions of an aligned image: the face, or its surroundings, with the other one masked."""
 
 from typing import Literal, get_args
 
@@ -12,7 +12,7 @@ REGIONS: tuple[Region, ...] = get_args(Region)
 FACE = 0.8
 """The face's share of the image's sides."""
 GREY = 128
-"""What masked pixels are filled with; the same in every image, so that it tells nothing."""
+"""What masked pixels are filled with; the same in every image, so that it says nothing."""
 
 
 def ellipse(height: int, width: int, share: float) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Who trains the anonymizer, who trains the attacker, and who is attacked."""
+"""Splits of identities: auxiliary, attacker, attacker validation, evaluation."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,18 +22,25 @@ CELEBA_SPLITS = {"0": AUXILIARY, "1": ATTACKER, "2": EVALUATION}
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """How identities are divided; every choice is a hash of the seed and the identity.
+    """Settings of the split of identities; every choice is a hash of the seed and the identity.
 
     Attributes:
-        seed: another seed divides the people in another way.
+        seed: another seed divides the identities in another way.
         evaluation, attacker, auxiliary: files with one identity a line (local path or URI)
             that fix the split of that name.
         celeba_partition: CelebA's ``list_eval_partition.txt``; its train, valid and test people
-            become background, attacker and evaluation. It excludes the three lists.
-        n_evaluation_identities: how many people are evaluated where no list says who.
-        min_images: images that a person needs to be evaluated.
-        auxiliary_fraction: share in 0..1 of people with fewer images who are background.
-        validation_fraction: share in 0..1 of the attacker's people who validate the attacker.
+            become auxiliary, attacker and evaluation. It excludes the three lists.
+        n_evaluation_identities: how many identities are evaluated where no list names them.
+        min_images: images that an identity needs to be evaluated.
+        auxiliary_fraction: fraction in 0..1 of identities with fewer images that are auxiliary,
+            which means that they may train an anonymizer.
+        validation_fraction: fraction in 0..1 of the attacker's identities that validate the
+            attacker.
+
+    >>> config = SplitConfig(n_evaluation_identities=1, auxiliary_fraction=1.0)
+    >>> splits = assign({"Ada": 9, "Ben": 2}, config)
+    >>> splits["Ada"], splits["Ben"]
+    ('evaluation', 'auxiliary')
     """
 
     seed: int = 0
@@ -80,12 +87,12 @@ def assign(
     config: SplitConfig,
     partition: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Split of each identity, one of ``records.SPLITS``; whoever is left out has no entry.
+    """Split of each identity, one of ``records.SPLITS``; who is left out has no entry.
 
-    Without lists, of the people with ``min_images`` images those ``n_evaluation_identities`` with the
-    smallest hash are evaluated and the others go to the attacker; of the people with fewer
-    images ``auxiliary_fraction`` goes to the background and the rest to the attacker. A person
-    added later moves nobody between background and attacker.
+    Without lists, those ``n_evaluation_identities`` with the smallest hash among the people with
+    ``min_images`` images are evaluated, and the others go to the attacker. Of the people with
+    fewer images ``auxiliary_fraction`` become auxiliary and the rest go to the attacker. A person
+    who is added later moves nobody between auxiliary and attacker.
 
     A list fixes its split to exactly the people it names. The others follow the rule over the
     splits that have no list, and are left out where no such split takes them: where all three
@@ -94,7 +101,7 @@ def assign(
     Args:
         identities: images of each identity.
         config: the rule and the lists.
-        partition: split (background, attacker or evaluation) of each identity, as
+        partition: split (auxiliary, attacker or evaluation) of each identity, as
             :func:`celeba_partition` gives it; it replaces the rule and the lists.
 
     Raises:
@@ -124,7 +131,7 @@ def celeba_partition(
     """Split of each identity by CelebA's partition of the images.
 
     Args:
-        uri: ``list_eval_partition.txt``, lines ``000001.jpg 0``; 0 is train (background),
+        uri: ``list_eval_partition.txt``, lines ``000001.jpg 0``; 0 is train (auxiliary),
             1 valid (attacker), 2 test (evaluation).
         locations: of the listed images; only the file's name counts.
         identities: of the same images.

@@ -1,33 +1,33 @@
-"""Public face recognizers: what the off-the-shelf attacker, teachers and measures look with."""
+"""Recognizer, which maps images of faces to embeddings; attackers, teachers and measures use it."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from cldmray.arrays import Images
 from cldmray.detection.alignment import TEMPLATE, TEMPLATE_SIDE, crop_matrix, similarity, warp
-from cldmray.detection.yunet import YuNet
+from cldmray.detection.yunet import Detection, YuNet
 from cldmray.errors import BadInputError
 
 Embeddings = npt.NDArray[np.float32]
 """Shape (N, d), unit norm."""
 Align = Literal["fixed", "landmarks"]
 Device = Literal["auto", "cpu", "cuda"]
-SAME_PERSON = 0.363
-"""Cosine of two SFace embeddings from which on OpenCV's zoo calls them one person."""
+SAME_IDENTITY = 0.363
+"""Cosine of two SFace embeddings from which on OpenCV's zoo takes them for one person."""
 LFW_CROP = (3 / 128, 8 / 128, 125 / 128, 130 / 128)
 """Rows and columns 64 to 186 of LFW's aligned images, within the crop of ``LfwFaces``."""
 BATCH = 32
 
 
-class Embedded(NamedTuple):
+class AlignedEmbeddings(NamedTuple):
     """Embeddings (N, d), and for which images the landmarks of a face were used, bool (N,)."""
 
     embeddings: Embeddings
-    found: npt.NDArray[np.bool_]
+    by_landmarks: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,26 @@ class Recognizer(ABC):
         align: ``fixed`` takes the same square of every image, for images that are aligned
             already; ``landmarks`` turns each face upright by YuNet's five landmarks, and falls back
             to ``fixed`` where no face is found.
-        crop: the square of ``fixed``: left, top, right, bottom as shares of the image's side. The
-            default fits the crop of ``LfwFaces``; beyond the edge the image is reflected.
+        crop: the square of ``fixed``: left, top, right, bottom as fractions of the image's side.
+            The default fits the crop of ``LfwFaces``; beyond the edge the image is reflected.
         detector: finds the landmarks.
-        device: ``auto`` (CUDA where there is one, else the CPU), ``cpu`` or ``cuda``.
+        device: ``auto`` (the device that the engine reserves; elsewhere CUDA where there is one,
+            else the CPU), ``cpu`` or ``cuda``.
+
+    A recognizer of one's own writes ``name``, ``dimension``, ``side``, ``version`` and
+    ``embed_aligned``:
+
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class MeanColour(Recognizer):
+    ...     name, dimension, side = "mean_colour", 3, 8
+    ...     def version(self):
+    ...         return "1"
+    ...     def embed_aligned(self, faces):
+    ...         return faces.mean(axis=(1, 2))
+    >>> red = np.zeros((1, 16, 16, 3), np.uint8)
+    >>> red[..., 0] = 200
+    >>> MeanColour().embed(red)
+    array([[1., 0., 0.]], dtype=float32)
     """
 
     align: Align = "fixed"
@@ -89,7 +105,7 @@ class Recognizer(ABC):
         """Hash of the weights."""
 
     @abstractmethod
-    def _raw(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
+    def embed_aligned(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
         """The network's output for aligned faces (N, side, side, 3), shape (N, d), of any norm."""
 
     def check(self) -> None:
@@ -98,8 +114,13 @@ class Recognizer(ABC):
         Raises:
             BadInputError, MissingDependencyError: as :meth:`embed` says.
         """
-        self.detector.version()
+        if self.align == "landmarks":
+            self.detector.version()
         replace(self, device="cpu").embed(np.zeros((1, self.side, self.side, 3), np.uint8))
+
+    def on_device(self, device: Device) -> Self:
+        """The recognizer on a device that the engine has reserved, unless its own is set."""
+        return replace(self, device=device) if self.device == "auto" else self
 
     def embed(self, images: Images) -> Embeddings:
         """Embeddings of images: float32, shape (N, d), unit norm, row i of image i alone.
@@ -115,15 +136,18 @@ class Recognizer(ABC):
         """
         return self.embed_with_report(images).embeddings
 
-    def embed_with_report(self, images: Images) -> Embedded:
+    def embed_with_report(self, images: Images) -> AlignedEmbeddings:
         """:meth:`embed`, and which images were aligned by landmarks: none if ``fixed``."""
-        faces, found = self.aligned(images)
-        parts = [self._raw(faces[start : start + BATCH]) for start in range(0, len(faces), BATCH)]
+        faces, by_landmarks = self.aligned(images)
+        parts = [
+            self.embed_aligned(faces[start : start + BATCH])
+            for start in range(0, len(faces), BATCH)
+        ]
         raw = np.concatenate(parts) if parts else np.zeros((0, self.dimension))
         if raw.ndim != 2 or len(raw) != len(faces) or not np.isfinite(raw).all():
             raise BadInputError(f"{self.name}: the network's output {raw.shape} is no embedding")
         norm = np.linalg.norm(raw.astype(np.float64), axis=1, keepdims=True)
-        return Embedded((raw / np.maximum(norm, 1e-12)).astype(np.float32), found)
+        return AlignedEmbeddings((raw / np.maximum(norm, 1e-12)).astype(np.float32), by_landmarks)
 
     def aligned(self, images: Images) -> tuple[Images, npt.NDArray[np.bool_]]:
         """The faces as the network sees them, uint8 (N, side, side, 3), and bool (N,).
@@ -134,10 +158,11 @@ class Recognizer(ABC):
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             got = f"{images.dtype} {images.shape}"
             raise BadInputError(f"images must be uint8 (N, h, w, 3), not {got}")
-        by_landmarks = self.align == "landmarks"
         faces = np.empty((len(images), self.side, self.side, 3), np.uint8)
-        found = np.zeros(len(images), bool)
-        detections = self.detector.detect(images) if by_landmarks else [None] * len(images)
+        by_landmarks = np.zeros(len(images), bool)
+        detections: list[Detection | None] = [None] * len(images)
+        if self.align == "landmarks":
+            detections = self.detector.detect(images)
         template = self.template
         for place, (image, face) in enumerate(zip(images, detections, strict=True)):
             if face is not None:
@@ -147,5 +172,5 @@ class Recognizer(ABC):
             else:
                 raise BadInputError(f"an image of {image.shape[:2]} pixels is not square")
             faces[place] = warp(image, matrix, self.side)
-            found[place] = face is not None
-        return faces, found
+            by_landmarks[place] = face is not None
+        return faces, by_landmarks

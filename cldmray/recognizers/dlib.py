@@ -1,6 +1,6 @@
 """dlib's face recognizer: another network, other training images, another library than SFace's.
 
-It judges reconstructions by attackers who have learnt with the help of SFace.
+The held-out recognizer of attackers who have learnt with the help of SFace.
 """
 
 import functools
@@ -77,7 +77,7 @@ class DlibResNet(Recognizer):
     def version(self) -> str:
         return file_version(_weights())
 
-    def _raw(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
+    def embed_aligned(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
         network = _network(_weights())
         return np.array(network.compute_face_descriptor(list(faces)), np.float64)
 

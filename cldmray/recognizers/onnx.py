@@ -74,7 +74,7 @@ class OnnxRecognizer(Recognizer):
     def version(self) -> str:
         return file_version(_onnx_file(self.path))
 
-    def _raw(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
+    def embed_aligned(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
         session = _session(_onnx_file(self.path), self.device)
         entry = session.get_inputs()[0]
         shape = list(entry.shape)
@@ -85,7 +85,8 @@ class OnnxRecognizer(Recognizer):
         ):
             expected = ", ".join(map(str, wanted))
             raise BadInputError(
-                f"{self.path}: its input is {shape}, not (N, {expected}), as input_side and layout say"
+                f"{self.path}: its input is {shape}, not (N, {expected}), as input_side and layout "
+                "say"
             )
         ordered = faces if self.channels == "rgb" else faces[..., ::-1]
         placed = ordered.transpose(0, 3, 1, 2) if self.layout == "nchw" else ordered
@@ -105,7 +106,7 @@ class OnnxRecognizer(Recognizer):
 @functools.cache
 def _dimension(recognizer: OnnxRecognizer) -> int:
     black = np.zeros((1, recognizer.side, recognizer.side, 3), np.uint8)
-    return int(recognizer._raw(black).shape[-1])
+    return int(recognizer.embed_aligned(black).shape[-1])
 
 
 def _onnx_file(path: str) -> Path:

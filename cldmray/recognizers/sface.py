@@ -1,4 +1,4 @@
-"""recognizers.sface."""
+"""SFace, the recognizer of OpenCV's zoo, run by torch."""
 
 import functools
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class SFace(Recognizer):
     """The recognizer of Zhong et al., "SFace", 2021 (:mod:`cldmray.recognizers.sface_network`).
 
     OpenCV zoo's weights from the extra ``recognizer``, run by torch. Two images whose
-    embeddings' cosine is above ``SAME_PERSON`` count as one person.
+    embeddings' cosine is above ``SAME_IDENTITY`` count as one person.
     """
 
     @property
@@ -38,14 +38,16 @@ class SFace(Recognizer):
         return file_version(model_file(SFACE))
 
     def network(self) -> Any:
-        """The :class:`~cldmray.recognizers.sface_network.SFaceNet` on its device, shared and frozen.
+        """SFace on its device, shared and frozen.
+
+        It is a :class:`~cldmray.recognizers.sface_network.SFaceNet`.
 
         Raises:
             ConfigError, MissingDependencyError: as :meth:`embed` says.
         """
         return _sface(model_file(SFACE), self.device)
 
-    def _raw(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
+    def embed_aligned(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
         import torch
 
         network = self.network()
@@ -69,5 +71,5 @@ def _sface(path: Path, device: str) -> Any:
 
 
 def landmark_sface() -> Recognizer:
-    """SFace on faces turned upright by their landmarks, which names clean images best."""
+    """SFace on faces turned upright by their landmarks, which identifies clean images best."""
     return SFace(align="landmarks")

@@ -69,8 +69,8 @@ def read_graph(graph: Any, name: str) -> SFaceNet:
         if kind == "Constant":
             continue
         if inputs[0] != current:
-            known = [constants.get(key) for key in inputs]
-            constants[output] = _folded(node, known, name)
+            values = [constants.get(key) for key in inputs]
+            constants[output] = _folded(node, values, name)
             continue
         weights = [constants[key] for key in inputs[1:] if key in constants]
         if kind in ("Sub", "Mul") and not layers and kind not in scalars:

@@ -37,7 +37,7 @@ class Corners(Recognizer):
     def version(self) -> str:
         return "1"
 
-    def _raw(self, faces: np.ndarray) -> np.ndarray:
+    def embed_aligned(self, faces: np.ndarray) -> np.ndarray:
         return faces[:, (0, -1), 0, 0].astype(np.float32)
 
 

@@ -27,7 +27,7 @@ class Thumbnails(Recognizer):
     def version(self) -> str:
         return "1"
 
-    def _raw(self, faces: np.ndarray) -> np.ndarray:
+    def embed_aligned(self, faces: np.ndarray) -> np.ndarray:
         return faces.reshape(len(faces), -1) - 127.5
 
 

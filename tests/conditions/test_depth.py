@@ -138,10 +138,10 @@ class TestShippedWeights:
         images = [render(31, identity, 0, 64) for identity in range(24)]
         truth = np.stack([relative_depth(image) for image in images]).astype(float)
         guess = Depth()(np.stack([image.image for image in images]))[..., 0].astype(float)
-        person = np.stack([image.person for image in images])
-        assert np.abs(guess - truth)[person].mean() < 25
-        assert np.mean((guess > 32) == person) > 0.93
-        for one, other, where in zip(guess, truth, person, strict=True):
+        foreground = np.stack([image.foreground for image in images])
+        assert np.abs(guess - truth)[foreground].mean() < 25
+        assert np.mean((guess > 32) == foreground) > 0.93
+        for one, other, where in zip(guess, truth, foreground, strict=True):
             assert np.corrcoef(one[where], other[where])[0, 1] > 0.7
 
     def test_they_travel_as_fp16_without_anybodys_image(self) -> None:

@@ -51,7 +51,7 @@ class Pixels(Recognizer):
     def check(self) -> None:
         pass
 
-    def _raw(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
+    def embed_aligned(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
         return faces.reshape(len(faces), -1).astype(np.float64) - 127.5
 
 

@@ -52,7 +52,7 @@ class Small(Recognizer):
     def version(self) -> str:
         return "1"
 
-    def _raw(self, faces: Images) -> Any:
+    def embed_aligned(self, faces: Images) -> Any:
         return faces.reshape(len(faces), -1).astype(np.float64) - 127.5
 
 

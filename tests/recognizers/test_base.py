@@ -13,7 +13,7 @@ from cldmray.detection.yunet import Detection, YuNet
 from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
 from cldmray.faces.decode import decode
 from cldmray.hashing import canonicalize
-from cldmray.recognizers.base import SAME_PERSON, Recognizer
+from cldmray.recognizers.base import SAME_IDENTITY, Recognizer
 from cldmray.recognizers.sface import SFace
 
 CROP = (61, 56, 189, 184)
@@ -50,7 +50,7 @@ class Corners(Recognizer):
     def version(self) -> str:
         return ""
 
-    def _raw(self, faces: Images) -> np.ndarray:
+    def embed_aligned(self, faces: Images) -> np.ndarray:
         return faces[:, (0, -1), 0, 0].astype(np.float32)
 
 
@@ -68,7 +68,7 @@ class TestAlignment:
         assert found.tolist() == [False, True, False]
         fixed, _ = Corners(crop=(0.0, 0.0, 1.0, 1.0)).aligned(images)
         np.testing.assert_allclose(faces.astype(int), fixed.astype(int), atol=2)
-        assert by_landmarks.embed_with_report(images).found.tolist() == found.tolist()
+        assert by_landmarks.embed_with_report(images).by_landmarks.tolist() == found.tolist()
 
     def test_embeddings_have_unit_norm_whatever_the_network_says(self) -> None:
         found = Corners().embed(noise(70))
@@ -79,7 +79,7 @@ class TestAlignment:
 
     def test_a_network_that_overflows_is_reported(self) -> None:
         class Broken(Corners):
-            def _raw(self, faces: Images) -> np.ndarray:
+            def embed_aligned(self, faces: Images) -> np.ndarray:
                 return np.full((len(faces), 2), np.nan)
 
         with pytest.raises(BadInputError, match="no embedding"):
@@ -138,9 +138,9 @@ class TestSFace:
         first, second = embedded.embeddings[:12], embedded.embeddings[12:]
         cosine = first @ second.T
         assert (cosine.argmax(1) == np.arange(12)).sum() >= 10
-        assert (np.diag(cosine) > SAME_PERSON).mean() >= 0.7
-        assert (cosine[~np.eye(12, dtype=bool)] > SAME_PERSON).mean() <= 0.05
-        assert embedded.found.mean() == (align == "landmarks")
+        assert (np.diag(cosine) > SAME_IDENTITY).mean() >= 0.7
+        assert (cosine[~np.eye(12, dtype=bool)] > SAME_IDENTITY).mean() <= 0.05
+        assert embedded.by_landmarks.mean() == (align == "landmarks")
 
     def test_a_device_that_is_not_there_is_refused(self, extra: None) -> None:
         if torch.cuda.is_available():

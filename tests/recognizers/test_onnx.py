@@ -85,7 +85,9 @@ def test_the_default_is_how_insightface_reads_a_face(tmp_path):
     )
     other = OnnxRecognizer(colour_means(tmp_path), 16, deviation=128, crop=WHOLE)
     np.testing.assert_allclose(
-        other._raw(coloured((0, 128, 255))), [[-127.5 / 128, 0.5 / 128, 127.5 / 128]], atol=1e-6
+        other.embed_aligned(coloured((0, 128, 255))),
+        [[-127.5 / 128, 0.5 / 128, 127.5 / 128]],
+        atol=1e-6,
     )
 
 

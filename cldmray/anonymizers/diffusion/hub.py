@@ -66,11 +66,11 @@ def call(load: Any, source: str, **settings: Any) -> Any:
 def _no_progress_bars() -> Iterator[None]:
     """Loading is seconds long and happens in actors, whose bars would fill the driver's log."""
     libraries = [diffusers.utils.logging, transformers.utils.logging]
-    shown = [library for library in libraries if library.is_progress_bar_enabled()]
-    for library in shown:
+    enabled = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in enabled:
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library in shown:
+        for library in enabled:
             library.enable_progress_bar()

@@ -31,7 +31,7 @@ class PipelineRunner:
         self.prompts = PromptTable(self.pipe, settings)
 
     def __call__(self, batch: Batch) -> Images:
-        """Redrawn images, uint8, shape (N, height, width, 3).
+        """Anonymized images, uint8, shape (N, height, width, 3).
 
         Raises:
             BadInputError: the sides are no multiples of the autoencoder's factor, or the result
@@ -62,7 +62,7 @@ class PipelineRunner:
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Callable[[], Images]:
-        """AnonymizeFunction a batch, but leave the images on the GPU.
+        """Anonymize a batch, but leave the images on the GPU.
 
         Returns:
             A function that waits for the images and returns what the plain call does. Meanwhile
@@ -116,12 +116,14 @@ class PipelineRunner:
                 self._pixels(batch.conditions[name]) for name in controls
             ],
             "controlnet_conditioning_scale": [
-                float(one.controlnet_conditioning_scale) for one in controls.values()
+                float(control.controlnet_conditioning_scale) for control in controls.values()
             ],
             "control_guidance_start": [
-                float(one.control_guidance_start) for one in controls.values()
+                float(control.control_guidance_start) for control in controls.values()
             ],
-            "control_guidance_end": [float(one.control_guidance_end) for one in controls.values()],
+            "control_guidance_end": [
+                float(control.control_guidance_end) for control in controls.values()
+            ],
         }
         if len(controls) > 1:
             return inputs

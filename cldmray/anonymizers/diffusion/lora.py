@@ -20,13 +20,13 @@ class Lora:
     Attributes:
         model: safetensors file, local folder, or hub id.
         file: name within the folder or hub repository.
-        scale: factor on the adapter's weights, >= 0.
+        lora_scale: factor on the adapter's weights, >= 0.
         revision: branch, tag or commit of a hub id.
     """
 
     model: str
     file: str = USUAL_FILE
-    scale: float = 1.0
+    lora_scale: float = 1.0
     revision: str | None = None
 
     def __post_init__(self) -> None:
@@ -34,8 +34,8 @@ class Lora:
             raise ValueError("model must not be empty")
         if Path(self.file).suffix != ".safetensors":
             raise ValueError(f"file must be a .safetensors file, not {self.file!r}")
-        if not self.scale >= 0:
-            raise ValueError(f"scale must be at least 0, not {self.scale}")
+        if not self.lora_scale >= 0:
+            raise ValueError(f"lora_scale must be at least 0, not {self.lora_scale}")
 
     def find(self) -> Path | None:
         """The adapter's local file; None: it is on the hub.
@@ -90,5 +90,5 @@ def merge(pipeline: Any, lora: Lora) -> None:
     )
     if not pipeline.get_list_adapters():
         raise BadInputError(f"lora: {file} holds no adapter for this model")
-    pipeline.fuse_lora(lora_scale=lora.scale)
+    pipeline.fuse_lora(lora_scale=lora.lora_scale)
     pipeline.unload_lora_weights()

@@ -14,7 +14,7 @@ EMBEDDED_FOLDER = Path(__file__).parents[2] / "weights" / "cldm64"
 INDEX = "model_index.json"
 TRAINING_IDENTITIES = "training_identities.txt"
 UNUSED = {"safety_checker", "feature_extractor", "image_encoder"}
-"""Components of a pipeline that redrawing does without."""
+"""Components of a pipeline that anonymizing does without."""
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 IDENTITY_HASH = re.compile(r"[0-9a-f]{12}")
@@ -128,18 +128,18 @@ def trained_on(folder: Path) -> frozenset[str]:
     path = folder / TRAINING_IDENTITIES
     if not path.is_file():
         return frozenset()
-    found = set()
+    hashes = set()
     for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
         entry = line.partition("#")[0].strip()
         if entry and not IDENTITY_HASH.fullmatch(entry):
             raise BadInputError(f"{path}, line {number}: {entry!r} is no identity hash")
         if entry:
-            found.add(entry)
-    return frozenset(found)
+            hashes.add(entry)
+    return frozenset(hashes)
 
 
 def _components(index: dict[str, Any]) -> list[str]:
-    """Names of the components that a pipeline's index lists and redrawing needs."""
+    """Names of the components that a pipeline's index lists and anonymizing needs."""
     return sorted(
         name
         for name, value in index.items()

@@ -24,10 +24,12 @@ class PromptTable:
 
     def __init__(self, pipe: Any, settings: DiffusionSettings) -> None:
         self.settings = settings
-        texts = prompts.every((settings.prompt, settings.negative_prompt), settings.prompt_choices)
+        texts = prompts.all_prompts(
+            (settings.prompt, settings.negative_prompt), settings.prompt_choices
+        )
         self.place = {pair: place for place, pair in enumerate(texts)}
         encoded = [self._encode(pipe, *pair) for pair in texts]
-        self.embeds = {name: torch.cat([one[name] for one in encoded]) for name in encoded[0]}
+        self.embeds = {name: torch.cat([embeds[name] for embeds in encoded]) for name in encoded[0]}
         for name in ("text_encoder", "text_encoder_2"):
             if getattr(pipe, name, None) is not None:
                 setattr(pipe, name, None)
@@ -43,16 +45,21 @@ class PromptTable:
             do_classifier_free_guidance=self.settings.guidance_scale > 1,
             negative_prompt=negative,
         )
-        return {name: one for name, one in zip(EMBEDS, embeds, strict=False) if one is not None}
+        return {
+            name: tensor for name, tensor in zip(EMBEDS, embeds, strict=False) if tensor is not None
+        }
 
     def __call__(self, seeds: npt.NDArray[np.int64]) -> dict[str, Tensor]:
         """The pipeline's arguments for images of these seeds, one row an image."""
         if len(self.place) == 1:
             rows = len(seeds)
-            return {name: one.expand(rows, *one.shape[1:]) for name, one in self.embeds.items()}
+            return {
+                name: tensor.expand(rows, *tensor.shape[1:]) for name, tensor in self.embeds.items()
+            }
         places = [self.place[self._texts(int(seed))] for seed in seeds]
         return {
-            name: one[torch.tensor(places, device=one.device)] for name, one in self.embeds.items()
+            name: tensor[torch.tensor(places, device=tensor.device)]
+            for name, tensor in self.embeds.items()
         }
 
     def _texts(self, seed: int) -> tuple[str, ...]:

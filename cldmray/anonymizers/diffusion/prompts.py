@@ -33,7 +33,7 @@ def check(texts: Mapping[str, str], choices: Choices) -> None:
     for name, options in choices.items():
         if isinstance(options, str) or not options:
             raise ValueError(f"prompt_choices.{name} must be a list of at least one text")
-    if len(every(tuple(texts.values()), choices, MOST)) > MOST:
+    if len(all_prompts(tuple(texts.values()), choices, MOST)) > MOST:
         raise ValueError(f"prompt_choices make more than {MOST} different prompts")
 
 
@@ -43,24 +43,26 @@ def fill(text: str, choices: Choices, seed: int) -> str:
     A placeholder that stands in several templates gets the same text in all of them.
     """
 
-    def chosen(place: re.Match[str]) -> str:
+    def choice(place: re.Match[str]) -> str:
         options = choices[place[1]]
         return options[int(unit_hash("prompt", place[1], seed) * len(options))]
 
-    return PLACE.sub(chosen, text)
+    return PLACE.sub(choice, text)
 
 
-def every(texts: Sequence[str], choices: Choices, most: int | None = None) -> list[tuple[str, ...]]:
+def all_prompts(
+    texts: Sequence[str], choices: Choices, most: int | None = None
+) -> list[tuple[str, ...]]:
     """All distinct ways to fill some templates together, in a fixed order.
 
     Args:
         most: where given, the search ends once there are more than these.
     """
     names = list(dict.fromkeys(name for text in texts for name in PLACE.findall(text)))
-    found: dict[tuple[str, ...], None] = {}
+    filled: dict[tuple[str, ...], None] = {}
     for values in itertools.product(*(choices[name] for name in names)):
         single = {name: [value] for name, value in zip(names, values, strict=True)}
-        found[tuple(fill(text, single, 0) for text in texts)] = None
-        if most is not None and len(found) > most:
+        filled[tuple(fill(text, single, 0) for text in texts)] = None
+        if most is not None and len(filled) > most:
             break
-    return list(found)
+    return list(filled)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cldmray.faces.synthetic.curves import Floats, generator
-from cldmray.faces.synthetic.identity import Person, linear
+from cldmray.faces.synthetic.identity import Appearance, linear
 
-SALT = "synthetic photo"
+SALT = "synthetic photo"  # a word that is not used otherwise any more
 """Enters the hash of every image's circumstances: another text makes other images."""
 
 
@@ -36,7 +36,7 @@ class Circumstances:
     ambient: Floats
     ground: Floats
     shadow: float
-    exposure: float
+    brightness: float
     contrast: float
     glasses: bool
     cap: bool
@@ -53,7 +53,7 @@ class Circumstances:
     detail_seed: int
 
 
-def circumstances(seed: int, identity: int, index: int, who: Person) -> Circumstances:
+def circumstances(seed: int, identity: int, index: int, looks: Appearance) -> Circumstances:
     """The circumstances of this image; the same for the same arguments, always."""
     rng = generator(SALT, seed, identity, index)
 
@@ -91,10 +91,10 @@ def circumstances(seed: int, identity: int, index: int, who: Person) -> Circumst
         ambient=np.asarray(ambient * sky, np.float32),
         ground=np.asarray(ambient * rng.uniform(0.35, 0.8) * tint, np.float32),
         shadow=rng.uniform(0.4, 0.92),
-        exposure=around(1.1, 0.15) * (1.0 + 0.32 * who.tone / 5),
+        brightness=around(1.1, 0.15) * (1.0 + 0.32 * looks.tone / 5),
         contrast=around(1.03, 0.07),
-        glasses=bool(rng.uniform() < (0.85 if who.wears_glasses else 0.03)),
-        cap=bool(rng.uniform() < (0.07 if who.sex else 0.025)),
+        glasses=bool(rng.uniform() < (0.85 if looks.wears_glasses else 0.03)),
+        cap=bool(rng.uniform() < (0.07 if looks.sex else 0.025)),
         cap_colour=_cloth(rng),
         clothes=_cloth(rng),
         hair_messy=rng.uniform(0.0, 1.0),

@@ -1,4 +1,4 @@
-"""What a synthetic person looks like, in every image: numbers from the seed and the index."""
+"""Appearance of a synthetic person, the same in every image: numbers from seed and index."""
 
 from dataclasses import dataclass
 
@@ -53,7 +53,7 @@ FRAMES = ((26, 24, 26), (70, 44, 28), (96, 96, 100), (40, 48, 84), (120, 36, 40)
 
 
 @dataclass(frozen=True)
-class Person:
+class Appearance:
     """The lasting looks of one person.
 
     Lengths are in cm and called so; "factor" multiplies the average person's measure, "share" is
@@ -168,8 +168,8 @@ def linear(colour: tuple[float, ...] | Floats) -> Floats:
     return np.square(np.clip(np.asarray(colour, np.float32) / 255, 0, 1))
 
 
-def person(seed: int, identity: int) -> Person:
-    """The person with this index; the same for the same arguments, always."""
+def appearance(seed: int, identity: int) -> Appearance:
+    """The looks of the person with this index; the same for the same arguments, always."""
     sex, age, tone = group_indices(seed, identity)
     rng = generator("synthetic person", seed, identity)
     male, dark = float(sex), tone / 5.0
@@ -194,7 +194,7 @@ def person(seed: int, identity: int) -> Person:
     skin = skin + rng.normal(0, 1, 3) * (2.5, 2.0, 3.0)
     fringe = rng.uniform(1.9, 3.6) if hair in (BOB, LONG, FULL) and chance(0.38) else 0.0
     pale = tone <= 2
-    return Person(
+    return Appearance(
         sex=sex,
         age=age,
         tone=tone,

@@ -6,7 +6,7 @@ from cldmray.faces.synthetic.circumstances import Circumstances
 from cldmray.faces.synthetic.curves import Floats
 from cldmray.faces.synthetic.eyes import lid_edges
 from cldmray.faces.synthetic.geometry import GAP, JAW, MOUTH, Head
-from cldmray.faces.synthetic.identity import Person
+from cldmray.faces.synthetic.identity import Appearance
 from cldmray.faces.synthetic.skin import brow_line, lip_edges
 
 COUNT = 68
@@ -18,11 +18,11 @@ CONTOUR = (
 """Angle in degrees and level of the points along the jaw."""
 
 
-def places(who: Person, shot: Circumstances, head: Head) -> tuple[Floats, Floats]:
+def places(looks: Appearance, shot: Circumstances, head: Head) -> tuple[Floats, Floats]:
     """Level and angle of each landmark, shape (68,)."""
     contour = np.asarray(CONTOUR, np.float32)
     jaw_angle, jaw_level = np.radians(contour[:, 0]), contour[:, 1]
-    x, level = (np.concatenate(part) for part in zip(*_features(who, shot), strict=True))
+    x, level = (np.concatenate(part) for part in zip(*_features(looks, shot), strict=True))
     width = head.ring(level)[3]
     angle = np.arcsin(np.clip(x / width, -1, 1))
     return (
@@ -31,15 +31,15 @@ def places(who: Person, shot: Circumstances, head: Head) -> tuple[Floats, Floats
     )
 
 
-def _features(who: Person, shot: Circumstances) -> list[tuple[Floats, Floats]]:
-    start, end = brow_line(who, np.zeros(1, np.float32))[2]
+def _features(looks: Appearance, shot: Circumstances) -> list[tuple[Floats, Floats]]:
+    start, end = brow_line(looks, np.zeros(1, np.float32))[2]
     brow = np.linspace(end - 0.2, start + 0.1, 5, dtype=np.float32)
-    brow_level = brow_line(who, brow)[0]
-    wide = who.nose_width
+    brow_level = brow_line(looks, brow)[0]
+    wide = looks.nose_width
     nose_x = np.array([0, 0, 0, 0, -1.2 * wide, -0.6 * wide, 0, 0.6 * wide, 1.2 * wide])
     nose_y = np.array([0.1, -1.3, -2.6, -3.95, -4.8, -5.05, -5.25, -5.05, -4.8])
-    eye_x, eye_y = _eye(who, shot)
-    mouth_x, mouth_y = _mouth(who)
+    eye_x, eye_y = _eye(looks, shot)
+    mouth_x, mouth_y = _mouth(looks)
     order = [3, 2, 1, 0, 5, 4]
     return [
         (-brow, brow_level),
@@ -51,19 +51,21 @@ def _features(who: Person, shot: Circumstances) -> list[tuple[Floats, Floats]]:
     ]
 
 
-def _eye(who: Person, shot: Circumstances) -> tuple[Floats, Floats]:
+def _eye(looks: Appearance, shot: Circumstances) -> tuple[Floats, Floats]:
     """Outer corner, upper lid outer and inner, inner corner, lower lid inner and outer."""
     place = np.array([1.0, 0.35, -0.35, -1.0, -0.35, 0.35], np.float32)
-    upper, lower = lid_edges(who, shot, place)
-    high = np.where(np.arange(6) < 3, upper, lower) * who.eye_size
-    across = place * who.eye_size
-    return across + np.float32(who.eye_spacing), (high + who.eye_tilt * across).astype(np.float32)
+    upper, lower = lid_edges(looks, shot, place)
+    high = np.where(np.arange(6) < 3, upper, lower) * looks.eye_size
+    across = place * looks.eye_size
+    return across + np.float32(looks.eye_spacing), (high + looks.eye_tilt * across).astype(
+        np.float32
+    )
 
 
-def _mouth(who: Person) -> tuple[Floats, Floats]:
-    wide = who.mouth_width
+def _mouth(looks: Appearance) -> tuple[Floats, Floats]:
+    wide = looks.mouth_width
     outer = np.array([-1, -0.6, -0.2, 0, 0.2, 0.6, 1, 0.6, 0.28, 0, -0.28, -0.6], np.float32)
-    upper, lower, _ = lip_edges(who, np.abs(outer * np.float32(wide)))
+    upper, lower, _ = lip_edges(looks, np.abs(outer * np.float32(wide)))
     level = np.where(np.arange(12) < 7, upper, lower)
     level[[0, 6]] = MOUTH - 0.5 * GAP
     inner = np.array([-0.9, -0.4, 0, 0.4, 0.9, 0.4, 0, -0.4], np.float32)

@@ -21,7 +21,7 @@ from cldmray.faces.synthetic.hair_and_accessories import (
     lens,
     scalp,
 )
-from cldmray.faces.synthetic.identity import CURLY, Person, person
+from cldmray.faces.synthetic.identity import CURLY, Appearance, appearance
 from cldmray.faces.synthetic.landmarks import places
 from cldmray.faces.synthetic.shading import background, shade, shadows
 from cldmray.faces.synthetic.skin import Skin, skin
@@ -49,20 +49,20 @@ class SyntheticImage(NamedTuple):
             (size, size); inf where there is nobody.
         mask: skin of the face with eyes and mouth, without ears, neck, hair and glasses, bool,
             (size, size).
-        person: everything of the person, clothes and accessories included, bool, (size, size).
+        foreground: everything of the person, clothes and accessories included, bool, (size, size).
         landmarks: pixel x and y in the order of iBUG's 68 points, float32, (68, 2); (0, 0) is the
             centre of the first pixel. Hidden points are given too.
         attributes: what does not belong to the identity: ``yaw``, ``pitch`` and ``roll`` in
             degrees (to the image's right, down, clockwise), ``smile``, ``mouth_open``,
             ``brow_raise`` and ``eyes_open`` about 0..1, ``gaze_x`` and ``gaze_y`` in degrees,
             ``glasses``, ``cap`` 0 or 1, ``light_x``, ``light_y``, ``light_z`` (unit vector to the
-            light: right, up, to the camera), ``ambient``, ``exposure`` and ``scale``.
+            light: right, up, to the camera), ``ambient``, ``brightness`` and ``scale``.
     """
 
     image: Images
     depth: Floats
     mask: npt.NDArray[np.bool_]
-    person: npt.NDArray[np.bool_]
+    foreground: npt.NDArray[np.bool_]
     landmarks: Floats
     attributes: dict[str, float]
 
@@ -71,7 +71,7 @@ class SyntheticImage(NamedTuple):
 class Model:
     """Everything of a person that no image changes."""
 
-    who: Person
+    looks: Appearance
     head: Head
     rest: Floats
     moves: Floats
@@ -84,14 +84,14 @@ class Model:
 @lru_cache(maxsize=8)
 def model(seed: int, identity: int, per_cm: float) -> Model:
     """The person's surfaces and textures."""
-    who = person(seed, identity)
-    head = Head(who)
+    looks = appearance(seed, identity)
+    head = Head(looks)
     rest = head.surface(ROWS[:, None], ANGLES[None])
     moves = head.moves(rest, ROWS[:, None], ANGLES[None])
-    places = (rest[..., 0], ROWS[:, None], ANGLES[None], scalp(who, ROWS[:, None], ANGLES[None]))
+    places = (rest[..., 0], ROWS[:, None], ANGLES[None], scalp(looks, ROWS[:, None], ANGLES[None]))
     surface = np.stack(np.broadcast_arrays(*places), axis=-1).astype(np.float32)
-    ears = () if covers_ears(who) else tuple(ear(who, head, s) for s in (-1.0, 1.0))
-    return Model(who, head, rest, moves, surface, hair(who, head), ears, skin(who, per_cm))
+    ears = () if covers_ears(looks) else tuple(ear(looks, head, s) for s in (-1.0, 1.0))
+    return Model(looks, head, rest, moves, surface, hair(looks, head), ears, skin(looks, per_cm))
 
 
 def render(seed: int, identity: int, index: int, size: int = 64) -> SyntheticImage:
@@ -112,7 +112,7 @@ def render(seed: int, identity: int, index: int, size: int = 64) -> SyntheticIma
         image=scene.rendered(),
         depth=scene.nearest() / np.float32(HEAD_HEIGHT),
         mask=scene.share(scene.face) >= 0.5,
-        person=scene.share(np.isfinite(scene.depth)) >= 0.5,
+        foreground=scene.share(np.isfinite(scene.depth)) >= 0.5,
         landmarks=scene.landmarks(),
         attributes=_attributes(scene.shot),
     )
@@ -134,7 +134,7 @@ def relative_depth(image: SyntheticImage) -> npt.NDArray[np.uint8]:
         uint8, (size, size): 0 where there is nobody; on the person 64 at the farthest visible
         point to 255 at the nearest, linear in depth between them.
     """
-    there = image.person & np.isfinite(image.depth)
+    there = image.foreground & np.isfinite(image.depth)
     levels = np.zeros(image.depth.shape, np.uint8)
     if there.any():
         depth = image.depth[there]
@@ -149,13 +149,13 @@ def _meshes(made: Model, shot: Circumstances) -> list[Mesh]:
     meshes = [Mesh(HEAD, points, (2, 2), made.surface, follows=follow())]
     meshes += made.ears
     if shot.cap:
-        flat = hair(made.who, made.head, 0.35)
+        flat = hair(made.looks, made.head, 0.35)
         meshes += [] if flat is None else [flat]
-        meshes.append(cap(made.head, 1.5 if made.who.hair == CURLY else 1.1))
+        meshes.append(cap(made.head, 1.5 if made.looks.hair == CURLY else 1.1))
     elif made.hair is not None:
         meshes.append(made.hair)
     if shot.glasses:
-        meshes.append(glasses(made.who))
+        meshes.append(glasses(made.looks))
     return meshes
 
 
@@ -190,12 +190,12 @@ def _is_face(part: Seen) -> Floats:
     return np.asarray(on_face, np.float32)
 
 
-def _lenses(image: Floats, who: Person, shot: Circumstances, camera: Camera) -> None:
+def _lenses(image: Floats, looks: Appearance, shot: Circumstances, camera: Camera) -> None:
     """Faint reflections of the surroundings in the lenses."""
     turn = np.linspace(0, 2 * np.pi, 40, dtype=np.float32)
     area = np.zeros(image.shape[:2], np.uint8)
     for side in (-1.0, 1.0):
-        outline = camera.project(_pose(lens(who, side, turn), shot, None))[:, :2]
+        outline = camera.project(_pose(lens(looks, side, turn), shot, None))[:, :2]
         cv2.fillPoly(area, [np.rint(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     share = area.astype(np.float32)[..., None] / 255
     image *= 1 - 0.06 * share
@@ -219,7 +219,7 @@ def _attributes(shot: Circumstances) -> dict[str, float]:
         "light_y": float(shot.light[1]),
         "light_z": float(shot.light[2]),
         "ambient": float(shot.ambient.mean()),
-        "exposure": shot.exposure,
+        "brightness": shot.brightness,
         "scale": shot.scale,
     }
 
@@ -236,7 +236,7 @@ class _Scene:
         self.size, self.finer = size, 2 if 2 * size <= LARGEST else 1
         side = size * self.finer
         self.made = model(seed, identity, min(MOST_TEXELS, max(5.0, 7.0 * side / 128)))
-        self.shot = shot = circumstances(seed, identity, index, self.made.who)
+        self.shot = shot = circumstances(seed, identity, index, self.made.looks)
         self.camera = _camera(shot, side)
         meshes = _meshes(self.made, shot)
         posed = [_pose(mesh.points, shot, mesh.follows) for mesh in meshes]
@@ -245,12 +245,12 @@ class _Scene:
         pixels = background(shot, side).reshape(-1, 3)
         face = np.zeros(side * side, np.float32)
         for part in seen:
-            pixels[part.pixels] = shade(part, shot, self.made.who, self.made.skin, light)
+            pixels[part.pixels] = shade(part, shot, self.made.looks, self.made.skin, light)
             if part.mesh.part == HEAD:
                 face[part.pixels] = _is_face(part)
         self.face, self.image = face.reshape(side, side), pixels.reshape(side, side, 3)
         if shot.glasses:
-            _lenses(self.image, self.made.who, shot, self.camera)
+            _lenses(self.image, self.made.looks, shot, self.camera)
 
     def share(self, fine: npt.NDArray[np.generic]) -> Floats:
         """Mean of the fine grid over each pixel."""
@@ -266,7 +266,7 @@ class _Scene:
     def rendered(self) -> Images:
         """The camera's image: exposure, tone curve, blur, noise and JPEG."""
         shot = self.shot
-        tone = np.sqrt(np.maximum(self.share(self.image) * np.float32(shot.exposure), 0))
+        tone = np.sqrt(np.maximum(self.share(self.image) * np.float32(shot.brightness), 0))
         knee = np.float32(KNEE)
         tone = np.where(tone > knee, knee + (1 - knee) * np.tanh((tone - knee) / (1 - knee)), tone)
         tone = (tone - np.float32(0.45)) * np.float32(shot.contrast) + np.float32(0.45)
@@ -282,7 +282,7 @@ class _Scene:
     def landmarks(self) -> Floats:
         """Pixel x and y of the landmarks."""
         made, shot = self.made, self.shot
-        level, angle = places(made.who, shot, made.head)
+        level, angle = places(made.looks, shot, made.head)
         points = made.head.surface(level, angle)
         moves = made.head.moves(points, level, angle)
         points = points + np.einsum("e,enk->nk", _amounts(shot), moves)

@@ -9,7 +9,7 @@ from cldmray.faces.synthetic.circumstances import Circumstances
 from cldmray.faces.synthetic.curves import Floats, generator, noise, sample, step
 from cldmray.faces.synthetic.eyes import opening, paint_eyes, paint_mouth
 from cldmray.faces.synthetic.geometry import COLLAR, GAP, MOUTH
-from cldmray.faces.synthetic.identity import Person
+from cldmray.faces.synthetic.identity import Appearance
 from cldmray.faces.synthetic.skin import Skin
 from cldmray.faces.synthetic.splat import EAR, GLASSES, HAIR, HEAD, Seen
 
@@ -80,13 +80,13 @@ def shadows(depth: Floats, shot: Circumstances, per_cm: float) -> Floats:
     return np.asarray(1 - shot.shadow * soft, np.float32)
 
 
-def shade(seen: Seen, shot: Circumstances, who: Person, skin: Skin, shadow: Floats) -> Floats:
+def shade(seen: Seen, shot: Circumstances, looks: Appearance, skin: Skin, shadow: Floats) -> Floats:
     """Colours of the pixels in which a mesh is seen.
 
     Args:
         seen: the pixels.
         shot: the image.
-        who: the person.
+        looks: of the person.
         skin: textures of the face.
         shadow: as :func:`shadows` gives it.
 
@@ -103,37 +103,39 @@ def shade(seen: Seen, shot: Circumstances, who: Person, skin: Skin, shadow: Floa
     light = Lit(shot, shadow.ravel()[seen.pixels], normal)
     surface = values[:, 3:]
     if mesh.part == HEAD:
-        return _face(surface, light, shot, who, skin)
+        return _face(surface, light, shot, looks, skin)
     if mesh.part == EAR:
-        base = who.skin * shot.tan * np.array([1.0, 0.86, 0.84], np.float32)
+        base = looks.skin * shot.tan * np.array([1.0, 0.86, 0.84], np.float32)
         return np.asarray(base * light.diffuse(WRAP, surface[:, 0]), np.float32)
     if mesh.part == HAIR:
-        return _hair(seen, surface, light, who)
+        return _hair(seen, surface, light, looks)
     if mesh.part == GLASSES:
         gloss = light.gloss(30.0)[:, None]
         return np.asarray(
-            who.frame * light.diffuse(0.2, np.ones(len(normal), np.float32)) + 0.3 * gloss
+            looks.frame * light.diffuse(0.2, np.ones(len(normal), np.float32)) + 0.3 * gloss
         )
     return np.asarray(shot.cap_colour * light.diffuse(0.2, surface[:, 0]), np.float32)
 
 
-def _face(surface: Floats, light: Lit, shot: Circumstances, who: Person, skin: Skin) -> Floats:
+def _face(
+    surface: Floats, light: Lit, shot: Circumstances, looks: Appearance, skin: Skin
+) -> Floats:
     x, level, angle, roots = (np.ascontiguousarray(surface[:, i]) for i in range(4))
     row, column = skin.place(x, level)
     colour = sample(skin.colour, row, column) * shot.tan
     quality = sample(skin.quality, row, column)
-    hairs = who.hair_colour
-    gap = opening(who, shot, x)
+    hairs = looks.hair_colour
+    gap = opening(looks, shot, x)
     grown = np.clip(quality[:, 2] * (1 + 0.8 * shot.stubble), 0, 0.95)[:, None]
     grown = np.maximum(grown, roots[:, None])
-    beard = hairs * 0.75 + 0.1 * who.skin * (1 - hairs)
+    beard = hairs * 0.75 + 0.1 * looks.skin * (1 - hairs)
     colour = colour + (beard - colour) * grown
     brow = np.clip(quality[:, 3], 0, 0.96)[:, None]
-    brow_colour = np.minimum(hairs * 0.55, who.skin * 0.45)
+    brow_colour = np.minimum(hairs * 0.55, looks.skin * 0.45)
     colour = colour + (brow_colour - colour) * brow
     glint = np.zeros(len(x), np.float32)
-    ball = paint_eyes(who, shot, x, level, colour, glint)
-    paint_mouth(who, shot, x, level, gap, colour)
+    ball = paint_eyes(looks, shot, x, level, colour, glint)
+    paint_mouth(looks, shot, x, level, gap, colour)
     normal = light.normal * (1 - 0.5 * ball)[:, None]
     normal[:, 2] += 0.5 * ball
     light = Lit(shot, light.shadow, normal)
@@ -152,7 +154,7 @@ def _face(surface: Floats, light: Lit, shot: Circumstances, who: Person, skin: S
     return np.asarray(lit + (weave - lit) * cloth, np.float32)
 
 
-def _hair(seen: Seen, surface: Floats, light: Lit, who: Person) -> Floats:
+def _hair(seen: Seen, surface: Floats, light: Lit, looks: Appearance) -> Floats:
     down = np.empty_like(seen.points)
     down[1:-1] = seen.points[2:] - seen.points[:-2]
     down[0], down[-1] = down[1], down[-2]
@@ -165,8 +167,8 @@ def _hair(seen: Seen, surface: Floats, light: Lit, who: Person) -> Floats:
     band = np.clip(1 - along**2, 0, 1) ** 20 * light.shadow
     tone = np.clip(1 + 0.16 * strand + 0.14 * clump, 0.35, 1.8) * (1 - 0.45 * np.clip(under, 0, 1))
     diffuse = light.diffuse(0.25, np.clip(1 - 0.4 * under, 0.2, 1))
-    colour = who.hair_colour * tone[:, None] * diffuse
-    glow = (0.035 + 0.3 * who.hair_colour) * (band * (0.7 + 0.3 * strand))[:, None]
+    colour = looks.hair_colour * tone[:, None] * diffuse
+    glow = (0.035 + 0.3 * looks.hair_colour) * (band * (0.7 + 0.3 * strand))[:, None]
     return np.asarray(np.clip(colour + glow * light.shot.light_colour, 0, None), np.float32)
 
 
@@ -183,7 +185,7 @@ def background(shot: Circumstances, side: int) -> Floats:
         cells = int(rng.integers(3, 9))
         light_and_dark = noise(rng, (cells, cells), (16, 16))[..., None]
         coarse = coarse + 0.15 * light_and_dark + 0.06 * noise(rng, (cells, cells), (16, 16), 3)
-    shown = cv2.resize(
+    enlarged = cv2.resize(
         np.clip(coarse, 0.02, 0.98).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC
     )
-    return np.asarray(np.clip(shown, 0, 1) ** 2, np.float32)
+    return np.asarray(np.clip(enlarged, 0, 1) ** 2, np.float32)

@@ -1,4 +1,4 @@
-"""Synthetic people as a source of faces: no data set, no licence, nobody's privacy."""
+"""Synthetic faces: a source without data set, licence or anybody's privacy at risk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,6 +39,12 @@ class SyntheticFaces(FaceSource):
         seed: another seed makes other people, and names them otherwise.
         name, size: see :class:`FaceSource`.
         crop: always None.
+
+    >>> source = SyntheticFaces(n_identities=2, images_per_identity=3)
+    >>> source.listing().num_rows
+    6
+    >>> source.read(["0/0"])[0][:4]
+    b'\\x89PNG'
     """
 
     n_identities: int
@@ -68,19 +74,19 @@ class SyntheticFaces(FaceSource):
             pa.string(),
         )
         order = pc.sort_indices(ids)
-        who, which = np.divmod(order.to_numpy(), n_images)
+        identities, images = np.divmod(order.to_numpy(), n_images)
         names = pa.array((_name(self.seed, i) for i in range(n_identities)), pa.string())
         location = pc.binary_join_element_wise(
-            pa.array(who).cast(pa.string()), pa.array(which).cast(pa.string()), "/"
+            pa.array(identities).cast(pa.string()), pa.array(images).cast(pa.string()), "/"
         )
         version = pa.repeat(fingerprint([RENDERING, self.seed, self.size]), len(ids))
-        columns = [ids.take(order), names.take(pa.array(who)), location, version]
+        columns = [ids.take(order), names.take(pa.array(identities)), location, version]
         return pa.Table.from_arrays(columns, schema=LISTING)
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         """Images as PNG files, (size, size) pixels; None for a location that is not listed."""
-        found = {location: self._image(location) for location in sorted(set(locations))}
-        return [found[location] for location in locations]
+        images = {location: self._image(location) for location in sorted(set(locations))}
+        return [images[location] for location in locations]
 
     def groups(self) -> pa.Table:
         """See :func:`attributes_table`."""

@@ -131,16 +131,16 @@ def splat(
         if mesh.part == HAIR:
             visible = visible * mesh.surface[..., 3]
         x, y, away = np.moveaxis(camera.project(points), -1, 0)
-        x, y, away, shown = (
+        x, y, away, weight = (
             _refine(part, mesh, side) for part in (x + 0.5, y + 0.5, away, visible)
         )
-        shapes.append(shown.shape)
-        there = shown > (_strands(shown.shape) if mesh.part == HAIR else 0.5)
-        chosen = np.flatnonzero(there & (x >= 0) & (x < side) & (y >= 0) & (y < side))
-        x, y = (axis.ravel()[chosen].astype(np.int32) for axis in (x, y))
+        shapes.append(weight.shape)
+        there = weight > (_strands(weight.shape) if mesh.part == HAIR else 0.5)
+        places = np.flatnonzero(there & (x >= 0) & (x < side) & (y >= 0) & (y < side))
+        x, y = (axis.ravel()[places].astype(np.int32) for axis in (x, y))
         flats.append(y * side + x)
-        depths.append(away.ravel()[chosen])
-        owners.append(chosen)
+        depths.append(away.ravel()[places])
+        owners.append(places)
     flat, depth, owner = np.concatenate(flats), np.concatenate(depths), np.concatenate(owners)
     scale = LEVELS / (FARTHEST - NEAREST)
     key = ((FARTHEST - np.clip(depth, NEAREST, FARTHEST)) * scale).astype(np.uint16)
@@ -151,14 +151,14 @@ def splat(
     _assign(seen_depth, buffer, depth)
     _close(buffer, seen_depth, side)
     starts = np.cumsum([0, *(len(part) for part in owners)])
-    found = []
+    parts_seen = []
     for i, mesh in enumerate(meshes):
         pixels = np.flatnonzero((buffer >= starts[i]) & (buffer < starts[i + 1]))
         if not len(pixels):
             continue
         place = owner[buffer[pixels]]
         row, column = np.divmod(place, shapes[i][1])
-        found.append(
+        parts_seen.append(
             Seen(
                 mesh,
                 pixels,
@@ -168,7 +168,7 @@ def splat(
                 posed[i],
             )
         )
-    return found, seen_depth.reshape(side, side)
+    return parts_seen, seen_depth.reshape(side, side)
 
 
 def _refine(grid: Floats, mesh: Mesh, side: int) -> Floats:

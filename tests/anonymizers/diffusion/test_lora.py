@@ -40,8 +40,8 @@ def adapter(tmp_path: Path) -> Path:
     [
         ({"model": ""}, "^model "),
         ({"file": "weights.bin"}, "^file must be a .safetensors file"),
-        ({"scale": -1.0}, "^scale "),
-        ({"scale": float("nan")}, "^scale "),
+        ({"lora_scale": -1.0}, "^lora_scale "),
+        ({"lora_scale": float("nan")}, "^lora_scale "),
     ],
 )
 def test_wrong_settings_are_named(changes: dict[str, Any], message: str) -> None:
@@ -108,7 +108,7 @@ class TestMerge:
     def test_the_product_is_added_to_the_weight(self, folder: Path, adapter: Path) -> None:
         weights = {}
         for scale in (None, 0.5):
-            one = None if scale is None else Lora(str(adapter), scale=scale)
+            one = None if scale is None else Lora(str(adapter), lora_scale=scale)
             paint = settings(folder, one).open()
             assert isinstance(paint, inference.PipelineRunner)
             weights[scale] = paint.pipe.unet.get_submodule(LAYER).weight
@@ -122,7 +122,7 @@ class TestMerge:
         batch = Batch(["a", "b"], images, np.arange(2))
         plain = settings(folder, None).open()(batch)
         assert (settings(folder, Lora(str(adapter))).open()(batch) != plain).any()
-        none = settings(folder, Lora(str(adapter), scale=0.0)).open()(batch)
+        none = settings(folder, Lora(str(adapter), lora_scale=0.0)).open()(batch)
         assert np.abs(none.astype(int) - plain).max() <= 1
 
     def test_one_of_another_model(self, folder: Path, adapter: Path) -> None:

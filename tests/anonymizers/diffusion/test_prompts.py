@@ -37,13 +37,13 @@ def test_one_placeholder_in_two_templates() -> None:
 
 
 def test_every_prompt() -> None:
-    found = prompts.every((PROMPT, "not {style}"), CHOICES)
+    found = prompts.all_prompts((PROMPT, "not {style}"), CHOICES)
     assert set(found) == {
         (f"a {style} image, {light}", f"not {style}")
         for style, light in itertools.product(CHOICES["style"], CHOICES["light"])
     }
     assert len(found) == 6
-    assert prompts.every(("plain", ""), CHOICES) == [("plain", "")]
+    assert prompts.all_prompts(("plain", ""), CHOICES) == [("plain", "")]
     for seed in range(50):
         pair = tuple(prompts.fill(text, CHOICES, seed) for text in (PROMPT, "not {style}"))
         assert pair in found

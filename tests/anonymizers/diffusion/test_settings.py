@@ -242,7 +242,10 @@ class TestPublicModels:
     def test_all_suit_a_gpu_and_vary_their_prompts(self, made: dict[str, Diffusion]) -> None:
         for one in made.values():
             assert one.channels_last and one.dtype == "float16" and one.variant == "fp16"
-            assert len(prompts.every((one.prompt, one.negative_prompt), one.prompt_choices)) == 12
+            assert (
+                len(prompts.all_prompts((one.prompt, one.negative_prompt), one.prompt_choices))
+                == 12
+            )
 
     @pytest.mark.parametrize("name", PUBLIC)
     def test_the_head_tells_what_one_must_know(self, name: str) -> None:

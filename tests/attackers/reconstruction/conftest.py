@@ -28,7 +28,7 @@ class Quadrants(Recognizer):
     def check(self) -> None:
         return None
 
-    def _raw(self, faces: Images) -> np.ndarray:
+    def embed_aligned(self, faces: Images) -> np.ndarray:
         means = faces.reshape(len(faces), 2, 8, 2, 8, 3).mean((2, 4)).reshape(len(faces), -1)
         return means - means.mean(1, keepdims=True) + 1e-3
 

@@ -10,7 +10,7 @@ from cldmray.faces import SyntheticFaces
 from cldmray.faces.decode import decode
 from cldmray.faces.records import LISTING, decode_image
 from cldmray.faces.synthetic import AGES, SEXES, SKIN_TONES, attributes_table, groups
-from cldmray.faces.synthetic.identity import CELLS, person
+from cldmray.faces.synthetic.identity import CELLS, appearance
 from cldmray.faces.synthetic.scene import model, relative_depth, render
 
 SEED = 5
@@ -94,17 +94,17 @@ def test_groups_are_balanced_over_each_cycle():
 
 
 def test_groups_show_in_the_person():
-    people = [(groups(SEED, i), person(SEED, i)) for i in range(CELLS)]
+    population = [(groups(SEED, i), appearance(SEED, i)) for i in range(CELLS)]
     by_tone = [
-        np.mean([who.skin.mean() for labels, who in people if labels["skin_tone"] == tone])
+        np.mean([looks.skin.mean() for labels, looks in population if labels["skin_tone"] == tone])
         for tone in SKIN_TONES
     ]
     assert by_tone == sorted(by_tone, reverse=True)
     years = {"young": (18, 35), "middle": (35, 55), "old": (55, 81)}
-    for labels, who in people:
+    for labels, looks in population:
         low, high = years[labels["age"]]
-        assert low < who.years < high
-        assert not who.beard or labels["sex"] == "male"
+        assert low < looks.years < high
+        assert not looks.beard or labels["sex"] == "male"
 
 
 def test_attributes_table():
@@ -130,12 +130,12 @@ def test_ranges(identity):
     shot = render(SEED, identity, 2)
     assert shot.image.dtype == np.uint8 and shot.image.shape == (64, 64, 3)
     assert shot.image.std() > 15
-    assert shot.mask.dtype == shot.person.dtype == bool
-    assert not (shot.mask & ~shot.person).any()
-    assert 0.1 < shot.mask.mean() < shot.person.mean() <= 1
+    assert shot.mask.dtype == shot.foreground.dtype == bool
+    assert not (shot.mask & ~shot.foreground).any()
+    assert 0.1 < shot.mask.mean() < shot.foreground.mean() <= 1
     assert shot.depth.dtype == np.float32
     there = np.isfinite(shot.depth)
-    assert (there | ~shot.person).all()
+    assert (there | ~shot.foreground).all()
     assert shot.depth[there].min() > 2.5 and shot.depth[there].max() < 9
     assert shot.landmarks.shape == (68, 2) and shot.landmarks.dtype == np.float32
     assert all(isinstance(value, float) for value in shot.attributes.values())
@@ -146,9 +146,9 @@ def test_ranges(identity):
 def test_relative_depth():
     shot = first(frontal)
     levels = relative_depth(shot)
-    assert levels.dtype == np.uint8 and (levels[~shot.person] == 0).all()
-    assert levels[shot.person].min() == 64 and levels.max() == 255
-    there = shot.person
+    assert levels.dtype == np.uint8 and (levels[~shot.foreground] == 0).all()
+    assert levels[shot.foreground].min() == 64 and levels.max() == 255
+    there = shot.foreground
     slope = np.polyfit(shot.depth[there], levels[there].astype(float), 1)
     fitted = np.polyval(slope, shot.depth[there])
     assert slope[0] < 0 and np.abs(fitted - levels[there]).max() < 1
