@@ -64,7 +64,7 @@ class TorchPixels(Recognizer):
     def version(self):
         return "1"
 
-    def _raw(self, faces):
+    def embed_aligned(self, faces):
         with torch.inference_mode():
             grey = torch.from_numpy(faces).float().mean(3)[:, None]
             return (torch.nn.functional.avg_pool2d(grey, 8).flatten(1) - 127.5).numpy()
