@@ -22,12 +22,11 @@ from cldmray.attackers.nn.training import Trainable
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest, commit
-from cldmray.engine.attacker_training import CURVE, commit_training
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import embed_views, learnt_arrays
 from cldmray.engine.reconstruct import reconstruct
 from cldmray.engine.stages import StageHandle, Stages, StageSpec
-from cldmray.engine.training import train
+from cldmray.engine.training import CURVE, commit_training, train
 from cldmray.faces.records import EVALUATION, SPLITS
 from cldmray.faces.regions import Region
 from cldmray.recognizers.base import Recognizer

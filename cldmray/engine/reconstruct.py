@@ -6,13 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cldmray import storage
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
+from cldmray.attackers.reconstruction.training import load_reconstructor
 from cldmray.attackers.reconstruction.validation import embed_guesses
-from cldmray.engine.artifacts import Artifact, write_records
+from cldmray.engine.artifacts import WEIGHTS, Artifact, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.embed import with_regions
 from cldmray.engine.failures import OpenedActor
-from cldmray.engine.reconstruction_training import fitted_reconstructor
 from cldmray.errors import BadInputError
 from cldmray.faces.records import EVALUATION, decode_images, embeddings_schema, encode_image
 from cldmray.faces.regions import Region
@@ -45,7 +46,7 @@ class ReconstructActor:
 
     Args:
         attacker: whose reconstruction model it is.
-        fitted: stage of :func:`cldmray.engine.reconstruction_training.fit_reconstructor`.
+        fitted: stage of the reconstruction model's training.
         seed: of the audit.
         engine: threads, batch size, and whether there is a GPU.
     """
@@ -58,7 +59,8 @@ class ReconstructActor:
         torch.set_num_threads(engine.threads)
         device = "cuda" if engine.gpus_per_actor > 0 else "cpu"
         self.attacker = attacker
-        self.reconstructor = fitted_reconstructor(fitted, attacker.model, device)
+        weights = storage.join(fitted.folder, WEIGHTS)
+        self.reconstructor = load_reconstructor(attacker.model, weights, device)
         if self.reconstructor.network is not None:
             self.reconstructor.network.eval()
         self.seed = seed

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.train
 import torch
@@ -26,10 +27,12 @@ from cldmray.attackers.nn.training import (
     check_converged,
     saved_curve,
 )
+from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import CldmrayError
 
 CHECKPOINTS = "checkpoints"
+CURVE = "curve.parquet"
 ERROR_FILE = "error.json"
 
 
@@ -88,6 +91,24 @@ def train(
         result = TrainingResult((local / WEIGHTS_FILE).read_bytes(), saved_curve(local))
     check_converged(trainable.name, result.curve, trainable.remedy)
     return result
+
+
+def commit_training(folder: str, weights: str, result: TrainingResult) -> None:
+    """Commit what was learnt to a stage folder.
+
+    Args:
+        weights: name of the file that gets the weights; ``curve.parquet`` gets the curve.
+    """
+    storage.write_bytes(storage.join(folder, weights), result.weights)
+    curve = pa.Table.from_pylist(result.curve)
+    storage.write_table(storage.join(folder, CURVE), curve)
+    commit(folder, Manifest({CURVE: curve.num_rows}))
+
+
+def learning_curve(stage: Artifact) -> Curve:
+    """Learning curve of a stage that :func:`commit_training` has written."""
+    rows: Curve = storage.read_table(storage.join(stage.folder, CURVE)).to_pylist()
+    return rows
 
 
 def train_in_process(trainable: Trainable, threads: int = 1) -> TrainingResult | CldmrayError:

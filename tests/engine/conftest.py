@@ -60,13 +60,19 @@ def engine() -> EngineConfig:
     )
 
 
-@pytest.fixture(scope="session")
-def stubs() -> ModuleType:
-    """The module ``inversion_stubs`` beside this file."""
-    name = "inversion_stubs"
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
+def module_beside(name: str) -> ModuleType:
+    """A module of this folder, which is no package, under its own name."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+module_beside("training_helpers")
+
+
+@pytest.fixture(scope="session")
+def stubs() -> ModuleType:
+    """The module ``inversion_stubs`` beside this file."""
+    return module_beside("inversion_stubs")

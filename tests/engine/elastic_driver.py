@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from training_helpers import fit_encoder, load_encoder
 
 from cldmray.attackers.contrastive import CleanTrained
 from cldmray.attackers.nn.encoder import SmallEncoder
 from cldmray.attackers.nn.pairs import PairSet, Validation
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.engine.artifacts import Artifact, read_manifest
-from cldmray.engine.attacker_training import fit_encoder, learning_curve, load_encoder
 from cldmray.engine.cluster import EngineConfig, connect
+from cldmray.engine.training import learning_curve
 
 PAUSE = 5.0
 IDENTITIES, BATCH = 9, 7

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from training_helpers import fit_encoder, load_encoder
 
 from cldmray import storage
 from cldmray.arrays import Images
@@ -18,14 +19,9 @@ from cldmray.attackers.encoder_attacker import training_pairs, validation_pairs
 from cldmray.attackers.nn.encoder import FaceEncoder, SmallEncoder, embed
 from cldmray.attackers.nn.pairs import Validation
 from cldmray.attackers.nn.training import TrainingConfig, check_converged
-from cldmray.engine.artifacts import Artifact, read_manifest
-from cldmray.engine.attacker_training import (
-    WEIGHTS,
-    fit_encoder,
-    learning_curve,
-    load_encoder,
-)
+from cldmray.engine.artifacts import WEIGHTS, Artifact, read_manifest
 from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.training import learning_curve
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.recognizers.base import Embeddings
 

@@ -31,8 +31,7 @@ from cldmray.attackers.nn.training import (
     TrainingLoop,
 )
 from cldmray.conditions.canny import Canny
-from cldmray.engine.artifacts import Artifact, Manifest
-from cldmray.engine.attacker_training import WEIGHTS
+from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import EmbedActor
 from cldmray.evaluation.identification import view_of

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from training_helpers import fit_encoder, load_encoder
 
 from cldmray.arrays import Images
 from cldmray.attackers.contrastive import CleanTrained
@@ -15,12 +16,7 @@ from cldmray.attackers.data import AttackData
 from cldmray.attackers.encoder_attacker import training_pairs, validation_pairs
 from cldmray.attackers.nn.encoder import BackboneEncoder, EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.training import TrainingConfig
-from cldmray.engine.artifacts import Artifact, Manifest, read_manifest
-from cldmray.engine.attacker_training import (
-    WEIGHTS,
-    fit_encoder,
-    load_encoder,
-)
+from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import ConfigError
 

@@ -17,8 +17,7 @@ from cldmray.attackers.contrastive import CleanTrained, ConditionOnly
 from cldmray.attackers.nn.encoder import FaceEncoder, SmallEncoder, embed
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.conditions.canny import Canny
-from cldmray.engine.artifacts import Artifact, Manifest, read_manifest
-from cldmray.engine.attacker_training import WEIGHTS
+from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import EmbedActor, embed_views, region_view
 from cldmray.errors import BadInputError

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from training_helpers import fit_encoder, load_encoder
 
 from cldmray.arrays import Images
 from cldmray.attackers.base import TrainingFreeAttacker
@@ -17,13 +18,9 @@ from cldmray.attackers.encoder_attacker import training_pairs, validation_pairs
 from cldmray.attackers.nn.encoder import SmallEncoder
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.engine.artifacts import Artifact, read_manifest
-from cldmray.engine.attacker_training import (
-    fit_encoder,
-    learning_curve,
-    load_encoder,
-)
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.embed import embed_views
+from cldmray.engine.training import learning_curve
 from cldmray.evaluation.identification import view_of
 from cldmray.faces.records import (
     ANONYMIZED,

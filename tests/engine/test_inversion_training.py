@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from training_helpers import fit_reconstructor, fitted_reconstructor
 
 from cldmray.attackers.data import AttackData
 from cldmray.attackers.nn.training import TrainingLoop, check_converged
@@ -22,13 +23,9 @@ from cldmray.attackers.reconstruction.pairs import (
 from cldmray.attackers.reconstruction.training import ReconstructionTrainable, fit
 from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.engine.artifacts import Artifact
-from cldmray.engine.attacker_training import learning_curve
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.reconstruction_training import (
-    fit_reconstructor,
-    fitted_reconstructor,
-)
 from cldmray.engine.stages import Stages
+from cldmray.engine.training import learning_curve
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.faces.records import (
     ANONYMIZED,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
-from cldmray.engine.artifacts import Artifact, Manifest, read_manifest
+from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.reconstruct import (
     ReconstructActor,
@@ -17,7 +17,6 @@ from cldmray.engine.reconstruct import (
     reconstruction_seed,
     reconstructions_schema,
 )
-from cldmray.engine.reconstruction_training import WEIGHTS
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     ANONYMIZED,

@@ -1,0 +1,65 @@
+"""Trainings as the stages of an audit run them, without an audit; ``conftest.py`` registers it."""
+
+from safetensors.torch import load
+
+from cldmray import storage
+from cldmray.arrays import channels_last
+from cldmray.attackers.encoder_attacker import EncoderAttacker
+from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder
+from cldmray.attackers.nn.encoder_training import EncoderTrainable
+from cldmray.attackers.nn.pairs import PairSet, Validation
+from cldmray.attackers.reconstruction.base import ReconstructionModel, Reconstructor
+from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
+from cldmray.attackers.reconstruction.training import ReconstructionTrainable, load_reconstructor
+from cldmray.engine.artifacts import WEIGHTS, Artifact
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.training import commit_training, train
+from cldmray.recognizers.base import Recognizer
+
+
+def fit_encoder(
+    attacker: EncoderAttacker,
+    pairs: PairSet,
+    validation: Validation,
+    start: Artifact | None,
+    engine: EngineConfig,
+    folder: str,
+) -> None:
+    """Train an attacker's encoder, from the weights of ``start``, and commit it to a folder."""
+    attacker.check_workers(engine.most_train_workers, engine.gpus_per_train_worker > 0)
+    trainable = EncoderTrainable(
+        attacker.name,
+        attacker.encoder,
+        attacker.training,
+        pairs,
+        validation=validation,
+        init_from=None if start is None else load_encoder(start, attacker.encoder).state_dict(),
+    )
+    commit_training(folder, WEIGHTS, train(trainable, engine, folder))
+
+
+def load_encoder(stage: Artifact, config: EncoderConfig) -> FaceEncoder:
+    """The trained encoder of a folder."""
+    encoder = FaceEncoder(config, pretrained=False)
+    encoder.load_state_dict(load(storage.read_bytes(storage.join(stage.folder, WEIGHTS))))
+    return channels_last(encoder).eval()
+
+
+def fit_reconstructor(
+    reconstruction: ReconstructionModel,
+    pairs: ReconstructionPairs,
+    validation: ReconstructionPairs,
+    recognizer: Recognizer,
+    engine: EngineConfig,
+    folder: str,
+) -> None:
+    """Train a reconstruction model and commit it to a folder."""
+    trainable = ReconstructionTrainable(
+        reconstruction, pairs, validation=validation, validation_recognizer=recognizer
+    )
+    commit_training(folder, WEIGHTS, train(trainable, engine, folder))
+
+
+def fitted_reconstructor(stage: Artifact, reconstruction: ReconstructionModel) -> Reconstructor:
+    """The reconstruction model of a folder."""
+    return load_reconstructor(reconstruction, storage.join(stage.folder, WEIGHTS))
