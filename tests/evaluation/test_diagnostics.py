@@ -5,7 +5,6 @@ from cldmray.evaluation.diagnostics import (
     final_gain,
     not_converged,
 )
-from cldmray.report.statements import convergence_note, query_note
 from cldmray.results.audit import AttackerDiagnostics
 
 
@@ -53,26 +52,12 @@ def test_rows() -> None:
     assert match[3:] == (0, 0, None, None)
 
 
-def test_who_still_learns_is_named() -> None:
+def test_whose_curve_still_rises() -> None:
     rows = diagnostics()
     assert [not_converged(row) for row in rows] == [True, False, False]
-    note = convergence_note(rows)
-    assert "adaptive_contrastive on blur (validation 40.0 %, of which 10.0 % came last)" in note
-    assert "clean_trained" not in note
-    assert convergence_note(rows[1:]) == ""
-    both = [rows[0], rows[0]._replace(anonymizer="no_op")]
-    assert "adaptive_contrastive on blur and no_op (validation 40.0 %" in convergence_note(both)
 
 
 def test_a_gain_of_less_than_a_percent_may_be_chance() -> None:
     (row,) = attacker_diagnostics({("a", "b"): [curve((50, 0.001), (100, 0.009))]}, {})
     assert row.final_gain == pytest.approx(0.008)
     assert not not_converged(row)
-
-
-def test_queries() -> None:
-    assert query_note({}) == ""
-    assert query_note({("blur", "reconstruction"): 1200, ("no_op-x", "reconstruction"): 5}) == (
-        "Queries, each an image of another person to learn the reconstruction from: "
-        "reconstruction 1,200 images of blur, reconstruction 5 images of no_op-x."
-    )

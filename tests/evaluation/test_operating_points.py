@@ -12,7 +12,6 @@ from cldmray.evaluation.operating_points import (
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.ranking import Ranks
 from cldmray.metrics.confidence import bootstrap_identities
-from cldmray.report.statements import operating_point_sentence
 
 NAN = float("nan")
 
@@ -47,20 +46,6 @@ class TestBoundary:
         assert best is not None and best.anonymizer == "b"
         best = operating_point([point("a", 0.01, NAN)], 0.05)
         assert best is not None and best.anonymizer == "a"
-
-
-class TestSentence:
-    def test_found(self) -> None:
-        text = operating_point_sentence(GRID, 20, "ssim", 0.95)
-        assert text.startswith(
-            "Of 3 settings searched, the loosest that stays significantly under 1/20"
-        )
-        assert "is loose:" in text and "at most 5.0 %" in text and "ssim is 0.600" in text
-
-    def test_not_found(self) -> None:
-        text = operating_point_sentence(GRID, 200, "ssim", 0.95)
-        assert "none stays significantly under 1/200 = 0.50 %" in text
-        assert "lowest upper bound is 1.0 %, of tight (adaptive_contrastive)" in text
 
 
 def attack(name: str, rate: float, gallery_identities: int = 40) -> AttackResult:

@@ -1,0 +1,47 @@
+"""Sentences on operating points, on learning curves and on queries, by hand-made numbers."""
+
+from cldmray.evaluation.operating_points import OperatingPoint
+from cldmray.report.statements import convergence_note, operating_point_sentence, query_note
+from cldmray.results.audit import AttackerDiagnostics
+
+
+def point(name: str, high: float, utility: float) -> OperatingPoint:
+    return OperatingPoint(name, "adaptive_contrastive", high / 2, high / 4, high, 100, utility)
+
+
+GRID = [point("tight", 0.01, 0.2), point("loose", 0.05, 0.6), point("leaky", 0.2, 0.9)]
+
+
+class TestOperatingPoint:
+    def test_found(self) -> None:
+        text = operating_point_sentence(GRID, 20, "ssim", 0.95)
+        assert text.startswith(
+            "Of 3 settings searched, the loosest that stays significantly under 1/20"
+        )
+        assert "is loose:" in text and "at most 5.0 %" in text and "ssim is 0.600" in text
+
+    def test_not_found(self) -> None:
+        text = operating_point_sentence(GRID, 200, "ssim", 0.95)
+        assert "none stays significantly under 1/200 = 0.50 %" in text
+        assert "lowest upper bound is 1.0 %, of tight (adaptive_contrastive)" in text
+
+
+def test_attackers_that_have_not_converged() -> None:
+    rising = AttackerDiagnostics("blur", "adaptive_contrastive", None, 2, 100, 0.4, 0.1)
+    flat = AttackerDiagnostics("blur", "clean_trained", 0.6, 1, 100, 0.52, 0.02)
+    untrained = AttackerDiagnostics("blur", "condition_match", None, 0, 0, None, None)
+    note = convergence_note([rising, flat, untrained])
+    assert note.startswith("Not converged, ")
+    assert "adaptive_contrastive on blur (validation 40.0 %, of which 10.0 % came last)" in note
+    assert "clean_trained" not in note
+    assert convergence_note([flat, untrained]) == ""
+    both = [rising, rising._replace(anonymizer="no_op")]
+    assert "adaptive_contrastive on blur and no_op (validation 40.0 %" in convergence_note(both)
+
+
+def test_queries() -> None:
+    assert query_note({}) == ""
+    assert query_note({("blur", "reconstruction"): 1200, ("no_op-x", "reconstruction"): 5}) == (
+        "Queries, each an image of another person to learn the reconstruction from: "
+        "reconstruction 1,200 images of blur, reconstruction 5 images of no_op-x."
+    )
