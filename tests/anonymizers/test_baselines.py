@@ -31,7 +31,9 @@ def noise() -> Images:
     return np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("anonymizer", [NoOp(), Blur(), Pixelate()], ids=lambda one: str(one.name))
+@pytest.mark.parametrize(
+    "anonymizer", [NoOp(), Blur(), Pixelate()], ids=lambda item: str(item.name)
+)
 class TestEveryBaseline:
     def test_keeps_shape_and_leaves_the_input_alone(
         self, anonymizer: Anonymizer, noise: Images
@@ -44,7 +46,7 @@ class TestEveryBaseline:
         np.testing.assert_array_equal(noise, before)
         assert anonymizer.open()(batch(noise[:0])).shape == (0, 32, 48, 3)
 
-    def test_a_image_does_not_depend_on_its_neighbours(
+    def test_an_image_does_not_depend_on_its_neighbours(
         self, anonymizer: Anonymizer, noise: Images
     ) -> None:
         anonymize = anonymizer.open()
@@ -148,7 +150,7 @@ def test_a_wrong_setting_is_named(build: Callable[[], object], key: str) -> None
 def test_a_label_tells_two_settings_apart() -> None:
     assert Blur().name == "blur"
     assert Blur(sigma=8, label="blur-8").name == "blur-8"
-    assert [one.name for one in (NoOp(), Pixelate(), KSame())] == ["no_op", "pixelate", "k_same"]
+    assert [item.name for item in (NoOp(), Pixelate(), KSame())] == ["no_op", "pixelate", "k_same"]
 
 
 @pytest.mark.parametrize("name", BASELINES)

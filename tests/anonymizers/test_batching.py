@@ -190,14 +190,14 @@ class TestMemory:
     ) -> None:
         counts: list[int] = []
         peaks = {1: 30, 2: 32}
-        for name, told in (
+        for name, message in (
             ("empty_cache", lambda: None),
             ("reset_peak_memory_stats", lambda device: None),
             ("max_memory_allocated", lambda device: peaks[counts[-1]]),
             ("memory_reserved", lambda device: 26),
             ("mem_get_info", lambda device: (62, 96)),
         ):
-            monkeypatch.setattr(torch.cuda, name, told)
+            monkeypatch.setattr(torch.cuda, name, message)
         assert memory.largest_batch(counts.append, torch.device("cuda"), share) == expected
         assert counts == [1, 2]
 

@@ -111,7 +111,9 @@ class TestText:
             cldm.encode_prompt(prompt, tokenizer, encoder)
             for prompt in (cldm.PROMPT, cldm.PROMPT + "!", 50 * "long ")
         ]
-        assert {tuple(one.shape) for one in embeddings} == {(1, arch.text_length, arch.text_width)}
+        assert {tuple(embedding.shape) for embedding in embeddings} == {
+            (1, arch.text_length, arch.text_width)
+        }
         assert (embeddings[0] - embeddings[1]).abs().max() > 1e-3
 
 

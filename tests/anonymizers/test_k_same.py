@@ -31,7 +31,7 @@ def assert_promise(groups: npt.NDArray[np.int64], identities: list[str], k: int)
 
 
 def random_counts(random: np.random.Generator, k: int, shape: int) -> list[int]:
-    """Photo counts that are just or comfortably feasible, even or skewed."""
+    """Image counts that are just or comfortably feasible, even or skewed."""
     n_identities = k + int(random.integers(0, 12))
     if shape == 0:
         counts = random.integers(1, 6, n_identities)

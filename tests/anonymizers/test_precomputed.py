@@ -94,7 +94,7 @@ def test_the_folder_is_listed_once(published: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "empty file"), (b"no picture at all", "not an image")]
+    ("content", "reason"), [(b"", "empty file"), (b"not an image at all", "not an image")]
 )
 def test_a_bad_file_is_named(published: Path, content: bytes, reason: str) -> None:
     (published / "ann" / "2.png").write_bytes(content)
@@ -111,7 +111,7 @@ def test_a_file_that_vanished_is_named(published: Path) -> None:
         anonymize(batch([sample_id("mine", "ann/1")]))
 
 
-def test_a_sample_without_a_image_is_named(published: Path) -> None:
+def test_a_sample_without_an_image_is_named(published: Path) -> None:
     wanted = sample_id("mine", "bob/1")
     with pytest.raises(BadInputError, match=f"no image of sample {wanted}"):
         Precomputed(str(published), source="mine", size=16).open()(batch([wanted]))

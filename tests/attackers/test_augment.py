@@ -16,9 +16,9 @@ def parameters(strength: float, seed: int = 1, count: int = 40) -> Tensor:
 
 class TestStrength:
     def test_zero_only_mirrors(self, images: Tensor) -> None:
-        found = augment(images, parameters(0))
-        kept = (found - images).abs().amax((1, 2, 3)) < 1e-5
-        mirrored = (found - images.flip(-1)).abs().amax((1, 2, 3)) < 1e-5
+        result = augment(images, parameters(0))
+        kept = (result - images).abs().amax((1, 2, 3)) < 1e-5
+        mirrored = (result - images.flip(-1)).abs().amax((1, 2, 3)) < 1e-5
         assert (kept ^ mirrored).all()
         assert 10 < int(kept.sum()) < 30
 
@@ -32,15 +32,15 @@ class TestStrength:
         assert changed > 2 * slightly > 0
 
     def test_bounds(self) -> None:
-        found = parameters(1, count=2000)
-        assert found.shape == (2000, 10)
-        scale = torch.linalg.det(found[:, :6].view(-1, 2, 3)[:, :, :2]).abs().sqrt()
+        result = parameters(1, count=2000)
+        assert result.shape == (2000, 10)
+        scale = torch.linalg.det(result[:, :6].view(-1, 2, 3)[:, :, :2]).abs().sqrt()
         assert 0.93 <= float(scale.min()) < 0.94
         assert 1.06 < float(scale.max()) <= 1.07
-        assert float(found[:, [2, 5]].abs().max()) <= 0.07
-        assert float(found[:, 6].min()) >= 0.8
-        assert float(found[:, 6].max()) <= 1.2
-        assert float(found[:, 7:].abs().max()) <= 0.15
+        assert float(result[:, [2, 5]].abs().max()) <= 0.07
+        assert float(result[:, 6].min()) >= 0.8
+        assert float(result[:, 6].max()) <= 1.2
+        assert float(result[:, 7:].abs().max()) <= 0.15
 
 
 class TestRandomness:

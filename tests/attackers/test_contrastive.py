@@ -33,8 +33,8 @@ class TestNtXent:
                 for key in keys
             ]
             losses.append(-math.log(scores[first + i] / sum(scores)))
-        found = nt_xent(queries, keys, temperature, first)
-        assert found.item() == pytest.approx(sum(losses) / 4, rel=1e-5)
+        result = nt_xent(queries, keys, temperature, first)
+        assert result.item() == pytest.approx(sum(losses) / 4, rel=1e-5)
 
     def test_two_by_two_by_hand(self) -> None:
         queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -74,8 +74,8 @@ class TestGuided:
             ]
             scores = [math.exp(cosine / 0.07) for cosine in cosines]
             losses.append(-math.log(scores[i] / sum(scores)) + 1 - cosines[i])
-        found = distributed_guided(students, targets, 0.07)
-        assert found.item() == pytest.approx(sum(losses) / 4, rel=1e-5)
+        result = distributed_guided(students, targets, 0.07)
+        assert result.item() == pytest.approx(sum(losses) / 4, rel=1e-5)
 
     def test_the_cosine_brings_students_to_targets_that_contrast_leaves_apart(self) -> None:
         targets = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -115,7 +115,7 @@ def guided_loss_of(encoder: nn.Module, inputs: Tensor) -> Tensor:
 LOSSES = {"contrast": loss_of, "guided": guided_loss_of}
 
 
-def work(rank: int, folder: Path, kind: str, cut: int) -> None:
+def worker(rank: int, folder: Path, kind: str, cut: int) -> None:
     """One of two processes, the first of which takes ``cut`` pairs; this file is their script."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
@@ -161,4 +161,4 @@ class TestDistributed:
 
 
 if __name__ == "__main__":
-    work(int(sys.argv[4]), Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    worker(int(sys.argv[4]), Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

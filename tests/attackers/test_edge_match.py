@@ -32,31 +32,31 @@ def images() -> Images:
 
 def test_inner_products_are_correlations_of_the_maps(images: Images) -> None:
     attacker = ConditionMatch(sigma=0.0, side=64)
-    found = attacker.embed(images)
+    result = attacker.embed(images)
     maps = attacker.condition(images)[..., 0].reshape(4, -1)
-    np.testing.assert_allclose(found @ found.T, np.corrcoef(maps), atol=1e-5)
-    assert found.dtype == np.float32
-    assert found.shape == (4, attacker.dimensions) == (4, 64 * 64)
+    np.testing.assert_allclose(result @ result.T, np.corrcoef(maps), atol=1e-5)
+    assert result.dtype == np.float32
+    assert result.shape == (4, attacker.dimensions) == (4, 64 * 64)
 
 
 @pytest.mark.parametrize("condition", [ConditionMatch().condition, SoftEdge()])
 def test_maps_are_blurred_then_averaged_over_squares(condition: Condition, images: Images) -> None:
-    found = ConditionMatch(condition, sigma=2.0, side=16).embed(images)
+    result = ConditionMatch(condition, sigma=2.0, side=16).embed(images)
     maps = condition(images)[..., 0].astype(float)
     smooth = np.stack([gaussian_filter(grey, 2.0, mode="mirror", truncate=4) for grey in maps])
     small = smooth.reshape(4, 16, 4, 16, 4).mean((2, 4))
-    np.testing.assert_allclose(found @ found.T, np.corrcoef(small.reshape(4, -1)), atol=2e-3)
+    np.testing.assert_allclose(result @ result.T, np.corrcoef(small.reshape(4, -1)), atol=2e-3)
 
 
 def test_by_hand() -> None:
     values = np.array([[[10, 20], [30, 40]], [[40, 30], [20, 10]], [[0, 0], [0, 255]]], np.uint8)
     images = np.repeat(values[..., None], 3, axis=3)
-    found = ConditionMatch(AsIs(), sigma=0.0, side=2).embed(images)
+    result = ConditionMatch(AsIs(), sigma=0.0, side=2).embed(images)
     root = np.sqrt(500.0)
-    np.testing.assert_allclose(found[0], np.array([-15, -5, 5, 15]) / root, atol=1e-6)
+    np.testing.assert_allclose(result[0], np.array([-15, -5, 5, 15]) / root, atol=1e-6)
     # (-15, -5, 5, 15) . (-1, -1, -1, 3) / (sqrt(500) sqrt(12))
-    assert found[0] @ found[2] == pytest.approx(60 / np.sqrt(6000), abs=1e-6)
-    assert found[0] @ found[1] == pytest.approx(-1, abs=1e-6)
+    assert result[0] @ result[2] == pytest.approx(60 / np.sqrt(6000), abs=1e-6)
+    assert result[0] @ result[1] == pytest.approx(-1, abs=1e-6)
 
 
 def test_a_moved_edge_still_matches_because_of_the_blur() -> None:
@@ -89,7 +89,7 @@ def test_what_it_is() -> None:
         ConditionMatch(side=16),
         ConditionMatch(SoftEdge()),
     ]
-    assert len({hashing.fingerprint(hashing.canonicalize(one)) for one in settings}) == 4
+    assert len({hashing.fingerprint(hashing.canonicalize(setting)) for setting in settings}) == 4
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from cldmray.gallery.score_fusion import normalized
 
 class TestNormalised:
     def test_by_hand(self) -> None:
-        found = normalized(np.array([[1.0, 2.0, 3.0]]))
-        np.testing.assert_allclose(found, [[-math.sqrt(1.5), 0.0, math.sqrt(1.5)]])
+        result = normalized(np.array([[1.0, 2.0, 3.0]]))
+        np.testing.assert_allclose(result, [[-math.sqrt(1.5), 0.0, math.sqrt(1.5)]])
 
-    def test_scale_and_offset_of_a_attacker_do_not_matter(self) -> None:
+    def test_scale_and_offset_of_an_attacker_do_not_matter(self) -> None:
         scores = np.random.default_rng(0).normal(size=(5, 7))
         np.testing.assert_allclose(normalized(3 * scores - 8), normalized(scores), atol=1e-12)
 
@@ -36,7 +36,7 @@ class TestFitWeights:
         assert weights[0] > weights[1] + 0.3 > weights[2] + 0.6
         assert (weights >= 0).all()
 
-    def test_a_attacker_that_is_wrong_gets_nothing(self) -> None:
+    def test_an_attacker_that_is_wrong_gets_nothing(self) -> None:
         weights = fit_weights(*drawn(600, [2.0, -1.0]), penalty=0.01)
         assert weights[1] == 0.0
 

@@ -49,9 +49,9 @@ def test_the_teacher_decides_the_objective() -> None:
 
 def test_person_means_by_hand() -> None:
     vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [0.6, -0.8]], np.float32)
-    found = identity_means(vectors, np.array([0, 0, 2, 2]))
-    np.testing.assert_allclose(found, [[0.5**0.5, 0.5**0.5], [0, 0], [1, 0]], atol=1e-6)
-    assert found.dtype == np.float32
+    result = identity_means(vectors, np.array([0, 0, 2, 2]))
+    np.testing.assert_allclose(result, [[0.5**0.5, 0.5**0.5], [0, 0], [1, 0]], atol=1e-6)
+    assert result.dtype == np.float32
 
 
 class TestTargets:
@@ -71,10 +71,10 @@ class TestTargets:
         assert abs(whole - 600) < 104
 
     def test_depend_on_seed_and_step_only(self) -> None:
-        one, other = (Guidance(pair_set(DISTILLED), TRAINING, workers) for workers in (1, 2))
+        first, other = (Guidance(pair_set(DISTILLED), TRAINING, workers) for workers in (1, 2))
         originals = np.arange(6) * 3
-        np.testing.assert_array_equal(one.targets(5, originals), other.targets(5, originals))
-        drawn = {one.targets(step, originals).tobytes() for step in range(10)}
+        np.testing.assert_array_equal(first.targets(5, originals), other.targets(5, originals))
+        drawn = {first.targets(step, originals).tobytes() for step in range(10)}
         assert len(drawn) > 5
 
 
@@ -94,8 +94,8 @@ class TestLoss:
         students = colours(torch.from_numpy(flat[queries]).permute(0, 3, 1, 2) / 127.5 - 1)
         targets = torch.from_numpy(goal.targets(7, originals))
         expected = distributed_guided(students, targets, 0.2)
-        found = goal.loss(7, slice(0, 6), colours, CPU)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        result = goal.loss(7, slice(0, 6), colours, CPU)
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
     def test_contrast_embeds_both_sides(self) -> None:
         seen = []
@@ -104,9 +104,9 @@ class TestLoss:
             seen.append(first_pixels(batch))
             return seen[-1]
 
-        found = Contrast(pair_set(None), TRAINING, 1).loss(0, slice(0, 6), encode, CPU)
+        result = Contrast(pair_set(None), TRAINING, 1).loss(0, slice(0, 6), encode, CPU)
         assert len(seen[0]) == 12
-        torch.testing.assert_close(found, nt_xent(seen[0][:6], seen[0][6:], 0.2))
+        torch.testing.assert_close(result, nt_xent(seen[0][:6], seen[0][6:], 0.2))
 
     @pytest.mark.parametrize("teacher_embeddings", [None, DISTILLED])
     def test_workers_see_the_images_of_one(self, teacher_embeddings: np.ndarray | None) -> None:

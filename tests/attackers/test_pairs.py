@@ -53,11 +53,11 @@ class TestSampler:
 
     def test_a_batch_depends_on_seed_and_step_only(self) -> None:
         pairs = pair_set(IDENTITIES, avoid_source=True)
-        one, other = PairSampler(pairs, 4, seed=7), PairSampler(pairs, 4, seed=7, workers=2)
+        first, other = PairSampler(pairs, 4, seed=7), PairSampler(pairs, 4, seed=7, workers=2)
         for step in (5, 0, 5):
-            np.testing.assert_array_equal(one.draw(step), other.draw(step))
-        assert not np.array_equal(one.draw(0), one.draw(1))
-        assert not np.array_equal(one.draw(0), PairSampler(pairs, 4, seed=8).draw(0))
+            np.testing.assert_array_equal(first.draw(step), other.draw(step))
+        assert not np.array_equal(first.draw(0), first.draw(1))
+        assert not np.array_equal(first.draw(0), PairSampler(pairs, 4, seed=8).draw(0))
 
     @pytest.mark.parametrize(
         ("batch", "workers", "expected"), [(128, 1, 4), (3, 1, 3), (3, 2, 3), (128, 3, 4)]
@@ -87,14 +87,14 @@ def flat(*values: int) -> Images:
 
 
 def validation(**changes: Any) -> Validation:
-    known: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "queries": flat(0, 60, 200),
         "query_identities": np.array([0, 0, 1]),
         "query_source": np.array([0, 1, 2]),
         "originals": flat(0, 70, 200, 65, 250),
         "original_identities": np.array([0, 0, 1, 2, 1]),
     }
-    return Validation(**(known | changes))
+    return Validation(**(settings | changes))
 
 
 class TestValidation:
@@ -104,23 +104,23 @@ class TestValidation:
         assert validation().rank_1(first_pixel) == pytest.approx(1 / 3)
 
     def test_people_with_one_image_are_not_counted(self) -> None:
-        found = validation(
+        result = validation(
             queries=flat(200, 65),
             query_identities=np.array([1, 2]),
             query_source=np.array([2, 3]),
         )
-        assert found.rank_1(first_pixel) == 1.0
+        assert result.rank_1(first_pixel) == 1.0
 
     def test_a_teacher_embeds_the_images(self) -> None:
         angles = np.array([0.0, 80.0, 10.0, 45.0, 70.0]) * np.pi / 180
         teacher_embeddings = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
         # Queries lie at 0, 21 and 71 degrees. The first loses its source and finds 10 of person 1;
         # the second its source at 80 and finds 10; the third its source at 10 and finds 70.
-        found = validation(teacher_embeddings=teacher_embeddings).rank_1(first_pixel)
-        assert found == pytest.approx(1 / 3)
+        result = validation(teacher_embeddings=teacher_embeddings).rank_1(first_pixel)
+        assert result == pytest.approx(1 / 3)
 
     def test_nobody_left(self) -> None:
-        found = validation(
+        result = validation(
             queries=flat(65), query_identities=np.array([2]), query_source=np.array([3])
         )
-        assert math.isnan(found.rank_1(first_pixel))
+        assert math.isnan(result.rank_1(first_pixel))

@@ -19,9 +19,9 @@ from cldmray.tracking import Tracker, TrackingConfig, TrackingError
 @pytest.fixture
 def joined(monkeypatch: pytest.MonkeyPatch) -> list[EngineConfig]:
     """The clusters that were connected to."""
-    found: list[EngineConfig] = []
-    monkeypatch.setattr(cluster, "connect", found.append)
-    return found
+    result: list[EngineConfig] = []
+    monkeypatch.setattr(cluster, "connect", result.append)
+    return result
 
 
 def test_the_tracker_is_that_of_the_settings(joined: list[EngineConfig], tmp_path: Path) -> None:
@@ -70,14 +70,14 @@ def test_a_signal_stops_the_job_and_closes_its_runs(
             os.kill(os.getpid(), number)
             raise AssertionError("went on")
 
-    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(item) for item in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(SystemExit) as stopped:
         run_or_exit(main, OmegaConf.create({}))
     assert stopped.value.code == status
     assert [tracker.client.get_run(run.run_id).info.status for run in opened] == ["KILLED"] * 2
-    told = f"Stopped by {name}. The same command goes on from what is finished.\n"
-    assert capfd.readouterr().err.endswith(told)
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+    note = f"Stopped by {name}. The same command goes on from what is finished.\n"
+    assert capfd.readouterr().err.endswith(note)
+    assert [signal.getsignal(item) for item in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_second_signal_does_not_disturb_the_closing() -> None:
@@ -136,7 +136,7 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "environment", "told"),
+    ("settings", "environment", "note"),
     [
         ({"output": "runs/1", "cache_dir": "runs/work"}, {}, "output, cache_dir, tracking.uri"),
         ({"output": "s3://b/1", "cache_dir": "/mnt/work"}, {}, "tracking.uri"),
@@ -147,7 +147,7 @@ def test_a_bug_keeps_its_traceback() -> None:
 )
 def test_a_submitted_job_says_what_would_be_lost(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    settings: dict[str, object], environment: dict[str, str], told: str,
+    settings: dict[str, object], environment: dict[str, str], note: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -157,8 +157,8 @@ def test_a_submitted_job_says_what_would_be_lost(
     job = {"runtime_env": {"working_dir": "gcs://_ray_pkg_1.zip"}, "metadata": {}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
     note = storage_note(composed)
-    assert note.startswith(f"Note: {told}: in Ray's copy of the project, {tmp_path}, ") or not told
-    assert bool(note) == bool(told)
+    assert note.startswith(f"Note: {note}: in Ray's copy of the project, {tmp_path}, ") or not note
+    assert bool(note) == bool(note)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": {}}))
     assert storage_note(composed) == ""
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")

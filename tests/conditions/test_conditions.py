@@ -23,7 +23,7 @@ def images() -> Images:
 
 
 @pytest.mark.parametrize(
-    "condition", [Canny(), Coarse(), SoftEdge(), NoCondition()], ids=lambda one: str(one.name)
+    "condition", [Canny(), Coarse(), SoftEdge(), NoCondition()], ids=lambda item: str(item.name)
 )
 def test_maps_have_the_input_shape_and_one_repeated_channel(
     condition: Condition, images: Images
@@ -36,7 +36,7 @@ def test_maps_have_the_input_shape_and_one_repeated_channel(
 
 
 @pytest.mark.parametrize(
-    "condition", [Canny(), Coarse(), SoftEdge()], ids=lambda one: str(one.name)
+    "condition", [Canny(), Coarse(), SoftEdge()], ids=lambda item: str(item.name)
 )
 def test_a_map_does_not_depend_on_its_neighbours(condition: Condition, images: Images) -> None:
     np.testing.assert_array_equal(condition(images[:1])[0], condition(images[::-1])[1])
@@ -82,8 +82,8 @@ def test_coarse_maps_are_averages_of_squares(images: Images) -> None:
 
 
 def test_coarse_maps_of_a_factor_beyond_the_image_are_flat(images: Images) -> None:
-    for one in Coarse(factor=100)(images):
-        assert np.ptp(one) == 0
+    for item in Coarse(factor=100)(images):
+        assert np.ptp(item) == 0
 
 
 def test_no_condition_is_black(images: Images) -> None:

@@ -61,7 +61,7 @@ MEDIAPIPE = 'raise AttributeError("module mediapipe has no attribute solutions")
 @pytest.fixture
 def images() -> Images:
     noise = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    both = np.stack([cv2.GaussianBlur(one, (0, 0), 2) for one in noise]).astype(np.uint8)
+    both = np.stack([cv2.GaussianBlur(item, (0, 0), 2) for item in noise]).astype(np.uint8)
     both.setflags(write=False)
     return both
 
@@ -110,8 +110,8 @@ class TestWithAFakePackage:
         )
         maps = condition(images)
         assert maps.shape == images.shape
-        for found, image in zip(maps, images, strict=True):
-            np.testing.assert_array_equal(found[..., 0], cv2.Canny(image, 30, 60))
+        for result, image in zip(maps, images, strict=True):
+            np.testing.assert_array_equal(result[..., 0], cv2.Canny(image, 30, 60))
 
     def test_weights_load_once_a_process_by_the_weights_only_reader(self, images: Images) -> None:
         condition = ControlNetAux("hed")
@@ -169,10 +169,10 @@ class TestWithAFakePackage:
 def test_without_the_package_the_message_says_what_to_install(
     images: Images, clean_modules: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = importlib.util.find_spec
+    result = importlib.util.find_spec
 
     def absent(name: str, package: str | None = None) -> object:
-        return None if name == "controlnet_aux" else found(name, package)
+        return None if name == "controlnet_aux" else result(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", absent)
     condition = ControlNetAux("hed")
@@ -221,8 +221,8 @@ class TestTorchvision:
 class TestWithTheRealPackage:
     def test_canny_agrees_with_opencv(self, images: Images, clean_modules: None) -> None:
         maps = ControlNetAux("canny", resolution=64)(images)
-        for found, image in zip(maps, images, strict=True):
-            np.testing.assert_array_equal(found[..., 0], cv2.Canny(image, 100, 200))
+        for result, image in zip(maps, images, strict=True):
+            np.testing.assert_array_equal(result[..., 0], cv2.Canny(image, 100, 200))
 
     @pytest.mark.parametrize("detector", ["shuffle", "lineart_standard"])
     def test_detectors_without_weights_run(

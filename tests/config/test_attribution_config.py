@@ -9,7 +9,7 @@ from cldmray.config.attribution import AttributionConfig, AttributionSettings, b
 from cldmray.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-ONE = ["anonymizers=[cldm_none,cldm_canny]", "attribution.swap.anonymizers=[cldm_canny]"]
+OVERRIDES = ["anonymizers=[cldm_none,cldm_canny]", "attribution.swap.anonymizers=[cldm_canny]"]
 NO_SEARCH = "attribution.operating_point.anonymizer=null"
 
 
@@ -40,20 +40,22 @@ def test_the_shipped_one() -> None:
         "cldm-depth-1.0-img2img-0.8",
         "cldm-depth-1.0-img2img-0.6",
     ]
-    found = names(config)
-    assert len(found) == len(set(found)) == 5 + 4 * 3 + 4 + 5
-    assert set(config.searched) | set(config.swapped) <= set(found)
+    result = names(config)
+    assert len(result) == len(set(result)) == 5 + 4 * 3 + 4 + 5
+    assert set(config.searched) | set(config.swapped) <= set(result)
     assert config.audit.audit.regions == ["face", "surroundings"]
 
 
 def test_scales() -> None:
-    config = built(*ONE, NO_SEARCH, "attribution.swap.strengths=[]", "attribution.scales=[0,0.5,2]")
+    config = built(
+        *OVERRIDES, NO_SEARCH, "attribution.swap.strengths=[]", "attribution.scales=[0,0.5,2]"
+    )
     assert names(config) == ["cldm-none", "cldm-canny-1.0", "cldm-canny-0.5", "cldm-canny-2.0"]
     assert (config.swapped, config.searched) == ([], [])
 
 
 def test_scale_0_makes_the_control_where_it_is_not_named() -> None:
-    config = built("anonymizers=[cldm_canny]", *ONE[1:], NO_SEARCH, "attribution.scales=[0]")
+    config = built("anonymizers=[cldm_canny]", *OVERRIDES[1:], NO_SEARCH, "attribution.scales=[0]")
     assert names(config) == ["cldm-canny-1.0", "cldm-none", "cldm-canny-1.0-img2img-0.8",
                              "cldm-canny-1.0-img2img-0.6"]  # fmt: skip
 
@@ -103,7 +105,7 @@ def test_scale_0_makes_the_control_where_it_is_not_named() -> None:
 )
 def test_a_wrong_setting_is_named(overrides: list[str], formatting: str) -> None:
     with pytest.raises(ConfigError, match=f"^{formatting}"):
-        built(*ONE, *overrides)
+        built(*OVERRIDES, *overrides)
 
 
 def test_defaults_are_those_of_the_file() -> None:

@@ -56,9 +56,9 @@ def test_ray_takes_the_other_clouds(other_cloud):
         assert ("GPU" in kind["resources"]) == ("SPOT" in json.dumps(kind["node_config"]).upper())
     if other_cloud["provider"]["type"] == "azure":
         folder = Path(ray.autoscaler.__file__).parent / "_private/_azure"
-        known = json.loads((folder / "azure-vm-template.json").read_text())["parameters"]
+        settings = json.loads((folder / "azure-vm-template.json").read_text())["parameters"]
         for kind in other_cloud["available_node_types"].values():
-            assert set(kind["node_config"]["azure_arm_parameters"]) <= set(known)
+            assert set(kind["node_config"]["azure_arm_parameters"]) <= set(settings)
 
 
 def test_head_has_no_gpu_and_gpu_nodes_are_spot_from_zero(config):
@@ -95,11 +95,11 @@ def environment(config):
 
 
 def test_every_node_knows_storage_and_mlflow(config):
-    known = environment(config)
-    assert known["CLDMRAY_STORAGE"].startswith("s3://")
-    assert known["MLFLOW_TRACKING_URI"].startswith("http")
-    assert known["RAY_AUTH_MODE"] == "token"
-    assert int(known["RAY_JOB_STOP_WAIT_TIME_S"]) >= 30
+    settings = environment(config)
+    assert settings["CLDMRAY_STORAGE"].startswith("s3://")
+    assert settings["MLFLOW_TRACKING_URI"].startswith("http")
+    assert settings["RAY_AUTH_MODE"] == "token"
+    assert int(settings["RAY_JOB_STOP_WAIT_TIME_S"]) >= 30
 
 
 def test_the_project_is_copied_without_what_stays_at_home(config):

@@ -34,9 +34,9 @@ def test_the_image_has_the_pinned_ray_and_extras_that_exist(pins):
     assert f"RAY_IMAGE=rayproject/ray:{pins['ray']}-py311 " in text
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["requires-python"] == ">=3.11"
-    chosen = re.findall(r"EXTRAS=([\w,]+)", text)
-    assert len(chosen) == 2
-    for extras in chosen:
+    listed = re.findall(r"EXTRAS=([\w,]+)", text)
+    assert len(listed) == 2
+    for extras in listed:
         assert set(extras.split(",")) <= set(project["optional-dependencies"])
         assert {"cpu", "gpu"} & set(extras.split(",")) in ({"cpu"}, {"gpu"})
     assert {"gpu", "controlnet"} <= set(arguments()["EXTRAS"].split(","))

@@ -99,28 +99,28 @@ REQUIRED = {
 def faults(node, kind):
     """What KubeRay's API would refuse or, worse, drop without a word."""
     fields = FIELDS[kind]
-    found = [f"{kind}: no field {name}" for name in node.keys() - fields.keys()]
-    found += [f"{kind}: {name} is missing" for name in REQUIRED.get(kind, set()) - node.keys()]
+    results = [f"{kind}: no field {name}" for name in node.keys() - fields.keys()]
+    results += [f"{kind}: {name} is missing" for name in REQUIRED.get(kind, set()) - node.keys()]
     for name, value in node.items():
         wanted = fields.get(name, object)
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-            found.append(f"{kind}.{name}: {value!r} is no {wanted.__name__}")
+            results.append(f"{kind}.{name}: {value!r} is no {wanted.__name__}")
         if value not in CHOICES.get(name, {value} if isinstance(value, str) else [value]):
-            found.append(f"{kind}.{name}: {value!r}")
+            results.append(f"{kind}.{name}: {value!r}")
     for key, text in node.get("rayStartParams", {}).items():
         if not isinstance(text, str):
-            found.append(f"{kind}.rayStartParams.{key}: {text!r} is no str")
-    return found
+            results.append(f"{kind}.rayStartParams.{key}: {text!r} is no str")
+    return results
 
 
 def all_faults(job):
     cluster = job["spec"]["rayClusterSpec"]
-    found = faults(job["spec"], "RayJobSpec") + faults(cluster, "RayClusterSpec")
-    found += faults(cluster.get("autoscalerOptions", {}), "AutoscalerOptions")
-    found += faults(cluster.get("headGroupSpec", {}), "HeadGroupSpec")
+    result = faults(job["spec"], "RayJobSpec") + faults(cluster, "RayClusterSpec")
+    result += faults(cluster.get("autoscalerOptions", {}), "AutoscalerOptions")
+    result += faults(cluster.get("headGroupSpec", {}), "HeadGroupSpec")
     for group in cluster.get("workerGroupSpecs", []):
-        found += faults(group, "WorkerGroupSpec")
-    return found
+        result += faults(group, "WorkerGroupSpec")
+    return result
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def pod_templates(job):
 
 
 def containers(job):
-    return [one for template in pod_templates(job) for one in template["spec"]["containers"]]
+    return [item for template in pod_templates(job) for item in template["spec"]["containers"]]
 
 
 def test_the_job_has_no_field_that_kuberay_does_not_know(job):
@@ -211,23 +211,23 @@ def test_the_cluster_goes_away_with_the_job(job):
 
 
 def test_every_pod_runs_the_image_of_the_container_file_with_the_pinned_ray(job, pins):
-    (image,) = {one["image"] for one in containers(job)}
+    (image,) = {container["image"] for container in containers(job)}
     assert image.endswith(f"-ray{pins['ray']}")
     assert job["spec"]["rayClusterSpec"]["rayVersion"] == pins["ray"]
     assert f"-t {image} ." in (ROOT / "deploy/Containerfile").read_text(encoding="utf-8")
 
 
 def test_secrets_come_by_name_and_nothing_runs_as_root(job):
-    for one in containers(job):
-        assert one["securityContext"]["runAsNonRoot"] is True
-        assert one["securityContext"]["allowPrivilegeEscalation"] is False
-        named = [entry["name"] for entry in one.get("env", [])]
+    for container in containers(job):
+        assert container["securityContext"]["runAsNonRoot"] is True
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        named = [entry["name"] for entry in container.get("env", [])]
         assert not [name for name in named if re.search("SECRET|PASSWORD|TOKEN|KEY", name)]
-    for one in containers(job)[1:]:
-        known = {entry["name"]: entry["value"] for entry in one["env"]}
-        assert known["CLDMRAY_STORAGE"].startswith("s3://")
-        assert known["MLFLOW_TRACKING_URI"].startswith("http")
-        assert [source["secretRef"]["name"] for source in one["envFrom"]] == ["cldmray-secrets"]
+    for item in containers(job)[1:]:
+        environment = {entry["name"]: entry["value"] for entry in item["env"]}
+        assert environment["CLDMRAY_STORAGE"].startswith("s3://")
+        assert environment["MLFLOW_TRACKING_URI"].startswith("http")
+        assert [source["secretRef"]["name"] for source in item["envFrom"]] == ["cldmray-secrets"]
     assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     assert job["spec"]["rayClusterSpec"]["headGroupSpec"]["serviceType"] == "ClusterIP"
 

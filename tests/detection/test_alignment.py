@@ -66,20 +66,20 @@ def test_a_crop_by_whole_pixels_is_a_slice():
 
 def test_beyond_the_edge_is_the_reflection():
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    found = warp(image, crop_matrix((0.5, 0.5, 1.25, 1.25), 16, 12), 12)
-    np.testing.assert_array_equal(found[8:, :8], image[15:11:-1, 8:])
+    result = warp(image, crop_matrix((0.5, 0.5, 1.25, 1.25), 16, 12), 12)
+    np.testing.assert_array_equal(result[8:, :8], image[15:11:-1, 8:])
 
 
 def test_halving_averages_instead_of_skipping():
     stripes = np.zeros((16, 16, 3), np.uint8)
     stripes[:, ::2] = 200
-    found = warp(stripes, crop_matrix((0.0, 0.0, 1.0, 1.0), 16, 8), 8)
-    np.testing.assert_array_equal(found, np.full((8, 8, 3), 100))
+    result = warp(stripes, crop_matrix((0.0, 0.0, 1.0, 1.0), 16, 8), 8)
+    np.testing.assert_array_equal(result, np.full((8, 8, 3), 100))
 
 
 @pytest.mark.parametrize("output", [20, 40, 100])
 def test_a_ramp_keeps_its_place_at_every_scale(output):
     ramp = np.repeat(np.arange(40.0)[None, :, None], 40, 0).repeat(3, 2).astype(np.uint8) * 5
-    found = warp(ramp, crop_matrix((0.25, 0.25, 0.75, 0.75), 40, output), output)
+    result = warp(ramp, crop_matrix((0.25, 0.25, 0.75, 0.75), 40, output), output)
     place = 10 + (np.arange(output) + 0.5) * 20 / output - 0.5
-    np.testing.assert_allclose(found[output // 2, :, 0], place * 5, atol=1.5)
+    np.testing.assert_allclose(result[output // 2, :, 0], place * 5, atol=1.5)

@@ -34,11 +34,11 @@ def test_nothing_is_found_in_noise_and_flat_images(extra):
 
 def test_a_threshold_of_zero_lets_anything_pass(extra):
     noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
-    (found,) = YuNet(threshold=0.0).detect(noise)
-    assert isinstance(found, Detection)
-    assert found.box.shape == (4,)
-    assert found.landmarks.shape == (5, 2)
-    assert 0 <= found.score < 0.6
+    (result,) = YuNet(threshold=0.0).detect(noise)
+    assert isinstance(result, Detection)
+    assert result.box.shape == (4,)
+    assert result.landmarks.shape == (5, 2)
+    assert 0 <= result.score < 0.6
 
 
 @pytest.mark.lfw
@@ -47,14 +47,14 @@ def test_coordinates_are_those_of_the_given_image(extra, originals, size):
     small = YuNet().detect(np.stack([decode(original, CROP, size) for original in originals]))
     large = YuNet().detect(np.stack([decode(original, CROP, 256) for original in originals]))
     errors = []
-    for one, other in zip(small, large, strict=True):
-        assert one is not None and other is not None
+    for item, other in zip(small, large, strict=True):
+        assert item is not None and other is not None
         corners = [
             np.vstack([face.landmarks, face.box[:2], face.box[:2] + face.box[2:]])
-            for face in (one, other)
+            for face in (item, other)
         ]
         errors.append(corners[0] - ((corners[1] + 0.5) * (size / 256) - 0.5))
-        eyes, mouth = one.landmarks[:2], one.landmarks[3:]
+        eyes, mouth = item.landmarks[:2], item.landmarks[3:]
         assert eyes[0, 0] < eyes[1, 0] and mouth[0, 0] < mouth[1, 0]
         assert eyes[:, 1].max() < mouth[:, 1].min()
     np.testing.assert_allclose(np.mean(errors, 0)[:5], 0, atol=0.03 * size)
@@ -66,10 +66,10 @@ def test_the_best_of_several_faces_counts():
     rows[0, -1], rows[1, -1] = 0.7, 0.9
     rows[1, :4] = [7.5, 3.5, 40, 20]
     rows[1, 4:14] = 1.5
-    found = _best(rows, np.array([4.0, 2.0], np.float32))
-    assert found.box.tolist() == [1.5, 1.5, 10, 10]
-    assert found.landmarks.tolist() == [[0.0, 0.5]] * 5
-    assert found.score == pytest.approx(0.9)
+    result = _best(rows, np.array([4.0, 2.0], np.float32))
+    assert result.box.tolist() == [1.5, 1.5, 10, 10]
+    assert result.landmarks.tolist() == [[0.0, 0.5]] * 5
+    assert result.score == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])

@@ -38,10 +38,10 @@ def anonymizer() -> Anonymizer:
             process = os.getpid()
 
             def anonymize(batch: Batch) -> Images:
-                told = np.zeros_like(batch.images)
-                told[:, 0, 0] = batch.images[:, 0, 0]
-                told[:, 0, 1] = (int(gpu), int(100 * share), process % 256)
-                return told
+                images = np.zeros_like(batch.images)
+                images[:, 0, 0] = batch.images[:, 0, 0]
+                images[:, 0, 1] = (int(gpu), int(100 * share), process % 256)
+                return images
 
             return anonymize
 

@@ -133,21 +133,21 @@ class TestContent:
             [[rows(3), rows(1, 0)], [rows(2)]],
             [[rows(0, 1, 2, 3).cast(FACES), rows()]],
         ]
-        found = {
+        results = {
             write_table(str(tmp_path / str(number)), FACES, tasks).manifest.content
             for number, tasks in enumerate(divisions)
         }
-        assert len(found) == 1
-        assert len(found.pop()) == 32
+        assert len(results) == 1
+        assert len(results.pop()) == 32
 
     def test_sees_every_difference(self, write_table: Any, tmp_path: Path) -> None:
         swapped = rows(0, 1).set_column(3, "image", pa.array([b"\x01", b"\x00"]))
         tables = [rows(0), rows(0, 1), rows(0, 1, 1), rows(0, 2), swapped, rows()]
-        found = {
+        results = {
             write_table(str(tmp_path / str(number)), FACES, [[table]]).manifest.content
             for number, table in enumerate(tables)
         }
-        assert len(found) == len(tables)
+        assert len(results) == len(tables)
 
 
 class TestRead:
@@ -160,10 +160,10 @@ class TestRead:
             ]
             for sample in (1, 0, 2)
         ]  # fmt: skip
-        found = write_table(folder, ANONYMIZED, tasks).read(["sample_id", "sample"])
-        assert found.column_names == ["sample_id", "sample"]
-        assert found["sample_id"].to_pylist() == ["0001"] * 3 + ["0002"] * 3
-        assert found["sample"].to_pylist() == [0, 1, 2] * 2
+        result = write_table(folder, ANONYMIZED, tasks).read(["sample_id", "sample"])
+        assert result.column_names == ["sample_id", "sample"]
+        assert result["sample_id"].to_pylist() == ["0001"] * 3 + ["0002"] * 3
+        assert result["sample"].to_pylist() == [0, 1, 2] * 2
 
     def test_reads_no_images_where_none_are_asked_for(
         self, write_table: Any, folder: str, monkeypatch: pytest.MonkeyPatch
@@ -177,8 +177,8 @@ class TestRead:
             return read(uri, columns)
 
         monkeypatch.setattr(storage, "read_table", spy)
-        found = table.read(["identity"], EVALUATION)
-        assert found.to_pydict() == {"identity": ["person 0", "person 1"]}
+        result = table.read(["identity"], EVALUATION)
+        assert result.to_pydict() == {"identity": ["person 0", "person 1"]}
         assert seen == [["identity", "sample_id", "split"]] * 2
 
     def test_sorts_embeddings_by_view(self, write_table: Any, folder: str) -> None:
@@ -187,8 +187,8 @@ class TestRead:
             [pa.table({**_pick(rows(1, 2)), "view": [view] * 2, "embedding": vectors})]
             for view in ("original", "blur", "no_op")
         ]
-        found = write_table(folder, embeddings_schema(2), tasks).read()
-        assert found["view"].to_pylist() == ["blur", "no_op", "original"] * 2
+        result = write_table(folder, embeddings_schema(2), tasks).read()
+        assert result["view"].to_pylist() == ["blur", "no_op", "original"] * 2
 
     def test_a_table_without_samples(self, folder: str) -> None:
         curve = pa.table({"step": [1, 2], "loss": [0.5, 0.25]})
@@ -274,5 +274,5 @@ class TestRay:
         assert sum(sizes) == 100
         assert max(sizes) <= 16
         assert back.schema().names == ["split", "sample_id"]
-        found = sorted(back.take_all(), key=lambda row: row["sample_id"])
-        assert found == whole.select(["split", "sample_id"]).to_pylist()
+        results = sorted(back.take_all(), key=lambda row: row["sample_id"])
+        assert results == whole.select(["split", "sample_id"]).to_pylist()

@@ -20,11 +20,11 @@ def test_every_anonymizer_is_tried(engine: EngineConfig) -> None:
     assert len(tried) == 2
     contents = [content or b"" for content in SOURCE.read(SOURCE.listing()["location"].to_pylist())]
     sizes = [len(content) for content in contents]
-    for reading, redrawing in tried:
-        assert reading is not None and redrawing is not None
-        assert reading.seconds > 0 and redrawing.seconds > 0
+    for reading, anonymizing in tried:
+        assert reading is not None and anonymizing is not None
+        assert reading.seconds > 0 and anonymizing.seconds > 0
         assert min(sizes) <= reading.size <= max(sizes)
-    copied, blurred = (redrawing.size for _, redrawing in tried if redrawing)
+    copied, blurred = (anonymizing.size for _, anonymizing in tried if anonymizing)
     assert min(sizes) <= copied <= max(sizes)
     assert blurred < copied
 

@@ -67,7 +67,7 @@ def test_workers_join_and_leave(cluster: Any, tmp_path: Path) -> None:
         driver.kill()
     assert driver.returncode == 0, printed[-2000:] + errors[-2000:]
     (line,) = [line for line in printed.splitlines() if line.startswith("FOUND ")]
-    found = json.loads(line.removeprefix("FOUND "))
-    assert found["max_steps"] == [list(range(1, 91))] * 2
-    assert found["losses"][0] == pytest.approx(found["losses"][1], abs=1e-3)
-    assert found["weights"] < 1e-3
+    result = json.loads(line.removeprefix("FOUND "))
+    assert result["max_steps"] == [list(range(1, 91))] * 2
+    assert result["losses"][0] == pytest.approx(result["losses"][1], abs=1e-3)
+    assert result["weights"] < 1e-3

@@ -51,7 +51,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=60)
 
 
-def work(folder: Path, engine: EngineConfig, lines: list[str]) -> tuple[Artifact, Artifact]:
+def run_stages(folder: Path, engine: EngineConfig, lines: list[str]) -> tuple[Artifact, Artifact]:
     """Faces and their copies, in stages."""
     stages = Stages(str(folder), lines.append)
     listing = SOURCE.listing()
@@ -75,13 +75,13 @@ def test_a_full_disk_keeps_what_is_finished(
         "there, then run the same command again: finished stages are kept and found$"
     )
     with pytest.raises(StorageError, match=expected):
-        work(folder, engine, lines)
+        run_stages(folder, engine, lines)
     assert [line.partition(":")[0] for line in lines] == ["faces ...", "faces", "copy ..."]
     assert not list(folder.rglob("*.partial"))
     remount("size=16m")
-    faces, copies = work(folder, engine, lines)
+    faces, copies = run_stages(folder, engine, lines)
     assert lines[3] == f"faces: {faces.manifest.rows} rows, found"
-    undisturbed = work(tmp_path / "calm", engine, [])[1]
+    undisturbed = run_stages(tmp_path / "calm", engine, [])[1]
     assert copies.read().equals(undisturbed.read())
     assert copies.manifest.content == undisturbed.manifest.content
 
@@ -93,9 +93,9 @@ def test_a_read_only_disk_is_named(
     remount("ro")
     expected = rf"^cannot write {folder}/faces-\w+: Read-only file system; make it writable, then"
     with pytest.raises(StorageError, match=expected):
-        work(folder, engine, [])
+        run_stages(folder, engine, [])
     remount("rw,size=16m")
-    assert work(folder, engine, [])[1].manifest.rows == SOURCE.listing().num_rows
+    assert run_stages(folder, engine, [])[1].manifest.rows == SOURCE.listing().num_rows
 
 
 def fill(config: dict[str, Any]) -> None:
@@ -122,5 +122,5 @@ def test_a_checkpoint_that_does_not_fit_is_named(
         last_checkpoint(trainer).__enter__()
     remount("size=16m")
     trainer = torch_trainer(fill, {}, engine, str(folder / "training"))
-    with last_checkpoint(trainer) as found:
-        assert (found / "state").stat().st_size == 2**20
+    with last_checkpoint(trainer) as result:
+        assert (result / "state").stat().st_size == 2**20

@@ -19,5 +19,5 @@ def test_two_actors_on_one_gpu() -> None:
             timeout=500,
         )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found == {"ids": list(range(70)), "same": True, "gpus": [0], "shares": [50]}
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result == {"ids": list(range(70)), "same": True, "gpus": [0], "shares": [50]}

@@ -28,7 +28,7 @@ class TestSpace:
         assert (whole.domain().lower, whole.domain().upper) == (1, 5)
         spread = SearchDimension(low=0.1, high=10, log=True)
         assert (spread.domain().lower, spread.domain().upper) == (0.1, 10)
-        assert {whole.value(one) for one in whole.domain().sample(size=200)} == {1, 2, 3, 4}
+        assert {whole.value(item) for item in whole.domain().sample(size=200)} == {1, 2, 3, 4}
 
     @pytest.mark.parametrize(
         "wrong",

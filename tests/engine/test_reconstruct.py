@@ -51,8 +51,8 @@ def anonymized(faces: Artifact, write_table: Any, tmp_path: Path) -> Artifact:
         {**row, "anonymizer": "no_op", "sample": 0, "seed": 0} for row in faces.read().to_pylist()
     ]
     table = ANONYMIZED.empty_table().from_pylist(rows, ANONYMIZED)
-    found: Artifact = write_table(str(tmp_path / "anonymized"), ANONYMIZED, [[table]])
-    return found
+    result: Artifact = write_table(str(tmp_path / "anonymized"), ANONYMIZED, [[table]])
+    return result
 
 
 def test_seeds_differ_from_those_of_the_images() -> None:
@@ -63,28 +63,28 @@ def test_seeds_differ_from_those_of_the_images() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_image_is_rebuilt_alike_in_any_block(
+def test_an_image_is_rebuilt_alike_in_any_block(
     attacker: ReconstructionAttacker, fitted: Artifact, anonymized: Artifact, engine: EngineConfig
 ) -> None:
     whole = anonymized.read(split=EVALUATION).rename_columns(
         ["view" if name == "anonymizer" else name for name in ANONYMIZED.names]
     )
-    one = ReconstructActor(attacker, fitted, 3, replace(engine, batch_size=64))(whole)
+    first = ReconstructActor(attacker, fitted, 3, replace(engine, batch_size=64))(whole)
     order = np.random.default_rng(0).permutation(len(whole))
     other = ReconstructActor(attacker, fitted, 3, replace(engine, batch_size=5))(whole.take(order))
-    assert other.take(np.argsort(order)).equals(one)
-    assert not ReconstructActor(attacker, fitted, 4, engine)(whole).equals(one)
-    guesses = [[decode_image(guess) for guess in row] for row in one["guesses"].to_pylist()]
+    assert other.take(np.argsort(order)).equals(first)
+    assert not ReconstructActor(attacker, fitted, 4, engine)(whole).equals(first)
+    guesses = [[decode_image(guess) for guess in row] for row in first["guesses"].to_pylist()]
     seed = reconstruction_seed(whole["sample_id"][0].as_py(), 0, 3)
     np.testing.assert_array_equal(
         guesses[0], np.random.default_rng(seed).integers(0, 256, (2, 32, 32, 3))
     )
     vectors = attacker.held_out_recognizer.embed(np.array(guesses[0])).mean(0)
     np.testing.assert_allclose(
-        embedding_matrix(one)[0], vectors / np.linalg.norm(vectors), atol=1e-6
+        embedding_matrix(first)[0], vectors / np.linalg.norm(vectors), atol=1e-6
     )
     empty = ReconstructActor(attacker, fitted, 3, engine)(whole[:0])
-    assert empty.schema.names == one.schema.names and len(empty) == 0
+    assert empty.schema.names == first.schema.names and len(empty) == 0
 
 
 def test_there_must_be_something(
@@ -113,11 +113,11 @@ def test_the_stream(
     assert len(table) == 2 * 9 * 3
     views = table["view"].to_pylist()
     assert {view: views.count(view) for view in set(views)} == {"no_op": 27, "copy region=face": 27}
-    shown = anonymized.read()
+    rows = anonymized.read()
     wanted = {
         sample
         for sample, split in zip(
-            shown["sample_id"].to_pylist(), shown["split"].to_pylist(), strict=True
+            rows["sample_id"].to_pylist(), rows["split"].to_pylist(), strict=True
         )
         if split in splits
     }

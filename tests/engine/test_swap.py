@@ -21,31 +21,31 @@ SEED = 4
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 20, 21])
-class TestPeople:
+class TestPairs:
     def test_nobody_keeps_their_condition(self, count: int) -> None:
         identities = [f"p{number}" for number in range(count)]
-        found = identities_in_pairs(identities, SEED)
-        assert sorted(found) == sorted(identities)
-        partners = {identity: partner for identity, (partner, _) in found.items()}
+        result = identities_in_pairs(identities, SEED)
+        assert sorted(result) == sorted(identities)
+        partners = {identity: partner for identity, (partner, _) in result.items()}
         assert sorted(partners.values()) == sorted(identities), "everybody's is used once"
         assert all(identity != partner for identity, partner in partners.items())
 
     def test_pairs_are_closed(self, count: int) -> None:
-        found = identities_in_pairs([f"p{number}" for number in range(count)], SEED)
+        result = identities_in_pairs([f"p{number}" for number in range(count)], SEED)
         groups: dict[str, set[str]] = {}
-        for identity, (partner, pair) in found.items():
+        for identity, (partner, pair) in result.items():
             groups.setdefault(pair, set()).add(identity)
-            assert found[partner][1] == pair
+            assert result[partner][1] == pair
         sizes = sorted(len(group) for group in groups.values())
         assert sizes == [2] * (count // 2 - count % 2) + [3] * (count % 2)
         assert all(pair in group for pair, group in groups.items())
 
     def test_order_and_repeats_do_not_matter_but_the_seed_does(self, count: int) -> None:
         identities = [f"p{number}" for number in range(count)]
-        found = identities_in_pairs(identities, SEED)
-        assert identities_in_pairs(identities[::-1] * 3, SEED) == found
+        result = identities_in_pairs(identities, SEED)
+        assert identities_in_pairs(identities[::-1] * 3, SEED) == result
         if count > 4:
-            assert identities_in_pairs(identities, SEED + 1) != found
+            assert identities_in_pairs(identities, SEED + 1) != result
 
 
 def test_one_person_cannot_be_swapped() -> None:
@@ -67,7 +67,7 @@ def group(**images: int) -> pa.Table:
     return pa.Table.from_pylist(rows, FACES)
 
 
-class TestPhotos:
+class TestImages:
     def test_the_others_take_turns(self) -> None:
         partners = {"ann": "bob", "bob": "ann"}
         rows = swap_images(group(ann=4, bob=2), partners, SEED).to_pylist()

@@ -27,17 +27,17 @@ def test_a_csv_file(tmp_path: Path) -> None:
         "year": ["1990", "1985", None],
     }
     for kind in (FolderFaces, LfwFaces, ParquetFaces):
-        found = kind("x", groups_file=str(path)).groups()
-        assert found is not None and found.to_pydict() == expected
-        assert set(found.schema.types) == {pa.string()}
+        result = kind("x", groups_file=str(path)).groups()
+        assert result is not None and result.to_pydict() == expected
+        assert set(result.schema.types) == {pa.string()}
 
 
 def test_a_parquet_file(tmp_path: Path) -> None:
     path = str(tmp_path / "groups.parquet")
     pq.write_table(pa.table({"tone": [1, None], "identity": [7, 8]}), path)
-    found = read_groups(path)
-    assert found is not None
-    assert found.to_pydict() == {"tone": ["1", None], "identity": ["7", "8"]}
+    result = read_groups(path)
+    assert result is not None
+    assert result.to_pydict() == {"tone": ["1", None], "identity": ["7", "8"]}
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ class TestCeleba:
     def test_the_majority_of_images_decides(self, tmp_path: Path) -> None:
         text = "6\nBald Male Young\n1.jpg  1 -1  1\n2.jpg -1 -1 -1\n3.jpg -1  1 -1\n"
         text += "4.jpg -1  1  1\n5.jpg -1  1 -1\n6.jpg -1  1  1\n"
-        found = self.groups(tmp_path, text)
-        assert found is not None
-        assert found.to_pylist() == [
+        result = self.groups(tmp_path, text)
+        assert result is not None
+        assert result.to_pylist() == [
             {"identity": "7", "sex": "female", "age": "not young"},
             {"identity": "8", "sex": "male", "age": None},
         ]
@@ -111,7 +111,7 @@ class TestCeleba:
 
 def test_synthetic_people() -> None:
     source = SyntheticFaces(36, 1)
-    found = source.groups()
-    assert found.column_names == ["identity", "sex", "age", "skin_tone"]
-    assert set(found["identity"].to_pylist()) == set(source.listing()["identity"].to_pylist())
-    assert sorted(found["sex"].to_pylist()) == ["female"] * 18 + ["male"] * 18
+    result = source.groups()
+    assert result.column_names == ["identity", "sex", "age", "skin_tone"]
+    assert set(result["identity"].to_pylist()) == set(source.listing()["identity"].to_pylist())
+    assert sorted(result["sex"].to_pylist()) == ["female"] * 18 + ["male"] * 18

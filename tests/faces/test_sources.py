@@ -50,7 +50,7 @@ def test_folder_listing_and_read(tmp_path):
         {
             "Ann/1.png": image(1),
             "Ann/2.jpg": image(2, kind="JPEG"),
-            "Bob/notes.txt": b"no picture",
+            "Bob/notes.txt": b"no image",
             "Bob/.hidden.png": image(),
             ".cache/x.png": image(),
             "readme.txt": b"top level",
@@ -69,7 +69,7 @@ def test_folder_listing_and_read(tmp_path):
     assert source.read(["Ann/1.png", "Ann/gone.png", "Bob/notes.txt"]) == [
         image(1),
         None,
-        b"no picture",
+        b"no image",
     ]
     assert source.read([]) == []
 

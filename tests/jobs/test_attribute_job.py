@@ -36,9 +36,9 @@ def test_the_job_writes_tables_page_and_run(tmp_path: Path) -> None:
         "anonymizers.cldm_canny.num_inference_steps=2",
         "attackers=[clean_trained,adaptive_contrastive]",
         *(
-            f"attackers.{attacker}.{one}"
+            f"attackers.{attacker}.{item}"
             for attacker in ("clean_trained", "adaptive_contrastive")
-            for one in TINY
+            for item in TINY
         ),
         "audit.n_bootstrap=100",
         "engine.progress=false",

@@ -60,8 +60,8 @@ def only_run(folder: Path) -> Any:
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("cldmray")
     assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id])
-    return found
+    (result,) = client.search_runs([experiment.experiment_id])
+    return result
 
 
 @pytest.mark.slow
@@ -74,15 +74,15 @@ def only_run(folder: Path) -> Any:
     ],
 )
 def test_an_audit_that_ran(tmp_path: Path, fail_on: str, status: int, gate: str) -> None:
-    found = run(tmp_path, f"audit.fail_on={fail_on}")
-    assert found.returncode == status, found.stderr[-2000:]
-    assert "Traceback" not in found.stderr
-    marker, _, text = found.stdout.splitlines()[-1].partition(" ")
+    result = run(tmp_path, f"audit.fail_on={fail_on}")
+    assert result.returncode == status, result.stderr[-2000:]
+    assert "Traceback" not in result.stderr
+    marker, _, text = result.stdout.splitlines()[-1].partition(" ")
     assert marker == "CLDMRAY_VERDICT"
-    told = json.loads(text)
-    assert told == json.loads((tmp_path / "out/verdict.json").read_text())
-    assert told["gate"]["outcome"] == gate
-    assert [reason[:11] for reason in told["gate"]["reasons"]] == (
+    record = json.loads(text)
+    assert record == json.loads((tmp_path / "out/verdict.json").read_text())
+    assert record["gate"]["outcome"] == gate
+    assert [reason[:11] for reason in record["gate"]["reasons"]] == (
         ["blur: k<20:", "blur: leak:"] if status else []
     )
     assert (tmp_path / "out/report.html").exists()
@@ -95,18 +95,18 @@ def test_an_audit_that_ran(tmp_path: Path, fail_on: str, status: int, gate: str)
 
 @pytest.mark.slow
 def test_an_audit_that_could_not_run(tmp_path: Path) -> None:
-    found = run(tmp_path, "audit.title=broken", "audit.fail_on=leak")
-    assert found.returncode == 1
-    assert found.stderr.endswith("BadInputError: no such faces\n")
-    assert "CLDMRAY_VERDICT" not in found.stdout
+    result = run(tmp_path, "audit.title=broken", "audit.fail_on=leak")
+    assert result.returncode == 1
+    assert result.stderr.endswith("BadInputError: no such faces\n")
+    assert "CLDMRAY_VERDICT" not in result.stdout
     assert only_run(tmp_path).info.status == "FAILED"
 
 
 def test_help_tells_the_exit_statuses(tmp_path: Path) -> None:
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(ROOT / "jobs/full_audit.py"), "--help"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert found.returncode == 0
-    assert "3 the audit ran and audit.fail_on holds" in found.stdout
-    assert "CLDMRAY_VERDICT {...}" in found.stdout
+    assert result.returncode == 0
+    assert "3 the audit ran and audit.fail_on holds" in result.stdout
+    assert "CLDMRAY_VERDICT {...}" in result.stdout

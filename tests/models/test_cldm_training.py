@@ -106,9 +106,9 @@ def test_a_whole_training_is_resumed_and_can_be_drawn_with(
 
     folder = tmp_path / "model"
     cldm.save_controlnet_pipeline(folder, parts)
-    controls = {name: Control(one, f"controlnet-{name}") for name, one in conditions.items()}
+    controls = {name: Control(item, f"controlnet-{name}") for name, item in conditions.items()}
     anonymize = Diffusion(str(folder), controls, num_inference_steps=2, device="cpu").open()
-    maps = {name: one(images[:3]) for name, one in conditions.items()}
+    maps = {name: item(images[:3]) for name, item in conditions.items()}
     drawn = anonymize(Batch(["a", "b", "c"], images[:3], np.arange(3), maps))
     assert drawn.shape == (3, 64, 64, 3)
     assert drawn.std() > 0

@@ -56,9 +56,9 @@ def test_the_encoder_starts_as_the_components(images: torch.Tensor) -> None:
     with torch.no_grad():
         latents = autoencoder.encode(images).latent_dist.mean
     scores = (patches(images) - mean.numpy()) @ components.numpy().T
-    found = latents.permute(0, 2, 3, 1).reshape(-1, 12).numpy()
+    result = latents.permute(0, 2, 3, 1).reshape(-1, 12).numpy()
     for latent in range(12):
-        assert np.corrcoef(found[:, latent], scores[:, latent])[0, 1] > 0.9
+        assert np.corrcoef(result[:, latent], scores[:, latent])[0, 1] > 0.9
 
 
 def test_every_weight_but_the_silent_branches_can_learn(images: torch.Tensor) -> None:

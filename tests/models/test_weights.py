@@ -53,8 +53,8 @@ PAIR = Diffusion(controls={**CANNY.controls, **SINGLE["depth"].controls}, device
 
 
 def test_it_is_small_with_the_depth_network() -> None:
-    every = [*files(), *DEPTH_FOLDER.iterdir()]
-    assert sum(path.stat().st_size for path in every) <= LARGEST
+    paths = [*files(), *DEPTH_FOLDER.iterdir()]
+    assert sum(path.stat().st_size for path in paths) <= LARGEST
 
 
 def test_its_weights_are_safetensors_only() -> None:
@@ -88,16 +88,16 @@ def test_the_card_says_how_it_was_made() -> None:
 
 def test_its_people_are_listed_by_hash() -> None:
     assert (FOLDER / cldm_card.IDENTITIES_FILE).is_file()
-    known = CANNY.trained_on()
-    assert len(known) > 100
+    trained = CANNY.trained_on()
+    assert len(trained) > 100
     card = (FOLDER / cldm_card.CARD_FILE).read_text()
     seed = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])["synthetic"]["seed"]
-    assert identity_hash(f"person_{seed}_000000") in known
-    assert identity_hash("person_0_000000") not in known
+    assert identity_hash(f"person_{seed}_000000") in trained
+    assert identity_hash("person_0_000000") not in trained
 
 
 @pytest.mark.parametrize(
-    "anonymizer", [Diffusion(device="cpu"), *SINGLE.values(), PAIR], ids=lambda one: one.name
+    "anonymizer", [Diffusion(device="cpu"), *SINGLE.values(), PAIR], ids=lambda item: item.name
 )
 def test_it_draws_the_same_again(anonymizer: Diffusion, images: Images) -> None:
     drawn = draw(anonymizer, images)
@@ -111,8 +111,8 @@ def test_it_draws_the_same_again(anonymizer: Diffusion, images: Images) -> None:
 def standardised_edges(images: Images) -> np.ndarray:
     """Soft edges of each image as one row of mean 0 and deviation 1."""
     edges = SoftEdge()(images)[..., 0].reshape(len(images), -1).astype(float)
-    found: np.ndarray = (edges - edges.mean(1, keepdims=True)) / edges.std(1, keepdims=True)
-    return found
+    result: np.ndarray = (edges - edges.mean(1, keepdims=True)) / edges.std(1, keepdims=True)
+    return result
 
 
 @pytest.mark.parametrize("name", ["canny", "soft_edge"])
@@ -126,7 +126,7 @@ def test_it_follows_the_edges_that_it_is_given(name: str, images: Images) -> Non
 def test_it_follows_the_depth_that_it_is_given(images: Images) -> None:
     given = Depth()(images).astype(float)
     drawn = Depth()(draw(SINGLE["depth"], images)).astype(float)
-    away = [[np.abs(one - other).mean() for other in given] for one in drawn]
+    away = [[np.abs(item - other).mean() for other in given] for item in drawn]
     own = np.eye(len(images), dtype=bool)
     assert np.array(away)[own].mean() < 0.7 * np.array(away)[~own].mean()
 

@@ -61,7 +61,7 @@ def outcomes(probes: dict[str, tuple[str, str, float]], *galleries: str) -> list
 
 class TestOutcomes:
     def test_by_hand(self) -> None:
-        (found,) = outcomes(
+        (result,) = outcomes(
             {
                 "ann/1": ("bob/1", "ann", 95.0),  # near bob
                 "bob/1": ("ann/2", "ann", 100.0),  # near bob, the start
@@ -69,10 +69,10 @@ class TestOutcomes:
             },
             "source_included",
         )
-        assert found.condition.tolist() == [1, 0, 0]
-        assert found.start.tolist() == [0, 1, 0]
-        assert found.pairs.tolist() == ["ann", "ann", "cat"]
-        assert (found.anonymizer, found.attacker, found.gallery, found.gallery_size) == (
+        assert result.condition.tolist() == [1, 0, 0]
+        assert result.start.tolist() == [0, 1, 0]
+        assert result.pairs.tolist() == ["ann", "ann", "cat"]
+        assert (result.anonymizer, result.attacker, result.gallery, result.gallery_size) == (
             "swapped", "adaptive_contrastive", "source_included", 4,
         )  # fmt: skip
 
@@ -132,14 +132,14 @@ def config(tmp_path: Path) -> AuditConfig:
     return build_audit(composed)
 
 
-def findings(*attacks: AttackResult) -> AttackResults:
+def attack_results(*attacks: AttackResult) -> AttackResults:
     encoders: dict[Any, Any] = {(a.anonymizer, a.attacker): f"weights of {a.anonymizer}"
                                 for a in attacks}  # fmt: skip
     return AttackResults(list(attacks), fitted=encoders)
 
 
 class TestExplain:
-    FOUND = (
+    ATTRIBUTION_FOUND = (
         attack("no_op", "adaptive_contrastive", 1.0),
         attack("cldm-none", "adaptive_contrastive", 0.1),
         attack("cldm-canny-1.0", "condition_only", 0.9),
@@ -150,17 +150,17 @@ class TestExplain:
 
     def explained(self, config: AuditConfig, *attacks: AttackResult) -> tuple[FakeLeak, Any]:
         leak = FakeLeak(config, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
-        return leak, leak.explain(SimpleNamespace(), findings(*attacks))  # type: ignore[arg-type]
+        return leak, leak.explain(SimpleNamespace(), attack_results(*attacks))  # type: ignore[arg-type]
 
     def test_the_setting_that_leaks_most_and_who_learnt_from_it(self, config: AuditConfig) -> None:
-        leak, found = self.explained(config, *self.FOUND)
+        leak, result = self.explained(config, *self.FOUND)
         anonymizer, ((attacker, encoder),) = leak.asked
         assert anonymizer.name == "cldm-canny-1.0-img2img-0.8"
         assert (attacker.name, encoder) == ("adaptive_contrastive", "weights of cldm-canny-1.0")
-        assert found.headline.startswith("100.0 % [")
-        assert {row.question for row in found.rows} == {"swap", "ablation", "scale", "proxy"}
+        assert result.headline.startswith("100.0 % [")
+        assert {row.question for row in result.rows} == {"swap", "ablation", "scale", "proxy"}
         carried = {
-            row.anonymizer: row.value for row in found.rows if row.measure == "carried_share"
+            row.anonymizer: row.value for row in result.rows if row.measure == "carried_share"
         }
         assert carried == pytest.approx({"cldm-canny-1.0": 0.8, "cldm-depth-1.0": 0.75})
 
@@ -186,14 +186,14 @@ class TestExplain:
         assert (leak.asked[0].mode, leak.asked[0].strength) == ("img2img", 1.0)
 
     def test_nothing_to_explain(self, config: AuditConfig) -> None:
-        _, found = self.explained(config, *self.FOUND[:2])
-        assert found is None
+        _, result = self.explained(config, *self.FOUND[:2])
+        assert result is None
 
     def test_regions(self, config: AuditConfig) -> None:
         leak = FakeLeak(config, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
-        found = findings(*self.FOUND)
-        found.regions.append(attack("cldm-canny-1.0 region=face", "adaptive_contrastive", 0.25))
-        whole = leak.attribution(found, [], ["So it is."])
+        result = attack_results(*self.FOUND)
+        result.regions.append(attack("cldm-canny-1.0 region=face", "adaptive_contrastive", 0.25))
+        whole = leak.attribution(result, [], ["So it is."])
         (row,) = whole.of("region")
         assert (row.anonymizer, row.subset, row.value) == ("cldm-canny-1.0", "region=face", 0.25)
         assert whole.statements[-1] == "So it is."

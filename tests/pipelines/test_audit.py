@@ -90,10 +90,10 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
     assert table.schema.names == RESULTS.names
     assert json.loads((out / "results.json").read_text()) == table.to_pylist()
     settings = {"no_op", "k_same", "cldm-canny-1.0"}
-    found = {(row["anonymizer"], row["attacker"]) for row in table.to_pylist()}
-    ladder = {"pretrained", "condition_match", *ATTACKERS, "score_fusion"}
-    expected = {(anonymizer, attacker) for anonymizer in settings for attacker in ladder}
-    assert found == expected - {("no_op", "adaptive_contrastive")}, (
+    results = {(row["anonymizer"], row["attacker"]) for row in table.to_pylist()}
+    attackers = {"pretrained", "condition_match", *ATTACKERS, "score_fusion"}
+    expected = {(anonymizer, attacker) for anonymizer in settings for attacker in attackers}
+    assert results == expected - {("no_op", "adaptive_contrastive")}, (
         "there is nothing to learn from copies"
     )
     included = [
@@ -132,7 +132,7 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if run.data.tags["kind"] == "audit"]
-    assert len(parents) == 1 and len(runs) == 1 + len(found)
+    assert len(parents) == 1 and len(runs) == 1 + len(results)
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert parents[0].data.tags["data_fingerprint"]
     assert parents[0].data.metrics["utility/copy/ssim"] == 1.0
@@ -151,16 +151,16 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_repeating_and_resizing_change_nothing(tmp_path: Path) -> None:
-    chosen = ["anonymizers=[blur,k_same,cldm_canny]", "attackers=clean_trained", *SMALL]
-    chosen += ["anonymizers.k_same.k=4", *weak("clean_trained")]
-    chosen += ["audit.utility=[]", "audit.attribution=false"]
+    overrides = ["anonymizers=[blur,k_same,cldm_canny]", "attackers=clean_trained", *SMALL]
+    overrides += ["anonymizers.k_same.k=4", *weak("clean_trained")]
+    overrides += ["audit.utility=[]", "audit.attribution=false"]
     outcomes = {}
     for name, engine in {
         "first": [],
         "second": [],
         "resized": ["engine.batch_size=7", "engine.actors=1", "engine.block_rows=50"],
     }.items():
-        config = configured(tmp_path / name, *chosen, *engine)
+        config = configured(tmp_path / name, *overrides, *engine)
         outcomes[name] = run_audit(config).report
     assert outcomes["first"].results.equals(outcomes["second"].results)
     assert outcomes["first"].data_fingerprint == outcomes["resized"].data_fingerprint
@@ -187,10 +187,10 @@ def test_people_whom_the_model_was_trained_on_are_refused(tmp_path: Path) -> Non
     from cldmray.hashing import identity_hash
 
     config = configured(tmp_path, *SMALL, "anonymizers=cldm_none")
-    known = {identity_hash(name) for name in config.faces.listing()["identity"].to_pylist()}
+    hashes = {identity_hash(name) for name in config.faces.listing()["identity"].to_pylist()}
     anonymizer = config.anonymizers["cldm_none"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(anonymizer), "trained_on", lambda self: frozenset(known))
+        patch.setattr(type(anonymizer), "trained_on", lambda self: frozenset(hashes))
         with pytest.raises(BadInputError, match="allow_trained_identities=true"):
             run_audit(config)
 

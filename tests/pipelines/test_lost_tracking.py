@@ -115,14 +115,14 @@ def runs(port: int) -> list[Any]:
 
 def test_a_server_that_is_down_is_named_before_any_work(tmp_path: Path) -> None:
     port = free_port()
-    found = audit(tmp_path, port)
-    assert found.returncode == 1
-    assert found.stderr.splitlines()[-1] == (
+    result = audit(tmp_path, port)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
         f"TrackingError: MLflow at http://127.0.0.1:{port} cannot be used: no answer within 5 s "
         "(ConnectionError); start the server, or set tracking.uri or MLFLOW_TRACKING_URI to "
         "another place"
     )
-    assert "CLDMRAY_VERDICT" not in found.stdout
+    assert "CLDMRAY_VERDICT" not in result.stdout
     assert not list((tmp_path / "cache_dir").iterdir())
 
 
@@ -131,15 +131,15 @@ def test_a_server_that_dies_takes_no_result_along(
 ) -> None:
     port = free_port()
     server = serve(port)
-    found = audit(tmp_path, port, DOOMED=str(server.pid))
+    result = audit(tmp_path, port, DOOMED=str(server.pid))
     assert server.wait(60) == -signal.SIGKILL
-    assert found.returncode == 1, found.stderr[-3000:]
-    assert "Traceback" not in found.stderr
-    assert found.stdout.splitlines()[-1].startswith("CLDMRAY_VERDICT {")
+    assert result.returncode == 1, result.stderr[-3000:]
+    assert "Traceback" not in result.stderr
+    assert result.stdout.splitlines()[-1].startswith("CLDMRAY_VERDICT {")
     assert {"report.html", "verdict.json", "results.parquet"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
-    complaint = found.stderr.splitlines()[-1]
+    complaint = result.stderr.splitlines()[-1]
     assert complaint.startswith(
         f"TrackingError: the results are complete in out, but not in MLflow. MLflow at "
         f"http://127.0.0.1:{port} cannot be used: "
@@ -152,7 +152,7 @@ def test_a_server_that_dies_takes_no_result_along(
     again = audit(tmp_path, port)
     assert again.returncode == 0, again.stderr[-3000:]
     for stage in ("faces", "anonymize-no_op", "embed-condition_match"):
-        assert f"{stage} ..." in found.stdout
+        assert f"{stage} ..." in result.stdout
         assert f"{stage} ..." not in again.stdout
     lost, recorded = runs(port)
     assert lost.info.status == "KILLED"

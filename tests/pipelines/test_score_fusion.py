@@ -39,8 +39,8 @@ def embeddings(clarity: float, first: int, seed: int) -> pa.Table:
 
 def part(name: str, clarity: float, seeds: tuple[int, ...]) -> Attempt:
     evaluated = [embeddings(clarity, 0, seed) for seed in seeds]
-    known = [embeddings(clarity, IDENTITIES, 100 + seed) for seed in seeds]
-    return attempt(name, evaluated, known)
+    originals = [embeddings(clarity, IDENTITIES, 100 + seed) for seed in seeds]
+    return attempt(name, evaluated, originals)
 
 
 def attempt(name: str, evaluated: list[pa.Table], validation: list[pa.Table]) -> Attempt:
@@ -60,11 +60,11 @@ def test_two_that_know_something_name_more_together() -> None:
     parts = [part("first", 0.5, (1,)), part("second", 0.5, (2,))]
     results = fuse(ScoreFusion(), parts)
     assert results.notes == []
-    assert [(one.attacker, one.gallery) for one in results.attacks] == [
+    assert [(attack.attacker, attack.gallery) for attack in results.attacks] == [
         ("score_fusion", "source_excluded"),
         ("score_fusion", "source_included"),
     ]
-    alone = [fuse(ScoreFusion(), [one, one]).attacks[0].rank_1.mean() for one in parts]
+    alone = [fuse(ScoreFusion(), [part, part]).attacks[0].rank_1.mean() for part in parts]
     assert results.attacks[0].rank_1.mean() > max(alone) + 0.05
     assert set(results.weights[PAIR]) == {
         f"full_ref/{gallery}/{name}"
@@ -91,8 +91,8 @@ def test_every_training_is_a_part() -> None:
 def test_evaluated_people_do_not_enter_the_rule() -> None:
     honest = [part("first", 0.5, (1,)), part("second", 0.5, (2,))]
     other = [
-        replace(one, embeddings=[embeddings(0.0, 0, 50 + place)])
-        for place, one in enumerate(honest)
+        replace(item, embeddings=[embeddings(0.0, 0, 50 + place)])
+        for place, item in enumerate(honest)
     ]
     assert fuse(ScoreFusion(), honest).weights == fuse(ScoreFusion(), other).weights
 
@@ -120,8 +120,8 @@ def test_parts_that_tell_nothing_are_reported() -> None:
     vectors = np.zeros((len(evaluated), 16), np.float32)
     vectors[:, 0] = 1.0
     column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), 16)
-    known = embeddings(0.5, IDENTITIES, 2)
-    blind = known.set_column(3, known.schema.field("embedding"), column)
+    originals = embeddings(0.5, IDENTITIES, 2)
+    blind = originals.set_column(3, originals.schema.field("embedding"), column)
     parts = [attempt(name, [evaluated], [blind]) for name in ("first", "second")]
     results = fuse(ScoreFusion(), parts)
     assert (results.attacks, results.weights) == ([], {PAIR: {}})

@@ -1,4 +1,4 @@
-"""dlib's recognizer, which judges what others have learnt."""
+"""dlib's recognizer, which evaluates what others have learnt."""
 
 import sys
 from pathlib import Path
@@ -33,11 +33,11 @@ class TestNetwork:
 
         images = noise(3, 150)
         whole = DlibResNet(align="fixed", crop=(0.0, 0.0, 1.0, 1.0))
-        found = whole.embed(images)
-        assert found.shape == (3, whole.dimension)
-        assert found.dtype == np.float32
+        result = whole.embed(images)
+        assert result.shape == (3, whole.dimension)
+        assert result.dtype == np.float32
         network = dlib.face_recognition_model_v1(str(dlib_recognizer._weights()))
-        for image, vector in zip(images, found, strict=True):
+        for image, vector in zip(images, result, strict=True):
             raw = np.array(network.compute_face_descriptor(image))
             np.testing.assert_allclose(vector, raw / np.linalg.norm(raw), atol=1e-5)
         assert whole.embed(images[:0]).shape == (0, 128)

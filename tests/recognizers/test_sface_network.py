@@ -98,8 +98,8 @@ class TestGraphs:
         ]
         weights = {"mean": np.array([1.0], np.float32), "factor": np.array([0.5], np.float32)}
         network = read_graph(self.graph(nodes, weights), "small")
-        found = network(torch.tensor([7.0, 9.0]).reshape(1, 2, 1, 1))
-        torch.testing.assert_close(found, torch.tensor([[0.6, 0.8]]))
+        result = network(torch.tensor([7.0, 9.0]).reshape(1, 2, 1, 1))
+        torch.testing.assert_close(result, torch.tensor([[0.6, 0.8]]))
 
     @pytest.mark.parametrize(
         ("kind", "inputs", "message"),

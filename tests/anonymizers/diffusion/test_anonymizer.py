@@ -21,7 +21,7 @@ BOTH = Diffusion(
 
 class TestChanges:
     def test_scales(self) -> None:
-        assert [one.ablation_key().scale for one in (NONE, CANNY, BOTH)] == [0.0, 1.0, 1.0]
+        assert [item.ablation_key().scale for item in (NONE, CANNY, BOTH)] == [0.0, 1.0, 1.0]
         assert CANNY.with_scale(0.25).name == "cldm-canny-0.25"
         assert BOTH.with_scale(0.5).name == "cldm-canny-0.5+depth-0.25"
         assert CANNY.with_scale(1) is CANNY and NONE.with_scale(0.5) is NONE

@@ -38,7 +38,7 @@ def batch(settings: Diffusion, count: int = 3, side: int = 32, first_seed: int =
 
 
 def take(whole: Batch, rows: list[int]) -> Batch:
-    maps = {name: one[rows] for name, one in whole.conditions.items()}
+    maps = {name: item[rows] for name, item in whole.conditions.items()}
     ids = [whole.sample_ids[row] for row in rows]
     return Batch(ids, whole.images[rows], whole.seeds[rows], maps)
 
@@ -58,7 +58,7 @@ def settings(folder: Path, controls: dict[str, Control], mode: Any = "text2img")
     "controls", [{}, {"canny": CANNY}, {"canny": CANNY, "soft": SOFT}], ids=["none", "one", "two"]
 )
 class TestEveryMode:
-    def test_a_image_depends_on_itself_and_its_seed_only(
+    def test_an_image_depends_on_itself_and_its_seed_only(
         self, folder: Path, controls: dict[str, Control], mode: str
     ) -> None:
         anonymizer = settings(folder, controls, mode)
@@ -70,7 +70,9 @@ class TestEveryMode:
         assert furthest(paint(take(whole, [2, 0])), drawn[[2, 0]]) <= 1
         assert furthest(anonymizer.open()(take(whole, [1])), drawn[[1]]) <= 1
         again = replace(whole, seeds=whole.seeds + 100)
-        assert all(furthest(one, other) > 3 for one, other in zip(paint(again), drawn, strict=True))
+        assert all(
+            furthest(first, other) > 3 for first, other in zip(paint(again), drawn, strict=True)
+        )
         assert paint(take(whole, [])).shape == (0, 32, 32, 3)
 
     def test_what_reaches_the_image(
@@ -151,7 +153,7 @@ def test_img2img_starts_from_the_image(folder: Path) -> None:
     strong = replace(weak, strength=1.0)
     whole = batch(weak, count=1)
     other = replace(whole, images=255 - whole.images)
-    spread = [furthest(one.open()(whole), one.open()(other)) for one in (weak, strong)]
+    spread = [furthest(item.open()(whole), item.open()(other)) for item in (weak, strong)]
     assert spread[0] > spread[1]
 
 

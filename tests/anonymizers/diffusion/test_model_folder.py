@@ -36,7 +36,7 @@ def settings(folder: Path, controls: dict[str, Control], mode: Any = "text2img")
 
 class TestVersion:
     def test_content_counts_and_times_do_not(self, folder: Path, broken: Path) -> None:
-        first, second = (settings(one, {"canny": CANNY}) for one in (folder, broken))
+        first, second = (settings(item, {"canny": CANNY}) for item in (folder, broken))
         assert first.version() == second.version()
         assert len(first.version()) == 16
         assert first.version() != settings(folder, {}).version()
@@ -129,8 +129,8 @@ class TestBadFolders:
         moved = shutil.copytree(folder / "controlnet-canny", tmp_path / "elsewhere")
         inside, outside = CANNY, replace(CANNY, model=str(moved))
         drawn = [
-            one.open()(batch(one))
-            for one in (settings(folder, {"canny": control}) for control in (inside, outside))
+            item.open()(batch(item))
+            for item in (settings(folder, {"canny": control}) for control in (inside, outside))
         ]
         np.testing.assert_array_equal(drawn[0], drawn[1])
 

@@ -119,8 +119,8 @@ class TestStacks:
         np.testing.assert_array_equal(drawn[:, outside], whole.images[:, outside])
         assert furthest(paint(whole.take([2])), drawn[[2]]) <= 1
         strong = {
-            name: replace(one, controlnet_conditioning_scale=2.0)
-            for name, one in anonymizer.controls.items()
+            name: replace(item, controlnet_conditioning_scale=2.0)
+            for name, item in anonymizer.controls.items()
         }
         paint = opened(replace(anonymizer, controls=strong))
         drawn = paint(whole)
@@ -258,8 +258,10 @@ class TestLayoutAndCompiling:
         plain = settings(sd, "canny", dtype=dtype)
         other = opened(replace(plain, channels_last=True))
         for network in (other.pipe.unet, other.pipe.controlnet, other.pipe.vae):
-            kernels = [one for one in network.parameters() if one.ndim == 4]
-            assert all(one.is_contiguous(memory_format=torch.channels_last) for one in kernels)
+            kernels = [parameter for parameter in network.parameters() if parameter.ndim == 4]
+            assert all(
+                kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels
+            )
         difference = other(batch(plain)).astype(int) - opened(plain)(batch(plain))
         assert np.abs(difference).max() <= 1 if dtype == "float32" else abs(difference).mean() < 8
 

@@ -36,7 +36,7 @@ class Quadrants(Recognizer):
 def drawn_faces(identities: int, originals: int, side: int = 32, seed: int = 0) -> tuple:
     """Hard-edged faces, uint8 (people * images, side, side, 3), and their person codes."""
     random = np.random.default_rng(seed)
-    found = []
+    results = []
     for _ in range(identities):
         skin, hair, back = random.integers(0, 256, (3, 3))
         apart, width, lower = random.uniform(0.12, 0.22), random.uniform(0.1, 0.2), 0.68
@@ -55,8 +55,8 @@ def drawn_faces(identities: int, originals: int, side: int = 32, seed: int = 0) 
             for eye in (x - apart, x + apart):
                 spot(eye, y - 0.08, 0.05, 0.04, (20, 20, 20))
             spot(x, lower, width, 0.03, (160, 30, 40))
-            found.append(cv2.resize(big, (side, side), interpolation=cv2.INTER_AREA))
-    return np.stack(found), np.repeat(np.arange(identities), originals)
+            results.append(cv2.resize(big, (side, side), interpolation=cv2.INTER_AREA))
+    return np.stack(results), np.repeat(np.arange(identities), originals)
 
 
 def blurred(images: Images, sigma: float = 1.5) -> Images:

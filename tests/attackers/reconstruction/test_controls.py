@@ -26,8 +26,8 @@ def grey_pairs() -> ReconstructionPairs:
 
 class TestMeanFace:
     def test_it_is_the_mean_image_whatever_it_is_shown(self):
-        found = fit(MeanFace(), grey_pairs()).reconstruct(grey(0, 77), SEEDS[:2])
-        np.testing.assert_array_equal(found, np.full((2, 1, 4, 4, 3), 21))
+        result = fit(MeanFace(), grey_pairs()).reconstruct(grey(0, 77), SEEDS[:2])
+        np.testing.assert_array_equal(result, np.full((2, 1, 4, 4, 3), 21))
 
     def test_images_of_another_size_are_refused(self, pairs):
         reconstructor = fit(MeanFace(), grey_pairs())
@@ -41,17 +41,17 @@ class TestMeanFace:
 
 class TestNearestTrainingFace:
     def test_it_shows_the_source_of_the_nearest_anonymized_image(self):
-        found = fit(NearestTrainingFace(), grey_pairs()).reconstruct(grey(90, 160, 40), SEEDS[:3])
-        assert found[:, 0, 0, 0, 0].tolist() == [21, 10, 32]
+        result = fit(NearestTrainingFace(), grey_pairs()).reconstruct(grey(90, 160, 40), SEEDS[:3])
+        assert result[:, 0, 0, 0, 0].tolist() == [21, 10, 32]
 
     def test_its_rows_are_those_of_a_slow_loop(self, pairs, others, monkeypatch):
         monkeypatch.setattr("cldmray.attackers.reconstruction.controls.CELLS", 3 * 32 * 32 * 3)
-        asked, known = others.anonymized, pairs.anonymized
+        asked, training_images = others.anonymized, pairs.anonymized
         slow = [
-            min(range(12), key=lambda row: ((one.astype(int) - known[row]) ** 2).sum())
-            for one in asked
+            min(range(12), key=lambda row: ((item.astype(int) - training_images[row]) ** 2).sum())
+            for item in asked
         ]
-        assert nearest_rows(asked, known).tolist() == slow
+        assert nearest_rows(asked, training_images).tolist() == slow
 
     def test_of_equals_it_shows_the_first(self):
         assert nearest_rows(grey(5, 7), grey(6, 6, 9)).tolist() == [0, 0]
@@ -66,10 +66,10 @@ def test_what_it_has_learnt_survives_in_a_file(control, pairs, others, tmp_path)
     reconstructor = fit(control, pairs)
     uri = str(tmp_path / "reconstruction_model.safetensors")
     save_reconstructor(reconstructor, uri)
-    shown = others.anonymized
+    images = others.anonymized
     np.testing.assert_array_equal(
-        load_reconstructor(control, uri).reconstruct(shown, SEEDS),
-        reconstructor.reconstruct(shown, SEEDS),
+        load_reconstructor(control, uri).reconstruct(images, SEEDS),
+        reconstructor.reconstruct(images, SEEDS),
     )
     assert control.is_control
 

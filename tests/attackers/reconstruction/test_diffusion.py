@@ -62,10 +62,10 @@ class TestStart:
             torch.tensor([1, 9]),
         )
         with torch.no_grad():
-            found = network(noisy, time, given)
+            result = network(noisy, time, given)
             prompt = network.prompt.expand(2, -1, -1)
             expected = shipped.float()(noisy, time, encoder_hidden_states=prompt).sample
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
 
     def test_a_model_elsewhere_is_the_same_model(self):
         elsewhere = DiffusionReconstruction(model=str(EMBEDDED_FOLDER))
@@ -120,17 +120,17 @@ class TestLearning:
         goal = ReconstructionObjective(reconstructor, pairs, TRAINING, 1)
         cpu = torch.device("cpu")
 
-        def judged() -> float:
+        def evaluated() -> float:
             with torch.no_grad():
-                found = [
+                results = [
                     goal.loss(s, slice(0, 8), reconstructor.network, cpu) for s in (90, 91, 92)
                 ]
-            return float(sum(found)) / 3
+            return float(sum(results)) / 3
 
-        before = judged()
+        before = evaluated()
         trained = fit(TINY, pairs)
         reconstructor.load_state(trained.state())
-        assert judged() < 0.9 * before
+        assert evaluated() < 0.9 * before
 
         first = reconstructor.reconstruct(pairs.anonymized[:4], SEEDS[:4])
         assert first.shape == (4, 2, 32, 32, 3)

@@ -24,7 +24,7 @@ def guide() -> FaceGuide:
 def smooth(count: int, side: int = 64, seed: int = 0) -> np.ndarray:
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     return np.stack(
-        [cv2.resize(one, (side, side), interpolation=cv2.INTER_CUBIC) for one in coarse]
+        [cv2.resize(item, (side, side), interpolation=cv2.INTER_CUBIC) for item in coarse]
     )
 
 
@@ -35,20 +35,20 @@ class TestCrop:
 
     def test_a_quarter_by_hand(self):
         image = torch.arange(16.0).view(1, 1, 4, 4).expand(1, 3, 4, 4)
-        found = cropped(image, (0.5, 0.0, 1.0, 0.5), 2)
-        torch.testing.assert_close(found[0, 0], torch.tensor([[2.0, 3.0], [6.0, 7.0]]))
+        result = cropped(image, (0.5, 0.0, 1.0, 0.5), 2)
+        torch.testing.assert_close(result[0, 0], torch.tensor([[2.0, 3.0], [6.0, 7.0]]))
 
     @pytest.mark.parametrize("side", [64, 300])
     def test_it_is_the_crop_that_the_recognizer_takes(self, side):
         images = smooth(2, side)
-        exact = np.stack([warp(one, crop_matrix(LFW_CROP, side, 112), 112) for one in images])
-        found = cropped(to_unit_range(images), LFW_CROP, 112)
-        difference = (found - to_unit_range(exact)).abs() * 127.5
+        exact = np.stack([warp(image, crop_matrix(LFW_CROP, side, 112), 112) for image in images])
+        result = cropped(to_unit_range(images), LFW_CROP, 112)
+        difference = (result - to_unit_range(exact)).abs() * 127.5
         assert difference.mean() < 2
 
 
 class TestDistances:
-    def test_a_image_is_at_no_distance_from_itself(self, guide):
+    def test_an_image_is_at_no_distance_from_itself(self, guide):
         images = to_unit_range(smooth(2))
         identity, perceptual = guide(images, images)
         torch.testing.assert_close(identity, torch.zeros(2), atol=1e-5, rtol=0)
@@ -58,9 +58,9 @@ class TestDistances:
         first, second = smooth(3), smooth(3, seed=1)
         sface = SFace(device="cpu")
         cosines = (sface.embed(first) * sface.embed(second)).sum(1)
-        found = guide(to_unit_range(first), to_unit_range(second))
-        np.testing.assert_allclose(found.identity, 1 - cosines, atol=0.05)
-        assert (found.perceptual > 0).all()
+        result = guide(to_unit_range(first), to_unit_range(second))
+        np.testing.assert_allclose(result.identity, 1 - cosines, atol=0.05)
+        assert (result.perceptual > 0).all()
 
     def test_the_features_are_compared_by_hand(self, guide):
         first, second = (to_unit_range(smooth(1, seed=seed)) for seed in (0, 1))

@@ -99,8 +99,8 @@ class TestShuffled:
             )
             for identity in range(9)
         }
-        assert all(len(found) == 1 for found in partners.values())
-        assert sorted(other for found in partners.values() for other in found) == list(range(9))
+        assert all(len(result) == 1 for result in partners.values())
+        assert sorted(other for result in partners.values() for other in result) == list(range(9))
 
     def test_it_depends_on_the_seed_alone(self):
         first, again, other = (self.whole().shuffled(seed).source.tolist() for seed in (0, 0, 1))

@@ -75,12 +75,12 @@ class TestBatches:
         batch = goal(pairs).batch(0, WHOLE, CPU)
         plain = to_unit_range(pairs.originals[batch.rows])
         mirrored = [
-            int((one - other.flip(-1)).abs().max() < 1e-4)
-            for one, other in zip(batch.originals, plain, strict=True)
+            int((first - other.flip(-1)).abs().max() < 1e-4)
+            for first, other in zip(batch.originals, plain, strict=True)
         ]
         kept = [
-            int((one - other).abs().max() < 1e-4)
-            for one, other in zip(batch.originals, plain, strict=True)
+            int((first - other).abs().max() < 1e-4)
+            for first, other in zip(batch.originals, plain, strict=True)
         ]
         assert [a + b for a, b in zip(mirrored, kept, strict=True)] == [1] * 8
         assert 0 < sum(mirrored) < 8
@@ -132,9 +132,9 @@ class TestSteps:
         whole, halved = (TrainingLoop(ReconstructionTrainable(SMALL, pairs)) for _ in range(2))
         losses = list(whole.steps())
         steps = halved.steps()
-        found = [next(steps), next(steps)]
-        found += halved.steps()
-        assert found == losses
+        results = [next(steps), next(steps)]
+        results += halved.steps()
+        assert results == losses
         assert len(losses) == 4
 
 
@@ -142,10 +142,10 @@ class TestFit:
     def test_it_reports_each_step(self, pairs):
         seen = []
         reconstructor = fit(
-            SMALL, pairs, watch=lambda done, loss, one: seen.append((done, loss, one))
+            SMALL, pairs, watch=lambda done, loss, item: seen.append((done, loss, item))
         )
         assert [done for done, _, _ in seen] == [1, 2, 3, 4]
-        assert all(loss > 0 and one is reconstructor for _, loss, one in seen)
+        assert all(loss > 0 and item is reconstructor for _, loss, item in seen)
 
     def test_the_control_learns_from_shuffled_pairs(self, pairs):
         seen = []

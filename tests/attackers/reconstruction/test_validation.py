@@ -15,10 +15,10 @@ class Shows(Reconstructor):
     """Its guesses are given images."""
 
     def __init__(self, *guesses: np.ndarray) -> None:
-        self.shown = np.stack(guesses, axis=1)
+        self.guessed = np.stack(guesses, axis=1)
 
     def _reconstruct(self, images, seeds):
-        return self.shown[seeds]
+        return self.guessed[seeds]
 
     def state(self):
         return {}
@@ -32,13 +32,13 @@ class TestEmbedGuesses:
         guesses = np.stack([pairs.originals, pairs.anonymized, pairs.originals[::-1]], axis=1)
         parts = [quadrants.embed(guesses[:, draw]) for draw in range(3)]
         by_hand = sum(parts) / np.linalg.norm(sum(parts), axis=1, keepdims=True)
-        found = embed_guesses(quadrants, guesses)
-        np.testing.assert_allclose(found, by_hand, atol=1e-6)
-        assert found.dtype == np.float32
+        result = embed_guesses(quadrants, guesses)
+        np.testing.assert_allclose(result, by_hand, atol=1e-6)
+        assert result.dtype == np.float32
 
     def test_one_guess_is_itself(self, pairs, quadrants):
-        found = embed_guesses(quadrants, pairs.originals[:, None])
-        np.testing.assert_allclose(found, quadrants.embed(pairs.originals), atol=1e-6)
+        result = embed_guesses(quadrants, pairs.originals[:, None])
+        np.testing.assert_allclose(result, quadrants.embed(pairs.originals), atol=1e-6)
 
     @pytest.mark.parametrize("shape", [(2, 16, 16, 3), (2, 0, 16, 16, 3)])
     def test_other_shapes_are_refused(self, quadrants, shape):
@@ -47,18 +47,18 @@ class TestEmbedGuesses:
 
 
 class TestPoint:
-    def test_of_a_perfect_inverter(self, pairs, quadrants):
-        found = validation_point(Shows(pairs.originals), pairs, quadrants)
-        assert found["difference"] == 0
-        assert found["cosine"] == pytest.approx(1)
-        assert found["rank_1"] >= 0.8
+    def test_of_a_perfect_reconstruction(self, pairs, quadrants):
+        result = validation_point(Shows(pairs.originals), pairs, quadrants)
+        assert result["difference"] == 0
+        assert result["cosine"] == pytest.approx(1)
+        assert result["rank_1"] >= 0.8
 
     def test_of_one_that_shows_the_next_person(self, pairs, quadrants):
-        shown = np.roll(pairs.originals, 2, axis=0)
-        found = validation_point(Shows(shown), pairs, quadrants)
-        assert found["rank_1"] <= 0.1
-        difference = np.abs(shown.astype(float) - pairs.originals).mean() / 255
-        assert found["difference"] == pytest.approx(difference)
+        rolled = np.roll(pairs.originals, 2, axis=0)
+        result = validation_point(Shows(rolled), pairs, quadrants)
+        assert result["rank_1"] <= 0.1
+        difference = np.abs(rolled.astype(float) - pairs.originals).mean() / 255
+        assert result["difference"] == pytest.approx(difference)
 
     def test_the_source_itself_does_not_count(self, pairs, quadrants):
         """Of two people with two images each, one pair is alike and the other is not."""
@@ -69,8 +69,8 @@ class TestPoint:
         expected = [1.0, 1.0]
         for mine, other in ((2, 3), (3, 2)):
             expected.append(float(vectors[mine] @ vectors[other] > vectors[mine] @ vectors[0]))
-        found = validation_point(Shows(originals), four, quadrants)
-        assert found["rank_1"] == pytest.approx(np.mean(expected))
+        result = validation_point(Shows(originals), four, quadrants)
+        assert result["rank_1"] == pytest.approx(np.mean(expected))
 
     def test_people_with_one_image_are_not_counted(self, pairs, quadrants):
         single = ReconstructionPairs(
@@ -79,8 +79,8 @@ class TestPoint:
         assert math.isnan(validation_point(Shows(pairs.originals), single, quadrants)["rank_1"])
 
     def test_the_margin_is_the_cosine_less_that_to_other_people(self, pairs, quadrants):
-        shown = np.roll(pairs.originals, 1, axis=0)
-        vectors, originals = quadrants.embed(shown), quadrants.embed(pairs.originals)
+        rolled = np.roll(pairs.originals, 1, axis=0)
+        vectors, originals = quadrants.embed(rolled), quadrants.embed(pairs.originals)
         by_hand = [
             vectors[row] @ originals[row]
             - np.mean(
@@ -92,14 +92,14 @@ class TestPoint:
             )
             for row in range(len(originals))
         ]
-        found = validation_point(Shows(shown), pairs, quadrants)
-        assert found["margin"] == pytest.approx(np.mean(by_hand), abs=1e-5)
+        result = validation_point(Shows(rolled), pairs, quadrants)
+        assert result["margin"] == pytest.approx(np.mean(by_hand), abs=1e-5)
 
     def test_one_face_for_everybody_has_no_margin(self, pairs, quadrants):
         same = np.repeat(pairs.originals[:1], len(pairs.originals), axis=0)
-        found = validation_point(Shows(same), pairs, quadrants)
-        assert found["cosine"] > 0.1
-        assert found["margin"] == pytest.approx(0, abs=1e-5)
+        result = validation_point(Shows(same), pairs, quadrants)
+        assert result["cosine"] > 0.1
+        assert result["margin"] == pytest.approx(0, abs=1e-5)
 
     def test_without_other_people_there_is_no_margin(self, pairs, quadrants):
         alone = ReconstructionPairs(

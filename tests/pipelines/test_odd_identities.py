@@ -55,7 +55,7 @@ def spoil(root: Path) -> dict[str, str]:
     empty, cut, formatting, gone = images.values()
     cut.write_bytes(cut.read_bytes()[:200])
     empty.write_bytes(b"")
-    formatting.write_bytes(b"no picture at all")
+    formatting.write_bytes(b"not an image at all")
     gone.unlink()
     gone.symlink_to(root / "nowhere.png")
     return dict(zip(images, (EMPTY, TRUNCATED, NOT_AN_IMAGE, CANNOT_OPEN), strict=True))
@@ -67,8 +67,8 @@ class TestAudits:
     def test_bad_files_are_listed_and_all_others_are_audited(self, root: Path) -> None:
         spoilt = spoil(root)
         report = audit(root)
-        told = {row["location"]: row["reason"] for row in report.rejected.to_pylist()}
-        assert told == spoilt
+        reasons = {row["location"]: row["reason"] for row in report.rejected.to_pylist()}
+        assert reasons == spoilt
         rows = report.results.filter(pc.equal(report.results["measure"], "rank_1"))
         assert set(rows["gallery_size"].to_pylist()) == {16}
         (stage,) = [stage for stage in report.stages if stage.name == "faces"]
@@ -97,10 +97,10 @@ class TestAudits:
             f"identity {identity_hash('p02')}): it stands "
             "in everybody's gallery, but is a probe only where the gallery includes the source."
         ]
-        chosen = report.results.filter(pc.equal(report.results["measure"], "rank_1")).to_pylist()
-        probes = {row["gallery"]: row["n_probes"] for row in chosen}
+        rates = report.results.filter(pc.equal(report.results["measure"], "rank_1")).to_pylist()
+        probes = {row["gallery"]: row["n_probes"] for row in rates}
         assert probes == {"source_excluded": 16, "source_included": 17, "anonymized_only": 16}
-        assert {row["gallery_size"] for row in chosen} == {5}
+        assert {row["gallery_size"] for row in rates} == {5}
 
     def test_people_left_without_images_stop_it(self, root: Path) -> None:
         names = root.parent / "list.txt"

@@ -1,4 +1,4 @@
-"""The attacker's settings: who may judge, what a further training changes."""
+"""The attacker's settings: who may evaluate, what a further training changes."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def test_its_shape() -> None:
     assert attacker.probe_condition is None and attacker.recognizes_clean_faces
 
 
-def test_the_judge_must_have_had_no_part() -> None:
+def test_the_held_out_recognizer_must_have_had_no_part() -> None:
     with pytest.raises(ValueError, match="^held_out_recognizer: sface has a part"):
         ReconstructionAttacker(held_out_recognizer=SFace(align="landmarks"))
     other = OnnxRecognizer("x.onnx", label="other")
