@@ -110,9 +110,9 @@ NAMES = {
 DEFINITIONS = {"plain": "to_container", "building": "instantiate"}
 """Whole names of functions, classes and modules; variables may have them."""
 
+TOP_KEYS = {"anonymizer": "anonymizers", "attack": "attackers", "attacker": "attackers"}
+"""Keys at the top of a configuration; deeper down ``anonymizer`` names a single one."""
 KEYS = {
-    "anonymizer": "anonymizers",
-    "attack": "attackers",
     "inverter": "reconstruction_model",
     "inverters": "reconstruction_models",
     "work": "cache_dir",
@@ -313,20 +313,20 @@ def code_prose(text: str) -> Iterator[tuple[int, str]]:
 def key_violations(path: str, text: str) -> Iterator[Violation]:
     """Retired keys of a YAML file."""
 
-    def keys(node: yaml.Node) -> Iterator[yaml.Node]:
+    def keys(node: yaml.Node, retired: dict[str, str]) -> Iterator[Violation]:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
-                yield key
-                yield from keys(value)
+                name = str(key.value).split("@")[0].removeprefix("/").removeprefix("override ")
+                if name in retired:
+                    yield Violation(path, key.start_mark.line + 1, name, retired[name])
+                yield from keys(value, retired if name == "defaults" else KEYS)
         elif isinstance(node, yaml.SequenceNode):
             for item in node.value:
-                yield from keys(item)
+                yield from keys(item, retired)
 
     root = yaml.compose(text)
-    for key in keys(root) if root is not None else ():
-        name = str(key.value).split("@")[0].removeprefix("/").removeprefix("override ")
-        if name in KEYS:
-            yield Violation(path, key.start_mark.line + 1, name, KEYS[name])
+    if root is not None:
+        yield from keys(root, {**TOP_KEYS, **KEYS})
 
 
 def violations_of(path: str, text: str) -> Iterator[Violation]:
@@ -415,6 +415,7 @@ def test_words_of_code(code: str, words: list[str]) -> None:
     [
         ("conf/a.yaml", "defaults:\n  - encoder@x.steps: small\nattack: [x]", ["attack"]),
         ("conf/a.yaml", "a:\n  - guidance: 1  # photo\n", ["photo", "guidance"]),
+        ("conf/a.yaml", "defaults:\n  - anonymizer: x\nb:\n  anonymizer: y\n", ["anonymizer"]),
         ("deploy/a.yaml", "scale: 1", []),
         ("README.md", "The way\nback, a photo of a face.", ["way back"]),
         ("README.md", "Look at the face, named\nrightly.", ["named rightly"]),
