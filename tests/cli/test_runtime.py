@@ -136,7 +136,7 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "environment", "note"),
+    ("settings", "environment", "keys"),
     [
         ({"output": "runs/1", "cache_dir": "runs/work"}, {}, "output, cache_dir, tracking.uri"),
         ({"output": "s3://b/1", "cache_dir": "/mnt/work"}, {}, "tracking.uri"),
@@ -147,7 +147,7 @@ def test_a_bug_keeps_its_traceback() -> None:
 )
 def test_a_submitted_job_says_what_would_be_lost(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    settings: dict[str, object], environment: dict[str, str], note: str,
+    settings: dict[str, object], environment: dict[str, str], keys: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -157,8 +157,8 @@ def test_a_submitted_job_says_what_would_be_lost(
     job = {"runtime_env": {"working_dir": "gcs://_ray_pkg_1.zip"}, "metadata": {}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
     note = storage_note(composed)
-    assert note.startswith(f"Note: {note}: in Ray's copy of the project, {tmp_path}, ") or not note
-    assert bool(note) == bool(note)
+    assert note.startswith(f"Note: {keys}: in Ray's copy of the project, {tmp_path}, ") or not keys
+    assert bool(note) == bool(keys)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": {}}))
     assert storage_note(composed) == ""
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
