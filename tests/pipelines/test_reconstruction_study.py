@@ -36,7 +36,7 @@ def study(cache_dir: Path) -> ReconstructionStudy:
     return ReconstructionStudy(build_reconstruction(composed))
 
 
-def found(**named: int) -> AttackResults:
+def results_of(**named: int) -> AttackResults:
     rates = {key.replace("-", "_"): key for key in NAMED}
     numbers = NAMED | {rates[key]: value for key, value in named.items()}
     attacks = [
@@ -48,14 +48,14 @@ def found(**named: int) -> AttackResults:
 
 
 def compared(
-    one: ReconstructionStudy, results: AttackResults
+    subject: ReconstructionStudy, results: AttackResults
 ) -> tuple[list[ReconstructionRow], list[ReconstructionVerdict]]:
-    return one.compare(results.attacks, results.queries, None)
+    return subject.compare(results.attacks, results.queries, None)
 
 
 def test_rates_gains_and_verdict(tmp_path: Path) -> None:
-    one = study(tmp_path)
-    rows, results = compared(one, found())
+    subject = study(tmp_path)
+    rows, results = compared(subject, results_of())
     verdicts = {recovery.gallery: recovery for recovery in results}
     assert list(verdicts) == ["source_excluded", "source_included"]
     mine = verdicts["source_excluded"]
@@ -80,36 +80,36 @@ def test_rates_gains_and_verdict(tmp_path: Path) -> None:
 
 
 def test_one_control_that_is_not_beaten_is_enough(tmp_path: Path) -> None:
-    one = study(tmp_path)
-    _, results = compared(one, found(unet_shuffled=20))
+    subject = study(tmp_path)
+    _, results = compared(subject, results_of(unet_shuffled=20))
     assert {recovery.verdict for recovery in results} == {"not above all controls"}
     assert results[0].control == "unet-shuffled"
 
 
 def test_who_is_named_without_it_is_not_recovered(tmp_path: Path) -> None:
-    one = study(tmp_path)
-    _, (first, _) = compared(one, found(raw=35))
+    subject = study(tmp_path)
+    _, (first, _) = compared(subject, results_of(raw=35))
     assert first.above_controls and first.gain_over_raw.high < 0
     assert first.verdict == "not above the unreconstructed images"
 
 
 def test_what_learnt_nothing_has_rates_only(tmp_path: Path) -> None:
-    one = study(tmp_path)
-    rows, results = compared(one, AttackResults([attack("raw", 3, "source_excluded")]))
+    subject = study(tmp_path)
+    rows, results = compared(subject, AttackResults([attack("raw", 3, "source_excluded")]))
     assert results == []
     assert [(row.reconstructor, row.measure) for row in rows] == [("raw", "rank_1")]
 
 
 def test_other_probes_are_not_compared(tmp_path: Path) -> None:
-    one = study(tmp_path)
+    subject = study(tmp_path)
     first, second = attack("unet", 3, "source_excluded"), attack("raw", 3, "source_excluded")
     others = second.ranks._replace(sample_ids=second.ranks.sample_ids[::-1])
     with pytest.raises(BadInputError, match="unet and raw saw different probes"):
-        one.gain(first, AttackResult("blur", "raw", "full_ref", "source_excluded", others))
+        subject.gain(first, AttackResult("blur", "raw", "full_ref", "source_excluded", others))
 
 
-def test_a_weak_judge_is_named(tmp_path: Path) -> None:
-    one = study(tmp_path)
-    (note,) = one.weakness(AttackResults(clean={("blur", "raw"): 0.5}))
+def test_a_weak_recognizer_is_noted(tmp_path: Path) -> None:
+    subject = study(tmp_path)
+    (note,) = subject.weakness(AttackResults(clean={("blur", "raw"): 0.5}))
     assert note.startswith("The held-out recognizer, dlib, identifies 50.0 % of clean images")
-    assert one.weakness(AttackResults(clean={("blur", "raw"): 0.95})) == []
+    assert subject.weakness(AttackResults(clean={("blur", "raw"): 0.95})) == []

@@ -141,7 +141,7 @@ class TestDistributed:
     def test_two_processes_have_the_loss_and_gradients_of_one(
         self, tmp_path: Path, kind: str, cut: int
     ) -> None:
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
         command = [sys.executable, __file__, str(tmp_path), kind, str(cut)]
         processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
         assert [process.wait(300) for process in processes] == [0, 0]

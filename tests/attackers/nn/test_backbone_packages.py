@@ -106,9 +106,9 @@ class TestTimm:
         ],
     )
     def test_models_by_name(self, name: str, expected: tuple[int, int | None]) -> None:
-        found = backbones.load_backbone(f"timm:{name}", None, None, "group")
-        assert found[1:] == expected
-        assert not [m for m in found.network.modules() if "BatchNorm" in type(m).__name__]
+        actual = backbones.load_backbone(f"timm:{name}", None, None, "group")
+        assert actual[1:] == expected
+        assert not [m for m in actual.network.modules() if "BatchNorm" in type(m).__name__]
 
     def test_weights_of_a_file(self, tmp_path: Path) -> None:
         import timm

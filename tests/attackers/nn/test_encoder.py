@@ -45,16 +45,16 @@ class TestConfig:
 class TestEncoder:
     @pytest.mark.parametrize("side", [16, 32, 64])
     def test_unit_norm_at_every_size(self, encoder: FaceEncoder, side: int) -> None:
-        found = encoder(torch.randn(3, 3, side, side))
-        assert found.shape == (3, 16)
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found.norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
+        actual = encoder(torch.randn(3, 3, side, side))
+        assert actual.shape == (3, 16)
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual.norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
 
     def test_unit_norm_under_autocast(self, encoder: FaceEncoder) -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            found = encoder(torch.randn(3, 3, 32, 32))
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found.norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
+            actual = encoder(torch.randn(3, 3, 32, 32))
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual.norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
 
     @pytest.mark.parametrize("training", [True, False])
     def test_an_embedding_does_not_depend_on_its_neighbours(
@@ -66,18 +66,18 @@ class TestEncoder:
         torch.testing.assert_close(alone, whole, rtol=0, atol=1e-5)
 
     def test_images_differ(self, encoder: FaceEncoder, noise: Images) -> None:
-        found = embed(encoder, noise)
-        assert np.triu(found @ found.T, 1).max() < 1 - 1e-4
+        actual = embed(encoder, noise)
+        assert np.triu(actual @ actual.T, 1).max() < 1 - 1e-4
 
 
 class TestToTensor:
     def test_range_and_order(self) -> None:
         images = np.zeros((1, 2, 3, 3), np.uint8)
         images[0, 1, 2] = (255, 0, 51)
-        found = to_unit_range(images)
-        assert found.shape == (1, 3, 2, 3)
-        np.testing.assert_allclose(found[0, :, 1, 2], [1, -1, -0.6], atol=1e-6)
-        assert float(found[0, 0, 0, 0]) == -1
+        actual = to_unit_range(images)
+        assert actual.shape == (1, 3, 2, 3)
+        np.testing.assert_allclose(actual[0, :, 1, 2], [1, -1, -0.6], atol=1e-6)
+        assert float(actual[0, 0, 0, 0]) == -1
 
     def test_takes_read_only_and_mirrored_images(self, noise: Images) -> None:
         noise.setflags(write=False)
@@ -92,8 +92,8 @@ class TestEmbed:
         assert whole.dtype == np.float32
 
     def test_a_mirrored_image_is_the_same_person(self, encoder: FaceEncoder, noise: Images) -> None:
-        found, mirrored = embed(encoder, noise), embed(encoder, noise[:, :, ::-1])
-        np.testing.assert_allclose(mirrored, found, atol=1e-5)
+        actual, mirrored = embed(encoder, noise), embed(encoder, noise[:, :, ::-1])
+        np.testing.assert_allclose(mirrored, actual, atol=1e-5)
 
 
 class TestEntry:
@@ -111,9 +111,9 @@ class TestEntry:
 
     def test_the_small_network_resizes_when_told(self) -> None:
         torch.manual_seed(0)
-        plain = FaceEncoder(SmallEncoder(width=8)).eval()
+        unnormalised = FaceEncoder(SmallEncoder(width=8)).eval()
         torch.manual_seed(0)
         resizing = FaceEncoder(SmallEncoder(width=8, input_side=16)).eval()
         images = torch.randn(2, 3, 32, 32)
         resized = torch.nn.functional.interpolate(images, (16, 16), mode="bilinear", antialias=True)
-        torch.testing.assert_close(resizing(images), plain(resized), rtol=0, atol=1e-6)
+        torch.testing.assert_close(resizing(images), unnormalised(resized), rtol=0, atol=1e-6)

@@ -70,34 +70,34 @@ def gradients(network: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
 
-def assert_same(found: nn.Module, expected: nn.Module, tolerance: float = 1e-12) -> None:
-    ours, plain = gradients(found), gradients(expected)
-    assert list(ours) == list(plain) == [name for name in plain if name != "unused"]
-    for name in plain:
-        torch.testing.assert_close(ours[name], plain[name], rtol=0, atol=tolerance, msg=name)
-    assert min(float(plain[name].abs().max()) for name in ("first.weight", "head.weight")) > 1e-3
+def assert_same(actual: nn.Module, expected: nn.Module, tolerance: float = 1e-12) -> None:
+    ours, uncached = gradients(actual), gradients(expected)
+    assert list(ours) == list(uncached) == [name for name in uncached if name != "unused"]
+    for name in uncached:
+        torch.testing.assert_close(ours[name], uncached[name], rtol=0, atol=tolerance, msg=name)
+    assert min(float(uncached[name].abs().max()) for name in ("first.weight", "head.weight")) > 1e-3
 
 
 class TestOneProcess:
     @pytest.mark.parametrize("chunk", [1, 4, 5, 6, 12, 100])
     @pytest.mark.parametrize("kind", LOSSES)
     def test_is_the_gradient_of_the_plain_loss(self, kind: str, chunk: int) -> None:
-        plain, cached = encoder(), encoder()
-        expected = LOSSES[kind](plain, images())
+        uncached, cached = encoder(), encoder()
+        expected = LOSSES[kind](uncached, images())
         expected.backward()
         cache = GradientCache(cached, chunk, cached)
-        found = LOSSES[kind](cache, images())
-        assert found.item() == pytest.approx(expected.item(), abs=1e-12)
-        cache.backward(found)
-        assert_same(cached, plain)
+        actual = LOSSES[kind](cache, images())
+        assert actual.item() == pytest.approx(expected.item(), abs=1e-12)
+        cache.backward(actual)
+        assert_same(cached, uncached)
 
     def test_steps_add_up_and_do_not_see_each_other(self) -> None:
-        plain, cached = encoder(), encoder()
+        uncached, cached = encoder(), encoder()
         cache = GradientCache(cached, 5, cached)
         for shift in (0.0, 1.0):
-            contrast(plain, images() + shift).backward()
+            contrast(uncached, images() + shift).backward()
             cache.backward(contrast(cache, images() + shift))
-        assert_same(cached, plain)
+        assert_same(cached, uncached)
 
     def test_of_the_attackers_encoder(self) -> None:
         shape = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
@@ -111,10 +111,10 @@ class TestOneProcess:
                 contrast(networks[-1], inputs).backward()
             else:
                 cache.backward(contrast(cache, inputs))
-        largest = max(float(one.abs().max()) for one in gradients(networks[0]).values())
+        largest = max(float(item.abs().max()) for item in gradients(networks[0]).values())
         for name, gradient in gradients(networks[0]).items():
-            found = gradients(networks[1])[name]
-            torch.testing.assert_close(found, gradient, rtol=0, atol=1e-5 * largest, msg=name)
+            actual = gradients(networks[1])[name]
+            torch.testing.assert_close(actual, gradient, rtol=0, atol=1e-5 * largest, msg=name)
 
     def test_a_chunk_at_a_time_is_remembered(self) -> None:
         network = encoder()
@@ -142,9 +142,9 @@ class TestOneProcess:
 class TestChance:
     def test_both_passes_of_a_chunk_meet_the_same_dropout(self) -> None:
         """The twin embeds the same chunks, one after the other, and remembers them all."""
-        plain, cached = encoder(0.5), encoder(0.5)
+        uncached, cached = encoder(0.5), encoder(0.5)
         torch.manual_seed(11)
-        parts = [plain(part) for part in images().split(5)]
+        parts = [uncached(part) for part in images().split(5)]
         after = torch.rand(3)
         queries, keys = torch.cat(parts).chunk(2)
         nt_xent(queries, keys, TEMPERATURE).backward()
@@ -153,28 +153,28 @@ class TestChance:
         loss = contrast(cache, images())
         cache.backward(loss)
         assert torch.equal(torch.rand(3), after)
-        assert_same(cached, plain)
+        assert_same(cached, uncached)
 
     def test_dropout_changes_the_gradient(self) -> None:
-        found = []
+        actual = []
         for seed in (11, 12):
             network = encoder(0.5)
             torch.manual_seed(seed)
             cache = GradientCache(network, 5, network)
             cache.backward(contrast(cache, images()))
-            found.append(gradients(network)["head.weight"])
-        assert (found[0] - found[1]).abs().max() > 1e-3
+            actual.append(gradients(network)["head.weight"])
+        assert (actual[0] - actual[1]).abs().max() > 1e-3
 
 
 class TestBatchNormalisation:
     def test_normalises_each_chunk_by_itself_and_counts_it_once(self) -> None:
-        plain, cached, whole = (encoder(norm=nn.BatchNorm2d(8)) for _ in range(3))
-        queries, keys = torch.cat([plain(part) for part in images().split(4)]).chunk(2)
+        uncached, cached, whole = (encoder(norm=nn.BatchNorm2d(8)) for _ in range(3))
+        queries, keys = torch.cat([uncached(part) for part in images().split(4)]).chunk(2)
         nt_xent(queries, keys, TEMPERATURE).backward()
         cache = GradientCache(cached, 4, cached)
         cache.backward(contrast(cache, images()))
-        assert_same(cached, plain)
-        for name, statistic in plain.norm.state_dict().items():
+        assert_same(cached, uncached)
+        for name, statistic in uncached.norm.state_dict().items():
             torch.testing.assert_close(cached.norm.state_dict()[name], statistic)
         assert int(cached.norm.num_batches_tracked) == 3
         contrast(whole, images()).backward()
@@ -184,13 +184,13 @@ class TestBatchNormalisation:
         assert int(cached.norm.num_batches_tracked) == 4
 
     def test_frozen_statistics_give_the_gradient_of_the_whole_batch(self) -> None:
-        plain, cached = (encoder(norm=nn.BatchNorm2d(8)) for _ in range(2))
-        for network in (plain, cached):
+        uncached, cached = (encoder(norm=nn.BatchNorm2d(8)) for _ in range(2))
+        for network in (uncached, cached):
             network.norm.eval()
-        contrast(plain, images()).backward()
+        contrast(uncached, images()).backward()
         cache = GradientCache(cached, 4, cached)
         cache.backward(contrast(cache, images()))
-        assert_same(cached, plain)
+        assert_same(cached, uncached)
         assert int(cached.norm.num_batches_tracked) == 0
 
 
@@ -216,7 +216,7 @@ def test_reduced_precision_holds_in_both_passes() -> None:
     assert 0 < difference < 0.1 * weights.abs().max()
 
 
-def work(rank: int, folder: Path, kind: str) -> None:
+def run_worker(rank: int, folder: Path, kind: str) -> None:
     """One of two processes: its half of the images, in chunks of 4 and 2."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
@@ -226,20 +226,20 @@ def work(rank: int, folder: Path, kind: str) -> None:
     network = encoder()
     wrapped = nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
     cache = GradientCache(wrapped, 4, wrapped)
-    found = []
+    actual = []
     for _ in range(2):
         wrapped.zero_grad()
         loss = LOSSES[kind](cache, own)
         cache.backward(loss)
-        found.append((loss.detach(), gradients(network)))
-    torch.save(found, folder / f"{rank}.pt")
+        actual.append((loss.detach(), gradients(network)))
+    torch.save(actual, folder / f"{rank}.pt")
     dist.barrier()
     os._exit(0)  # gloo's threads may deadlock with the destructors of a regular exit
 
 
 @pytest.mark.parametrize("kind", LOSSES)
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path, kind: str) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, __file__, str(tmp_path), kind]
     processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
     assert [process.wait(300) for process in processes] == [0, 0]
@@ -247,12 +247,12 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path, kind: str) -> No
     expected = LOSSES[kind](whole, images())
     expected.backward()
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    for (loss, found), (other_loss, others) in zip(first, second, strict=True):
+    for (loss, actual), (other_loss, others) in zip(first, second, strict=True):
         assert float(loss + other_loss) / 2 == pytest.approx(expected.item(), abs=1e-12)
         for name, gradient in gradients(whole).items():
-            torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-12, msg=name)
-            assert torch.equal(found[name], others[name])
+            torch.testing.assert_close(actual[name], gradient, rtol=0, atol=1e-12, msg=name)
+            assert torch.equal(actual[name], others[name])
 
 
 if __name__ == "__main__":
-    work(int(sys.argv[3]), Path(sys.argv[1]), sys.argv[2])
+    run_worker(int(sys.argv[3]), Path(sys.argv[1]), sys.argv[2])

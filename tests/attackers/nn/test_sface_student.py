@@ -40,12 +40,12 @@ class TestStudent:
         learning = [layer.weight.grad is not None for layer in convolutions(student)]
         assert learning == [False] * 7 + [True] * 20
 
-    @pytest.mark.parametrize("frozen", [-1, 28])
-    def test_as_many_as_there_are(self, frozen: int) -> None:
+    @pytest.mark.parametrize("n_frozen", [-1, 28])
+    def test_as_many_as_there_are(self, n_frozen: int) -> None:
         with pytest.raises(
-            ConfigError, match=rf"^encoder.n_frozen_layers: must be in 0..27, got {frozen}"
+            ConfigError, match=rf"^encoder.n_frozen_layers: must be in 0..27, got {n_frozen}"
         ):
-            SFaceStudent(frozen)
+            SFaceStudent(n_frozen)
 
     def test_it_is_an_encoder(self) -> None:
         config = SFaceEncoder(n_frozen_layers=27)

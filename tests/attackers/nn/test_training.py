@@ -66,7 +66,7 @@ class TestSteps:
     def test_is_adamw_on_the_objective_by_hand(self) -> None:
         goal = objective(pairs(), TRAINING, 1)
         trained = loop()
-        found = list(trained.steps())
+        actual = list(trained.steps())
         twin = initial_encoder(TINY, TRAINING)
         optimizer = torch.optim.AdamW(twin.parameters(), weight_decay=0.05)
         for step in range(6):
@@ -75,7 +75,7 @@ class TestSteps:
             loss = goal.loss(step, slice(0, 4), twin, CPU)
             loss.backward()
             optimizer.step()
-            assert found[step] == pytest.approx(loss.item(), rel=1e-5)
+            assert actual[step] == pytest.approx(loss.item(), rel=1e-5)
         for name, weights in trained.state().items():
             torch.testing.assert_close(weights, twin.state_dict()[name], rtol=0, atol=1e-5)
 
@@ -91,9 +91,9 @@ class TestSteps:
         whole, halved = loop(), loop()
         losses = list(whole.steps())
         steps = halved.steps()
-        found = [next(steps) for _ in range(2)]
-        found += halved.steps()
-        assert found == losses
+        actual = [next(steps) for _ in range(2)]
+        actual += halved.steps()
+        assert actual == losses
         for name, weights in whole.state().items():
             assert torch.equal(halved.state()[name], weights)
 

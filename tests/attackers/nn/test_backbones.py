@@ -87,10 +87,10 @@ def two_steps(config: EncoderConfig) -> FaceEncoder:
     return encoder
 
 
-EVERY = [("resnet", "group"), ("resnet", "batch"), ("resnet", "frozen"), ("vit", "group")]
+ALL = [("resnet", "group"), ("resnet", "batch"), ("resnet", "frozen"), ("vit", "group")]
 
 
-@pytest.mark.parametrize("config", EVERY, indirect=True, ids="-".join)
+@pytest.mark.parametrize("config", ALL, indirect=True, ids="-".join)
 class TestEveryBackbone:
     def test_two_steps_then_unit_norm_whatever_the_batch(self, config: EncoderConfig) -> None:
         encoder = two_steps(config)
@@ -181,8 +181,8 @@ class TestTransformers:
         def facts(name: str, side: int | None = None) -> tuple[int, int, int | None]:
             with torch.device("meta"):
                 torch.manual_seed(0)
-            found = backbones.load_backbone(f"transformers:{name}", None, side, "batch")
-            return sum(p.numel() for p in found.network.parameters()), found.features, found.side
+            actual = backbones.load_backbone(f"transformers:{name}", None, side, "batch")
+            return sum(p.numel() for p in actual.network.parameters()), actual.features, actual.side
 
         # The papers' sizes without the classifier: 11.2, 23.5 and 5.5 million.
         assert facts("resnet-18") == (11_176_512, 512, None)
@@ -240,8 +240,8 @@ class TestNorms:
         assert isinstance(network[0], nn.GroupNorm)
         assert network[0].num_groups == 2
         # Each channel of two pixels, by itself: 1 and 3 become -1 and 1.
-        found = network(torch.tensor([1.0, 3.0, 1.0, 3.0]).view(1, 2, 1, 2)).flatten()
-        torch.testing.assert_close(found, torch.tensor([-1.0, 1, -5, 15]), rtol=0, atol=1e-3)
+        actual = network(torch.tensor([1.0, 3.0, 1.0, 3.0]).view(1, 2, 1, 2)).flatten()
+        torch.testing.assert_close(actual, torch.tensor([-1.0, 1, -5, 15]), rtol=0, atol=1e-3)
 
     def test_the_activation_of_a_batch_norm_stays(self) -> None:
         class WithActivation(nn.BatchNorm2d):
