@@ -116,10 +116,10 @@ def main() -> None:
     arguments = parser.parse_args()
     import pyarrow as pa
 
-    from cldmray.engine.anonymize import anonymize, samples_per_split
     from cldmray.engine.artifacts import Artifact, read_manifest
     from cldmray.engine.cluster import WORKER_ENVIRONMENT, EngineConfig, connect
-    from cldmray.engine.faces import load_faces
+    from cldmray.engine.map_stages.anonymize import anonymize, samples_per_split
+    from cldmray.engine.map_stages.faces import load_faces
     from cldmray.faces import SyntheticFaces
     from cldmray.faces.records import decode_images
 

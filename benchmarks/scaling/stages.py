@@ -81,11 +81,11 @@ def main(settings: dict[str, Any]) -> None:
     import pyarrow as pa
 
     from cldmray.config.audit import AuditSettings
-    from cldmray.engine.anonymize import anonymize, samples_per_split
     from cldmray.engine.artifacts import Artifact, read_manifest
     from cldmray.engine.cluster import EngineConfig, connect
-    from cldmray.engine.embed import embed_views
-    from cldmray.engine.faces import load_faces
+    from cldmray.engine.map_stages.anonymize import anonymize, samples_per_split
+    from cldmray.engine.map_stages.embed import embed_views
+    from cldmray.engine.map_stages.faces import load_faces
     from cldmray.evaluation.identification import attacks
     from cldmray.faces import SyntheticFaces
     from cldmray.faces.records import EVALUATION, ORIGINAL

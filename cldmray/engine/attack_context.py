@@ -23,8 +23,8 @@ from cldmray.attackers.pretrained import Pretrained
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest, commit
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.embed import embed_views, learnt_arrays
-from cldmray.engine.reconstruct import reconstruct
+from cldmray.engine.map_stages.embed import embed_views, learnt_arrays
+from cldmray.engine.map_stages.reconstruct import reconstruct
 from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.engine.training import CURVE, commit_training, train
 from cldmray.faces.records import EVALUATION, SPLITS

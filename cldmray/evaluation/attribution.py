@@ -177,7 +177,7 @@ def region_rows(
     """Rank-1 rates on images of which one region is left, named in ``subset``.
 
     Args:
-        attacks: attacks on views of :func:`cldmray.engine.embed.region_view`.
+        attacks: attacks on views of :func:`cldmray.engine.map_stages.embed.region_view`.
     """
     rows = []
     for attack in attacks:

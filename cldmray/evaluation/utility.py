@@ -17,7 +17,7 @@ from cldmray.metrics.pose import majority_share, yaw_classes
 from cldmray.results.audit import UtilityRow
 
 MeasuredImage = dict[str, Any]
-"""A row of ``engine.utility.MEASURED``."""
+"""A row of ``engine.map_stages.utility.MEASURED``."""
 ImagePair = tuple[MeasuredImage, MeasuredImage]
 """Of an anonymized image, and of its original."""
 FRECHET_N_BOOTSTRAP = 100

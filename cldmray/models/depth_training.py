@@ -14,7 +14,7 @@ from cldmray import hashing
 from cldmray.arrays import Images, to_unit_range
 from cldmray.attackers.nn.training import Call, Curve, Worker
 from cldmray.conditions.depth_network import DepthArchitecture, DepthNetwork, depth_loss
-from cldmray.engine.faces import map_rows
+from cldmray.engine.map_stages.faces import map_rows
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.faces.synthetic.scene import relative_depth, render
 from cldmray.models.phases import BatchShard, PhaseConfig, PhaseTrainable, TrainingRun, fit

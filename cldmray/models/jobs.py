@@ -11,7 +11,7 @@ import numpy as np
 from cldmray.conditions.base import Condition
 from cldmray.conditions.depth_network import DepthArchitecture
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.faces import load_all, load_split
+from cldmray.engine.map_stages.faces import load_all, load_split
 from cldmray.faces.base import FaceSource
 from cldmray.faces.records import AUXILIARY
 from cldmray.faces.splits import SplitConfig

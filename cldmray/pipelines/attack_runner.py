@@ -15,7 +15,7 @@ from cldmray.attackers.data import AttackData, Table
 from cldmray.config.audit import AuditConfig, AuditSettings
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.attack_context import AttackContext
-from cldmray.engine.embed import region_view
+from cldmray.engine.map_stages.embed import region_view
 from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.evaluation.identification import (

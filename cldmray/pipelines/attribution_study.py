@@ -15,8 +15,8 @@ from cldmray.attackers.data import Table
 from cldmray.config.attribution import AttributionConfig
 from cldmray.config.audit import AuditConfig, AuditSettings
 from cldmray.engine.artifacts import Artifact
+from cldmray.engine.map_stages.swap import swap_conditions
 from cldmray.engine.stages import Stages
-from cldmray.engine.swap import swap_conditions
 from cldmray.evaluation.ablation import ablation_grids, conditioned
 from cldmray.evaluation.attribution import Swap, ablation_rows, proxy_rows, region_rows, swap_rows
 from cldmray.evaluation.identification import AttackResult, view_of
@@ -178,7 +178,7 @@ def swap_outcomes(
 
     Args:
         embeddings: of one attacker, with the views ``original`` and ``anonymizer``.
-        origins: table of schema ``engine.swap.SWAPPED``.
+        origins: table of schema ``engine.map_stages.swap.SWAPPED``.
         galleries: ``source_excluded`` leaves both originals behind a swapped image out of the
             gallery, ``source_included`` none. Others are passed over.
     """

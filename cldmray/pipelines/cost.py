@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.config.audit import AuditConfig
-from cldmray.engine.cost import Cost, calibrate
+from cldmray.engine.map_stages.cost import Cost, calibrate
 from cldmray.engine.stages import Stages
 from cldmray.faces.records import ATTACKER_VALIDATION, EVALUATION
 from cldmray.pipelines.data_preparation import DataPreparation

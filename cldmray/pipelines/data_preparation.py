@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 
 from cldmray import hashing
 from cldmray.config.audit import AuditConfig
-from cldmray.engine.anonymize import anonymize, anonymize_groups, samples_per_split
 from cldmray.engine.artifacts import Artifact
-from cldmray.engine.faces import load_faces
+from cldmray.engine.map_stages.anonymize import anonymize, anonymize_groups, samples_per_split
+from cldmray.engine.map_stages.faces import load_faces
 from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION

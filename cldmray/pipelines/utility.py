@@ -27,14 +27,14 @@ from cldmray.conditions.canny import Canny
 from cldmray.config.audit import AuditConfig
 from cldmray.detection.yunet import YuNet
 from cldmray.engine.artifacts import Artifact
-from cldmray.engine.stages import StageHandle, Stages, StageSpec
-from cldmray.engine.utility import (
+from cldmray.engine.map_stages.utility import (
     TOLERANCE,
     ImageMeasure,
     UtilityChoice,
     choose_images,
     measure_utility,
 )
+from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.errors import ConfigError, MissingDependencyError
 from cldmray.evaluation.utility import MeasuredImage, frechet_rows, image_rows
 from cldmray.faces.records import ORIGINAL

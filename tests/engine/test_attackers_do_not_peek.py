@@ -33,7 +33,7 @@ from cldmray.attackers.nn.training import (
 from cldmray.conditions.canny import Canny
 from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.embed import EmbedActor
+from cldmray.engine.map_stages.embed import EmbedActor
 from cldmray.evaluation.identification import view_of
 from cldmray.faces.records import (
     ANONYMIZED,

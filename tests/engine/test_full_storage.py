@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from cldmray.anonymizers.baselines import NoOp
-from cldmray.engine.anonymize import anonymize
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.faces import load_faces
 from cldmray.engine.failures import reraise_worker_errors
+from cldmray.engine.map_stages.anonymize import anonymize
+from cldmray.engine.map_stages.faces import load_faces
 from cldmray.engine.stages import Stages
 from cldmray.engine.training import last_checkpoint, torch_trainer
 from cldmray.errors import StorageError

@@ -19,7 +19,7 @@ from cldmray.attackers.nn.encoder import SmallEncoder
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.embed import embed_views
+from cldmray.engine.map_stages.embed import embed_views
 from cldmray.engine.training import learning_curve
 from cldmray.evaluation.identification import view_of
 from cldmray.faces.records import (

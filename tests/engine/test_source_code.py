@@ -14,8 +14,8 @@ import pytest
 from cldmray.anonymizers.baselines import Blur, NoOp
 from cldmray.conditions.canny import Canny
 from cldmray.engine import source_code
-from cldmray.engine.anonymize import anonymize
 from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.map_stages.anonymize import anonymize
 from cldmray.engine.source_code import code_fingerprint, module_hash
 
 ANONYMIZER = '''"""Paints."""
@@ -79,7 +79,7 @@ class TestPackage:
 
 class TestCldmray:
     def test_report_and_pipelines_decide_nothing(self) -> None:
-        modules = source_code._closure({"cldmray.engine.anonymize", Blur.__module__})
+        modules = source_code._closure({"cldmray.engine.map_stages.anonymize", Blur.__module__})
         assert {"cldmray.anonymizers.baselines", "cldmray.engine.artifacts"} < set(modules)
         parts = {name.split(".")[1] for name in modules}
         assert not parts & {"report", "pipelines", "config", "cli", "tracking", "evaluation"}

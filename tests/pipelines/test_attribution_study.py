@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from cldmray.attackers.base import Attacker
 from cldmray.config.audit import AuditConfig, build_audit
-from cldmray.engine.swap import SWAPPED
+from cldmray.engine.map_stages.swap import SWAPPED
 from cldmray.evaluation.attribution import Swap
 from cldmray.evaluation.identification import AttackResult
 from cldmray.faces.records import ORIGINAL, embeddings_schema

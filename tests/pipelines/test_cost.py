@@ -14,7 +14,7 @@ from cldmray.config.attribution import build_attribution
 from cldmray.config.audit import build_audit
 from cldmray.config.reconstruction import build_reconstruction
 from cldmray.engine.artifacts import Manifest, commit
-from cldmray.engine.cost import Cost
+from cldmray.engine.map_stages.cost import Cost
 from cldmray.engine.stages import Stages
 from cldmray.errors import ConfigError
 from cldmray.pipelines.cost import Estimate, Step

@@ -18,7 +18,10 @@ from cldmray.anonymizers.precomputed import Precomputed
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
-from cldmray.engine.anonymize import (
+from cldmray.engine.artifacts import Artifact, read_manifest
+from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.failures import reraise_worker_errors
+from cldmray.engine.map_stages.anonymize import (
     ActorInputs,
     AnonymizerActor,
     anonymize,
@@ -27,9 +30,6 @@ from cldmray.engine.anonymize import (
     raw_images,
     samples_per_split,
 )
-from cldmray.engine.artifacts import Artifact, read_manifest
-from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.failures import reraise_worker_errors
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     ANONYMIZED,

@@ -11,8 +11,8 @@ import ray
 
 from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
 from cldmray.arrays import Images
-from cldmray.engine.anonymize import anonymize_stream
 from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.map_stages.anonymize import anonymize_stream
 from cldmray.faces.records import decode_images, encode_images
 
 COUNT = 70

@@ -12,8 +12,8 @@ from cldmray.attackers.reconstruction.training import load_reconstructor
 from cldmray.attackers.reconstruction.validation import embed_guesses
 from cldmray.engine.artifacts import WEIGHTS, Artifact, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
-from cldmray.engine.embed import with_regions
 from cldmray.engine.failures import OpenedActor
+from cldmray.engine.map_stages.embed import with_regions
 from cldmray.errors import BadInputError
 from cldmray.faces.records import EVALUATION, decode_images, embeddings_schema, encode_image
 from cldmray.faces.regions import Region
@@ -108,7 +108,7 @@ def reconstruct(
         seed: of the audit; an image's own comes from it, the sample id and the sample.
         folder: gets a table of :func:`reconstructions_schema`.
         splits: whose images are rebuilt.
-        regions: each adds a view :func:`cldmray.engine.embed.region_view` of images in which the
+        regions: each adds a view :func:`cldmray.engine.map_stages.embed.region_view` of images in which the
             rest is masked before they are rebuilt.
 
     Raises:

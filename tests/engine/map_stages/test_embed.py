@@ -19,7 +19,7 @@ from cldmray.attackers.pretrained import Pretrained
 from cldmray.conditions.canny import Canny
 from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest, read_manifest
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.embed import EmbedActor, embed_views, region_view
+from cldmray.engine.map_stages.embed import EmbedActor, embed_views, region_view
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     ANONYMIZED,

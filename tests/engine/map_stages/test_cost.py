@@ -5,7 +5,7 @@ import pytest
 from cldmray.anonymizers.baselines import Blur, NoOp
 from cldmray.anonymizers.diffusion import Diffusion
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.cost import calibrate
+from cldmray.engine.map_stages.cost import calibrate
 from cldmray.errors import BadInputError
 from cldmray.faces.folder import FolderFaces
 from cldmray.faces.synthetic import SyntheticFaces

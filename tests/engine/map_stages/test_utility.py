@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cldmray.engine import utility
 from cldmray.engine.artifacts import Artifact, read_manifest
-from cldmray.engine.utility import (
+from cldmray.engine.map_stages import utility
+from cldmray.engine.map_stages.utility import (
     MEASURED,
     UtilityActor,
     UtilityChoice,

@@ -8,9 +8,9 @@ import pyarrow as pa
 import ray
 
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.engine.anonymize import PIXELS, ActorInputs, AnonymizerActor, raw_images
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.failures import reraise_worker_errors
+from cldmray.engine.map_stages.anonymize import PIXELS, ActorInputs, AnonymizerActor, raw_images
 from cldmray.faces.base import FaceSource
 from cldmray.faces.decode import InvalidImageError, decode
 from cldmray.faces.records import EVALUATION, FACES, encode_image, encode_images

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cldmray.engine import utility
-from cldmray.engine.utility import Probe, fit_probe, fit_probes, small_images
+from cldmray.engine.map_stages import utility
+from cldmray.engine.map_stages.utility import Probe, fit_probe, fit_probes, small_images
 from cldmray.faces.records import ATTACKER, EVALUATION, FACES, encode_image
 
 

@@ -300,7 +300,7 @@ def measure_utility(
         faces: the faces table; its attacker people teach the probes.
         anonymized: table of each anonymizer.
         measures: which to take.
-        groups: see :func:`cldmray.engine.utility.fit_probes`; None reads no attributes.
+        groups: see :func:`cldmray.engine.map_stages.utility.fit_probes`; None reads no attributes.
         folder: gets a table of schema :data:`MEASURED`.
 
     Raises:

@@ -10,10 +10,15 @@ from cldmray import hashing
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.conditions import Canny
-from cldmray.engine.anonymize import CONDITION_IMAGE, anonymize
 from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.swap import SWAPPED, identities_in_pairs, swap_conditions, swap_images
+from cldmray.engine.map_stages.anonymize import CONDITION_IMAGE, anonymize
+from cldmray.engine.map_stages.swap import (
+    SWAPPED,
+    identities_in_pairs,
+    swap_conditions,
+    swap_images,
+)
 from cldmray.errors import BadInputError
 from cldmray.faces.records import EVALUATION, FACES, decode_images
 

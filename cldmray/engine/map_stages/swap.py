@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from cldmray import storage
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.engine.anonymize import CONDITION_IMAGE, anonymize_stream
 from cldmray.engine.artifacts import Artifact, block_count, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
+from cldmray.engine.map_stages.anonymize import CONDITION_IMAGE, anonymize_stream
 from cldmray.errors import BadInputError
 from cldmray.faces.records import ANONYMIZED, EVALUATION, FACES
 from cldmray.hashing import unit_hash
@@ -96,7 +96,7 @@ def swap_conditions(
 ) -> None:
     """Anonymize every evaluation image under the condition of another person's image.
 
-    Each image has the seed that it has in :func:`cldmray.engine.anonymize.anonymize`, so that
+    Each image has the seed that it has in :func:`cldmray.engine.map_stages.anonymize.anonymize`, so that
     the condition is all that differs.
 
     Args:

@@ -11,7 +11,7 @@ import pytest
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest, read_manifest
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.reconstruct import (
+from cldmray.engine.map_stages.reconstruct import (
     ReconstructActor,
     reconstruct,
     reconstruction_seed,

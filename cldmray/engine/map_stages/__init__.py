@@ -1,0 +1,1 @@
+"""Stages that map every image: read, anonymize, swap conditions, embed, reconstruct, measure."""
