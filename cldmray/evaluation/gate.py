@@ -27,6 +27,11 @@ RATE = re.compile(r"rank_1\s*>\s*([0-9]*\.?[0-9]+(?:[eE]-?[0-9]{1,3})?)")
 class Rule(ABC):
     """One thing that must not be so of a setting that is to be released."""
 
+    @property
+    def n_identities(self) -> int:
+        """Evaluated identities without which the rule cannot be tested."""
+        return 0
+
     @abstractmethod
     def __str__(self) -> str:
         """The rule as it is written in ``audit.fail_on``."""
@@ -45,6 +50,10 @@ class ClaimRejected(Rule):
     """
 
     k: int
+
+    @property
+    def n_identities(self) -> int:
+        return self.k
 
     def __str__(self) -> str:
         return f"k<{self.k}"
@@ -147,10 +156,10 @@ def check_identities(rules: Iterable[Rule], n_identities: int) -> None:
         BadInputError: a claim of k-anonymity needs more; the message names the keys.
     """
     for rule in rules:
-        if isinstance(rule, ClaimRejected) and rule.k > n_identities:
+        if rule.n_identities > n_identities:
             raise BadInputError(
                 f"audit.fail_on: {rule} cannot be tested on {n_identities} people; evaluate at "
-                f"least {rule.k} (splits.n_evaluation_identities, splits.evaluation), or choose a "
+                f"least {rule.n_identities} (splits.n_evaluation_identities, splits.evaluation), or choose a "
                 "smaller k"
             )
 
