@@ -107,8 +107,8 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes[::-1]
 
 
-def retry_on_node_failure(work: Callable[[], None]) -> None:
-    """Do the work, and again where the cluster lost something that Ray cannot bring back.
+def retry_on_node_failure(function: Callable[[], None]) -> None:
+    """Call the function, and again where the cluster lost something that Ray cannot bring back.
 
     Ray repeats tasks, restarts actors and computes lost blocks again by itself. What remains are
     actors of its own that it does not restart, and losses that follow each other too quickly.
@@ -118,7 +118,7 @@ def retry_on_node_failure(work: Callable[[], None]) -> None:
     """
     for left in reversed(range(ATTEMPTS)):
         try:
-            return work()
+            return function()
         except LOSSES as error:
             if not left:
                 raise

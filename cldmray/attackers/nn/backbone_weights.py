@@ -60,13 +60,13 @@ def load_into(network: nn.Module, pretrained: str, classifier: tuple[str, ...]) 
             f"encoder.pretrained: {file} is no whole safetensors file: {message(error)}"
         ) from error
     try:
-        found = network.load_state_dict(given, strict=False)
+        loading = network.load_state_dict(given, strict=False)
     except RuntimeError as error:
         raise _other_network(pretrained, message(error)) from error
-    known = tuple(f"{layer}." for layer in classifier)
-    strange = [key for key in found.unexpected_keys if not key.startswith(known)]
-    if found.missing_keys or strange:
-        raise _other_network(pretrained, _difference(found.missing_keys, strange))
+    prefixes = tuple(f"{layer}." for layer in classifier)
+    strange = [key for key in loading.unexpected_keys if not key.startswith(prefixes)]
+    if loading.missing_keys or strange:
+        raise _other_network(pretrained, _difference(loading.missing_keys, strange))
 
 
 def load_transformer(config: Any, pretrained: str) -> Any:
@@ -85,7 +85,7 @@ def load_transformer(config: Any, pretrained: str) -> Any:
         raise ConfigError(f"encoder.pretrained: {pretrained} is neither a folder nor a hub id")
     try:
         with _quiet():
-            model, found = AutoModel.from_pretrained(
+            model, loading = AutoModel.from_pretrained(
                 pretrained if path is None else str(path),
                 config=config,
                 dtype=torch.float32,
@@ -104,13 +104,13 @@ def load_transformer(config: Any, pretrained: str) -> Any:
     prefix = f"{model.base_model_prefix}."
     strange = [
         key
-        for key in found["unexpected_keys"]
+        for key in loading["unexpected_keys"]
         if str(key).removeprefix(prefix).split(".")[0] in own - {"pooler"}
         and not str(key).endswith(OPTIONAL)
     ]
     missing = [
         key
-        for key in found["missing_keys"]
+        for key in loading["missing_keys"]
         if not str(key).startswith("pooler.") and not str(key).endswith(OPTIONAL)
     ]
     if missing or strange:
@@ -120,7 +120,7 @@ def load_transformer(config: Any, pretrained: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar and report, whose content is judged here."""
+    """Without transformers' progress bar and report, whose content is checked here."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

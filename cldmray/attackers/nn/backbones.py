@@ -175,9 +175,9 @@ def _transformers(
         try:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            known = ", ".join([*RESNETS, *VITS])
+            names = ", ".join([*RESNETS, *VITS])
             raise ConfigError(
-                f"encoder.backbone: transformers:{name} is neither one of {known} nor a folder "
+                f"encoder.backbone: transformers:{name} is neither one of {names} nor a folder "
                 f"or hub id whose config.json can be read: {message(error)}"
             ) from error
     for key in config.to_dict():
@@ -219,7 +219,7 @@ def _fresh_config(name: str, input_side: int | None) -> Any:
 def _torchvision(name: str) -> tuple[nn.Module, int | None, tuple[str, ...]]:
     """Network, side that it needs, and name of its classifier, which became the identity."""
     models = _library("torchvision.models", name)
-    _known(name, models.list_models(module=models), "torchvision")
+    _check_name(name, models.list_models(module=models), "torchvision")
     network: nn.Module = models.get_model(name, weights=None)
     linear = [key for key, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     if not linear or hasattr(network, "aux_logits"):
@@ -230,7 +230,7 @@ def _torchvision(name: str) -> tuple[nn.Module, int | None, tuple[str, ...]]:
 
 def _timm(name: str) -> tuple[nn.Module, int | None, tuple[str, ...]]:
     timm = _library("timm", f"timm:{name}")
-    _known(name.split(".")[0], timm.list_models(), "timm")
+    _check_name(name.split(".")[0], timm.list_models(), "timm")
     network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
     facts: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
     side = facts["input_size"][-1] if facts.get("fixed_input_size") else None
@@ -258,7 +258,7 @@ def _library(module: str, backbone: str) -> Any:
         ) from error
 
 
-def _known(name: str, names: list[str], library: str) -> None:
+def _check_name(name: str, names: list[str], library: str) -> None:
     if name not in names:
         close = ", ".join(difflib.get_close_matches(name, names, 5)) or "another name"
         raise ConfigError(f"encoder.backbone: {library} has no model {name!r}; try {close}")
