@@ -44,8 +44,8 @@ def anonymized(faces: Artifact, write_table: Any, tmp_path: Path) -> Artifact:
         if row["identity"] != table.filter(_of(table, ATTACKER))["identity"][0].as_py()
     ]
     blocks = [ANONYMIZED.empty_table().from_pylist(rows, ANONYMIZED)]
-    found: Artifact = write_table(str(tmp_path / "anonymized"), ANONYMIZED, [blocks])
-    return found
+    result: Artifact = write_table(str(tmp_path / "anonymized"), ANONYMIZED, [blocks])
+    return result
 
 
 def _of(table: Any, split: str) -> Any:
@@ -112,14 +112,16 @@ class TestPairSets:
         none = write_table(str(tmp_path / "none"), FACES, [[only]])
         with pytest.raises(BadInputError, match="clean_trained: no images of attacker people"):
             training_pairs(LEARNER, AttackData(none))
-        one = write_table(str(tmp_path / "one"), FACES, [[table.filter(_of(table, ATTACKER))[:1]]])
+        first = write_table(
+            str(tmp_path / "one"), FACES, [[table.filter(_of(table, ATTACKER))[:1]]]
+        )
         with pytest.raises(BadInputError, match="fewer than two people"):
-            training_pairs(LEARNER, AttackData(one))
+            training_pairs(LEARNER, AttackData(first))
         with pytest.raises(BadInputError, match="adaptive_contrastive: .* given none"):
             training_pairs(AdaptiveContrastive(TINY, STEPS), AttackData(faces))
 
 
-class TestTaughtPairs:
+class TestDistilledPairs:
     @pytest.fixture
     def teacher_embeddings(self, faces: Artifact, write_table: Any, tmp_path: Path) -> Artifact:
         """Every image's embedding is a unit vector along one of 16 axes and says which image."""
@@ -133,8 +135,10 @@ class TestTaughtPairs:
             for row in originals.select(["sample_id", "identity"]).to_pylist()
         ]
         table = pa.Table.from_pylist(rows[::-1], embeddings_schema(16))
-        found: Artifact = write_table(str(tmp_path / "teacher_embeddings"), table.schema, [[table]])
-        return found
+        result: Artifact = write_table(
+            str(tmp_path / "teacher_embeddings"), table.schema, [[table]]
+        )
+        return result
 
     def test_every_image_has_its_own_embedding(
         self, faces: Artifact, anonymized: Artifact, teacher_embeddings: Artifact
@@ -147,16 +151,16 @@ class TestTaughtPairs:
             validation = validation_pairs(attacker, AttackData(faces, table), teacher_embeddings)
             plain = validation_pairs(attacker, AttackData(faces, table))
             np.testing.assert_array_equal(validation.originals, plain.originals)
-            for found, split in ((pairs, ATTACKER), (validation, ATTACKER_VALIDATION)):
-                assert found.teacher_embeddings is not None
+            for result, split in ((pairs, ATTACKER), (validation, ATTACKER_VALIDATION)):
+                assert result.teacher_embeddings is not None
                 samples = faces.read(split=split)["sample_id"].to_pylist()
-                assert found.teacher_embeddings.argmax(1).tolist() == [
+                assert result.teacher_embeddings.argmax(1).tolist() == [
                     int(name[0], 16) for name in samples
                 ]
             assert plain.teacher_embeddings is None
             assert not pairs.avoid_source
 
-    def test_a_image_without_embedding_is_an_error(
+    def test_an_image_without_embedding_is_an_error(
         self, faces: Artifact, teacher_embeddings: Artifact, write_table: Any, tmp_path: Path
     ) -> None:
         table = teacher_embeddings.read()

@@ -127,7 +127,7 @@ def train(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize(
-    "work",
+    "function",
     [
         pytest.param(lambda folder: map_rows(refuse), id="data task"),
         pytest.param(lambda folder: map_rows(refuse_in_a_task), id="task in a data task"),
@@ -142,9 +142,9 @@ def train(folder: Path) -> None:
         pytest.param(train, id="training worker"),
     ],
 )
-def test_what_ray_hands_on(work: Callable[[Path], None], tmp_path: Path) -> None:
+def test_what_ray_hands_on(function: Callable[[Path], None], tmp_path: Path) -> None:
     with pytest.raises(BadInputError) as caught, reraise_worker_errors():
-        work(tmp_path)
+        function(tmp_path)
     assert str(caught.value) == "images: none"
 
 
@@ -157,12 +157,12 @@ class TestThroughLosses:
     ) -> None:
         done: list[int] = []
 
-        def work() -> None:
+        def function() -> None:
             done.append(1)
             if len(done) < ATTEMPTS:
                 raise error
 
-        retry_on_node_failure(work)
+        retry_on_node_failure(function)
         assert len(done) == ATTEMPTS
         assert len(caplog.messages) == ATTEMPTS - 1
         assert type(error).__name__ in caplog.messages[0]
@@ -170,21 +170,21 @@ class TestThroughLosses:
     def test_not_for_ever(self) -> None:
         done: list[int] = []
 
-        def work() -> None:
+        def function() -> None:
             done.append(1)
             raise WorkerCrashedError
 
         with pytest.raises(WorkerCrashedError):
-            retry_on_node_failure(work)
+            retry_on_node_failure(function)
         assert len(done) == ATTEMPTS
 
     def test_other_errors_are_raised_at_once(self) -> None:
         done: list[int] = []
 
-        def work() -> None:
+        def function() -> None:
             done.append(1)
             raise BadInputError("no such faces")
 
         with pytest.raises(BadInputError):
-            retry_on_node_failure(work)
+            retry_on_node_failure(function)
         assert done == [1]

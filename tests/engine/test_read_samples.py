@@ -12,9 +12,9 @@ def test_the_rows_of_some_samples(faces: Artifact) -> None:
     whole = faces.read(COLUMNS)
     ids = whole["sample_id"].to_pylist()
     wanted = [ids[30], ids[2], "absent", ids[17]]
-    found = faces.read_samples(COLUMNS, wanted)
-    assert found.column_names == COLUMNS
-    assert found.equals(whole.take([2, 17, 30]))
+    result = faces.read_samples(COLUMNS, wanted)
+    assert result.column_names == COLUMNS
+    assert result.equals(whole.take([2, 17, 30]))
 
 
 def test_none(faces: Artifact) -> None:

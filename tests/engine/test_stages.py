@@ -122,10 +122,10 @@ class TestTimes:
             ("blur", 1, True),
         ]
         assert all(0 <= time.seconds < 60 for time in cache_dir.stages.times)
-        begun, ended, found = caplog.messages
+        begun, ended, result = caplog.messages
         assert begun == "blur ..."
         assert re.fullmatch(r"blur: 1 rows, \d+\.\d s", ended)
-        assert found == "blur: 1 rows, found"
+        assert result == "blur: 1 rows, found"
 
     def test_lines_have_the_title(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "cldmray")

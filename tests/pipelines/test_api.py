@@ -108,8 +108,8 @@ class TestOverrides:
 
 class TestFaces:
     def test_folders_and_files(self) -> None:
-        assert configured("photos/").faces == FolderFaces("photos/")
-        assert configured(Path("photos")).faces == FolderFaces("photos")
+        assert configured("faces/").faces == FolderFaces("faces/")
+        assert configured(Path("faces")).faces == FolderFaces("faces")
         assert configured("s3://bucket/faces.parquet").faces == ParquetFaces(
             "s3://bucket/faces.parquet"
         )

@@ -34,15 +34,15 @@ def preparation(tmp_path: Path, text: str) -> DataPreparation:
 
 
 def test_groups_of_audited_people(tmp_path: Path) -> None:
-    one = preparation(tmp_path, "identity,sex\nann,f\ncat,f\n")
-    groups, notes = one.groups(LISTING)
+    single = preparation(tmp_path, "identity,sex\nann,f\ncat,f\n")
+    groups, notes = single.groups(LISTING)
     assert groups is not None and groups["identity"].to_pylist() == ["ann", "cat"]
     assert notes == []
 
 
 def test_groups_of_strangers_are_noted(tmp_path: Path) -> None:
-    one = preparation(tmp_path, "identity,sex\nbob,m\ncat,f\n")
-    groups, notes = one.groups(LISTING)
+    single = preparation(tmp_path, "identity,sex\nbob,m\ncat,f\n")
+    groups, notes = single.groups(LISTING)
     assert groups is not None
     assert notes == [
         "The source names groups of people, but of nobody who is audited: no row of the results "
@@ -66,17 +66,17 @@ class TestModels:
 
     def check(self, model: Path) -> str:
         overrides = ["anonymizers=[no_op,cldm_canny]", f"anonymizers.cldm_canny.model={model}"]
-        one = started(configured(*overrides), model.parent / "cache_dir")
+        single = started(configured(*overrides), model.parent / "cache_dir")
         with pytest.raises(BadInputError) as caught:
-            one.check()
+            single.check()
         return str(caught.value)
 
     def test_a_whole_model_is_fine(self, tmp_path: Path) -> None:
         started(configured("anonymizers=[no_op,cldm_canny]"), tmp_path).check()
 
     def test_absent(self, tmp_path: Path) -> None:
-        told = self.check(tmp_path / "nowhere")
-        assert told == f"anonymizers.cldm_canny: no such folder: {tmp_path}/nowhere"
+        message = self.check(tmp_path / "nowhere")
+        assert message == f"anonymizers.cldm_canny: no such folder: {tmp_path}/nowhere"
 
     def test_incomplete(self, model: Path) -> None:
         shutil.rmtree(model / "vae")
@@ -98,7 +98,7 @@ class TestModels:
         )
 
 
-class TestPeople:
+class TestIdentities:
     """Who is audited, out of a folder of images and a list of people."""
 
     def identities(
@@ -114,20 +114,20 @@ class TestPeople:
         return started(configured(*folder, f"splits.evaluation={root}/list.txt", *overrides), root)
 
     def test_one_person_is_no_gallery(self, tmp_path: Path) -> None:
-        one = self.identities(tmp_path, ["ann"], ann=3, bob=3)
+        single = self.identities(tmp_path, ["ann"], ann=3, bob=3)
         with pytest.raises(BadInputError, match="^splits: .* only identity [0-9a-f]{12} has a"):
-            one.listing()
+            single.listing()
 
     def test_nobody_has_a_second_image(self, tmp_path: Path) -> None:
-        one = self.identities(tmp_path, ["ann", "bob"], ann=1, bob=1, cat=4)
+        single = self.identities(tmp_path, ["ann", "bob"], ann=1, bob=1, cat=4)
         expected = "^audit.galleries: source_excluded needs a second image of a person, and"
         with pytest.raises(BadInputError, match=expected):
-            one.listing()
+            single.listing()
 
     def test_the_source_itself_is_enough_where_nothing_else_is_asked(self, tmp_path: Path) -> None:
         asked = "audit.galleries=[source_included]"
-        one = self.identities(tmp_path, ["ann", "bob"], asked, ann=1, bob=1, cat=4)
-        assert one.listing().samples["identity"].to_pylist().count("ann") == 1
+        single = self.identities(tmp_path, ["ann", "bob"], asked, ann=1, bob=1, cat=4)
+        assert single.listing().samples["identity"].to_pylist().count("ann") == 1
 
 
 def test_what_an_anonymizer_lacks_is_found_before_any_work(
@@ -136,13 +136,13 @@ def test_what_an_anonymizer_lacks_is_found_before_any_work(
     overrides = ["faces=folder", f"faces.root={tmp_path}", "anonymizers=[no_op,sd15_depth]"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = build_audit(compose("audit", overrides))
-    one = DataPreparation(config, Stages(str(tmp_path)))
+    single = DataPreparation(config, Stages(str(tmp_path)))
 
     def absent(condition: ControlNetAux) -> None:
         raise MissingDependencyError(f"no {condition.detector}")
 
     monkeypatch.setattr(ControlNetAux, "check", absent)
     with pytest.raises(MissingDependencyError, match=r"^anonymizers\.sd15_depth: no midas"):
-        one.check()
+        single.check()
     monkeypatch.setattr(ControlNetAux, "check", lambda condition: None)
-    one.check()
+    single.check()

@@ -49,12 +49,12 @@ class TestBeforeAnyWork:
         with pytest.raises(MissingDependencyError, match=r"^audit.utility: .*cldmray\[recognizer"):
             Audit(configured(tmp_path, "attackers=[clean_trained]"), {}).run({})
 
-    @pytest.mark.parametrize("chosen", ["[]", "[ssim,edge_f1,attributes,frechet]"])
+    @pytest.mark.parametrize("option", ["[]", "[ssim,edge_f1,attributes,frechet]"])
     def test_without_faces_no_detector_is_needed(
-        self, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(model_files, "PACKAGE", "cldmray_has_no_such_package")
-        utility(tmp_path, f"audit.utility={chosen}").check()
+        utility(tmp_path, f"audit.utility={option}").check()
         for needy in ("face_detection_rate", "pose_consistency"):
             with pytest.raises(CldmrayError):
                 utility(tmp_path, f"audit.utility=[{needy}]").check()
@@ -71,7 +71,7 @@ class TestBeforeAnyWork:
 
 
 class TestFeatures:
-    def test_a_attacker_that_learns_nothing_is_preferred(self) -> None:
+    def test_an_attacker_that_learns_nothing_is_preferred(self) -> None:
         attackers = {"a": CleanTrained(), "b": ConditionMatch(), "c": Pretrained()}
         assert features_attacker(attackers) is attackers["c"]
 
@@ -91,8 +91,8 @@ class TestFeatures:
             )
             is None
         )
-        one = utility(tmp_path, "attackers=[condition_match]")
-        assert one._features({}, []) is None
+        single = utility(tmp_path, "attackers=[condition_match]")
+        assert single._features({}, []) is None
 
 
 def image(identity: str, **values: Any) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def measured(pairs: list[tuple[dict[str, Any], dict[str, Any]]], *names: str, **
     return {row.measure: row for row in rows}
 
 
-class TestPictureRows:
+class TestImageRows:
     def test_likeness(self) -> None:
         pairs = [
             (image("a", ssim=0.2, edge_f1=0.5), image("a", ssim=0.1, edge_f1=0.3)),
@@ -156,10 +156,10 @@ class TestPictureRows:
         reads = {"a": ("f", "f"), "b": ("f", "m"), "c": ("f", "m"), "d": ("f", "f")}
         pairs = [
             (
-                image(who, attributes=[f"sex={own}"]),
-                image(who, attributes=[f"sex={there}"]),
+                image(identity, attributes=[f"sex={own}"]),
+                image(identity, attributes=[f"sex={there}"]),
             )
-            for who, (own, there) in reads.items()
+            for identity, (own, there) in reads.items()
         ]
         rows = measured(pairs, "attributes", groups=groups)
         assert set(rows) == {"sex_agreement"}, "no probe has read an age"
@@ -194,7 +194,7 @@ class TestFrechet:
         (copy,) = frechet_rows("no_op", "attacker", table, SETTINGS)
         assert copy.value == pytest.approx(0, abs=1e-6) and copy.low >= 0
 
-    def test_only_samples_with_a_image_count(self) -> None:
+    def test_only_samples_with_an_image_count(self) -> None:
         images = np.random.default_rng(1).normal(size=(30, 2)).astype(np.float32)
         (row,) = frechet_rows(
             "half", "r", self.table({ORIGINAL: images, "half": images[:9]}), SETTINGS
@@ -235,8 +235,8 @@ def test_every_measure_of_every_anonymizer(tmp_path: Path) -> None:
         "engine.actors=1",
         "engine.progress=false",
     )
-    one = Audit(config, {})
-    prepared = one.preparation.run(one.preparation.listing())
+    single = Audit(config, {})
+    prepared = single.preparation.run(single.preparation.listing())
     faces, anonymized = prepared.faces, prepared.anonymized
     images = faces.read(split=EVALUATION).to_pylist()
     rng = np.random.default_rng(0)
@@ -248,24 +248,24 @@ def test_every_measure_of_every_anonymizer(tmp_path: Path) -> None:
         for image, v in zip(images, vectors, strict=True)
     ]
     embedded: Any = {"clean_trained": Embeddings(pa.Table.from_pylist(rows, embeddings_schema(2)))}
-    result = one.utility.run(faces, anonymized, embedded)
-    found = result.rows
-    by_key = {(row.anonymizer, row.measure): row for row in found}
+    result = single.utility.run(faces, anonymized, embedded)
+    outcome = result.rows
+    by_key = {(row.anonymizer, row.measure): row for row in outcome}
     measures = ["ssim", "edge_f1", "face_detection_rate", "pose_consistency"]
     measures += [f"{name}_agreement" for name in ("sex", "age", "skin_tone")]
     measures.append("frechet_clean_trained")
     assert list(by_key) == [(name, m) for name in ("no_op", "blocks") for m in measures]
-    assert all(row.low <= row.value <= row.high for row in found)
-    assert {row.n_images for row in found if row.measure != "pose_consistency"} == {10}
-    for row in found:
+    assert all(row.low <= row.value <= row.high for row in outcome)
+    assert {row.n_images for row in outcome if row.measure != "pose_consistency"} == {10}
+    for row in outcome:
         if row.anonymizer == "no_op" and row.clean is not None and row.higher_is_better:
             assert row.value == row.clean
     assert by_key["no_op", "frechet_clean_trained"].value == pytest.approx(0, abs=1e-6)
     assert by_key["blocks", "ssim"].value < 0.8
     assert result.notes == []
-    assert one.utility.run(faces, anonymized, embedded) == result
-    (note,) = one.utility.run(faces, anonymized, {}).notes
+    assert single.utility.run(faces, anonymized, embedded) == result
+    (note,) = single.utility.run(faces, anonymized, {}).notes
     assert note.startswith("No Fréchet distance")
-    stages = [time for time in one.stages.times if time.name == "utility"]
+    stages = [time for time in single.stages.times if time.name == "utility"]
     assert [stage.reused for stage in stages] == [False, True, True]
     assert {stage.rows for stage in stages} == {30}

@@ -79,8 +79,8 @@ def seeded(named: str = "seeded", keep: str = "0123456789abcdef") -> Anonymizer:
                 noise = [np.random.default_rng(seed).integers(0, 8) for seed in batch.seeds]
                 kept = [int(sample[:2], 16) // 4 for sample in batch.sample_ids]
                 shift = np.array(noise) + np.array(kept)
-                told: Images = (both // 2 + shift[:, None, None, None]).astype(np.uint8)
-                return told
+                painted: Images = (both // 2 + shift[:, None, None, None]).astype(np.uint8)
+                return painted
 
             return anonymize
 
@@ -92,7 +92,7 @@ def directly(
 ) -> dict[tuple[str, int], tuple[int, Images]]:
     """Seed and image of every (sample, draw), one image at a time and without Ray."""
     anonymize = anonymizer.open()
-    found = {}
+    results = {}
     for row in faces.read().to_pylist():
         if not anonymizer.select([row["sample_id"]])[0]:
             continue
@@ -101,11 +101,11 @@ def directly(
             seed = hashing.image_seed(row["sample_id"], sample, SEED)
             maps = {name: extract(images) for name, extract in anonymizer.conditions.items()}
             batch = Batch([row["sample_id"]], images, np.array([seed]), maps)
-            found[row["sample_id"], sample] = (seed, anonymize(batch)[0])
-    return found
+            results[row["sample_id"], sample] = (seed, anonymize(batch)[0])
+    return results
 
 
-class TestRawPictures:
+class TestRawImages:
     def test_round_trip(self) -> None:
         images = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
         block = pa.table({"height": [4] * 3, "width": [6] * 3, "pixels": raw_column(images)})
@@ -117,13 +117,13 @@ class TestRawPictures:
 class TestPrepare:
     def test_draws_and_seeds(self, faces: Artifact) -> None:
         block = faces.read()
-        found = ActorInputs(Blur(), DRAWS, SEED)(block)
+        result = ActorInputs(Blur(), DRAWS, SEED)(block)
         expected = [
             (row["sample_id"], sample, hashing.image_seed(row["sample_id"], sample, SEED))
             for row in block.to_pylist()
             for sample in range(DRAWS.get(row["split"], 0))
         ]
-        columns = (found[name].to_pylist() for name in ("sample_id", "sample", "seed"))
+        columns = (result[name].to_pylist() for name in ("sample_id", "sample", "seed"))
         assert list(zip(*columns, strict=True)) == expected
         assert len(expected) == 18 + 2 * 15
 
@@ -154,10 +154,10 @@ class TestActor:
             return usual(batch)
 
         monkeypatch.setattr(type(anonymizer), "open", lambda self: limited)
-        found = AnonymizerActor(anonymizer, 16, 1)(prepared)
+        result = AnonymizerActor(anonymizer, 16, 1)(prepared)
         assert sizes[:3] == [16, 8, 4]
-        assert found.equals(expected)
-        assert found.num_rows == prepared.num_rows == 48
+        assert result.equals(expected)
+        assert result.num_rows == prepared.num_rows == 48
 
     def test_a_share_of_a_gpu_is_kept_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
         limits: list[float] = []

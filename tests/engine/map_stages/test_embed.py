@@ -50,15 +50,15 @@ def anonymized(faces: Artifact, write_table: Any, tmp_path: Path) -> list[Artifa
     """Images turned upside down, and images with the channels turned round."""
     originals = faces.read()
     images = decode_images(originals["image"].to_pylist())
-    found = []
+    results = []
     for name, anonymized_images in (("upside", images[:, ::-1]), ("colours", images[..., ::-1])):
         table = originals.set_column(
             3, "image", encode_images(np.ascontiguousarray(anonymized_images))
         )
         for column, value in (("anonymizer", name), ("sample", 0), ("seed", 5)):
             table = table.append_column(column, pa.array([value] * len(table)))
-        found.append(write_table(str(tmp_path / name), ANONYMIZED, [[table]]))
-    return found
+        results.append(write_table(str(tmp_path / name), ANONYMIZED, [[table]]))
+    return results
 
 
 def directly(
@@ -70,7 +70,7 @@ def directly(
     embedder = (
         attacker.embed if isinstance(attacker, TrainingFreeAttacker) else partial(embed, network)
     )
-    found: dict[tuple[str, str], Any] = {}
+    result: dict[tuple[str, str], Any] = {}
     for table in (faces, *anonymized):
         rows = table.read(split=EVALUATION)
         images = decode_images(rows["image"].to_pylist())
@@ -80,8 +80,8 @@ def directly(
             if attacker.probe_condition is not None:
                 images = attacker.probe_condition(images)
         keys = zip(rows["sample_id"].to_pylist(), views, strict=True)
-        found.update(zip(keys, embedder(images), strict=True))
-    return found
+        result.update(zip(keys, embedder(images), strict=True))
+    return result
 
 
 def committed(folder: str) -> pa.Table:
@@ -118,11 +118,11 @@ class TestActor:
             [block.select(columns) for block in blocks], promote_options="permissive"
         )
         mixed = mixed.take(np.random.default_rng(0).permutation(len(mixed)))
-        found = actor(mixed)
-        check(found, directly(attacker, encoder, faces, anonymized))
+        result = actor(mixed)
+        check(result, directly(attacker, encoder, faces, anonymized))
         empty = actor(mixed[:0])
         assert empty.num_rows == 0
-        assert empty.schema.equals(found.schema)
+        assert empty.schema.equals(result.schema)
 
 
 class TestWhatIsGiven:
@@ -137,7 +137,7 @@ class TestWhatIsGiven:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-class TestReadyRungs:
+class TestTrainingFreeAttackers:
     @pytest.mark.parametrize(
         "attacker", [ConditionMatch(side=8), Pretrained()], ids=lambda r: str(r.name)
     )
@@ -188,13 +188,13 @@ class TestStream:
         rows = anonymized[0].read(split=EVALUATION)
         images = decode_images(rows["image"].to_pylist())
         views = {"upside": images}
-        views |= {region_view("upside", one): keep_region(images, one) for one in REGIONS}
+        views |= {region_view("upside", item): keep_region(images, item) for item in REGIONS}
         assert set(views) == {"upside", "upside region=face", "upside region=surroundings"}
         assert set(table["view"].to_pylist()) == {ORIGINAL, *views}
-        for view, shown in views.items():
+        for view, seen in views.items():
             own = table.filter(pc.equal(table["view"], view)).sort_by("sample_id")
             assert own["sample_id"].to_pylist() == rows["sample_id"].to_pylist()
-            np.testing.assert_allclose(embedding_matrix(own), attacker.embed(shown), atol=1e-5)
+            np.testing.assert_allclose(embedding_matrix(own), attacker.embed(seen), atol=1e-5)
 
     def test_only_images(
         self,

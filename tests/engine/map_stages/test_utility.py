@@ -52,32 +52,38 @@ class TestChoice:
 
     def test_people_take_turns(self, write_table, tmp_path):
         faces = self.table(write_table, tmp_path / "f", ["a1", "a2", "a3", "b1", "b2", "c1"])
-        identities = [one.sample_id[0] for one in choose_images(faces, [], 5, seed=0)]
+        identities = [
+            choose_image.sample_id[0] for choose_image in choose_images(faces, [], 5, seed=0)
+        ]
         assert sorted(identities[:3]) == ["a", "b", "c"]
         assert sorted(identities[3:]) == ["a", "b"]
         assert len(choose_images(faces, [], 50, seed=0)) == 6
 
     def test_samples_that_everybody_has_come_first(self, write_table, tmp_path):
         faces = self.table(write_table, tmp_path / "f", ["a1", "a2", "a3", "b1", "b2"])
-        one = self.table(write_table, tmp_path / "1", ["a2", "b1", "b2"])
+        single = self.table(write_table, tmp_path / "1", ["a2", "b1", "b2"])
         other = self.table(write_table, tmp_path / "2", ["a2", "a3", "b2"])
-        order = [chosen.sample_id for chosen in choose_images(faces, [one, other], 5, seed=3)]
+        order = [
+            selection.sample_id for selection in choose_images(faces, [single, other], 5, seed=3)
+        ]
         assert set(order[:2]) == {"a2", "b2"}
         assert set(order[2:4]) == {"a3", "b1"}
         assert order[4] == "a1"
 
     def test_the_other_one_is_another_person(self, write_table, tmp_path):
         faces = self.table(write_table, tmp_path / "f", ["a1", "a2", "b1", "c1", "c2"])
-        chosen = choose_images(faces, [], 5, seed=1)
-        assert all(one.other and one.other[0] != one.sample_id[0] for one in chosen)
+        selection = choose_images(faces, [], 5, seed=1)
+        assert all(item.other and item.other[0] != item.sample_id[0] for item in selection)
         alone = self.table(write_table, tmp_path / "g", ["a1", "a2"])
-        assert {one.other for one in choose_images(alone, [], 5, seed=1)} == {None}
+        assert {choose_image.other for choose_image in choose_images(alone, [], 5, seed=1)} == {
+            None
+        }
 
     def test_the_seed_decides_and_the_splits_count(self, faces):
         evaluated = faces.read(split=EVALUATION)["sample_id"].to_pylist()
         first, again, other = (choose_images(faces, [], 9, seed) for seed in (0, 0, 1))
         assert first == again != other
-        assert {one.sample_id for one in first} <= set(evaluated)
+        assert {item.sample_id for item in first} <= set(evaluated)
 
 
 def test_images_of_another_size_are_fitted():
@@ -110,20 +116,20 @@ def rows_by_view(folder):
 
 @pytest.mark.usefixtures("local_ray")
 def test_the_stage(faces, anonymized, engine, tmp_path, extra):
-    chosen = choose_images(faces, anonymized, 8, seed=0)
+    selection = choose_images(faces, anonymized, 8, seed=0)
     identities = sorted(set(faces.read()["identity"].to_pylist()))
     groups = pa.table({"identity": identities, "half": ["a", "b"] * 7})
     folder = str(tmp_path / "stage")
     measures = ["ssim", "edge_f1", "face_detection_rate", "pose_consistency", "attributes"]
-    measure_utility(faces, anonymized, chosen, measures, groups, engine, folder)
+    measure_utility(faces, anonymized, selection, measures, groups, engine, folder)
     views = rows_by_view(folder)
     assert set(views) == {ORIGINAL, "same", "grey"}
-    assert all(set(rows) == {one.sample_id for one in chosen} for rows in views.values())
+    assert all(set(rows) == {item.sample_id for item in selection} for rows in views.values())
     images = {row["sample_id"]: row["image"] for row in faces.read().to_pylist()}
     assert all(row["ssim"] == row["edge_f1"] == 1.0 for row in views["same"].values())
-    for one in chosen:
-        original, same, grey = (views[name][one.sample_id] for name in (ORIGINAL, "same", "grey"))
-        pair = [decode_images([images[name]]) for name in (one.other, one.sample_id)]
+    for item in selection:
+        original, same, grey = (views[name][item.sample_id] for name in (ORIGINAL, "same", "grey"))
+        pair = [decode_images([images[name]]) for name in (item.other, item.sample_id)]
         assert original["ssim"] == pytest.approx(ssim(*pair)[0])
         assert grey["ssim"] < 0.7 and grey["edge_f1"] == 0.0
         assert not grey["face_found"] and grey["yaw"] is None and grey["roll"] is None
@@ -138,8 +144,8 @@ def test_the_stage(faces, anonymized, engine, tmp_path, extra):
 def test_what_was_not_asked_for_is_null(faces, anonymized, engine, tmp_path):
     evaluated = faces.read(split=EVALUATION)["sample_id"].to_pylist()
     folder = str(tmp_path / "stage")
-    chosen = [UtilityChoice(evaluated[0], None)]
-    measure_utility(faces, anonymized[:1], chosen, ["edge_f1"], None, engine, folder)
+    selection = [UtilityChoice(evaluated[0], None)]
+    measure_utility(faces, anonymized[:1], selection, ["edge_f1"], None, engine, folder)
     views = rows_by_view(folder)
     nothing = {"ssim", "face_found", "yaw", "roll", "attributes"}
     (row,), (original,) = (list(views[name].values()) for name in ("same", ORIGINAL))
