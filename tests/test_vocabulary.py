@@ -197,6 +197,7 @@ ALLOWED = (
     Allowed("tests/benchmarks/test_compare_audits.py", "row\\(", "rows of an old table"),
     Allowed("cldmray/config/retired.py", "", "the table of retired keys names them"),
     Allowed("tests/config/test_retired.py", "", "retired keys are refused there"),
+    Allowed("cldmray/faces/synthetic", r'"synthetic photo"', "a salt of images, likewise"),
     Allowed("cldmray/hashing.py", r'"picture"', "a salt of seeds: another would move every number"),
 )
 """Excused lines: start of the path, regular expression that the line holds, reason."""
@@ -204,24 +205,18 @@ ALLOWED = (
 PENDING: dict[str, int] = {
     "README.md": 1,
     "cldmray": 1,
-    "cldmray/anonymizers": 25,
     "cldmray/attackers": 18,
     "cldmray/config": 12,
-    "cldmray/detection": 1,
     "cldmray/engine": 52,
-    "cldmray/faces": 54,
     "cldmray/models": 4,
     "cldmray/pipelines": 21,
-    "cldmray/recognizers": 6,
     "conf": 6,
     "docs": 2,
-    "tests/anonymizers": 5,
     "tests/attackers": 35,
     "tests/cli": 3,
     "tests/config": 7,
     "tests/engine": 48,
     "tests/pipelines": 8,
-    "tests/recognizers": 3,
 }
 """Violations that are still to be cured, by folder; the numbers may only shrink."""
 

@@ -82,16 +82,16 @@ class TestCondition:
         with torch.inference_mode():
             guess = network(to_unit_range(flat[:, :size, :size]))[0, 0].numpy()
         large = cv2.resize(guess, (40, 40), interpolation=cv2.INTER_LINEAR)
-        found = Depth(str(folder))(flat)[0]
-        assert found.shape == (40, 40, 3)
-        assert np.abs(found[..., 0] - np.clip(255 * large, 0, 255)).max() <= 1
+        depth = Depth(str(folder))(flat)[0]
+        assert depth.shape == (40, 40, 3)
+        assert np.abs(depth[..., 0] - np.clip(255 * large, 0, 255)).max() <= 1
 
     def test_the_version_follows_the_weights(self, folder: Path, tmp_path: Path) -> None:
-        other = tmp_path / "other"
+        actual = tmp_path / "other"
         torch.manual_seed(1)
-        save_depth(other, DepthNetwork(TINY), TINY, SETTINGS)
+        save_depth(actual, DepthNetwork(TINY), TINY, SETTINGS)
         assert Depth(str(folder)).version() == Depth(str(folder)).version()
-        assert Depth(str(folder)).version() != Depth(str(other)).version()
+        assert Depth(str(folder)).version() != Depth(str(actual)).version()
 
     def test_the_card_tells_the_settings_but_no_path(self, folder: Path) -> None:
         text = (folder / "README.md").read_text()
@@ -141,8 +141,8 @@ class TestShippedWeights:
         foreground = np.stack([image.foreground for image in images])
         assert np.abs(guess - truth)[foreground].mean() < 25
         assert np.mean((guess > 32) == foreground) > 0.93
-        for one, other, where in zip(guess, truth, foreground, strict=True):
-            assert np.corrcoef(one[where], other[where])[0, 1] > 0.7
+        for estimate, actual, where in zip(guess, truth, foreground, strict=True):
+            assert np.corrcoef(estimate[where], actual[where])[0, 1] > 0.7
 
     def test_they_travel_as_fp16_without_anybodys_image(self) -> None:
         from safetensors.torch import load_file

@@ -57,24 +57,24 @@ class Corners(Recognizer):
 class TestAlignment:
     def test_the_fixed_square_is_cut_and_resized(self) -> None:
         images = noise(2, 112)
-        faces, found = Corners(crop=(0.0, 0.0, 1.0, 1.0)).aligned(images)
+        faces, aligned = Corners(crop=(0.0, 0.0, 1.0, 1.0)).aligned(images)
         np.testing.assert_array_equal(faces, images)
-        assert found.tolist() == [False, False]
+        assert aligned.tolist() == [False, False]
 
     def test_landmarks_fall_back_to_the_fixed_square(self) -> None:
         images = noise(3, 56)
         by_landmarks = Corners(align="landmarks", detector=Nobody(), crop=(0.0, 0.0, 1.0, 1.0))
-        faces, found = by_landmarks.aligned(images)
-        assert found.tolist() == [False, True, False]
+        faces, aligned = by_landmarks.aligned(images)
+        assert aligned.tolist() == [False, True, False]
         fixed, _ = Corners(crop=(0.0, 0.0, 1.0, 1.0)).aligned(images)
         np.testing.assert_allclose(faces.astype(int), fixed.astype(int), atol=2)
-        assert by_landmarks.embed_with_report(images).by_landmarks.tolist() == found.tolist()
+        assert by_landmarks.embed_with_report(images).by_landmarks.tolist() == aligned.tolist()
 
     def test_embeddings_have_unit_norm_whatever_the_network_says(self) -> None:
-        found = Corners().embed(noise(70))
-        assert found.shape == (70, 2)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-6)
+        embeddings = Corners().embed(noise(70))
+        assert embeddings.shape == (70, 2)
+        assert embeddings.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-6)
         assert Corners().embed(noise(0)).shape == (0, 2)
 
     def test_a_network_that_overflows_is_reported(self) -> None:

@@ -58,30 +58,30 @@ def coloured(*colours: tuple[int, int, int]) -> np.ndarray:
 def test_pixels_are_shifted_scaled_and_ordered(tmp_path, batch):
     path = colour_means(tmp_path, batch)
     images = coloured((10, 16, 18), (10, 13, 10))
-    plain = OnnxRecognizer(path, 16, mean=10, deviation=2, crop=WHOLE)
-    np.testing.assert_allclose(plain.embed(images), [[0, 0.6, 0.8], [0, 1, 0]], atol=1e-6)
+    recognizer = OnnxRecognizer(path, 16, mean=10, deviation=2, crop=WHOLE)
+    np.testing.assert_allclose(recognizer.embed(images), [[0, 0.6, 0.8], [0, 1, 0]], atol=1e-6)
     swapped = OnnxRecognizer(path, 16, mean=10, deviation=2, channels="bgr", crop=WHOLE)
     np.testing.assert_allclose(swapped.embed(images), [[0.8, 0.6, 0], [0, 1, 0]], atol=1e-6)
-    assert plain.dimension == 3
-    assert plain.name == "means"
-    assert len(plain.version()) == 16
+    assert recognizer.dimension == 3
+    assert recognizer.name == "means"
+    assert len(recognizer.version()) == 16
 
 
 @pytest.mark.parametrize("batch", ["N", 1])
 def test_colours_may_come_after_rows_and_columns(tmp_path, batch):
     path = colour_means(tmp_path, batch, layout="nhwc")
-    found = OnnxRecognizer(path, 16, mean=10, deviation=2, layout="nhwc", crop=WHOLE)
-    np.testing.assert_allclose(found.embed(coloured((10, 16, 18))), [[0, 0.6, 0.8]], atol=1e-6)
+    recognizer = OnnxRecognizer(path, 16, mean=10, deviation=2, layout="nhwc", crop=WHOLE)
+    np.testing.assert_allclose(recognizer.embed(coloured((10, 16, 18))), [[0, 0.6, 0.8]], atol=1e-6)
     with pytest.raises(BadInputError, match=r"not \(N, 3, 16, 16\), as input_side and layout say"):
         OnnxRecognizer(path, 16, crop=WHOLE).embed(coloured((1, 2, 3)))
 
 
 def test_the_default_is_how_insightface_reads_a_face(tmp_path):
     """0, 127.5 and 255 enter as -1, 0 and 1, red first."""
-    found = OnnxRecognizer(colour_means(tmp_path), 16, crop=WHOLE)
+    recognizer = OnnxRecognizer(colour_means(tmp_path), 16, crop=WHOLE)
     by_hand = np.array([[-1, 0.5 / 127.5, 1]])
     np.testing.assert_allclose(
-        found.embed(coloured((0, 128, 255))), by_hand / np.linalg.norm(by_hand), atol=1e-6
+        recognizer.embed(coloured((0, 128, 255))), by_hand / np.linalg.norm(by_hand), atol=1e-6
     )
     other = OnnxRecognizer(colour_means(tmp_path), 16, deviation=128, crop=WHOLE)
     np.testing.assert_allclose(
@@ -98,9 +98,9 @@ def test_it_is_an_attacker_and_a_teacher(tmp_path, align):
     attacker = Pretrained(recognizer, label="means")
     attacker.check()
     assert (attacker.name, attacker.dimensions) == ("means", 3)
-    found = attacker.embed(coloured((255, 0, 0), (254, 2, 1), (0, 0, 255)))
-    assert found.shape == (3, 3)
-    assert (found @ found.T)[0].argsort().tolist() == [2, 1, 0]
+    embeddings = attacker.embed(coloured((255, 0, 0), (254, 2, 1), (0, 0, 255)))
+    assert embeddings.shape == (3, 3)
+    assert (embeddings @ embeddings.T)[0].argsort().tolist() == [2, 1, 0]
     shape = SmallEncoder(width=8, dimensions=3)
     AdaptiveDistilled(shape, teacher=recognizer).check()
     with pytest.raises(ConfigError, match="^encoder.dimensions: must be 3, .*means's"):

@@ -75,7 +75,7 @@ class TestFind:
             Lora(str(adapter)).find()
 
     def test_its_content_is_in_the_version(self, folder: Path, adapter: Path) -> None:
-        versions = {settings(folder, one).version() for one in (None, Lora(str(adapter)))}
+        versions = {settings(folder, lora).version() for lora in (None, Lora(str(adapter)))}
         save_file({"unet.x.lora_A.weight": torch.zeros(1)}, adapter / USUAL_FILE)
         versions.add(settings(folder, Lora(str(adapter))).version())
         assert len(versions) == 3
@@ -108,8 +108,8 @@ class TestMerge:
     def test_the_product_is_added_to_the_weight(self, folder: Path, adapter: Path) -> None:
         weights = {}
         for scale in (None, 0.5):
-            one = None if scale is None else Lora(str(adapter), lora_scale=scale)
-            paint = settings(folder, one).open()
+            lora = None if scale is None else Lora(str(adapter), lora_scale=scale)
+            paint = settings(folder, lora).open()
             assert isinstance(paint, inference.PipelineRunner)
             weights[scale] = paint.pipe.unet.get_submodule(LAYER).weight
             assert type(paint.pipe.unet.get_submodule(LAYER)) is torch.nn.Linear
@@ -120,10 +120,10 @@ class TestMerge:
     def test_images_follow_it(self, folder: Path, adapter: Path) -> None:
         images = np.zeros((2, 32, 32, 3), np.uint8)
         batch = Batch(["a", "b"], images, np.arange(2))
-        plain = settings(folder, None).open()(batch)
-        assert (settings(folder, Lora(str(adapter))).open()(batch) != plain).any()
+        without = settings(folder, None).open()(batch)
+        assert (settings(folder, Lora(str(adapter))).open()(batch) != without).any()
         none = settings(folder, Lora(str(adapter), lora_scale=0.0)).open()(batch)
-        assert np.abs(none.astype(int) - plain).max() <= 1
+        assert np.abs(none.astype(int) - without).max() <= 1
 
     def test_one_of_another_model(self, folder: Path, adapter: Path) -> None:
         name = f"unet.{LAYER}"

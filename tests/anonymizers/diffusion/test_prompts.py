@@ -13,7 +13,7 @@ PROMPT = "a {style} image, {light}"
 
 def test_a_seed_chooses_and_always_the_same() -> None:
     assert prompts.fill(PROMPT, CHOICES, 7) == prompts.fill(PROMPT, CHOICES, 7)
-    assert prompts.fill("a photo {", CHOICES, 7) == "a photo {"
+    assert prompts.fill("a face {", CHOICES, 7) == "a face {"
     fixed = {seed: prompts.fill(PROMPT, CHOICES, seed) for seed in range(4)}
     assert fixed == {
         0: "a candid image, window",
@@ -24,9 +24,9 @@ def test_a_seed_chooses_and_always_the_same() -> None:
 
 
 def test_all_are_chosen_equally_often_and_independently() -> None:
-    found = Counter(prompts.fill(PROMPT, CHOICES, seed) for seed in range(3000))
-    assert len(found) == 6
-    assert all(400 < count < 600 for count in found.values())
+    filled = Counter(prompts.fill(PROMPT, CHOICES, seed) for seed in range(3000))
+    assert len(filled) == 6
+    assert all(400 < count < 600 for count in filled.values())
 
 
 def test_one_placeholder_in_two_templates() -> None:
@@ -37,16 +37,16 @@ def test_one_placeholder_in_two_templates() -> None:
 
 
 def test_every_prompt() -> None:
-    found = prompts.all_prompts((PROMPT, "not {style}"), CHOICES)
-    assert set(found) == {
+    filled = prompts.all_prompts((PROMPT, "not {style}"), CHOICES)
+    assert set(filled) == {
         (f"a {style} image, {light}", f"not {style}")
         for style, light in itertools.product(CHOICES["style"], CHOICES["light"])
     }
-    assert len(found) == 6
+    assert len(filled) == 6
     assert prompts.all_prompts(("plain", ""), CHOICES) == [("plain", "")]
     for seed in range(50):
         pair = tuple(prompts.fill(text, CHOICES, seed) for text in (PROMPT, "not {style}"))
-        assert pair in found
+        assert pair in filled
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_settings_travel_to_other_processes(folder: Path) -> None:
 
 def test_settings_do_without_torch() -> None:
     code = (
-        "import sys, cldmray.anonymizers, cldmray.anonymizers.diffusion.settings as d;"
+        "import sys, cldmray.anonymizers, cldmray.anonymizers.diffusion as d;"
         "d.Diffusion('owner/name').version();"
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
     )
@@ -145,7 +145,7 @@ class TestConf:
 
     def test_defaults(self, tmp_path: Path) -> None:
         made = self.compose(tmp_path)
-        assert {key: one.name for key, one in made.items()} == {
+        assert {key: anonymizer.name for key, anonymizer in made.items()} == {
             "cldm_none": "cldm-none",
             "cldm_canny": "cldm-canny-1.0",
             "diffusion": "sd-canny-1.0",
@@ -201,7 +201,7 @@ def made() -> dict[str, Diffusion]:
 
 class TestPublicModels:
     def test_their_names(self, made: dict[str, Diffusion]) -> None:
-        assert {key: one.name for key, one in made.items()} == {
+        assert {key: anonymizer.name for key, anonymizer in made.items()} == {
             "sd15": "sd15-none",
             "sd15_canny": "sd15-canny-1.0",
             "sd15_depth": "sd15-depth-1.0",
@@ -218,17 +218,22 @@ class TestPublicModels:
         }
 
     def test_instance_augmentation(self, made: dict[str, Diffusion]) -> None:
-        one = made["sd15_depth_hed"]
-        assert (one.mode, one.num_inference_steps, one.guidance_scale) == ("inpaint", 40, 7.5)
-        assert one.scheduler == "UniPCMultistepScheduler"
-        assert one.model.endswith("inpainting")
+        anonymizer = made["sd15_depth_hed"]
+        assert (anonymizer.mode, anonymizer.num_inference_steps, anonymizer.guidance_scale) == (
+            "inpaint",
+            40,
+            7.5,
+        )
+        assert anonymizer.scheduler == "UniPCMultistepScheduler"
+        assert anonymizer.model.endswith("inpainting")
         assert {
-            name: control.controlnet_conditioning_scale for name, control in one.controls.items()
+            name: control.controlnet_conditioning_scale
+            for name, control in anonymizer.controls.items()
         } == {
             "depth": 0.7,
             "hed": 0.1,
         }
-        detectors = {name: control.condition.name for name, control in one.controls.items()}
+        detectors = {name: control.condition.name for name, control in anonymizer.controls.items()}
         assert detectors == {"depth": "midas", "hed": "hed"}
 
     def test_few_steps(self, made: dict[str, Diffusion]) -> None:
@@ -240,10 +245,18 @@ class TestPublicModels:
         assert all(made[key].guidance_scale == 0 for key in ("sd_turbo", "sdxl_turbo"))
 
     def test_all_suit_a_gpu_and_vary_their_prompts(self, made: dict[str, Diffusion]) -> None:
-        for one in made.values():
-            assert one.channels_last and one.dtype == "float16" and one.variant == "fp16"
+        for anonymizer in made.values():
             assert (
-                len(prompts.all_prompts((one.prompt, one.negative_prompt), one.prompt_choices))
+                anonymizer.channels_last
+                and anonymizer.dtype == "float16"
+                and anonymizer.variant == "fp16"
+            )
+            assert (
+                len(
+                    prompts.all_prompts(
+                        (anonymizer.prompt, anonymizer.negative_prompt), anonymizer.prompt_choices
+                    )
+                )
                 == 12
             )
 
@@ -253,8 +266,8 @@ class TestPublicModels:
         head = text[: text.index("\ndefaults:" if "\ndefaults:" in text else "\n_target_")]
         assert head.startswith(f"# @package anonymizers.{name}\n# ")
         assert all(line.startswith("#") for line in head.splitlines())
-        for told in ("#   launch:   python jobs/full_audit.py", f"{name}]", "#   memory:   "):
-            assert told in head
+        for entry in ("#   launch:   python jobs/full_audit.py", f"{name}]", "#   memory:   "):
+            assert entry in head
         assert "#   licence:  " in head and "safety checker" in head
 
 

@@ -55,8 +55,12 @@ def test_a_fresh_model_gives_the_same_image():
     before = render(SEED, 3, 1)
     model.cache_clear()
     after = render(SEED, 3, 1)
-    for one, two in zip(before, after, strict=True):
-        assert one == two if isinstance(one, dict) else (one == two).all()
+    for first_image, second_image in zip(before, after, strict=True):
+        assert (
+            first_image == second_image
+            if isinstance(first_image, dict)
+            else (first_image == second_image).all()
+        )
 
 
 @pytest.mark.parametrize("size", [32, 64, 100])
@@ -118,8 +122,8 @@ def test_people_differ_and_images_of_one_share_their_head():
     size = 64
     rest = {i: model(SEED, i, 7.0).rest for i in range(3)}
     assert model(SEED, 1, 7.0).rest is rest[1]
-    for one, two in ((0, 1), (0, 2), (1, 2)):
-        assert np.abs(rest[one] - rest[two]).max() > 0.3
+    for first_image, second_image in ((0, 1), (0, 2), (1, 2)):
+        assert np.abs(rest[first_image] - rest[second_image]).max() > 0.3
     images = [render(SEED, 1, index, size) for index in range(2)]
     assert images[0].attributes != images[1].attributes
     assert (images[0].image != images[1].image).any()
