@@ -159,8 +159,8 @@ def check_identities(rules: Iterable[Rule], n_identities: int) -> None:
         if rule.n_identities > n_identities:
             raise BadInputError(
                 f"audit.fail_on: {rule} cannot be tested on {n_identities} people; evaluate at "
-                f"least {rule.n_identities} (splits.n_evaluation_identities, splits.evaluation), or choose a "
-                "smaller k"
+                f"least {rule.n_identities} (splits.n_evaluation_identities, splits.evaluation), "
+                "or choose a smaller k"
             )
 
 

@@ -120,24 +120,25 @@ class TestAblation:
 
 class TestScaleStatements:
     @pytest.mark.parametrize(
-        ("hits", "formatting"),
+        ("hits", "sentence"),
         [
             ((1, 12, 30), "rises in 2 steps of control scale, significantly in each"),
             (
                 (1, 20, 20),
-                "never falls significantly in 2 steps of control scale, and rises significantly in 1",
+                "never falls significantly in 2 steps of control scale, and rises "
+                "significantly in 1",
             ),
             ((1, 30, 10), "it falls significantly in 1 of 2 steps"),
             ((1, 2, 2), "changes significantly in none of 2 steps"),
         ],
     )
-    def test_course(self, hits: tuple[int, int, int], formatting: str) -> None:
+    def test_course(self, hits: tuple[int, int, int], sentence: str) -> None:
         names = ("none", "canny-0.5", "canny-1.0")
         attacked = [attack(name, range(n)) for name, n in zip(names, hits, strict=True)]
         rows = ablation_rows(attacked, TestAblation.GROUPS, SETTINGS)
         (text,) = scale_statements(rows, TestAblation.GROUPS)
         assert text.startswith("none to canny-1.0, adaptive_contrastive, source excluded: ")
-        assert formatting in text
+        assert sentence in text
 
     def test_a_single_step_is_no_course(self) -> None:
         rows = ablation_rows(

@@ -60,7 +60,7 @@ def test_rules_are_read(given: str | list[str] | None, expected: tuple[object, .
 @pytest.mark.parametrize(
     "given",
     [
-        "", "leaks", "AttributionAnalysis", "k<1", "k<0", "k<-3", "k<2.5", "k<=20", "k>20", "20>k", "k", "k<",
+        "", "leaks", "Leak", "k<1", "k<0", "k<-3", "k<2.5", "k<=20", "k>20", "20>k", "k", "k<",
         "k<\u0663\u0664", "rank_1>1", "rank_1>1.5", "rank_1>-0.1", "rank_1<0.1", "rank_1>5%",
         "rank_1>nan", "rank_5>0.1", "leak and k<20", "leak or", "or leak", "leak,", "leakork<20",
         "leak; k<20", [], [""], ["k<20", "x"], "k<9999999999",

@@ -232,7 +232,8 @@ class TestStrongest:
         lucky = replace(attack([0, 0, 1], [0, 0, 0], IDENTITIES, 40), attacker="lucky")
         outcome = strongest([lucky, many(0.6)], SETTINGS, "")
         assert outcome.tested_attack == (
-            "adaptive_contrastive", "full_ref", "source_excluded", outcome.risk, outcome.low, outcome.high
+            "adaptive_contrastive", "full_ref", "source_excluded",
+            outcome.risk, outcome.low, outcome.high,
         )  # fmt: skip
         assert outcome.highest_upper_bound == outcome.simultaneous_upper_bound == 1.0 > outcome.high
 
