@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cldmray.cli import jobs
@@ -227,7 +228,7 @@ def list_options(
     table = Table("name", "what it is", box=None, header_style="bold", pad_edge=False)
     for option in options(LISTED_GROUPS[kind]):
         origin = f" (from {option.origin})" if option.origin else ""
-        table.add_row(option.name, f"{option.summary}{origin}")
+        table.add_row(option.name, escape(f"{option.summary}{origin}"))
     Console().print(table)
 
 
