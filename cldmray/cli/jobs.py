@@ -16,11 +16,11 @@ def audit(composed: DictConfig) -> int:
         CldmrayError: the audit could not run, or not be recorded in MLflow.
     """
     from cldmray.config.audit import build_audit
-    from cldmray.config.instantiate import plain
+    from cldmray.config.instantiate import to_container
     from cldmray.pipelines.jobs import plan_audit, run_audit
     from cldmray.report.terminal import print_report, verdict_line
 
-    config, settings = build_audit(composed), plain(composed)
+    config, settings = build_audit(composed), to_container(composed)
     if config.audit.dry_run:
         plan_audit(config, settings)
         return 0
@@ -38,11 +38,11 @@ def attribute(composed: DictConfig) -> None:
         CldmrayError: the study could not run, or not be recorded in MLflow.
     """
     from cldmray.config.attribution import build_attribution
-    from cldmray.config.instantiate import plain
+    from cldmray.config.instantiate import to_container
     from cldmray.pipelines.jobs import run_attribution
     from cldmray.report.terminal import print_attribution
 
-    result = run_attribution(build_attribution(composed), plain(composed))
+    result = run_attribution(build_attribution(composed), to_container(composed))
     print_attribution(result.record, result.notes)
     print(f"\n{result.places}", flush=True)
     result.raise_tracking_error()
@@ -54,12 +54,12 @@ def invert(composed: DictConfig) -> None:
     Raises:
         CldmrayError: the study could not run, or not be recorded in MLflow.
     """
-    from cldmray.config.instantiate import plain
+    from cldmray.config.instantiate import to_container
     from cldmray.config.reconstruction import build_reconstruction
     from cldmray.pipelines.jobs import run_reconstruction
     from cldmray.report.terminal import print_reconstruction
 
-    result = run_reconstruction(build_reconstruction(composed), plain(composed))
+    result = run_reconstruction(build_reconstruction(composed), to_container(composed))
     print_reconstruction(result.record)
     print(f"\n{result.places}", flush=True)
     result.raise_tracking_error()
@@ -71,11 +71,11 @@ def train_cldm(composed: DictConfig) -> None:
     Raises:
         CldmrayError: the training failed, or it could not be recorded in MLflow.
     """
-    from cldmray.config.instantiate import build, plain
+    from cldmray.config.instantiate import build, to_container
     from cldmray.models.jobs import CldmJob, run_cldm_training
     from cldmray.pipelines.jobs import connected
 
-    settings = plain(composed)
+    settings = to_container(composed)
     job = build(settings, CldmJob, "")
     run_cldm_training(job, settings, connected(job.tracking, job.engine, output=job.output))
 
@@ -86,10 +86,10 @@ def train_depth(composed: DictConfig) -> None:
     Raises:
         CldmrayError: the training failed, or it could not be recorded in MLflow.
     """
-    from cldmray.config.instantiate import build, plain
+    from cldmray.config.instantiate import build, to_container
     from cldmray.models.jobs import DepthJob, run_depth_training
     from cldmray.pipelines.jobs import connected
 
-    settings = plain(composed)
+    settings = to_container(composed)
     job = build(settings, DepthJob, "")
     run_depth_training(job, settings, connected(job.tracking, job.engine, output=job.output))

@@ -1,4 +1,4 @@
-"""The settings of an attribution: which settings are made of those that are named, and searched."""
+"""The settings of an attribution: the variants of anonymizers that are tried and searched."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.config.audit import AuditConfig, refuse_dry_run
-from cldmray.config.instantiate import build, plain
+from cldmray.config.instantiate import build, to_container
 from cldmray.errors import ConfigError
 from cldmray.evaluation.ablation import conditioned
 from cldmray.gallery.protocols import Gallery
@@ -105,7 +105,7 @@ class AttributionConfig:
 
 
 def expand(audit: AuditConfig, settings: AttributionSettings) -> AttributionConfig:
-    """Make all settings that are tried; one that is asked for twice is made once.
+    """Make all anonymizers that are tried; the same one is made once.
 
     Raises:
         ConfigError: a key names no setting with a condition, a value does not fit the setting, or
@@ -121,12 +121,14 @@ def expand(audit: AuditConfig, settings: AttributionSettings) -> AttributionConf
         where = "attribution.swap"
         anonymizer = _of(named, key, f"{where}.anonymizers")
         try:
-            made = [anonymizer.with_init_image(strength) for strength in settings.swap.strengths]
+            variants = [
+                anonymizer.with_init_image(strength) for strength in settings.swap.strengths
+            ]
         except ValueError as error:
             raise ConfigError(f"{where}.strengths: {error}") from error
-        for one in made:
-            _add(anonymizers, one, f"{where}.strengths")
-        swapped += [one.name for one in made]
+        for variant in variants:
+            _add(anonymizers, variant, f"{where}.strengths")
+        swapped += [variant.name for variant in variants]
     searched: list[str] = []
     operating_point = settings.operating_point
     if operating_point.anonymizer is not None:
@@ -141,9 +143,9 @@ def expand(audit: AuditConfig, settings: AttributionSettings) -> AttributionConf
             grid = list(operating_point.grid(anonymizer))
         except ValueError as error:
             raise ConfigError(f"{where}: {error}") from error
-        for one in grid:
-            _add(anonymizers, one, where)
-        searched = list(dict.fromkeys(one.name for one in grid))
+        for variant in grid:
+            _add(anonymizers, variant, where)
+        searched = list(dict.fromkeys(variant.name for variant in grid))
     return AttributionConfig(
         replace(audit, anonymizers=anonymizers), swapped, searched, operating_point
     )
@@ -151,8 +153,8 @@ def expand(audit: AuditConfig, settings: AttributionSettings) -> AttributionConf
 
 def _of(named: dict[str, Anonymizer], key: str, where: str) -> Anonymizer:
     if key not in named:
-        known = ", ".join(named) or "none"
-        raise ConfigError(f"{where}: {key!r} is no setting with a condition; there are: {known}")
+        names = ", ".join(named) or "none"
+        raise ConfigError(f"{where}: {key!r} is no setting with a condition; there are: {names}")
     return named[key]
 
 
@@ -171,7 +173,7 @@ def build_attribution(composed: DictConfig | Mapping[str, Any]) -> AttributionCo
     Raises:
         ConfigError: a key is unknown, missing or has a wrong value; the message names it.
     """
-    data = plain(composed)
+    data = to_container(composed)
     settings: AttributionSettings = build(
         data.pop("attribution", {}), AttributionSettings, "attribution"
     )

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.attackers.base import Attacker
-from cldmray.config.instantiate import build, plain
+from cldmray.config.instantiate import build, to_container
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import ConfigError
 from cldmray.evaluation.settings import EvaluationSettings
@@ -140,7 +140,7 @@ def build_audit(config: DictConfig | Mapping[str, Any]) -> AuditConfig:
     Raises:
         ConfigError: a key is unknown, missing or has a wrong value; the message names it.
     """
-    data: dict[str, Any] = plain(config)
+    data: dict[str, Any] = to_container(config)
     audit: AuditConfig = build(data, AuditConfig, "")
     return audit
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cldmray.config.files import conf_folder, register_plugins
-from cldmray.config.instantiate import plain
+from cldmray.config.instantiate import to_container
 from cldmray.config.retired import refuse_retired_keys, refuse_retired_overrides
 from cldmray.errors import ConfigError
 
@@ -30,7 +30,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     register_plugins()
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return plain(hydra_compose(name, list(overrides)))
+            return to_container(hydra_compose(name, list(overrides)))
     except HydraException as error:
         raise ConfigError(" ".join(str(error).split())) from error
 

@@ -23,10 +23,10 @@ from cldmray.errors import ConfigError
 
 TARGET = "_target_"
 NOT_NEGATIVE = "0 or more"
-PLAIN = (str, int, float, bool, list, tuple, dict)
+BUILTIN_TYPES = (str, int, float, bool, list, tuple, dict)
 
 
-def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+def to_container(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """A composed configuration as plain data, interpolations resolved.
 
     Raises:
@@ -92,7 +92,7 @@ def _choices(expected: Any) -> tuple[Any, ...]:
 
 def _is_object(expected: Any) -> bool:
     """Whether a type hint is a class of our own, not a scalar or a container."""
-    return inspect.isclass(expected) and expected not in (*PLAIN, type(None))
+    return inspect.isclass(expected) and expected not in (*BUILTIN_TYPES, type(None))
 
 
 def _is_settings(cls: Any) -> bool:
@@ -123,9 +123,9 @@ def _construct(cls: type, node: Mapping[Any, Any], path: str) -> Any:
         if key == TARGET:
             continue
         if key not in fields:
-            known = ", ".join(sorted(fields)) or "none"
+            settings = ", ".join(sorted(fields)) or "none"
             raise ConfigError(
-                f"{_join(path, str(key))}: {cls.__name__} has no such setting; it has: {known}"
+                f"{_join(path, str(key))}: {cls.__name__} has no such setting; it has: {settings}"
             )
         values[key] = build(item, hints[key], _join(path, str(key)))
     for name, item in fields.items():
@@ -235,14 +235,14 @@ def settings_of(value: Any) -> Any:
 def find_class(target: Any, path: str) -> type:
     module, _, name = str(target).rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        target_class = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{_join(path, TARGET)}: cannot find {target!r}: {error}") from error
-    if not _is_settings(found):
+    if not _is_settings(target_class):
         raise ConfigError(f"{_join(path, TARGET)}: {target!r} is not a dataclass of settings")
-    if inspect.isabstract(found):
+    if inspect.isabstract(target_class):
         raise ConfigError(f"{_join(path, TARGET)}: {target!r} is abstract; name a subclass")
-    return typing.cast(type, found)
+    return typing.cast(type, target_class)
 
 
 def _join(path: str, key: str) -> str:

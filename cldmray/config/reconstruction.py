@@ -12,7 +12,7 @@ from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.attackers.reconstruction.base import ReconstructionModel
 from cldmray.attackers.reconstruction.controls import MeanFace, NearestTrainingFace
 from cldmray.config.audit import AuditConfig, refuse_dry_run
-from cldmray.config.instantiate import build, plain, settings_of
+from cldmray.config.instantiate import build, settings_of, to_container
 from cldmray.engine.tuning import BUDGET, SearchConfig, TrialSpec, check_tune
 from cldmray.errors import CldmrayError, ConfigError
 from cldmray.recognizers.base import Recognizer
@@ -95,7 +95,7 @@ class ReconstructionConfig:
             best: result of a search; None: nothing was searched.
         """
         settings = self.reconstruction
-        tried = [TrialSpec(one, settings.budget) for one in settings.models.values()]
+        tried = [TrialSpec(model, settings.budget) for model in settings.models.values()]
         return tried if best is None else [*tried, best]
 
     def raw(self) -> AuditConfig:
@@ -113,7 +113,7 @@ class ReconstructionConfig:
         """
         settings = self.reconstruction
         attackers: dict[str, Any] = {}
-        controls = [TrialSpec(one, settings.budget) for one in (MEAN, NEAREST)]
+        controls = [TrialSpec(model, settings.budget) for model in (MEAN, NEAREST)]
         for reconstructor, budget in [*self.attempts(best), *controls]:
             attackers[reconstructor.name] = self.attacker(reconstructor, budget)
             if reconstructor.max_steps:
@@ -236,7 +236,7 @@ def build_reconstruction(composed: DictConfig | Mapping[str, Any]) -> Reconstruc
     Raises:
         ConfigError: a key is unknown, missing or has a wrong value; the message names it.
     """
-    data = plain(composed)
+    data = to_container(composed)
     settings: ReconstructionSettings = build(
         data.pop("reconstruction", {}), ReconstructionSettings, "reconstruction"
     )

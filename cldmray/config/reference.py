@@ -99,7 +99,7 @@ def attribute_docs(cls: type) -> dict[str, str]:
 
 def _class_tables(cls: type, path: str) -> Iterator[str]:
     """A table of a class's settings, then those of the classes of its settings."""
-    summary = _plain(inspect.cleandoc(cls.__doc__ or "").partition("\n")[0])
+    summary = _markdown(inspect.cleandoc(cls.__doc__ or "").partition("\n")[0])
     docs = attribute_docs(cls)
     hints = typing.get_type_hints(cls, include_extras=True)
     rows, inner = [], []
@@ -108,7 +108,7 @@ def _class_tables(cls: type, path: str) -> Iterator[str]:
         kind, bounds = _type_name(hint), allowed_values(hint)
         if _is_settings(hint) and path:
             inner.append((f"{path}.{item.name}", hint))
-        meaning = _plain(docs.get(item.name, ""))
+        meaning = _markdown(docs.get(item.name, ""))
         rows.append((f"`{item.name}`", f"{kind} {bounds}".strip(), _default(item), meaning))
     yield f"{summary}\n"
     if rows:
@@ -120,7 +120,7 @@ def _class_tables(cls: type, path: str) -> Iterator[str]:
 
 def _options_table(group: str) -> str:
     shipped = [option for option in options(group) if not option.origin]
-    rows = [(f"`{option.name}`", _plain(option.summary)) for option in shipped]
+    rows = [(f"`{option.name}`", _markdown(option.summary)) for option in shipped]
     return _table(("option", "what it is"), rows)
 
 
@@ -190,7 +190,7 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(f"| {line} |" for line in cells) + "\n"
 
 
-def _plain(text: str) -> str:
+def _markdown(text: str) -> str:
     """A docstring's text as Markdown: roles become code."""
     text = re.sub(r":\w+:`~?([^`]*)`", lambda match: f"`{match[1].rpartition('.')[2]}`", text)
     return re.sub(r"\bNone\b", "null", text.replace("``", "`"))

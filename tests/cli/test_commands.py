@@ -36,15 +36,15 @@ runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
 
 
 def test_every_verb_is_listed() -> None:
-    shown = runner.invoke(commands.app, ["--help"]).output
-    assert all(f" {verb} " in shown for verb in VERBS)
+    outcome = runner.invoke(commands.app, ["--help"]).output
+    assert all(f" {verb} " in outcome for verb in VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_shows_three_commands_that_can_be_pasted(verb: str) -> None:
-    shown = runner.invoke(commands.app, [verb, "--help"])
-    assert shown.exit_code == 0
-    _, _, examples = shown.output.partition("Examples:")
+    outcome = runner.invoke(commands.app, [verb, "--help"])
+    assert outcome.exit_code == 0
+    _, _, examples = outcome.output.partition("Examples:")
     lines = [line.strip() for line in examples.splitlines() if line.strip()]
     assert len(lines) == 3
     assert all(line.startswith(f"cldmray {verb}") for line in lines)
@@ -76,10 +76,10 @@ def test_what_hydra_gets(
 
 @pytest.mark.parametrize("kind", list(LISTED_GROUPS))
 def test_lists_have_a_line_for_each_option(kind: str) -> None:
-    shown = runner.invoke(commands.app, ["list", kind])
-    assert shown.exit_code == 0
-    assert len(shown.output.splitlines()) >= 5
-    assert all(len(line.split()) > 1 for line in shown.output.splitlines()[1:])
+    outcome = runner.invoke(commands.app, ["list", kind])
+    assert outcome.exit_code == 0
+    assert len(outcome.output.splitlines()) >= 5
+    assert all(len(line.split()) > 1 for line in outcome.output.splitlines()[1:])
 
 
 def test_an_unknown_list() -> None:

@@ -11,7 +11,7 @@ from cldmray.attackers.nn.encoder import BackboneEncoder, SFaceEncoder, SmallEnc
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.config.audit import build_audit
-from cldmray.config.instantiate import plain
+from cldmray.config.instantiate import to_container
 from cldmray.errors import ConfigError
 from cldmray.recognizers.onnx import OnnxRecognizer
 from cldmray.recognizers.sface import SFace
@@ -48,7 +48,7 @@ class TestSize:
     def test_the_larger_audit_has_larger_attackers(self) -> None:
         small = composed_attackers(f"attackers=[{','.join(TRAINED)}]")
         large = composed_attackers(name="lfw")
-        chosen = composed_attackers("preset=large", f"attackers=[{','.join(TRAINED)}]")
+        enlarged = composed_attackers("preset=large", f"attackers=[{','.join(TRAINED)}]")
         for key in TRAINED:
             distilled = key.endswith("_distilled")
             for attacker, width, steps, batch in (
@@ -69,27 +69,27 @@ class TestSize:
                 learning = SFaceEncoder(n_frozen_layers=7)
                 assert attacker.encoder == (learning if distilled else SmallEncoder(width=width))
                 assert (attacker.training.max_steps, attacker.training.batch_size) == (steps, batch)
-            assert chosen[key] == large[key]
+            assert enlarged[key] == large[key]
 
     def test_single_settings_still_change_one_attacker(self) -> None:
-        found = composed_attackers(
+        attackers = composed_attackers(
             "attackers.adaptive_contrastive.training.max_steps=5", name="lfw"
         )
-        assert found["adaptive_contrastive"].training == TrainingConfig(
+        assert attackers["adaptive_contrastive"].training == TrainingConfig(
             max_steps=5, batch_size=128, warmup_steps=40, validate_every=125
         )
-        assert found["condition_only"].training.max_steps == 250
+        assert attackers["condition_only"].training.max_steps == 250
 
 
 class TestEncoders:
     def test_the_network_of_the_paper(self) -> None:
-        found = composed_attackers(
+        attackers = composed_attackers(
             "attackers=[clean_trained,adaptive_contrastive,adaptive_contrastive_resnet50]"
         )
-        attacker = found["adaptive_contrastive_resnet50"]
+        attacker = attackers["adaptive_contrastive_resnet50"]
         assert attacker.encoder == BackboneEncoder(backbone="transformers:resnet-50")
         assert (attacker.training.batch_size, attacker.init_from) == (128, None)
-        assert [item.name for item in found.values()] == list(found)
+        assert [item.name for item in attackers.values()] == list(attackers)
 
     def test_which_run_by_default(self) -> None:
         for name, expected in (
@@ -102,7 +102,7 @@ class TestEncoders:
             assert {type(attacker.encoder) for attacker in attackers} == expected
 
     def test_any_attacker_takes_any_encoder(self) -> None:
-        found = composed_attackers(
+        attackers = composed_attackers(
             "attackers=[clean_trained,condition_only_distilled]",
             "encoder@attackers.condition_only_distilled.encoder=resnet50",
             "encoder@attackers.clean_trained.encoder=resnet50",
@@ -112,8 +112,8 @@ class TestEncoders:
             "attackers.clean_trained.encoder.normalisation=imagenet",
             "attackers.clean_trained.encoder.input_side=112",
         )
-        assert found["condition_only_distilled"].encoder.backbone == "transformers:resnet-50"
-        assert found["clean_trained"].encoder == BackboneEncoder(
+        assert attackers["condition_only_distilled"].encoder.backbone == "transformers:resnet-50"
+        assert attackers["clean_trained"].encoder == BackboneEncoder(
             backbone="timm:resnet18.a1_in1k",
             pretrained="/models/resnet18.safetensors",
             norm="frozen",
@@ -145,11 +145,11 @@ class TestEncoders:
 
 class TestRecognizers:
     def test_two_of_them_side_by_side(self) -> None:
-        found = composed_attackers(
+        attackers = composed_attackers(
             "attackers=[pretrained,pretrained_onnx]",
             "attackers.pretrained_onnx.recognizer.path=r50.onnx",
         )
-        sface, arcface = found["pretrained"], found["pretrained_onnx"]
+        sface, arcface = attackers["pretrained"], attackers["pretrained_onnx"]
         assert sface == Pretrained(SFace(align="landmarks"))
         assert arcface == Pretrained(
             OnnxRecognizer("r50.onnx", align="landmarks", label="arcface"),
@@ -159,7 +159,7 @@ class TestRecognizers:
 
     def test_a_teacher_of_another_make(self) -> None:
         key = "attackers.adaptive_distilled"
-        found = composed_attackers(
+        attackers = composed_attackers(
             "attackers=[adaptive_distilled]",
             f"recognizer@{key}.teacher=onnx",
             f"encoder@{key}.encoder=large",
@@ -167,8 +167,8 @@ class TestRecognizers:
             f"{key}.teacher.layout=nhwc",
             f"{key}.encoder.dimensions=512",
         )["adaptive_distilled"]
-        assert found.teacher == OnnxRecognizer("face.onnx", layout="nhwc", align="landmarks")
-        assert found.dimensions == 512
+        assert attackers.teacher == OnnxRecognizer("face.onnx", layout="nhwc", align="landmarks")
+        assert attackers.dimensions == 512
 
     def test_the_file_must_be_given(self) -> None:
         with pytest.raises(ConfigError, match=r"^attackers.pretrained_onnx.recognizer.path: must"):
@@ -176,7 +176,7 @@ class TestRecognizers:
 
     def test_every_setting_is_in_the_file(self) -> None:
         for name in ("onnx", "arcface"):
-            node = plain(
+            node = to_container(
                 composed(
                     "attackers=[pretrained]", f"recognizer@attackers.pretrained.recognizer={name}"
                 )

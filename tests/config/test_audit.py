@@ -18,7 +18,7 @@ from cldmray.attackers.reconstruction.base import ReconstructionModel
 from cldmray.conditions import SoftEdge
 from cldmray.conditions.base import Condition
 from cldmray.config.audit import AuditConfig, AuditSettings, build_audit
-from cldmray.config.instantiate import plain
+from cldmray.config.instantiate import to_container
 from cldmray.engine.cluster import EngineConfig
 from cldmray.evaluation.decision import DecisionPolicy
 from cldmray.evaluation.gate import ClaimRejected, FindingRule
@@ -161,7 +161,7 @@ class TestShippedConfiguration:
     def test_every_member_of_a_group_builds(self, path: Path) -> None:
         group, name = path.parent.as_posix(), path.stem
         overrides, key, expected = PLACES[group](name)
-        whole = plain(composed(*overrides))
+        whole = to_container(composed(*overrides))
         given = [f"{gap}=somewhere" for gap in missing(whole, "root")]
         given = [override.removeprefix("root.") for override in given]
         assert isinstance(reach(audit(*overrides, *given), key), expected)

@@ -219,8 +219,8 @@ def refused(override: str) -> str:
     ],
 )
 def test_errors_name_the_key(override: str, message: str) -> None:
-    found = refused(override)
-    assert re.match(message, found), found
+    refusal = refused(override)
+    assert re.match(message, refusal), refusal
 
 
 def test_no_name_of_a_class_from_outside_leaves_the_cache() -> None:

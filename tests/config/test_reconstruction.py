@@ -13,7 +13,7 @@ from cldmray.attackers.reconstruction.nearest_neighbor import NearestNeighbor
 from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.conditions.canny import Canny
 from cldmray.config.audit import build_audit
-from cldmray.config.instantiate import build, plain
+from cldmray.config.instantiate import build, to_container
 from cldmray.config.reconstruction import (
     ReconstructionConfig,
     build_reconstruction,
@@ -42,7 +42,7 @@ def config(*overrides: str) -> ReconstructionConfig:
 
 class TestFiles:
     @pytest.mark.parametrize("path", RECONSTRUCTORS, ids=lambda path: path.stem)
-    def test_every_inverter_lists_all_its_settings(self, path: Path) -> None:
+    def test_every_model_lists_all_its_settings(self, path: Path) -> None:
         overrides = [
             "attackers=[reconstruction]",
             f"reconstruction_model@attackers.reconstruction.model={path.stem}",
@@ -50,7 +50,7 @@ class TestFiles:
         whole = composed(*overrides, name="audit")
         attacker = build_audit(whole).attackers["reconstruction"]
         assert isinstance(attacker, ReconstructionAttacker)
-        node = plain(whole)["attackers"]["reconstruction"]["model"]
+        node = to_container(whole)["attackers"]["reconstruction"]["model"]
         assert set(node) - {"_target_"} == set(type(attacker.model).__dataclass_fields__)
         assert path.read_text().startswith("# ")
         if path.stem not in ("unet_short", "diffusion"):
@@ -59,7 +59,7 @@ class TestFiles:
     def test_the_attacker(self) -> None:
         whole = composed("attackers=[pretrained,reconstruction]", name="audit")
         assert build_audit(whole).attackers["reconstruction"] == ReconstructionAttacker()
-        node = plain(whole)["attackers"]["reconstruction"]
+        node = to_container(whole)["attackers"]["reconstruction"]
         assert set(node) - {"_target_"} == set(ReconstructionAttacker.__dataclass_fields__)
 
     def test_the_default_audit_does_not_invert(self) -> None:
@@ -67,19 +67,19 @@ class TestFiles:
         assert not any(isinstance(attacker, ReconstructionAttacker) for attacker in attackers)
 
 
-class TestRungs:
-    def test_every_way_back_has_its_controls(self) -> None:
-        one = config(
+class TestAttackers:
+    def test_every_model_has_its_controls(self) -> None:
+        configured = config(
             "+reconstruction_model@reconstruction.models.alike=nearest_neighbor",
             "reconstruction.budget=9",
         )
-        attackers = one.with_attackers(None).attackers
+        attackers = configured.with_attackers(None).attackers
         assert list(attackers) == [
             "unet", "unet-shuffled", "nearest_neighbor", "mean_face", "nearest_training_face",
         ]  # fmt: skip
-        raw, shuffled = one.raw().attackers["raw"], attackers["unet-shuffled"]
+        raw, shuffled = configured.raw().attackers["raw"], attackers["unet-shuffled"]
         assert isinstance(raw, Pretrained) and isinstance(shuffled, ReconstructionAttacker)
-        assert raw.recognizer == one.reconstruction.held_out_recognizer
+        assert raw.recognizer == configured.reconstruction.held_out_recognizer
         assert shuffled.model == UNetReconstruction(shuffled=True, label="unet-shuffled")
         assert all(
             r.budget == 9 for r in attackers.values() if isinstance(r, ReconstructionAttacker)
@@ -127,7 +127,7 @@ class TestRungs:
         ],
     )  # fmt: skip
     def test_errors_name_the_key(self, overrides: list[str], message: str) -> None:
-        overrides = [f"+{one}" if "nothing" in one else one for one in overrides]
+        overrides = [f"+{text}" if "nothing" in text else text for text in overrides]
         with pytest.raises(ConfigError, match=f"^{message}"):
             config(*overrides)
 
@@ -160,7 +160,7 @@ class TestCandidates:
             "condition": '{"_target_": "cldmray.conditions.canny.Canny"}',
             "identity": 0.25,
         }
-        found = config(SEARCH, "reconstruction.budget=3").make(drawn)
-        assert found == TrialSpec(
+        candidate = config(SEARCH, "reconstruction.budget=3").make(drawn)
+        assert candidate == TrialSpec(
             UNetReconstruction(widths=(8, 8), condition=Canny(), identity=0.25), None
         )

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from cldmray.conditions import Canny, Depth, SoftEdge
 from cldmray.conditions.base import Condition
-from cldmray.config.instantiate import build, plain
+from cldmray.config.instantiate import build, to_container
 from cldmray.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -29,21 +29,21 @@ def training_class(name: str) -> Any:
 class TestTheTrainingJobs:
     @pytest.mark.parametrize("name", list(TRAININGS))
     def test_they_compose(self, name: str) -> None:
-        settings = plain(composed(name=name))
+        settings = to_container(composed(name=name))
         training = build(settings["training"], training_class(name), "training")
         assert training.checkpoint_every == settings["training"]["checkpoint_every"]
         assert training.storage.startswith("runs/")
 
     def test_the_cldm_learns_three_conditions(self) -> None:
-        settings = plain(composed(name="cldm"))
+        settings = to_container(composed(name="cldm"))
         conditions = build(settings["conditions"], dict[str, Condition], "conditions")
         assert conditions == {"canny": Canny(), "soft_edge": SoftEdge(), "depth": Depth()}
 
     def test_trained_people_are_not_those_that_audits_render(self) -> None:
         seeds = [
-            plain(composed("faces=synthetic"))["faces"]["seed"],
-            plain(composed(name="cldm"))["synthetic"]["seed"],
-            plain(composed(name="depth"))["faces"]["seed"],
+            to_container(composed("faces=synthetic"))["faces"]["seed"],
+            to_container(composed(name="cldm"))["synthetic"]["seed"],
+            to_container(composed(name="depth"))["faces"]["seed"],
         ]
         assert len(set(seeds)) == 3
 
@@ -56,6 +56,6 @@ class TestTheTrainingJobs:
         ],
     )
     def test_errors_name_the_key(self, name: str, override: str, key: str) -> None:
-        settings = plain(composed(override, name=name))
+        settings = to_container(composed(override, name=name))
         with pytest.raises(ConfigError, match=f"^{key}: "):
             build(settings["training"], training_class(name), "training")

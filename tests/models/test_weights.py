@@ -14,7 +14,7 @@ from cldmray.anonymizers.diffusion import Control, Diffusion, model_folder
 from cldmray.arrays import Images
 from cldmray.conditions import Canny, Depth, SoftEdge
 from cldmray.conditions.depth import EMBEDDED_FOLDER as DEPTH_FOLDER
-from cldmray.config.instantiate import build, plain
+from cldmray.config.instantiate import build, to_container
 from cldmray.faces.records import decode_images
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.hashing import identity_hash
@@ -136,6 +136,6 @@ def test_it_follows_the_depth_that_it_is_given(images: Images) -> None:
 )
 def test_the_shipped_configuration_opens_it(key: str, images: Images) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = plain(compose("audit", [f"anonymizers=[{key}]"]))
+        composed = to_container(compose("audit", [f"anonymizers=[{key}]"]))
     anonymizer = build(composed["anonymizers"][key], Diffusion, f"anonymizers.{key}")
     assert draw(anonymizer, images[:1]).shape == (1, 64, 64, 3)

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.anonymizers.diffusion import Control, Diffusion, Lora, inference, loading, prompts
 from cldmray.conditions import Canny, SoftEdge
-from cldmray.config.instantiate import build, plain
+from cldmray.config.instantiate import build, to_container
 from cldmray.errors import ConfigError
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -195,7 +195,7 @@ def made() -> dict[str, Diffusion]:
     """The public models by the names of their YAMLs."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("audit", [f"anonymizers=[{','.join(PUBLIC)}]"])
-    settings = plain(composed)["anonymizers"]
+    settings = to_container(composed)["anonymizers"]
     return {key: build(value, Anonymizer, key) for key, value in settings.items()}
 
 
