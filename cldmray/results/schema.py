@@ -43,6 +43,10 @@ audited.
 ``images.parquet``, where there are examples: ``place`` (which example), ``anonymizer`` (empty for
 originals), ``kind`` (``original``, ``condition`` or ``anonymized``), ``image`` (PNG).
 
+``evidence.parquet``, where an anonymizer leaks and there are examples: ``anonymizer``,
+``attacker``, ``anonymized`` (PNG), ``matches`` (PNGs of the best reference of each of the best identities),
+``mated`` (whether each shows the image's own person), ``scores``.
+
 ``report.json``: ``schema_version``; ``title``, ``created``, ``data_fingerprint``, ``n_listed``,
 ``notes``, ``settings`` (secrets masked), ``versions``, ``stages``; ``verdict`` with ``sentence``,
 ``machine`` (as in ``verdict.json``), ``recommendation`` (null where none was asked for) and
