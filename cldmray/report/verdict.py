@@ -70,8 +70,8 @@ def _leak_sentence(leaks: Sequence[AnonymizerRisk], n_candidates: int) -> str:
     k = worst.k_not_rejected
     return (
         f"{subject} The attacker {attack.attacker} identifies {percent(attack.value)} of the "
-        f"images of {worst.anonymizer} ({100 * worst.confidence_level:g} % CI {percent(attack.low)} to "
-        f"{percent(attack.high)}; chance {percent(worst.chance)}; "
+        f"images of {worst.anonymizer} ({100 * worst.confidence_level:g} % CI "
+        f"{percent(attack.low)} to {percent(attack.high)}; chance {percent(worst.chance)}; "
         f"{protocol_name(attack.protocol)}, {gallery_name(attack.gallery)}). "
         f"This rejects every claim of k-anonymity {f'above k = {k}' if k > 1 else 'from k = 2 on'}."
     )

@@ -35,7 +35,7 @@ def weak(*attackers: str) -> list[str]:
         "encoder.width=8",
         "training.max_steps=8",
         "training.batch_size=16",
-        "training.warmup_steps_steps=2",
+        "training.warmup_steps=2",
     )
     return [
         f"attackers.{attacker}.{anonymizer}" for attacker in attackers for anonymizer in settings
