@@ -44,8 +44,8 @@ audited.
 originals), ``kind`` (``original``, ``condition`` or ``anonymized``), ``image`` (PNG).
 
 ``evidence.parquet``, where an anonymizer leaks and there are examples: ``anonymizer``,
-``attacker``, ``anonymized`` (PNG), ``matches`` (PNGs of the best reference of each of the best identities),
-``mated`` (whether each shows the image's own person), ``scores``.
+``attacker``, ``anonymized`` (PNG), ``matches`` (PNGs of the best reference of each
+of the best identities), ``mated`` (whether each shows the image's own person), ``scores``.
 
 ``report.json``: ``schema_version``; ``title``, ``created``, ``data_fingerprint``, ``n_listed``,
 ``notes``, ``settings`` (secrets masked), ``versions``, ``stages``; ``verdict`` with ``sentence``,
