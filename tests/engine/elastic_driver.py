@@ -79,9 +79,9 @@ if __name__ == "__main__":
     first, second = (load_encoder(stage, TINY).state_dict() for stage in stages)
     differences = [float((first[key] - second[key]).abs().max()) for key in first]
     curves = [learning_curve(stage) for stage in stages]
-    found = {
+    results = {
         "max_steps": [[int(point["step"]) for point in curve] for curve in curves],
         "losses": [[point["loss"] for point in curve] for curve in curves],
         "weights": max(differences),
     }
-    print("FOUND " + json.dumps(found), flush=True)
+    print("FOUND " + json.dumps(results), flush=True)

@@ -93,7 +93,7 @@ def make(config: Mapping[str, Any]) -> TrialSpec:
 
 
 if __name__ == "__main__":
-    WORK, LOG, PAUSE = sys.argv[1], sys.argv[2], float(os.environ.get("PAUSE", "0"))
+    CACHE, LOG, PAUSE = sys.argv[1], sys.argv[2], float(os.environ.get("PAUSE", "0"))
     engine = EngineConfig(address="local", cpus=2, object_store_mb=100, progress=False)
     for _ in range(4):
         try:
@@ -102,14 +102,14 @@ if __name__ == "__main__":
         except Exception as error:  # Ray gives a node 30 seconds, which a busy machine may exceed.
             print(error, flush=True)
             ray.shutdown()
-    known = pairs(6)
-    samples = [str(row) for row in range(known.queries)]
-    material = SearchData(Queried(known, samples), pairs(3), Small())
+    training_pairs = pairs(6)
+    samples = [str(row) for row in range(training_pairs.queries)]
+    material = SearchData(Queried(training_pairs, samples), pairs(3), Small())
     settings = SearchConfig(
         trials=TRIALS, grace_period=STEPS, max_concurrent_trials=int(os.environ.get("CONCURRENT", "1")),
         space={"training.learning_rate": SearchDimension(low=1e-4, high=1e-2, log=True)},
     )  # fmt: skip
-    stage = Stages(WORK).run(
+    stage = Stages(CACHE).run(
         "search", {"trials": TRIALS}, [],
         lambda folder: search(material, make, STEPS, settings, engine, folder),
     )  # fmt: skip

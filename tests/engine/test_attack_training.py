@@ -100,16 +100,16 @@ class TestTraining:
         self, fit: Callable[..., Artifact], reference: Artifact, augment: float
     ) -> None:
         training = {"augment": augment}
-        one = reference if augment == 1 else fit("one, still", 1, training=training)
+        single = reference if augment == 1 else fit("one, still", 1, training=training)
         two = fit(f"two, {augment}", 2, training=training)
-        first, second = (load_encoder(stage, TINY).state_dict() for stage in (one, two))
+        first, second = (load_encoder(stage, TINY).state_dict() for stage in (single, two))
         torch.manual_seed(STEPS.seed)
         untrained = FaceEncoder(TINY).state_dict()
         for name, weights in first.items():
             torch.testing.assert_close(second[name], weights, rtol=0, atol=1e-4, msg=name)
         moved = [float((first[name] - untrained[name]).abs().max()) for name in first]
         assert min(moved) > 1e-3
-        curves = [learning_curve(stage) for stage in (one, two)]
+        curves = [learning_curve(stage) for stage in (single, two)]
         assert [point["step"] for point in curves[0]] == [2, 4]
         for one_point, two_point in zip(*curves, strict=True):
             assert two_point == pytest.approx(one_point, abs=1e-4)
@@ -125,8 +125,8 @@ class TestTraining:
         first, second = (load_encoder(stage, TINY).state_dict() for stage in (reference, chunked))
         for name, weights in first.items():
             torch.testing.assert_close(second[name], weights, rtol=0, atol=1e-4, msg=name)
-        for one, other in zip(learning_curve(reference), learning_curve(chunked), strict=True):
-            assert other == pytest.approx(one, abs=1e-4)
+        for single, other in zip(learning_curve(reference), learning_curve(chunked), strict=True):
+            assert other == pytest.approx(single, abs=1e-4)
 
     def test_starts_from_other_weights(
         self, fit: Callable[..., Artifact], reference: Artifact, validation: Validation
@@ -134,8 +134,8 @@ class TestTraining:
         training = {"learning_rate": 1e-12, "max_steps": 1}
         still = fit("still", start=reference, training=training)
         np.testing.assert_allclose(
-            embed(load_encoder(still, TINY), validation.images),
-            embed(load_encoder(reference, TINY), validation.images),
+            embed(load_encoder(still, TINY), validation.originals),
+            embed(load_encoder(reference, TINY), validation.originals),
             atol=1e-5,
         )
         assert [point["step"] for point in learning_curve(still)] == [1]

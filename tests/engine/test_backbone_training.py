@@ -101,11 +101,11 @@ def untrained(shape: EncoderConfig) -> FaceEncoder:
 @pytest.mark.slow
 def test_two_workers_learn_what_one_learns(models: Path, originals: Images, fit: Fit) -> None:
     shape = shape_of(models / "resnet")
-    one, two = fit(shape, 1), fit(shape, 2)
-    first, second = (load_encoder(stage, shape).state_dict() for stage in (one, two))
+    single, two = fit(shape, 1), fit(shape, 2)
+    first, second = (load_encoder(stage, shape).state_dict() for stage in (single, two))
     for key, weights in first.items():
         torch.testing.assert_close(second[key], weights, rtol=0, atol=1e-4, msg=key)
-    learnt = embed(load_encoder(one, shape), originals)
+    learnt = embed(load_encoder(single, shape), originals)
     assert np.abs(learnt - embed(untrained(shape), originals)).max() > 1e-2
 
 

@@ -73,7 +73,7 @@ def colourful(
             for number in range(3):
                 halves = np.broadcast_to(colours.repeat(8, 1), (2, 8, 16, 3)).reshape(16, 16, 3)
                 noisy = [halves + random.normal(0, 6, halves.shape) for _ in range(2)]
-                original, other = (np.clip(one, 0, 255).astype(np.uint8) for one in noisy)
+                original, other = (np.clip(single, 0, 255).astype(np.uint8) for single in noisy)
                 row = {"sample_id": f"{split}-{identity:02d}-{number}", "split": split}
                 row["identity"] = row["sample_id"][:-2]
                 originals.append({**row, "image": encode_image(original)})
@@ -152,11 +152,11 @@ def named(embed: Fit, student: Artifact) -> float:
     gallery, probes = embed((EVALUATION,)).read(), embed((EVALUATION,), student).read()
     assert gallery.schema == probes.schema == embeddings_schema(8)
     table = pa.concat_tables([gallery, probes])
-    found = rank_probes(
+    ranks = rank_probes(
         view_of(table, "swap"), view_of(table, ORIGINAL), "full_ref", "source_excluded"
     )
-    assert (len(found.n_higher), found.gallery_size) == (75, 25)
-    return float(success_at_rank(found.n_higher, found.n_tied, 1).mean())
+    assert (len(ranks.n_higher), ranks.gallery_size) == (75, 25)
+    return float(success_at_rank(ranks.n_higher, ranks.n_tied, 1).mean())
 
 
 def test_a_student_finds_people_in_the_gallery_of_its_teacher(
@@ -171,8 +171,8 @@ def test_a_student_finds_people_in_the_gallery_of_its_teacher(
 def test_two_workers_learn_what_one_learns(fit: Fit, teacher_embeddings: Artifact) -> None:
     settings = {"max_steps": 4, "validate_every": 2, "augment": 1.0}
     stages = [fit(teacher_embeddings, workers, **settings) for workers in (1, 2)]
-    one, two = (load_encoder(stage, SHAPE).state_dict() for stage in stages)
-    for name, weights in one.items():
+    single, two = (load_encoder(stage, SHAPE).state_dict() for stage in stages)
+    for name, weights in single.items():
         np.testing.assert_allclose(two[name], weights, rtol=0, atol=1e-4, err_msg=name)
     for points in zip(*(learning_curve(stage) for stage in stages), strict=True):
         assert points[1] == pytest.approx(points[0], abs=1e-4)

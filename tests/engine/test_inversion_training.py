@@ -1,4 +1,4 @@
-"""The stage that fits an reconstruction model: what it learns from, what it leaves, and that it goes on."""
+"""The stage that fits a reconstruction model: what it learns from, what it leaves, and that it goes on."""
 
 import math
 from dataclasses import replace
@@ -45,8 +45,8 @@ TINY = UNetReconstruction(widths=(8, 8), identity=0, perceptual=0, training=STEP
 
 @pytest.fixture
 def held_out_recognizer(stubs: Any) -> Recognizer:
-    found: Recognizer = stubs.Pixels()
-    return found
+    fitted: Recognizer = stubs.Pixels()
+    return fitted
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +61,17 @@ def anonymized(
             image = encode_images(dark)[0].as_py()
             rows.append({**row, "image": image, "anonymizer": "dark", "sample": draw, "seed": 0})
     table = ANONYMIZED.empty_table().from_pylist(rows, ANONYMIZED)
-    found: Artifact = write_table(
+    fitted: Artifact = write_table(
         str(tmp_path_factory.mktemp("anonymized")), ANONYMIZED, [[table[:50]], [table[50:]]]
     )
-    return found
+    return fitted
 
 
 class TestQueried:
     def test_images_stand_beside_their_images(self, faces: Artifact, anonymized: Artifact) -> None:
-        known = queried(AttackData(faces, anonymized), ATTACKER)
-        pairs = known.pairs
-        assert (pairs.queries, len(pairs.originals), len(known.samples)) == (30, 15, 30)
+        query_set = queried(AttackData(faces, anonymized), ATTACKER)
+        pairs = query_set.pairs
+        assert (pairs.queries, len(pairs.originals), len(query_set.samples)) == (30, 15, 30)
         keep = np.array([0.5, 0.75] * 15)[:, None, None, None]
         np.testing.assert_array_equal(
             pairs.anonymized, (pairs.originals[pairs.source] * keep).astype(np.uint8)
@@ -81,13 +81,13 @@ class TestQueried:
     def test_a_budget_buys_the_images_of_the_smallest_hashes(
         self, faces: Artifact, anonymized: Artifact
     ) -> None:
-        known = queried(AttackData(faces, anonymized), ATTACKER)
-        few, more = known.within(4), known.within(9)
-        assert (few.queries, more.queries, known.within(None).queries) == (4, 9, 30)
-        rows = within_budget(known.samples, 4)
-        np.testing.assert_array_equal(few.anonymized, known.pairs.anonymized[rows])
-        shown = {image.tobytes() for image in more.anonymized}
-        assert {image.tobytes() for image in few.anonymized} <= shown
+        query_set = queried(AttackData(faces, anonymized), ATTACKER)
+        few, more = query_set.within(4), query_set.within(9)
+        assert (few.queries, more.queries, query_set.within(None).queries) == (4, 9, 30)
+        rows = within_budget(query_set.samples, 4)
+        np.testing.assert_array_equal(few.anonymized, query_set.pairs.anonymized[rows])
+        bought = {image.tobytes() for image in more.anonymized}
+        assert {image.tobytes() for image in few.anonymized} <= bought
         assert len(few.originals) == 15
 
     def test_evaluation_people_are_out_of_reach(
@@ -191,7 +191,7 @@ class TestLoop:
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 class TestStage:
-    def test_it_is_run_once_and_leaves_inverter_and_curve(
+    def test_it_is_run_once_and_leaves_weights_and_curve(
         self,
         faces: Artifact,
         anonymized: Artifact,
@@ -207,8 +207,8 @@ class TestStage:
                     "invert",
                     {"reconstructor": reconstruction},
                     [],
-                    lambda folder, one=reconstruction: fit_reconstructor(  # type: ignore[misc]
-                        one, pairs, validation, held_out_recognizer, engine, folder
+                    lambda folder, settings=reconstruction: fit_reconstructor(  # type: ignore[misc]
+                        settings, pairs, validation, held_out_recognizer, engine, folder
                     ),
                 )
                 for _ in range(2)
@@ -217,9 +217,9 @@ class TestStage:
             curve = learning_curve(tables[1])
             assert [point["step"] for point in curve] == max_steps
             assert {point["queries"] for point in curve} == {30}
-            found = fitted_reconstructor(tables[1], reconstruction)
+            fitted = fitted_reconstructor(tables[1], reconstruction)
             for name, value in fit(reconstruction, pairs).state().items():
-                torch.testing.assert_close(found.state()[name], value)
+                torch.testing.assert_close(fitted.state()[name], value)
 
     def test_two_workers_learn_what_one_does(
         self,
@@ -244,9 +244,9 @@ class TestStage:
                 folder,
             ),
         )
-        found = fitted_reconstructor(stage, TINY).state()
+        fitted = fitted_reconstructor(stage, TINY).state()
         for name, value in fit(TINY, pairs).state().items():
-            torch.testing.assert_close(found[name], value, atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(fitted[name], value, atol=1e-4, rtol=1e-3)
 
     def test_a_killed_worker_costs_nothing(
         self,
@@ -272,6 +272,6 @@ class TestStage:
         )
         assert marker.exists()
         assert [point["step"] for point in learning_curve(stage)] == [2, 4, 6]
-        found = fitted_reconstructor(stage, TINY).state()
+        fitted = fitted_reconstructor(stage, TINY).state()
         for name, value in fit(TINY, pairs).state().items():
-            torch.testing.assert_close(found[name], value)
+            torch.testing.assert_close(fitted[name], value)

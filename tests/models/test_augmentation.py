@@ -15,19 +15,19 @@ def images() -> Images:
     return decode_images(filter(None, source.read(source.listing()["location"].to_pylist())))
 
 
-class TestPictureVariants:
+class TestAugmentedCopies:
     def test_the_first_is_the_image_and_the_second_its_mirror(self, images: Images) -> None:
-        found = augmented_copies(images, 4, 0)
-        assert found.shape == (4 * len(images), 64, 64, 3)
-        assert found.dtype == np.uint8
-        np.testing.assert_array_equal(found[:24], images)
-        np.testing.assert_array_equal(found[24:48], images[:, :, ::-1])
+        copies = augmented_copies(images, 4, 0)
+        assert copies.shape == (4 * len(images), 64, 64, 3)
+        assert copies.dtype == np.uint8
+        np.testing.assert_array_equal(copies[:24], images)
+        np.testing.assert_array_equal(copies[24:48], images[:, :, ::-1])
 
     def test_further_ones_are_moved_a_little(self, images: Images) -> None:
-        found = augmented_copies(images, 4, 0).astype(int)
+        copies = augmented_copies(images, 4, 0).astype(int)
         for start, base in ((48, 0), (72, 24)):
             for moved, still in zip(
-                found[start : start + 24], found[base : base + 24], strict=True
+                copies[start : start + 24], copies[base : base + 24], strict=True
             ):
                 assert 0 < np.abs(moved - still).mean() < 40
 

@@ -50,7 +50,7 @@ class TestControlNets:
             gradients = [float(p.grad.abs().max()) for p in embedding.parameters()]
             assert min(gradients) > 0
 
-    def test_a_image_sees_its_own_conditions_only(
+    def test_an_image_sees_its_own_conditions_only(
         self, model: cldm_networks.ConditionedDenoiser, inputs: dict[str, Any]
     ) -> None:
         changed = inputs["maps"].clone()
@@ -67,7 +67,7 @@ class TestControlNets:
         inputs["maps"] = torch.rand(3, 2, 3, 32, 32)
         text = inputs["prompt"].expand(3, -1, -1)
         with torch.no_grad():
-            found = model(**inputs)
+            output = model(**inputs)
             both = [
                 net(
                     inputs["noisy"], inputs["timesteps"], encoder_hidden_states=text,
@@ -82,7 +82,7 @@ class TestControlNets:
                 ],
                 mid_block_additional_residual=both[0][1] + both[1][1],
             ).sample  # fmt: skip
-        torch.testing.assert_close(found[2], expected[2])
+        torch.testing.assert_close(output[2], expected[2])
 
     def test_a_dropped_condition_does_not_count(
         self, model: cldm_networks.ConditionedDenoiser, inputs: dict[str, Any]
@@ -136,11 +136,11 @@ class TestAutoencoderLoss:
     def test_one_pixel_by_hand(self) -> None:
         flat, dot = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
         dot[0, 0, 1, 1] = 1
-        plain = 1 / 16
+        pixel = 1 / 16
         pooled = 0.5 * (1 / 4) / 4 + 0.5 * (1 / 16) / 1
         slopes = 2 / 12 + 2 / 12
         assert float(cldm_networks.autoencoder_loss(dot, flat)) == pytest.approx(
-            plain + pooled + slopes
+            pixel + pooled + slopes
         )
 
 

@@ -33,10 +33,10 @@ class TestDisturb:
 
     def test_contrast_and_colour_stay_in_bounds(self) -> None:
         batch = torch.ones(200, 3, 2, 2)
-        found = augment_colors(batch, 0, 0.3, whole(200))
-        assert float(found.min()) >= 1 - 0.6 and float(found.max()) <= 1 + 0.6
-        assert float(found.mean(1).std()) > 0.1
-        assert (found[:, 0] != found[:, 1]).any()
+        augmented = augment_colors(batch, 0, 0.3, whole(200))
+        assert float(augmented.min()) >= 1 - 0.6 and float(augmented.max()) <= 1 + 0.6
+        assert float(augmented.mean(1).std()) > 0.1
+        assert (augmented[:, 0] != augmented[:, 1]).any()
 
     def test_noise_stays_below_its_largest_strength(self) -> None:
         batch = torch.zeros(500, 3, 16, 16)
@@ -46,10 +46,10 @@ class TestDisturb:
 
     def test_a_worker_augment_colorss_its_own_as_one_alone_would(self) -> None:
         batch = torch.rand(7, 3, 4, 4)
-        found = augment_colors(batch, 0.1, 0.3, whole(7))
+        augmented = augment_colors(batch, 0.1, 0.3, whole(7))
         for rank in range(3):
             part = augment_colors(batch[rank::3], 0.1, 0.3, shard(7, rank, 3))
-            torch.testing.assert_close(part, found[rank::3], atol=0, rtol=0)
+            torch.testing.assert_close(part, augmented[rank::3], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(

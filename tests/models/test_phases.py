@@ -57,8 +57,8 @@ class TestBatchShard:
     def test_the_weighted_means_of_workers_have_the_mean_of_the_batch(self, workers: int) -> None:
         losses = torch.arange(10.0) ** 2
         shards = shards_of(workers, 7, 3)
-        found = [shard.weight * shard.local(losses).mean() for shard in shards]
-        assert float(sum(found)) / workers == pytest.approx(float(losses.mean()))
+        weighted = [shard.weight * shard.local(losses).mean() for shard in shards]
+        assert float(sum(weighted)) / workers == pytest.approx(float(losses.mean()))
 
     def test_it_depends_on_seed_and_step_only(self) -> None:
         def batch(seed: int, step: int) -> list[float]:
@@ -66,8 +66,8 @@ class TestBatchShard:
             return [*shard.rows.tolist(), *torch.rand(2, generator=shard.generator).tolist()]
 
         assert batch(7, 3) == batch(7, 3)
-        found = {tuple(batch(seed, step)) for seed in range(3) for step in range(20)}
-        assert len(found) == 60
+        drawn_batches = {tuple(batch(seed, step)) for seed in range(3) for step in range(20)}
+        assert len(drawn_batches) == 60
 
 
 @pytest.mark.parametrize(

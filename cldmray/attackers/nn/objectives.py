@@ -19,7 +19,9 @@ Encode = Callable[[Tensor], Tensor]
 
 
 class Objective(ABC):
-    """Draws batches and measures the encoder on them; all depends on (seed, step) only.
+    """What an encoder minimises: draws batches and measures the encoder on them.
+
+    All depends on (seed, step) only.
 
     Args:
         pairs: the training set.
@@ -49,7 +51,7 @@ class Objective(ABC):
 
 
 class Contrast(Objective):
-    """The same encoder embeds queries and images; a person's two are to be nearest."""
+    """Contrastive: one encoder embeds queries and originals, and those of one identity attract."""
 
     def loss(self, step: int, part: slice, encode: Encode, device: torch.device) -> Tensor:
         queries, originals = (rows[part] for rows in self.sampler.draw(step))
@@ -67,7 +69,7 @@ class Contrast(Objective):
 
 
 class Guidance(Objective):
-    """The encoder embeds queries where the teacher has embedded images of their people."""
+    """Distillation: the encoder embeds queries where the teacher embeds their identities."""
 
     def __init__(self, pairs: PairSet, training: TrainingConfig, workers: int) -> None:
         super().__init__(pairs, training, workers)
@@ -79,8 +81,8 @@ class Guidance(Objective):
     def targets(self, step: int, originals: Index) -> Embeddings:
         """What the queries of a step are to become, shape (batch, d).
 
-        Half of them, drawn anew for each, are the mean embedding of the person's images, the
-        others the embedding of the one in ``images``.
+        Half of them, drawn anew for each, are the mean embedding of the identity's originals, the
+        others the embedding of the original itself.
         """
         random = np.random.default_rng([self.training.seed, step, 1])
         whole = random.random(len(originals)) < 0.5
@@ -100,18 +102,18 @@ def objective(pairs: PairSet, training: TrainingConfig, workers: int) -> Objecti
     """:class:`Guidance` where the pairs come with a teacher's embeddings; else :class:`Contrast`.
 
     Raises:
-        BadInputError: there are too few people for the workers.
+        BadInputError: there are too few identities for the workers.
     """
     kind = Contrast if pairs.teacher_embeddings is None else Guidance
     return kind(pairs, training, workers)
 
 
 def identity_means(vectors: Embeddings, identities: Index) -> Embeddings:
-    """Mean embedding of each person, unit norm, shape (highest code + 1, d).
+    """Mean embedding of each identity, unit norm, shape (highest code + 1, d).
 
     Args:
         vectors: unit norm, shape (P, d).
-        people: person code of each vector, shape (P,).
+        identities: identity code of each vector, shape (P,).
     """
     sums = np.zeros((int(identities.max()) + 1, vectors.shape[1]), np.float64)
     np.add.at(sums, identities, vectors)

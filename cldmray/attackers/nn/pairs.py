@@ -21,12 +21,12 @@ class PairSet:
 
     Attributes:
         queries: images (Q, height, width, 3).
-        query_identities: person code of each query, shape (Q,).
-        query_source: row of ``images`` that the query was made from, shape (Q,).
-        images: images (P, height, width, 3).
-        original_identities: person code of each image, shape (P,).
+        query_identities: identity code of each query, shape (Q,).
+        query_source: row of ``originals`` that the query was made from, shape (Q,).
+        originals: images (P, height, width, 3).
+        original_identities: identity code of each original, shape (P,).
         avoid_source: whether a query prefers an original of its identity other than its source.
-        taught: the teacher's embeddings of the images, shape (P, d); None without a teacher.
+        teacher_embeddings: of the originals, shape (P, d); None without a teacher.
     """
 
     queries: Images

@@ -63,7 +63,7 @@ class ReconstructionObjective:
         self.maps = reconstructor.maps(pairs.anonymized)
 
     def draw(self, step: int) -> Index:
-        """Rows of the pairs of a step, shape (size,): one of each person first, in random order."""
+        """Rows of the pairs of a step, shape (size,): one of each identity first, in random order."""
         random = np.random.default_rng([self.training.seed, step])
         order = random.permutation(self.pairs.queries)
         identities = self.pairs.identities[order]
@@ -80,11 +80,11 @@ class ReconstructionObjective:
         seeds = np.random.default_rng([seed, step, 1]).integers(0, 2**62, self.size)[part]
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         views = augmentation(self.size, self.training.augment, generator)[part]
-        plain = torch.cat([views[:, :6], UNCOLOURED.expand(len(views), 4)], dim=1)
+        uncoloured = torch.cat([views[:, :6], UNCOLOURED.expand(len(views), 4)], dim=1)
         source = self.pairs.source[rows]
         maps = None
         if self.maps is not None:
-            maps = augment(to_unit_range(self.maps[rows]), plain).to(device)
+            maps = augment(to_unit_range(self.maps[rows]), uncoloured).to(device)
         return ReconstructionBatch(
             augment(to_unit_range(self.pairs.anonymized[rows]), views).clamp(-1, 1).to(device),
             maps,
