@@ -230,8 +230,13 @@ class Stages:
         if error is not None:
             self.stop(wait=STOP_SECONDS if isinstance(error, Exception) else 0.0)
             return
-        while handles := [*self._running, *self._waiting]:
-            self.result(handles[0])
+        while handle := self._unfinished():
+            self.result(handle)
+
+    def _unfinished(self) -> StageHandle | None:
+        """A stage that runs or waits."""
+        with self._lock:
+            return next(iter((*self._running, *self._waiting)), None)
 
     def _dispatch(self) -> None:
         """Start whatever has its inputs and fits; the lock is held."""

@@ -87,7 +87,12 @@ class DataPreparation:
             BadInputError: too many files cannot be used, or too few people remain.
         """
         faces, notes = self.faces(listing.samples)
-        return PreparedImages(faces, self.anonymize_all(faces), [*listing.notes, *notes])
+        stages = {
+            key: self.stages.submit(self.anonymize_stage(key, faces))
+            for key in self.config.anonymizers
+        }
+        anonymized = {key: self.stages.result(stage) for key, stage in stages.items()}
+        return PreparedImages(faces, anonymized, [*listing.notes, *notes])
 
     def listing(self) -> Listing:
         """Samples of the people who are audited or train the attacker, with their splits.
@@ -232,14 +237,6 @@ class DataPreparation:
     def anonymize(self, key: str, faces: Artifact) -> Artifact:
         """The anonymized images of one anonymizer."""
         return self.stages.result(self.stages.submit(self.anonymize_stage(key, faces)))
-
-    def anonymize_all(self, faces: Artifact) -> dict[str, Artifact]:
-        """The images of every anonymizer, by its key; they are made beside each other."""
-        stages = {
-            key: self.stages.submit(self.anonymize_stage(key, faces))
-            for key in self.config.anonymizers
-        }
-        return {key: self.stages.result(stage) for key, stage in stages.items()}
 
     @property
     def samples(self) -> dict[str, int]:

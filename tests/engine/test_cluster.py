@@ -5,6 +5,10 @@ from typing import Any
 
 import pytest
 
+from cldmray.anonymizers.baselines import Blur
+from cldmray.anonymizers.k_same import KSame
+from cldmray.attackers.condition_match import ConditionMatch
+from cldmray.attackers.contrastive import CleanTrained
 from cldmray.config.instantiate import build
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.training import torch_trainer, worker_range
@@ -69,3 +73,25 @@ class TestTraining:
 def test_a_wrong_size_is_named(key: str, value: int, least: str) -> None:
     with pytest.raises(ConfigError, match=f"^engine.{key}: .*{least}"):
         build({**asdict(ELASTIC), key: value}, EngineConfig, "engine")
+
+
+class TestGpus:
+    def test_workers_that_hold_no_gpu_see_none(self) -> None:
+        for engine in (
+            EngineConfig(),
+            EngineConfig(env={"A": "1"}),
+            EngineConfig(compile_cache="x"),
+        ):
+            assert engine.worker_environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] == "1"
+        own = EngineConfig(env={"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"})
+        assert own.worker_environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] == "0"
+
+    @pytest.mark.parametrize("member", [Blur(), KSame(k=3), ConditionMatch()])
+    def test_what_runs_on_the_cpu_only_asks_for_none(self, member: Any) -> None:
+        engine = EngineConfig(gpus_per_actor=1.0)
+        gpus = member.gpus_per_actor(engine.gpus_per_actor)
+        assert gpus == 0
+        assert engine.pool_stage(gpus)["GPU"] == 0
+
+    def test_encoders_ask_for_one(self) -> None:
+        assert CleanTrained().gpus_per_actor(1.0) == 1

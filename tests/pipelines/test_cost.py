@@ -152,7 +152,7 @@ def test_the_table_is_compact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_other_jobs_refuse_a_dry_run(name: str, build: Any) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         composed = compose(name, ["audit.dry_run=true"])
-    with pytest.raises(ConfigError, match="^audit.dry_run: only jobs/full_audit.py"):
+    with pytest.raises(ConfigError, match="^audit.dry_run: only an audit can be planned"):
         build(composed)
 
 
