@@ -139,7 +139,7 @@ def attack_results(*attacks: AttackResult) -> AttackResults:
 
 
 class TestExplain:
-    ATTRIBUTION_FOUND = (
+    ATTACKS = (
         attack("no_op", "adaptive_contrastive", 1.0),
         attack("cldm-none", "adaptive_contrastive", 0.1),
         attack("cldm-canny-1.0", "condition_only", 0.9),
@@ -153,7 +153,7 @@ class TestExplain:
         return leak, leak.explain(SimpleNamespace(), attack_results(*attacks))  # type: ignore[arg-type]
 
     def test_the_setting_that_leaks_most_and_who_learnt_from_it(self, config: AuditConfig) -> None:
-        leak, result = self.explained(config, *self.FOUND)
+        leak, result = self.explained(config, *self.ATTACKS)
         anonymizer, ((attacker, encoder),) = leak.asked
         assert anonymizer.name == "cldm-canny-1.0-img2img-0.8"
         assert (attacker.name, encoder) == ("adaptive_contrastive", "weights of cldm-canny-1.0")
@@ -167,7 +167,7 @@ class TestExplain:
     def test_attackers_that_did_not_learn_where_there_are_no_others(
         self, config: AuditConfig
     ) -> None:
-        leak, _ = self.explained(config, self.FOUND[2], attack("cldm-canny-1.0", "other", 0.3))
+        leak, _ = self.explained(config, self.ATTACKS[2], attack("cldm-canny-1.0", "other", 0.3))
         ((attacker, _),) = leak.asked[1]
         assert attacker.name == "condition_only"
 
@@ -186,12 +186,12 @@ class TestExplain:
         assert (leak.asked[0].mode, leak.asked[0].strength) == ("img2img", 1.0)
 
     def test_nothing_to_explain(self, config: AuditConfig) -> None:
-        _, result = self.explained(config, *self.FOUND[:2])
+        _, result = self.explained(config, *self.ATTACKS[:2])
         assert result is None
 
     def test_regions(self, config: AuditConfig) -> None:
         leak = FakeLeak(config, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
-        result = attack_results(*self.FOUND)
+        result = attack_results(*self.ATTACKS)
         result.regions.append(attack("cldm-canny-1.0 region=face", "adaptive_contrastive", 0.25))
         whole = leak.attribution(result, [], ["So it is."])
         (row,) = whole.of("region")
