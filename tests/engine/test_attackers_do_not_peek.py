@@ -85,7 +85,7 @@ class Marks(TrainingFreeAttacker):
         return (centred / np.linalg.norm(centred, axis=1, keepdims=True)).astype(np.float32)
 
 
-def photographs(identities: int, random: np.random.Generator) -> Images:
+def originals(identities: int, random: np.random.Generator) -> Images:
     """Images (people * IMAGES, SIDE, SIDE, 3), those of one person in a row."""
     marked = np.zeros((identities, 16))
     for cells in marked:
@@ -108,13 +108,13 @@ def faces(write_table: Any, tmp_path_factory: pytest.TempPathFactory) -> Artifac
     random = np.random.default_rng(0)
     rows = []
     for split, identities in IDENTITIES.items():
-        for number, image in enumerate(encode_images(photographs(identities, random)).to_pylist()):
+        for number, image in enumerate(encode_images(originals(identities, random)).to_pylist()):
             identity = f"{split}-{number // IMAGES:03d}"
             sample = f"{identity}-{number % IMAGES}"
             rows.append({"sample_id": sample, "identity": identity, "split": split, "image": image})
     table = pa.Table.from_pylist(rows, FACES)
-    found: Artifact = write_table(str(tmp_path_factory.mktemp("marks")), FACES, [[table]])
-    return found
+    result: Artifact = write_table(str(tmp_path_factory.mktemp("marks")), FACES, [[table]])
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -127,16 +127,16 @@ def anonymized(
     seeds = np.arange(len(originals))
     blurred = Blur(1.0).open()(Batch(table["sample_id"].to_pylist(), originals, seeds))
     noise = np.random.default_rng(1).integers(0, 256, originals.shape, np.uint8)
-    found = {}
+    results = {}
     for name, images in (("blur", blurred), ("noise", noise)):
         columns = {"image": encode_images(images), "seed": pa.array(seeds)}
         columns["anonymizer"] = pa.array([name] * len(table))
         columns["sample"] = pa.array([0] * len(table), pa.int32())
-        every = {**{key: table[key] for key in ("sample_id", "identity", "split")}, **columns}
-        rows = pa.table([every[key] for key in ANONYMIZED.names], schema=ANONYMIZED)
+        values = {**{key: table[key] for key in ("sample_id", "identity", "split")}, **columns}
+        rows = pa.table([values[key] for key in ANONYMIZED.names], schema=ANONYMIZED)
         folder = str(tmp_path_factory.mktemp(name))
-        found[name] = write_table(folder, ANONYMIZED, [[rows]])
-    return found
+        results[name] = write_table(folder, ANONYMIZED, [[rows]])
+    return results
 
 
 Audit = Callable[..., Interval]
@@ -188,32 +188,32 @@ def audit(
         else:
             clear = faces.read(split=EVALUATION)
             gallery = actor(clear.append_column("view", pa.array([ORIGINAL] * len(clear))))
-        found = rank_probes(
+        result = rank_probes(
             view_of(actor(probes), view), view_of(gallery, ORIGINAL), "full_ref", "source_excluded"
         )
-        assert (len(found.n_higher), found.gallery_size) == (150, 50)
-        hits = success_at_rank(found.n_higher, found.n_tied, 1)
-        return bootstrap_identities(hits, found.identities, confidence_level=LEVEL)
+        assert (len(result.n_higher), result.gallery_size) == (150, 50)
+        hits = success_at_rank(result.n_higher, result.n_tied, 1)
+        return bootstrap_identities(hits, result.identities, confidence_level=LEVEL)
 
     return audit
 
 
 @pytest.mark.parametrize("name", ATTACKERS)
-class TestRungs:
+class TestAttackers:
     def test_finds_people_who_can_be_found(self, audit: Audit, name: str) -> None:
         assert audit(ATTACKERS[name], "blur").low > 5 * CHANCE
 
     def test_with_shuffled_people_it_guesses(self, audit: Audit, name: str) -> None:
         """Each attacker person's queries come with another person's images."""
-        found = audit(ATTACKERS[name], "blur", shuffled=True)
-        assert found.low <= CHANCE <= found.high < 10 * CHANCE
+        result = audit(ATTACKERS[name], "blur", shuffled=True)
+        assert result.low <= CHANCE <= result.high < 10 * CHANCE
 
     def test_without_anything_of_the_person_it_guesses(self, audit: Audit, name: str) -> None:
-        found = audit(ATTACKERS[name], "noise")
-        assert found.low <= CHANCE <= found.high < 10 * CHANCE
+        result = audit(ATTACKERS[name], "noise")
+        assert result.low <= CHANCE <= result.high < 10 * CHANCE
 
     def test_unlearnt_it_guesses(self, audit: Audit, name: str) -> None:
         """Where an untrained encoder found people, one taught wrongly might find them too."""
         still = replace(TRAINING, max_steps=1, learning_rate=1e-12)
-        found = audit(replace(ATTACKERS[name], training=still), "blur")
-        assert found.low <= CHANCE <= found.high < 10 * CHANCE
+        result = audit(replace(ATTACKERS[name], training=still), "blur")
+        assert result.low <= CHANCE <= result.high < 10 * CHANCE

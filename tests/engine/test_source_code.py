@@ -89,8 +89,8 @@ class TestCldmray:
             anonymize(None, Blur(), {}, 0, EngineConfig(), folder)  # type: ignore[arg-type]
 
         fingerprints = {
-            code_fingerprint(Blur(), work)
-            for work in (None, produce, partial(anonymize, None), lambda folder: None)
+            code_fingerprint(Blur(), step)
+            for step in (None, produce, partial(anonymize, None), lambda folder: None)
         }
         assert len(fingerprints) == 3
         assert code_fingerprint(Blur(), produce) == code_fingerprint(Blur(sigma=9), produce)

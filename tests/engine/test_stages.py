@@ -18,7 +18,7 @@ from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.errors import BadInputError, CldmrayError
 
 
-class Work:
+class StageStub:
     """Runs one-row stages and keeps the folders that were produced."""
 
     def __init__(self, folder: Path) -> None:
@@ -47,15 +47,15 @@ class Work:
 
 
 @pytest.fixture
-def cache_dir(tmp_path: Path) -> Work:
-    return Work(tmp_path / "cache_dir")
+def cache_dir(tmp_path: Path) -> StageStub:
+    return StageStub(tmp_path / "cache_dir")
 
 
 SETTINGS = {"anonymizer": Blur(), "seed": 0}
 
 
 class TestReuse:
-    def test_the_same_work_is_done_once(self, cache_dir: Work) -> None:
+    def test_the_same_work_is_done_once(self, cache_dir: StageStub) -> None:
         first = cache_dir(SETTINGS)
         again = cache_dir({"seed": 0, "anonymizer": Blur(sigma=4.0)})
         cache_dir.stages = cache_dir.start()
@@ -66,7 +66,7 @@ class TestReuse:
         assert first.manifest == again.manifest == later.manifest
         assert first.key == again.key == later.key
 
-    def test_what_decides_the_result_decides_the_folder(self, cache_dir: Work) -> None:
+    def test_what_decides_the_result_decides_the_folder(self, cache_dir: StageStub) -> None:
         tables = [
             cache_dir(SETTINGS),
             cache_dir({**SETTINGS, "seed": 1}),
@@ -80,7 +80,7 @@ class TestReuse:
         assert not any(table.reused for table in tables)
 
     def test_another_version_of_the_program(
-        self, cache_dir: Work, monkeypatch: pytest.MonkeyPatch
+        self, cache_dir: StageStub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = cache_dir(SETTINGS)
         monkeypatch.setattr("cldmray.engine.stages.__version__", "another")
@@ -88,7 +88,7 @@ class TestReuse:
 
 
 class TestFailure:
-    def test_a_stage_that_raised_is_run_again(self, cache_dir: Work) -> None:
+    def test_a_stage_that_raised_is_run_again(self, cache_dir: StageStub) -> None:
         folders = []
 
         def fail(folder: str) -> None:
@@ -105,14 +105,14 @@ class TestFailure:
         assert not table.reused
         assert cache_dir(SETTINGS).reused
 
-    def test_a_stage_that_forgot_to_commit(self, cache_dir: Work) -> None:
+    def test_a_stage_that_forgot_to_commit(self, cache_dir: StageStub) -> None:
         with pytest.raises(CldmrayError, match="stage blur ended without a manifest"):
             cache_dir(SETTINGS, produce=lambda folder: None)
 
 
 class TestTimes:
     def test_every_run_is_remembered_and_logged(
-        self, cache_dir: Work, caplog: pytest.LogCaptureFixture
+        self, cache_dir: StageStub, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "cldmray")
         cache_dir(SETTINGS)

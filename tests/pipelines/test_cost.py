@@ -43,7 +43,7 @@ class Plan:
         self.tried: list[str] = []
 
         def calibrate(source: Any, anonymizers: Any, listing: Any, engine: Any) -> Any:
-            self.tried += [one.name for one in anonymizers]
+            self.tried += [anonymizer.name for anonymizer in anonymizers]
             return [(Cost(0.5, 2**19), Cost(1.0, 2**20)) for _ in anonymizers]
 
         monkeypatch.setattr(cldmray.pipelines.cost, "calibrate", calibrate)
@@ -57,8 +57,8 @@ class Plan:
         return {step.name: step for step in self.estimate.steps(self.listing, always)}
 
     def split(self, *names: str) -> int:
-        found = self.listing["split"].to_pylist()
-        return sum(found.count(name) for name in names)
+        result = self.listing["split"].to_pylist()
+        return sum(result.count(name) for name in names)
 
 
 def test_every_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,9 +117,9 @@ def test_what_is_found_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         commit(stage.folder, Manifest({"part": 1}))
     steps = plan.steps()
     assert plan.tried == ["no_op"]
-    found = [name for name, step in steps.items() if step.reused]
-    assert found == ["faces", "anonymize-cldm-canny-1.0"]
-    assert all(steps[name].hours == steps[name].mib == 0 for name in found)
+    results = [name for name, step in steps.items() if step.reused]
+    assert results == ["faces", "anonymize-cldm-canny-1.0"]
+    assert all(steps[name].hours == steps[name].mib == 0 for name in results)
 
 
 def test_the_table_is_compact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,16 +166,16 @@ def test_a_dry_run_does_no_stage_and_succeeds(tmp_path: Path) -> None:
         "cache_dir=work",
     ]
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(ROOT / "jobs/full_audit.py"), *SMALL, *settings, "output=out"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1500,
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr[-3000:]
-    rows = {line.split()[0]: line.split()[1:] for line in found.stdout.splitlines() if line}
+    assert result.returncode == 0, result.stderr[-3000:]
+    rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line}
     for name in ("faces", "anonymize-no_op", "anonymize-cldm-canny-1.0"):
         images, _, hours, _, mib = rows[name]
         assert int(images) > 40 and float(hours) >= 0 and float(mib) >= 0
     assert float(rows["anonymize-cldm-canny-1.0"][2]) > float(rows["anonymize-no_op"][2])
-    assert "CLDMRAY_VERDICT" not in found.stdout
+    assert "CLDMRAY_VERDICT" not in result.stdout
     assert list((tmp_path / "cache_dir").iterdir()) == []
     assert list((tmp_path / "out").iterdir()) == []

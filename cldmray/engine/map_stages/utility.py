@@ -175,7 +175,7 @@ def choose_images(
     kept = [(sample, identity) for *_, sample, identity in order[:count]]
     choices = []
     for place, (sample, identity) in enumerate(kept):
-        others = (name for name, who in kept[place + 1 :] + kept[:place] if who != identity)
+        others = (name for name, other in kept[place + 1 :] + kept[:place] if other != identity)
         choices.append(UtilityChoice(sample, next(others, None)))
     return choices
 
