@@ -1,7 +1,9 @@
 """The attackers' side of an audit: what is checked before, and what whole sets of attackers leave behind."""
 
 import json
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -10,7 +12,9 @@ from hydra import compose, initialize_config_dir
 
 from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.detection import model_files
-from cldmray.errors import ConfigError, MissingDependencyError
+from cldmray.engine.stages import Stages
+from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
+from cldmray.pipelines.attack_runner import AttackRunner
 from cldmray.pipelines.audit import Audit
 from cldmray.pipelines.data_preparation import DataPreparation
 
@@ -197,3 +201,22 @@ def test_background_people_are_learnt_from_and_named_in_a_note(
     for table in (faces, anonymized):
         attack_results = set(table.read(split=AUXILIARY)["identity"].to_pylist())
         assert attack_results == set(listed)
+
+
+def test_an_error_of_one_attacker_stops_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = threading.Event()
+
+    def attempt(runner: AttackRunner, key: str, *rest: Any) -> None:
+        if key == "clean_trained":
+            raise BadInputError("no images")
+        assert stopped.wait(20)
+
+    monkeypatch.setattr(AttackRunner, "_attempt", attempt)
+    monkeypatch.setattr(Stages, "stop", lambda stages: stopped.set())
+    config = configured(tmp_path, "attackers=[condition_match,clean_trained]", "anonymizers=[blur]")
+    faces: Any = SimpleNamespace(key="faces")
+    with pytest.raises(BadInputError, match="no images"):
+        AttackRunner(config, Stages(str(tmp_path))).run(faces, {"blur": faces})
+    assert stopped.is_set()
