@@ -45,7 +45,8 @@ class Diffusion(DiffusionSettings, Anonymizer):
     def version(self) -> str:
         """Fingerprint of the weights and settings in the folders that are used.
 
-        Files' times do not enter. For a hub model it is the revision, ``""`` where none is set.
+        Files' times do not enter. For hub models it is the commits that they resolve to; offline,
+        and without a copy in the hub's local cache, the revision, ``""`` where none is set.
 
         Raises:
             BadInputError: a folder is missing or incomplete.
@@ -56,7 +57,17 @@ class Diffusion(DiffusionSettings, Anonymizer):
         ]
         adapter = [] if self.lora is None else [self.lora.find()]
         autoencoder = [] if self.vae is None else [model_folder.find(self.vae)]
-        return model_folder.version(folder, [*controls, *adapter, *autoencoder], self.revision)
+        parts = [*controls, *adapter, *autoencoder]
+        names = [control.model for control in self.controls.values()]
+        names += [] if self.lora is None else [self.lora.model]
+        names += [] if self.vae is None else [self.vae]
+        commits = [] if folder else [model_folder.hub_commit(self.model, self.revision)]
+        commits += [
+            model_folder.hub_commit(name, None)
+            for name, part in zip(names, parts, strict=True)
+            if part is None
+        ]
+        return model_folder.version(folder, parts, " ".join(filter(None, commits)))
 
     def check(self) -> None:
         """Find out before any work starts whether everything that it needs is installed.

@@ -14,10 +14,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from cldmray.anonymizers.diffusion.model_folder import HUB_TIMEOUT
 from cldmray.errors import BadInputError
-
-HUB_TIMEOUT = 10.0
-"""Seconds that the hub has to answer before only its local cache is asked."""
 
 
 def options(model: str, revision: str | None) -> dict[str, Any]:

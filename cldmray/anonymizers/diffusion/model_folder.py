@@ -1,5 +1,6 @@
 """Folders in diffusers' layout: where a model is, whether it is whole, which content it has."""
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from typing import Any
 from cldmray.errors import BadInputError
 from cldmray.hashing import digest, file_hash
 
+HUB_TIMEOUT = 10.0
+"""Seconds that the hub has to answer before only its local cache is asked."""
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parents[2] / "weights" / "cldm64"
 INDEX = "model_index.json"
@@ -87,16 +90,16 @@ def check_component(folder: Path) -> None:
         raise BadInputError(f"{folder} has no *.safetensors file")
 
 
-def version(folder: Path | None, parts: Sequence[Path | None], revision: str | None) -> str:
+def version(folder: Path | None, parts: Sequence[Path | None], commits: str) -> str:
     """Fingerprint of the files that a pipeline and what is added to it are loaded from.
 
     Args:
-        folder: the pipeline's; None where it is on the hub, for which the revision stands.
+        folder: the pipeline's; None where it is on the hub.
         parts: folders of ControlNets and the like, or single files; None where they are on the hub.
-        revision: of the pipeline on the hub.
+        commits: of what is on the hub.
 
     Returns:
-        16 hexadecimal characters; ``revision`` or ``""`` when everything is on the hub.
+        16 hexadecimal characters; ``commits`` when everything is on the hub.
 
     Raises:
         BadInputError: a folder is missing or incomplete.
@@ -110,13 +113,30 @@ def version(folder: Path | None, parts: Sequence[Path | None], revision: str | N
                 check_component(part)
             used.append(part)
     if not used:
-        return revision or ""
-    content: list[object] = [revision or "" if folder is None else ""]
+        return commits
+    content: list[object] = [commits]
     for part in used:
         for file in [part] if part.is_file() else sorted(part.iterdir()):
             if file.suffix in {".json", ".txt", ".safetensors"}:
                 content += [part.name, file.name, file_hash(file)]
     return digest(*content)[:16]
+
+
+@functools.lru_cache(maxsize=64)
+def hub_commit(model: str, revision: str | None) -> str:
+    """Commit that a revision of a hub model stands for, so that a branch that moves is noticed.
+
+    Returns:
+        What the hub says; offline, what its local cache holds; else ``revision`` or ``""``.
+    """
+    from huggingface_hub import constants, model_info
+
+    try:
+        return model_info(model, revision=revision, timeout=HUB_TIMEOUT).sha or ""
+    except Exception:
+        folder = f"models--{model.replace('/', '--')}"
+        reference = Path(constants.HF_HUB_CACHE, folder, "refs", revision or "main")
+        return reference.read_text().strip() if reference.is_file() else revision or ""
 
 
 def trained_on(folder: Path) -> frozenset[str]:

@@ -58,6 +58,19 @@ class TestVersion:
         assert Diffusion("owner/name").version() == ""
         assert Diffusion("owner/name", {"a": CANNY}, revision="v1").version() == "v1"
 
+    def test_a_hub_model_counts_by_its_commit(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        reference = tmp_path / "models--owner--moving" / "refs" / "main"
+        reference.parent.mkdir(parents=True)
+        versions = []
+        for commit in ("first", "second"):
+            reference.write_text(commit)
+            model_folder.hub_commit.cache_clear()
+            versions.append(Diffusion("owner/moving").version())
+        assert versions == ["first", "second"]
+
 
 class TestTrainedOn:
     def test_no_list(self, folder: Path) -> None:
