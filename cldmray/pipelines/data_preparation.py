@@ -148,9 +148,9 @@ class DataPreparation:
         rows = table.filter(pc.equal(table["split"], EVALUATION))
         images = Counter(rows["identity"].to_pylist())
         if len(images) < 2:
-            who = f"only {_hidden(next(iter(images)))} has" if images else "nobody has"
+            subject = f"only {_hidden(next(iter(images)))} has" if images else "nobody has"
             raise BadInputError(
-                f"splits: of the people to be evaluated {who} a usable image, and a gallery "
+                f"splits: of the people to be evaluated {subject} a usable image, and a gallery "
                 "needs at least two people who can be confused; evaluate more (splits.evaluation, "
                 "splits.n_evaluation_identities, splits.min_images)"
             )
