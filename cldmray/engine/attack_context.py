@@ -229,8 +229,8 @@ class AttackContext:
         """The artifact of a stage, which this context runs or looks for only once."""
         keys = [table.key for table in inputs if table is not None]
         stage = StageSpec(name, settings, keys, produce, title, resources)
-        key = self.stages.plan(stage).key
         with self._lock:
+            key = self.stages.plan(stage).key
             if key not in self._stages:
                 self._stages[key] = self.stages.submit(stage)
         return self.stages.result(self._stages[key])

@@ -16,6 +16,7 @@ import functools
 import hashlib
 import inspect
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -195,10 +196,15 @@ def _parsed(file: Path) -> tuple[str, list[Import]]:
     return _parse(file, status.st_size, status.st_mtime_ns)
 
 
+_PARSING = threading.Lock()
+
+
 @functools.lru_cache(maxsize=1024)
 def _parse(file: Path, size: int, modified_ns: int) -> tuple[str, list[Import]]:
     """Hash of a file's statements, and its imports; size and time say when to read it anew."""
-    tree = ast.parse(file.read_bytes())
+    # Python 3.11 may fail with a SystemError where two threads parse at once.
+    with _PARSING:
+        tree = ast.parse(file.read_bytes())
     imports = list(_imports(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
