@@ -161,7 +161,11 @@ def this_worker() -> Worker:
     from ray.train.torch import get_device
 
     context = ray.train.get_context()
-    return Worker(int(context.get_world_rank()), int(context.get_world_size()), str(get_device()))
+    device = get_device()
+    if device.type == "cuda":
+        # Workers of one node see all its GPUs, and collectives take the current one.
+        torch.cuda.set_device(device)
+    return Worker(int(context.get_world_rank()), int(context.get_world_size()), str(device))
 
 
 def _wrap_with(trainable: Trainable) -> Any:
