@@ -162,7 +162,7 @@ MEAN, NEAREST = MeanFace(), NearestTrainingFace()
 
 
 def shuffled_twin(reconstructor: ReconstructionModel) -> ReconstructionModel:
-    """The label-permutation control of a reconstruction model: the same, learnt from shuffled pairs."""
+    """The label-permutation control: the same reconstruction model, learnt from shuffled pairs."""
     return replace(reconstructor, shuffled=True, label=f"{reconstructor.name}{SHUFFLED}")
 
 

@@ -37,7 +37,7 @@ from cldmray.recognizers.base import Recognizer
 
 Objective = Literal["rank_1", "cosine", "margin"]
 BUDGET = "budget"
-"""Key of the query budget in a search space; all others are settings of the reconstruction model."""
+"""Key of the query budget in a search space; all others are the reconstruction model's."""
 
 
 @dataclass(frozen=True)

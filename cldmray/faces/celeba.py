@@ -89,8 +89,8 @@ class CelebaFaces(FaceSource):
         rated = sorted({identity for identity, _ in votes["Male"]})
         columns = {"identity": pa.array(rated, pa.string())}
         for name, (attribute, yes, no) in GROUPS.items():
-            values = majority(votes[name], yes, no)
-            columns[attribute] = pa.array([values[identity] for identity in rated], pa.string())
+            majorities = majority(votes[name], yes, no)
+            columns[attribute] = pa.array([majorities[who] for who in rated], pa.string())
         return pa.table(columns)
 
 

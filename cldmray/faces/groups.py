@@ -41,7 +41,7 @@ def read_groups(uri: str | None) -> pa.Table | None:
         raise BadInputError(f"{KEY}: {uri} has the columns {names}; expected {EXPECTED}")
     table = pa.table(dict(zip(names, columns, strict=True)))
     counts = Counter(table[IDENTITY].to_pylist())
-    name, count = counts.most_common(1)[0] if counts else (None, 0)
+    name, count = counts.most_common(1)[0] if counts else ("", 0)
     if not all(counts):
         raise BadInputError(f"{KEY}: {uri} has an empty identity, or none; expected {EXPECTED}")
     if count > 1:

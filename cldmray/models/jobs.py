@@ -90,7 +90,8 @@ def run_cldm_training(job: CldmJob, settings: Mapping[str, Any], tracker: Tracke
     originals, identities = load_split(job.faces, job.splits, AUXILIARY)
     rendered, rendered_identities = load_all(job.synthetic)
     logger.info(
-        f"training on {len(originals)} images of {len(set(identities))} auxiliary identities and on "
+        f"training on {len(originals)} images of {len(set(identities))} auxiliary identities "
+        f"and on "
         f"{len(rendered)} rendered images of {len(set(rendered_identities))} synthetic ones"
     )
     folder = Path(job.output)

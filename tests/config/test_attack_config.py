@@ -186,7 +186,10 @@ class TestRecognizers:
 
 class TestLabels:
     def test_a_second_attacker_of_one_kind_needs_a_name(self) -> None:
-        second = "+attackers.again={_target_:cldmray.attackers.contrastive.AdaptiveContrastive,label:LABEL}"
+        second = (
+            "+attackers.again={_target_:cldmray.attackers.contrastive.AdaptiveContrastive,"
+            "label:LABEL}"
+        )
         assert composed_attackers(second.replace("LABEL", "again"))["again"].name == "again"
         with pytest.raises(
             ConfigError, match=r"^attackers.again: has the same name .* set its label"

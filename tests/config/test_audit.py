@@ -41,7 +41,9 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
     ),
     "attackers": lambda name: (
         [
-            f"attackers=[{','.join(dict.fromkeys(['clean_trained', 'condition_only_distilled', name]))}]"
+            "attackers=["
+            + ",".join(dict.fromkeys(["clean_trained", "condition_only_distilled", name]))
+            + "]"
         ],
         f"attackers.{name}",
         Attacker,

@@ -54,7 +54,8 @@ def refused(override: str) -> str:
         pytest.param("tracking.timeout=0", "tracking.timeout must be", id="range-tracking"),
         pytest.param(
             "anonymizers.cldm_canny.controls.canny.controlnet_conditioning_scale=-1",
-            "anonymizers.cldm_canny.controls.canny.controlnet_conditioning_scale must be at least 0",
+            "anonymizers.cldm_canny.controls.canny.controlnet_conditioning_scale "
+            "must be at least 0",
             id="range-nested",
         ),
         pytest.param(
@@ -191,7 +192,8 @@ def refused(override: str) -> str:
         ),
         pytest.param(
             "+attackers.again={_target_:cldmray.attackers.contrastive.AdaptiveContrastive}",
-            "attackers.again: has the same name 'adaptive_contrastive' as attackers.adaptive_contrastive; set its label",
+            "attackers.again: has the same name 'adaptive_contrastive' as "
+            "attackers.adaptive_contrastive; set its label",
             id="duplicate-attack",
         ),
         pytest.param(

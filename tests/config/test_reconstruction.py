@@ -75,8 +75,12 @@ class TestAttackers:
         )
         attackers = configured.with_attackers(None).attackers
         assert list(attackers) == [
-            "unet", "unet-shuffled", "nearest_neighbor", "mean_face", "nearest_training_face",
-        ]  # fmt: skip
+            "unet",
+            "unet-shuffled",
+            "nearest_neighbor",
+            "mean_face",
+            "nearest_training_face",
+        ]
         raw, shuffled = configured.raw().attackers["raw"], attackers["unet-shuffled"]
         assert isinstance(raw, Pretrained) and isinstance(shuffled, ReconstructionAttacker)
         assert raw.recognizer == configured.reconstruction.held_out_recognizer
@@ -85,8 +89,10 @@ class TestAttackers:
             r.budget == 9 for r in attackers.values() if isinstance(r, ReconstructionAttacker)
         )
         assert controls_of(UNetReconstruction()) == [
-            "mean_face", "nearest_training_face", "unet-shuffled",
-        ]  # fmt: skip
+            "mean_face",
+            "nearest_training_face",
+            "unet-shuffled",
+        ]
         assert controls_of(NearestNeighbor()) == ["mean_face", "nearest_training_face"]
 
     def test_what_a_search_has_found_stands_beside_them(self) -> None:
@@ -107,25 +113,48 @@ class TestAttackers:
     @pytest.mark.parametrize(
         ("overrides", "message"),
         [
-            (["reconstruction.models.unet.shuffled=true"], "reconstruction.models.unet: is a control"),
-            (["recognizer@reconstruction.held_out_recognizer=sface"], "reconstruction.held_out_recognizer: sface has a part"),
+            (
+                ["reconstruction.models.unet.shuffled=true"],
+                "reconstruction.models.unet: is a control",
+            ),
+            (
+                ["recognizer@reconstruction.held_out_recognizer=sface"],
+                "reconstruction.held_out_recognizer: sface has a part",
+            ),
             (["audit.n_training_seeds=2"], "audit.n_training_seeds: must be 1 here"),
             (["reconstruction.budget=0"], "reconstruction.budget: must be at least 1, got 0"),
             (["~reconstruction.models.unet"], "reconstruction.models: choose at least one"),
-            (["reconstruction.n_example_images=-1"], "reconstruction.n_example_images: must not be negative"),
-            (["reconstruction.nothing=1"], "reconstruction.nothing: ReconstructionSettings has no such setting"),
-            ([SEARCH, "reconstruction.search.model=x"], "reconstruction.search.model: 'x' is none of"),
+            (
+                ["reconstruction.n_example_images=-1"],
+                "reconstruction.n_example_images: must not be negative",
+            ),
+            (
+                ["reconstruction.nothing=1"],
+                "reconstruction.nothing: ReconstructionSettings has no such setting",
+            ),
+            (
+                [SEARCH, "reconstruction.search.model=x"],
+                "reconstruction.search.model: 'x' is none of",
+            ),
             ([SEARCH, "~reconstruction.search.space"], "reconstruction.search.space: name what is"),
-            ([SEARCH, "reconstruction.search.space.blocks.choices=[0]"],
-             "reconstruction.search.space.blocks: blocks: must be at least 1"),
-            ([SEARCH, "+reconstruction.search.space.new.choices=[0]"],
-             "reconstruction.search.space.new: new: UNetReconstruction has no such setting"),
-            ([SEARCH, "reconstruction.search.space.budget.choices=[0]"],
-             "reconstruction.search.space.budget: budget: must be null or at least 1"),
-            ([SEARCH, "reconstruction.search.space.identity.low=3"],
-             "reconstruction.search.space.identity.low: give either choices, or low below high"),
+            (
+                [SEARCH, "reconstruction.search.space.blocks.choices=[0]"],
+                "reconstruction.search.space.blocks: blocks: must be at least 1",
+            ),
+            (
+                [SEARCH, "+reconstruction.search.space.new.choices=[0]"],
+                "reconstruction.search.space.new: new: UNetReconstruction has no such setting",
+            ),
+            (
+                [SEARCH, "reconstruction.search.space.budget.choices=[0]"],
+                "reconstruction.search.space.budget: budget: must be null or at least 1",
+            ),
+            (
+                [SEARCH, "reconstruction.search.space.identity.low=3"],
+                "reconstruction.search.space.identity.low: give either choices, or low below high",
+            ),
         ],
-    )  # fmt: skip
+    )
     def test_errors_name_the_key(self, overrides: list[str], message: str) -> None:
         overrides = [f"+{text}" if "nothing" in text else text for text in overrides]
         with pytest.raises(ConfigError, match=f"^{message}"):

@@ -19,7 +19,10 @@ from cldmray.errors import ConfigError
         ("attack=[]", "attack: now called attackers, for example attackers=[]"),
         ("attack_size=large", "attack_size: now called preset, for example preset=large"),
         ("work=/tmp/w", "work: now called cache_dir, for example cache_dir=/tmp/w"),
-        ("~inversion.search.space", "inversion.search.space: now called reconstruction.search.space"),
+        (
+            "~inversion.search.space",
+            "inversion.search.space: now called reconstruction.search.space",
+        ),
         (
             "anonymizer.copy.label=x",
             "anonymizer.copy.label: now called anonymizers.no_op.label, for example "
@@ -38,8 +41,11 @@ from cldmray.errors import ConfigError
         ),
         ("anonymizers=[copy,blur]", "anonymizers: copy is now called no_op"),
         ("attackers=[fusion]", "attackers: fusion is now called score_fusion"),
-        ("audit.level=0.9", "audit.level: now called audit.confidence_level, for example "
-         "audit.confidence_level=0.9"),
+        (
+            "audit.level=0.9",
+            "audit.level: now called audit.confidence_level, for example "
+            "audit.confidence_level=0.9",
+        ),
         (
             "encoder@attack.adaptive.encoder=resnet50",
             "attack.adaptive.encoder: now called attackers.adaptive_contrastive.encoder",
@@ -49,7 +55,7 @@ from cldmray.errors import ConfigError
             "inverter: now called reconstruction_model",
         ),
     ],
-)  # fmt: skip
+)
 def test_overrides(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         refuse_retired_overrides(["audit.seed=1", override])

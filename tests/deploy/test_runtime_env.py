@@ -69,7 +69,7 @@ def test_it_installs_the_project_with_its_constraints(pins: dict[str, str]) -> N
 @pytest.mark.slow
 @pytest.mark.timeout(3 * PATIENCE)
 def test_a_job_runs_on_a_bare_head(tmp_path: Path, pins: dict[str, str]) -> None:
-    """The whole way of the file's first lines, in an environment that holds ``ray[default]`` only."""
+    """The file's first lines, in an environment that holds ``ray[default]`` only."""
     venv.create(tmp_path / "bare", with_pip=True)
     programs = tmp_path / "bare" / "bin"
     packages = [f"ray[default]=={pins['ray']}", "-c", str(ROOT / "constraints.txt")]

@@ -85,9 +85,13 @@ def pairs(identities: int) -> ReconstructionPairs:
 
 def make(config: Mapping[str, Any]) -> TrialSpec:
     training = ReconstructionTraining(
-        max_steps=STEPS, batch_size=4, warmup_steps=1, validate_every=1, precision="fp32",
+        max_steps=STEPS,
+        batch_size=4,
+        warmup_steps=1,
+        validate_every=1,
+        precision="fp32",
         learning_rate=config["training.learning_rate"],
-    )  # fmt: skip
+    )
     slow = Slow(widths=(8, 8), identity=0, perceptual=0, training=training)
     return TrialSpec(replace(slow, log=LOG, pause=PAUSE), None)
 
@@ -106,11 +110,15 @@ if __name__ == "__main__":
     samples = [str(row) for row in range(training_pairs.queries)]
     material = SearchData(Queried(training_pairs, samples), pairs(3), Small())
     settings = SearchConfig(
-        trials=TRIALS, grace_period=STEPS, max_concurrent_trials=int(os.environ.get("CONCURRENT", "1")),
+        trials=TRIALS,
+        grace_period=STEPS,
+        max_concurrent_trials=int(os.environ.get("CONCURRENT", "1")),
         space={"training.learning_rate": SearchDimension(low=1e-4, high=1e-2, log=True)},
-    )  # fmt: skip
+    )
     stage = Stages(CACHE).run(
-        "search", {"trials": TRIALS}, [],
+        "search",
+        {"trials": TRIALS},
+        [],
         lambda folder: search(material, make, STEPS, settings, engine, folder),
-    )  # fmt: skip
+    )
     print("TRIALS " + json.dumps(read_trials(stage).to_pylist()), flush=True)

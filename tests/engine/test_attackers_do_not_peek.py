@@ -1,8 +1,8 @@
 """Attackers know only what they can learn: nobody is named where nothing was there to be learnt.
 
 People are told apart by which cells of a grid are marked. The background and whether a mark is
-light or dark change with every image, so that an encoder has to learn what counts. All attackers are
-trained by the steps that the engine takes, without Ray.
+light or dark change with every image, so that an encoder has to learn what counts. All attackers
+are trained by the steps that the engine takes, without Ray.
 """
 
 from collections.abc import Callable
@@ -150,7 +150,7 @@ def audit(
     write_table: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Audit:
-    """Trains an attacker and returns its rank-1 rate on evaluation people, Full-Ref, source excluded."""
+    """Trains an attacker; its rank-1 rate on evaluation people, Full-Ref, source excluded."""
     images = faces.read()
     table = images.select(["sample_id", "identity"])
     table = table.append_column("view", pa.array([ORIGINAL] * len(table)))

@@ -33,10 +33,14 @@ class TestSpace:
     @pytest.mark.parametrize(
         "wrong",
         [
-            {}, {"choices": []}, {"choices": [1], "low": 1.0}, {"low": 2.0, "high": 1.0},
-            {"low": 0.0, "high": 1.0, "log": True}, {"high": 1.0},
+            {},
+            {"choices": []},
+            {"choices": [1], "low": 1.0},
+            {"low": 2.0, "high": 1.0},
+            {"low": 0.0, "high": 1.0, "log": True},
+            {"high": 1.0},
         ],
-    )  # fmt: skip
+    )
     def test_errors(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=r"^(choices|low): "):
             SearchDimension(**wrong)
@@ -44,10 +48,14 @@ class TestSpace:
     @pytest.mark.parametrize(
         ("wrong", "key"),
         [
-            ({"trials": -1}, "trials"), ({"trials": 1}, "space"), ({"max_concurrent_trials": 0}, "max_concurrent_trials"),
-            ({"grace_period": 0}, "grace_period"), ({"reduction_factor": 1}, "reduction_factor"), ({"cpus": 0.0}, "cpus"),
+            ({"trials": -1}, "trials"),
+            ({"trials": 1}, "space"),
+            ({"max_concurrent_trials": 0}, "max_concurrent_trials"),
+            ({"grace_period": 0}, "grace_period"),
+            ({"reduction_factor": 1}, "reduction_factor"),
+            ({"cpus": 0.0}, "cpus"),
         ],
-    )  # fmt: skip
+    )
     def test_settings(self, wrong: dict[str, Any], key: str) -> None:
         with pytest.raises(ValueError, match=f"^{key}: "):
             SearchConfig(**wrong)
@@ -65,11 +73,18 @@ def test_a_diverged_training_is_the_worst() -> None:
 def start(tmp_path: Path, pause: float) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PAUSE": str(pause)}
     return subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("search_driver.py")), str(tmp_path / "work"),
-         str(tmp_path / "log")],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [
+            sys.executable,
+            str(Path(__file__).with_name("search_driver.py")),
+            str(tmp_path / "work"),
+            str(tmp_path / "log"),
+        ],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
 
 
 def steps_taken(log: Path) -> Counter[str]:

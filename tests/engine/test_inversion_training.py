@@ -1,4 +1,4 @@
-"""The stage that fits a reconstruction model: what it learns from, what it leaves, and that it goes on."""
+"""The stage that fits a reconstruction model: its input, what it leaves, and that it goes on."""
 
 import math
 from dataclasses import replace

@@ -28,7 +28,8 @@ class Stub:
         if self.config.audit.title == "broken":
             raise BadInputError("no such faces")
         risk = AnonymizerRisk(
-            "blur", 0.5, 0.4, 0.6, "adaptive_contrastive", "full_ref", "source_excluded", 0.01, 2, 0.95
+            *("blur", 0.5, 0.4, 0.6, "adaptive_contrastive"),
+            *("full_ref", "source_excluded", 0.01, 2, 0.95),
         )
         verdict = state_verdict(decide([risk], {"no_op"}, self.config.audit.policy))
         grid = Grid(np.zeros((0, 8, 8, 3), np.uint8), [])
@@ -50,8 +51,12 @@ def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     return subprocess.run(
         [sys.executable, "-c", STUB, str(ROOT / "jobs/full_audit.py"), "output=out", *overrides],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
 
 
 def only_run(folder: Path) -> Any:
@@ -105,8 +110,11 @@ def test_an_audit_that_could_not_run(tmp_path: Path) -> None:
 def test_help_tells_the_exit_statuses(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, str(ROOT / "jobs/full_audit.py"), "--help"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert result.returncode == 0
     assert "3 the audit ran and audit.fail_on holds" in result.stdout
     assert "CLDMRAY_VERDICT {...}" in result.stdout

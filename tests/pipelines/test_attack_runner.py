@@ -1,4 +1,4 @@
-"""The attackers' side of an audit: what is checked before, and what whole sets of attackers leave behind."""
+"""The attackers' side of an audit: checks before it, and what whole sets of attackers leave."""
 
 import json
 import threading

@@ -24,8 +24,12 @@ def table(folder: Path, rows: pa.Table) -> Artifact:
 
 
 def test_rows_go_together(tmp_path: Path) -> None:
-    identities = [("s3", "b", EVALUATION, 30), ("s1", "a", EVALUATION, 10), ("s2", "a", EVALUATION, 20),
-              ("s4", "c", ATTACKER, 40)]  # fmt: skip
+    identities = [
+        ("s3", "b", EVALUATION, 30),
+        ("s1", "a", EVALUATION, 10),
+        ("s2", "a", EVALUATION, 20),
+        ("s4", "c", ATTACKER, 40),
+    ]
     images = [
         {"sample_id": s, "identity": i, "split": split, "image": flat(v)}
         for s, i, split, v in identities
@@ -61,5 +65,6 @@ def test_rows_go_together(tmp_path: Path) -> None:
     whole = grid({"raw": raw, "unet": guessed}, ["unet"], 1)
     assert whole.originals[:, 0, 0, 0].tolist() == [10]
     assert [(row.anonymizer, row.anonymized[0, 0, 0, 0]) for row in whole.rows] == [
-        ("raw", 5), ("unet", 11),
-    ]  # fmt: skip
+        ("raw", 5),
+        ("unet", 11),
+    ]

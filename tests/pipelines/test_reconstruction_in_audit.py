@@ -12,8 +12,15 @@ from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.recognizers import dlib
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-TINY = ["widths=[8,8]", "identity=0", "perceptual=0", "training.max_steps=4", "training.batch_size=8",
-        "training.warmup_steps=1", "training.validate_every=2"]  # fmt: skip
+TINY = [
+    "widths=[8,8]",
+    "identity=0",
+    "perceptual=0",
+    "training.max_steps=4",
+    "training.batch_size=8",
+    "training.warmup_steps=1",
+    "training.validate_every=2",
+]
 
 
 def configured(cache_dir: Path, *overrides: str) -> AuditConfig:
@@ -73,8 +80,11 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
     results = outcome.results
     pair = "blur", "reconstruction"
     assert {(a.anonymizer, a.attacker) for a in results.attacks} == {
-        pair, ("no_op", "condition_match"), ("blur", "condition_match"), ("blur", "score_fusion"),
-    }, "what is unchanged is not reconstructed"  # fmt: skip
+        pair,
+        ("no_op", "condition_match"),
+        ("blur", "condition_match"),
+        ("blur", "score_fusion"),
+    }, "what is unchanged is not reconstructed"
     assert ("blur region=face", "reconstruction") in {
         (a.anonymizer, a.attacker) for a in results.regions
     }
@@ -84,8 +94,9 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
     assert [[point["step"] for point in curve] for curve in results.curves[pair]] == [[2, 4]] * 2
     assert results.curves[pair][0] != results.curves[pair][1], "each training has its own seed"
     assert {key.rsplit("/", 1)[1] for key in results.weights["blur", "score_fusion"]} == {
-        "condition_match", "reconstruction",
-    }  # fmt: skip
+        "condition_match",
+        "reconstruction",
+    }
     assert 0 <= results.clean[pair] <= 1
     (diagnostics,) = [h for h in outcome.report.diagnostics if (h.anonymizer, h.attacker) == pair]
     assert (diagnostics.trainings, diagnostics.steps) == (2, 4)

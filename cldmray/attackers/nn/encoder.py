@@ -69,7 +69,7 @@ class EncoderConfig(ABC):
 
     @property
     def shared_statistics(self) -> bool:
-        """Whether training workers must share the statistics of a batch, for which they need GPUs."""
+        """Whether training workers must share a batch's statistics, for which they need GPUs."""
         return False
 
     @property

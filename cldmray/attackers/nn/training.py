@@ -1,7 +1,8 @@
 """The one training loop: its schedule, what it trains, its steps, learning curve and checkpoints.
 
 Nothing in here knows Ray. :func:`cldmray.engine.training.train` runs the loop on the workers of Ray
-Train, :mod:`cldmray.engine.tuning` in the trials of Ray Tune, and tests run it in their own process.
+Train, :mod:`cldmray.engine.tuning` in the trials of Ray Tune, and tests run it in
+their own process.
 Encoders, reconstruction models, the CLDM and the depth network are all trained by it.
 """
 
@@ -44,7 +45,7 @@ class TrainingSchedule:
         weight_decay: of AdamW.
         beta2: of AdamW.
         max_grad_norm: norm at which gradients are clipped; None does not clip them.
-        ema: decay of the averaged weights that are kept in the end, in [0, 1); 0 keeps the last ones.
+        ema: decay of the averaged weights that are kept in the end, in [0, 1); 0 keeps the last.
         precision: ``bf16``, ``fp16`` or ``fp32``.
         validate_every: steps between two points of the learning curve, and two checkpoints.
         seed: of the weights, the batches and all else that is random.

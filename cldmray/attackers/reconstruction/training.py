@@ -63,7 +63,7 @@ class ReconstructionObjective:
         self.maps = reconstructor.maps(pairs.anonymized)
 
     def draw(self, step: int) -> Index:
-        """Rows of the pairs of a step, shape (size,): one of each identity first, in random order."""
+        """Rows of a step's pairs, shape (size,): one of each identity first, in random order."""
         random = np.random.default_rng([self.training.seed, step])
         order = random.permutation(self.pairs.queries)
         identities = self.pairs.identities[order]

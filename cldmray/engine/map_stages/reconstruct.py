@@ -108,8 +108,8 @@ def reconstruct(
         seed: of the audit; an image's own comes from it, the sample id and the sample.
         folder: gets a table of :func:`reconstructions_schema`.
         splits: whose images are rebuilt.
-        regions: each adds a view :func:`cldmray.engine.map_stages.embed.region_view` of images in which the
-            rest is masked before they are rebuilt.
+        regions: each adds a view :func:`cldmray.engine.map_stages.embed.region_view` of images in
+            which the rest is masked before they are rebuilt.
 
     Raises:
         BadInputError: there is nothing to rebuild.

@@ -96,8 +96,9 @@ def swap_conditions(
 ) -> None:
     """Anonymize every evaluation image under the condition of another person's image.
 
-    Each image has the seed that it has in :func:`cldmray.engine.map_stages.anonymize.anonymize`, so that
-    the condition is all that differs.
+    Each image has the seed that it has in
+    :func:`cldmray.engine.map_stages.anonymize.anonymize`, so that the condition is all that
+    differs.
 
     Args:
         anonymizer: starts from the image, as diffusion does in ``img2img``.
