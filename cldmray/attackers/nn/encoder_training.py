@@ -26,13 +26,13 @@ class EncoderTrainable(Trainable):
         validation: other identities; None measures no rank-1 rate.
         init_from: weights to start from; None draws them with ``training.seed``.
 
+    >>> from cldmray.attackers.nn.encoder import SmallEncoder
+    >>> from cldmray.attackers.nn.training import TrainingLoop
     >>> images = np.zeros((4, 16, 16, 3), np.uint8)
     >>> identities, rows = np.array([0, 0, 1, 1]), np.arange(4)
     >>> pairs = PairSet(images, identities, rows, images, identities, avoid_source=True)
     >>> training = TrainingConfig(max_steps=2, warmup_steps=1)
     >>> trainable = EncoderTrainable("mine", SmallEncoder(width=8), training, pairs)
-    >>> from cldmray.attackers.nn.encoder import SmallEncoder
-    >>> from cldmray.attackers.nn.training import TrainingLoop
     >>> [point["step"] for point in TrainingLoop(trainable).points()]
     [2.0]
     """
