@@ -132,7 +132,7 @@ def test_it_runs_in_an_audit(tmp_path: Path) -> None:
     assert [len(curve) for curve in outcome.results.curves[pair]] == [1, 1]
     assert 0 < outcome.results.clean[pair] <= 1
     (row,) = [r for r in outcome.report.diagnostics if (r.anonymizer, r.attacker) == pair]
-    assert (row.trainings, row.steps) == (2, 1)
+    assert (row.n_trainings, row.n_steps) == (2, 1)
     owners = {key.rsplit("/", 1)[1] for key in outcome.results.weights["blur", "score_fusion"]}
     assert owners == {"condition_match", "linear_attacker"}
     names = [time.name for time in audit.stages.times]

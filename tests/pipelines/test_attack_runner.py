@@ -145,7 +145,7 @@ def test_attackers_with_recognizers(tmp_path: Path) -> None:
     owners = {key.rsplit("/", 1)[1] for key in attack_results.weights["blur", "score_fusion"]}
     assert owners == {"pretrained", "condition_match", *DISTILLED}
     assert {row["n_probes"] for row in rows if row["subset"] == "all"} == {40}
-    assert {h.attacker: h.trainings for h in outcome.report.diagnostics} == trainings
+    assert {h.attacker: h.n_trainings for h in outcome.report.diagnostics} == trainings
     same = [
         row["value"] for row in rows
         if row["gallery"] == "source_included" and row["measure"] == "rank_1"

@@ -99,7 +99,7 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
     }
     assert 0 <= results.clean[pair] <= 1
     (diagnostics,) = [h for h in outcome.report.diagnostics if (h.anonymizer, h.attacker) == pair]
-    assert (diagnostics.trainings, diagnostics.steps) == (2, 4)
+    assert (diagnostics.n_trainings, diagnostics.n_steps) == (2, 4)
     assert any("reconstruction 10 images of blur" in note for note in outcome.report.notes)
     names = [time.name for time in pipeline.stages.times]
     assert names.count("originals-dlib") == 1
