@@ -48,8 +48,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-BEGUN = re.compile(r"^(\S+) \.\.\.$")
-ENDED = re.compile(r"^(\S+): \d+ rows, ")
+BEGUN = re.compile(r"^(.+) \.\.\.$")
+ENDED = re.compile(r"^(.+): \d+ rows, ")
 KEPT = (".parquet", ".safetensors", "manifest.json")
 """Endings of the files that two audits have to have in common."""
 
@@ -63,15 +63,14 @@ class Driver:
     """A running ``jobs/full_audit.py``.
 
     Args:
-        folder: gets ``work``, ``out`` and ``log``; a driver that was killed left its stages there.
+        folder: gets ``cache_dir``, ``out`` and ``log``; what a killed driver left is there.
         address: of the cluster.
         environment: of the process.
         overrides: of the audit's settings, beside :data:`SETTINGS`.
 
     Attributes:
-        seconds: that each stage took, by its name, in the order in which they ended.
-        stage: the one that is running, or empty.
-        since: when it began (``time.monotonic``).
+        seconds: that each stage took, by its title, in the order in which they ended.
+        begun: when each running stage began (``time.monotonic``), by its title.
     """
 
     def __init__(
@@ -80,10 +79,14 @@ class Driver:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(ROOT / "jobs/full_audit.py"), *SETTINGS]
-        command += [f"engine.address={address}", f"cache_dir={folder}/work", f"output={folder}/out"]
+        command += [
+            f"engine.address={address}",
+            f"cache_dir={folder}/cache_dir",
+            f"output={folder}/out",
+        ]
         command += [f"tracking.uri=sqlite:///{folder.parent}/mlflow.db", *overrides]
         self.seconds: dict[str, float] = {}
-        self.stage, self.since = "", 0.0
+        self.begun: dict[str, float] = {}
         self.process = subprocess.Popen(
             command, env=dict(environment), cwd=folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -98,12 +101,11 @@ class Driver:
             for line in self.process.stdout:
                 log.write(line)
                 log.flush()
-                if begun := BEGUN.match(line):
-                    self.since, self.stage = time.monotonic(), begun[1]
-                elif ENDED.match(line) and self.stage:
-                    self.seconds[self.stage] = time.monotonic() - self.since
-                    self.stage = ""
-        self.stage = ""
+                if match := BEGUN.match(line):
+                    self.begun[match[1]] = time.monotonic()
+                elif (match := ENDED.match(line)) and match[1] in self.begun:
+                    self.seconds[match[1]] = time.monotonic() - self.begun.pop(match[1])
+        self.begun = {}
 
     @property
     def running(self) -> bool:

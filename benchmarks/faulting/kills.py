@@ -33,9 +33,9 @@ class Target:
 
 
 TARGETS = {
-    "anonymizer": Target("anonymizer actor", r"anonymize-(blur|cldm)", r"^ray::.*AnonymizerActor"),
-    "embedding": Target("embedding actor", r"embed-", r"^ray::.*EmbedActor"),
-    "training": Target("training worker", r"train-", r"^ray::.*RayTrainWorker"),
+    "anonymizer": Target("anonymizer actor", r"anonymize by (blur|cldm)", r"^ray::.*OpenedActor"),
+    "embedding": Target("embedding actor", r"embed by", r"^ray::.*OpenedActor"),
+    "training": Target("training worker", r"train ", r"^ray::.*RayTrainWorker"),
     "node": Target("worker node", r"."),
     "driver": Target("driver", r"."),
 }
@@ -126,15 +126,15 @@ class Disturbance:
     ) -> float | None:
         """Kill in a stage; returns the seconds into it, or None where it ended before."""
         deadline = time.monotonic() + PATIENCE
-        while driver.stage != strike.stage:
+        while strike.stage not in driver.begun:
             if not driver.running or strike.stage in driver.seconds or time.monotonic() > deadline:
                 return None
             time.sleep(POLL)
-        while driver.stage == strike.stage:
+        while begun := driver.begun.get(strike.stage):
             victims = self._victims(strike.target)
             now = time.monotonic()
             if victims and now >= seen.setdefault(strike.stage, now) + strike.delay:
-                moment = now - driver.since
+                moment = now - begun
                 self._kill(driver, strike.target, chance.choice(victims))
                 return moment
             time.sleep(POLL)

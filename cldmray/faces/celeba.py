@@ -90,7 +90,7 @@ class CelebaFaces(FaceSource):
         columns = {"identity": pa.array(rated, pa.string())}
         for name, (attribute, yes, no) in GROUPS.items():
             majorities = majority(votes[name], yes, no)
-            columns[attribute] = pa.array([majorities[who] for who in rated], pa.string())
+            columns[attribute] = pa.array([majorities[identity] for identity in rated], pa.string())
         return pa.table(columns)
 
 

@@ -11,7 +11,7 @@ def test_a_submitted_job_takes_along_what_it_needs_and_leaves_the_rest(tmp_path)
     from ray._private.ray_constants import get_runtime_env_default_excludes
     from ray._private.runtime_env.packaging import create_package
 
-    for name in (".git/config", ".venv/bin/python", "mlflow.db", "runs/work/x", "docs/x.png",
+    for name in (".git/config", ".venv/bin/python", "mlflow.db", "runs/cache/x", "docs/x.png",
                  "tests/x.py", "benchmarks/x.py", "deploy/rayjob.yaml", "shared/x.jpg",
                  "cldmray/docs/x.py", "cldmray/x.py", "cldmray/weights/x.safetensors",
                  "cldmray/__pycache__/x.pyc", "conf/audit.yaml", "jobs/full_audit.py",

@@ -135,15 +135,16 @@ def stages(cache_dir: Path) -> dict[str, dict[str, object]]:
 def test_an_audit_that_ran(head: Head, undisturbed: subprocess.CompletedProcess[str]) -> None:
     log = undisturbed.stdout
     assert undisturbed.returncode == 0, log[-3000:] + undisturbed.stderr[-3000:]
-    lines = ["faces ...", "faces: 54 rows", "anonymize-no_op ...", "anonymize-blur: 18 rows",
-             "embed-condition_match", "Report: ", "CLDMRAY_VERDICT {"]  # fmt: skip
+    lines = ["read synthetic ...", "read synthetic: 54 rows", "anonymize by no_op ...",
+             "anonymize by blur: 18 rows",
+             "embed by condition_match", "Report: ", "CLDMRAY_VERDICT {"]  # fmt: skip
     places = [log.find(line) for line in lines]
     assert -1 not in places and places == sorted(places)
     assert "Traceback" not in log
     assert "Note: output" not in log
     assert head.client.get_job_status("undisturbed") == JobStatus.SUCCEEDED
     assert head.run_status("undisturbed") == ["FINISHED"]
-    assert len(stages(head.storage / "cache_dir")) == 4
+    assert len(stages(head.storage / "cache")) == 4
 
 
 def test_the_dashboard_listens_on_loopback_only(head: Head) -> None:
@@ -158,7 +159,7 @@ def test_the_dashboard_listens_on_loopback_only(head: Head) -> None:
 def test_an_audit_whose_gate_fails(head: Head) -> None:
     done = head.submit("gate", "audit.title=gate", "audit.fail_on=inconclusive", "output=runs/gate")
     assert done.returncode == 1
-    assert "faces: 54 rows, found" in done.stdout
+    assert "read synthetic: 54 rows, found" in done.stdout
     assert "Note: output: in Ray's copy of the project" in done.stdout
     assert '"gate":{"outcome":"failed"' in done.stdout
     status = head.ray_job("status", "gate").stdout
@@ -179,7 +180,7 @@ def test_an_audit_that_is_stopped_goes_on_when_submitted_again(head: Head, tmp_p
         runtime_env={"working_dir": str(ROOT)},
     )
     until = time.monotonic() + PATIENCE
-    while "anonymize-no_op: " not in (log := client.get_job_logs("stopped")):
+    while "anonymize by no_op: " not in (log := client.get_job_logs("stopped")):
         assert not client.get_job_status("stopped").is_terminal(), log
         assert time.monotonic() < until, log
         time.sleep(0.2)
@@ -196,14 +197,14 @@ def test_an_audit_that_is_stopped_goes_on_when_submitted_again(head: Head, tmp_p
     assert not list(output.iterdir())
     assert head.run_status("stopped") == ["KILLED"]
     finished = stages(cache_dir)
-    whole = stages(head.storage / "cache_dir")
+    whole = stages(head.storage / "cache")
     assert 2 <= len(finished) < len(whole)
     assert finished.items() <= whole.items()
 
     again = head.submit("again", *overrides)
     assert again.returncode == 0, again.stdout[-3000:]
-    assert "faces: 54 rows, found" in again.stdout
-    assert "anonymize-no_op: 18 rows, found" in again.stdout
+    assert "read synthetic: 54 rows, found" in again.stdout
+    assert "anonymize by no_op: 18 rows, found" in again.stdout
     assert sorted(head.run_status("stopped")) == ["FINISHED", "KILLED"]
     assert stages(cache_dir) == whole
     tables = [pq.read_table(folder / "results.parquet") for folder in

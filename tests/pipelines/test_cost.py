@@ -141,7 +141,7 @@ def test_the_table_is_compact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len({len(line) for line in lines[:-1]}) == 1
     assert max(map(len, lines[:-1])) <= 82
     assert lines[-1] == (
-        "estimated: 0.100 CPU-hours and 0.500 GPU-hours over 2 actors, 3604 MiB in runs/work; not "
+        "estimated: 0.100 CPU-hours and 0.500 GPU-hours over 2 actors, 3604 MiB in runs/cache; not "
         "estimated: attack-adaptive_contrastive"
     )
 
@@ -163,7 +163,7 @@ def test_a_dry_run_does_no_stage_and_succeeds(tmp_path: Path) -> None:
         "audit.dry_run=true",
         "engine.cpus=2",
         "engine.object_store_mb=100",
-        "cache_dir=work",
+        "cache_dir=cache_dir",
     ]
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     result = subprocess.run(

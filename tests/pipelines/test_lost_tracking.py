@@ -43,7 +43,7 @@ SMALL = [
     "engine.actors=1",
     "engine.object_store_mb=100",
     "engine.progress=false",
-    "cache_dir=work",
+    "cache_dir=cache_dir",
     "output=out",
 ]
 
@@ -151,7 +151,7 @@ def test_a_server_that_dies_takes_no_result_along(
     serve(port)
     again = audit(tmp_path, port)
     assert again.returncode == 0, again.stderr[-3000:]
-    for stage in ("faces", "anonymize-no_op", "embed-condition_match"):
+    for stage in ("read synthetic", "anonymize by no_op", "embed by condition_match"):
         assert f"{stage} ..." in result.stdout
         assert f"{stage} ..." not in again.stdout
     lost, recorded = runs(port)

@@ -227,7 +227,10 @@ class TestStream:
 
         images = All(str(tmp_path / "images"), source="synthetic")
         message = "no such folder" if where == "actor" else "no image of sample"
-        with pytest.raises(BadInputError, match=f"^precomputed: .*{message}"), reraise_worker_errors():
+        with (
+            pytest.raises(BadInputError, match=f"^precomputed: .*{message}"),
+            reraise_worker_errors(),
+        ):
             run(images)
 
     def test_no_split_is_asked_for(self, run: Callable[..., Artifact]) -> None:
