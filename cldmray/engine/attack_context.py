@@ -60,6 +60,7 @@ class AttackContext:
         self.seed = seed
         self.regions = list(regions)
         self._stages: dict[str, StageHandle] = {}
+        self._reported: set[str] = set()
         self._lock = threading.Lock()
         self._identities: pa.Table | None = None
 
@@ -207,13 +208,17 @@ class AttackContext:
             title=title,
             resources=resources,
         )
-        last = attacker.learning_curve(artifact)[-1]
-        logger.info(
-            "%s: loss %.3f, validation rank-1 %.1f %%",
-            title,
-            last["loss"],
-            100 * last["validation_rank_1"],
-        )
+        with self._lock:
+            is_new = artifact.key not in self._reported
+            self._reported.add(artifact.key)
+        if is_new:
+            last = attacker.learning_curve(artifact)[-1]
+            logger.info(
+                "%s: loss %.3f, validation rank-1 %.1f %%",
+                title,
+                last["loss"],
+                100 * last["validation_rank_1"],
+            )
         return artifact
 
     def _artifact(

@@ -30,6 +30,10 @@ def anonymizer() -> Anonymizer:
         def name(self) -> str:
             return "telling"
 
+        @property
+        def uses_gpu(self) -> bool:
+            return True
+
         def open(self) -> AnonymizeFunction:
             import os
 
