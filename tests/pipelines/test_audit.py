@@ -106,8 +106,8 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
     assert min(included) == 1.0
     useful = pq.read_table(out / "utility.parquet").to_pylist()
     assert json.loads((out / "utility.json").read_text()) == useful
-    kinds = {"sex", "age", "skin_tone", "pose"}
-    measures = {"ssim", "edge_f1", "face_detection_rate", "frechet_off_the_shelf"}
+    kinds = {"sex", "age", "skin_tone"}
+    measures = {"ssim", "edge_f1", "face_detection_rate", "pose_consistency", "frechet_pretrained"}
     measures |= {f"{kind}_agreement" for kind in kinds}
     assert {(row["anonymizer"], row["measure"]) for row in useful} == {
         (anonymizer, measure) for anonymizer in settings for measure in measures
@@ -135,7 +135,7 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
     assert len(parents) == 1 and len(runs) == 1 + len(results)
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert parents[0].data.tags["data_fingerprint"]
-    assert parents[0].data.metrics["utility/copy/ssim"] == 1.0
+    assert parents[0].data.metrics["utility/no_op/ssim"] == 1.0
 
     again = subprocess.run(
         [*command, f"output={tmp_path}/again"],
