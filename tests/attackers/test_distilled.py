@@ -78,7 +78,7 @@ def test_a_missing_extra_is_found_by_the_check(
         attacker.check()
 
 
-def test_off_the_shelf_is_the_recognizer() -> None:
+def test_pretrained_is_the_recognizer() -> None:
     attacker = Pretrained(Corners(crop=(0.0, 0.0, 1.0, 1.0)))
     images = np.random.default_rng(0).integers(1, 256, (3, 112, 112, 3), dtype=np.uint8)
     corners = images[:, (0, -1), 0, 0].astype(float)

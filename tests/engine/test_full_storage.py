@@ -1,5 +1,6 @@
 """Stages on a real file system that is full or read-only, with real Ray workers."""
 
+import logging
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -51,9 +52,9 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=60)
 
 
-def run_stages(folder: Path, engine: EngineConfig, lines: list[str]) -> tuple[Artifact, Artifact]:
+def run_stages(folder: Path, engine: EngineConfig) -> tuple[Artifact, Artifact]:
     """Faces and their copies, in stages."""
-    stages = Stages(str(folder), lines.append)
+    stages = Stages(str(folder))
     listing = SOURCE.listing()
     splits = pa.array([EVALUATION] * listing.num_rows, pa.string())
     listing = listing.append_column("split", splits)
@@ -65,23 +66,32 @@ def run_stages(folder: Path, engine: EngineConfig, lines: list[str]) -> tuple[Ar
     return faces, copies
 
 
+def stage_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the package logged; Ray logs the same errors at length."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("cldmray")]
+
+
 def test_a_full_disk_keeps_what_is_finished(
-    disk: tuple[Path, Callable[[str], None]], tmp_path: Path, engine: EngineConfig
+    disk: tuple[Path, Callable[[str], None]],
+    tmp_path: Path,
+    engine: EngineConfig,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder, remount = disk
-    lines: list[str] = []
+    caplog.set_level(logging.INFO, "cldmray")
     expected = (
-        rf"^cannot write {folder}/copy-\w+/part-\w+\.parquet: No space left on device; make room "
+        rf"^cannot write {folder}/no_op-\w+/part-\w+\.parquet: No space left on device; make room "
         "there, then run the same command again: finished stages are kept and found$"
     )
     with pytest.raises(StorageError, match=expected):
-        run_stages(folder, engine, lines)
-    assert [line.partition(":")[0] for line in lines] == ["faces ...", "faces", "copy ..."]
+        run_stages(folder, engine)
+    stages = [line.partition(":")[0] for line in stage_lines(caplog)]
+    assert stages == ["faces ...", "faces", "no_op ...", "no_op"]
     assert not list(folder.rglob("*.partial"))
     remount("size=16m")
-    faces, copies = run_stages(folder, engine, lines)
-    assert lines[3] == f"faces: {faces.manifest.rows} rows, found"
-    undisturbed = run_stages(tmp_path / "calm", engine, [])[1]
+    faces, copies = run_stages(folder, engine)
+    assert stage_lines(caplog)[4] == f"faces: {faces.manifest.rows} rows, found"
+    undisturbed = run_stages(tmp_path / "calm", engine)[1]
     assert copies.read().equals(undisturbed.read())
     assert copies.manifest.content == undisturbed.manifest.content
 
@@ -93,9 +103,9 @@ def test_a_read_only_disk_is_named(
     remount("ro")
     expected = rf"^cannot write {folder}/faces-\w+: Read-only file system; make it writable, then"
     with pytest.raises(StorageError, match=expected):
-        run_stages(folder, engine, [])
+        run_stages(folder, engine)
     remount("rw,size=16m")
-    assert run_stages(folder, engine, [])[1].manifest.rows == SOURCE.listing().num_rows
+    assert run_stages(folder, engine)[1].manifest.rows == SOURCE.listing().num_rows
 
 
 def fill(config: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def useful(report):
         rows.append(row(name, "ssim", share, clean=1.0, chance=0.25))
         rows.append(row(name, "pose_consistency", 0.3 + share / 2, clean=1.0, chance=0.5))
         rows.append(
-            row(name, "frechet_clear_trained", 1 - share, higher_is_better=False, clean=0.1)
+            row(name, "frechet_clean_trained", 1 - share, higher_is_better=False, clean=0.1)
         )
     return replace(report, utility=rows)
 
