@@ -39,7 +39,7 @@ def test_the_job_searches_evaluates_and_writes(tmp_path: Path) -> None:
         *(f"{unet}.training.{key}={value}" for key, value in STEPS.items()),
         "reconstruction.search.trials=2",
         "~reconstruction.search.space",
-        "+reconstruction.search.space={blocks:{choose:[1,2]},budget:{choose:[8,null]}}",
+        "+reconstruction.search.space={blocks:{choices:[1,2]},budget:{choices:[8,null]}}",
         "audit.n_bootstrap=100",
         "engine.progress=false",
         "engine.actors=1",
