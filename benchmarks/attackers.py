@@ -126,8 +126,8 @@ def main() -> None:
     learner, evaluated = identities.gather(plan, anonymizer)
     about = (
         f"{anonymizer.name}, {'LFW' if arguments.lfw else 'synthetic people'}: "
-        f"{len(learner.images)} images of {learner.count} attacker people, "
-        f"{len(evaluated.images)} of {evaluated.count} evaluated"
+        f"{len(learner.originals)} images of {learner.count} attacker people, "
+        f"{len(evaluated.originals)} of {evaluated.count} evaluated"
     )
     print(f"\n{about}; made in {time.perf_counter() - started:.0f} s", flush=True)
     training = TrainingConfig(

@@ -29,7 +29,7 @@ class Identities(NamedTuple):
     Attributes:
         sample_ids: of the images, shape (N,).
         identities: of the images, shape (N,).
-        images: images (N, h, w, 3).
+        originals: images (N, h, w, 3).
         anonymized: anonymized images, all images in their order, once for each sample.
     """
 
