@@ -112,7 +112,7 @@ def test_the_job_searches_evaluates_and_writes(tmp_path: Path) -> None:
         (8, 8),
     )
 
-    assert "What was recovered" in (out / "reconstruction.html").read_text()
+    assert "Whom reconstructions identify" in (out / "reconstruction.html").read_text()
     assert {path.name for path in (out / "figures").iterdir()} == {
         "rates.png", "learning.png", "queries.png", "images_0.png",
     }  # fmt: skip
