@@ -22,9 +22,6 @@ Task = Callable[[DictConfig], int | None]
 
 logger = logging.getLogger(__name__)
 
-GATE_FAILED = 3
-"""Exit status of an audit that ran and whose ``audit.fail_on`` holds."""
-
 STOPS = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C, and what ``ray job stop`` and a node that goes away send."""
 

@@ -301,9 +301,12 @@ def combine(
     failures: list[str] = []
     weights: dict[str, float] = {}
     evaluated = [_views(table, anonymizer) for part in parts for table in part.embeddings]
+    held_out: list[ProbesAndReferences] = []
     for protocol, gallery in product(settings.protocols, settings.galleries):
         try:
-            held_out = [_views(table, anonymizer) for part in parts for table in part.validation]
+            held_out = held_out or [
+                _views(table, anonymizer) for part in parts for table in part.validation
+            ]
             scores, rule = attacker.combine(
                 [views.scores(protocol, gallery) for views in evaluated],
                 [views.scores(protocol, gallery) for views in held_out],
