@@ -10,7 +10,7 @@ from attacking.step import Loss, fresh_encoder, peers, take_turns
 from gallery import DIMENSIONS, K, mixture
 from torch import Tensor
 
-from cldmray.attackers.nn.encoder import BackboneEncoder, EncoderConfig
+from cldmray.attackers.nn.encoder import BackboneEncoder, EncoderConfig, SmallEncoder
 from cldmray.attackers.nn.encoder_training import EncoderTrainable
 from cldmray.attackers.nn.gradient_cache import GradientCache
 from cldmray.attackers.nn.pairs import PairSet
@@ -70,7 +70,8 @@ class Row(NamedTuple):
 
 def measure(plan: Plan, device: Device) -> dict[str, Any]:
     """Everything of this mode, as JSON data."""
-    shape = BackboneEncoder(backbone=plan.backbone)
+    small = plan.backbone == "small"
+    shape = SmallEncoder() if small else BackboneEncoder(backbone=plan.backbone)
     rows = [row for pairs in plan.pairs for row in trained(plan, shape, pairs, device)]
     return {
         "mode": "training",

@@ -125,7 +125,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gpu_drawing(tmp_path: Path) -> None:
-    printed = run("gpu.py", "--quick", "--out", str(tmp_path), "--ours", "family=sd")
+    printed = run("gpu.py", "--quick", "--out", str(tmp_path), "--ours", "name_prefix=drawn")
     report = json.loads((tmp_path / "drawing.json").read_text("utf-8"))
     table = (tmp_path / "drawing.md").read_text("utf-8")
     assert table in printed
@@ -140,7 +140,7 @@ def test_gpu_drawing(tmp_path: Path) -> None:
     script, batched, ours = (row["rate"] for row in rows)
     assert report["reached"]["to_script"] == pytest.approx(ours / script)
     assert report["reached"]["to_batched"] == pytest.approx(ours / batched)
-    assert report["settings"]["options"]["family"] == "sd"
+    assert report["settings"]["options"]["name_prefix"] == "drawn"
     assert "| (c) : (a) | at least 4.00 |" in table and "at least 45.0%" in table
 
 

@@ -1,10 +1,7 @@
 """A small faces table, written by the real sink but without Ray."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
 
 import pyarrow as pa
 import pytest
@@ -58,21 +55,3 @@ def engine() -> EngineConfig:
     return EngineConfig(
         address="local", actors=1, batch_size=16, block_rows=16, train_workers=1, progress=False
     )
-
-
-def module_beside(name: str) -> ModuleType:
-    """A module of this folder, which is no package, under its own name."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-module_beside("training_helpers")
-
-
-@pytest.fixture(scope="session")
-def stubs() -> ModuleType:
-    """The module ``inversion_stubs`` beside this file."""
-    return module_beside("inversion_stubs")

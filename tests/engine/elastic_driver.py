@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from training_helpers import fit_encoder, load_encoder
 
 from cldmray.attackers.contrastive import CleanTrained
 from cldmray.attackers.nn.encoder import SmallEncoder
@@ -21,6 +20,7 @@ from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.cluster import EngineConfig, connect
 from cldmray.engine.training import learning_curve
+from tests.engine.training_helpers import fit_encoder, load_encoder
 
 PAUSE = 5.0
 IDENTITIES, BATCH = 9, 7

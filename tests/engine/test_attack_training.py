@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_helpers import fit_encoder, load_encoder
 
 from cldmray import storage
 from cldmray.arrays import Images
@@ -24,6 +23,7 @@ from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.training import learning_curve
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.recognizers.base import Embeddings
+from tests.engine.training_helpers import fit_encoder, load_encoder
 
 TINY = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
 STEPS = TrainingConfig(

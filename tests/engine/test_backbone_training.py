@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from training_helpers import fit_encoder, load_encoder
 
 from cldmray.arrays import Images
 from cldmray.attackers.contrastive import CleanTrained
@@ -19,6 +18,7 @@ from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import ConfigError
+from tests.engine.training_helpers import fit_encoder, load_encoder
 
 STEPS = TrainingConfig(
     max_steps=2, batch_size=4, warmup_steps=1, validate_every=2, precision="fp32"

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from training_helpers import fit_encoder, load_encoder
 
 from cldmray.arrays import Images
 from cldmray.attackers.base import TrainingFreeAttacker
@@ -34,6 +33,7 @@ from cldmray.faces.records import (
 )
 from cldmray.gallery.ranking import rank_probes
 from cldmray.metrics.identification import success_at_rank
+from tests.engine.training_helpers import fit_encoder, load_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_helpers import fit_reconstructor, fitted_reconstructor
 
 from cldmray.attackers.data import AttackData
 from cldmray.attackers.nn.training import TrainingLoop, check_converged
@@ -36,6 +35,8 @@ from cldmray.faces.records import (
     encode_images,
 )
 from cldmray.recognizers.base import Recognizer
+from tests.engine import inversion_stubs
+from tests.engine.training_helpers import fit_reconstructor, fitted_reconstructor
 
 STEPS = ReconstructionTraining(
     max_steps=6, batch_size=4, warmup_steps=1, validate_every=2, precision="fp32"
@@ -44,8 +45,8 @@ TINY = UNetReconstruction(widths=(8, 8), identity=0, perceptual=0, training=STEP
 
 
 @pytest.fixture
-def held_out_recognizer(stubs: Any) -> Recognizer:
-    fitted: Recognizer = stubs.Pixels()
+def held_out_recognizer() -> Recognizer:
+    fitted: Recognizer = inversion_stubs.Pixels()
     return fitted
 
 
@@ -252,14 +253,13 @@ class TestStage:
         self,
         faces: Artifact,
         anonymized: Artifact,
-        stubs: Any,
         engine: EngineConfig,
         tmp_path: Path,
     ) -> None:
         pairs = queried(AttackData(faces, anonymized), ATTACKER).pairs
         validation = queried(AttackData(faces, anonymized), ATTACKER_VALIDATION).pairs
         marker = tmp_path / "marker"
-        reconstruction = stubs.KilledOnce(
+        reconstruction = inversion_stubs.KilledOnce(
             widths=(8, 8), identity=0, perceptual=0, training=STEPS, marker=str(marker)
         )
         stage = Stages(str(tmp_path)).run(
@@ -267,7 +267,7 @@ class TestStage:
             {},
             [],
             lambda folder: fit_reconstructor(
-                reconstruction, pairs, validation, stubs.Pixels(), engine, folder
+                reconstruction, pairs, validation, inversion_stubs.Pixels(), engine, folder
             ),
         )
         assert marker.exists()

@@ -1,4 +1,4 @@
-"""Trainings as the stages of an audit run them, without an audit; ``conftest.py`` registers it."""
+"""Trainings as the stages of an audit run them, without an audit."""
 
 from safetensors.torch import load
 

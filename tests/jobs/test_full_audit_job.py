@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import cldmray.pipelines.audit, cldmray.engine.cluster
 from cldmray.errors import BadInputError
-from cldmray.faces.records import REJECTED, RESULTS
+from cldmray.pipelines.attack_runner import AttackResults
+from cldmray.faces.records import REJECTED
 from cldmray.results.audit import AnonymizerRisk, Grid, AuditReport
+from cldmray.results.table import RESULTS
 from cldmray.evaluation.decision import decide
 from cldmray.report.verdict import state_verdict
 
@@ -37,7 +39,7 @@ class Stub:
             "t", "2026-01-01T00:00:00", verdict, [risk], RESULTS.empty_table(), [], grid,
             REJECTED.empty_table(), 0, {}, {}, [], [],
         )
-        return cldmray.pipelines.audit.Outcome(report, cldmray.pipelines.audit.AttackResults())
+        return cldmray.pipelines.audit.AuditOutcome(report, AttackResults())
 
 cldmray.pipelines.audit.Audit = Stub
 cldmray.engine.cluster.connect = lambda engine: None

@@ -26,12 +26,15 @@ from cldmray.faces.records import (
     embedding_matrix,
 )
 from cldmray.hashing import image_seed
+from tests.engine import inversion_stubs
 
 
 @pytest.fixture
-def attacker(stubs: Any) -> ReconstructionAttacker:
+def attacker() -> ReconstructionAttacker:
     return ReconstructionAttacker(
-        stubs.NoiseReconstruction(), stubs.Pixels(), stubs.Pixels(label="others")
+        inversion_stubs.NoiseReconstruction(),
+        inversion_stubs.Pixels(),
+        inversion_stubs.Pixels(label="others"),
     )
 
 
