@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup audit test test-fast test-vision pytest lint format clean
+.PHONY: help setup audit test test-fast test-nightly test-vision pytest lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,11 +25,15 @@ setup: $(STAMP) ## install into .venv what everything else needs
 audit: $(STAMP) ## the full audit, small: synthetic people, the shipped CLDM, a local Ray
 	$(BIN)/python jobs/full_audit.py $(ARGS)
 
-test: lint ## style, types and every test
-	$(BIN)/pytest $(PYTEST_ARGS)
+test: lint ## style, types and tests: what takes seconds on all cores, then what starts Ray
+	$(BIN)/pytest -n auto --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/pytest -m 'slow and not nightly' $(PYTEST_ARGS)
 
 test-fast: $(STAMP) ## the tests that take seconds
-	$(BIN)/pytest -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+
+test-nightly: test test-vision ## all that, 20 kills, elastic clusters, benchmarks, torchvision
+	CLDMRAY_KILLS=4 $(BIN)/pytest -m 'nightly or kills' $(PYTEST_ARGS)
 
 # torchvision goes with the torch build that has no local version, such as +cpu: hence the ===.
 test-vision: ## the tests that need torchvision, in an environment of their own of 6 GB

@@ -26,6 +26,13 @@ for key, value in ENVIRONMENT.items():
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever starts Ray is slow."""
+    for item in items:
+        if "local_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def lfw_root() -> Path:
     """Labeled Faces in the Wild in its own layout, ``Person/Person_0001.jpg``; else the test skips.

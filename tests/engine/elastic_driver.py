@@ -67,9 +67,12 @@ def trained(name: str, engine: EngineConfig) -> Artifact:
 
 if __name__ == "__main__":
     ADDRESS, FOLDER = sys.argv[1:]
-    # A worker takes a whole node of two CPUs.
     elastic = EngineConfig(
-        address=ADDRESS, cpus_per_actor=2.0, train_workers=1, max_train_workers=2, train_failures=9
+        address=ADDRESS,
+        cpus_per_train_worker=2.0,  # the whole of a node
+        train_workers=1,
+        max_train_workers=2,
+        train_failures=9,
     )
     connect(elastic)
     stages = [

@@ -123,6 +123,7 @@ def test_others_start_from_it(models: Path, originals: Images, fit: Fit, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_two_workers_train_a_network_with_weights_that_it_does_not_use(
     models: Path, originals: Images, fit: Fit, chunk: int | None

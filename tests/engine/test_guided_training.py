@@ -168,6 +168,7 @@ def test_a_student_finds_people_in_the_gallery_of_its_teacher(
     assert named(embed, student) > 0.4
 
 
+@pytest.mark.nightly
 def test_two_workers_learn_what_one_learns(fit: Fit, teacher_embeddings: Artifact) -> None:
     settings = {"max_steps": 4, "validate_every": 2, "augment": 1.0}
     stages = [fit(teacher_embeddings, workers, **settings) for workers in (1, 2)]
