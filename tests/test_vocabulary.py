@@ -59,6 +59,9 @@ PARTS = {
 }
 """Parts of names, such as ``picture`` of ``read_pictures`` or ``InPictures``, and their heirs."""
 
+TERMS = ("person_level",)
+"""Terms of the protocols that may stand in names though one of their parts is retired."""
+
 NAMES = {
     **dict.fromkeys(
         ("found", "told", "one", "chosen", "known", "shown", "every", "words", "advice", "answer"),
@@ -252,6 +255,8 @@ def retired_name(name: str) -> str | None:
     words = snake(name)
     if words in NAMES:
         return NAMES[words]
+    for term in TERMS:
+        words = words.replace(term, "")
     return next((PARTS[part] for part in words.split("_") if part in PARTS), None)
 
 

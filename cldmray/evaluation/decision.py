@@ -5,10 +5,11 @@ Rules only: :mod:`cldmray.report.verdict` puts a decision into sentences.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cldmray.arrays import Interval
 from cldmray.evaluation.gate import Breach, Rule, evaluate_gate
+from cldmray.evaluation.release import release, utility_kept
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.results.audit import AnonymizerRisk, Finding, UtilityRow
 
@@ -208,7 +209,9 @@ class Decision:
         severity: ``leak`` where a candidate leaks identity, ``inconclusive`` where one was not
             attacked or only by attackers that are too weak, else ``no_leak_found``.
         policy: what was asked.
-        risks: the strongest attack on each setting that was attacked, in the order given.
+        risks: the strongest attack on each setting that was attacked, in the order given, with what
+            follows from it: ``k_supported``, ``is_control``, ``release``, ``utility_kept`` and
+            ``keeps_nothing``.
         candidates: those of them that are candidates for release.
         leaks: candidates that leak identity, the highest lower bound first.
         unattacked: names of candidates on which no attack could be run.
@@ -251,8 +254,13 @@ def decide(
         missed: attackers that could not be run, by anonymizer; one without any attack has no risk.
     """
     controls, missed = sorted(controls), missed or {}
-    by_name = {risk.anonymizer: risk for risk in risks}
-    names = policy.candidates(dict.fromkeys([*by_name, *missed]), controls)
+    names = policy.candidates(
+        dict.fromkeys([*(risk.anonymizer for risk in risks), *missed]), controls
+    )
+    by_name = {
+        risk.anonymizer: _decided(risk, policy, utility, weakness, names, controls)
+        for risk in risks
+    }
     candidates = tuple(by_name[name] for name in names if name in by_name)
     unattacked = tuple(name for name in names if name not in by_name)
     leaks = sorted(
@@ -267,7 +275,7 @@ def decide(
     return Decision(
         severity=severity,
         policy=policy,
-        risks=tuple(risks),
+        risks=tuple(by_name.values()),
         candidates=candidates,
         leaks=tuple(leaks),
         unattacked=unattacked,
@@ -276,3 +284,27 @@ def decide(
             candidates, controls, utility, policy.target_k, weakness=weakness, missed=missed
         ),
     )
+
+
+def _decided(
+    risk: AnonymizerRisk,
+    policy: DecisionPolicy,
+    utility: Sequence[UtilityRow],
+    weakness: str,
+    names: Sequence[str],
+    controls: Sequence[str],
+) -> AnonymizerRisk:
+    """A risk with what follows from it; controls have a release only where they are candidates."""
+    name = risk.anonymizer
+    kept = utility_kept(name, utility)
+    risk = replace(
+        risk,
+        k_supported=supported_k(risk, weakness),
+        is_control=name in controls,
+        utility_kept=kept and kept.kept,
+        keeps_nothing=kept is not None and kept.keeps_nothing,
+    )
+    if name in controls and name not in names:
+        return risk
+    breaches = evaluate_gate(policy.rules, [name], {name: risk})
+    return replace(risk, release=release(risk, policy.target_k, breaches))

@@ -173,6 +173,8 @@ def strongest(
         attack, interval = max(measured, key=lambda pair: (pair[1].high, pair[1].value))
     firm, highest_lower = max(measured, key=lambda pair: (pair[1].low, pair[0] is attack))
     size = attack.ranks.gallery_size
+    highest_upper = max(i.high for _, i in measured)
+    supported = k_anonymity(Interval(interval.value, interval.low, highest_upper), size)
     return AnonymizerRisk(
         anonymizer=attack.anonymizer,
         risk=interval.value,
@@ -184,9 +186,33 @@ def strongest(
         chance=chance(1, size),
         k_not_rejected=k_anonymity(highest_lower, size).k_not_rejected,
         confidence_level=settings.confidence_level,
+        gallery_size=size,
+        k_supported=1 if note and not leaking else supported.k_supported,
         note="" if leaking else note,
-        highest_lower_bound=AttackRate(firm.attacker, firm.protocol, firm.gallery, *highest_lower),
-        highest_upper_bound=max(i.high for _, i in measured),
+        highest_lower_bound=_attack_rate(firm, highest_lower),
+        highest_upper_bound=highest_upper,
+        cross_image=_strongest_of(measured, "source_excluded"),
+        same_image=_strongest_of(measured, "source_included"),
+    )
+
+
+def _strongest_of(
+    measured: Sequence[tuple[AttackResult, Interval]], gallery: Gallery
+) -> AttackRate | None:
+    """The attack in one gallery with the highest rate; None where there is none."""
+    there = [pair for pair in measured if pair[0].gallery == gallery]
+    if not there:
+        return None
+    return _attack_rate(*max(there, key=lambda pair: (pair[1].value, pair[1].low)))
+
+
+def _attack_rate(attack: AttackResult, rate: Interval) -> AttackRate:
+    return AttackRate(
+        attack.attacker,
+        attack.protocol,
+        attack.gallery,
+        *rate,
+        chance=chance(1, attack.ranks.gallery_size),
     )
 
 

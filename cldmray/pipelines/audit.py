@@ -24,11 +24,10 @@ from cldmray.pipelines.utility import Utility, UtilityResult
 from cldmray.report.examples import ImageReader, choose_examples, example_grid, leak_evidence
 from cldmray.report.formatting import percent
 from cldmray.report.statements import convergence_note, query_note
-from cldmray.report.verdict import state_verdict
+from cldmray.report.verdict import state_risks, state_verdict
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import (
     AnonymizerRisk,
-    AttackRate,
     AuditReport,
     Evidence,
     Grid,
@@ -165,7 +164,7 @@ class Audit:
             title=config.audit.title,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             verdict=state_verdict(decision),
-            risks=risks,
+            risks=state_risks(decision),
             results=results_table(results.attacks, config.audit, groups),
             curves=[curve(attack) for attack in results.attacks],
             grid=self._grid(faces, images.anonymized),
@@ -231,11 +230,7 @@ class Audit:
         risk = strongest(identifying or linking, self.config.audit, note)
         if not (identifying and linking):
             return risk
-        worst = strongest(linking, self.config.audit, "")
-        rate = AttackRate(
-            worst.attacker, worst.protocol, worst.gallery, worst.risk, worst.low, worst.high
-        )
-        return replace(risk, linkage=rate)
+        return replace(risk, linkage=strongest(linking, self.config.audit, "").strongest_attack)
 
     def _nominal_k_notes(self, by_name: dict[str, list[AttackResult]]) -> list[str]:
         """A test of each method's own k where its promise speaks: with everybody's images known.

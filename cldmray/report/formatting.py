@@ -176,10 +176,11 @@ def linkage_sentence(risk: AnonymizerRisk) -> str:
     """How often an anonymized image finds another one of its person; empty if not measured."""
     if risk.linkage is None:
         return ""
-    _, _, _, rate, low, high = risk.linkage
+    linked = risk.linkage
     return (
-        f"Without any original, {percent(rate)} ({percent(low)} to {percent(high)}) of the "
-        "images find another anonymized image of their person first."
+        f"Without any original, {percent(linked.value)} ({percent(linked.low)} to "
+        f"{percent(linked.high)}) of the images find another anonymized image of their person "
+        "first."
     )
 
 

@@ -1,16 +1,18 @@
 """The verdict in sentences: what an audit concludes, recommends, and why its gate fails."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cldmray.arrays import Interval
-from cldmray.evaluation.decision import Decision, ReleaseChoice, k_by_bound, supported_k
-from cldmray.evaluation.gate import Breach, BreachKind, Rule
+from cldmray.evaluation.decision import Decision, DecisionPolicy, ReleaseChoice, k_by_bound
+from cldmray.evaluation.gate import Breach, BreachKind, Rule, evaluate_gate
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.report.formatting import gallery_name, percent, protocol_name
 from cldmray.report.utility import formatted, heading
-from cldmray.results.audit import AnonymizerRisk, Verdict
+from cldmray.results.audit import AnonymizerRisk, AttackRate, Verdict
 from cldmray.results.decision import Gate, Recommendation
+from cldmray.results.schema import SCHEMA_VERSION
 
 
 def state_verdict(decision: Decision) -> Verdict:
@@ -27,7 +29,9 @@ def state_verdict(decision: Decision) -> Verdict:
         )
     gate = state_gate(decision.policy.rules, decision.breaches)
     recommendation = state_recommendation(decision.choice)
+    candidates = {risk.anonymizer for risk in decision.candidates}
     machine = {
+        "schema_version": SCHEMA_VERSION,
         "severity": decision.severity,
         "fail_on": gate.rules or None,
         "gate": {"outcome": gate.outcome, "reasons": list(gate.reasons)},
@@ -40,11 +44,55 @@ def state_verdict(decision: Decision) -> Verdict:
             "utility": {name: dict(values) for name, values in recommendation.utility.items()},
         },
         "settings": [
-            _setting(risk, risk in decision.candidates, decision.weakness)
-            for risk in decision.risks
+            _setting(risk, risk.anonymizer in candidates) for risk in state_risks(decision)
         ],
     }
     return Verdict(" ".join(sentences), machine, recommendation, gate)
+
+
+def state_risks(decision: Decision) -> list[AnonymizerRisk]:
+    """The strongest attack on each anonymizer, with why it may be released or not."""
+    policy = decision.policy
+    return [replace(risk, release_reason=_release_reason(risk, policy)) for risk in decision.risks]
+
+
+def _release_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
+    """One plain sentence; empty for a control."""
+    target, attack = _target(policy.target_k), risk.tested_attack
+    at_most = f"at most {percent(risk.simultaneous_upper_bound)} of the images are identified"
+    if risk.release == "no":
+        return (
+            f"{attack.attacker} identifies {percent(attack.value)} of the images, at least "
+            f"{percent(attack.low)}: {_broken(risk, policy) or f'more than {target}'}."
+        )
+    if risk.release == "yes":
+        kept = "; it keeps no more of the original than a random face" if risk.keeps_nothing else ""
+        leak = ", which is still above chance" if risk.finding == "leak" else ""
+        return f"{at_most.capitalize()}{leak}, not more than {target}{kept}."
+    if risk.release == "inconclusive":
+        if risk.note:
+            return f"Nothing can be concluded: {risk.note}."
+        if risk.gallery_size < policy.target_k:
+            return (
+                f"{risk.gallery_size} people in the gallery can show no more than "
+                f"k = {risk.gallery_size}, not {policy.target_k}."
+            )
+        return (
+            f"The data support k = {risk.k_supported}: {at_most}, and {target} is asked for"
+            f"{_and(_broken(risk, policy))}."
+        )
+    return ""
+
+
+def _broken(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
+    """The rules of the gate that an anonymizer breaks."""
+    breaches = evaluate_gate(policy.rules, [risk.anonymizer], {risk.anonymizer: risk})
+    rules = " and ".join(str(breach.rule) for breach in breaches)
+    return f"{rules} of audit.fail_on is broken" if rules else ""
+
+
+def _and(clause: str) -> str:
+    return f", and {clause}" if clause else ""
 
 
 def verdict_tags(verdict: Verdict) -> dict[str, str]:
@@ -89,12 +137,15 @@ def _no_leak_sentence(candidates: Sequence[AnonymizerRisk]) -> str:
     return f"{text}, but nothing can be concluded from that: {note}." if note else f"{text}."
 
 
-def _setting(risk: AnonymizerRisk, candidate: bool, weakness: str) -> dict[str, Any]:
+def _setting(risk: AnonymizerRisk, candidate: bool) -> dict[str, Any]:
     """One setting of the verdict's JSON; see :data:`cldmray.results.schema.VERDICT`."""
     claims = k_anonymity(Interval(risk.risk, risk.low, risk.high), risk.gallery_size)
     return {
         "anonymizer": risk.anonymizer,
         "candidate": candidate,
+        "is_control": risk.is_control,
+        "release": risk.release,
+        "release_reason": risk.release_reason,
         "finding": risk.finding,
         "rank_1": risk.risk,
         "ci_low": risk.low,
@@ -105,11 +156,35 @@ def _setting(risk: AnonymizerRisk, candidate: bool, weakness: str) -> dict[str, 
         "protocol": risk.protocol,
         "gallery": risk.gallery,
         "simultaneous_upper_bound": risk.simultaneous_upper_bound,
-        "k_supported": supported_k(risk, weakness),
+        "k_supported": risk.k_supported,
         "k_not_rejected": risk.k_not_rejected,
         "point_estimate_k": claims.point_estimate,
+        "cross_image": _rate(risk.cross_image),
+        "same_image": _rate(risk.same_image),
+        "person_level": _rate(risk.person_level),
+        "linkage": _rate(risk.linkage),
+        "utility_kept": risk.utility_kept and _bounds(risk.utility_kept),
+        "keeps_nothing": risk.keeps_nothing,
         "note": risk.note,
     }
+
+
+def _rate(attack: AttackRate | None) -> dict[str, Any] | None:
+    """One attack of the verdict's JSON."""
+    if attack is None:
+        return None
+    rate = Interval(attack.value, attack.low, attack.high)
+    return {
+        "attacker": attack.attacker,
+        "protocol": attack.protocol,
+        "gallery": attack.gallery,
+        **_bounds(rate),
+        "chance": attack.chance,
+    }
+
+
+def _bounds(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "ci_low": interval.low, "ci_high": interval.high}
 
 
 REASONS: Mapping[BreachKind, Callable[[AnonymizerRisk, Rule | None], str]] = {

@@ -6,12 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
-from cldmray.arrays import Images
+from cldmray.arrays import Images, Interval
 from cldmray.results.attribution import Attribution
 from cldmray.results.decision import Gate, Recommendation
 
 Finding = Literal["leak", "inconclusive", "no_leak_found"]
 Severity = Literal["leak", "inconclusive", "no_leak_found", "neutral"]
+Release = Literal["yes", "no", "inconclusive"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,14 @@ class Verdict:
 
 
 class AttackRate(NamedTuple):
-    """One attack and its rank-1 identification rate in [0, 1] with confidence bounds."""
+    """One attack and its rank-1 identification rate in [0, 1].
+
+    Attributes:
+        attacker, protocol, gallery: which attack, as in :mod:`cldmray.results.schema`.
+        value: the rate.
+        low, high: confidence bounds that hold for all attacks on the anonymizer at once.
+        chance: what chance gives.
+    """
 
     attacker: str
     protocol: str
@@ -55,11 +63,14 @@ class AttackRate(NamedTuple):
     value: float
     low: float
     high: float
+    chance: float
 
 
 @dataclass(frozen=True)
 class AnonymizerRisk:
-    """The strongest attack on one anonymizer.
+    """The strongest attack on one anonymizer, and what follows from all attacks on it.
+
+    All bounds hold for all attacks on the anonymizer at once: one rate has one interval.
 
     Attributes:
         anonymizer, attacker, protocol, gallery: which attack, as in
@@ -69,6 +80,9 @@ class AnonymizerRisk:
         chance: rank-1 rate of chance, in (0, 1].
         k_not_rejected: largest k whose claim of k-anonymity the attack does not reject, >= 1.
         confidence_level: of the bounds, in (0, 1).
+        gallery_size: number of candidate identities, >= 1.
+        k_supported: largest k that the data support, >= 1: 1 / ``simultaneous_upper_bound``, and 1,
+            which says nothing, where the attackers are too weak to conclude.
         note: what limits the conclusion, such as "attacker too weak to conclude"; may be empty.
         highest_lower_bound: the attack with the highest lower bound, against which claims are
             tested; None: this one.
@@ -76,11 +90,24 @@ class AnonymizerRisk:
             None: ``high``.
         linkage: the attack that best links anonymized images of a person with each other, no
             original at hand; None where that was not measured.
+        cross_image: the strongest attack that holds other images of the person (gallery
+            ``source_excluded``); None where that was not measured.
+        same_image: the strongest that holds the very image (``source_included``); None likewise.
+        person_level: the strongest on pooled images of each identity, source excluded; None
+            likewise.
+        is_control: whether it shows what the attackers can do, and is no candidate for release.
+        release: whether it may be released; None: it is a control.
+        release_reason: why, in one plain sentence; empty where ``release`` is None.
+        utility_kept: what is kept of the original, as the mean over the measures of utility of
+            (value - chance) / (clean - chance): 0 is the image of a random other person, 1 the
+            original; None where no measure has both references.
+        keeps_nothing: whether that is not significantly above 0.
 
     >>> risk = AnonymizerRisk("blur", 0.30, 0.24, 0.36, "adaptive_contrastive", "full_ref",
-    ...                       "source_excluded", 0.01, k_not_rejected=4, confidence_level=0.95)
-    >>> risk.finding, risk.gallery_size
-    ('leak', 100)
+    ...                       "source_excluded", 0.01, k_not_rejected=4, confidence_level=0.95,
+    ...                       gallery_size=100)
+    >>> risk.finding
+    'leak'
     """
 
     anonymizer: str
@@ -93,17 +120,31 @@ class AnonymizerRisk:
     chance: float
     k_not_rejected: int
     confidence_level: float
+    gallery_size: int
+    k_supported: int = 1
     note: str = ""
     highest_lower_bound: AttackRate | None = None
     highest_upper_bound: float | None = None
     linkage: AttackRate | None = None
+    cross_image: AttackRate | None = None
+    same_image: AttackRate | None = None
+    person_level: AttackRate | None = None
+    is_control: bool = False
+    release: Release | None = None
+    release_reason: str = ""
+    utility_kept: Interval | None = None
+    keeps_nothing: bool = False
+
+    @property
+    def strongest_attack(self) -> AttackRate:
+        """The attack whose rate is the risk."""
+        where = self.attacker, self.protocol, self.gallery
+        return AttackRate(*where, self.risk, self.low, self.high, self.chance)
 
     @property
     def tested_attack(self) -> AttackRate:
         """The attack against which claims of k-anonymity are tested."""
-        return self.highest_lower_bound or AttackRate(
-            self.attacker, self.protocol, self.gallery, self.risk, self.low, self.high
-        )
+        return self.highest_lower_bound or self.strongest_attack
 
     @property
     def simultaneous_upper_bound(self) -> float:
@@ -116,11 +157,6 @@ class AnonymizerRisk:
         if self.low > self.chance:
             return "leak"
         return "inconclusive" if self.note else "no_leak_found"
-
-    @property
-    def gallery_size(self) -> int:
-        """Number of candidate people, from the rank-1 rate of chance."""
-        return round(1 / self.chance)
 
 
 class AttackerDiagnostics(NamedTuple):

@@ -54,13 +54,18 @@ of the best identities), ``mated`` (whether each shows the image's own person), 
 risk's attack; ``diagnostics`` of the attackers; ``attribution`` with ``headline``, ``statements``
 and ``confidence_level`` (null where there is none).
 
-``verdict.json``: ``sentence``; ``severity`` (``leak``, ``inconclusive``, ``no_leak_found``);
-``fail_on`` (null without rules); ``gate`` with ``outcome`` and ``reasons``; ``target_k``;
-``recommended`` with ``name`` (null: none), ``reason``, ``most_useful``, ``control``, ``utility``;
-``settings``, one for each attacked anonymizer: ``anonymizer``, ``candidate``, ``finding``,
+``verdict.json``: ``schema_version``; ``sentence``; ``severity`` (``leak``, ``inconclusive``,
+``no_leak_found``); ``fail_on`` (null without rules); ``gate`` with ``outcome`` and ``reasons``;
+``target_k``; ``recommended`` with ``name`` (null: none), ``reason``, ``most_useful``, ``control``,
+``utility``;
+``settings``, one for each attacked anonymizer: ``anonymizer``, ``candidate``, ``is_control``,
+``release`` (``yes``, ``no``, ``inconclusive``; null for controls), ``release_reason``, ``finding``,
 ``rank_1``, ``ci_low``, ``ci_high``, ``confidence_level``, ``chance``, ``attacker``, ``protocol``,
 ``gallery``, ``simultaneous_upper_bound``, ``k_supported``, ``k_not_rejected``,
-``point_estimate_k``, ``note``.
+``point_estimate_k``, ``note``; ``utility_kept`` with ``value``, ``ci_low``, ``ci_high`` (null where
+not measured) and ``keeps_nothing``; and ``cross_image``, ``same_image``, ``person_level`` and
+``linkage``, each the strongest attack of its kind (null where there is none) with ``attacker``,
+``protocol``, ``gallery``, ``value``, ``ci_low``, ``ci_high``, ``chance``.
 """
 
 import pyarrow as pa

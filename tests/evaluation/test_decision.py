@@ -22,6 +22,7 @@ def risk(name: str, high: float, value: float = 0.01, low: float = 0.005) -> Ano
         chance=0.01,
         k_not_rejected=100,
         confidence_level=0.95,
+        gallery_size=100,
     )
 
 

@@ -29,6 +29,7 @@ RISK = AnonymizerRisk(
     chance=0.01,
     k_not_rejected=16,
     confidence_level=0.95,
+    gallery_size=100,
 )
 CALM = replace(RISK, risk=0.01, low=0.005, high=0.02, k_not_rejected=100)
 WEAK = replace(CALM, note="attacker too weak")
@@ -96,7 +97,7 @@ def test_when_a_rule_is_broken(rule: str, risk: AnonymizerRisk, kind: BreachKind
 
 
 def test_claims_are_tested_against_the_highest_lower_bound() -> None:
-    firm = AttackRate("condition_match", "single_ref", "source_included", 0.075, 0.07, 0.08)
+    firm = AttackRate("condition_match", "single_ref", "source_included", 0.075, 0.07, 0.08, 0.01)
     risk = replace(RISK, low=0.02, highest_lower_bound=firm)
     (breach,) = evaluate_gate(parse_rules("rank_1>0.05"), ["blur"], {"blur": risk})
     assert breach.kind == "rate_exceeded"

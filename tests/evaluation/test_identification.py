@@ -233,7 +233,7 @@ class TestStrongest:
         outcome = strongest([lucky, many(0.6)], SETTINGS, "")
         assert outcome.tested_attack == (
             "adaptive_contrastive", "full_ref", "source_excluded",
-            outcome.risk, outcome.low, outcome.high,
+            outcome.risk, outcome.low, outcome.high, 1 / 40,
         )  # fmt: skip
         assert outcome.highest_upper_bound == outcome.simultaneous_upper_bound == 1.0 > outcome.high
 

@@ -31,7 +31,7 @@ class Stub:
             raise BadInputError("no such faces")
         risk = AnonymizerRisk(
             *("blur", 0.5, 0.4, 0.6, "adaptive_contrastive"),
-            *("full_ref", "source_excluded", 0.01, 2, 0.95),
+            *("full_ref", "source_excluded", 0.01, 2, 0.95, 100),
         )
         verdict = state_verdict(decide([risk], {"no_op"}, self.config.audit.policy))
         grid = Grid(np.zeros((0, 8, 8, 3), np.uint8), [])

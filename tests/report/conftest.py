@@ -45,6 +45,7 @@ def risk(name: str) -> AnonymizerRisk:
         chance=1 / GALLERY,
         k_not_rejected=min(GALLERY, int(1 / low)),
         confidence_level=0.95,
+        gallery_size=GALLERY,
         note=note,
     )
 

@@ -23,6 +23,7 @@ def risk(name: str, high: float, value: float = 0.01, low: float = 0.005) -> Ano
         chance=0.01,
         k_not_rejected=100,
         confidence_level=0.95,
+        gallery_size=100,
     )
 
 
@@ -144,7 +145,7 @@ class TestNoneQualifies:
         assert above.reason.endswith(f"the closest is a (upper bound 40.0 %), and {WEAK}.")
 
     def test_too_few_people_for_the_target(self) -> None:
-        recommendation = recommended([replace(risk("a", 0.1), chance=1 / 8)])
+        recommendation = recommended([replace(risk("a", 0.1), chance=1 / 8, gallery_size=8)])
         assert recommendation.name is None
         assert (
             recommendation.reason == "8 people in the gallery can show no more than k = 8, not 20."

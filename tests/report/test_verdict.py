@@ -10,6 +10,7 @@ from cldmray.evaluation.decision import DEFAULT_POLICY, DecisionPolicy, decide
 from cldmray.evaluation.gate import evaluate_gate, parse_rules
 from cldmray.report.verdict import state_gate, state_verdict, verdict_tags
 from cldmray.results.audit import AnonymizerRisk, AttackRate, UtilityRow, Verdict
+from cldmray.results.schema import SCHEMA_VERSION
 
 LEAK = AnonymizerRisk(
     anonymizer="cldm-canny-1.0",
@@ -22,6 +23,7 @@ LEAK = AnonymizerRisk(
     chance=0.01,
     k_not_rejected=2,
     confidence_level=0.95,
+    gallery_size=100,
 )
 CALM = replace(LEAK, anonymizer="cldm-none", risk=0.02, low=0.004, high=0.031, k_not_rejected=100)
 COPY = replace(LEAK, anonymizer="no_op", risk=1.0, low=0.96, high=1.0, k_not_rejected=1)
@@ -48,6 +50,7 @@ def test_a_single_leaking_setting() -> None:
     )
     assert outcome.severity == "leak"
     assert outcome.machine == {
+        "schema_version": SCHEMA_VERSION,
         "severity": "leak",
         "fail_on": None,
         "gate": {"outcome": "none", "reasons": []},
@@ -64,6 +67,10 @@ def test_a_single_leaking_setting() -> None:
             {
                 "anonymizer": "cldm-canny-1.0",
                 "candidate": True,
+                "is_control": False,
+                "release": "no",
+                "release_reason": "adaptive_contrastive identifies 62.0 % of the images, at least "
+                "50.0 %: more than 1/20 (5.0 %).",
                 "finding": "leak",
                 "rank_1": 0.62,
                 "ci_low": 0.5,
@@ -77,6 +84,12 @@ def test_a_single_leaking_setting() -> None:
                 "point_estimate_k": 1 / 0.62,
                 "k_not_rejected": 2,
                 "k_supported": 1,
+                "cross_image": None,
+                "same_image": None,
+                "person_level": None,
+                "linkage": None,
+                "utility_kept": None,
+                "keeps_nothing": False,
                 "note": "",
             }
         ],
@@ -146,7 +159,7 @@ def test_a_control_alone_is_a_candidate() -> None:
 
 
 def test_the_sentence_names_the_attack_that_rejects_the_claim() -> None:
-    firm = AttackRate("condition_only", "few_ref", "source_included", 0.6, 0.55, 0.65)
+    firm = AttackRate("condition_only", "few_ref", "source_included", 0.6, 0.55, 0.65, 0.01)
     sentence = verdict(
         [replace(LEAK, low=0.4, highest_lower_bound=firm, k_not_rejected=1)], set()
     ).sentence
@@ -240,7 +253,7 @@ def test_reasons_of_the_gate(rule: str, risk: AnonymizerRisk, reason: str) -> No
 
 
 def test_the_reason_names_the_attack_with_the_highest_lower_bound() -> None:
-    firm = AttackRate("condition_match", "single_ref", "source_included", 0.075, 0.07, 0.08)
+    firm = AttackRate("condition_match", "single_ref", "source_included", 0.075, 0.07, 0.08, 0.01)
     risk = replace(CALM, low=0.02, highest_lower_bound=firm)
     rules = parse_rules("rank_1>0.05 or k<4")
     gate = state_gate(rules, evaluate_gate(rules, ["blur", "images"], {"blur": risk}))

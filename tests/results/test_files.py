@@ -29,7 +29,7 @@ from cldmray.results.table import sorted_results
 @pytest.fixture
 def whole(report: AuditReport) -> AuditReport:
     """A report in which nothing is left out, and nothing is secret."""
-    rate = AttackRate("adaptive_contrastive", "full_ref", "anonymized_only", 0.3, 0.2, 0.4)
+    rate = AttackRate("adaptive_contrastive", "full_ref", "anonymized_only", 0.3, 0.2, 0.4, 0.01)
     risk = replace(report.risks[0], highest_lower_bound=rate, highest_upper_bound=0.9, linkage=rate)
     verdict = Verdict(
         "Identity leaks.",
