@@ -5,6 +5,7 @@ stores (an object appears whole or not at all).
 """
 
 import errno
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,50 @@ PROBE_BYTES = 4096
 
 PARTIAL = ".partial"
 """Ending of a local file that is being written, or was when its writer was killed."""
+ROOT_VARIABLE = "CLDMRAY_STORAGE"
+"""Environment variable: where reports and artifacts go that have no place of their own."""
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Where Ray tells the runtime environment to a job that was submitted."""
+JOB_ROOT = "~/cldmray"
+"""Root of all jobs of a machine that run in Ray's copies of a project."""
+
+
+def in_job_package() -> bool:
+    """Whether this process is a submitted job in Ray's copy of the project, which Ray deletes."""
+    return "working_dir" in (json.loads(os.environ.get(JOB_CONFIG, "{}")).get("runtime_env") or {})
+
+
+def job_root() -> str | None:
+    """Where a submitted job keeps what has no place of its own; None for any other process.
+
+    It is the local folder that ``CLDMRAY_STORAGE`` names, else ``cldmray`` in the home folder: one
+    place for all jobs of a machine, because the current folder is lost with the job.
+    """
+    if not in_job_package():
+        return None
+    named = os.environ.get(ROOT_VARIABLE)
+    root = named if named and "://" not in named else JOB_ROOT
+    return str(Path(root).expanduser().absolute())
+
+
+def is_in_job_root(folder: str) -> bool:
+    """Whether a path lies in ``~/cldmray``, which the machines of a cluster do not share."""
+    if "://" in folder:
+        return False
+    return Path(folder).expanduser().absolute().is_relative_to(Path(JOB_ROOT).expanduser())
+
+
+def use_job_root() -> str | None:
+    """Let ``CLDMRAY_STORAGE`` name :func:`job_root` where it names nothing.
+
+    Returns:
+        The folder; None where nothing was changed.
+    """
+    root = job_root()
+    if root is None or os.environ.get(ROOT_VARIABLE):
+        return None
+    os.environ[ROOT_VARIABLE] = root
+    return root
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:

@@ -1,9 +1,9 @@
 """What every job does around its work."""
 
-import json
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from types import FrameType
 
 from omegaconf import DictConfig, OmegaConf
 
+from cldmray import storage
 from cldmray.cli.logging import setup_logging
 from cldmray.config.files import conf_folder, register_plugins
 from cldmray.config.retired import refuse_retired_overrides
@@ -27,9 +28,6 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 STDERR = 2
 
-JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Where Ray tells the runtime environment to a job that was submitted."""
-
 
 def run_or_exit(main: Task, composed: DictConfig) -> None:
     """Run a job and end with the exit status that it returns, if it returns one.
@@ -39,6 +37,8 @@ def run_or_exit(main: Task, composed: DictConfig) -> None:
     with 128 and the signal's number: 130 or 143.
     """
     with setup_logging(), _stoppable() as received:
+        if root := storage.use_job_root():
+            logger.info("%s", job_root_note(root))
         if note := storage_note(composed):
             logger.warning(note)
         try:
@@ -53,6 +53,14 @@ def run_or_exit(main: Task, composed: DictConfig) -> None:
         sys.exit(status)
 
 
+def job_root_note(root: str) -> str:
+    """Where the results of a submitted job go that says nothing else, as a line for the user."""
+    return (
+        f"{storage.ROOT_VARIABLE} is not set: reports, artifacts and, without an MLflow server, "
+        f"runs go to {root} on {socket.gethostname()}"
+    )
+
+
 def storage_note(composed: DictConfig) -> str:
     """What a job that ``ray job submit`` runs would leave in Ray's copy of the project.
 
@@ -61,7 +69,7 @@ def storage_note(composed: DictConfig) -> str:
     """
     from cldmray.tracking.connection import resolve_uri, sqlite_path
 
-    if "working_dir" not in (json.loads(os.environ.get(JOB_CONFIG, "{}")).get("runtime_env") or {}):
+    if not storage.in_job_package():
         return ""
     here = Path.cwd()
     named = {

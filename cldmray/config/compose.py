@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cldmray import storage
 from cldmray.config.files import conf_folder, register_plugins
 from cldmray.config.instantiate import to_container
 from cldmray.config.retired import refuse_retired_keys, refuse_retired_overrides
@@ -28,6 +29,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     refuse_retired_overrides(overrides)
     register_plugins()
+    storage.use_job_root()
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return to_container(hydra_compose(name, list(overrides)))

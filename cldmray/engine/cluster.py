@@ -219,6 +219,11 @@ def connect(config: EngineConfig) -> dict[str, Any]:
     return resources
 
 
+def n_machines() -> int:
+    """Machines of the connected cluster; several nodes of Ray on one machine count once."""
+    return len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
+
+
 @contextmanager
 def _without_log_level_line() -> Iterator[None]:
     """Hold back what Ray's C++ core writes on stderr, and drop the line on its own log level."""

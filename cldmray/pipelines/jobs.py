@@ -15,11 +15,12 @@ from cldmray.config.attribution import AttributionConfig
 from cldmray.config.audit import AuditConfig
 from cldmray.config.reconstruction import ReconstructionConfig
 from cldmray.engine.cluster import EngineConfig
-from cldmray.errors import BadInputError, redact_text
+from cldmray.errors import BadInputError, ConfigError, redact_text
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import AnonymizerRisk, AuditReport, Verdict
 from cldmray.results.reconstruction import ReconstructionReport
 from cldmray.tracking import DeferredErrors, Run, Tracker, TrackingConfig
+from cldmray.tracking.connection import URI_VARIABLE
 
 if TYPE_CHECKING:
     import pandas
@@ -158,7 +159,8 @@ def connected(
     Raises:
         StorageError: a folder cannot be written.
         TrackingError: MLflow cannot be used.
-        ConfigError: see :func:`cldmray.engine.cluster.connect`.
+        ConfigError: see :func:`cldmray.engine.cluster.connect`; or a submitted job would keep its
+            results on one of several machines, because nothing says where they go.
     """
     from cldmray.engine import cluster
 
@@ -169,7 +171,25 @@ def connected(
         tracker.check()
     with _handler_of_sigterm_kept():
         cluster.connect(engine)
+    if storage.in_job_package():
+        _check_shared(cluster.n_machines(), tracker, folders)
     return tracker
+
+
+def _check_shared(n_machines: int, tracker: Tracker | None, folders: Mapping[str, str]) -> None:
+    """Refuse a submitted job whose default places lie on one of several machines."""
+    if n_machines == 1:
+        return
+    lost = [key for key, folder in folders.items() if storage.is_in_job_root(folder)]
+    cures = [f"{storage.ROOT_VARIABLE} to s3://, gs:// or a shared disk"] if lost else []
+    if tracker is not None and tracker.is_default:
+        lost.append("tracking.uri")
+        cures.append(f"{URI_VARIABLE} to an MLflow server, http://...")
+    if lost:
+        raise ConfigError(
+            f"{', '.join(lost)}: the default lies on one of the {n_machines} machines of this "
+            f"cluster, where the others and the next job may not find it; set {' and '.join(cures)}"
+        )
 
 
 @contextmanager

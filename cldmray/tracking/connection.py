@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cldmray import storage
 from cldmray.errors import CldmrayError, redact_text
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-DEFAULT_URI = "sqlite:///mlflow.db"
 SQLITE = "sqlite:///"
+DATABASE = "mlflow.db"
+DEFAULT_URI = f"{SQLITE}{DATABASE}"
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 class TrackingError(CldmrayError):
@@ -21,12 +24,16 @@ class TrackingError(CldmrayError):
 
 
 def resolve_uri(uri: str | None) -> str:
-    """The tracking URI: the given one, else ``MLFLOW_TRACKING_URI``, else SQLite right here.
+    """The tracking URI: the given one, else ``MLFLOW_TRACKING_URI``, else a SQLite file.
 
-    Relative SQLite paths are made absolute, so that a change of folder or another process
-    finds the same file.
+    The file is ``mlflow.db`` in the current folder, or for a submitted job in
+    :func:`cldmray.storage.job_root`. Relative SQLite paths are made absolute, so that a change of
+    folder or another process finds the same file.
     """
-    resolved = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    resolved = uri or os.environ.get(URI_VARIABLE)
+    if not resolved:
+        root = storage.job_root()
+        resolved = DEFAULT_URI if root is None else f"{SQLITE}{root}/{DATABASE}"
     path = sqlite_path(resolved)
     return resolved if path is None else f"{SQLITE}{path}"
 

@@ -1,14 +1,17 @@
 """Opens and ends runs in MLflow: audits with a child for each attack, studies, trainings."""
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from cldmray import storage
 from cldmray.errors import ConfigError, redact_text
 from cldmray.tracking.connection import (
+    URI_VARIABLE,
     TrackingError,
     check_reachable,
     explained,
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
+DEFAULT_EXPERIMENT = "cldmray"
+
 
 @dataclass(frozen=True)
 class TrackingConfig:
@@ -33,17 +39,18 @@ class TrackingConfig:
 
     Attributes:
         uri: MLflow tracking URI; None: ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the current
-            folder.
-        experiment: name of the experiment, created where absent.
+            folder, or in ``~/cldmray`` for a submitted job.
+        experiment: name of the experiment, created where absent; None: ``MLFLOW_EXPERIMENT_NAME``,
+            else ``cldmray``.
         timeout: seconds that a server has to answer the check before an audit, > 0.
     """
 
     uri: str | None = None
-    experiment: str = "cldmray"
+    experiment: str | None = None
     timeout: float = 5.0
 
     def __post_init__(self) -> None:
-        if not self.experiment.strip():
+        if self.experiment is not None and not self.experiment.strip():
             raise ValueError("experiment must not be empty")
         if not self.timeout > 0:
             raise ValueError(f"timeout must be above 0, not {self.timeout}")
@@ -73,6 +80,16 @@ class Tracker:
         return redact_text(self.uri)
 
     @property
+    def is_default(self) -> bool:
+        """Whether neither the settings nor the environment say where MLflow is."""
+        return not (self.config.uri or os.environ.get(URI_VARIABLE))
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return self.config.experiment or os.environ.get(EXPERIMENT_VARIABLE) or DEFAULT_EXPERIMENT
+
+    @property
     def client(self) -> "MlflowClient":
         """MLflow's client, made on first use."""
         if self._client is None:
@@ -85,8 +102,11 @@ class Tracker:
 
         Raises:
             TrackingError: they cannot; the message names the URI and what to do.
+            StorageError: the folder of the default SQLite file cannot be made.
             ConfigError: the experiment was deleted.
         """
+        if self.is_default and (path := sqlite_path(self.uri)) is not None:
+            storage.make_folder(str(path.parent))
         check_reachable(self.uri, self.config.timeout)
         with impatient(self.config.timeout):
             self._experiment()
@@ -224,7 +244,7 @@ class Tracker:
 
     def _experiment(self) -> str:
         if self._experiment_id is None:
-            name = self.config.experiment
+            name = self.experiment
             with explained(self.uri):
                 experiment = self.client.get_experiment_by_name(name)
             if experiment is not None and experiment.lifecycle_stage != "active":

@@ -9,9 +9,10 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from cldmray.cli.runtime import run_or_exit, storage_note
+from cldmray.config.compose import compose
 from cldmray.engine import cluster
 from cldmray.engine.cluster import EngineConfig
-from cldmray.errors import BadInputError, StorageError
+from cldmray.errors import BadInputError, ConfigError, StorageError
 from cldmray.pipelines.jobs import connected
 from cldmray.tracking import Tracker, TrackingConfig, TrackingError
 
@@ -138,8 +139,9 @@ def test_a_bug_keeps_its_traceback() -> None:
 @pytest.mark.parametrize(
     ("settings", "environment", "keys"),
     [
-        ({"output": "runs/1", "cache_dir": "runs/work"}, {}, "output, cache_dir, tracking.uri"),
-        ({"output": "s3://b/1", "cache_dir": "/mnt/work"}, {}, "tracking.uri"),
+        ({"output": "runs/1", "cache_dir": "runs/work"}, {}, "output, cache_dir"),
+        ({"output": "s3://b/1", "cache_dir": "/mnt/work"}, {}, ""),
+        ({"output": "/mnt/1", "tracking": {"uri": "sqlite:///runs.db"}}, {}, "tracking.uri"),
         ({"output": "gs://b/1"}, {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}, ""),
         ({"output": "/mnt/1", "tracking": {"uri": "sqlite:////mnt/runs.db"}}, {}, ""),
         ({"output": "~/1", "tracking": {"uri": "https://mlflow"}}, {}, ""),
@@ -163,6 +165,66 @@ def test_a_submitted_job_says_what_would_be_lost(
     assert storage_note(composed) == ""
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     assert storage_note(composed) == ""
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """This process as a submitted job in Ray's copy of a project; the home folder is returned."""
+    home, package = tmp_path / "home", tmp_path / "package"
+    home.mkdir()
+    package.mkdir()
+    monkeypatch.chdir(package)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("CLDMRAY_STORAGE", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    job = {"runtime_env": {"working_dir": "gcs://_ray_pkg_1.zip"}, "metadata": {}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    return home
+
+
+def test_all_submitted_jobs_of_a_machine_share_one_place(
+    submitted: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    composed = OmegaConf.create({"output": "${oc.env:CLDMRAY_STORAGE,runs}/1"})
+    outputs = []
+    run_or_exit(lambda settings: outputs.append(settings.output), composed)
+    assert outputs == [f"{submitted}/cldmray/1"]
+    assert f"runs go to {submitted}/cldmray on " in "".join(capfd.readouterr())
+    assert Tracker(TrackingConfig()).uri == f"sqlite:///{submitted}/cldmray/mlflow.db"
+
+
+def test_a_notebook_in_a_submitted_job_finds_the_same_place(submitted: Path) -> None:
+    settings = compose("audit", ["anonymizers=[blur]"])
+    assert settings["cache_dir"] == f"{submitted}/cldmray/cache"
+
+
+def test_a_place_that_the_user_names_stays(
+    submitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLDMRAY_STORAGE", "/mnt/shared")
+    assert compose("audit")["cache_dir"] == "/mnt/shared/cache"
+    assert Tracker(TrackingConfig()).uri == "sqlite:////mnt/shared/mlflow.db"
+    monkeypatch.setenv("CLDMRAY_STORAGE", "s3://bucket/all")
+    assert compose("audit")["cache_dir"] == "s3://bucket/all/cache"
+    assert Tracker(TrackingConfig()).uri == f"sqlite:///{submitted}/cldmray/mlflow.db"
+
+
+def test_a_job_on_several_machines_needs_shared_places(
+    submitted: Path, joined: list[EngineConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "n_machines", lambda: 3)
+    folders = {"cache_dir": f"{submitted}/cldmray/cache", "output": f"{submitted}/elsewhere"}
+    message = (
+        r"^cache_dir, tracking\.uri: the default lies on one of the 3 machines .*; set "
+        r"CLDMRAY_STORAGE to s3://, gs:// or a shared disk and MLFLOW_TRACKING_URI to an MLflow"
+    )
+    with pytest.raises(ConfigError, match=message):
+        connected(TrackingConfig(), EngineConfig(), **folders)
+    uri = f"sqlite:///{submitted}/mine.db"
+    connected(TrackingConfig(uri=uri), EngineConfig(), output=folders["output"])
+    monkeypatch.setattr(cluster, "n_machines", lambda: 1)
+    assert connected(TrackingConfig(), EngineConfig(), **folders).is_default
+    assert len(joined) == 3
 
 
 def test_nothing_is_connected_to_where_results_cannot_be_written(

@@ -155,6 +155,29 @@ def test_the_dashboard_listens_on_loopback_only(head: Head) -> None:
         assert probe.connect_ex((outside, int(head.address.rsplit(":", 1)[1]))) != 0
 
 
+def test_jobs_without_a_place_share_one_on_the_machine(head: Head, tmp_path: Path) -> None:
+    variables = {"CLDMRAY_STORAGE": "", "MLFLOW_TRACKING_URI": "", "HOME": str(tmp_path)}
+    options = [
+        "--working-dir",
+        str(ROOT),
+        "--runtime-env-json",
+        json.dumps({"env_vars": variables}),
+    ]
+    kept = tmp_path / "cldmray"
+    for title in ("first", "second"):
+        done = head.ray_job("submit", *options, "--", *AUDIT, f"audit.title={title}")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert f"runs go to {kept} on " in done.stdout
+        assert f"MLflow: sqlite:///{kept}/mlflow.db, run " in done.stdout
+        assert ("read synthetic ..." in done.stdout) == (title == "first")
+    assert len(list(kept.glob("*/report.html"))) == 2
+    client = MlflowClient(f"sqlite:///{kept}/mlflow.db")
+    experiment = client.get_experiment_by_name("cldmray")
+    assert experiment is not None
+    names = {run.info.run_name for run in client.search_runs([experiment.experiment_id])}
+    assert {"first", "second"} <= names
+
+
 @pytest.mark.usefixtures("undisturbed")
 def test_an_audit_whose_gate_fails(head: Head) -> None:
     done = head.submit("gate", "audit.title=gate", "audit.fail_on=inconclusive", "output=runs/gate")

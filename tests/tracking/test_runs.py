@@ -154,6 +154,16 @@ def test_a_deleted_experiment_is_named(tracker: Tracker) -> None:
         Tracker(TrackingConfig(uri=tracker.uri, experiment="gone")).check()
 
 
+def test_the_experiment_is_the_given_one_then_the_environments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    assert Tracker(TrackingConfig()).experiment == "cldmray"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "release 7")
+    assert Tracker(TrackingConfig()).experiment == "release 7"
+    assert Tracker(TrackingConfig(experiment="mine")).experiment == "mine"
+
+
 def test_importing_the_package_does_not_import_mlflow() -> None:
     code = "import cldmray.tracking, sys; sys.exit('mlflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=CONF.parents[1], check=True)
