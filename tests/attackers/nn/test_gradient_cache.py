@@ -216,37 +216,47 @@ def test_reduced_precision_holds_in_both_passes() -> None:
     assert 0 < difference < 0.1 * weights.abs().max()
 
 
-def run_worker(rank: int, folder: Path, kind: str) -> None:
+def run_worker(rank: int, folder: Path) -> None:
     """One of two processes: its half of the images, in chunks of 4 and 2."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
     half = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
     inputs = images()
     own = torch.cat([inputs[:BATCH][half], inputs[BATCH:][half]])
-    network = encoder()
-    wrapped = nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
-    cache = GradientCache(wrapped, 4, wrapped)
-    actual = []
-    for _ in range(2):
-        wrapped.zero_grad()
-        loss = LOSSES[kind](cache, own)
-        cache.backward(loss)
-        actual.append((loss.detach(), gradients(network)))
-    torch.save(actual, folder / f"{rank}.pt")
+    for kind in LOSSES:
+        network = encoder()
+        wrapped = nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
+        cache = GradientCache(wrapped, 4, wrapped)
+        actual = []
+        for _ in range(2):
+            wrapped.zero_grad()
+            loss = LOSSES[kind](cache, own)
+            cache.backward(loss)
+            actual.append((loss.detach(), gradients(network)))
+        torch.save(actual, folder / f"{kind}-{rank}.pt")
     dist.barrier()
     os._exit(0)  # gloo's threads may deadlock with the destructors of a regular exit
 
 
-@pytest.mark.parametrize("kind", LOSSES)
-def test_two_processes_have_the_gradient_of_one(tmp_path: Path, kind: str) -> None:
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the gradients of every loss on each of two processes."""
+    folder = tmp_path_factory.mktemp("gloo")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-    command = [sys.executable, __file__, str(tmp_path), kind]
+    command = [sys.executable, __file__, str(folder)]
     processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
     assert [process.wait(300) for process in processes] == [0, 0]
+    return folder
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_two_processes_have_the_gradient_of_one(two_processes: Path, kind: str) -> None:
     whole = encoder()
     expected = LOSSES[kind](whole, images())
     expected.backward()
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = (
+        torch.load(two_processes / f"{kind}-{rank}.pt", weights_only=True) for rank in range(2)
+    )
     for (loss, actual), (other_loss, others) in zip(first, second, strict=True):
         assert float(loss + other_loss) / 2 == pytest.approx(expected.item(), abs=1e-12)
         for name, gradient in gradients(whole).items():
@@ -255,4 +265,4 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path, kind: str) -> No
 
 
 if __name__ == "__main__":
-    run_worker(int(sys.argv[3]), Path(sys.argv[1]), sys.argv[2])
+    run_worker(int(sys.argv[2]), Path(sys.argv[1]))

@@ -1,3 +1,4 @@
+import itertools
 import math
 import os
 import subprocess
@@ -115,20 +116,35 @@ def guided_loss_of(encoder: nn.Module, inputs: Tensor) -> Tensor:
 LOSSES = {"contrast": loss_of, "guided": guided_loss_of}
 
 
-def worker(rank: int, folder: Path, kind: str, cut: int) -> None:
+CUTS = (BATCH // 2, 2, 5)
+
+
+def worker(rank: int, folder: Path) -> None:
     """One of two processes, the first of which takes ``cut`` pairs; this file is their script."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
-    own = slice(cut, BATCH) if rank else slice(cut)
     inputs = images()
-    wrapped = nn.parallel.DistributedDataParallel(small_encoder())
-    loss = LOSSES[kind](wrapped, torch.cat([inputs[:BATCH][own], inputs[BATCH:][own]]))
-    loss = loss * (cut, BATCH - cut)[rank] * 2 / BATCH
-    loss.backward()
-    gradients = {name: p.grad for name, p in wrapped.module.named_parameters()}
-    torch.save((loss.detach(), gradients), folder / f"{rank}.pt")
+    for kind, cut in itertools.product(LOSSES, CUTS):
+        own = slice(cut, BATCH) if rank else slice(cut)
+        wrapped = nn.parallel.DistributedDataParallel(small_encoder())
+        loss = LOSSES[kind](wrapped, torch.cat([inputs[:BATCH][own], inputs[BATCH:][own]]))
+        loss = loss * (cut, BATCH - cut)[rank] * 2 / BATCH
+        loss.backward()
+        gradients = {name: p.grad for name, p in wrapped.module.named_parameters()}
+        torch.save((loss.detach(), gradients), folder / f"{kind}-{cut}-{rank}.pt")
     dist.barrier()
     os._exit(0)  # gloo's threads may deadlock with the destructors of a regular exit
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what each of two processes has of every loss."""
+    folder = tmp_path_factory.mktemp("gloo")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, __file__, str(folder)]
+    processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
+    assert [process.wait(300) for process in processes] == [0, 0]
+    return folder
 
 
 class TestDistributed:
@@ -136,20 +152,17 @@ class TestDistributed:
         queries, keys = unit(4, 0), unit(4, 1)
         assert distributed_nt_xent(queries, keys, 0.1) == nt_xent(queries, keys, 0.1)
 
-    @pytest.mark.parametrize("cut", [BATCH // 2, 2, 5])
+    @pytest.mark.parametrize("cut", CUTS)
     @pytest.mark.parametrize("kind", LOSSES)
     def test_two_processes_have_the_loss_and_gradients_of_one(
-        self, tmp_path: Path, kind: str, cut: int
+        self, two_processes: Path, kind: str, cut: int
     ) -> None:
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-        command = [sys.executable, __file__, str(tmp_path), kind, str(cut)]
-        processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
-        assert [process.wait(300) for process in processes] == [0, 0]
         whole = small_encoder()
         expected = LOSSES[kind](whole, images())
         expected.backward()
         (first, gradients), (second, others) = (
-            torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
+            torch.load(two_processes / f"{kind}-{cut}-{rank}.pt", weights_only=True)
+            for rank in range(2)
         )
         assert first != second
         assert float(first + second) / 2 == pytest.approx(expected.item(), abs=1e-9)
@@ -161,4 +174,4 @@ class TestDistributed:
 
 
 if __name__ == "__main__":
-    worker(int(sys.argv[4]), Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    worker(int(sys.argv[2]), Path(sys.argv[1]))
