@@ -32,7 +32,7 @@ LAYERS = (
     "results",
 )
 """Packages from top to bottom: each imports only from itself and from those after it."""
-HELPERS = ("arrays", "errors", "hashing", "storage")
+HELPERS = ("arrays", "errors", "hashing", "settings", "storage")
 """Modules at the root, which every package may import."""
 NARROW = {"metrics": {"arrays", "errors"}}
 """Packages that may import even less of cldmray than their place allows."""
@@ -359,7 +359,8 @@ def test_an_import_up_the_list_is_found(tmp_path: Path, line: str) -> None:
     (violation,) = layer_violations(tmp_path)
     assert violation.startswith("cldmray/faces/source.py:")
     assert violation.endswith(
-        "faces may import only arrays, detection, errors, hashing, metrics, results, storage"
+        "faces may import only arrays, detection, errors, hashing, metrics, results, settings, "
+        "storage"
     )
 
 

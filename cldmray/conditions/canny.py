@@ -1,15 +1,17 @@
 """Canny edges, the paper's condition."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
+from pydantic import Field
 
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
+from cldmray.settings import checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class Canny(Condition):
     """Canny edges of the grey image: 255 on an edge, 0 elsewhere.
 
@@ -27,14 +29,12 @@ class Canny(Condition):
     array([  0,   0, 255,   0,   0,   0], dtype=uint8)
     """
 
-    low: int = 80
+    low: Annotated[int, Field(ge=0)] = 80
     high: int = 160
 
     def __post_init__(self) -> None:
-        if self.low < 0:
-            raise ValueError(f"low must be at least 0, not {self.low}")
         if self.high <= self.low:
-            raise ValueError(f"high must be above low={self.low}, not {self.high}")
+            raise ValueError(f"high: must be above low={self.low}, got {self.high}")
 
     @property
     def name(self) -> str:

@@ -1,16 +1,19 @@
 """Coarse condition: the maps of another one, reduced and enlarged again."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import cv2
 import numpy as np
+from pydantic import Field
 
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
+from cldmray.settings import checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class Coarse(Condition):
     """The maps of another condition without what is finer than ``factor`` pixels.
 
@@ -23,11 +26,7 @@ class Coarse(Condition):
     """
 
     condition: Condition = field(default_factory=Canny)
-    factor: int = 2
-
-    def __post_init__(self) -> None:
-        if self.factor < 1:
-            raise ValueError(f"factor must be at least 1, not {self.factor}")
+    factor: Annotated[int, Field(ge=1)] = 2
 
     @property
     def name(self) -> str:

@@ -15,16 +15,18 @@ import types
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import field
+from typing import Annotated, Any, NamedTuple
 
 import cv2
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.errors import ConfigError, MissingDependencyError
-from cldmray.results.names import check_label
+from cldmray.results.names import Label
+from cldmray.settings import checked_dataclass
 
 PACKAGE = "controlnet_aux"
 ANNOTATORS = "lllyasviel/Annotators"
@@ -67,7 +69,13 @@ DETECTORS = {
 }
 
 
-@dataclass(frozen=True)
+def _checked_detector(detector: str) -> str:
+    if detector not in DETECTORS:
+        raise ValueError(f"must be one of {', '.join(DETECTORS)}")
+    return detector
+
+
+@checked_dataclass
 class ControlNetAux(Condition):
     """A detector of controlnet-aux, loaded once in each process that calls it.
 
@@ -86,25 +94,18 @@ class ControlNetAux(Condition):
         label: name in tables; None: the detector's.
     """
 
-    detector: str
+    detector: Annotated[str, AfterValidator(_checked_detector)]
     repo: str | None = None
     weights: str | None = None
     device: str = "cpu"
-    resolution: int = 512
+    resolution: Annotated[int, Field(ge=64, multiple_of=64)] = 512
     options: dict[str, Any] = field(default_factory=dict, hash=False)
-    label: str | None = None
+    label: Label | None = None
 
     def __post_init__(self) -> None:
-        if self.detector not in DETECTORS:
-            names = ", ".join(DETECTORS)
-            raise ValueError(f"detector must be one of {names}; not {self.detector!r}")
-        if self.resolution < 64 or self.resolution % 64:
-            raise ValueError(f"resolution must be a multiple of 64, not {self.resolution}")
         for key in ("repo", "weights"):
             if getattr(self, key) is not None and DETECTORS[self.detector].repo is None:
-                raise ValueError(f"{key} must be null: {self.detector!r} takes no weights here")
-        object.__setattr__(self, "options", dict(self.options))
-        check_label(self.label)
+                raise ValueError(f"{key}: must be null, {self.detector!r} takes no weights here")
 
     @property
     def name(self) -> str:

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import numpy as np
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.errors import BadInputError
+from cldmray.settings import checked_dataclass
 
 if TYPE_CHECKING:
     from cldmray.conditions.depth_network import DepthNetwork
@@ -24,7 +24,7 @@ CONFIG_FILE = "config.json"
 BATCH = 128
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class Depth(Condition):
     """Depth relative to the person, near bright, background black, like MiDaS' maps.
 

@@ -1,14 +1,17 @@
 """Depth network, a small U-Net that estimates a face's depth from one image."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+
+from cldmray.settings import checked_dataclass
 
 GROUPS = 8
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class DepthArchitecture:
     """Widths of the network.
 
@@ -17,13 +20,13 @@ class DepthArchitecture:
         channels: of each level, from full resolution down; multiples of 8.
     """
 
-    size: int = 64
-    channels: tuple[int, ...] = (16, 32, 64, 96)
+    size: Annotated[int, Field(ge=1)] = 64
+    channels: Annotated[
+        tuple[Annotated[int, Field(ge=GROUPS, multiple_of=GROUPS)], ...], Field(min_length=2)
+    ] = (16, 32, 64, 96)
 
     def __post_init__(self) -> None:
-        if len(self.channels) < 2 or any(width < 1 or width % GROUPS for width in self.channels):
-            raise ValueError(f"channels: two or more multiples of {GROUPS}, got {self.channels}")
-        if self.size < 1 or self.size % 2 ** (len(self.channels) - 1):
+        if self.size % 2 ** (len(self.channels) - 1):
             raise ValueError(f"size: {self.size} cannot be halved {len(self.channels) - 1} times")
 
 

@@ -1,14 +1,13 @@
 """No condition: black maps, the control of the ablation."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
+from cldmray.settings import checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class NoCondition(Condition):
     """Black maps, which say nothing of the image."""
 

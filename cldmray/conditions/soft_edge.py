@@ -1,18 +1,20 @@
 """Soft edges: graded edge maps without a trained network."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
+from pydantic import Field
 
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
+from cldmray.settings import checked_dataclass
 
 PERCENTILE = 99.0
 """Share of pixels, in percent, that are not clipped to white."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class SoftEdge(Condition):
     """Gradient magnitude of the blurred grey image, scaled so that strong edges are white.
 
@@ -27,14 +29,8 @@ class SoftEdge(Condition):
             trusted: a flat image stays black instead of showing its noise.
     """
 
-    sigma: float = 1.0
-    floor: float = 4.0
-
-    def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise ValueError(f"sigma must be above 0, not {self.sigma}")
-        if not self.floor > 0:
-            raise ValueError(f"floor must be above 0, not {self.floor}")
+    sigma: Annotated[float, Field(gt=0)] = 1.0
+    floor: Annotated[float, Field(gt=0)] = 4.0
 
     @property
     def name(self) -> str:

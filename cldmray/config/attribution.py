@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.config.audit import AuditConfig, refuse_dry_run
@@ -15,11 +14,12 @@ from cldmray.config.instantiate import build, to_container
 from cldmray.errors import ConfigError
 from cldmray.evaluation.ablation import conditioned
 from cldmray.gallery.protocols import Gallery
+from cldmray.settings import checked_dataclass
 
 Anonymizers = dict[str, Anonymizer]
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class SwapSettings:
     """Whose conditions are swapped.
 
@@ -32,7 +32,7 @@ class SwapSettings:
     strengths: list[float] = field(default_factory=lambda: [0.8])
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class OperatingPointSettings:
     """The grid in which the loosest setting under a target is searched.
 
@@ -70,7 +70,7 @@ class OperatingPointSettings:
                     yield scaled.with_coarse_condition(factor).with_init_image(strength)
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class AttributionSettings:
     """What is tried beside the settings that are named.
 

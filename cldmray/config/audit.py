@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from omegaconf import DictConfig
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.attackers.base import Attacker
@@ -19,10 +18,11 @@ from cldmray.faces.records import ORIGINAL
 from cldmray.faces.regions import Region
 from cldmray.faces.splits import SplitConfig
 from cldmray.results.names import check_label
+from cldmray.settings import checked_dataclass
 from cldmray.tracking import TrackingConfig
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class AuditSettings(EvaluationSettings):
     """What an audit measures, beside what :class:`EvaluationSettings` says.
 

@@ -3,14 +3,13 @@
 As Hydra's ``instantiate`` does, a mapping with ``_target_`` becomes an object of that class. Other
 than there, a class must be a dataclass of the kind that is expected in its place, so that a wrong
 name calls nothing; mappings without ``_target_`` become the dataclass that the type hints name;
-and an error begins with the dotted key. Values are checked by pydantic, with the constraints of
-the dataclasses (``Annotated[int, Field(ge=1)]``).
+and an error begins with the dotted key. Values are checked as
+:func:`cldmray.settings.checked_dataclass` does.
 """
 
 import dataclasses
 import importlib
 import inspect
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -20,9 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from cldmray.errors import ConfigError
+from cldmray.settings import choices, explain, fault
 
 TARGET = "_target_"
-NOT_NEGATIVE = "0 or more"
 BUILTIN_TYPES = (str, int, float, bool, list, tuple, dict)
 
 
@@ -58,14 +57,14 @@ def build(node: Any, expected: Any, path: str) -> Any:
     """
     if isinstance(node, str) and node == "???":
         raise ConfigError(f"{path}: must be given, for example {path}=VALUE")
-    choices = _choices(expected)
-    if node is None and type(None) in choices:
+    members = choices(expected)
+    if node is None and type(None) in members:
         return None
-    objects = [choice for choice in choices if _is_object(choice)]
+    objects = [choice for choice in members if _is_object(choice)]
     if isinstance(node, Mapping) and TARGET in node:
         cls = find_class(node[TARGET], path)
         if expected is not Any and not issubclass(cls, tuple(objects)):
-            raise ConfigError(f"{_join(path, TARGET)}: {cls.__name__} is no {_names(choices)}")
+            raise ConfigError(f"{_join(path, TARGET)}: {cls.__name__} is no {_names(members)}")
         return _construct(cls, node, path)
     if objects and isinstance(node, tuple(objects)):
         return node
@@ -83,13 +82,6 @@ def build(node: Any, expected: Any, path: str) -> Any:
     return node if expected is Any else _check(node, expected, path)
 
 
-def _choices(expected: Any) -> tuple[Any, ...]:
-    """The members of a union; any other type hint alone."""
-    if typing.get_origin(expected) in (typing.Union, types.UnionType):
-        return typing.get_args(expected)
-    return (expected,)
-
-
 def _is_object(expected: Any) -> bool:
     """Whether a type hint is a class of our own, not a scalar or a container."""
     return inspect.isclass(expected) and expected not in (*BUILTIN_TYPES, type(None))
@@ -99,20 +91,20 @@ def _is_settings(cls: Any) -> bool:
     return isinstance(cls, type) and dataclasses.is_dataclass(cls)
 
 
-def _names(choices: typing.Iterable[Any]) -> str:
-    plain_types = [getattr(choice, "__origin__", choice) for choice in choices]
+def _names(hints: typing.Iterable[Any]) -> str:
+    plain_types = [getattr(choice, "__origin__", choice) for choice in hints]
     return " or ".join(getattr(choice, "__name__", str(choice)) for choice in plain_types)
 
 
 def _check(node: Any, expected: Any, path: str) -> Any:
-    if isinstance(node, bool) and bool not in _choices(expected) and expected is not Any:
-        raise ConfigError(f"{path}: expected {_names(_choices(expected))}, got {node!r}")
+    if isinstance(node, bool) and bool not in choices(expected) and expected is not Any:
+        raise ConfigError(f"{path}: expected {_names(choices(expected))}, got {node!r}")
     try:
         return TypeAdapter(expected).validate_python(node)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join([path, *(str(part) for part in problem["loc"] if isinstance(part, int))])
-        raise ConfigError(f"{where}: {_fault(problem, expected)}") from error
+        raise ConfigError(f"{where}: {fault(problem, expected)}") from error
 
 
 def _construct(cls: type, node: Mapping[Any, Any], path: str) -> Any:
@@ -141,73 +133,6 @@ def _construct(cls: type, node: Mapping[Any, Any], path: str) -> Any:
         raise ConfigError(_join(path, explain(error, cls))) from error
     except ValueError as error:
         raise ConfigError(_join(path, str(error))) from error
-
-
-def explain(error: ValidationError, cls: type) -> str:
-    """The first problem of a pydantic dataclass in one line that begins with the setting.
-
-    >>> from typing import Annotated
-    >>> from pydantic import Field
-    >>> from pydantic.dataclasses import dataclass
-    >>> @dataclass(frozen=True)
-    ... class Blur:
-    ...     sigma: Annotated[float, Field(gt=0)] = 4.0
-    >>> try:
-    ...     Blur(sigma=-1)
-    ... except ValidationError as error:
-    ...     print(explain(error, Blur))
-    sigma: must be above 0, got -1
-    """
-    problem = error.errors()[0]
-    if not problem["loc"]:  # of __post_init__, which names the setting itself
-        return str(problem.get("ctx", {}).get("error", problem["msg"]))
-    key = ".".join(str(part) for part in problem["loc"])
-    hint = typing.get_type_hints(cls, include_extras=True).get(str(problem["loc"][0]))
-    return f"{key}: {_fault(problem, hint)}"
-
-
-def _fault(problem: Mapping[str, Any], hint: Any) -> str:
-    """What is wrong with a value, and the value."""
-    text = str(problem["msg"])
-    wanted = allowed_values(hint)
-    if wanted and problem["type"].startswith(("greater_than", "less_than")):
-        text = "must not be negative" if wanted == NOT_NEGATIVE else f"must be {wanted}"
-    return f"{text}, got {problem['input']!r}"
-
-
-def allowed_values(hint: Any) -> str:
-    """The bounds in a type hint, in words; empty where there are none.
-
-    >>> from typing import Annotated
-    >>> from pydantic import Field
-    >>> allowed_values(Annotated[float, Field(ge=0, le=1)] | None)
-    'in 0..1'
-    """
-    for choice in _choices(hint):
-        if inner := [text for part in typing.get_args(choice) if (text := allowed_values(part))]:
-            return inner[0]
-        bounds = {
-            kind: getattr(constraint, kind)
-            for item in getattr(choice, "__metadata__", ())
-            for constraint in getattr(item, "metadata", ())
-            for kind in ("gt", "ge", "lt", "le")
-            if hasattr(constraint, kind)
-        }
-        if {"ge", "le"} <= bounds.keys():
-            return f"in {bounds['ge']}..{bounds['le']}"
-        if {"gt", "lt"} <= bounds.keys():
-            return f"in ({bounds['gt']}, {bounds['lt']})"
-        if {"gt", "le"} <= bounds.keys():
-            return f"in ({bounds['gt']}, {bounds['le']}]"
-        if {"ge", "lt"} <= bounds.keys():
-            return f"in [{bounds['ge']}, {bounds['lt']})"
-        if bounds:
-            kind, bound = next(iter(bounds.items()))
-            if (kind, bound) == ("ge", 0):
-                return NOT_NEGATIVE
-            text = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}[kind]
-            return f"{text} {bound}"
-    return ""
 
 
 def settings_of(value: Any) -> Any:

@@ -18,10 +18,11 @@ from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.config.attribution import AttributionSettings
 from cldmray.config.audit import AuditSettings
 from cldmray.config.files import conf_folder, options
-from cldmray.config.instantiate import TARGET, allowed_values, find_class
+from cldmray.config.instantiate import TARGET, find_class
 from cldmray.config.reconstruction import ReconstructionSettings
 from cldmray.engine.cluster import EngineConfig
 from cldmray.faces.splits import SplitConfig
+from cldmray.settings import allowed_values
 from cldmray.tracking import TrackingConfig
 
 SECTIONS: dict[str, type] = {

@@ -1,14 +1,15 @@
 """Face detection: YuNet finds the face and its five landmarks in an image."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from cldmray.arrays import Images
 from cldmray.detection.model_files import YUNET, file_version, model_file
+from cldmray.settings import checked_dataclass
 
 Floats = npt.NDArray[np.float32]
 SMALLEST_SIDE = 256
@@ -34,7 +35,7 @@ class Detection(NamedTuple):
     score: float
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class YuNet:
     """The face detector of Wu, Peng and Yu, "YuNet: A Tiny Millisecond-level Face Detector", 2023.
 
@@ -44,11 +45,7 @@ class YuNet:
         threshold: lowest score of a face, in 0..1.
     """
 
-    threshold: float = 0.6
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold must be in 0..1, not {self.threshold}")
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.6
 
     def version(self) -> str:
         """Hash of the weights.

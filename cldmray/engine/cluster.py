@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 import ray
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from ray.data import ActorPoolStrategy, DataContext
 
 from cldmray.anonymizers.batching import DEFAULT_BATCH
 from cldmray.errors import ConfigError
+from cldmray.settings import checked_dataclass
 
 STDERR = 2
 TASK_CPUS = 0.5
@@ -37,7 +37,7 @@ are dear, as in virtual machines, a training step was measured to take 4 to 50 t
 """
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class EngineConfig:
     """How the audit uses the cluster.
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import pyarrow as pa
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
 from cldmray.errors import BadInputError
 from cldmray.faces.files import read_lines, read_pairs
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION, SPLITS
 from cldmray.hashing import identity_hash, unit_hash
+from cldmray.settings import checked_dataclass
 
 LISTED = (AUXILIARY, ATTACKER, EVALUATION)
 AUXILIARY_SALT = "background"
@@ -20,7 +20,7 @@ AUXILIARY_SALT = "background"
 CELEBA_SPLITS = {"0": AUXILIARY, "1": ATTACKER, "2": EVALUATION}
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class SplitConfig:
     """Settings of the split of identities; every choice is a hash of the seed and the identity.
 

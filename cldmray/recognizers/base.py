@@ -1,21 +1,36 @@
 """Recognizer, which maps images of faces to embeddings; attackers, teachers and measures use it."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Self, get_args
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import AfterValidator
 
 from cldmray.arrays import Images
 from cldmray.detection.alignment import TEMPLATE, TEMPLATE_SIDE, crop_matrix, similarity, warp
 from cldmray.detection.yunet import Detection, YuNet
 from cldmray.errors import BadInputError
+from cldmray.settings import checked_dataclass
 
 Embeddings = npt.NDArray[np.float32]
 """Shape (N, d), unit norm."""
 Align = Literal["fixed", "landmarks"]
 Device = Literal["auto", "cpu", "cuda"]
+Edges = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+def _square(crop: Edges) -> Edges:
+    left, top, right, bottom = crop
+    if not (right > left and abs((right - left) - (bottom - top)) < 1e-6):
+        raise ValueError("left, top, right, bottom must span a square")
+    return crop
+
+
+Square = Annotated[Edges, AfterValidator(_square)]
+"""A square as fractions of an image's side."""
 SAME_IDENTITY = 0.363
 """Cosine of two SFace embeddings from which on OpenCV's zoo takes them for one person."""
 LFW_CROP = (3 / 128, 8 / 128, 125 / 128, 130 / 128)
@@ -30,7 +45,7 @@ class AlignedEmbeddings(NamedTuple):
     by_landmarks: npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(kw_only=True)
 class Recognizer(ABC):
     """Maps images of faces to the unit sphere, where one person's images are close.
 
@@ -50,6 +65,7 @@ class Recognizer(ABC):
     A recognizer of one's own writes ``name``, ``dimension``, ``side``, ``version`` and
     ``embed_aligned``:
 
+    >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True, kw_only=True)
     ... class MeanColour(Recognizer):
     ...     name, dimension, side = "mean_colour", 3, 8
@@ -64,21 +80,9 @@ class Recognizer(ABC):
     """
 
     align: Align = "fixed"
-    crop: tuple[float, float, float, float] = LFW_CROP
+    crop: Square = LFW_CROP
     detector: YuNet = field(default_factory=YuNet)
     device: Device = "auto"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "crop", tuple(self.crop))
-        if self.align not in get_args(Align):
-            raise ValueError(f"align must be fixed or landmarks, not {self.align!r}")
-        if self.device not in get_args(Device):
-            raise ValueError(f"device must be auto, cpu or cuda, not {self.device!r}")
-        if len(self.crop) != 4:
-            raise ValueError(f"crop must be left, top, right, bottom, not {self.crop}")
-        left, top, right, bottom = self.crop
-        if not (right > left and abs((right - left) - (bottom - top)) < 1e-6):
-            raise ValueError(f"crop must span a square, not {self.crop}")
 
     @property
     @abstractmethod

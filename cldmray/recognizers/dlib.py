@@ -4,9 +4,8 @@ The held-out recognizer of attackers who have learnt with the help of SFace.
 """
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,8 @@ import numpy.typing as npt
 from cldmray.arrays import Images
 from cldmray.detection.model_files import file_version, load_module, package_file
 from cldmray.errors import BadInputError
-from cldmray.recognizers.base import Align, Device, Recognizer
+from cldmray.recognizers.base import Align, Recognizer, Square
+from cldmray.settings import checked_dataclass
 
 PACKAGE = "face_recognition_models"
 FILE = "dlib_face_recognition_resnet_model_v1.dat"
@@ -36,7 +36,7 @@ DLIB_LFW_CROP = (0.034, 0.143, 0.988, 1.097)
 """The square that dlib would cut of the mean face in the crop of ``LfwFaces``."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class DlibResNet(Recognizer):
     """The residual network of 29 layers that comes with dlib (King 2009; He et al. 2016).
 
@@ -50,13 +50,8 @@ class DlibResNet(Recognizer):
     """
 
     align: Align = "landmarks"
-    crop: tuple[float, float, float, float] = DLIB_LFW_CROP
-    device: Device = "cpu"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.device == "cuda":
-            raise ValueError("device must be cpu, dlib runs nowhere else, not 'cuda'")
+    crop: Square = DLIB_LFW_CROP
+    device: Literal["auto", "cpu"] = "cpu"
 
     @property
     def name(self) -> str:

@@ -2,23 +2,25 @@
 
 import functools
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from cldmray.arrays import Images
 from cldmray.detection.model_files import file_version, load_module
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.recognizers.base import Recognizer
-from cldmray.results.names import as_label, check_label
+from cldmray.results.names import Label, as_label
+from cldmray.settings import NonEmpty, checked_dataclass
 
 ERRORS_ONLY = 3
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class OnnxRecognizer(Recognizer):
     """Any recognizer in an ONNX file, for example InsightFace's ArcFace models (Deng et al. 2019).
 
@@ -37,27 +39,13 @@ class OnnxRecognizer(Recognizer):
         label: name in tables; None: the file's name.
     """
 
-    path: str
-    input_side: int = 112
+    path: NonEmpty
+    input_side: Annotated[int, Field(ge=8)] = 112
     mean: float = 127.5
-    deviation: float = 127.5
+    deviation: Annotated[float, Field(gt=0)] = 127.5
     channels: Literal["rgb", "bgr"] = "rgb"
     layout: Literal["nchw", "nhwc"] = "nchw"
-    label: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.path:
-            raise ValueError("path must not be empty")
-        if self.input_side < 8:
-            raise ValueError(f"input_side must be at least 8 pixels, not {self.input_side}")
-        if not self.deviation > 0:
-            raise ValueError(f"deviation must be above 0, not {self.deviation}")
-        if self.channels not in ("rgb", "bgr"):
-            raise ValueError(f"channels must be rgb or bgr, not {self.channels!r}")
-        if self.layout not in ("nchw", "nhwc"):
-            raise ValueError(f"layout must be nchw or nhwc, not {self.layout!r}")
-        check_label(self.label)
+    label: Label | None = None
 
     @property
     def name(self) -> str:

@@ -1,7 +1,6 @@
 """SFace, the recognizer of OpenCV's zoo, run by torch."""
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from cldmray.arrays import Images
 from cldmray.detection.model_files import SFACE, file_version, model_file
 from cldmray.errors import ConfigError
 from cldmray.recognizers.base import Recognizer
+from cldmray.settings import checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class SFace(Recognizer):
     """The recognizer of Zhong et al., "SFace", 2021 (:mod:`cldmray.recognizers.sface_network`).
 

@@ -1,8 +1,22 @@
 """Names that a setting of an anonymizer or attacker may carry in tables, paths and run names."""
 
 import re
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
+ALLOWED = "may hold letters, digits and . _ + - only"
+
+
+def _allowed(label: str) -> str:
+    if not LABEL.fullmatch(label):
+        raise ValueError(ALLOWED)
+    return label
+
+
+Label = Annotated[str, AfterValidator(_allowed)]
+"""Text that :func:`check_label` accepts."""
 
 
 def as_label(text: str) -> str:
@@ -24,4 +38,4 @@ def check_label(label: str | None) -> None:
     >>> check_label("canny-weak")
     """
     if label is not None and not LABEL.fullmatch(label):
-        raise ValueError(f"label may hold letters, digits and . _ + - only, not {label!r}")
+        raise ValueError(f"label: {ALLOWED}, got {label!r}")

@@ -75,7 +75,7 @@ class TestAttackers:
         assert {kind(label="mine").name for kind in kinds} == {"mine"}
         assert len({kind().name for kind in kinds}) == len(kinds)
         for kind in kinds:
-            with pytest.raises(ValueError, match="^label may hold"):
+            with pytest.raises(ValueError, match="^label: may hold"):
                 kind(label="a/b")
 
     def test_every_setting_enters_the_fingerprint(self) -> None:

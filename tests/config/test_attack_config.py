@@ -195,5 +195,5 @@ class TestLabels:
             ConfigError, match=r"^attackers.again: has the same name .* set its label"
         ):
             composed_attackers(second.replace("LABEL", "null"))
-        with pytest.raises(ConfigError, match=r"^attackers.again.label may hold letters"):
+        with pytest.raises(ConfigError, match=r"^attackers.again.label: may hold letters"):
             composed_attackers(second.replace("LABEL", "a/b"))

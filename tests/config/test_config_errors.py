@@ -187,7 +187,7 @@ def refused(override: str) -> str:
         ),
         pytest.param(
             "+anonymizers.own={_target_:cldmray.anonymizers.precomputed.Precomputed,root:x,source:y,label:../../x}",
-            "anonymizers.own.label may hold letters",
+            "anonymizers.own.label: may hold letters",
             id="label-leaves-the-cache",
         ),
         pytest.param(
@@ -232,5 +232,5 @@ def test_no_name_of_a_class_from_outside_leaves_the_cache() -> None:
         def open(self) -> AnonymizeFunction:
             raise NotImplementedError
 
-    with pytest.raises(ConfigError, match=r"^anonymizers.own.label may hold letters.*'../../x'"):
+    with pytest.raises(ConfigError, match=r"^anonymizers.own.label: may hold letters.*'../../x'"):
         build_audit(updated(compose_settings("audit"), {"anonymizers": {"own": Outside()}}))

@@ -9,10 +9,7 @@ from cldmray.engine.cluster import WORKER_ENVIRONMENT, EngineConfig
 def test_the_batch_size_may_be_left_open() -> None:
     assert EngineConfig(batch_size=None).embedded_at_once == DEFAULT_BATCH
     assert EngineConfig(batch_size=7).embedded_at_once == 7
-    with pytest.raises(
-        ValueError,
-        match=r"batch_size\n  Input should be greater than or equal to 1 .*input_value=0",
-    ):
+    with pytest.raises(ValueError, match="^batch_size: must be at least 1, got 0$"):
         EngineConfig(batch_size=0)
 
 

@@ -100,5 +100,5 @@ class TestMissing:
 
 
 def test_it_has_no_gpu():
-    with pytest.raises(ValueError, match="device must be cpu"):
+    with pytest.raises(ValueError, match="^device: must be 'auto' or 'cpu', got 'cuda'"):
         DlibResNet(device="cuda")
