@@ -5,7 +5,7 @@
 BEFORE and AFTER are output folders of audits, or their ``results.parquet``. Prints for every
 anonymizer, attacker, protocol and gallery the rank-1 identification rate of both and the
 difference; ``--all`` adds the other measures and subsets. Ends with status 1 if a difference
-exceeds the tolerance or a row is in one table alone.
+exceeds the tolerance or a row is in one table alone. Rows of level ``person`` are left out.
 
 The default audit before and after a change, with the same seeds::
 
@@ -15,7 +15,7 @@ The default audit before and after a change, with the same seeds::
     python benchmarks/compare_audits.py ../before/runs/compared runs/compared
 
 Tables of commit eb4deac and before it have other names for the same things: ``RENAMED`` translates
-them.
+them. Where the two tables have different schema versions, only measures of both are compared.
 """
 
 import argparse
@@ -51,7 +51,7 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Names of commit eb4deac by column, and what they are now."""
-RATE, ALL = "rank_1", "all"
+RATE, ALL, IMAGE_LEVEL = "rank_1", "all", "image"
 
 Key = tuple[str, ...]
 
@@ -61,7 +61,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         key: values of ``KEYS``.
-        before, after: the measure; None where the row is absent.
+        before, after: the measure; None where the row is absent or null.
     """
 
     key: Key
@@ -71,12 +71,12 @@ class Comparison(NamedTuple):
     def differs(self, tolerance: float) -> bool:
         """Whether the values are further apart than the tolerance, or one is absent."""
         if self.before is None or self.after is None:
-            return True
+            return self.before is not self.after
         return not abs(self.after - self.before) <= tolerance
 
 
-def read_values(path: Path) -> dict[Key, float]:
-    """The value of every row of a table of results, by today's names.
+def read_values(path: Path) -> dict[Key, float | None]:
+    """The value of every row of images of a table of results, by today's names; None where null.
 
     Args:
         path: ``results.parquet`` or the folder that holds it.
@@ -85,9 +85,11 @@ def read_values(path: Path) -> dict[Key, float]:
         FileNotFoundError: there is none.
         ValueError: a row is there twice.
     """
-    file = path / "results.parquet" if path.is_dir() else path
-    values: dict[Key, float] = {}
-    for row in pq.read_table(file, columns=[*KEYS, "value"]).to_pylist():
+    file = _file(path)
+    values: dict[Key, float | None] = {}
+    for row in pq.read_table(file).to_pylist():
+        if row.get("level", IMAGE_LEVEL) != IMAGE_LEVEL:
+            continue
         key = tuple(RENAMED.get(name, {}).get(row[name], row[name]) for name in KEYS)
         if key in values:
             raise ValueError(f"{file} holds a row twice: {' / '.join(key)}")
@@ -95,12 +97,28 @@ def read_values(path: Path) -> dict[Key, float]:
     return values
 
 
+def has_level(path: Path) -> bool:
+    """Whether a table of results is of schema version 2 or later, whose rows have a level."""
+    return "level" in pq.read_schema(_file(path)).names
+
+
+def _file(path: Path) -> Path:
+    return path / "results.parquet" if path.is_dir() else path
+
+
+def of_measures(values: Mapping[Key, float | None], measures: set[str]) -> dict[Key, float | None]:
+    """The rows of some measures."""
+    return {key: value for key, value in values.items() if key[-1] in measures}
+
+
 def is_rate(key: Key) -> bool:
     """Whether a row is the rank-1 rate over all probes."""
     return key[KEYS.index("subset")] == ALL and key[KEYS.index("measure")] == RATE
 
 
-def compared(before: Mapping[Key, float], after: Mapping[Key, float]) -> list[Comparison]:
+def compared(
+    before: Mapping[Key, float | None], after: Mapping[Key, float | None]
+) -> list[Comparison]:
     """All rows of either table, sorted by their keys."""
     return [Comparison(key, before.get(key), after.get(key)) for key in sorted({*before, *after})]
 
@@ -127,7 +145,7 @@ def verdict(comparisons: Iterable[Comparison], tolerance: float) -> str:
         for row in rows
         if row.before is not None and row.after is not None
     ]
-    absent = len(rows) - len(gaps)
+    absent = sum((row.before is None) != (row.after is None) for row in rows)
     beyond = sum(row.differs(tolerance) for row in rows) - absent
     largest = max(gaps, default=0.0)
     return (
@@ -144,7 +162,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="every measure and subset")
     parser.add_argument("--tolerance", type=float, default=1e-6)
     given = parser.parse_args(arguments)
-    rows = compared(read_values(given.before), read_values(given.after))
+    before, after = read_values(given.before), read_values(given.after)
+    if has_level(given.before) != has_level(given.after):
+        measures = {key[-1] for key in before} & {key[-1] for key in after}
+        print(f"different schema versions; measures of both: {', '.join(sorted(measures))}")
+        before, after = of_measures(before, measures), of_measures(after, measures)
+    rows = compared(before, after)
     rates = [row for row in rows if is_rate(row.key)]
     print(table(rates, given.tolerance))
     print(f"rank-1 rate, {verdict(rates, given.tolerance)}")

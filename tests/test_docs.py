@@ -1,12 +1,24 @@
-"""What README and docs say exists: files that are linked, commands and keys that can be pasted."""
+"""What README and docs say exists: linked files, commands that can be pasted, columns and keys."""
 
+import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hydra import compose, initialize_config_dir
+
+from cldmray.evaluation.decision import decide
+from cldmray.faces.records import REJECTED
+from cldmray.report.verdict import state_verdict
+from cldmray.results.attribution import ATTRIBUTION
+from cldmray.results.audit import AnonymizerRisk, AttackRate, AuditReport, Grid, UtilityRow, Verdict
+from cldmray.results.files import EVIDENCE, IMAGES, report_json
+from cldmray.results.table import RESULTS, UTILITY
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -98,3 +110,55 @@ def test_commands_compose(page: Path) -> None:
             overrides = [text for text in overrides if "=" in text]
             with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
                 compose(config, [text.replace("DIR_OR_HUB_ID", "DIR") for text in overrides])
+
+
+TABLES: Mapping[str, pa.Schema] = {
+    "results.parquet": RESULTS,
+    "utility.parquet": UTILITY,
+    "attribution.parquet": ATTRIBUTION,
+    "rejected.parquet": REJECTED,
+    "images.parquet": IMAGES,
+    "evidence.parquet": EVIDENCE,
+}
+RATE = AttackRate("pretrained", "full_ref", "source_excluded", 0.3, 0.2, 0.4, 0.01)
+RISK = AnonymizerRisk(
+    "blur", 0.3, 0.2, 0.4, "pretrained", "full_ref", "source_excluded", 0.01, 5, 0.95, 100,
+    linkage=RATE, cross_image=RATE, same_image=RATE, person_level=RATE,
+)  # fmt: skip
+
+
+def documented(file: str) -> list[str]:
+    """Columns or keys that docs/results_files.md names of a file, in its order."""
+    page = (ROOT / "docs" / "results_files.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {re.escape(file)}$(.*?)(?=^## |\Z)", page, re.M | re.S)
+    return re.findall(r"^\| `([\w.]+)` \|", section, re.M)
+
+
+def nested_keys(record: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of a record; of a list of records those of its first."""
+    for key, value in record.items():
+        inner = value[0] if isinstance(value, list) and value else value
+        mapping = isinstance(inner, Mapping) and bool(inner)
+        yield f"{prefix}{key}"
+        if mapping:
+            yield from nested_keys(inner, f"{prefix}{key}.")
+
+
+@pytest.mark.parametrize("file", TABLES)
+def test_every_column_of_a_table_is_documented_and_no_other(file: str) -> None:
+    assert documented(file) == TABLES[file].names
+
+
+def test_every_key_of_the_verdict_is_documented_and_no_other() -> None:
+    utility = [UtilityRow("blur", "ssim", 0.5, 0.4, 0.6, 9, True, clean=1.0, chance=0.2)]
+    record = state_verdict(decide([RISK], set(), utility=utility)).record
+    assert sorted(documented("verdict.json")) == sorted(nested_keys(record))
+
+
+def test_every_key_of_the_report_is_documented_and_no_other() -> None:
+    grid = Grid(np.zeros((0, 8, 8, 3), np.uint8), [])
+    report = AuditReport(
+        "t", "2026-01-01T00:00:00", Verdict("", {}), [RISK], RESULTS.empty_table(), [], grid,
+        REJECTED.empty_table(), 0, {}, {}, [], [],
+    )  # fmt: skip
+    assert sorted(documented("report.json")) == sorted(json.loads(report_json(report)))

@@ -31,7 +31,7 @@ class Swap:
 
     Attributes:
         anonymizer: the setting whose conditions were swapped.
-        attacker, gallery: as in :mod:`cldmray.results.schema`; the protocol is Full-Ref.
+        attacker, gallery: as in docs/results_files.md; the protocol is Full-Ref.
             *Source excluded* means that neither of the two images is in the gallery.
         condition, start: success of identifying either person, in [0, 1], shape (P,).
         pairs: of people who were swapped with each other, shape (P,); the unit of resampling.

@@ -28,7 +28,7 @@ class AttackResult:
 
     Attributes:
         anonymizer, attacker, protocol, gallery: which one, as in
-            :mod:`cldmray.results.schema`.
+            docs/results_files.md.
         ranks: of the probes, those of every training of the attacker one after the other.
         scores: from which they were counted, one per training; empty where only the ranks are
             known.

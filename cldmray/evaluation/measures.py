@@ -132,11 +132,21 @@ quantile in each; never more than the audit's."""
 
 
 class Measured(NamedTuple):
-    """One measure of one attack; ``chance`` is what chance gives."""
+    """One measure of one attack.
+
+    Attributes:
+        name: of the measure.
+        interval: value and bounds; None where the comparisons cannot support it.
+        chance: what chance gives.
+        n_non_mated: non-mated comparisons of one training behind a measure of scores, else 0.
+        reason: why there is no interval, in one sentence; None where there is one.
+    """
 
     name: str
-    interval: Interval
-    chance: float
+    interval: Interval | None
+    chance: float | None
+    n_non_mated: int = 0
+    reason: str | None = None
 
 
 def measure(ranks: Ranks, scores: Sequence[Scores], settings: EvaluationSettings) -> list[Measured]:
@@ -168,7 +178,8 @@ def measure(ranks: Ranks, scores: Sequence[Scores], settings: EvaluationSettings
     if len(scores) > 1:
         measured.append(_by_seed(ranks, len(scores)))
     measured += _rank_statistics(ranks, settings)
-    measured += _claims(measured[0].interval, ranks.gallery_size)
+    if rate := measured[0].interval:
+        measured += _claims(rate, ranks.gallery_size)
     by_training = [
         [*_verification(training, settings), *_open_set(training, settings)]
         for training in comparisons
@@ -280,14 +291,14 @@ def _verification(comparisons: ComparisonScores, settings: EvaluationSettings) -
         comparisons.non_mated,
         comparisons.non_mated_labels,
     )
-    options = _score_options(settings)
+    options, count = _score_options(settings), comparisons.non_mated.size
     eer, tmrs = verification_intervals(*pairs, fmrs=list(FMRS.values()), **options)
     matches = [
-        Measured(f"tmr_at_fmr_{word}", interval, fmr)
+        Measured(f"tmr_at_fmr_{word}", interval, fmr, count)
         for (word, fmr), interval in zip(FMRS.items(), tmrs, strict=True)
     ]
-    linked = Measured("d_sys", d_sys_interval(*pairs, **options), 0.0)
-    return [Measured("eer", eer, 0.5), *matches, linked]
+    linked = Measured("d_sys", d_sys_interval(*pairs, **options), 0.0, count)
+    return [Measured("eer", eer, 0.5, count), *matches, linked]
 
 
 def _open_set(comparisons: ComparisonScores, settings: EvaluationSettings) -> list[Measured]:
@@ -306,7 +317,8 @@ def _open_set(comparisons: ComparisonScores, settings: EvaluationSettings) -> li
             **_score_options(settings),
         )
         chance_value = 1 - fpir / comparisons.enrolled_identities
-        measured.append(Measured(f"fnir_at_fpir_{word}", interval, chance_value))
+        count = int(others.sum())
+        measured.append(Measured(f"fnir_at_fpir_{word}", interval, chance_value, count))
     return measured
 
 
@@ -317,7 +329,9 @@ def _score_options(settings: EvaluationSettings) -> BootstrapOptions:
 
 
 def _averaged(trainings: Sequence[Measured]) -> Measured:
-    """One measure of every training, averaged."""
-    values, lows, highs = zip(*(training.interval for training in trainings), strict=True)
-    mean = Interval(*(float(np.mean(part)) for part in (values, lows, highs)))
-    return Measured(trainings[0].name, mean, trainings[0].chance)
+    """One measure of every training, averaged; none where a training cannot support it."""
+    intervals = [training.interval for training in trainings if training.interval is not None]
+    if len(intervals) < len(trainings):
+        return next(training for training in trainings if training.interval is None)
+    mean = Interval(*(float(np.mean(part)) for part in zip(*intervals, strict=True)))
+    return trainings[0]._replace(interval=mean)

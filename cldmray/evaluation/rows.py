@@ -1,19 +1,18 @@
 """From attacks to rows of results, of all identities and of groups of them."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.arrays import Interval
 from cldmray.evaluation.identification import AttackResult
-from cldmray.evaluation.measures import measure, rank_1_by_subset
+from cldmray.evaluation.measures import Measured, measure, rank_1_by_subset
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import Strings
 from cldmray.metrics.identification import chance
-from cldmray.results.table import ALL, RESULTS
+from cldmray.results.table import ALL, IMAGE_LEVEL, RESULTS, Level
 
 SMALLEST_GROUP = 5
 """Evaluated identities that a group needs to have rows of its own."""
@@ -32,40 +31,58 @@ def result_rows(
         ``rank_1`` for each group that has probes.
     """
     ranks = attack.ranks
+    whole = probe_counts(ranks.sample_ids, ranks.identities)
     rows = [
-        _row(attack, ALL, name, interval, chance_value, ranks.sample_ids, ranks.identities)
-        for name, interval, chance_value in measure(ranks, attack.scores, settings)
+        measured_row(attack, measured, whole)
+        for measured in measure(ranks, attack.scores, settings)
     ]
     chance_value = chance(1, ranks.gallery_size)
     for subset, interval, in_subset in rank_1_by_subset(ranks, subsets or {}, settings):
-        samples, identities = ranks.sample_ids[in_subset], ranks.identities[in_subset]
-        rows.append(_row(attack, subset, "rank_1", interval, chance_value, samples, identities))
+        counts = probe_counts(ranks.sample_ids[in_subset], ranks.identities[in_subset])
+        rate = Measured("rank_1", interval, chance_value)
+        rows.append(measured_row(attack, rate, counts, subset=subset))
     return rows
 
 
-def _row(
+class ProbeCounts(NamedTuple):
+    """Different images and identities behind a row of results."""
+
+    n_probes: int
+    n_identities: int
+
+
+def probe_counts(sample_ids: Strings, identities: Strings) -> ProbeCounts:
+    """The counts of some probes; those of several trainings are the same images."""
+    return ProbeCounts(len(np.unique(sample_ids)), len(np.unique(identities)))
+
+
+def measured_row(
     attack: AttackResult,
-    subset: str,
-    measure: str,
-    interval: Interval,
-    chance_value: float,
-    samples: Strings,
-    identities: Strings,
+    measured: Measured,
+    counts: ProbeCounts,
+    *,
+    level: Level = IMAGE_LEVEL,
+    subset: str = ALL,
 ) -> dict[str, Any]:
+    """One measure of one attack as a row of :data:`cldmray.results.table.RESULTS`."""
+    value, low, high = measured.interval or (None, None, None)
     return {
         "anonymizer": attack.anonymizer,
         "attacker": attack.attacker,
         "protocol": attack.protocol,
         "gallery": attack.gallery,
+        "level": level,
         "subset": subset,
-        "measure": measure,
-        "value": interval.value,
-        "ci_low": interval.low,
-        "ci_high": interval.high,
-        "n_probes": len(np.unique(samples)),
-        "n_identities": len(np.unique(identities)),
+        "measure": measured.name,
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+        "chance": measured.chance,
+        "n_probes": counts.n_probes,
+        "n_identities": counts.n_identities,
         "gallery_size": attack.ranks.gallery_size,
-        "chance": chance_value,
+        "n_non_mated": measured.n_non_mated,
+        "reason": measured.reason,
     }
 
 

@@ -67,12 +67,14 @@ def points(gain: Interval) -> str:
     return f"{100 * gain.value:+.1f} [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """A measure with four significant digits; what lies behind the sixth decimal is rounding.
 
-    >>> number(0.20963), number(2.22e-16)
-    ('0.2096', '0')
+    >>> number(0.20963), number(2.22e-16), number(None)
+    ('0.2096', '0', '-')
     """
+    if value is None:
+        return "-"
     return f"{round(value, 6):.4g}"
 
 

@@ -25,7 +25,7 @@ from cldmray.results.attribution import Attribution
 from cldmray.results.audit import AuditReport
 from cldmray.results.files import write_audit
 from cldmray.results.reconstruction import ReconstructionReport
-from cldmray.results.table import ALL, sorted_results
+from cldmray.results.table import ALL, IMAGE_LEVEL, sorted_results
 
 HEADLINE_MEASURE = "rank_1"
 MOST_REJECTED_SHOWN = 500
@@ -62,7 +62,8 @@ def render_html(report: AuditReport, figures: dict[str, bytes] | None = None) ->
         BadInputError: the results or images are malformed.
     """
     drawn = report_figures(report) if figures is None else figures
-    rows = sorted_results(report.results).to_pylist()
+    all_rows = sorted_results(report.results).to_pylist()
+    rows = [row for row in all_rows if row["level"] == IMAGE_LEVEL]
     whole = [row for row in rows if row["subset"] == ALL]
     rejected = report.rejected.to_pylist()
     order = [risk.anonymizer for risk in report.ranked_risks]

@@ -138,7 +138,7 @@ def _no_leak_sentence(candidates: Sequence[AnonymizerRisk]) -> str:
 
 
 def _setting(risk: AnonymizerRisk, candidate: bool) -> dict[str, Any]:
-    """One setting of the verdict's JSON; see :data:`cldmray.results.schema.VERDICT`."""
+    """One setting of the verdict's JSON; see docs/results_files.md."""
     claims = k_anonymity(Interval(risk.risk, risk.low, risk.high), risk.gallery_size)
     return {
         "anonymizer": risk.anonymizer,

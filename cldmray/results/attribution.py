@@ -39,7 +39,7 @@ class AttributionRow:
 
     Attributes:
         question: which of docs/measures.md it answers.
-        anonymizer, attacker, protocol, gallery: as in :mod:`cldmray.results.schema`; empty where
+        anonymizer, attacker, protocol, gallery: as in docs/results_files.md; empty where
             they do not matter.
         measure: ``rank_1``, ``rank_1_condition``, ``condition_share``, ...
         value, low, high: and its confidence bounds.

@@ -51,7 +51,7 @@ class AttackRate(NamedTuple):
     """One attack and its rank-1 identification rate in [0, 1].
 
     Attributes:
-        attacker, protocol, gallery: which attack, as in :mod:`cldmray.results.schema`.
+        attacker, protocol, gallery: which attack, as in docs/results_files.md.
         value: the rate.
         low, high: confidence bounds that hold for all attacks on the anonymizer at once.
         chance: what chance gives.
@@ -74,7 +74,7 @@ class AnonymizerRisk:
 
     Attributes:
         anonymizer, attacker, protocol, gallery: which attack, as in
-            :mod:`cldmray.results.schema`.
+            docs/results_files.md.
         risk: its rank-1 identification rate, in [0, 1].
         low, high: confidence bounds of ``risk``, in [0, 1].
         chance: rank-1 rate of chance, in (0, 1].
@@ -163,7 +163,7 @@ class AttackerDiagnostics(NamedTuple):
     """How good one attacker was where it should be good, and whether it had learnt enough.
 
     Attributes:
-        anonymizer, attacker: as in :mod:`cldmray.results.schema`.
+        anonymizer, attacker: as in docs/results_files.md.
         clean_rank_1: rank-1 rate on clean images, in [0, 1]; None where that says nothing.
         n_trainings: how often it was trained, each time with another seed; 0: it learns nothing.
         n_steps: of one training.

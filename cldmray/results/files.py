@@ -44,7 +44,7 @@ IMAGES = pa.schema(
         pa.field("image", pa.binary(), nullable=False),
     ]
 )
-"""Example images as PNG; see :mod:`cldmray.results.schema`."""
+"""Example images as PNG; see docs/results_files.md."""
 EVIDENCE = pa.schema(
     [
         pa.field("anonymizer", pa.string(), nullable=False),

@@ -24,7 +24,7 @@ class ReconstructionRow:
     Attributes:
         anonymizer: whose images were reconstructed.
         reconstructor: by which model; ``raw`` for the images as they are.
-        gallery: as in :mod:`cldmray.results.schema`; empty where none is searched.
+        gallery: as in docs/results_files.md; empty where none is searched.
         measure: ``rank_1`` (Full-Ref, by the held-out recognizer), ``rank_1_gain``, ``psnr`` (dB)
             or ``ssim``.
         value, low, high: and its confidence bounds over identities.

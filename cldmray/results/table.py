@@ -5,14 +5,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import astuple
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from cldmray import storage
 from cldmray.errors import BadInputError
 from cldmray.results.audit import UtilityRow
-from cldmray.results.schema import stamped
+from cldmray.results.schema import SCHEMA_VERSION, stamped
 
 RESULTS = pa.schema(
     [
@@ -20,20 +20,27 @@ RESULTS = pa.schema(
         pa.field("attacker", pa.string(), nullable=False),
         pa.field("protocol", pa.string(), nullable=False),
         pa.field("gallery", pa.string(), nullable=False),
+        pa.field("level", pa.string(), nullable=False),
         pa.field("subset", pa.string(), nullable=False),
         pa.field("measure", pa.string(), nullable=False),
-        pa.field("value", pa.float64(), nullable=False),
-        pa.field("ci_low", pa.float64(), nullable=False),
-        pa.field("ci_high", pa.float64(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("ci_low", pa.float64()),
+        pa.field("ci_high", pa.float64()),
+        pa.field("chance", pa.float64()),
         pa.field("n_probes", pa.int64(), nullable=False),
         pa.field("n_identities", pa.int64(), nullable=False),
         pa.field("gallery_size", pa.int64(), nullable=False),
-        pa.field("chance", pa.float64(), nullable=False),
+        pa.field("n_non_mated", pa.int64(), nullable=False),
+        pa.field("reason", pa.string()),
     ]
 )
-"""``subset`` is ``ALL``, or which part of the probes a row is of: ``sex=female`` for one group of
-people, ``region=face`` for masked probes. It belongs to the key of a row, as all before
-``value`` do."""
+"""Rows of results (docs/results_files.md); the columns before ``value`` are the key of a row.
+
+``value``, ``ci_low``, ``ci_high`` and ``chance`` are null only where ``reason`` says why."""
+Level = Literal["image", "person"]
+"""What is identified: one image, or one person by all anonymized images of theirs together."""
+IMAGE_LEVEL: Level = "image"
+IDENTITY_LEVEL: Level = "person"
 ALL = "all"
 """Subset of a row of results that is of all probes."""
 UTILITY = pa.schema(
@@ -50,7 +57,8 @@ UTILITY = pa.schema(
     ]
 )
 """Fields of :class:`cldmray.results.audit.UtilityRow`; ``ci_low`` and ``ci_high`` as in results."""
-KEYS = ("anonymizer", "attacker", "protocol", "gallery", "subset", "measure")
+KEYS = ("anonymizer", "attacker", "protocol", "gallery", "level", "subset", "measure")
+NUMBERS = ("value", "ci_low", "ci_high", "chance")
 
 
 def sorted_results(table: pa.Table) -> pa.Table:
@@ -61,7 +69,7 @@ def sorted_results(table: pa.Table) -> pa.Table:
 
     Raises:
         BadInputError: a column is absent or of another type, a row occurs twice, or a value is
-            null, NaN or infinite; the message names the row.
+            NaN, infinite, or null without a reason; the message names the row.
     """
     if set(table.column_names) != set(RESULTS.names):
         raise BadInputError(f"results have columns {table.column_names}, not {RESULTS.names}")
@@ -71,8 +79,12 @@ def sorted_results(table: pa.Table) -> pa.Table:
         raise BadInputError(f"results do not fit their schema: {error}") from error
     rows = sorted(cast.to_pylist(), key=_key)
     for row in rows:
-        if any(value is None for value in row.values()):
+        if any(row[name] is None for name in RESULTS.names if name not in (*NUMBERS, "reason")):
             raise BadInputError(f"results hold an empty value: {row}")
+        if any(row[name] is None for name in NUMBERS) != bool(row["reason"]):
+            raise BadInputError(
+                f"results hold an empty value without a reason, or a reason without one: {row}"
+            )
         if not all(math.isfinite(v) for v in row.values() if isinstance(v, float)):
             raise BadInputError(f"results hold a value that is not finite: {row}")
     for row, following in itertools.pairwise(rows):
@@ -82,16 +94,17 @@ def sorted_results(table: pa.Table) -> pa.Table:
 
 
 def results_json(table: pa.Table) -> str:
-    r"""The rows as a JSON list of objects, one object a line; floats keep every bit.
+    r"""The rows as JSON, one object a line, with the schema version; floats keep every bit.
 
     Args:
         table: as :func:`sorted_results` returns it.
 
     >>> results_json(pa.table({"measure": ["rank_1"], "value": [0.5]}))
-    '[\n{"measure": "rank_1", "value": 0.5}\n]\n'
+    '{"schema_version": 2, "rows": [\n{"measure": "rank_1", "value": 0.5}\n]}\n'
     """
     lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in table.to_pylist()]
-    return "[\n" + ",\n".join(lines) + "\n]\n"
+    head = f'{{"schema_version": {SCHEMA_VERSION}, "rows": ['
+    return head + "\n" + ",\n".join(lines) + "\n]}\n"
 
 
 def write_results(table: pa.Table, folder_uri: str) -> list[str]:

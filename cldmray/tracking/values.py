@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cldmray.errors import HIDDEN, BadInputError, is_secret_key, redact, redact_text
-from cldmray.results.table import ALL
+from cldmray.results.table import ALL, IMAGE_LEVEL
 
 LONGEST_VALUE = 500
 LONGEST_KEY = 250
@@ -45,14 +46,15 @@ def result_metrics(results: pa.Table) -> dict[str, float]:
         results: rows of ``results.table.RESULTS``.
 
     Returns:
-        For each row ``name``, ``name_ci_low``, ``name_ci_high`` and ``name_chance``, and for each
-        protocol, gallery and subset ``n_probes``, ``n_identities`` and ``gallery_size``.
+        For each row of images ``name``, ``name_ci_low``, ``name_ci_high`` and ``name_chance``, as
+        far as they are measured, and for each protocol, gallery and subset ``n_probes``,
+        ``n_identities`` and ``gallery_size``.
 
     Raises:
         BadInputError: a measure is there twice, as with rows of several attackers.
     """
     metrics: dict[str, float] = {}
-    for row in results.to_pylist():
+    for row in results.filter(pc.equal(results["level"], IMAGE_LEVEL)).to_pylist():
         names = {
             part: metric_name(row["protocol"], row["gallery"], part, row["subset"])
             for part in (row["measure"], *(f"{row['measure']}_{end}" for end in BOUNDS), *COUNTS)
@@ -60,9 +62,9 @@ def result_metrics(results: pa.Table) -> dict[str, float]:
         name = names[row["measure"]]
         if name in metrics:
             raise BadInputError(f"results: {name} is there more than once for one run")
-        metrics[name] = row["value"]
-        for end in BOUNDS:
-            metrics[names[f"{row['measure']}_{end}"]] = row[end]
+        numbers = {name: row["value"]}
+        numbers |= {names[f"{row['measure']}_{end}"]: row[end] for end in BOUNDS}
+        metrics |= {name: number for name, number in numbers.items() if number is not None}
         for count in COUNTS:
             metrics[names[count]] = float(row[count])
     return metrics

@@ -95,6 +95,29 @@ def test_tables_without_a_rate_are_no_proof(script: ModuleType, tmp_path: Path) 
     assert script.main([before, after]) == 1
 
 
+def test_a_table_of_version_1_is_compared_with_one_of_version_2(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [{**each, "level": "image", "reason": None} for each in new()]
+    pooled = row("no_op", "adaptive_contrastive", 1.0, level="person", reason=None)
+    fresh = row("blur", "score_fusion", 0.5, measure="rank_50", level="image", reason=None)
+    before = write(tmp_path / "a", OLD)
+    assert script.main([before, write(tmp_path / "b", [*images, pooled, fresh]), "--all"]) == 0
+    assert (
+        "different schema versions; measures of both: mean_rank, rank_1" in capsys.readouterr().out
+    )
+    images[0]["value"] += 0.1
+    assert script.main([before, write(tmp_path / "c", [*images, pooled, fresh]), "--all"]) == 1
+
+
+def test_an_empty_value_equals_an_empty_value_only(script: ModuleType, tmp_path: Path) -> None:
+    empty = [*new(), row("blur", "score_fusion", 0.0, measure="eer") | {"value": None}]
+    before, after = write(tmp_path / "a", empty), write(tmp_path / "b", empty)
+    assert script.main([before, after, "--all"]) == 0
+    empty[-1]["value"] = 0.5
+    assert script.main([before, write(tmp_path / "c", empty), "--all"]) == 1
+
+
 def test_a_row_that_is_there_twice_is_refused(script: ModuleType, tmp_path: Path) -> None:
     twice = write(tmp_path / "a", [OLD[0], new()[1]])
     with pytest.raises(ValueError, match="holds a row twice: no_op / adaptive_contrastive"):

@@ -88,7 +88,7 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
 
     table = pq.read_table(out / "results.parquet")
     assert table.schema.names == RESULTS.names
-    assert json.loads((out / "results.json").read_text()) == table.to_pylist()
+    assert json.loads((out / "results.json").read_text())["rows"] == table.to_pylist()
     settings = {"no_op", "k_same", "cldm-canny-1.0"}
     results = {(row["anonymizer"], row["attacker"]) for row in table.to_pylist()}
     attackers = {"pretrained", "condition_match", *ATTACKERS, "score_fusion"}
@@ -105,7 +105,7 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert min(included) == 1.0
     useful = pq.read_table(out / "utility.parquet").to_pylist()
-    assert json.loads((out / "utility.json").read_text()) == useful
+    assert json.loads((out / "utility.json").read_text())["rows"] == useful
     kinds = {"sex", "age", "skin_tone"}
     measures = {"ssim", "edge_f1", "face_detection_rate", "pose_consistency", "frechet_pretrained"}
     measures |= {f"{kind}_agreement" for kind in kinds}

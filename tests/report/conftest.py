@@ -71,6 +71,7 @@ def results() -> pa.Table:
                             "attacker": attacker,
                             "protocol": "full_ref",
                             "gallery": gallery,
+                            "level": "image",
                             "subset": "all",
                             "measure": measure,
                             "value": value * scale,
@@ -79,6 +80,8 @@ def results() -> pa.Table:
                             "n_probes": PROBES,
                             "n_identities": GALLERY,
                             "gallery_size": GALLERY,
+                            "n_non_mated": 0,
+                            "reason": None,
                             "chance": 1 / GALLERY,
                         }
                     )

@@ -90,7 +90,7 @@ class TestFiles:
         written = write_utility([row("b"), row("a")], str(tmp_path))
         assert [path.rsplit("/")[-1] for path in written] == ["utility.parquet", "utility.json"]
         table = read_table(written[0])
-        assert json.loads((tmp_path / "utility.json").read_text()) == table.to_pylist()
+        assert json.loads((tmp_path / "utility.json").read_text())["rows"] == table.to_pylist()
 
     def test_no_rows_no_files(self, tmp_path):
         assert write_utility([], str(tmp_path)) == []

@@ -104,7 +104,9 @@ def test_what_is_absent_stays_absent(report: AuditReport, tmp_path: Path) -> Non
 def test_the_schema_version_is_in_every_file(whole: AuditReport, tmp_path: Path) -> None:
     write_audit(whole, str(tmp_path))
     for name in ("report", "attribution"):
-        assert json.loads((tmp_path / f"{name}.json").read_text())["schema_version"] == 1
+        assert (
+            json.loads((tmp_path / f"{name}.json").read_text())["schema_version"] == SCHEMA_VERSION
+        )
     tables = list(tmp_path.glob("*.parquet"))
     assert len(tables) == 5
     for path in tables:
@@ -124,8 +126,8 @@ def test_what_cannot_be_read_says_so(whole: AuditReport, tmp_path: Path) -> None
     write_audit(whole, str(tmp_path))
     page = tmp_path / "report.json"
     content = json.loads(page.read_text())
-    page.write_text(json.dumps(content | {"schema_version": 2}))
-    with pytest.raises(BadInputError, match="has schema_version 2, not 1"):
+    page.write_text(json.dumps(content | {"schema_version": 1}))
+    with pytest.raises(BadInputError, match="has schema_version 1, not 2"):
         read_audit(str(tmp_path))
     page.write_text(json.dumps(content | {"risks": [{"anonymizer": "blur"}]}))
     with pytest.raises(BadInputError, match="report.json is broken: ValidationError"):

@@ -19,6 +19,7 @@ def results() -> pa.Table:
             "attacker": attacker,
             "protocol": "full_ref",
             "gallery": gallery,
+            "level": "image",
             "subset": "all",
             "measure": "rank_1",
             "value": 0.1 * place + (0.05 if gallery == "source_included" else 0),
@@ -27,6 +28,8 @@ def results() -> pa.Table:
             "n_probes": 20,
             "n_identities": 10,
             "gallery_size": 10,
+            "n_non_mated": 0,
+            "reason": None,
             "chance": 0.1,
         }
         for place, (anonymizer, attacker) in enumerate(ATTACKS, 1)

@@ -27,6 +27,7 @@ def test_an_audit_and_its_children_are_recorded(tracker: Tracker) -> None:
         "attacker": "adaptive_contrastive",
         "protocol": "full_ref",
         "gallery": "source_excluded",
+        "level": "image",
         "subset": "all",
         "measure": "tmr_at_fmr_1e-3",
         "value": 0.5,
@@ -35,6 +36,8 @@ def test_an_audit_and_its_children_are_recorded(tracker: Tracker) -> None:
         "n_probes": 10,
         "n_identities": 5,
         "gallery_size": 50,
+        "n_non_mated": 0,
+        "reason": None,
         "chance": 0.001,
     }
     with tracker.audit_run(

@@ -20,6 +20,7 @@ ROW = {
     "attacker": "adaptive_contrastive",
     "protocol": "full_ref",
     "gallery": "source_excluded",
+    "level": "image",
     "subset": "all",
     "measure": "rank_1",
     "value": 0.7,
@@ -28,6 +29,8 @@ ROW = {
     "n_probes": 120,
     "n_identities": 40,
     "gallery_size": 400,
+    "n_non_mated": 0,
+    "reason": None,
     "chance": 0.025,
 }
 
@@ -80,6 +83,15 @@ def test_results_become_metrics() -> None:
     assert metrics[f"{base}/n_identities"] == 40
     assert metrics[f"{base}/gallery_size"] == 400
     assert len(metrics) == 11
+
+
+def test_what_was_not_measured_is_no_metric_and_pooled_images_have_none_yet() -> None:
+    empty = dict.fromkeys(("value", "ci_low", "ci_high"), None)
+    rows = [{**ROW, **empty, "reason": "too few scores"}, {**ROW, "level": "person"}]
+    metrics = result_metrics(pa.Table.from_pylist(rows, RESULTS))
+    assert sorted(name.rsplit("/")[-1] for name in metrics) == [
+        "gallery_size", "n_identities", "n_probes", "rank_1_chance",
+    ]  # fmt: skip
 
 
 def test_rows_of_two_attackers_do_not_overwrite_each_other() -> None:
