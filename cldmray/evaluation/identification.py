@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
 from cldmray.evaluation.settings import EvaluationSettings
-from cldmray.faces.records import embedding_matrix
+from cldmray.faces.records import CONTENT_ID, embedding_matrix
 from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
 from cldmray.gallery.scores import EmbeddingScores, Scores
@@ -56,12 +56,14 @@ class AttackResult:
 
 
 def view_of(table: pa.Table, view: str) -> EmbeddingSet:
-    """The embeddings of one view of an embeddings table."""
+    """The embeddings of one view of an embeddings table, and content ids where it has them."""
     rows = table.filter(pc.equal(table["view"], view)).sort_by("sample_id")
+    contents = rows[CONTENT_ID].to_pylist() if CONTENT_ID in rows.column_names else None
     return EmbeddingSet(
         np.asarray(rows["sample_id"].to_pylist()),
         np.asarray(rows["identity"].to_pylist()),
         embedding_matrix(rows),
+        None if contents is None else np.asarray(contents),
     )
 
 

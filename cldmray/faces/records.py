@@ -1,7 +1,7 @@
 """The Arrow records that stages exchange (docs/architecture.md) and the image codec."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,27 @@ def embeddings_schema(dimensions: int) -> pa.Schema:
             pa.field("embedding", pa.list_(pa.float32(), dimensions), nullable=False),
         ]
     )
+
+
+CONTENT_ID = "content_id"
+"""Column of embeddings that near-duplicates share, where there are any."""
+
+
+def with_content_ids(table: pa.Table, contents: Mapping[str, str]) -> pa.Table:
+    """The table with the column :data:`CONTENT_ID`, or as it is where no content is given.
+
+    Args:
+        table: with the column ``sample_id``.
+        contents: content id of the samples that have near-duplicates.
+
+    >>> table = pa.table({"sample_id": ["a", "b", "c"]})
+    >>> with_content_ids(table, {"a": "a", "c": "a"})[CONTENT_ID].to_pylist()
+    ['a', 'b', 'a']
+    """
+    if not contents:
+        return table
+    ids = [contents.get(sample, sample) for sample in table["sample_id"].to_pylist()]
+    return table.append_column(CONTENT_ID, pa.array(ids, pa.string()))
 
 
 def embedding_matrix(table: pa.Table) -> npt.NDArray[np.float32]:

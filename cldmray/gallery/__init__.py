@@ -5,5 +5,6 @@
   :mod:`~cldmray.gallery.score_fusion`: exact scores and ranks by matrix products, for measures.
 - :mod:`~cldmray.gallery.index`: a gallery that is kept: build, save, open, search, shard. It rests
   on :mod:`~cldmray.gallery.vector_index`, the only module that imports FAISS.
+- :mod:`~cldmray.gallery.near_duplicates`: which images are the same one again.
 - :mod:`~cldmray.gallery.matches`: best matches of probes and near-duplicates between two sets.
 """

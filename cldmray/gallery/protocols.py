@@ -27,6 +27,10 @@ Vectors = npt.NDArray[np.float32]
 class EmbeddingSet:
     """Embeddings of samples: ids and identities of shape (N,), unit vectors of shape (N, d).
 
+    Attributes:
+        content_ids: equal where two samples are near-duplicates of each other, see
+            :func:`cldmray.gallery.near_duplicates.content_ids`, shape (N,); None: no two are.
+
     Raises:
         BadInputError: their numbers differ, or a vector is not finite, before which no other
             identity would seem to rank.
@@ -35,10 +39,13 @@ class EmbeddingSet:
     sample_ids: Strings
     identities: Strings
     vectors: Vectors
+    content_ids: Strings | None = None
 
     def __post_init__(self) -> None:
         if not len(self.sample_ids) == len(self.identities) == len(self.vectors):
             raise BadInputError("sample ids, identities and vectors differ in number")
+        if len(self.contents) != len(self):
+            raise BadInputError("sample ids and content ids differ in number")
         broken = np.flatnonzero(~np.isfinite(self.vectors).all(axis=1))
         if len(broken):
             raise BadInputError(
@@ -49,9 +56,17 @@ class EmbeddingSet:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
+    @property
+    def contents(self) -> Strings:
+        """The content ids, which are the sample ids where no two are near-duplicates."""
+        return self.sample_ids if self.content_ids is None else self.content_ids
+
     def take(self, rows: IntArray) -> "EmbeddingSet":
         """Some of the samples, in the order of their rows."""
-        return EmbeddingSet(self.sample_ids[rows], self.identities[rows], self.vectors[rows])
+        contents = None if self.content_ids is None else self.content_ids[rows]
+        return EmbeddingSet(
+            self.sample_ids[rows], self.identities[rows], self.vectors[rows], contents
+        )
 
 
 class References(NamedTuple):
@@ -86,7 +101,9 @@ def choose_references(
     one, ``few_ref`` the first five, ``full_ref`` all of them. For the probe's own identity,
     *source excluded* first removes the image that the probe was made from, *source included* puts
     it first, and *anonymized only*, whose references are anonymized images themselves, removes
-    the probe. A probe whose identity has no other image is left out, but for *source included*.
+    the probe. Whatever is removed takes its near-duplicates with it: a recompressed copy of the
+    source is the source. A probe whose identity has no other image is left out, but for *source
+    included*.
 
     >>> names = np.array(["ann", "ann", "bob"])
     >>> views = EmbeddingSet(np.array(["a1", "a2", "b1"]), names, np.eye(3, dtype=np.float32))
@@ -116,6 +133,7 @@ def choose_references(
     if len(row_of) != len(columns):
         twice = Counter(references.sample_ids.tolist()).most_common(1)[0][0]
         raise BadInputError(f"image {twice} is in the gallery more than once")
+    contents = references.contents
     mated_rows, probe_rows, mated_columns = [], [], []
     for probe, (sample, identity) in enumerate(
         zip(probes.sample_ids.tolist(), probes.identities.tolist(), strict=True)
@@ -125,16 +143,19 @@ def choose_references(
                 f"probe {sample} of person {identity_hash(identity)} has no source in the gallery"
             )
         column, source = column_of[identity], row_of[sample]
-        rows = by_identity[column][by_identity[column] != source]
+        rows = by_identity[column]
         if gallery == "source_included":
-            rows = np.concatenate([[source], rows])
+            rows = np.concatenate([[source], rows[rows != source]])
+        else:
+            rows = rows[contents[rows] != contents[source]]
         if len(rows):
             probe_rows.append(probe)
             mated_columns.append(column)
             mated_rows.append(rows[:limit])
     if not probe_rows:
         raise BadInputError(
-            "no probe has another image of its person; give people at least two images"
+            "no probe has another image of its person; give people at least two images that are "
+            "no near-duplicates of each other"
         )
     shared = np.concatenate([rows[:limit] for rows in by_identity])
     return References(

@@ -24,7 +24,13 @@ from cldmray.evaluation.identification import (
     attacks,
     clean_rank_1,
 )
-from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, ORIGINAL
+from cldmray.faces.records import (
+    ATTACKER,
+    ATTACKER_VALIDATION,
+    EVALUATION,
+    ORIGINAL,
+    with_content_ids,
+)
 
 Pair = tuple[str, str]
 """Anonymizer and attacker, by their names in tables."""
@@ -106,6 +112,7 @@ class AttackRunner:
         self.config = config
         self.stages = stages
         self._contexts: dict[str, AttackContext] = {}
+        self._content_ids: Mapping[str, str] = {}
 
     def check(self) -> None:
         """Find out before any work starts whether every attacker has what it needs.
@@ -121,16 +128,24 @@ class AttackRunner:
             except CldmrayError as error:
                 raise type(error)(f"attackers.{key}: {error}") from error
 
-    def run(self, faces: Artifact, anonymized: Mapping[str, Artifact]) -> AttackResults:
+    def run(
+        self,
+        faces: Artifact,
+        anonymized: Mapping[str, Artifact],
+        content_ids: Mapping[str, str] | None = None,
+    ) -> AttackResults:
         """Fit, embed, score: each attacker against each anonymizer.
 
         Args:
             faces: the table of originals.
             anonymized: table of each anonymizer, by its key.
+            content_ids: of images that have near-duplicates, see
+                :func:`cldmray.gallery.near_duplicates.content_ids`; None: none has.
 
         Raises:
             BadInputError: no attack could be run.
         """
+        self._content_ids = content_ids or {}
         audit, results = self.config.audit, AttackResults()
         combiners = {key: a for key, a in self.config.attackers.items() if self._combined(key)}
         attempts = self._attempts(
@@ -171,7 +186,8 @@ class AttackRunner:
         self, attacker: Attacker, fitted: Table | None, faces: Artifact, table: Artifact
     ) -> pa.Table:
         """A fitted attacker's embeddings of evaluated identities: originals, and another table."""
-        return attacker.embeddings(fitted, [table], (EVALUATION,), self.context(faces)).embeddings
+        views = attacker.embeddings(fitted, [table], (EVALUATION,), self.context(faces))
+        return with_content_ids(views.embeddings, self._content_ids)
 
     def _combined(self, key: str) -> Sequence[str]:
         """Keys of the attackers that one combines; none where it has scores of its own."""
@@ -245,7 +261,7 @@ class AttackRunner:
             views = seeded.embeddings(
                 fitted[-1], [anonymized[name] for name in target], splits, context
             )
-            tables.append(views.embeddings)
+            tables.append(with_content_ids(views.embeddings, self._content_ids))
         held_out = tables if with_validation else []
         return Attempt(
             key,

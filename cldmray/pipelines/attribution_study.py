@@ -262,7 +262,7 @@ class AttributionStudy:
             self.utility.check()
         images = self.preparation.run(self.preparation.listing())
         faces, anonymized = images.faces, images.anonymized
-        results = self.runner.run(faces, anonymized)
+        results = self.runner.run(faces, anonymized, images.content_ids)
         rows = self._swap_rows(faces, results)
         statements = []
         if self.config.searched:

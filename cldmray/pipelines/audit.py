@@ -102,7 +102,7 @@ class Audit:
         with self.stages:
             images = self.preparation.run(listing)
             measurement = self.utility.start(images.faces, images.anonymized)
-            results = self.runner.run(images.faces, images.anonymized)
+            results = self.runner.run(images.faces, images.anonymized, images.content_ids)
             embedded = {attacker: table for (_, attacker), table in results.probes.items()}
             utility = self.utility.result(measurement, embedded)
             attribution = self._attribution(images.faces, results)

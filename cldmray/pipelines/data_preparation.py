@@ -2,7 +2,9 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,10 +14,12 @@ from cldmray.config.audit import AuditConfig
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.map_stages.anonymize import anonymize, anonymize_groups, samples_per_split
 from cldmray.engine.map_stages.faces import load_faces
+from cldmray.engine.map_stages.near_duplicates import find_near_duplicates, pairs_of
 from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION
 from cldmray.faces.splits import assert_disjoint, split_listing
+from cldmray.gallery.near_duplicates import content_ids
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +45,14 @@ class PreparedImages:
         faces: the table of originals.
         anonymized: table of each anonymizer, by its key.
         notes: caveats for the report.
+        content_ids: of images that have near-duplicates, see
+            :func:`cldmray.gallery.near_duplicates.content_ids`.
     """
 
     faces: Artifact
     anonymized: dict[str, Artifact]
     notes: list[str]
+    content_ids: Mapping[str, str]
 
 
 class DataPreparation:
@@ -86,13 +93,13 @@ class DataPreparation:
         Raises:
             BadInputError: too many files cannot be used, or too few people remain.
         """
-        faces, notes = self.faces(listing.samples)
+        faces, contents, notes = self.distinct_faces(listing.samples)
         stages = {
             key: self.stages.submit(self.anonymize_stage(key, faces))
             for key in self.config.anonymizers
         }
         anonymized = {key: self.stages.result(stage) for key, stage in stages.items()}
-        return PreparedImages(faces, anonymized, [*listing.notes, *notes])
+        return PreparedImages(faces, anonymized, [*listing.notes, *notes], contents)
 
     def listing(self) -> Listing:
         """Samples of the people who are audited or train the attacker, with their splits.
@@ -234,6 +241,45 @@ class DataPreparation:
         )
         return table, [note]
 
+    def distinct_faces(self, listing: pa.Table) -> tuple[Artifact, Mapping[str, str], list[str]]:
+        """The table of originals, without near-duplicates of evaluated images in other splits.
+
+        Such an image would let an attacker or an anonymizer learn from what it is tested on, so it
+        is left out, and the images are read once more without it.
+
+        Returns:
+            The table, content ids of the images that have near-duplicates, and notes.
+
+        Raises:
+            BadInputError: see :meth:`faces`.
+        """
+        table, notes = self.faces(listing)
+        pairs = self._near_duplicates(table)
+        leaked = duplicates_of_evaluated(pairs)
+        notes = [*notes, *duplicate_notes(pairs)]
+        if leaked:
+            logger.warning(
+                "%d images of other splits are near-duplicates of evaluated ones and left out",
+                len(leaked),
+            )
+            kept = pc.invert(pc.is_in(listing["sample_id"], pa.array(leaked, pa.string())))
+            table, _ = self.faces(listing.filter(kept))
+        columns = (pairs[name].to_pylist() for name in ("sample_id", "other_sample_id"))
+        contents = content_ids(list(zip(*columns, strict=True)))
+        return table, contents, notes
+
+    def _near_duplicates(self, faces: Artifact) -> pa.Table:
+        """Pairs among all images, see :func:`find_near_duplicates`."""
+        engine = self.config.engine
+
+        def produce(folder: str) -> None:
+            find_near_duplicates(faces, engine, folder)
+
+        stage = StageSpec(
+            "near-duplicates", {}, [faces], produce, "find near-duplicates", engine.task_stage
+        )
+        return pairs_of(self.stages.result(self.stages.submit(stage)))
+
     def anonymize(self, key: str, faces: Artifact) -> Artifact:
         """The anonymized images of one anonymizer."""
         return self.stages.result(self.stages.submit(self.anonymize_stage(key, faces)))
@@ -285,6 +331,64 @@ class DataPreparation:
         return StageSpec(
             f"anonymize-{name}", settings, [faces], produce, f"anonymize by {name}", resources
         )
+
+
+def duplicates_of_evaluated(pairs: pa.Table) -> list[str]:
+    """Samples of other splits that are near-duplicates of evaluated ones, sorted.
+
+    Args:
+        pairs: schema :data:`cldmray.engine.map_stages.near_duplicates.NEAR_DUPLICATES`.
+    """
+    samples = set()
+    for row in pairs.to_pylist():
+        if row["split"] != EVALUATION == row["other_split"]:
+            samples.add(row["sample_id"])
+        if row["split"] == EVALUATION != row["other_split"]:
+            samples.add(row["other_sample_id"])
+    return sorted(samples)
+
+
+def duplicate_notes(pairs: pa.Table) -> list[str]:
+    """What the report says of near-duplicates, with images and people as hashes.
+
+    Args:
+        pairs: schema :data:`cldmray.engine.map_stages.near_duplicates.NEAR_DUPLICATES`.
+    """
+    rows = pairs.to_pylist()
+    evaluated = [row for row in rows if row["split"] == EVALUATION == row["other_split"]]
+    same = [row for row in evaluated if row["identity"] == row["other_identity"]]
+    strangers = [row for row in rows if row["identity"] != row["other_identity"]]
+    leaked = duplicates_of_evaluated(pairs)
+    notes = []
+    if same:
+        notes.append(
+            f"{_pairs(len(same))} of near-duplicates show one evaluated person (for example "
+            f"images {_examples(same)}): where the source is excluded, a near-duplicate of it "
+            "is excluded with it."
+        )
+    if leaked:
+        notes.append(
+            f"{len(leaked)} images of other splits are near-duplicates of evaluated images (for "
+            f"example image {leaked[0]}); they were left out, so that nothing learns from what is "
+            "evaluated."
+        )
+    if strangers:
+        names = " and ".join(_hidden(strangers[0][key]) for key in ("identity", "other_identity"))
+        notes.append(
+            f"{_pairs(len(strangers))} of near-duplicates stand under two different people "
+            f"(for example images {_examples(strangers)} of {names}): correct the names, since "
+            "an attack that finds such an image counts as wrong."
+        )
+    return notes
+
+
+def _pairs(count: int) -> str:
+    return f"{count} pair" + ("s" if count > 1 else "")
+
+
+def _examples(rows: list[dict[str, Any]]) -> str:
+    """The samples of at most three pairs; their ids are hashes of the files' names."""
+    return ", ".join(f"{row['sample_id']} and {row['other_sample_id']}" for row in rows[:3])
 
 
 def _hidden(identity: str) -> str:

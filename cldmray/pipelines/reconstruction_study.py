@@ -132,8 +132,8 @@ class ReconstructionStudy:
         preparation = DataPreparation(audit, self.stages)
         preparation.check()
         prepared = preparation.run(preparation.listing())
-        faces, anonymized = prepared.faces, prepared.anonymized
-        raw = AttackRunner(self.config.raw(), self.stages).run(faces, anonymized)
+        faces, anonymized, contents = prepared.faces, prepared.anonymized, prepared.content_ids
+        raw = AttackRunner(self.config.raw(), self.stages).run(faces, anonymized, contents)
         notes = [*raw.notes, *self.weakness(raw)]
         rows: list[ReconstructionRow] = []
         results: list[ReconstructionVerdict] = []
@@ -149,7 +149,7 @@ class ReconstructionStudy:
                     search, best = run_search(self.config, self.stages, name, faces, table)
                     searches.append(search)
                 runner = AttackRunner(self.config.with_attackers(best), self.stages)
-                attacked = runner.run(faces, {key: table})
+                attacked = runner.run(faces, {key: table}, contents)
             notes += [*attacked.notes, *([obstacle] if obstacle else [])]
             learning += [Learning(*pair, curves[0]) for pair, curves in attacked.curves.items()]
             attacks = [attack for attack in raw.attacks if attack.anonymizer == name]

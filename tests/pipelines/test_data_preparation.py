@@ -1,17 +1,27 @@
 """What an audit finds out before any stage runs: groups of the people who are audited."""
 
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from cldmray.conditions import ControlNetAux
 from cldmray.config.audit import AuditConfig, build_audit
+from cldmray.engine.map_stages.near_duplicates import NEAR_DUPLICATES
 from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, MissingDependencyError
-from cldmray.pipelines.data_preparation import DataPreparation
+from cldmray.faces.records import ATTACKER, EVALUATION
+from cldmray.faces.synthetic import SyntheticFaces
+from cldmray.pipelines.data_preparation import (
+    DataPreparation,
+    duplicate_notes,
+    duplicates_of_evaluated,
+)
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 LISTING = pa.table({"identity": ["ann", "bob"], "split": ["evaluation", "attacker"]})
@@ -146,3 +156,67 @@ def test_what_an_anonymizer_lacks_is_found_before_any_work(
         single.check()
     monkeypatch.setattr(ControlNetAux, "check", lambda condition: None)
     single.check()
+
+
+class TestNearDuplicates:
+    """Notes and samples to leave out, from a table of pairs."""
+
+    def pairs(self, *rows: tuple[str, str, str, str, str, str]) -> pa.Table:
+        columns = NEAR_DUPLICATES.names[:6]
+        table = [dict(zip(columns, row, strict=True)) for row in rows]
+        return pa.Table.from_pylist(
+            [{**row, "likeness": 0.95, "is_mirrored": False} for row in table], NEAR_DUPLICATES
+        )
+
+    def test_none_says_nothing(self) -> None:
+        assert duplicate_notes(self.pairs()) == []
+        assert duplicates_of_evaluated(self.pairs()) == []
+
+    def test_what_is_evaluated_stays_and_its_copies_elsewhere_go(self) -> None:
+        pairs = self.pairs(
+            ("s1", "ann", EVALUATION, "s2", "cat", ATTACKER),
+            ("s3", "dan", "auxiliary", "s4", "bob", EVALUATION),
+            ("s5", "ann", EVALUATION, "s6", "ann", EVALUATION),
+            ("s7", "cat", ATTACKER, "s8", "cat", ATTACKER),
+        )
+        assert duplicates_of_evaluated(pairs) == ["s2", "s3"]
+        same, leaked, strangers = duplicate_notes(pairs)
+        assert same.startswith("1 pair of near-duplicates") and "s5 and s6" in same
+        assert leaked.startswith("2 images of other splits") and "image s2" in leaked
+        assert strangers.startswith("2 pairs of near-duplicates stand under two different people")
+        for note in (same, leaked, strangers):
+            assert not {"ann", "bob", "cat", "dan"} & set(note.replace(",", " ").split())
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_copies_of_evaluated_images_are_found_and_left_out(tmp_path: Path) -> None:
+    source = SyntheticFaces(n_identities=8, images_per_identity=2, size=48)
+    for identity, image in product(range(8), range(2)):
+        (content,) = source.read([f"{identity}/{image}"])
+        folder = tmp_path / "faces" / f"p{identity}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{image}.png").write_bytes(content or b"")
+    config = configured(
+        "faces=folder",
+        f"faces.root={tmp_path}/faces",
+        "faces.size=48",
+        "splits.min_images=2",
+        "splits.n_evaluation_identities=4",
+        "anonymizers=[no_op]",
+    )
+    before = started(config, tmp_path / "cache").listing().samples
+    is_evaluated = pc.equal(before["split"], EVALUATION)
+    evaluated = sorted(set(before.filter(is_evaluated)["identity"].to_pylist()))
+    others = sorted(set(before["identity"].to_pylist()) - set(evaluated))
+    original = Image.open(tmp_path / "faces" / evaluated[0] / "0.png").convert("RGB")
+    for identity in (evaluated[0], others[0]):
+        original.save(tmp_path / "faces" / identity / "copy.jpg", quality=60)
+    preparation = started(config, tmp_path / "cache")
+    table, contents, notes = preparation.distinct_faces(preparation.listing().samples)
+    images = table.read(["identity"])["identity"].to_pylist()
+    assert len(images) == 17
+    assert images.count(evaluated[0]) == 3 and images.count(others[0]) == 2
+    assert len(notes) == 3 and "1 images of other splits" in notes[1]
+    # The content ids join the three copies, of which one was left out.
+    assert len(contents) == 3 and len(set(contents.values())) == 1
+    assert len(set(contents) & set(table.read(["sample_id"])["sample_id"].to_pylist())) == 2

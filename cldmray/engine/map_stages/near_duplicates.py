@@ -1,0 +1,81 @@
+"""Finds near-duplicates among the faces: tasks hash the images, the driver compares the hashes."""
+
+import numpy as np
+import pyarrow as pa
+
+from cldmray import storage
+from cldmray.engine.artifacts import Artifact, Manifest, commit
+from cldmray.engine.cluster import TASK_CPUS, EngineConfig
+from cldmray.faces.near_duplicates import HASH_BYTES, SIDE, Fingerprints, fingerprint
+from cldmray.faces.records import decode_images
+from cldmray.gallery.near_duplicates import near_duplicates
+
+NEAR_DUPLICATES = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("identity", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("other_sample_id", pa.string(), nullable=False),
+        pa.field("other_identity", pa.string(), nullable=False),
+        pa.field("other_split", pa.string(), nullable=False),
+        pa.field("likeness", pa.float64(), nullable=False),
+        pa.field("is_mirrored", pa.bool_(), nullable=False),
+    ]
+)
+"""One row a pair; ``sample_id < other_sample_id``."""
+PAIRS = "pairs.parquet"
+
+
+def find_near_duplicates(faces: Artifact, engine: EngineConfig, folder: str) -> None:
+    """Write the pairs of near-duplicates among all images.
+
+    Args:
+        faces: the faces table.
+        folder: gets a table of schema :data:`NEAR_DUPLICATES`; without files where there is no
+            pair.
+    """
+    columns = ["sample_id", "identity", "split"]
+    stream = faces.stream([*columns, "image"], engine.block_rows).map_batches(
+        _hashed, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+    )
+    batches = stream.iter_batches(batch_size=None, batch_format="pyarrow")
+    table = pa.concat_tables(list(batches)).sort_by("sample_id")
+    pairs = near_duplicates(
+        Fingerprints(
+            _bytes_of(table["hash"]).reshape(-1, HASH_BYTES),
+            _bytes_of(table["thumbnail"]).reshape(-1, SIDE, SIDE),
+        )
+    )
+    if not pairs:
+        commit(folder, Manifest({}))
+        return
+    firsts = table.select(columns).take([pair.row for pair in pairs])
+    others = table.select(columns).take([pair.other for pair in pairs])
+    values = [
+        *firsts.columns,
+        *others.columns,
+        pa.array([pair.likeness for pair in pairs]),
+        pa.array([pair.is_mirrored for pair in pairs]),
+    ]
+    storage.write_table(
+        storage.join(folder, PAIRS), pa.Table.from_arrays(values, schema=NEAR_DUPLICATES)
+    )
+    commit(folder, Manifest({PAIRS: len(pairs)}))
+
+
+def pairs_of(artifact: Artifact) -> pa.Table:
+    """The pairs that :func:`find_near_duplicates` has left, schema :data:`NEAR_DUPLICATES`."""
+    return artifact.read() if artifact.manifest.rows else NEAR_DUPLICATES.empty_table()
+
+
+def _hashed(block: pa.Table) -> pa.Table:
+    """The block with the bytes of the hashes and of the thumbnails in place of the images."""
+    marks = fingerprint(decode_images(block["image"].to_pylist()))
+    table = block.select(["sample_id", "identity", "split"])
+    for name, values in zip(("hash", "thumbnail"), marks, strict=True):
+        table = table.append_column(name, pa.array([row.tobytes() for row in values], pa.binary()))
+    return table
+
+
+def _bytes_of(column: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.frombuffer(b"".join(column.to_pylist()), np.uint8)
