@@ -16,8 +16,8 @@ from cldmray.attackers.nn.encoder import EncoderConfig, embed
 from cldmray.attackers.nn.encoder_training import EncoderTrainable
 from cldmray.attackers.nn.training import TrainingConfig, TrainingLoop
 from cldmray.gallery.ranking import EmbeddingSet, rank_probes
-from cldmray.metrics.confidence import bootstrap_identities
 from cldmray.metrics.identification import success_at_rank
+from cldmray.metrics.rates import rate_interval
 from cldmray.recognizers.base import Embeddings
 
 
@@ -137,7 +137,7 @@ def named(
         "source_excluded",
     )
     hits = success_at_rank(ranks.n_higher, ranks.n_tied, 1)
-    return bootstrap_identities(hits, ranks.identities)
+    return rate_interval(hits, ranks.identities)
 
 
 def spaced(max_steps: int, count: int) -> list[int]:

@@ -8,9 +8,9 @@ import numpy as np
 from cldmray.arrays import Images, Interval
 from cldmray.conditions import Canny
 from cldmray.detection.yunet import YuNet
-from cldmray.metrics.confidence import bootstrap_identities, bootstrap_mean, bootstrap_statistic
-from cldmray.metrics.frechet import frechet_distance
-from cldmray.metrics.image_similarity import edge_f1, psnr, ssim
+from cldmray.metrics.confidence import bootstrap_mean, bootstrap_statistic
+from cldmray.metrics.image_similarity import edge_f1, frechet_distance, psnr, ssim
+from cldmray.metrics.rates import rate_interval
 from cldmray.recognizers.base import SAME_IDENTITY
 from cldmray.recognizers.sface import SFace
 from quality.drawing import BLUR_SIGMA, Gallery
@@ -73,7 +73,7 @@ def detection_rows(subjects: Subjects, gallery: Gallery) -> list[Row]:
     rows = []
     for name in ("images", *gallery.maps, "none", "round_trip"):
         detected = [face is not None for face in YuNet().detect(seen[name])]
-        interval = bootstrap_identities(detected, subjects.identities)
+        interval = rate_interval(detected, subjects.identities)
         label = f"YuNet detects a face, {name}"
         drawn = name in gallery.maps
         rows.append(at_least(label, interval, DETECTED_GOAL) if drawn else Row(label, interval))
@@ -87,7 +87,7 @@ def recognition_rows(subjects: Subjects, gallery: Gallery, sface: SFace) -> list
     features = {name: sface.embed(images) for name, images in gallery.images.items()}
 
     def same(first: np.ndarray, second: np.ndarray) -> Interval:
-        return bootstrap_identities((first * second).sum(1) > SAME_IDENTITY, identities)
+        return rate_interval((first * second).sum(1) > SAME_IDENTITY, identities)
 
     label = f"SFace cosine > {SAME_IDENTITY} to the image"
     rows = [at_most(f"{label}, canny", same(given, features["canny"]), SAME_IDENTITY_GOAL)]

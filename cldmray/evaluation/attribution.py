@@ -12,8 +12,9 @@ from cldmray.arrays import Interval
 from cldmray.evaluation.ablation import AblationGrid
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.settings import EvaluationSettings
-from cldmray.metrics.confidence import bootstrap_identities, paired_bootstrap
+from cldmray.metrics.confidence import paired_bootstrap
 from cldmray.metrics.identification import chance
+from cldmray.metrics.rates import rate_interval
 from cldmray.metrics.ratios import ratio_interval, share_interval
 from cldmray.results.attribution import AttributionRow, Question
 
@@ -79,7 +80,9 @@ def rate_row(
     question: Question, attack: AttackResult, settings: EvaluationSettings, **more: Any
 ) -> AttributionRow:
     """The rank-1 rate of an attack with its interval over identities."""
-    interval = bootstrap_identities(attack.rank_1, attack.ranks.identities, **settings.bootstrap)
+    interval = rate_interval(
+        attack.rank_1, attack.ranks.identities, confidence_level=settings.confidence_level
+    )
     chance_rate = chance(1, attack.ranks.gallery_size)
     return _row(question, attack, "rank_1", interval, chance=chance_rate, **more)
 
@@ -195,7 +198,10 @@ def swap_rows(swap: Swap, settings: EvaluationSettings) -> list[AttributionRow]:
     chance_level = chance(1, swap.gallery_size)
     either = np.minimum(swap.condition + swap.start, 1.0)
     intervals = {
-        name: (bootstrap_identities(values, swap.pairs, **settings.bootstrap), share)
+        name: (
+            rate_interval(values, swap.pairs, confidence_level=settings.confidence_level),
+            share,
+        )
         for name, values, share in (
             ("rank_1_condition", swap.condition, chance_level),
             ("rank_1_start", swap.start, chance_level),

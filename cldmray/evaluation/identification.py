@@ -16,9 +16,9 @@ from cldmray.faces.records import CONTENT_ID, embedding_matrix
 from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
 from cldmray.gallery.scores import EmbeddingScores, Scores
-from cldmray.metrics.confidence import bootstrap_columns
 from cldmray.metrics.identification import chance, cmc, success_at_rank
 from cldmray.metrics.k_anonymity import k_anonymity
+from cldmray.metrics.rates import rate_intervals
 from cldmray.results.audit import AnonymizerRisk, AttackRate, CmcCurve
 
 
@@ -160,11 +160,10 @@ def strongest(
         note: what limits a conclusion that nothing leaks; may be empty.
     """
     confidence_level = 1 - (1 - settings.confidence_level) / len(attacks)
-    n_bootstrap = max(settings.n_bootstrap, round(50 / (1 - confidence_level)))
     measured = list(
         zip(
             attacks,
-            _rank_1_intervals(attacks, settings, confidence_level, n_bootstrap),
+            _rank_1_intervals(attacks, confidence_level),
             strict=True,
         )
     )
@@ -218,13 +217,8 @@ def _attack_rate(attack: AttackResult, rate: Interval) -> AttackRate:
     )
 
 
-def _rank_1_intervals(
-    attacks: list[AttackResult],
-    settings: EvaluationSettings,
-    confidence_level: float,
-    n_bootstrap: int,
-) -> list[Interval]:
-    """Rank-1 rate of each attack; those on the same probes share their resamples."""
+def _rank_1_intervals(attacks: Sequence[AttackResult], confidence_level: float) -> list[Interval]:
+    """Rank-1 rate of each attack; those on the same probes are computed together."""
     together: dict[bytes, list[int]] = {}
     for place, attack in enumerate(attacks):
         together.setdefault(attack.ranks.identities.tobytes(), []).append(place)
@@ -232,12 +226,6 @@ def _rank_1_intervals(
     for places in together.values():
         columns = np.stack([attacks[place].rank_1 for place in places], 1)
         identities = attacks[places[0]].ranks.identities
-        intervals = bootstrap_columns(
-            columns,
-            identities,
-            confidence_level=confidence_level,
-            n_bootstrap=n_bootstrap,
-            seed=settings.seed,
-        )
+        intervals = rate_intervals(columns, identities, confidence_level=confidence_level)
         interval_of.update(zip(places, intervals, strict=True))
     return [interval_of[place] for place in range(len(attacks))]

@@ -18,7 +18,7 @@ from cldmray.gallery.ranking import Ranks
 from cldmray.gallery.scores import SAME_SCORE, Scores, tie_resolved_blocks
 from cldmray.hashing import unit_hash
 from cldmray.metrics.confidence import (
-    bootstrap_columns,
+    bootstrap_identities,
     bootstrap_mean,
     bootstrap_quantiles,
     sums_by_identity,
@@ -26,12 +26,13 @@ from cldmray.metrics.confidence import (
 from cldmray.metrics.identification import (
     chance,
     expected_rank,
+    fnir_at_fpir_interval,
     reciprocal_rank,
     success_at_rank,
 )
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.metrics.linkage import d_sys_interval
-from cldmray.metrics.open_set import fnir_at_fpir_interval
+from cldmray.metrics.rates import rate_interval, rate_intervals
 from cldmray.metrics.verification import verification_intervals
 
 Floats = npt.NDArray[np.float64]
@@ -203,10 +204,10 @@ def rank_1_by_subset(
     for name, members in subsets.items():
         own = np.isin(ranks.identities, members)
         if own.any():
-            (interval,) = bootstrap_columns(
-                success[own, None],
+            interval = rate_interval(
+                success[own],
                 ranks.identities[own],
-                **settings.bootstrap,
+                confidence_level=settings.confidence_level,
             )
             rates.append((name, interval, own))
     return rates
@@ -216,19 +217,21 @@ def _identification(
     ranks: Ranks, comparisons: list[ComparisonScores], settings: EvaluationSettings
 ) -> list[Measured]:
     size = ranks.gallery_size
-    columns = {
-        f"rank_{k}": (success_at_rank(ranks.n_higher, ranks.n_tied, k), chance(k, size))
-        for k in RANKS
-    }
-    chance_value = float(np.mean(1 / np.arange(1, size + 1)))
-    columns["mean_reciprocal_rank"] = (reciprocal_rank(ranks.n_higher, ranks.n_tied), chance_value)
-    values, chance_values = zip(*columns.values(), strict=True)
-    intervals = bootstrap_columns(
-        np.stack(values, 1),
+    intervals = rate_intervals(
+        np.stack([success_at_rank(ranks.n_higher, ranks.n_tied, k) for k in RANKS], 1),
         ranks.identities,
-        **settings.bootstrap,
+        confidence_level=settings.confidence_level,
     )
-    measured = [Measured(*column) for column in zip(columns, intervals, chance_values, strict=True)]
+    measured = [
+        Measured(f"rank_{k}", interval, chance(k, size))
+        for k, interval in zip(RANKS, intervals, strict=True)
+    ]
+    # A mean of 1 / rank varies less than a rate of the same value, so it keeps the bootstrap.
+    reciprocal = bootstrap_identities(
+        reciprocal_rank(ranks.n_higher, ranks.n_tied), ranks.identities, **settings.bootstrap
+    )
+    chance_value = float(np.mean(1 / np.arange(1, size + 1)))
+    measured.append(Measured("mean_reciprocal_rank", reciprocal, chance_value))
     if comparisons:
         shuffled = np.concatenate([training.shuffled for training in comparisons])
         mean = bootstrap_mean(

@@ -7,7 +7,7 @@ import numpy as np
 
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.settings import EvaluationSettings
-from cldmray.metrics.confidence import bootstrap_identities
+from cldmray.metrics.rates import rate_interval
 
 
 class OperatingPoint(NamedTuple):
@@ -38,16 +38,9 @@ def candidate_point(
     strongest.
     """
     confidence_level = 1 - (1 - settings.confidence_level) / searched
-    n_bootstrap = max(settings.n_bootstrap, round(50 / (1 - confidence_level)))
     intervals = [
         (
-            bootstrap_identities(
-                a.rank_1,
-                a.ranks.identities,
-                confidence_level=confidence_level,
-                n_bootstrap=n_bootstrap,
-                seed=settings.seed,
-            ),
+            rate_interval(a.rank_1, a.ranks.identities, confidence_level=confidence_level),
             a,
         )
         for a in attacks

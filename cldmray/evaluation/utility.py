@@ -1,6 +1,6 @@
 """Rows of utility from what was measured image by image, with intervals over identities."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.arrays import Interval
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import ORIGINAL, embedding_matrix
-from cldmray.metrics.confidence import bootstrap_identities, bootstrap_mean, bootstrap_statistic
-from cldmray.metrics.frechet import frechet_distance
+from cldmray.metrics.confidence import bootstrap_mean, bootstrap_statistic
+from cldmray.metrics.image_similarity import frechet_distance
 from cldmray.metrics.pose import majority_share, yaw_classes
+from cldmray.metrics.rates import rate_interval
 from cldmray.results.audit import UtilityRow
 
 MeasuredImage = dict[str, Any]
@@ -30,7 +30,7 @@ class Measurement(NamedTuple):
         measure: its name.
         values: of each image.
         pairs: the images that it was measured on, and their originals.
-        interval: makes the value with its bounds.
+        is_rate: whether each value says if something was kept, so that their mean is a rate.
         clean: what clean images reach.
         chance: see :class:`cldmray.results.audit.UtilityRow`.
     """
@@ -38,7 +38,7 @@ class Measurement(NamedTuple):
     measure: str
     values: Sequence[float] | npt.NDArray[Any]
     pairs: list[ImagePair]
-    interval: Callable[..., Interval]
+    is_rate: bool
     clean: float
     chance: float | None = None
 
@@ -58,10 +58,11 @@ def image_rows(
     if not pairs:
         return
     for measured in _measurements(pairs, groups, settings.utility):
-        value, low, high = measured.interval(
-            measured.values,
-            np.asarray([image["identity"] for image, _ in measured.pairs]),
-            **settings.bootstrap,
+        identities = np.asarray([image["identity"] for image, _ in measured.pairs])
+        value, low, high = (
+            rate_interval(measured.values, identities, confidence_level=settings.confidence_level)
+            if measured.is_rate
+            else bootstrap_mean(measured.values, identities, **settings.bootstrap)
         )
         yield UtilityRow(
             anonymizer,
@@ -86,7 +87,7 @@ def _measurements(
                 measure,
                 [image[measure] for image, _ in pairs],
                 pairs,
-                bootstrap_mean,
+                is_rate=False,
                 clean=1.0,
                 chance=float(np.mean(others)) if others else None,
             )
@@ -95,7 +96,7 @@ def _measurements(
             "face_detection_rate",
             [image["face_found"] for image, _ in pairs],
             pairs,
-            bootstrap_identities,
+            is_rate=True,
             clean=float(np.mean([original["face_found"] for _, original in pairs])),
         )
     if "pose_consistency" in measures:
@@ -114,9 +115,7 @@ def _pose(pairs: list[ImagePair]) -> Iterator[Measurement]:
     yaws = np.asarray([[_yaw(image) for image in pair] for pair in posed])
     anonymized, originals = yaw_classes(yaws).T
     same = ~np.isnan(yaws[:, 0]) & (anonymized == originals)
-    yield Measurement(
-        "pose_consistency", same, posed, bootstrap_identities, 1.0, majority_share(originals)
-    )
+    yield Measurement("pose_consistency", same, posed, True, 1.0, majority_share(originals))
 
 
 def _agreement(
@@ -142,7 +141,7 @@ def _agreement(
         f"{attribute}_agreement",
         anonymized,
         readable,
-        bootstrap_identities,
+        is_rate=True,
         clean=float(np.mean(originals)),
         chance=majority_share(values),
     )

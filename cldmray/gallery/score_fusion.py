@@ -1,4 +1,8 @@
-"""Score fusion: weighted sums of several attackers' scores of the same probes and identities."""
+"""Score fusion: weighted sums of several attackers' scores of the same probes and identities.
+
+Scores that an attacker gives alike but for rounding are made equal before they are scaled and
+summed, because scaling makes a difference of rounding as large as a real one.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cldmray.errors import BadInputError
-from cldmray.gallery.scores import ScoreBlock, Scores
+from cldmray.gallery.scores import ScoreBlock, Scores, tie_resolved_blocks
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,13 +33,16 @@ def stack_scores(parts: Sequence[Scores]) -> Floats:
     """
     _check_alike(parts)
     layers = [
-        np.concatenate([normalized(block.scores) for block in part.blocks()]) for part in parts
+        np.concatenate([normalized(block.scores) for block in tie_resolved_blocks(part)])
+        for part in parts
     ]
     return np.stack(layers, axis=2)
 
 
 class WeightedScores(Scores):
     """Weighted sum of normalized scores, see :func:`cldmray.gallery.score_fusion.normalized`.
+
+    An identity that ties with a probe's own one for every attacker ties with it in the sum.
 
     Args:
         parts: scores of R attackers.
@@ -56,7 +63,7 @@ class WeightedScores(Scores):
 
     def blocks(self) -> Iterator[ScoreBlock]:
         """See :meth:`Scores.blocks`."""
-        for blocks in zip(*(part.blocks() for part in self._parts), strict=True):
+        for blocks in zip(*map(tie_resolved_blocks, self._parts), strict=True):
             total = sum(
                 weight * normalized(block.scores)
                 for weight, block in zip(self._weights, blocks, strict=True)

@@ -133,7 +133,7 @@ def bootstrap_columns(
         BadInputError: see :func:`bootstrap_identities`.
     """
     values = np.asarray(success, np.float64)
-    _check_unit(values)
+    check_unit(values)
     sums, sizes = sums_by_identity(values, identities)
     draws = _resampled_rates(sums, sizes, confidence_level, n_bootstrap, seed)
     intervals = []
@@ -203,11 +203,12 @@ def check_paired(
         raise BadInputError(
             f"paired successes must share a shape (P,): {first.shape}, {second.shape}"
         )
-    _check_unit(np.stack([first, second], axis=1))
+    check_unit(np.stack([first, second], axis=1))
     return first, second
 
 
-def _check_unit(values: Floats) -> None:
+def check_unit(values: Floats) -> None:
+    """Raise ``BadInputError`` unless values have shape (P, M), P, M >= 1, and lie in [0, 1]."""
     if values.ndim != 2 or values.size == 0:
         raise BadInputError(f"success must have shape (P, M) with P, M >= 1, not {values.shape}")
     if not (np.all(values >= 0) and np.all(values <= 1)):

@@ -19,8 +19,9 @@ from cldmray.errors import BadInputError
 from cldmray.evaluation.identification import AttackResult
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, decode_images
 from cldmray.gallery.protocols import Strings
-from cldmray.metrics.confidence import bootstrap_identities, bootstrap_mean
+from cldmray.metrics.confidence import bootstrap_mean
 from cldmray.metrics.identification import chance
+from cldmray.metrics.rates import rate_interval
 from cldmray.metrics.reconstruction import fidelity, rank_1_gain
 from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
 from cldmray.pipelines.attribution_study import main_protocol
@@ -271,10 +272,8 @@ class ReconstructionStudy:
     def _rate(self, attack: AttackResult) -> Interval:
         """Rank-1 rate with its interval."""
         settings = self.config.audit.audit
-        return bootstrap_identities(
-            attack.rank_1,
-            attack.ranks.identities,
-            **settings.bootstrap,
+        return rate_interval(
+            attack.rank_1, attack.ranks.identities, confidence_level=settings.confidence_level
         )
 
     def gain(self, attack: AttackResult, other: AttackResult) -> Interval:

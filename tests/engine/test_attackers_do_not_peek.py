@@ -46,8 +46,8 @@ from cldmray.faces.records import (
     encode_images,
 )
 from cldmray.gallery.ranking import rank_probes
-from cldmray.metrics.confidence import bootstrap_identities
 from cldmray.metrics.identification import success_at_rank
+from cldmray.metrics.rates import rate_interval
 
 pytestmark = pytest.mark.slow
 
@@ -193,7 +193,7 @@ def audit(
         )
         assert (len(result.n_higher), result.gallery_size) == (150, 50)
         hits = success_at_rank(result.n_higher, result.n_tied, 1)
-        return bootstrap_identities(hits, result.identities, confidence_level=LEVEL)
+        return rate_interval(hits, result.identities, confidence_level=LEVEL)
 
     return audit
 

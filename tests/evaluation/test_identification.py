@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from cldmray.errors import BadInputError
+from cldmray.evaluation.decision import supported_k
 from cldmray.evaluation.identification import (
     AttackResult,
     _rank_1_intervals,
@@ -19,7 +20,7 @@ from cldmray.evaluation.identification import (
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import embeddings_schema
 from cldmray.gallery.ranking import Ranks, rank_scores
-from cldmray.metrics.confidence import bootstrap_identities
+from cldmray.metrics.rates import rate_interval
 
 SETTINGS = EvaluationSettings(n_bootstrap=500)
 IDENTITIES = ["ann", "bob", "cat"]
@@ -188,7 +189,7 @@ class TestStrongest:
         assert outcome.k_not_rejected == int(1 / outcome.low)
 
     def test_many_sure_probes_beat_few_lucky_ones(self) -> None:
-        lucky = replace(attack([0, 0, 1], [0, 0, 0], IDENTITIES, 40), attacker="lucky")
+        lucky = replace(attack([0], [0], IDENTITIES[:1], 40), attacker="lucky")
         assert lucky.rank_1.mean() > many(0.6).rank_1.mean()
         assert strongest([lucky, many(0.6)], SETTINGS, "").attacker == "adaptive_contrastive"
 
@@ -198,27 +199,17 @@ class TestStrongest:
         assert among.attacker == alone.attacker == "adaptive_contrastive"
         assert among.low < alone.low < alone.high < among.high
         assert among.confidence_level == alone.confidence_level == 0.95
-        expected = bootstrap_identities(
-            attempts[0].rank_1,
-            attempts[0].ranks.identities,
-            confidence_level=0.995,
-            n_bootstrap=10_000,
-            seed=SETTINGS.seed,
+        expected = rate_interval(
+            attempts[0].rank_1, attempts[0].ranks.identities, confidence_level=0.995
         )
         assert (among.low, among.high) == (expected.low, expected.high)
 
-    def test_shared_resamples_change_no_interval(self) -> None:
+    def test_attacks_measured_together_have_the_intervals_of_each(self) -> None:
         other = replace(attack([0] * 7, [0] * 7, list("abcdefg"), 40), attacker="other")
         attempts = [many(0.2), other, many(0.4, name="condition_only")]
-        together = _rank_1_intervals(attempts, SETTINGS, 0.9, 300)
+        together = _rank_1_intervals(attempts, 0.9)
         assert together == [
-            bootstrap_identities(
-                attempt.rank_1,
-                attempt.ranks.identities,
-                confidence_level=0.9,
-                n_bootstrap=300,
-                seed=SETTINGS.seed,
-            )
+            rate_interval(attempt.rank_1, attempt.ranks.identities, confidence_level=0.9)
             for attempt in attempts
         ]
 
@@ -229,7 +220,7 @@ class TestStrongest:
         assert outcome.finding == "no_leak_found"
 
     def test_bounds_of_other_attacks_are_kept(self) -> None:
-        lucky = replace(attack([0, 0, 1], [0, 0, 0], IDENTITIES, 40), attacker="lucky")
+        lucky = replace(attack([0], [0], IDENTITIES[:1], 40), attacker="lucky")
         outcome = strongest([lucky, many(0.6)], SETTINGS, "")
         assert outcome.tested_attack == (
             "adaptive_contrastive", "full_ref", "source_excluded",
@@ -251,3 +242,15 @@ class TestStrongest:
         outcome = strongest([many(0.0)], SETTINGS, "attacker too weak")
         assert outcome.note == "attacker too weak"
         assert outcome.finding == "inconclusive"
+
+    @pytest.mark.parametrize("n_hits", [1, 2])
+    def test_a_hit_more_hardly_changes_the_k_that_is_supported(self, n_hits: int) -> None:
+        def spread(hits: int) -> AttackResult:
+            ranks = [0] * hits + [5] * (600 - hits)
+            identities = [f"p{image % 100:03}" for image in range(600)]
+            return attack(ranks, [0] * 600, identities, 100)
+
+        none, some = (
+            supported_k(strongest([spread(hits)] * 36, SETTINGS, "")) for hits in (0, n_hits)
+        )
+        assert none == some == 22

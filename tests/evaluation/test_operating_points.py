@@ -11,7 +11,7 @@ from cldmray.evaluation.operating_points import (
 )
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.ranking import Ranks
-from cldmray.metrics.confidence import bootstrap_identities
+from cldmray.metrics.rates import rate_interval
 
 NAN = float("nan")
 
@@ -72,12 +72,8 @@ class TestSearchPoint:
         )
         assert (candidate.value, candidate.utility) == (0.4, 0.7)
         confidence_level = 1 - 0.05 / 10
-        expected = bootstrap_identities(
-            strong.rank_1,
-            strong.ranks.identities,
-            confidence_level=confidence_level,
-            n_bootstrap=10_000,
-            seed=0,
+        expected = rate_interval(
+            strong.rank_1, strong.ranks.identities, confidence_level=confidence_level
         )
         assert (candidate.low, candidate.high) == pytest.approx((expected.low, expected.high))
         single = candidate_point([strong], 1, 0.7, settings)

@@ -7,6 +7,7 @@ from cldmray.errors import BadInputError
 from cldmray.gallery.ranking import rank_scores
 from cldmray.gallery.score_fusion import WeightedScores, normalized, stack_scores
 from cldmray.gallery.scores import ScoreBlock, Scores
+from cldmray.metrics.identification import success_at_rank
 
 
 class Given(Scores):
@@ -62,3 +63,45 @@ def test_different_probes_or_people_are_refused(other: Given) -> None:
         stack_scores([Given(FIRST, OWN), other])
     with pytest.raises(BadInputError, match="different probes or people"):
         WeightedScores([Given(FIRST, OWN), other], np.ones(2))
+
+
+def one_identity_under_names(rng: np.random.Generator, n_names: int) -> list[Given]:
+    """Two attackers' scores of probes whose person has several names; only rounding differs."""
+    parts = []
+    for scale in (1e-4, 1.0):
+        scores = np.full((200, n_names + 2), 0.5) + 0.4 * scale * rng.random((200, n_names + 2))
+        scores[:, :n_names] = scores[:, :1]
+        scores[:, :n_names] += rng.choice([-3e-7, 0.0, 3e-7], (200, n_names)) / 2
+        scores[:, n_names:] = scores[:, :1] - scale * 0.1
+        parts.append(Given(scores, [row % n_names for row in range(200)]))
+    return parts
+
+
+@pytest.mark.parametrize("weights", [(3.0, 5.0), (300.0, 1.0), (1.0, 0.0)])
+def test_names_of_one_person_tie_whatever_the_weights(weights: tuple[float, float]) -> None:
+    parts = one_identity_under_names(np.random.default_rng(0), 4)
+    ranks = rank_scores(WeightedScores(parts, np.array(weights)))
+    assert success_at_rank(ranks.n_higher, ranks.n_tied, 1).mean() == 0.25
+    stacked = stack_scores(parts)
+    assert (stacked[:, :4] == stacked[:, :1]).all()
+
+
+def test_ranks_of_sums_equal_a_loop_over_identities() -> None:
+    rng = np.random.default_rng(1)
+    own = rng.integers(0, 6, 40).tolist()
+    # Scores of few levels, some of them shifted by less than what counts as rounding.
+    parts = [
+        Given(rng.integers(0, 4, (40, 6)) / 4 + rng.choice([0.0, 4e-7], (40, 6)), own)
+        for _ in range(3)
+    ]
+    weights = np.array([3.0, 5.0, 0.7])
+    ranks = rank_scores(WeightedScores(parts, weights))
+    for row, mine in enumerate(own):
+        levels = [np.round(part.scores[row] * 4) / 4 for part in parts]
+        totals = sum(
+            weight * (level - level.mean()) / (level.std() or 1.0)
+            for weight, level in zip(weights, levels, strict=True)
+        )
+        others = np.delete(totals, mine)
+        assert ranks.n_tied[row] == np.isclose(others, totals[mine], atol=1e-5).sum()
+        assert ranks.n_higher[row] == (others > totals[mine] + 1e-5).sum()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cldmray.errors import BadInputError
-from cldmray.metrics.frechet import frechet_distance
+from cldmray.metrics.image_similarity import frechet_distance
 
 
 def with_moments(mean, covariance, count=40):

@@ -5,7 +5,7 @@ import pytest
 
 from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import wilson
-from cldmray.metrics.open_set import fnir_at_fpir, fnir_at_fpir_interval
+from cldmray.metrics.identification import fnir_at_fpir, fnir_at_fpir_interval
 
 MATED = [0.9, 0.8, 0.55, 0.3]
 BEST_NON_MATED = [0.2, 0.85, 0.4, 0.1]

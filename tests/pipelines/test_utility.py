@@ -17,7 +17,7 @@ from cldmray.engine.stages import Stages
 from cldmray.errors import CldmrayError, ConfigError, MissingDependencyError
 from cldmray.evaluation.utility import frechet_rows, image_rows
 from cldmray.faces.records import EVALUATION, ORIGINAL, embeddings_schema
-from cldmray.metrics.frechet import frechet_distance
+from cldmray.metrics.image_similarity import frechet_distance
 from cldmray.pipelines.audit import Audit
 from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.pipelines.utility import Utility, features_attacker
