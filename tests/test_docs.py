@@ -17,6 +17,7 @@ from cldmray.faces.records import REJECTED
 from cldmray.report.verdict import state_verdict
 from cldmray.results.attribution import ATTRIBUTION
 from cldmray.results.audit import AnonymizerRisk, AttackRate, AuditReport, Grid, UtilityRow, Verdict
+from cldmray.results.exposed import EXPOSED, EXPOSED_IDENTITIES
 from cldmray.results.files import EVIDENCE, IMAGES, report_json
 from cldmray.results.table import RESULTS, UTILITY
 
@@ -116,6 +117,8 @@ TABLES: Mapping[str, pa.Schema] = {
     "results.parquet": RESULTS,
     "utility.parquet": UTILITY,
     "attribution.parquet": ATTRIBUTION,
+    "exposed.parquet": EXPOSED,
+    "exposed_identities.parquet": EXPOSED_IDENTITIES,
     "rejected.parquet": REJECTED,
     "images.parquet": IMAGES,
     "evidence.parquet": EVIDENCE,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import CONTENT_ID, embedding_matrix
+from cldmray.gallery.albums import AlbumScores
 from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
 from cldmray.gallery.scores import EmbeddingScores, Scores
@@ -48,6 +50,18 @@ class AttackResult:
         """The attack with these scores, one per training of the attacker, at least one."""
         ranks = pool_ranks([rank_scores(part) for part in scores])
         return cls(anonymizer, attacker, protocol, gallery, ranks, scores)
+
+    @cached_property
+    def albums(self) -> "AttackResult | None":
+        """The same attack on all anonymized images of each identity together.
+
+        None where only the ranks are known, and of linkage: whoever has the albums knows which
+        anonymized images show one person.
+        """
+        if not self.scores or self.gallery == "anonymized_only":
+            return None
+        where = self.anonymizer, self.attacker, self.protocol, self.gallery
+        return AttackResult.of(*where, *map(AlbumScores, self.scores))
 
     @property
     def rank_1(self) -> Any:

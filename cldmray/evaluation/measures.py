@@ -141,6 +141,7 @@ class Measured(NamedTuple):
         chance: what chance gives.
         n_non_mated: non-mated comparisons of one training behind a measure of scores, else 0.
         reason: why there is no interval, in one sentence; None where there is one.
+        estimate: the value where there is one without an interval.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Measured(NamedTuple):
     chance: float | None
     n_non_mated: int = 0
     reason: str | None = None
+    estimate: float | None = None
 
 
 def measure(ranks: Ranks, scores: Sequence[Scores], settings: EvaluationSettings) -> list[Measured]:

@@ -1,47 +1,85 @@
 """From attacks to rows of results, of all identities and of groups of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from cldmray.evaluation.by_identity.albums import album_measures
+from cldmray.evaluation.by_identity.claims import collect_claims, precision_measures
+from cldmray.evaluation.by_identity.gallery_curve import gallery_curve
+from cldmray.evaluation.by_identity.groups import (
+    GroupMeasure,
+    group_members,
+    group_rates,
+    rate_differences,
+    within_rates,
+)
 from cldmray.evaluation.identification import AttackResult
-from cldmray.evaluation.measures import Measured, measure, rank_1_by_subset
+from cldmray.evaluation.measures import Measured, measure
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import Strings
-from cldmray.metrics.identification import chance
-from cldmray.results.table import ALL, IMAGE_LEVEL, RESULTS, Level
-
-SMALLEST_GROUP = 5
-"""Evaluated identities that a group needs to have rows of its own."""
+from cldmray.gallery.scores import kept_if_small
+from cldmray.results.table import ALL, IDENTITY_LEVEL, IMAGE_LEVEL, RESULTS, Level
 
 
 def result_rows(
-    attack: AttackResult, settings: EvaluationSettings, subsets: Mapping[str, Strings] | None = None
+    attack: AttackResult, settings: EvaluationSettings, groups: Mapping[str, Strings] | None = None
 ) -> list[dict[str, Any]]:
     """Rows of one attack, schema :data:`cldmray.results.table.RESULTS`.
 
     Args:
-        subsets: identities of each group, see :func:`group_members`.
+        groups: identities of each group, see
+            :func:`cldmray.evaluation.by_identity.groups.group_members`.
 
     Returns:
-        All measures of :func:`cldmray.evaluation.measures.measure` for all identities, then
+        All measures of :func:`cldmray.evaluation.measures.measure` for all identities, the
+        precision of the most confident claims, the measures of albums at level ``person``, and
         ``rank_1`` for each group that has probes.
     """
     ranks = attack.ranks
+    scores = tuple(kept_if_small(training) for training in attack.scores)
+    whole = probe_counts(ranks.sample_ids, ranks.identities)
+    measures = measure(ranks, scores, settings)
+    if scores:
+        measures += precision_measures([collect_claims(each) for each in scores], settings)
+    rows = [measured_row(attack, measured, whole) for measured in measures]
+    if (albums := replace(attack, scores=scores).albums) is not None:
+        rows += [
+            measured_row(attack, measured, whole, level=IDENTITY_LEVEL)
+            for measured in album_measures(albums, settings)
+        ]
+    rates = group_rates(attack, groups or {}, settings)
+    return rows + [_group_row(attack, rate) for rate in rates]
+
+
+def detail_rows(
+    attack: AttackResult, settings: EvaluationSettings, groups: Mapping[str, Strings] | None = None
+) -> list[dict[str, Any]]:
+    """Further rows of an attack that is the strongest of its anonymizer and gallery.
+
+    Returns:
+        Rates over the size of the gallery; rates of each group among candidates of the same group;
+        and differences between groups.
+    """
+    ranks, groups = attack.ranks, groups or {}
     whole = probe_counts(ranks.sample_ids, ranks.identities)
     rows = [
-        measured_row(attack, measured, whole)
-        for measured in measure(ranks, attack.scores, settings)
+        measured_row(attack, sized.measured, whole) | {"gallery_size": sized.gallery_size}
+        for sized in gallery_curve(attack, settings)
     ]
-    chance_value = chance(1, ranks.gallery_size)
-    for subset, interval, in_subset in rank_1_by_subset(ranks, subsets or {}, settings):
-        counts = probe_counts(ranks.sample_ids[in_subset], ranks.identities[in_subset])
-        rate = Measured("rank_1", interval, chance_value)
-        rows.append(measured_row(attack, rate, counts, subset=subset))
-    return rows
+    of_groups = within_rates(attack, groups, settings)
+    of_groups += rate_differences(group_rates(attack, groups, settings))
+    return rows + [_group_row(attack, each) for each in of_groups]
+
+
+def _group_row(attack: AttackResult, rate: GroupMeasure) -> dict[str, Any]:
+    ranks, own = attack.ranks, rate.in_subset
+    counts = probe_counts(ranks.sample_ids[own], ranks.identities[own])
+    row = measured_row(attack, rate.measured, counts, subset=rate.subset)
+    return row | {"gallery_size": rate.gallery_size}
 
 
 class ProbeCounts(NamedTuple):
@@ -65,7 +103,7 @@ def measured_row(
     subset: str = ALL,
 ) -> dict[str, Any]:
     """One measure of one attack as a row of :data:`cldmray.results.table.RESULTS`."""
-    value, low, high = measured.interval or (None, None, None)
+    value, low, high = measured.interval or (measured.estimate, None, None)
     return {
         "anonymizer": attack.anonymizer,
         "attacker": attack.attacker,
@@ -86,44 +124,27 @@ def measured_row(
     }
 
 
-def group_members(groups: pa.Table | None, identities: Strings) -> dict[str, Strings]:
-    """The groups with at least ``SMALLEST_GROUP`` of some identities.
-
-    Args:
-        groups: see :meth:`cldmray.faces.base.FaceSource.groups`.
-        identities: of whom the groups are formed.
-
-    Returns:
-        Identities of each group, sorted, under a name such as ``sex=female``.
-    """
-    if groups is None:
-        return {}
-    grouped = groups.filter(
-        pc.is_in(groups["identity"], pa.array(identities.tolist(), pa.string()))
-    )
-    names = np.asarray(grouped["identity"].to_pylist(), np.str_)
-    groups_by_name: dict[str, Strings] = {}
-    for attribute in grouped.column_names:
-        if attribute == "identity":
-            continue
-        values = np.array(grouped[attribute].to_pylist(), object)
-        for value in sorted({value for value in values if value is not None}):
-            members = np.unique(names[values == value])
-            if len(members) >= SMALLEST_GROUP:
-                groups_by_name[f"{attribute}={value}"] = members
-    return groups_by_name
-
-
 def results_table(
-    attacks: Iterable[AttackResult], settings: EvaluationSettings, groups: pa.Table | None = None
+    attacks: Sequence[AttackResult], settings: EvaluationSettings, groups: pa.Table | None = None
 ) -> pa.Table:
     """All rows of all attacks, schema :data:`cldmray.results.table.RESULTS`.
 
     Args:
         groups: of the audited people, see :meth:`cldmray.faces.base.FaceSource.groups`.
     """
+    strongest: dict[tuple[str, str], AttackResult] = {}
+    members: dict[bytes, dict[str, Strings]] = {}
     rows = []
     for attack in attacks:
-        subsets = group_members(groups, np.unique(attack.ranks.identities))
-        rows.extend(result_rows(attack, settings, subsets))
+        identities = np.unique(attack.ranks.identities)
+        key = identities.tobytes()
+        if key not in members:
+            members[key] = group_members(groups, identities)
+        rows.extend(result_rows(attack, settings, members[key]))
+        place = attack.anonymizer, attack.gallery
+        if place not in strongest or attack.rank_1.mean() > strongest[place].rank_1.mean():
+            strongest[place] = attack
+    for attack in strongest.values():
+        key = np.unique(attack.ranks.identities).tobytes()
+        rows.extend(detail_rows(attack, settings, members[key]))
     return pa.Table.from_pylist(rows, RESULTS)

@@ -60,6 +60,31 @@ class Scores(ABC):
         """All scores, each probe once and in order, in blocks that bound the memory used."""
 
 
+class KeptScores(Scores):
+    """Scores that are computed once and held in memory, for readers that pass over them again.
+
+    Args:
+        scores: whose blocks are kept, (P, N) in all.
+    """
+
+    def __init__(self, scores: Scores) -> None:
+        self.gallery_identities = scores.gallery_identities
+        self.mated_columns = scores.mated_columns
+        self.sample_ids = scores.sample_ids
+        self.identities = scores.identities
+        self._blocks = list(scores.blocks())
+
+    def blocks(self) -> Iterator[ScoreBlock]:
+        """See :meth:`Scores.blocks`."""
+        yield from self._blocks
+
+
+def kept_if_small(scores: Scores) -> Scores:
+    """:class:`KeptScores` where one block would hold them all, else the scores as they are."""
+    cells = len(scores.mated_columns) * len(scores.gallery_identities)
+    return KeptScores(scores) if cells <= CELLS else scores
+
+
 class EmbeddingScores(Scores):
     """Best inner product of each probe with each identity's references.
 

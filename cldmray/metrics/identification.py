@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
@@ -133,6 +134,51 @@ def expected_rank(n_higher: Counts, n_tied: Counts) -> Floats:
     """
     n_higher, n_tied = _check(n_higher, n_tied)
     return n_higher + 1.0 + n_tied / 2.0
+
+
+def success_in_smaller_gallery(
+    n_higher: Counts, n_tied: Counts, gallery_size: int, size: int
+) -> Floats:
+    """Probability of rank 1 where the gallery is a random part of the candidates.
+
+    The true identity stays, and ``size - 1`` of the ``gallery_size - 1`` others are drawn. With M =
+    gallery_size - 1 - n_higher others that are not higher, and C for binomial coefficients, it is
+    (C(M + 1, size) - C(M - n_tied, size)) / ((n_tied + 1) C(gallery_size - 1, size - 1)): the mean
+    over the places among the tied of the probability that nobody before it is drawn.
+
+    Args:
+        n_higher, n_tied: in the whole gallery, see :func:`success_at_rank`, shape (P,).
+        gallery_size: N candidates.
+        size: in 1..N.
+
+    Returns:
+        Shape (P,), values in [0, 1]; :func:`success_at_rank` of rank 1 where size is N.
+
+    Raises:
+        BadInputError: see :func:`success_at_rank`, or a size or count is out of range.
+
+    >>> success_in_smaller_gallery(np.array([1, 0]), np.array([0, 1]), gallery_size=3, size=2)
+    array([0.5 , 0.75])
+    """
+    n_higher, n_tied = _check(n_higher, n_tied)
+    if not 1 <= size <= gallery_size or (n_higher + n_tied).max() >= gallery_size:
+        raise BadInputError(
+            f"size = {size} must lie in 1..{gallery_size}, and fewer than {gallery_size} "
+            "candidates score higher or the same"
+        )
+    others = gallery_size - 1 - n_higher.astype(np.float64)
+    # Logarithms, as binomial coefficients of large galleries exceed every float.
+    whole = _log_choose(np.array([gallery_size - 1.0]), size - 1)
+    drawn = np.exp(_log_choose(others + 1, size) - whole)
+    drawn -= np.exp(_log_choose(others - n_tied, size) - whole)
+    return np.clip(drawn / (n_tied + 1.0), 0.0, 1.0)
+
+
+def _log_choose(n: Floats, k: int) -> Floats:
+    """Logarithm of the binomial coefficients of n (P,) and k; -inf where n < k."""
+    enough = np.maximum(n, k)
+    value = -np.log(enough + 1) - special.betaln(enough - k + 1, k + 1)
+    return np.where(n >= k, value, -np.inf)
 
 
 def chance(k: int, gallery_size: int) -> float:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
+from cldmray.evaluation.by_identity.exposed import exposed
 from cldmray.evaluation.decision import decide
 from cldmray.evaluation.diagnostics import attacker_diagnostics
 from cldmray.evaluation.gate import check_identities
@@ -160,6 +161,7 @@ class Audit:
             *clean_notes,
             *self._nominal_k_notes(by_name),
         ]
+        most_exposed = exposed(results.attacks, config.audit)
         return AuditReport(
             title=config.audit.title,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -179,6 +181,8 @@ class Audit:
             utility=utility.rows,
             diagnostics=diagnostics,
             attribution=attribution,
+            exposed=most_exposed.images,
+            exposed_identities=most_exposed.identities,
         )
 
     def _examples(self, faces: Artifact, anonymized: dict[str, Artifact]) -> list[str]:

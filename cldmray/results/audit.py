@@ -9,6 +9,7 @@ import pyarrow as pa
 from cldmray.arrays import Images, Interval
 from cldmray.results.attribution import Attribution
 from cldmray.results.decision import Gate, Recommendation
+from cldmray.results.exposed import ExposedIdentity
 
 Finding = Literal["leak", "inconclusive", "no_leak_found"]
 Severity = Literal["leak", "inconclusive", "no_leak_found", "neutral"]
@@ -296,6 +297,9 @@ class AuditReport:
         diagnostics: of the attackers; may be empty.
         attribution: what carries the leak; None leaves the section out.
         evidence: best matches of example images of anonymizers that leak; may be empty.
+        exposed: how many attackers identify each image, schema
+            :data:`cldmray.results.exposed.EXPOSED`; None where nothing was attacked.
+        exposed_identities: of every anonymizer and gallery, the most exposed first; may be empty.
     """
 
     title: str
@@ -316,6 +320,8 @@ class AuditReport:
     diagnostics: list[AttackerDiagnostics] = field(default_factory=list)
     attribution: Attribution | None = None
     evidence: list[Evidence] = field(default_factory=list)
+    exposed: pa.Table | None = None
+    exposed_identities: list[ExposedIdentity] = field(default_factory=list)
 
     @property
     def ranked_risks(self) -> list[AnonymizerRisk]:

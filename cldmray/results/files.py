@@ -31,6 +31,7 @@ from cldmray.results.audit import (
     UtilityRow,
     Verdict,
 )
+from cldmray.results.exposed import ExposedIdentity, exposed_identities_table
 from cldmray.results.schema import SCHEMA_VERSION, check_version, stamped
 from cldmray.results.table import write_results, write_utility
 
@@ -91,6 +92,9 @@ def write_audit(report: AuditReport, folder_uri: str) -> list[str]:
     tables = {"rejected.parquet": report.rejected}
     if len(report.grid.originals):
         tables["images.parquet"] = images_table(report.grid)
+    if report.exposed is not None:
+        tables["exposed.parquet"] = report.exposed
+        tables["exposed_identities.parquet"] = exposed_identities_table(report.exposed_identities)
     if report.evidence:
         tables["evidence.parquet"] = evidence_table(report.evidence)
     for name, table in tables.items():
@@ -130,6 +134,8 @@ def read_audit(folder_uri: str) -> AuditReport:
             attribution=_attribution(whole["attribution"], folder_uri),
             grid=_grid(folder_uri),
             evidence=_evidence(folder_uri),
+            exposed=_exposed(folder_uri),
+            exposed_identities=_exposed_identities(folder_uri),
         )
     except (KeyError, ValidationError, OSError, StorageError) as error:
         raise BadInputError(f"{uri} is broken: {type(error).__name__}: {error}") from error
@@ -259,6 +265,19 @@ def _evidence(folder_uri: str) -> list[Evidence]:
         )
         for row in _table(folder_uri, "evidence.parquet").to_pylist()
     ]
+
+
+def _exposed(folder_uri: str) -> pa.Table | None:
+    if not storage.exists(storage.join(folder_uri, "exposed.parquet")):
+        return None
+    return _table(folder_uri, "exposed.parquet")
+
+
+def _exposed_identities(folder_uri: str) -> list[ExposedIdentity]:
+    if not storage.exists(storage.join(folder_uri, "exposed_identities.parquet")):
+        return []
+    rows = _table(folder_uri, "exposed_identities.parquet").to_pylist()
+    return [ExposedIdentity(**row) for row in rows]
 
 
 def _png(image: Images) -> bytes:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,6 +22,7 @@ from cldmray.results.audit import (
     Verdict,
 )
 from cldmray.results.decision import Gate, Recommendation
+from cldmray.results.exposed import EXPOSED, ExposedIdentity
 from cldmray.results.files import IMAGES, read_audit, write_audit
 from cldmray.results.schema import KEY, SCHEMA_VERSION
 from cldmray.results.table import sorted_results
@@ -89,6 +91,20 @@ def test_evidence_is_kept(report: AuditReport, tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored.matches, example.matches)
     assert (stored.anonymizer, stored.attacker) == ("blur", "pretrained")
     assert (stored.mated, stored.scores) == (example.mated, example.scores)
+
+
+def test_exposed_people_are_kept(report: AuditReport, tmp_path: Path) -> None:
+    row = ("blur", "full_ref", "source_excluded", "ann", "a1", 2, 1, ["x"])
+    images = pa.Table.from_pylist([dict(zip(EXPOSED.names, row, strict=True))], EXPOSED)
+    identity = ExposedIdentity(
+        "blur", "source_excluded", "ann", "x", "full_ref", 4, 1.5, 0.375, 0.1, 0.7, 0.01, 1, 2
+    )
+    write_audit(replace(report, exposed=images, exposed_identities=[identity]), str(tmp_path))
+    stored = read_audit(str(tmp_path))
+    assert stored.exposed is not None and stored.exposed.equals(images)
+    assert stored.exposed_identities == [identity]
+    write_audit(report, str(tmp_path / "bare"))
+    assert read_audit(str(tmp_path / "bare")).exposed is None
 
 
 def test_what_is_absent_stays_absent(report: AuditReport, tmp_path: Path) -> None:

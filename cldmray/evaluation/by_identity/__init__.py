@@ -1,0 +1,1 @@
+"""What attacks mean for people: pooled images, singled out, most exposed, and by group."""

@@ -1,0 +1,88 @@
+"""Scores of albums: means by hand, ties, and what pooling the images of a person does."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from cldmray.gallery.albums import AlbumScores
+from cldmray.gallery.protocols import EmbeddingSet
+from cldmray.gallery.ranking import rank_scores
+from cldmray.gallery.scores import EmbeddingScores, KeptScores, ScoreBlock, Scores, kept_if_small
+from cldmray.metrics.identification import success_at_rank
+
+
+class Given(Scores):
+    """Scores (P, N) of probes of the people p0, p1, ... in blocks of some rows."""
+
+    def __init__(self, own: list[int], scores: npt.ArrayLike, rows: int = 1000) -> None:
+        self.table = np.asarray(scores, np.float32)
+        self.mated_columns = np.array(own)
+        self.gallery_identities = np.array([f"p{column}" for column in range(self.table.shape[1])])
+        self.identities = self.gallery_identities[self.mated_columns]
+        self.sample_ids = np.array([f"s{row}" for row in range(len(own))])
+        self.step = rows
+
+    def blocks(self) -> Iterator[ScoreBlock]:
+        for start in range(0, len(self.mated_columns), self.step):
+            rows = np.arange(start, min(start + self.step, len(self.mated_columns)))
+            yield ScoreBlock(rows, self.table[rows])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 1000])
+def test_means_by_hand(rows: int) -> None:
+    scores = Given([2, 0, 2, 2], [[1, 2, 3], [9, 0, 0], [4, 5, 0], [1, 2, 3]], rows)
+    albums = AlbumScores(scores)
+    assert albums.identities.tolist() == albums.sample_ids.tolist() == ["p0", "p2"]
+    assert albums.mated_columns.tolist() == [0, 2]
+    (block,) = albums.blocks()
+    np.testing.assert_allclose(block.scores, [[9, 0, 0], [2, 3, 2]])
+    ranks = rank_scores(albums)
+    assert (ranks.n_higher.tolist(), ranks.n_tied.tolist()) == ([0, 1], [0, 1])
+
+
+def test_a_collapsed_encoder_stays_at_chance() -> None:
+    noise = np.random.default_rng(0).uniform(-4e-7, 4e-7, (40, 10))
+    scores = Given(list(range(10)) * 4, 0.5 + noise)
+    assert rank_scores(AlbumScores(scores)).n_tied.tolist() == [9] * 10
+
+
+def crowd(noise: float, *, is_blank: bool = False) -> Scores:
+    """Nine images each of 100 people; blank: the anonymized images do not show them."""
+    random = np.random.default_rng(1)
+    identities = np.repeat([f"p{number:03d}" for number in range(100)], 9)
+    samples = np.array([f"s{number:04d}" for number in range(900)])
+    centres = np.repeat(random.normal(size=(100, 64)), 9, axis=0)
+
+    def view(centre: npt.NDArray[np.float64], spread: float) -> EmbeddingSet:
+        vectors = centre + spread * random.normal(size=centres.shape)
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return EmbeddingSet(samples, identities, unit.astype(np.float32))
+
+    probes = view(np.zeros_like(centres) if is_blank else centres, noise)
+    return EmbeddingScores(probes, view(centres, 0.3), "full_ref", "source_excluded")
+
+
+def rank_1(scores: Scores) -> float:
+    ranks = rank_scores(scores)
+    return float(success_at_rank(ranks.n_higher, ranks.n_tied, 1).mean())
+
+
+def test_nine_images_that_say_little_say_much_together() -> None:
+    scores = crowd(5.2)
+    assert rank_1(scores) == pytest.approx(0.16, abs=0.02)
+    assert rank_1(AlbumScores(scores)) >= 0.85
+
+
+def test_images_that_say_nothing_say_nothing_together() -> None:
+    assert rank_1(AlbumScores(crowd(1.0, is_blank=True))) <= 0.04
+
+
+def test_kept_scores_are_read_once() -> None:
+    scores = crowd(3.0)
+    kept = kept_if_small(scores)
+    assert isinstance(kept, KeptScores)
+    (block,), (again,) = kept.blocks(), kept.blocks()
+    assert block is again
+    assert rank_1(kept) == rank_1(scores)
