@@ -17,11 +17,14 @@ from cldmray.faces.records import CONTENT_ID, embedding_matrix
 from cldmray.gallery.albums import AlbumScores
 from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
-from cldmray.gallery.scores import EmbeddingScores, Scores
+from cldmray.gallery.scores import EmbeddingScores, Scores, kept_if_small
 from cldmray.metrics.identification import chance, cmc, success_at_rank
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.metrics.rates import rate_intervals
 from cldmray.results.audit import AnonymizerRisk, AttackRate, CmcCurve
+
+ALBUM_CELLS = 250_000
+"""Most scores of albums that an attack keeps in memory, of which an audit has hundreds."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class AttackResult:
         if not self.scores or self.gallery == "anonymized_only":
             return None
         where = self.anonymizer, self.attacker, self.protocol, self.gallery
-        return AttackResult.of(*where, *map(AlbumScores, self.scores))
+        albums = (kept_if_small(AlbumScores(scores), ALBUM_CELLS) for scores in self.scores)
+        return AttackResult.of(*where, *albums)
 
     @property
     def rank_1(self) -> Any:

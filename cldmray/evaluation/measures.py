@@ -132,6 +132,18 @@ SCORE_N_BOOTSTRAP = 500
 quantile in each; never more than the audit's."""
 
 
+class ProbeCounts(NamedTuple):
+    """Different images and identities behind a row of results."""
+
+    n_probes: int
+    n_identities: int
+
+
+def probe_counts(sample_ids: Strings, identities: Strings) -> ProbeCounts:
+    """The counts of some probes; those of several trainings are the same images."""
+    return ProbeCounts(len(np.unique(sample_ids)), len(np.unique(identities)))
+
+
 class Measured(NamedTuple):
     """One measure of one attack.
 
@@ -142,6 +154,7 @@ class Measured(NamedTuple):
         n_non_mated: non-mated comparisons of one training behind a measure of scores, else 0.
         reason: why there is no interval, in one sentence; None where there is one.
         estimate: the value where there is one without an interval.
+        n_claims: images and identities that it is of; None: all that were probed.
     """
 
     name: str
@@ -150,6 +163,7 @@ class Measured(NamedTuple):
     n_non_mated: int = 0
     reason: str | None = None
     estimate: float | None = None
+    n_claims: ProbeCounts | None = None
 
 
 def measure(ranks: Ranks, scores: Sequence[Scores], settings: EvaluationSettings) -> list[Measured]:

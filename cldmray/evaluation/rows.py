@@ -1,8 +1,7 @@
 """From attacks to rows of results, of all identities and of groups of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ from cldmray.evaluation.by_identity.groups import (
     within_rates,
 )
 from cldmray.evaluation.identification import AttackResult
-from cldmray.evaluation.measures import Measured, measure
+from cldmray.evaluation.measures import Measured, ProbeCounts, measure, probe_counts
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import Strings
 from cldmray.gallery.scores import kept_if_small
@@ -46,7 +45,7 @@ def result_rows(
     if scores:
         measures += precision_measures([collect_claims(each) for each in scores], settings)
     rows = [measured_row(attack, measured, whole) for measured in measures]
-    if (albums := replace(attack, scores=scores).albums) is not None:
+    if (albums := attack.albums) is not None:
         rows += [
             measured_row(attack, measured, whole, level=IDENTITY_LEVEL)
             for measured in album_measures(albums, settings)
@@ -82,18 +81,6 @@ def _group_row(attack: AttackResult, rate: GroupMeasure) -> dict[str, Any]:
     return row | {"gallery_size": rate.gallery_size}
 
 
-class ProbeCounts(NamedTuple):
-    """Different images and identities behind a row of results."""
-
-    n_probes: int
-    n_identities: int
-
-
-def probe_counts(sample_ids: Strings, identities: Strings) -> ProbeCounts:
-    """The counts of some probes; those of several trainings are the same images."""
-    return ProbeCounts(len(np.unique(sample_ids)), len(np.unique(identities)))
-
-
 def measured_row(
     attack: AttackResult,
     measured: Measured,
@@ -103,6 +90,8 @@ def measured_row(
     subset: str = ALL,
 ) -> dict[str, Any]:
     """One measure of one attack as a row of :data:`cldmray.results.table.RESULTS`."""
+    if measured.n_claims is not None:
+        counts = measured.n_claims
     value, low, high = measured.interval or (measured.estimate, None, None)
     return {
         "anonymizer": attack.anonymizer,

@@ -54,5 +54,5 @@ class AlbumScores(Scores):
         total /= np.bincount(self._albums)[:, None]
         step = max(1, CELLS // candidates)
         for start in range(0, albums, step):
-            part = total[start : start + step]
+            part = total[start : start + step].astype(np.float32)
             yield ScoreBlock(np.arange(start, start + len(part)), part)

@@ -79,10 +79,10 @@ class KeptScores(Scores):
         yield from self._blocks
 
 
-def kept_if_small(scores: Scores) -> Scores:
-    """:class:`KeptScores` where one block would hold them all, else the scores as they are."""
+def kept_if_small(scores: Scores, most: int = CELLS) -> Scores:
+    """:class:`KeptScores` of at most so many scores, else the scores as they are."""
     cells = len(scores.mated_columns) * len(scores.gallery_identities)
-    return KeptScores(scores) if cells <= CELLS else scores
+    return KeptScores(scores) if cells <= most else scores
 
 
 class EmbeddingScores(Scores):

@@ -177,7 +177,7 @@ def success_in_smaller_gallery(
 def _log_choose(n: Floats, k: int) -> Floats:
     """Logarithm of the binomial coefficients of n (P,) and k; -inf where n < k."""
     enough = np.maximum(n, k)
-    value = -np.log(enough + 1) - special.betaln(enough - k + 1, k + 1)
+    value: Floats = -np.log(enough + 1) - special.betaln(enough - k + 1, k + 1)
     return np.where(n >= k, value, -np.inf)
 
 

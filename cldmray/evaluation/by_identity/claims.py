@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.evaluation.measures import Measured
+from cldmray.evaluation.measures import Measured, probe_counts
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import Strings
 from cldmray.gallery.scores import SAME_SCORE, Scores, tie_resolved_blocks
@@ -40,6 +40,16 @@ class Claims(NamedTuple):
     confidence: Floats
     identities: Strings
     sample_ids: Strings
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> "Claims":
+        """The claims of some probes."""
+        return Claims(
+            self.correct[rows],
+            self.permuted[rows],
+            self.confidence[rows],
+            self.identities[rows],
+            self.sample_ids[rows],
+        )
 
 
 def collect_claims(scores: Scores) -> Claims:
@@ -85,13 +95,9 @@ def precision_measures(trainings: Sequence[Claims], settings: EvaluationSettings
             reason = f"{share:.0%} of {probes} images is less than one claim"
             measured.append(Measured(name, None, None, reason=reason))
             continue
-        selected = [most_confident(claims.confidence, share) for claims in trainings]
-        correct, permuted, identities = (
-            np.concatenate([column[rows] for column, rows in zip(columns, selected, strict=True)])
-            for columns in zip(
-                *((c.correct, c.permuted, c.identities) for c in trainings), strict=True
-            )
-        )
+        parts = [claims.take(most_confident(claims.confidence, share)) for claims in trainings]
+        correct, permuted, _, identities, samples = map(np.concatenate, zip(*parts, strict=True))
         rate = rate_interval(correct, identities, confidence_level=settings.confidence_level)
-        measured.append(Measured(name, rate, float(permuted.mean())))
+        counts = probe_counts(samples, identities)
+        measured.append(Measured(name, rate, float(permuted.mean()), n_claims=counts))
     return measured

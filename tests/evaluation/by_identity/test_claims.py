@@ -69,6 +69,7 @@ def test_precision_by_hand() -> None:
         {"precision_top_1pct": 1.0, "precision_top_5pct": 0.6, "precision_top_10pct": 0.4}
     )
     assert measured["precision_top_5pct"].chance == pytest.approx(0.02)
+    assert measured["precision_top_5pct"].n_claims == (5, 5)
     # Clopper and Pearson's bounds of 3 in 5.
     assert measured["precision_top_5pct"].interval[1:] == pytest.approx((0.1466, 0.9473), abs=1e-4)
 
