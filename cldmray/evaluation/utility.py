@@ -1,5 +1,6 @@
-"""Rows of utility from what was measured image by image, with intervals over identities."""
+"""What anonymized images still hold, with intervals over identities: utility, untouched faces."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,19 +9,31 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cldmray.evaluation.identification import view_of
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import ORIGINAL, embedding_matrix
+from cldmray.gallery.protocols import EmbeddingSet
+from cldmray.hashing import unit_hash
 from cldmray.metrics.confidence import bootstrap_mean, bootstrap_statistic
 from cldmray.metrics.image_similarity import frechet_distance
 from cldmray.metrics.pose import majority_share, yaw_classes
 from cldmray.metrics.rates import rate_interval
 from cldmray.results.audit import UtilityRow
+from cldmray.results.content import UntouchedFaces
 
 MeasuredImage = dict[str, Any]
 """A row of ``engine.map_stages.utility.MEASURED``."""
 ImagePair = tuple[MeasuredImage, MeasuredImage]
 """Of an anonymized image, and of its original."""
 FRECHET_N_BOOTSTRAP = 100
+UNCHANGED = 1.0
+"""Mean absolute difference, in grey levels, up to which the pixels of a face are unchanged."""
+MATCH_FMR = 1e-3
+"""False match rate of the recognizer that tells whether a face is still its original's."""
+MOST_ORIGINALS = 2000
+"""Originals that set the recognizer's threshold. Where there are more, their hash chooses."""
+MOST_LISTED = 100
+"""Untouched images that are listed."""
 
 
 class Measurement(NamedTuple):
@@ -201,3 +214,79 @@ def frechet_rows(
     clean = frechet_distance(originals[::2], originals[1::2]) if len(originals) >= 4 else None
     measure, low = f"frechet_{features}", max(0.0, low)
     yield UtilityRow(anonymizer, measure, value, low, high, len(rows_of_anonymizer), False, clean)
+
+
+def untouched_faces(
+    anonymizer: str,
+    pixels: pa.Table,
+    recognizer: str | None,
+    embeddings: pa.Table | None,
+    settings: EvaluationSettings,
+) -> UntouchedFaces | None:
+    """How many images of an anonymizer still show the face that they were made from.
+
+    Args:
+        pixels: rows of ``engine.map_stages.untouched.PIXELS``.
+        recognizer: name of the attacker that has embedded the images; None: none has.
+        embeddings: of it, with the views ``original`` and ``anonymizer``.
+
+    Returns:
+        None where the anonymizer has no image of an evaluated person.
+    """
+    rows = pixels.filter(pc.equal(pixels["view"], anonymizer)).sort_by("sample_id")
+    if not len(rows):
+        return None
+    samples = rows["sample_id"].to_pylist()
+    unchanged = rows["difference"].to_numpy() <= UNCHANGED
+    threshold = None if embeddings is None else match_threshold(view_of(embeddings, ORIGINAL))
+    matched = np.zeros(len(rows), bool)
+    if embeddings is not None and threshold is not None:
+        scores = own_scores(view_of(embeddings, anonymizer), view_of(embeddings, ORIGINAL))
+        matched = np.array([scores[sample] > threshold for sample in samples])
+    untouched = unchanged | matched
+    share = rate_interval(
+        untouched,
+        np.asarray(rows["identity"].to_pylist()),
+        confidence_level=settings.confidence_level,
+    )
+    return UntouchedFaces(
+        anonymizer,
+        n_images=len(rows),
+        n_untouched=int(untouched.sum()),
+        n_matched=None if threshold is None else int(matched.sum()),
+        n_unchanged=int(unchanged.sum()),
+        value=share.value,
+        low=share.low,
+        high=share.high,
+        recognizer=None if threshold is None else recognizer,
+        threshold=threshold,
+        samples=[samples[row] for row in np.flatnonzero(untouched)[:MOST_LISTED]],
+    )
+
+
+def match_threshold(originals: EmbeddingSet, fmr: float = MATCH_FMR) -> float | None:
+    """The lowest threshold that at most a share ``fmr`` of pairs of two people exceed.
+
+    Args:
+        originals: at most ``MOST_ORIGINALS`` of them are compared.
+
+    Returns:
+        None where there are fewer than 1 / ``fmr`` pairs.
+    """
+    order = np.argsort([unit_hash("match", sample) for sample in originals.sample_ids.tolist()])
+    some = originals.take(order[:MOST_ORIGINALS])
+    first, second = np.triu_indices(len(some), 1)
+    strangers = some.identities[first] != some.identities[second]
+    scores = (some.vectors @ some.vectors.T)[first[strangers], second[strangers]]
+    if len(scores) * fmr < 1:
+        return None
+    allowed = math.floor(fmr * len(scores) * (1 + 1e-12))
+    return float(np.partition(scores, -allowed - 1)[-allowed - 1])
+
+
+def own_scores(anonymized: EmbeddingSet, originals: EmbeddingSet) -> dict[str, float]:
+    """Score of each anonymized image with its own original, by its sample id."""
+    row_of = {sample: row for row, sample in enumerate(originals.sample_ids.tolist())}
+    own = originals.vectors[[row_of[sample] for sample in anonymized.sample_ids.tolist()]]
+    scores = np.einsum("nd,nd->n", anonymized.vectors, own)
+    return dict(zip(anonymized.sample_ids.tolist(), scores.tolist(), strict=True))

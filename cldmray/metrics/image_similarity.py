@@ -1,4 +1,4 @@
-"""How alike images are: in pixels (PSNR), structure (SSIM), edges and, as sets, features (Fréchet).
+"""How alike images are: in pixels, structure (SSIM), edges and, as sets, features (Fréchet).
 
 The agreement of edges forgives small shifts. Its source is the boundary measure of Martin, Fowlkes
 and Malik, "Learning to Detect Natural Image Boundaries Using Local Brightness, Color, and Texture
@@ -77,6 +77,28 @@ def ssim(first: Images, second: Images, peak: float = 255.0) -> Floats:
         structure = (2 * covariance + small) / (variances + small)
         scores[place] = (luminance * structure).mean()
     return scores
+
+
+def mean_absolute_difference(
+    first: Images, second: Images, region: npt.NDArray[np.bool_]
+) -> Floats:
+    """Mean absolute difference of each pair of images within a region, shape (N,).
+
+    Args:
+        first, second: of the same shape.
+        region: which pixels count, shape (h, w).
+
+    Raises:
+        BadInputError: the shapes differ or are not of images.
+
+    >>> region = np.array([[True, False]])
+    >>> mean_absolute_difference(np.zeros((1, 1, 2)), np.array([[[3.0, 9.0]]]), region)
+    array([3.])
+    """
+    a, b = _checked(first, second)
+    # (N, pixels of the region) or (N, pixels of the region, channels)
+    difference = np.abs(a - b)[:, region]
+    return np.asarray(difference.reshape(len(a), -1).mean(1))
 
 
 def _checked(first: Images, second: Images) -> tuple[Floats, Floats]:

@@ -179,6 +179,7 @@ class Audit:
             notes=[note for note in notes if note],
             data_fingerprint=faces.manifest.content[:16],
             utility=utility.rows,
+            untouched=utility.untouched,
             diagnostics=diagnostics,
             attribution=attribution,
             exposed=most_exposed.images,

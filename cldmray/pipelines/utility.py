@@ -27,6 +27,7 @@ from cldmray.conditions.canny import Canny
 from cldmray.config.audit import AuditConfig
 from cldmray.detection.yunet import YuNet
 from cldmray.engine.artifacts import Artifact
+from cldmray.engine.map_stages.untouched import compare_pixels
 from cldmray.engine.map_stages.utility import (
     TOLERANCE,
     ImageMeasure,
@@ -36,11 +37,12 @@ from cldmray.engine.map_stages.utility import (
 )
 from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.errors import ConfigError, MissingDependencyError
-from cldmray.evaluation.utility import MeasuredImage, frechet_rows, image_rows
+from cldmray.evaluation.utility import MeasuredImage, frechet_rows, image_rows, untouched_faces
 from cldmray.faces.records import ORIGINAL
 from cldmray.hashing import fingerprint_rows
 from cldmray.metrics.image_similarity import WINDOW
 from cldmray.results.audit import UtilityRow
+from cldmray.results.content import UntouchedFaces
 
 NO_FEATURES = (
     "No Fréchet distance was measured: it takes the features of an attacker that depends on no "
@@ -55,10 +57,12 @@ class UtilityResult:
     Attributes:
         rows: of all anonymizers and measures.
         notes: caveats for the report.
+        untouched: of each anonymizer, the most untouched first.
     """
 
     rows: list[UtilityRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    untouched: list[UntouchedFaces] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,15 @@ class UtilityMeasurement:
         choices: the images that are measured.
         groups: the attributes of people that the source knows, where they are measured.
         stage: takes all measures that need the images; None where none is asked for.
+        pixels: compares the pixels of all anonymized faces with those of their originals; None
+            where there are none.
     """
 
     keys: Sequence[str]
     choices: list[UtilityChoice]
     groups: pa.Table | None
     stage: StageHandle | None
+    pixels: StageHandle | None
 
 
 class Utility:
@@ -135,12 +142,13 @@ class Utility:
     def start(self, faces: Artifact, anonymized: Mapping[str, Artifact]) -> UtilityMeasurement:
         """Measure the images beside whatever else runs; no attacker is needed for that."""
         settings, tables = self.config.audit, list(anonymized.values())
+        pixels = self._pixels(faces, tables) if tables else None
         if not settings.utility:
-            return UtilityMeasurement(list(anonymized), [], None, None)
+            return UtilityMeasurement(list(anonymized), [], None, None, pixels)
         choices = choose_images(faces, tables, settings.n_utility_images, settings.seed)
         groups = self.config.faces.groups() if "attributes" in self.seen else None
         stage = self._stage(faces, tables, choices, groups) if self.seen else None
-        return UtilityMeasurement(list(anonymized), choices, groups, stage)
+        return UtilityMeasurement(list(anonymized), choices, groups, stage, pixels)
 
     def result(
         self, measurement: UtilityMeasurement, embedded: Mapping[str, Table]
@@ -174,7 +182,38 @@ class Utility:
             result.rows.extend(image_rows(name, pairs, groups, settings))
             if features is not None:
                 result.rows.extend(frechet_rows(name, *features, settings))
+        result.untouched.extend(self._untouched(measurement, embedded))
         return result
+
+    def _untouched(
+        self, measurement: UtilityMeasurement, embedded: Mapping[str, Table]
+    ) -> list[UntouchedFaces]:
+        """Untouched faces of each anonymizer, the most untouched first."""
+        if measurement.pixels is None:
+            return []
+        pixels = self.stages.result(measurement.pixels).read()
+        attacker = features_attacker(self.config.attackers)
+        table = None if attacker is None else embedded.get(attacker.name)
+        name = None if attacker is None else attacker.name
+        embeddings = None if table is None else table.read()
+        names = [self.config.anonymizers[key].name for key in measurement.keys]
+        counted = (
+            untouched_faces(anonymizer, pixels, name, embeddings, self.config.audit)
+            for anonymizer in names
+        )
+        return sorted(
+            (untouched for untouched in counted if untouched is not None),
+            key=lambda untouched: (-untouched.value, untouched.anonymizer),
+        )
+
+    def _pixels(self, faces: Artifact, tables: list[Artifact]) -> StageHandle:
+        def produce(folder: str) -> None:
+            compare_pixels(faces, tables, folder)
+
+        title, resources = "compare pixels", self.config.engine.task_stage
+        return self.stages.submit(
+            StageSpec("pixels", {}, [faces, *tables], produce, title, resources)
+        )
 
     def _stage(
         self,

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from cldmray.arrays import Images, Interval
 from cldmray.results.attribution import Attribution
+from cldmray.results.content import UntouchedFaces
 from cldmray.results.decision import Gate, Recommendation
 from cldmray.results.exposed import ExposedIdentity
 
@@ -300,6 +301,8 @@ class AuditReport:
         exposed: how many attackers identify each image, schema
             :data:`cldmray.results.exposed.EXPOSED`; None where nothing was attacked.
         exposed_identities: of every anonymizer and gallery, the most exposed first; may be empty.
+        untouched: faces that an anonymizer has left as they were, the anonymizer that has left
+            most of them first.
     """
 
     title: str
@@ -322,6 +325,7 @@ class AuditReport:
     evidence: list[Evidence] = field(default_factory=list)
     exposed: pa.Table | None = None
     exposed_identities: list[ExposedIdentity] = field(default_factory=list)
+    untouched: list[UntouchedFaces] = field(default_factory=list)
 
     @property
     def ranked_risks(self) -> list[AnonymizerRisk]:

@@ -31,6 +31,7 @@ from cldmray.results.audit import (
     UtilityRow,
     Verdict,
 )
+from cldmray.results.content import UntouchedFaces
 from cldmray.results.exposed import ExposedIdentity, exposed_identities_table
 from cldmray.results.schema import SCHEMA_VERSION, check_version, stamped
 from cldmray.results.table import write_results, write_utility
@@ -63,6 +64,7 @@ LISTS: dict[str, Any] = {
     "diagnostics": list[AttackerDiagnostics],
     "stages": list[StageRecord],
     "utility": list[UtilityRow],
+    "untouched": list[UntouchedFaces],
 }
 """Lists of records in ``report.json``, by key."""
 JSON_FIELDS = ("title", "created", "n_listed", "settings", "versions", "notes", "data_fingerprint")

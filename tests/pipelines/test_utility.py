@@ -13,9 +13,10 @@ from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, Con
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.config.audit import AuditConfig, AuditSettings, build_audit
 from cldmray.detection import model_files
+from cldmray.engine.map_stages.untouched import PIXELS
 from cldmray.engine.stages import Stages
 from cldmray.errors import CldmrayError, ConfigError, MissingDependencyError
-from cldmray.evaluation.utility import frechet_rows, image_rows
+from cldmray.evaluation.utility import frechet_rows, image_rows, untouched_faces
 from cldmray.faces.records import EVALUATION, ORIGINAL, embeddings_schema
 from cldmray.metrics.image_similarity import frechet_distance
 from cldmray.pipelines.audit import Audit
@@ -263,9 +264,67 @@ def test_every_measure_of_every_anonymizer(tmp_path: Path) -> None:
     assert by_key["no_op", "frechet_clean_trained"].value == pytest.approx(0, abs=1e-6)
     assert by_key["blocks", "ssim"].value < 0.8
     assert result.notes == []
+    same, blocks = result.untouched
+    assert (same.anonymizer, same.n_images, same.n_unchanged, same.value) == ("no_op", 12, 12, 1.0)
+    assert (blocks.anonymizer, blocks.n_unchanged, blocks.recognizer) == ("blocks", 0, None)
     assert single.utility.run(faces, anonymized, embedded) == result
     (note,) = single.utility.run(faces, anonymized, {}).notes
     assert note.startswith("No Fréchet distance")
     stages = [time for time in single.stages.times if time.name == "utility"]
     assert [stage.reused for stage in stages] == [False, True, True]
     assert {stage.rows for stage in stages} == {30}
+
+
+class TestUntouchedFaces:
+    """Counts of one anonymizer from pixels and embeddings that are written down."""
+
+    def pixels(self, *differences: float) -> pa.Table:
+        rows = [
+            {"sample_id": f"s{n:02}", "identity": f"p{n // 2:02}", "view": "blur", "difference": d}
+            for n, d in enumerate(differences)
+        ]
+        return pa.Table.from_pylist(rows, PIXELS)
+
+    def embeddings(self, anonymized: Any, originals: Any) -> pa.Table:
+        rows = [
+            {"sample_id": f"s{n:02}", "identity": f"p{n // 2:02}", "view": view, "embedding": v}
+            for view, vectors in (("blur", anonymized), (ORIGINAL, originals))
+            for n, v in enumerate(vectors)
+        ]
+        return pa.Table.from_pylist(rows, embeddings_schema(len(originals[0])))
+
+    def test_pixels_alone(self) -> None:
+        counted = untouched_faces("blur", self.pixels(0.5, 1.0, 1.1, 40), None, None, SETTINGS)
+        assert counted is not None
+        assert (counted.n_images, counted.n_untouched, counted.n_unchanged) == (4, 2, 2)
+        assert (counted.n_matched, counted.recognizer, counted.threshold) == (None, None, None)
+        assert counted.samples == ["s00", "s01"]
+        assert counted.low <= counted.value == 0.5 <= counted.high
+
+    def test_a_match_with_the_own_original_counts(self) -> None:
+        rng = np.random.default_rng(0)
+        originals = rng.normal(size=(60, 16))
+        originals /= np.linalg.norm(originals, axis=1, keepdims=True)
+        anonymized = np.roll(originals, 2, axis=0)
+        anonymized[7] = originals[7]
+        table = self.embeddings(anonymized, originals)
+        counted = untouched_faces(
+            "blur", self.pixels(0.0, *[9.0] * 59), "pretrained", table, SETTINGS
+        )
+        assert counted is not None and counted.threshold is not None
+        scores = [
+            originals[a] @ originals[b] for a in range(60) for b in range(a) if a // 2 != b // 2
+        ]
+        # Of 1,740 pairs of two people one may lie above the threshold.
+        assert counted.threshold == pytest.approx(sorted(scores)[-2], abs=1e-6)
+        own = np.einsum("nd,nd->n", anonymized, originals)
+        assert counted.n_matched == (own > counted.threshold).sum() >= 1
+        assert counted.n_untouched == counted.n_matched + 1 and "s07" in counted.samples
+
+    def test_too_few_pairs_set_no_threshold(self) -> None:
+        table = self.embeddings(np.eye(8), np.eye(8))
+        counted = untouched_faces("blur", self.pixels(*[9.0] * 8), "pretrained", table, SETTINGS)
+        assert counted is not None and (counted.n_matched, counted.n_untouched) == (None, 0)
+
+    def test_an_anonymizer_without_images_is_left_out(self) -> None:
+        assert untouched_faces("none", self.pixels(0.0), None, None, SETTINGS) is None
