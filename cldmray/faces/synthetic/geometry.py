@@ -5,8 +5,6 @@ are the heights in cm at which the average face has its features (LEVELS); every
 heights for them, so that features can be placed on levels and move with the proportions.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +14,7 @@ from cldmray.faces.synthetic.identity import FULL_BEARD, GOATEE, Appearance
 
 MOUTH, GAP = -7.1, 0.12
 """Level of the upper edge of the mouth's opening, and its height in levels."""
-NOSE_TIP, NOSE_BASE, CHIN, JAW, COLLAR = -4.0, -5.0, -10.9, -12.4, -17.2
+NOSE_BASE, CHIN, JAW, COLLAR = -5.0, -10.9, -12.4, -17.2
 DROP = 1.9
 """Centimetres by which a fully open mouth lowers the jaw."""
 CENTRE = -9.5
@@ -65,15 +63,6 @@ def _angles() -> Floats:
 
 
 ROWS, ANGLES = _rows(), _angles()
-
-
-@dataclass(frozen=True)
-class Expression:
-    """Shares of 0..1 by which the face moves; smile and brow_raise may be a little negative."""
-
-    smile: float = 0.0
-    mouth_open: float = 0.0
-    brow_raise: float = 0.0
 
 
 class Head:

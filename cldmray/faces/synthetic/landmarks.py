@@ -9,7 +9,6 @@ from cldmray.faces.synthetic.geometry import GAP, JAW, MOUTH, Head
 from cldmray.faces.synthetic.identity import Appearance
 from cldmray.faces.synthetic.skin import brow_line, lip_edges
 
-COUNT = 68
 CONTOUR = (
     (-88, -0.3), (-88, -2.5), (-87, -5.0), (-84, -8.0), (-78, -10.8), (-60, -11.8), (-42, -12.15),
     (-22, -12.3), (0, JAW), (22, -12.3), (42, -12.15), (60, -11.8), (78, -10.8), (84, -8.0),

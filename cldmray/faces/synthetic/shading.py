@@ -15,8 +15,6 @@ from cldmray.faces.synthetic.splat import EAR, GLASSES, HAIR, HEAD, Seen
 
 REACHES = (0.4, 0.8, 1.3, 2.0, 2.9, 4.0, 5.5)
 """Distances in cm at which something may stand in the light."""
-THICKEST = 7.0
-"""Centimetres behind its front at which a thing no longer stands in the light."""
 WRAP = np.array([0.36, 0.2, 0.15], np.float32)
 """How far light reaches around into the shade under skin: red the farthest."""
 
