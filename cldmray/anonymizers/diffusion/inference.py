@@ -28,7 +28,9 @@ class PipelineRunner:
     def __init__(self, settings: DiffusionSettings) -> None:
         self.settings = settings
         self.pipe = loading.load(settings)
-        self.prompts = PromptTable(self.pipe, settings)
+        self.device = torch.device(loading.find_device(settings.device))
+        self.prompts = PromptTable(self.pipe, settings, self.device)
+        loading.place(self.pipe, settings.offload, str(self.device))
 
     def __call__(self, batch: Batch) -> Images:
         """Anonymized images, uint8, shape (N, height, width, 3).
@@ -51,14 +53,14 @@ class PipelineRunner:
             example: at least one image; two copies of it are drawn.
             share: of the GPU that belongs to this process, in (0, 1].
         """
-        if self.pipe.device.type != "cuda":
+        if self.device.type != "cuda":
             return None
 
         def draw(count: int) -> None:
             with torch.compiler.set_stance("force_eager"):
                 self(example.take([0] * count))
 
-        return memory.largest_batch(draw, self.pipe.device, share)
+        return memory.largest_batch(draw, self.device, share)
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Callable[[], Images]:
@@ -169,7 +171,7 @@ class PipelineRunner:
         return hook
 
     def _pixels(self, images: Images) -> Tensor:
-        return unit_range(images, self.pipe.device)
+        return unit_range(images, self.device)
 
     def _latents(self, images: Images) -> Tensor:
         """Latents (N, channels, h, w) of images; an fp16 autoencoder encodes in float32."""

@@ -7,7 +7,7 @@ import diffusers
 import torch
 
 from cldmray.anonymizers.diffusion import hub, lora, model_folder
-from cldmray.anonymizers.diffusion.settings import Control, DiffusionSettings
+from cldmray.anonymizers.diffusion.settings import Control, DiffusionSettings, Offload
 from cldmray.errors import BadInputError, ConfigError
 
 GRAPHS = 64
@@ -23,9 +23,10 @@ PIPELINES = {
 
 
 def load(settings: DiffusionSettings) -> Any:
-    """The pipeline that the settings describe, on its device, ready for inference.
+    """The pipeline that the settings describe, ready for inference.
 
-    For ``inpaint`` it is the image-to-image pipeline unless the model's UNet takes the mask as an
+    It is on its device, or, with ``offload``, in main memory until :func:`place` is called. For
+    ``inpaint`` it is the image-to-image pipeline unless the model's UNet takes the mask as an
     input of its own.
 
     Raises:
@@ -33,6 +34,11 @@ def load(settings: DiffusionSettings) -> Any:
             :meth:`~cldmray.anonymizers.diffusion.anonymizer.Diffusion.open` says.
     """
     device = find_device(settings.device)
+    if settings.offload != "none" and device == "cpu":
+        raise ConfigError(
+            f"offload={settings.offload}: there is no GPU to work on while networks wait in main "
+            "memory; set offload=none, or give the anonymizer a GPU (engine.gpus_per_actor)"
+        )
     folder = model_folder.find(settings.model)
     if folder is None:
         source, options = settings.model, hub.options(settings.model, settings.revision)
@@ -75,10 +81,22 @@ def load(settings: DiffusionSettings) -> Any:
         module.eval().requires_grad_(False)
         if settings.channels_last:
             module.to(memory_format=torch.channels_last)
-    pipeline.to(device)
+    if settings.offload == "none":
+        pipeline.to(device)
     if settings.compile:
         _compile(pipeline.unet, *controls)
     return pipeline
+
+
+def place(pipeline: Any, offload: Offload, device: str) -> None:
+    """Let a pipeline in main memory work on a GPU, on which its networks lie only when they run.
+
+    Its text encoders should be gone by then.
+    """
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif offload == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=device)
 
 
 def find_device(device: str) -> str:

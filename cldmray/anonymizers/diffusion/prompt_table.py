@@ -20,16 +20,23 @@ EMBEDS = (
 
 
 class PromptTable:
-    """Embeddings of every prompt that the settings can make; takes the pipeline's encoders away."""
+    """Embeddings of every prompt that the settings can make; takes the pipeline's encoders away.
 
-    def __init__(self, pipe: Any, settings: DiffusionSettings) -> None:
+    Args:
+        pipe: the pipeline, whose encoders work where they are.
+        device: where the embeddings are kept.
+    """
+
+    def __init__(self, pipe: Any, settings: DiffusionSettings, device: torch.device) -> None:
         self.settings = settings
         texts = prompts.all_prompts(
             (settings.prompt, settings.negative_prompt), settings.prompt_choices
         )
         self.place = {pair: place for place, pair in enumerate(texts)}
         encoded = [self._encode(pipe, *pair) for pair in texts]
-        self.embeds = {name: torch.cat([embeds[name] for embeds in encoded]) for name in encoded[0]}
+        self.embeds = {
+            name: torch.cat([embeds[name] for embeds in encoded]).to(device) for name in encoded[0]
+        }
         for name in ("text_encoder", "text_encoder_2"):
             if getattr(pipe, name, None) is not None:
                 setattr(pipe, name, None)

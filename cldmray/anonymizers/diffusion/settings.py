@@ -12,6 +12,7 @@ from cldmray.results.names import LABEL, check_label
 
 Mode = Literal["text2img", "img2img", "inpaint"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Offload = Literal["none", "model", "sequential"]
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -83,6 +84,9 @@ class DiffusionSettings:
             changes images by rounding only.
         compile: whether torch compiles UNet and ControlNets, minutes once for each batch size.
             Changes images by rounding only.
+        offload: what waits in main memory until the GPU needs it, by hooks of accelerate: ``none``;
+            ``model``, each network as a whole, which is little slower; ``sequential``, each layer,
+            for GPUs that do not hold the UNet.
         device: ``auto`` (the device that the engine reserves; elsewhere CUDA where there is one,
             else the CPU), ``cpu``, ``cuda``, ``cuda:1``.
         revision: branch, tag or commit of a hub id.
@@ -108,6 +112,7 @@ class DiffusionSettings:
     dtype: Dtype = "float32"
     channels_last: bool = field(default=False, metadata=EXCLUDED_FROM_KEY)
     compile: bool = field(default=False, metadata=EXCLUDED_FROM_KEY)
+    offload: Offload = field(default="none", metadata=EXCLUDED_FROM_KEY)
     device: str = "auto"
     revision: str | None = None
     variant: str | None = None
@@ -147,6 +152,11 @@ class DiffusionSettings:
         if self.dtype not in get_args(Dtype):
             dtypes = ", ".join(get_args(Dtype))
             raise ValueError(f"dtype must be one of {dtypes}, not {self.dtype!r}")
+        if self.offload not in get_args(Offload):
+            choices = ", ".join(get_args(Offload))
+            raise ValueError(f"offload must be one of {choices}, not {self.offload!r}")
+        if self.offload != "none" and self.compile:
+            raise ValueError("offload moves networks about, so that compile must be false")
         if not DEVICE.fullmatch(self.device):
             raise ValueError(f"device must be auto, cpu, mps, cuda or cuda:N, not {self.device!r}")
         if not LABEL.fullmatch(self.name_prefix):

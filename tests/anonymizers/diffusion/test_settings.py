@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import (
     DDIMScheduler,
 )
@@ -117,6 +118,38 @@ def test_a_device_that_is_not_there() -> None:
         loading.find_device("cuda:99")
     assert loading.find_device("cpu") == "cpu"
     assert loading.find_device("auto") in {"cpu", "cuda"}
+
+
+class TestOffload:
+    @pytest.mark.parametrize("offload", ["model", "sequential"])
+    def test_it_needs_a_gpu(self, folder: Path, offload: Any) -> None:
+        with pytest.raises(ConfigError, match=f"^offload={offload}: there is no GPU .*=none, or"):
+            replace(settings(folder, {}), offload=offload).open()
+
+    @pytest.mark.parametrize("offload", ["model", "sequential"])
+    def test_networks_wait_in_main_memory(
+        self, folder: Path, offload: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The GPU is only pretended: the pipeline is told to offload, and is not moved before."""
+        moved: list[Any] = []
+        kind = loading.diffusers.DiffusionPipeline
+        monkeypatch.setattr(kind, "to", lambda pipe, *place, **_: moved.append(place))
+        for name in ("model", "sequential"):
+            monkeypatch.setattr(
+                kind,
+                f"enable_{name}_cpu_offload",
+                lambda pipe, device, name=name: moved.append((name, device, pipe.text_encoder)),
+            )
+        monkeypatch.setattr(loading, "find_device", lambda device: "cuda")
+        monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_, **__: tensor)
+        replace(settings(folder, {}), offload=offload).open()
+        assert moved == [(offload, "cuda", None)]
+
+    def test_other_words_and_compiled_networks_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="offload must be one of none, model, sequential"):
+            Diffusion(offload="disk")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="compile must be false"):
+            Diffusion(offload="model", compile=True)
 
 
 def test_settings_travel_to_other_processes(folder: Path) -> None:
