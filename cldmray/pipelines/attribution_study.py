@@ -255,11 +255,15 @@ class AttributionStudy:
         Raises:
             BadInputError, CldmrayError: see :meth:`cldmray.pipelines.audit.Audit.run`.
         """
-        audit = self.config.audit
         self.preparation.check()
         self.runner.check()
         if self.config.searched:
             self.utility.check()
+        with self.stages:
+            return self._study()
+
+    def _study(self) -> StudyResult:
+        audit = self.config.audit
         images = self.preparation.run(self.preparation.listing())
         faces, anonymized = images.faces, images.anonymized
         results = self.runner.run(faces, anonymized, images.content_ids)

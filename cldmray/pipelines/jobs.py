@@ -5,7 +5,7 @@ The command ``cldmray``, the scripts in ``jobs/`` and the Python API all call th
 
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, overload
@@ -203,12 +203,12 @@ def _handler_of_sigterm_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def _joined(audit: AuditConfig) -> Tracker | None:
+def _joined(audit: AuditConfig, **folders: str) -> Tracker | None:
     """The tracker of an audit or a study, once everything that it needs is found to be there."""
     from cldmray.gallery.vector_index import load_faiss
 
     load_faiss()
-    return connected(audit.tracking, audit.engine, cache_dir=audit.cache_dir, output=audit.output)
+    return connected(audit.tracking, audit.engine, cache_dir=audit.cache_dir, **folders)
 
 
 def plan_audit(config: AuditConfig, settings: Settings) -> None:
@@ -236,23 +236,15 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
     from cldmray.tracking import package_versions
     from cldmray.tracking.layouts import record_audit
 
-    tracker = _joined(config)
-    seeds = {"audit": config.audit.seed, "splits": config.splits.seed}
-    with (
-        DeferredErrors() as deferred,
-        tracker.audit_run(config.audit.title, settings, seeds=seeds)
-        if tracker
-        else nullcontext() as run,
-    ):
+    with _opened("audit", config, settings) as job:
         outcome = Audit(config, dict(settings)).run(package_versions())
         report = outcome.report
         written = write_report(report, config.output)
-        deferred.written(config.output)
-        if tracker is not None and run is not None:
+        job.deferred.written(config.output)
+        if job.tracked is not None:
             risks = {f"risk/{risk.anonymizer}": risk.risk for risk in report.risks}
             record_audit(
-                tracker,
-                run,
+                *job.tracked,
                 results=report.results,
                 metrics=risks | utility_metrics(report.utility),
                 curves=outcome.results.curves,
@@ -262,7 +254,7 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
                 tags=verdict_tags(report.verdict) | {"data_fingerprint": report.data_fingerprint},
                 files=_contents([u for u in written if u.endswith((".json", *PUBLIC_TABLES))]),
             )
-    return AuditResult(written[-1], _place(tracker, run), deferred, report)
+    return AuditResult(written[-1], job.place, job.deferred, report)
 
 
 def run_attribution(config: AttributionConfig, settings: Settings) -> AttributionResult:
@@ -277,26 +269,23 @@ def run_attribution(config: AttributionConfig, settings: Settings) -> Attributio
     from cldmray.tracking.layouts import record_attribution
 
     audit, output = config.audit, config.audit.output
-    tracker = _joined(audit)
-    with (
-        DeferredErrors() as deferred,
-        _study_run(tracker, "attribution", audit, settings) as run,
-    ):
+    with _opened("attribution", audit, settings) as job:
         study = AttributionStudy(config).run()
         attribution = study.attribution
         written = write_attribution(attribution, output)
         page = storage.join(output, "attribution.html")
         text = render_attribution(attribution, audit.audit.title, _now(), study.notes)
         storage.write_bytes(page, text.encode())
-        deferred.written(output)
-        if run is not None:
+        job.deferred.written(output)
+        if job.tracked is not None:
+            _, run = job.tracked
             tags = {
                 "headline": attribution.headline,
                 "data_fingerprint": study.data_fingerprint,
             }
             rows = attribution_table(attribution.rows)
             record_attribution(run, rows, tags, _contents([*written, page]))
-    return AttributionResult(page, _place(tracker, run), deferred, attribution, study.notes)
+    return AttributionResult(page, job.place, job.deferred, attribution, study.notes)
 
 
 def run_reconstruction(config: ReconstructionConfig, settings: Settings) -> ReconstructionResult:
@@ -312,11 +301,7 @@ def run_reconstruction(config: ReconstructionConfig, settings: Settings) -> Reco
     from cldmray.tracking.layouts import record_reconstruction
 
     audit, output = config.audit, config.audit.output
-    tracker = _joined(audit)
-    with (
-        DeferredErrors() as deferred,
-        _study_run(tracker, "reconstruction", audit, settings) as run,
-    ):
+    with _opened("reconstruction", audit, settings) as job:
         report = ReconstructionStudy(config).run()
         figures = reconstruction_figures(report)
         written = write_reconstruction(report, output)
@@ -325,8 +310,8 @@ def run_reconstruction(config: ReconstructionConfig, settings: Settings) -> Reco
         page = storage.join(output, "reconstruction.html")
         text = render_reconstruction(report, audit.audit.title, _now(), figures)
         storage.write_bytes(page, text.encode())
-        deferred.written(output)
-        if tracker is not None and run is not None:
+        job.deferred.written(output)
+        if job.tracked is not None:
             faceless = {f"{n}.png": png for n, png in figures.items() if not n.startswith("images")}
             tags = {"headline": report.headline, "data_fingerprint": report.data_fingerprint}
             trials = [
@@ -336,36 +321,57 @@ def run_reconstruction(config: ReconstructionConfig, settings: Settings) -> Reco
             ]
             learning = [point._asdict() for point in report.learning]
             record_reconstruction(
-                tracker,
-                run,
+                *job.tracked,
                 rows=reconstruction_table(report.rows),
                 learning=learning,
                 trials=trials,
                 tags=tags,
                 files=_contents(written) | faceless,
             )
-    return ReconstructionResult(page, _place(tracker, run), deferred, report)
+    return ReconstructionResult(page, job.place, job.deferred, report)
+
+
+@dataclass(frozen=True)
+class _OpenJob:
+    """A job whose cluster is joined and whose run in MLflow is open.
+
+    Attributes:
+        deferred: to be told when the results are written.
+        tracked: the tracker and the run; None where nothing is recorded.
+    """
+
+    deferred: DeferredErrors
+    tracked: tuple[Tracker, Run] | None
+
+    @property
+    def place(self) -> tuple[str, str] | None:
+        """URI without secrets and run id of the record; None where nothing is recorded."""
+        if self.tracked is None:
+            return None
+        tracker, run = self.tracked
+        return tracker.shown_uri, run.run_id
 
 
 @contextmanager
-def _study_run(
-    tracker: Tracker | None, kind: str, audit: AuditConfig, settings: Settings
-) -> Iterator[Run | None]:
-    if tracker is None:
-        yield None
-        return
+def _opened(kind: str, audit: AuditConfig, settings: Settings) -> Iterator[_OpenJob]:
+    """The frame of every job; a failure of MLflow after the results are written ends it quietly.
+
+    Args:
+        kind: ``audit``, ``attribution`` or ``reconstruction``.
+    """
+    tracker = _joined(audit, output=audit.output)
     seeds = {"audit": audit.audit.seed, "splits": audit.splits.seed}
-    with tracker.study_run(kind, audit.audit.title, settings, seeds) as run:
-        yield run
+    with DeferredErrors() as deferred:
+        if tracker is None:
+            yield _OpenJob(deferred, None)
+            return
+        with tracker.study_run(kind, audit.audit.title, settings, seeds) as run:
+            yield _OpenJob(deferred, (tracker, run))
 
 
 def _contents(uris: list[str]) -> dict[str, bytes]:
     """Files by their name without folders."""
     return {uri.rsplit("/", 1)[-1]: storage.read_bytes(uri) for uri in uris}
-
-
-def _place(tracker: Tracker | None, run: Run | None) -> tuple[str, str] | None:
-    return None if tracker is None or run is None else (tracker.shown_uri, run.run_id)
 
 
 def _now() -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.arrays import Images, Interval
 from cldmray.attackers.data import Table
+from cldmray.config.audit import AuditConfig
 from cldmray.config.reconstruction import MEAN, RAW, ReconstructionConfig, controls_of
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
@@ -132,6 +133,10 @@ class ReconstructionStudy:
         audit = self.config.with_attackers(None)
         preparation = DataPreparation(audit, self.stages)
         preparation.check()
+        with self.stages:
+            return self._study(audit, preparation)
+
+    def _study(self, audit: AuditConfig, preparation: DataPreparation) -> ReconstructionReport:
         prepared = preparation.run(preparation.listing())
         faces, anonymized, contents = prepared.faces, prepared.anonymized, prepared.content_ids
         raw = AttackRunner(self.config.raw(), self.stages).run(faces, anonymized, contents)
