@@ -1,14 +1,13 @@
 """Why it leaks, as rows and sentences, and as the files that hold them."""
 
 import json
-import math
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import pyarrow as pa
 
 from cldmray import storage
-from cldmray.results.schema import SCHEMA_VERSION, stamped
+from cldmray.results.schema import SCHEMA_VERSION, finite, stamped, table_of
 
 Question = Literal["swap", "ablation", "scale", "proxy", "region", "operating_point"]
 QUESTIONS: tuple[Question, ...] = get_args(Question)
@@ -87,23 +86,17 @@ class Attribution:
 
 def attribution_table(rows: list[AttributionRow]) -> pa.Table:
     """The rows as a table of schema :data:`ATTRIBUTION`."""
-    names = {"low": "ci_low", "high": "ci_high"}
-    records = [{names.get(k, k): v for k, v in asdict(row).items()} for row in rows]
-    return pa.Table.from_pylist(records, ATTRIBUTION)
+    return table_of(rows, ATTRIBUTION)
 
 
 def attribution_json(attribution: Attribution) -> str:
     """Headline, statements and rows for programs; an infinite bound is null."""
-    rows = [
-        {name: _finite(value) for name, value in row.items()}
-        for row in attribution_table(attribution.rows).to_pylist()
-    ]
     whole = {
         "schema_version": SCHEMA_VERSION,
         "headline": attribution.headline,
         "statements": attribution.statements,
         "confidence_level": attribution.confidence_level,
-        "rows": rows,
+        "rows": [finite(row) for row in attribution_table(attribution.rows).to_pylist()],
     }
     return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -116,7 +109,3 @@ def write_attribution(attribution: Attribution, folder_uri: str) -> list[str]:
     storage.write_table(table, stamped(attribution_table(attribution.rows)))
     storage.write_bytes(text, attribution_json(attribution).encode())
     return [table, text]
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

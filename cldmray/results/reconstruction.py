@@ -1,9 +1,8 @@
 """What reconstruction attacks recover: rows, verdicts, trials, and the files that hold them."""
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -11,7 +10,7 @@ import pyarrow as pa
 from cldmray import storage
 from cldmray.arrays import Interval
 from cldmray.results.audit import Finding, Grid
-from cldmray.results.schema import SCHEMA_VERSION, stamped
+from cldmray.results.schema import SCHEMA_VERSION, finite, stamped, table_of
 
 SHUFFLED = "-shuffled"
 """Ends the name of the label-permutation control, which learns from shuffled pairs."""
@@ -218,9 +217,7 @@ RECONSTRUCTION = pa.schema(
 
 def reconstruction_table(rows: Sequence[ReconstructionRow]) -> pa.Table:
     """The rows as a table of schema :data:`RECONSTRUCTION`."""
-    names = {"low": "ci_low", "high": "ci_high"}
-    records = [{names.get(k, k): v for k, v in asdict(row).items()} for row in rows]
-    return pa.Table.from_pylist(records, RECONSTRUCTION)
+    return table_of(rows, RECONSTRUCTION)
 
 
 LEARNING = pa.schema(
@@ -242,15 +239,11 @@ LEARNING = pa.schema(
 def learning_table(curves: Sequence[Learning]) -> pa.Table:
     """The points of all curves as a table of schema :data:`LEARNING`."""
     rows = [
-        {"anonymizer": curve.anonymizer, "reconstructor": curve.reconstructor, **_finite(point)}
+        {"anonymizer": curve.anonymizer, "reconstructor": curve.reconstructor, **finite(point)}
         for curve in curves
         for point in curve.points
     ]
     return pa.Table.from_pylist(rows, LEARNING)
-
-
-def _finite(point: Mapping[str, float]) -> dict[str, float]:
-    return {key: value for key, value in point.items() if math.isfinite(value)}
 
 
 def reconstruction_json(report: ReconstructionReport) -> str:

@@ -3,6 +3,11 @@
 ``tests/test_docs.py`` holds that page against the files.
 """
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
@@ -32,3 +37,22 @@ def check_version(uri: str, version: object) -> None:
             f"{uri} has schema_version {version}, not {SCHEMA_VERSION}: read it with the cldmray "
             "that wrote it, or run the audit again"
         )
+
+
+def table_of(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
+    """Records of a dataclass as a table with ``ci_low`` and ``ci_high`` for ``low`` and ``high``."""
+    names = {"low": "ci_low", "high": "ci_high"}
+    records = [{names.get(k, k): v for k, v in asdict(row).items()} for row in rows]
+    return pa.Table.from_pylist(records, schema)
+
+
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row in which NaN and infinities are null.
+
+    >>> finite({"measure": "rank_1", "value": 0.5, "ci_high": float("inf")})
+    {'measure': 'rank_1', 'value': 0.5, 'ci_high': None}
+    """
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
