@@ -33,8 +33,10 @@ class Target:
 
 
 TARGETS = {
-    "anonymizer": Target("anonymizer actor", r"anonymize by (blur|cldm)", r"^ray::.*OpenedActor"),
-    "embedding": Target("embedding actor", r"embed by", r"^ray::.*OpenedActor"),
+    "anonymizer": Target(
+        "anonymizer actor", r"anonymize by (blur|cldm)", r"^ray::.*AnonymizerActor"
+    ),
+    "embedding": Target("embedding actor", r"embed by", r"^ray::.*EmbedActor"),
     "training": Target("training worker", r"train ", r"^ray::.*RayTrainWorker"),
     "node": Target("worker node", r"."),
     "driver": Target("driver", r"."),

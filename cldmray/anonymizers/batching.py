@@ -1,10 +1,11 @@
 """Batched runner: any number of images through an anonymizer, in batches that fit into memory."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
-
-import numpy as np
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
 
 from cldmray.anonymizers.base import AnonymizeFunction, Batch
 from cldmray.arrays import Images
@@ -29,12 +30,60 @@ class DeviceAnonymizeFunction(Protocol):
         """Begin to anonymize; the returned function waits for the images and returns them."""
 
 
+@dataclass
+class Attempt:
+    """One try at a batch, a context manager that takes note of memory that has run out.
+
+    Attributes:
+        batch: to anonymize; its last image may be repeated, to fill it up.
+        count: images that are wanted of it.
+        finish: to be set: waits for the batch's images and returns them.
+        out_of_memory: whether smaller batches have to do its work.
+    """
+
+    batch: Batch
+    count: int
+    finish: Callable[[], Images] = field(init=False)
+    out_of_memory: bool = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        from cldmray.anonymizers import memory
+
+        if error is None or not memory.is_out_of_memory(error):
+            return False
+        if len(self.batch) == 1:
+            raise _too_little(self.batch) from error
+        self.out_of_memory = True
+        return True
+
+    def images(self) -> Images:
+        """The anonymized images, without those that have filled it up."""
+        return self.finish()[: self.count]
+
+
 class BatchedRunner:
     """Anonymizes in batches; where memory runs out, batches are halved and no image is lost.
 
     A :class:`DeviceAnonymizeFunction` works on a batch while the images of the one before leave
     the GPU. Where it wants batches of one size, the last one is filled up with copies that are
-    thrown away.
+    thrown away. The caller starts each batch itself:
+
+    >>> runner = BatchedRunner(lambda batch: 255 - batch.images, 2)
+    >>> done = []
+    >>> whole = Batch(["a", "b", "c"], np.zeros((3, 8, 8, 3), np.uint8), np.arange(3))
+    >>> for attempt in runner.attempts(whole, done):
+    ...     with attempt:
+    ...         attempt.finish = runner.start(attempt.batch)
+    >>> [len(images) for images in done]
+    [2, 1]
 
     Args:
         anonymize: what an anonymizer opens into.
@@ -43,36 +92,45 @@ class BatchedRunner:
     """
 
     def __init__(self, anonymize: AnonymizeFunction, size: int | None, share: float = 1.0) -> None:
-        self.anonymize = anonymize
         self.device = anonymize if isinstance(anonymize, DeviceAnonymizeFunction) else None
+        self.start = partial(_at_once, anonymize) if self.device is None else self.device.start
         self.size = size
         self.share = share
         self.one_size = self.device is not None and self.device.one_size
         self.even = size is None and not self.one_size
 
-    def __call__(self, whole: Batch) -> Images:
-        """Anonymized images of a batch of any size, in its order.
+    def attempts(self, whole: Batch, done: list[Images]) -> Iterator[Attempt]:
+        """Cut a batch of any size into batches to start, in its order.
+
+        A batch is finished once the following one has been started.
+
+        Args:
+            whole: all images.
+            done: gets the anonymized images of each batch.
 
         Raises:
             ConfigError: there is not enough memory for one image.
         """
-        if not len(whole):
-            return self.anonymize(whole)
-        done: list[Images] = []
-        finish: Callable[[], Images] | None = None
-        start = 0
-        while start < len(whole):
-            rows = range(start, min(start + self._step(whole), len(whole)))
-            following = self._attempt(whole, rows)
-            if following is None:
+        before: Attempt | None = None
+        first = 0
+        while first < len(whole):
+            size = self._step(whole)
+            rows = list(range(first, min(first + size, len(whole))))
+            filling = size - len(rows) if self.one_size else 0
+            attempt = Attempt(whole.take([*rows, *[rows[-1]] * filling]), len(rows))
+            yield attempt
+            if attempt.out_of_memory:
+                from accelerate.utils.memory import clear_device_cache
+
+                clear_device_cache(garbage_collection=True)
+                self.size = len(attempt.batch) // 2
                 continue
-            if finish is not None:
-                done.append(finish())
-            finish = following
-            start += len(rows)
-        if finish is not None:
-            done.append(finish())
-        return np.concatenate(done)
+            if before is not None:
+                done.append(before.images())
+            before = attempt
+            first += len(rows)
+        if before is not None:
+            done.append(before.images())
 
     def _step(self, whole: Batch) -> int:
         """Images in the next batch."""
@@ -85,37 +143,16 @@ class BatchedRunner:
     def _fitting(self, whole: Batch) -> int:
         if self.device is None:
             return DEFAULT_BATCH
-        from cldmray.anonymizers import memory
+        size: int | None = None
+        with Attempt(whole.take([0]), 1) as attempt:
+            size = self.device.largest_batch(attempt.batch, self.share)
+        return size or DEFAULT_BATCH
 
-        try:
-            return self.device.largest_batch(whole.take([0]), self.share) or DEFAULT_BATCH
-        except Exception as error:
-            if memory.is_out_of_memory(error):
-                raise _too_little(whole) from error
-            raise
 
-    def _attempt(self, whole: Batch, rows: Sequence[int]) -> Callable[[], Images] | None:
-        """Start a batch; None: memory has run out, and the next batch will be smaller."""
-        from cldmray.anonymizers import memory
-
-        count = len(rows)
-        if self.one_size and self.size is not None:
-            rows = [*rows, *[rows[-1]] * (self.size - count)]
-        batch = whole.take(rows)
-        try:
-            if self.device is None:
-                drawn = self.anonymize(batch)
-                return lambda: drawn
-            finish = self.device.start(batch)
-            return finish if len(rows) == count else lambda: finish()[:count]
-        except Exception as error:
-            if not memory.is_out_of_memory(error):
-                raise
-            if len(rows) == 1:
-                raise _too_little(whole) from error
-        memory.release()
-        self.size = len(rows) // 2
-        return None
+def _at_once(anonymize: AnonymizeFunction, batch: Batch) -> Callable[[], Images]:
+    """Anonymize on the CPU, where there is nothing to wait for."""
+    images = anonymize(batch)
+    return lambda: images
 
 
 def _too_little(whole: Batch) -> ConfigError:

@@ -66,13 +66,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def release() -> None:
-    """Give back what failed work has left behind."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
 def limit(share: float) -> None:
     """Keep this process to its share of a GPU that several processes use, where there is one."""
     if 0 < share < 1 and torch.cuda.is_available():

@@ -2,8 +2,9 @@
 
 import errno
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from ray.exceptions import (
@@ -26,28 +27,35 @@ RAY_DATA_NOTE = "\nFailed to apply UDF transform"
 """Where the note begins that Ray Data adds to the message of a task's error."""
 
 
-class OpenedActor:
-    """An actor of Ray Data whose constructor may raise one of cldmray's own errors.
+class OpenedActor(ABC):
+    """An actor of Ray Data whose opening may raise one of cldmray's own errors.
 
     Ray hands on what a constructor raises as text, and what a call raises as an object. So the
-    error is kept, and raised by the first call.
+    error is kept, and a call begins with :meth:`check_opened`, which raises it.
 
     Args:
-        actor: class of the actor.
-        arguments: for its constructor.
+        arguments: for :meth:`open`.
     """
 
-    def __init__(self, actor: Callable[..., Callable[[Any], Any]], *arguments: Any) -> None:
-        self.error: CldmrayError | None = None
+    def __init__(self, *arguments: Any) -> None:
+        self._error: CldmrayError | None = None
         try:
-            self.actor = actor(*arguments)
+            self.open(*arguments)
         except CldmrayError as error:
-            self.error = error
+            self._error = error
 
-    def __call__(self, block: Any) -> Any:
-        if self.error is not None:
-            raise self.error
-        return self.actor(block)
+    @abstractmethod
+    def open(self, *arguments: Any) -> None:
+        """Load what the calls need, once."""
+
+    def check_opened(self) -> None:
+        """Raise what :meth:`open` has raised.
+
+        Raises:
+            CldmrayError: it could not be opened.
+        """
+        if self._error is not None:
+            raise self._error
 
 
 @contextmanager
@@ -107,19 +115,36 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes[::-1]
 
 
-def retry_on_node_failure(function: Callable[[], None]) -> None:
-    """Call the function, and again where the cluster lost something that Ray cannot bring back.
+def retry_on_node_failure() -> Iterator[AbstractContextManager[None]]:
+    """Attempts at a piece of work, until one loses nothing that Ray cannot bring back.
 
     Ray repeats tasks, restarts actors and computes lost blocks again by itself. What remains are
     actors of its own that it does not restart, and losses that follow each other too quickly.
 
+    Yields:
+        Context managers for the work, which swallow a loss unless it is the last of ``ATTEMPTS``.
+
     Raises:
-        RayError: the last of ``ATTEMPTS`` losses.
+        RayError: the last loss.
+
+    Example:
+        >>> for attempt in retry_on_node_failure():
+        ...     with attempt:
+        ...         print("done")
+        done
     """
-    for left in reversed(range(ATTEMPTS)):
+    lost: list[RayError] = []
+
+    @contextmanager
+    def attempt() -> Iterator[None]:
         try:
-            return function()
+            yield
         except LOSSES as error:
-            if not left:
+            lost.append(error)
+            if len(lost) == ATTEMPTS:
                 raise
             logger.warning("lost a part of the cluster (%s), once more ...", type(error).__name__)
+
+    for number in range(ATTEMPTS):
+        if number == len(lost):
+            yield attempt()

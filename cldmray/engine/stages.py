@@ -20,9 +20,10 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import ray
+from ray.data import Dataset
 
 from cldmray import __version__, hashing, storage
-from cldmray.engine.artifacts import Artifact, ArtifactKey, Manifest, read_manifest
+from cldmray.engine.artifacts import Artifact, ArtifactKey, read_manifest
 from cldmray.engine.failures import reraise_worker_errors, retry_on_node_failure
 from cldmray.engine.source_code import code_fingerprint
 from cldmray.errors import CldmrayError
@@ -104,6 +105,10 @@ class StageHandle:
             CancelledError: the graph was stopped before.
         """
         return self._future.result()
+
+    def stream(self, columns: list[str], block_rows: int) -> Dataset:
+        """Rows of the artifact, once it is there; see :meth:`Artifact.stream`."""
+        return self.result().stream(columns, block_rows)
 
     @property
     def title(self) -> str:
@@ -277,53 +282,44 @@ class Stages:
         )
 
     def _execute(self, handle: StageHandle) -> None:
-        result: Artifact | None = None
-        error: BaseException | None = None
+        """Find or produce the artifact of a stage, in a thread of the driver."""
+        name, folder = handle.spec.name, handle.folder
+        started = time.perf_counter()
+        outcome: Artifact | BaseException
         try:
-            result = self._produced(handle)
-        except BaseException as raised:
-            error = raised
+            manifest = read_manifest(folder)
+            reused = manifest is not None
+            if manifest is None:
+                self._log(handle, True, "%s ...")
+                storage.make_folder(folder)
+                with reraise_worker_errors():
+                    for attempt in retry_on_node_failure():
+                        with attempt:
+                            handle.spec.produce(folder)
+                manifest = read_manifest(folder)
+            if manifest is None:
+                raise CldmrayError(f"stage {name} ended without a manifest in {folder}")
+            outcome = Artifact(folder, manifest, handle.key, reused)
+        except BaseException as error:
+            outcome = error
+            self._log(handle, False, "%s: %s", type(error).__name__)
         with self._lock:
             del self._running[handle]
-            if result is not None:
-                handle._future.set_result(result)
+            if isinstance(outcome, Artifact):
+                seconds, rows = time.perf_counter() - started, outcome.manifest.rows
+                self.times.append(StageTime(name, seconds, rows, outcome.reused))
+                origin = "found" if outcome.reused else f"{seconds:.1f} s"
+                self._log(handle, False, "%s: %d rows, %s", rows, origin)
+                handle._future.set_result(outcome)
             else:
-                handle._future.set_exception(error)
+                handle._future.set_exception(outcome)
             self._dispatch()
-
-    def _produced(self, handle: StageHandle) -> Artifact:
-        started = time.perf_counter()
-        manifest = read_manifest(handle.folder)
-        reused = manifest is not None
-        if manifest is None:
-            self._log(handle, True, "%s ...")
-            try:
-                manifest = self._produce(handle)
-            except BaseException as error:
-                self._log(handle, False, "%s: %s", type(error).__name__)
-                raise
-        seconds = time.perf_counter() - started
-        with self._lock:
-            self.times.append(StageTime(handle.spec.name, seconds, manifest.rows, reused))
-        origin = "found" if reused else f"{seconds:.1f} s"
-        self._log(handle, False, "%s: %d rows, %s", manifest.rows, origin)
-        return Artifact(handle.folder, manifest, handle.key, reused)
 
     @staticmethod
     def _log(handle: StageHandle, running: bool, text: str, *values: object) -> None:
         """Log a line on a stage; ``stage`` and ``running`` let a terminal show what runs."""
         extra = {"stage": handle.key, "running": running}
         logger.info(text, handle.title, *values, extra=extra)
-
-    def _produce(self, handle: StageHandle) -> Manifest:
-        folder = handle.folder
-        storage.make_folder(folder)
-        with reraise_worker_errors():
-            retry_on_node_failure(lambda: handle.spec.produce(folder))
-        manifest = read_manifest(folder)
-        if manifest is None:
-            raise CldmrayError(f"stage {handle.spec.name} ended without a manifest in {folder}")
-        return manifest
 
 
 def _stop_all() -> None:

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -316,18 +317,14 @@ class DataPreparation:
         config, samples = self.config, self.samples
         anonymizer = config.anonymizers[key]
         name, engine = anonymizer.name, config.engine
-        settings = {"anonymizer": anonymizer, "samples": samples, "seed": config.audit.seed}
-
-        def produce(folder: str) -> None:
-            table = faces.result() if isinstance(faces, StageHandle) else faces
-            if anonymizer.grouping is None:
-                anonymize(table, anonymizer, samples, config.audit.seed, engine, folder)
-            else:
-                anonymize_groups(table, anonymizer.grouping, samples, engine, folder)
-
-        resources = engine.task_stage
+        seed = config.audit.seed
+        settings = {"anonymizer": anonymizer, "samples": samples, "seed": seed}
         if anonymizer.grouping is None:
+            produce = partial(anonymize, faces, anonymizer, samples, seed, engine)
             resources = engine.pool_stage(anonymizer.gpus_per_actor(engine.gpus_per_actor))
+        else:
+            produce = partial(anonymize_groups, faces, anonymizer.grouping, samples, engine)
+            resources = engine.task_stage
         return StageSpec(
             f"anonymize-{name}", settings, [faces], produce, f"anonymize by {name}", resources
         )

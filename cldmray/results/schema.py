@@ -40,7 +40,7 @@ def check_version(uri: str, version: object) -> None:
 
 
 def table_of(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
-    """Records of a dataclass as a table with ``ci_low`` and ``ci_high`` for ``low`` and ``high``."""
+    """Records of a dataclass as a table; ``low`` and ``high`` become ``ci_low`` and ``ci_high``."""
     names = {"low": "ci_low", "high": "ci_high"}
     records = [{names.get(k, k): v for k, v in asdict(row).items()} for row in rows]
     return pa.Table.from_pylist(records, schema)

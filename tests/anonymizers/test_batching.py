@@ -26,6 +26,14 @@ def drawn(some: Batch) -> Images:
     return np.asarray(255 - some.images // 2 - some.conditions["map"] // 4)
 
 
+def run(runner: BatchedRunner, whole: Batch) -> Images:
+    done: list[Images] = []
+    for attempt in runner.attempts(whole, done):
+        with attempt:
+            attempt.finish = runner.start(attempt.batch)
+    return np.concatenate(done)
+
+
 @dataclass
 class Limited:
     """Runs out of memory above a size; the error is of CUDA's class."""
@@ -79,25 +87,27 @@ class OnDevice:
 class TestSizes:
     def test_a_given_size(self) -> None:
         anonymize = Limited(99)
-        np.testing.assert_array_equal(BatchedRunner(anonymize, 4)(batch(10)), drawn(batch(10)))
+        np.testing.assert_array_equal(run(BatchedRunner(anonymize, 4), batch(10)), drawn(batch(10)))
         assert anonymize.sizes == [4, 4, 2]
 
     def test_without_one_batches_are_even(self) -> None:
         anonymize = Limited(99)
-        np.testing.assert_array_equal(BatchedRunner(anonymize, None)(batch(70)), drawn(batch(70)))
+        np.testing.assert_array_equal(
+            run(BatchedRunner(anonymize, None), batch(70)), drawn(batch(70))
+        )
         assert DEFAULT_BATCH == 64
         assert anonymize.sizes == [35, 35]
 
     def test_no_images(self) -> None:
         anonymize = Limited(99)
-        assert BatchedRunner(anonymize, None)(batch(0)).shape == (0, 1, 1, 3)
-        assert anonymize.sizes == [0]
+        assert not list(BatchedRunner(anonymize, None).attempts(batch(0), []))
+        assert anonymize.sizes == []
 
     def test_the_device_tells_once(self) -> None:
         anonymize = OnDevice(99, tells=4)
         batches = BatchedRunner(anonymize, None, 0.5)
         for count in (10, 3):
-            np.testing.assert_array_equal(batches(batch(count)), drawn(batch(count)))
+            np.testing.assert_array_equal(run(batches, batch(count)), drawn(batch(count)))
         assert [line for line in anonymize.log if "finish" not in line] == [
             "asked 0.5",
             *["start 4", "start 4", "start 2", "start 3"],
@@ -105,7 +115,7 @@ class TestSizes:
 
     def test_a_batch_is_started_before_the_last_one_is_fetched(self) -> None:
         anonymize = OnDevice(99)
-        np.testing.assert_array_equal(BatchedRunner(anonymize, 4)(batch(10)), drawn(batch(10)))
+        np.testing.assert_array_equal(run(BatchedRunner(anonymize, 4), batch(10)), drawn(batch(10)))
         assert anonymize.log == [
             "start 4",
             "start 4",
@@ -119,14 +129,14 @@ class TestSizes:
         anonymize = OnDevice(99, one_size=True)
         batches = BatchedRunner(anonymize, 4)
         for count in (10, 1):
-            np.testing.assert_array_equal(batches(batch(count)), drawn(batch(count)))
+            np.testing.assert_array_equal(run(batches, batch(count)), drawn(batch(count)))
         assert {line for line in anonymize.log if "start" in line} == {"start 4"}
 
     def test_one_size_that_suits_the_first_block(self) -> None:
         anonymize = OnDevice(99, one_size=True, tells=16)
         batches = BatchedRunner(anonymize, None)
         for count in (27, 5, 30):
-            np.testing.assert_array_equal(batches(batch(count)), drawn(batch(count)))
+            np.testing.assert_array_equal(run(batches, batch(count)), drawn(batch(count)))
         starts = [line for line in anonymize.log if "start" in line]
         assert starts == ["start 14"] * 6
 
@@ -136,37 +146,37 @@ class TestOutOfMemory:
     def test_halved_and_nothing_lost(self, size: int | None) -> None:
         anonymize = Limited(5)
         batches = BatchedRunner(anonymize, size)
-        np.testing.assert_array_equal(batches(batch(21)), drawn(batch(21)))
+        np.testing.assert_array_equal(run(batches, batch(21)), drawn(batch(21)))
         assert anonymize.sizes[:3] == ([16, 8, 4] if size else [21, 7, 3])
         before = len(anonymize.sizes)
-        np.testing.assert_array_equal(batches(batch(12)), drawn(batch(12)))
+        np.testing.assert_array_equal(run(batches, batch(12)), drawn(batch(12)))
         assert max(anonymize.sizes[before:]) <= 5
 
     def test_in_the_middle_on_a_device(self) -> None:
         anonymize = OnDevice(8)
         batches = BatchedRunner(anonymize, 8)
-        batches(batch(8))
+        run(batches, batch(8))
         anonymize.most = 3
-        np.testing.assert_array_equal(batches(batch(21)), drawn(batch(21)))
+        np.testing.assert_array_equal(run(batches, batch(21)), drawn(batch(21)))
         assert batches.size == 2
 
     def test_one_size_stays_one(self) -> None:
         anonymize = OnDevice(5, one_size=True)
         batches = BatchedRunner(anonymize, 8)
-        np.testing.assert_array_equal(batches(batch(1)), drawn(batch(1)))
+        np.testing.assert_array_equal(run(batches, batch(1)), drawn(batch(1)))
         assert anonymize.log == ["start 8", "start 4", "finish 4"]
 
     @pytest.mark.parametrize("anonymize", [Limited(0), OnDevice(0), OnDevice(0, one_size=True)])
     @pytest.mark.parametrize("size", [4, None])
     def test_not_even_one(self, anonymize: Any, size: int | None) -> None:
         with pytest.raises(ConfigError, match=r"^engine.batch_size: not even one image of 1x1"):
-            BatchedRunner(anonymize, size)(batch(3))
+            run(BatchedRunner(anonymize, size), batch(3))
 
     def test_other_errors_are_not_caught(self) -> None:
         for kind in (RuntimeError, BadInputError):
             anonymize = Limited(2, error=kind)
             with pytest.raises(kind, match="out of memory"):
-                BatchedRunner(anonymize, 4)(batch(4))
+                run(BatchedRunner(anonymize, 4), batch(4))
             assert anonymize.sizes == [4]
 
     def test_what_counts_as_it(self) -> None:

@@ -87,18 +87,19 @@ class TestOwnErrors:
             pass
 
 
-class Refuses:
-    """An actor that cannot be made."""
+class Refuses(OpenedActor):
+    """An actor that cannot be opened."""
 
-    def __init__(self, reason: str) -> None:
+    def open(self, reason: str) -> None:
         raise BadInputError(reason)
 
     def __call__(self, block: Any) -> Any:
+        self.check_opened()
         return block
 
 
 def test_an_actor_raises_in_its_first_call_what_its_constructor_raised() -> None:
-    actor = OpenedActor(Refuses, "images: none")
+    actor = Refuses("images: none")
     with pytest.raises(BadInputError, match=r"^images: none$"):
         actor({})
 
@@ -133,8 +134,8 @@ def train(folder: Path) -> None:
         pytest.param(lambda folder: map_rows(refuse_in_a_task), id="task in a data task"),
         pytest.param(
             lambda folder: map_rows(
-                OpenedActor,
-                fn_constructor_args=(Refuses, "images: none"),
+                Refuses,
+                fn_constructor_args=("images: none",),
                 compute=ray.data.ActorPoolStrategy(size=1),
             ),
             id="actor",
@@ -146,6 +147,12 @@ def test_what_ray_hands_on(function: Callable[[Path], None], tmp_path: Path) -> 
     with pytest.raises(BadInputError) as caught, reraise_worker_errors():
         function(tmp_path)
     assert str(caught.value) == "images: none"
+
+
+def attempted(function: Callable[[], None]) -> None:
+    for attempt in retry_on_node_failure():
+        with attempt:
+            function()
 
 
 class TestThroughLosses:
@@ -162,7 +169,7 @@ class TestThroughLosses:
             if len(done) < ATTEMPTS:
                 raise error
 
-        retry_on_node_failure(function)
+        attempted(function)
         assert len(done) == ATTEMPTS
         assert len(caplog.messages) == ATTEMPTS - 1
         assert type(error).__name__ in caplog.messages[0]
@@ -175,7 +182,7 @@ class TestThroughLosses:
             raise WorkerCrashedError
 
         with pytest.raises(WorkerCrashedError):
-            retry_on_node_failure(function)
+            attempted(function)
         assert len(done) == ATTEMPTS
 
     def test_other_errors_are_raised_at_once(self) -> None:
@@ -186,5 +193,5 @@ class TestThroughLosses:
             raise BadInputError("no such faces")
 
         with pytest.raises(BadInputError):
-            retry_on_node_failure(function)
+            attempted(function)
         assert done == [1]

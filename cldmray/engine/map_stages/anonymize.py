@@ -20,6 +20,7 @@ from cldmray.arrays import Images
 from cldmray.engine.artifacts import Artifact, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.failures import OpenedActor
+from cldmray.engine.stages import StageHandle
 from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
@@ -111,20 +112,22 @@ def _is_raw(column: str) -> bool:
     return column == PIXELS or column.startswith(MAP)
 
 
-class AnonymizerActor:
+class AnonymizerActor(OpenedActor):
     """Holds one opened anonymizer, whose weights load once, and anonymizes blocks batch by batch.
 
     Calls may overlap; one of them anonymizes at a time.
-
-    Args:
-        batch_size: images at once; None: as many as the GPU's memory holds.
-        threads: of torch on the CPU.
-        gpus: share of a GPU, or number of GPUs, that belongs to the actor.
     """
 
-    def __init__(
+    def open(
         self, anonymizer: Anonymizer, batch_size: int | None, threads: int, gpus: float = 0.0
     ) -> None:
+        """Load the anonymizer.
+
+        Args:
+            batch_size: images at once; None: as many as the GPU's memory holds.
+            threads: of torch on the CPU.
+            gpus: share of a GPU, or number of GPUs, that belongs to the actor.
+        """
         import torch
 
         from cldmray.anonymizers import memory
@@ -133,19 +136,23 @@ class AnonymizerActor:
         memory.limit(gpus)
         self.controls = list(anonymizer.conditions)
         share = gpus if 0 < gpus < 1 else 1.0
-        self.anonymize = BatchedRunner(
+        self.runner = BatchedRunner(
             anonymizer.open_on("cuda" if gpus else "cpu"), batch_size, share
         )
         self.anonymizing = threading.Lock()
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        self.check_opened()
         table = block.select([name for name in block.column_names if not _is_raw(name)])
         if not block.num_rows:
             return table.append_column(PIXELS, block[PIXELS])
-        batch = self._batch(block)
+        whole = self._batch(block)
+        done: list[Images] = []
         with self.anonymizing:
-            anonymized = self.anonymize(batch)
-        return table.append_column(PIXELS, raw_column(anonymized))
+            for attempt in self.runner.attempts(whole, done):
+                with attempt:
+                    attempt.finish = self.runner.start(attempt.batch)
+        return table.append_column(PIXELS, raw_column(np.concatenate(done)))
 
     def _batch(self, rows: pa.Table) -> Batch:
         return Batch(
@@ -157,43 +164,23 @@ class AnonymizerActor:
 
 
 def anonymize(
-    faces: Artifact,
+    faces: Artifact | StageHandle | Dataset,
     anonymizer: Anonymizer,
     samples: Mapping[str, int],
     audit_seed: int,
     engine: EngineConfig,
     folder: str,
+    schema: pa.Schema = ANONYMIZED,
 ) -> None:
     """Write the anonymized table of a per-image anonymizer.
 
     Args:
-        faces: the faces table.
+        faces: the faces table, or a stream of its rows with further columns, see
+            :class:`ActorInputs`.
         samples: how many times each split's images are anonymized, each time with its own seed.
         audit_seed: enters every image's seed.
-        folder: gets a table of schema ``records.ANONYMIZED``.
-    """
-    stream = anonymize_stream(
-        faces.stream(FACES.names, engine.block_rows),
-        anonymizer,
-        samples,
-        audit_seed,
-        engine,
-    )
-    write_records(stream, folder, ANONYMIZED)
-
-
-def anonymize_stream(
-    faces: Dataset,
-    anonymizer: Anonymizer,
-    samples: Mapping[str, int],
-    audit_seed: int,
-    engine: EngineConfig,
-) -> Dataset:
-    """The stream behind :func:`anonymize`: faces in, encoded anonymized images out.
-
-    Args:
-        faces: rows of ``records.FACES``, with further columns that the result will have too; see
-            :class:`ActorInputs`.
+        folder: gets a table of ``schema``.
+        schema: ``records.ANONYMIZED`` and those further columns that are kept.
     """
     name = anonymizer.name
 
@@ -202,16 +189,19 @@ def anonymize_stream(
         table = block.drop_columns([*SHAPE, PIXELS]).append_column("image", images)
         return table.append_column("anonymizer", pa.array([name] * len(table), pa.string()))
 
+    rows = faces
+    if not isinstance(rows, Dataset):
+        rows = rows.stream(FACES.names, engine.block_rows)
     resources = dict(anonymizer.resources)
     resources.pop("GPU", None)
     gpus = anonymizer.gpus_per_actor(engine.gpus_per_actor)
     blocks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
-    prepared = faces.map_batches(
+    prepared = rows.map_batches(
         ActorInputs(anonymizer, samples, audit_seed).__call__, num_cpus=TASK_CPUS, **blocks
     )
     anonymized = prepared.map_batches(
-        OpenedActor,
-        fn_constructor_args=(AnonymizerActor, anonymizer, engine.batch_size, engine.threads, gpus),
+        AnonymizerActor,
+        fn_constructor_args=(anonymizer, engine.batch_size, engine.threads, gpus),
         compute=engine.pool(GPU_CALLS if gpus else None, gpus),
         num_cpus=engine.cpus_per_actor,
         num_gpus=gpus or None,
@@ -219,7 +209,8 @@ def anonymize_stream(
         batch_format="pyarrow",
         batch_size=engine.rows_per_call(gpus),
     )
-    return anonymized.map_batches(encode, num_cpus=TASK_CPUS, **blocks)
+    encoded = anonymized.map_batches(encode, num_cpus=TASK_CPUS, **blocks)
+    write_records(encoded, folder, schema)
 
 
 def samples_per_split(samples_per_image: int, auxiliary: bool = False) -> dict[str, int]:
@@ -235,7 +226,7 @@ def samples_per_split(samples_per_image: int, auxiliary: bool = False) -> dict[s
 
 
 def anonymize_groups(
-    faces: Artifact,
+    faces: Artifact | StageHandle,
     anonymizer: GroupAnonymizer,
     samples: Mapping[str, int],
     engine: EngineConfig,
@@ -280,7 +271,10 @@ def anonymize_groups(
 
 
 def plan_groups(
-    faces: Artifact, anonymizer: GroupAnonymizer, used: list[str], engine: EngineConfig
+    faces: Artifact | StageHandle,
+    anonymizer: GroupAnonymizer,
+    used: list[str],
+    engine: EngineConfig,
 ) -> dict[str, str]:
     """Group label of every sample of the used splits; the attacker's splits are one pool."""
 

@@ -29,16 +29,18 @@ def region_view(view: str, region: Region) -> str:
     return f"{view} region={region}"
 
 
-class EmbedActor:
+class EmbedActor(OpenedActor):
     """Holds what an attacker embeds with.
 
     Originals are read as they are, other views as the attacker reads them.
-
-    Args:
-        fitted: what the attacker has learnt; None where it learns nothing.
     """
 
-    def __init__(self, attacker: Attacker, fitted: Artifact | None, engine: EngineConfig) -> None:
+    def open(self, attacker: Attacker, fitted: Artifact | None, engine: EngineConfig) -> None:
+        """Load the attacker's encoder.
+
+        Args:
+            fitted: what the attacker has learnt; None where it learns nothing.
+        """
         import torch
 
         torch.set_num_threads(engine.threads)
@@ -48,6 +50,7 @@ class EmbedActor:
         self.embed = attacker.embedder(learnt, device, engine.embedded_at_once)
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        self.check_opened()
         table = block.select(["sample_id", "identity", "view"])
         images = decode_images(block["image"].to_pylist())
         condition = self.attacker.probe_condition
@@ -136,8 +139,8 @@ def embed_views(
     stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
     gpus = attacker.gpus_per_actor(engine.gpus_per_actor)
     embedded = stream.map_batches(
-        OpenedActor,
-        fn_constructor_args=(EmbedActor, attacker, fitted, engine),
+        EmbedActor,
+        fn_constructor_args=(attacker, fitted, engine),
         batch_format="pyarrow",
         batch_size=engine.rows_per_call(gpus),
         compute=engine.pool(gpus=gpus),

@@ -41,19 +41,20 @@ def reconstruction_seed(sample_id: str, sample: int, audit_seed: int) -> int:
     return image_seed(f"reconstruction of {sample_id}", sample, audit_seed)
 
 
-class ReconstructActor:
-    """Holds a reconstruction model and the held-out recognizer.
+class ReconstructActor(OpenedActor):
+    """Holds a reconstruction model and the held-out recognizer."""
 
-    Args:
-        attacker: whose reconstruction model it is.
-        fitted: stage of the reconstruction model's training.
-        seed: of the audit.
-        engine: threads, batch size, and whether there is a GPU.
-    """
-
-    def __init__(
+    def open(
         self, attacker: ReconstructionAttacker, fitted: Artifact, seed: int, engine: EngineConfig
     ) -> None:
+        """Load the reconstruction model.
+
+        Args:
+            attacker: whose reconstruction model it is.
+            fitted: stage of the reconstruction model's training.
+            seed: of the audit.
+            engine: threads, batch size, and whether there is a GPU.
+        """
         import torch
 
         torch.set_num_threads(engine.threads)
@@ -67,6 +68,7 @@ class ReconstructActor:
         self.batch_size = engine.embedded_at_once
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        self.check_opened()
         parts = [
             self._rebuilt(block.slice(start, self.batch_size))
             for start in range(0, max(1, block.num_rows), self.batch_size)
@@ -130,8 +132,8 @@ def reconstruct(
     ]
     stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
     rebuilt = stream.map_batches(
-        OpenedActor,
-        fn_constructor_args=(ReconstructActor, attacker, fitted, seed, engine),
+        ReconstructActor,
+        fn_constructor_args=(attacker, fitted, seed, engine),
         batch_format="pyarrow",
         batch_size=engine.rows_per_call(engine.gpus_per_actor),
         compute=engine.pool(),

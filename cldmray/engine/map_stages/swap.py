@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from cldmray import storage
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.engine.artifacts import Artifact, block_count, write_records
+from cldmray.engine.artifacts import Artifact, block_count
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
-from cldmray.engine.map_stages.anonymize import CONDITION_IMAGE, anonymize_stream
+from cldmray.engine.map_stages.anonymize import CONDITION_IMAGE, anonymize
 from cldmray.errors import BadInputError
 from cldmray.faces.records import ANONYMIZED, EVALUATION, FACES
 from cldmray.hashing import unit_hash
@@ -129,5 +129,4 @@ def swap_conditions(
         .groupby("pair", num_partitions=parts)
         .map_groups(swap, batch_format="pyarrow", num_cpus=TASK_CPUS)
     )
-    stream = anonymize_stream(swapped, anonymizer, {EVALUATION: 1}, audit_seed, engine)
-    write_records(stream, folder, SWAPPED)
+    anonymize(swapped, anonymizer, {EVALUATION: 1}, audit_seed, engine, folder, SWAPPED)

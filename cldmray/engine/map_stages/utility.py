@@ -24,7 +24,6 @@ from cldmray.conditions.canny import Canny
 from cldmray.detection.yunet import YuNet
 from cldmray.engine.artifacts import LEAST_BLOCKS, Artifact, read_samples, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
-from cldmray.engine.failures import OpenedActor
 from cldmray.faces.records import ATTACKER, EVALUATION, ORIGINAL, decode_image, decode_images
 from cldmray.hashing import unit_hash
 from cldmray.metrics.image_similarity import edge_f1, ssim
@@ -326,9 +325,8 @@ def measure_utility(
         read, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
     measured = images.map_batches(
-        OpenedActor,
+        UtilityActor,
         fn_constructor_args=(
-            UtilityActor,
             list(measures),
             ray.put(originals),
             others,

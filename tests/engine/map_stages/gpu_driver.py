@@ -11,8 +11,9 @@ import ray
 
 from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
 from cldmray.arrays import Images
+from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.map_stages.anonymize import anonymize_stream
+from cldmray.engine.map_stages.anonymize import anonymize
 from cldmray.faces.records import decode_images, encode_images
 
 COUNT = 70
@@ -67,7 +68,11 @@ def main(temporary: str) -> None:
     )
     stream = ray.data.from_arrow([faces.slice(row, 10) for row in range(0, COUNT, 10)])
     engine = EngineConfig(actors=2, cpus_per_actor=0.25, gpus_per_actor=0.5, batch_size=None)
-    rows = anonymize_stream(stream, anonymizer(), {"evaluation": 1}, 0, engine).take_all()
+    folder = f"{temporary}/anonymized"
+    anonymize(stream, anonymizer(), {"evaluation": 1}, 0, engine, folder)
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    rows = Artifact(folder, manifest, "").read().to_pylist()
     ids = [int(row["sample_id"], 16) for row in rows]
     drawn = decode_images([row["image"] for row in rows])
     ray.shutdown()
