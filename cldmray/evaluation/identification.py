@@ -23,9 +23,6 @@ from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.metrics.rates import rate_intervals
 from cldmray.results.audit import AnonymizerRisk, AttackRate, CmcCurve
 
-ALBUM_CELLS = 250_000
-"""Most scores of albums that an attack keeps in memory, of which an audit has hundreds."""
-
 
 @dataclass(frozen=True)
 class AttackResult:
@@ -64,7 +61,7 @@ class AttackResult:
         if not self.scores or self.gallery == "anonymized_only":
             return None
         where = self.anonymizer, self.attacker, self.protocol, self.gallery
-        albums = (kept_if_small(AlbumScores(scores), ALBUM_CELLS) for scores in self.scores)
+        albums = (kept_if_small(AlbumScores(scores)) for scores in self.scores)
         return AttackResult.of(*where, *albums)
 
     @property

@@ -20,7 +20,6 @@ from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.measures import Measured, ProbeCounts, measure, probe_counts
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import Strings
-from cldmray.gallery.scores import kept_if_small
 from cldmray.results.table import ALL, IDENTITY_LEVEL, IMAGE_LEVEL, RESULTS, Level
 
 
@@ -39,11 +38,10 @@ def result_rows(
         ``rank_1`` for each group that has probes.
     """
     ranks = attack.ranks
-    scores = tuple(kept_if_small(training) for training in attack.scores)
     whole = probe_counts(ranks.sample_ids, ranks.identities)
-    measures = measure(ranks, scores, settings)
-    if scores:
-        measures += precision_measures([collect_claims(each) for each in scores], settings)
+    measures = measure(ranks, attack.scores, settings)
+    if attack.scores:
+        measures += precision_measures([collect_claims(each) for each in attack.scores], settings)
     rows = [measured_row(attack, measured, whole) for measured in measures]
     if (albums := attack.albums) is not None:
         rows += [

@@ -22,6 +22,11 @@ SAME_SCORE = 1e-6
 CELLS = 8_000_000
 """Scores of a block, of which a few copies are held in memory at once."""
 
+KEPT_CELLS = 250_000
+"""Most scores of an attack that are kept in memory.
+
+An audit has hundreds of attacks, and reads each several times: for ranks, chance, measures."""
+
 SHARD_ROWS = 65_536
 """References that are compared at once."""
 
@@ -61,7 +66,7 @@ class Scores(ABC):
 
 
 class KeptScores(Scores):
-    """Scores that are computed once and held in memory, for readers that pass over them again.
+    """Scores of any kind that are computed once and held in memory.
 
     Args:
         scores: whose blocks are kept, (P, N) in all.
@@ -79,10 +84,10 @@ class KeptScores(Scores):
         yield from self._blocks
 
 
-def kept_if_small(scores: Scores, most: int = CELLS) -> Scores:
-    """:class:`KeptScores` of at most so many scores, else the scores as they are."""
+def kept_if_small(scores: Scores) -> Scores:
+    """:class:`KeptScores` of at most ``KEPT_CELLS`` scores, else the scores as they are."""
     cells = len(scores.mated_columns) * len(scores.gallery_identities)
-    return KeptScores(scores) if cells <= most else scores
+    return KeptScores(scores) if cells <= KEPT_CELLS else scores
 
 
 class EmbeddingScores(Scores):
@@ -114,6 +119,7 @@ class EmbeddingScores(Scores):
     ) -> None:
         rows = choose_references(probes, references, protocol, gallery)
         self._rows = rows
+        self._kept: list[ScoreBlock] = []
         self._probes = probes
         self._references = references
         self._shard_rows = shard_rows
@@ -133,7 +139,14 @@ class EmbeddingScores(Scores):
         return self._references.take(np.concatenate([non_mated, rows.mated_rows[row]]))
 
     def blocks(self) -> Iterator[ScoreBlock]:
-        """See :meth:`Scores.blocks`."""
+        """See :meth:`Scores.blocks`. At most ``KEPT_CELLS`` scores are computed once and kept."""
+        if len(self.mated_columns) * len(self.gallery_identities) > KEPT_CELLS:
+            yield from self._computed_blocks()
+            return
+        self._kept = self._kept or list(self._computed_blocks())
+        yield from self._kept
+
+    def _computed_blocks(self) -> Iterator[ScoreBlock]:
         selection = self._rows
         width = max(
             len(self.gallery_identities), min(self._shard_rows, len(selection.reference_rows))

@@ -31,6 +31,7 @@ from cldmray.faces.records import (
     ORIGINAL,
     with_content_ids,
 )
+from cldmray.gallery.scores import kept_if_small
 
 Pair = tuple[str, str]
 """Anonymizer and attacker, by their names in tables."""
@@ -335,7 +336,7 @@ def combine(
             place = f"{protocol}/{gallery}/{owner}"
             weights[place] = weights.get(place, 0.0) + weight
         results.attacks.append(
-            AttackResult.of(anonymizer, attacker.name, protocol, gallery, scores)
+            AttackResult.of(anonymizer, attacker.name, protocol, gallery, kept_if_small(scores))
         )
     if failures:
         results.notes.append(

@@ -79,10 +79,19 @@ def test_images_that_say_nothing_say_nothing_together() -> None:
     assert rank_1(AlbumScores(crowd(1.0, is_blank=True))) <= 0.04
 
 
-def test_kept_scores_are_read_once() -> None:
+def test_kept_scores_are_computed_once() -> None:
     scores = crowd(3.0)
-    kept = kept_if_small(scores)
-    assert isinstance(kept, KeptScores)
-    (block,), (again,) = kept.blocks(), kept.blocks()
-    assert block is again
-    assert rank_1(kept) == rank_1(scores)
+    albums = kept_if_small(AlbumScores(scores))
+    assert isinstance(albums, KeptScores)
+    for kept in (scores, albums):
+        (block,), (again,) = kept.blocks(), kept.blocks()
+        assert block is again
+    assert rank_1(albums) == rank_1(AlbumScores(scores))
+
+
+def test_many_scores_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cldmray.gallery.scores.KEPT_CELLS", 900 * 100 - 1)
+    scores = crowd(3.0)
+    (block,), (again,) = scores.blocks(), scores.blocks()
+    assert block is not again
+    np.testing.assert_array_equal(block.scores, again.scores)
