@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from cldmray.arrays import Interval
 from cldmray.evaluation.settings import BootstrapOptions, EvaluationSettings
-from cldmray.gallery.protocols import Strings, Vectors
+from cldmray.gallery.protocols import IntArray, Strings, Vectors
 from cldmray.gallery.ranking import Ranks
 from cldmray.gallery.scores import SAME_SCORE, Scores, tie_resolved_blocks
 from cldmray.hashing import unit_hash
 from cldmray.metrics.confidence import (
+    Unsupported,
     bootstrap_identities,
     bootstrap_mean,
     bootstrap_quantiles,
@@ -31,7 +32,7 @@ from cldmray.metrics.identification import (
     success_at_rank,
 )
 from cldmray.metrics.k_anonymity import k_anonymity
-from cldmray.metrics.linkage import d_sys_interval
+from cldmray.metrics.linkage import linkage
 from cldmray.metrics.rates import rate_interval, rate_intervals
 from cldmray.metrics.verification import verification_intervals
 
@@ -39,6 +40,11 @@ Floats = npt.NDArray[np.float64]
 NON_MATED_SCORES = 200_000
 """Most non-mated scores of an attack. Where there are more, they are those of the probes whose
 sample ids come first by a hash."""
+
+
+PERMUTED_SCORES = 5_000_000
+"""Most scores of permuted identities, within the two numbers of permutations below."""
+MIN_PERMUTATIONS, MAX_PERMUTATIONS = 39, 500
 
 
 class ComparisonScores(NamedTuple):
@@ -50,6 +56,8 @@ class ComparisonScores(NamedTuple):
         labels: identity of each probe, (P,).
         non_mated: scores of some probes with all other candidates, (Q, N - 1).
         non_mated_labels: identity of each of these probes, (Q,).
+        permuted: score of each probe with another identity in its own one's place, for each of R
+            permutations of the identities, (P, R).
         enrolled_identities: candidates in the half of the gallery that stays.
         enrolled: whether the probe's person is one of them, (P,).
         best_non_mated: best score of each probe among the others of that half, (P,); -inf if there
@@ -61,6 +69,7 @@ class ComparisonScores(NamedTuple):
     labels: Strings
     non_mated: Vectors
     non_mated_labels: Strings
+    permuted: Vectors
     enrolled_identities: int
     enrolled: npt.NDArray[np.bool_]
     best_non_mated: Vectors
@@ -76,6 +85,8 @@ def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> Compari
     share = np.bincount(scores.mated_columns, minlength=gallery_identities) / probes
     stays = enrolled_identities(scores.gallery_identities)
     sampled = _sampled(scores.sample_ids, max(1, most // (gallery_identities - 1)))
+    permuted_columns = _permuted_columns(scores.mated_columns, gallery_identities)
+    permuted = np.empty(permuted_columns.shape, np.float32)
     shuffled = np.empty(probes)
     mated, best_non_mated = np.empty(probes, np.float32), np.empty(probes, np.float32)
     non_mated = []
@@ -85,6 +96,7 @@ def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> Compari
         first = block >= block.max(1, keepdims=True) - SAME_SCORE
         shuffled[rows] = first @ share / first.sum(1)
         mated[rows] = block[own]
+        permuted[rows] = np.take_along_axis(block, permuted_columns[rows], axis=1)
         kept = sampled[rows]
         non_mated.append(block[kept][~own[kept]].reshape(-1, gallery_identities - 1))
         best_non_mated[rows] = np.where(own | ~stays, -np.inf, block).max(1)
@@ -94,6 +106,7 @@ def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> Compari
         scores.identities,
         np.concatenate(non_mated),
         scores.identities[sampled],
+        permuted,
         int(stays.sum()),
         stays[scores.mated_columns],
         best_non_mated,
@@ -114,6 +127,13 @@ def enrolled_identities(gallery_identities: Strings) -> npt.NDArray[np.bool_]:
     return stays
 
 
+def _permuted_columns(own: IntArray, n_identities: int) -> IntArray:
+    """Place of the identity that stands in for each probe's own one in R permutations, (P, R)."""
+    count = int(np.clip(PERMUTED_SCORES // len(own), MIN_PERMUTATIONS, MAX_PERMUTATIONS))
+    rng = np.random.default_rng(0)
+    return np.stack([rng.permutation(n_identities)[own] for _ in range(count)], axis=1)
+
+
 def _sampled(sample_ids: Strings, most: int) -> npt.NDArray[np.bool_]:
     if len(sample_ids) <= most:
         return np.ones(len(sample_ids), bool)
@@ -123,9 +143,9 @@ def _sampled(sample_ids: Strings, most: int) -> npt.NDArray[np.bool_]:
     return kept
 
 
-RANKS = (1, 5, 10)
+RANKS = (1, 5, 10, 50)
 FMRS = {"1e-2": 1e-2, "1e-3": 1e-3}
-FPIRS = {"1e-1": 1e-1, "1e-2": 1e-2}
+FPIRS = {"1e-1": 1e-1, "1e-2": 1e-2, "3e-3": 3e-3}
 QUANTILES = {"median": 0.5, "p10": 0.1}
 SCORE_N_BOOTSTRAP = 500
 """Bootstrap resamples, up to a confidence level of 95 %, of the measures that need a threshold or a
@@ -169,7 +189,7 @@ class Measured(NamedTuple):
 def measure(ranks: Ranks, scores: Sequence[Scores], settings: EvaluationSettings) -> list[Measured]:
     """All measures of one attack.
 
-    Measures of ranks: ``rank_1``, ``rank_5``, ``rank_10``, ``mean_reciprocal_rank``;
+    Measures of ranks: ``rank_1``, ``rank_5``, ``rank_10``, ``rank_50``, ``mean_reciprocal_rank``;
     ``mean_rank``, ``median_rank`` and ``p10_rank`` (the lowest tenth) of the true identity over
     images; ``median_rank_by_identity`` and ``p10_rank_by_identity`` over identities, whose rank is
     the mean of their images; ``k_not_rejected``, whose lower bound is the largest k that
@@ -313,11 +333,24 @@ def _verification(comparisons: ComparisonScores, settings: EvaluationSettings) -
     options, count = _score_options(settings), comparisons.non_mated.size
     eer, tmrs = verification_intervals(*pairs, fmrs=list(FMRS.values()), **options)
     matches = [
-        Measured(f"tmr_at_fmr_{word}", interval, fmr, count)
+        _supported(f"tmr_at_fmr_{word}", interval, fmr, count)
         for (word, fmr), interval in zip(FMRS.items(), tmrs, strict=True)
     ]
-    linked = Measured("d_sys", d_sys_interval(*pairs, **options), 0.0, count)
-    return [Measured("eer", eer, 0.5, count), *matches, linked]
+    linked = linkage(*pairs, permuted=comparisons.permuted, **options)
+    return [
+        Measured("eer", eer, 0.5, count),
+        *matches,
+        Measured("d_sys", linked.interval, linked.chance, count),
+    ]
+
+
+def _supported(
+    name: str, interval: Interval | Unsupported, chance_value: float, n_non_mated: int
+) -> Measured:
+    """A measure of scores, without an interval where the comparisons cannot support it."""
+    if isinstance(interval, Unsupported):
+        return Measured(name, None, chance_value, n_non_mated, interval.reason)
+    return Measured(name, interval, chance_value, n_non_mated)
 
 
 def _open_set(comparisons: ComparisonScores, settings: EvaluationSettings) -> list[Measured]:
@@ -337,7 +370,7 @@ def _open_set(comparisons: ComparisonScores, settings: EvaluationSettings) -> li
         )
         chance_value = 1 - fpir / comparisons.enrolled_identities
         count = int(others.sum())
-        measured.append(Measured(f"fnir_at_fpir_{word}", interval, chance_value, count))
+        measured.append(_supported(f"fnir_at_fpir_{word}", interval, chance_value, count))
     return measured
 
 

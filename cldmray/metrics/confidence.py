@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,18 @@ from cldmray.errors import BadInputError
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any]
 """Identity of each probe, shape (P,), any dtype that sorts."""
+
+
+class Unsupported(NamedTuple):
+    """A measure that the comparisons cannot support.
+
+    Attributes:
+        reason: why, in one sentence.
+    """
+
+    reason: str
+
+
 Rows = npt.NDArray[np.int64]
 """Rows of images, which may repeat."""
 CELLS_PER_CHUNK = 4_000_000

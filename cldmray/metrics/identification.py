@@ -11,7 +11,6 @@ Source: ISO/IEC 19795-1:2021 (identification rank, CMC, false positive and
 false negative identification rate).
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,12 +19,14 @@ from scipy import special
 
 from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
-from cldmray.metrics.confidence import Floats, Labels, check_confidence_level
+from cldmray.metrics.confidence import Floats, Labels, Unsupported, check_confidence_level
 from cldmray.metrics.verification import (
     ScoreSample,
-    rate_interval,
     resample_errors,
+    threshold_at,
+    threshold_rate_interval,
     true_match_rates,
+    unsupported_rate,
 )
 
 Counts = npt.NDArray[np.integer]
@@ -210,7 +211,7 @@ def fnir_at_fpir(
     an encoder that has collapsed to a constant identifies nobody.
 
     With fewer than 1 / ``fpir`` unknown probes the threshold is the highest of their scores, and
-    the measure says less than its name: report how many there are.
+    the measure says less than its name.
 
     Args:
         mated: score of the true identity, per probe of an enrolled person, shape (E,), finite.
@@ -231,7 +232,7 @@ def fnir_at_fpir(
     0.5
     """
     matched, stranger = _check_searches(mated, best_non_mated, unknown, fpir)
-    return _fnir(matched, stranger, fpir)
+    return float(np.mean(matched <= threshold_at(np.sort(stranger), fpir)))
 
 
 def fnir_at_fpir_interval(
@@ -245,12 +246,12 @@ def fnir_at_fpir_interval(
     confidence_level: float = 0.95,
     n_bootstrap: int = 2000,
     seed: int = 0,
-) -> Interval:
+) -> Interval | Unsupported:
     """:func:`fnir_at_fpir` with its interval by bootstrap over the identities of all probes.
 
     Enrolled and unknown people are drawn together, so a resample varies how many of each there
-    are; one that lacks either is left out. Where all resamples agree, Wilson's interval over
-    identities is returned, see :func:`cldmray.metrics.verification.verification_intervals`.
+    are; one that lacks either is left out. The bounds are never within those at the threshold of
+    the sample, see :func:`cldmray.metrics.verification.threshold_rate_interval`.
 
     Args:
         mated, best_non_mated, unknown, fpir: see :func:`fnir_at_fpir`.
@@ -260,19 +261,24 @@ def fnir_at_fpir_interval(
         n_bootstrap: >= 1.
         seed: the result depends on the values and this seed, never on the order of probes.
 
+    Returns:
+        The rate, or why fewer than 1 / ``fpir`` unknown probes do not support it.
+
     Raises:
         BadInputError: see :func:`fnir_at_fpir`; or another argument is out of range.
     """
     check_confidence_level(confidence_level)
     matched, stranger = _check_searches(mated, best_non_mated, unknown, fpir)
-    (draws,), identities = resample_errors(
+    (draws,), _ = resample_errors(
         ScoreSample(matched, mated_labels),
         ScoreSample(stranger, unknown_labels),
         [true_match_rates(fpir)],
         n_bootstrap,
         seed=seed,
     )
-    return rate_interval(_fnir(matched, stranger, fpir), 1 - draws, identities, confidence_level)
+    unsupported = unsupported_rate(fpir, len(stranger), "probes of people not enrolled")
+    fails = matched <= threshold_at(np.sort(stranger), fpir)
+    return unsupported or threshold_rate_interval(fails, mated_labels, 1 - draws, confidence_level)
 
 
 def _check_searches(
@@ -293,9 +299,3 @@ def _check_searches(
     if not 0 <= fpir <= 1:
         raise BadInputError(f"fpir must lie in [0, 1], not {fpir}")
     return np.where(mine > best, mine, -np.inf), stranger
-
-
-def _fnir(matched: Floats, stranger: Floats, fpir: float) -> float:
-    allowed = math.floor(fpir * len(stranger) * (1 + 1e-12))
-    ranked = np.append(np.sort(stranger)[::-1], -np.inf)
-    return float(np.mean(matched <= ranked[allowed]))

@@ -1,7 +1,12 @@
 """Unlinkability: can two anonymized images of one person be told to be the same person's?
 
-Source: M. Gomez-Barrero, J. Galbally, C. Rathgeb and C. Busch, "General Framework to Evaluate
-Unlinkability in Biometric Template Protection Systems", IEEE TIFS 13(6), 2018.
+A finite sample shows some linkability where there is none, and no bootstrap can tell how much:
+:func:`linkage` compares it with what the same scores show when identities are permuted.
+
+Sources: M. Gomez-Barrero, J. Galbally, C. Rathgeb and C. Busch, "General Framework to Evaluate
+Unlinkability in Biometric Template Protection Systems", IEEE TIFS 13(6), 2018; B. Phipson and
+G. K. Smyth, "Permutation P-values Should Never Be Zero", Statistical Applications in Genetics and
+Molecular Biology 9(1), 2010.
 """
 
 from typing import NamedTuple
@@ -12,6 +17,7 @@ import numpy.typing as npt
 from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import (
+    ROUNDING,
     SAME,
     Floats,
     Labels,
@@ -61,8 +67,7 @@ def linkability(
     """
     same, other = _check(mated, "mated"), _check(non_mated, "non-mated")
     edges = _edges(same, other, bins, omega)
-    counts = [np.bincount(_bin(part, edges), minlength=len(edges) - 1) for part in (same, other)]
-    shares = [count / count.sum() for count in counts]
+    shares = [_shares(part, edges) for part in (same, other)]
     return Linkability(edges, _local(shares[0], shares[1], omega), shares[0], shares[1])
 
 
@@ -157,6 +162,91 @@ def d_sys_interval(
         values, [(1 + confidence_level) / 2, (1 - confidence_level) / 2]
     )
     return Interval(value, max(0.0, min(float(low), value)), min(1.0, max(float(high), value)))
+
+
+class Linkage(NamedTuple):
+    """Linkability beside what the same scores show without any link.
+
+    Attributes:
+        interval: of :func:`d_sys_interval`; ``low`` is 0 unless the scores link significantly.
+        chance: mean of :func:`d_sys` over permutations of the identities, in [0, 1].
+        p_value: share of the permutations that link as much, the data themselves counted among
+            them, in (0, 1].
+    """
+
+    interval: Interval
+    chance: float
+    p_value: float
+
+
+def linkage(
+    mated: npt.ArrayLike,
+    mated_labels: Labels,
+    non_mated: npt.ArrayLike,
+    non_mated_labels: Labels,
+    *,
+    permuted: npt.ArrayLike,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 2000,
+    seed: int = 0,
+    bins: int | None = None,
+) -> Linkage:
+    """:func:`d_sys` with its interval, tested against permuted identities.
+
+    Scores link significantly where at most (1 - ``confidence_level``) / 2 of the permutations reach
+    the linkability of the data, with mated scores above the mean of all. Lower mated scores are no
+    link: an attacker who has fewer references of the true identity gives it lower scores. Up to
+    four people can be permuted in so few ways that their scores never link significantly.
+
+    Args:
+        mated, mated_labels, non_mated, non_mated_labels: see :func:`d_sys_interval`.
+        permuted: score of each probe with another identity in its own one's place, for each of R
+            permutations of the gallery's identities, shape (P, R), finite. All probes of one
+            identity take the same other one, so that images of a person stay as alike as they are.
+        confidence_level, n_bootstrap, seed, bins: see :func:`d_sys_interval`.
+
+    Raises:
+        BadInputError: see :func:`d_sys_interval`; or ``permuted`` does not fit.
+
+    >>> linkage([0.9, 0.8], ["ann", "bob"], [[0.1], [0.2]], ["ann", "bob"],
+    ...         permuted=[[0.1, 0.9], [0.2, 0.8]])
+    Linkage(interval=Interval(value=1.0, low=0.0, high=1.0), chance=1.0, p_value=0.666...)
+    """
+    interval = d_sys_interval(
+        mated,
+        mated_labels,
+        non_mated,
+        non_mated_labels,
+        confidence_level=confidence_level,
+        n_bootstrap=n_bootstrap,
+        seed=seed,
+        bins=bins,
+    )
+    same, other = np.asarray(mated, np.float64), np.asarray(non_mated, np.float64)
+    swapped = np.asarray(permuted, np.float64)
+    if swapped.ndim != 2 or len(swapped) != len(same) or not np.isfinite(swapped).all():
+        raise BadInputError(f"permuted must be finite, of shape ({len(same)}, R): {swapped.shape}")
+    edges, n_others = _edges(same, other, bins, 1.0), other.shape[1]
+    shares = [_shares(part, edges) for part in (same, other)]
+    mean = (same.mean() + n_others * other.mean()) / (n_others + 1)
+    values = []
+    for scores in swapped.T:
+        drawn = _shares(scores, edges)
+        # What is mated in the data is non-mated in a permutation, and the other way round.
+        rest = np.maximum(0.0, shares[1] + (shares[0] - drawn) / n_others)
+        values.append(float(_local(drawn, rest, 1.0) @ drawn))
+    linked = np.where(swapped.mean(0) > mean, values, 0.0)
+    observed = interval.value if same.mean() > mean else 0.0
+    p_value = (1 + np.count_nonzero(linked >= observed - ROUNDING)) / (1 + len(values))
+    if p_value > (1 - confidence_level) / 2:
+        interval = interval._replace(low=0.0)
+    return Linkage(interval, float(np.mean(values)), float(p_value))
+
+
+def _shares(scores: Floats, edges: Floats) -> Floats:
+    """Share of the scores in each bin, shape (B,)."""
+    counts = np.bincount(_bin(scores, edges), minlength=len(edges) - 1)
+    return counts / counts.sum()
 
 
 def _check(scores: npt.ArrayLike, name: str) -> Floats:

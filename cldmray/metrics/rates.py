@@ -13,7 +13,8 @@ as ``PRIOR_IDENTITIES`` identities of whom something is known. No upper bound is
 no success at all on the same images, and no lower bound higher than that of successes only; so the
 bounds do not fall where successes are added to none.
 
-Coverage is simulated in ``benchmarks/statistics.py``; ``docs/results/statistics.md`` has the table.
+Coverage is simulated in ``benchmarks/error_rates.py``; the table is in
+``docs/results/statistics.md``.
 
 Sources: C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illustrated in
 the case of the binomial", Biometrika 26, 1934; E. L. Korn and B. I. Graubard, "Confidence

@@ -32,11 +32,13 @@ from cldmray.metrics.confidence import (
     SAME,
     Floats,
     Labels,
+    Unsupported,
     check_confidence_level,
     percentile_interval,
     resampled_counts,
     wilson,
 )
+from cldmray.metrics.rates import rate_interval
 
 
 def _check(scores: npt.ArrayLike, name: str) -> Floats:
@@ -86,7 +88,7 @@ def tmr_at_fmr(mated: npt.ArrayLike, non_mated: npt.ArrayLike, fmr: float) -> fl
     """True match rate at the most permissive threshold whose false match rate is at most ``fmr``.
 
     With fewer than 1 / ``fmr`` non-mated scores the threshold is the highest of them, and the
-    measure says less than its name: report how many there are.
+    measure says less than its name: see :func:`unsupported_rate`.
 
     Args:
         mated, non_mated: see :func:`equal_error_rate`.
@@ -102,13 +104,23 @@ def tmr_at_fmr(mated: npt.ArrayLike, non_mated: npt.ArrayLike, fmr: float) -> fl
     0.75
     """
     same, other = _check(mated, "mated"), _check(non_mated, "non-mated")
+    _check_fmr(fmr)
+    return float(np.mean(same > threshold_at(other, fmr)))
+
+
+def _check_fmr(fmr: float) -> None:
     if not 0 <= fmr <= 1:
         raise BadInputError(f"fmr must lie in [0, 1], not {fmr}")
-    allowed = math.floor(fmr * len(other) * (1 + 1e-12))
-    if allowed >= len(other):
-        return 1.0
-    threshold = other[len(other) - 1 - allowed]
-    return float(np.mean(same > threshold))
+
+
+def threshold_at(scores: Floats, error_rate: float) -> float:
+    """The lowest threshold that at most a share ``error_rate`` of sorted scores (n,) exceeds.
+
+    >>> threshold_at(np.array([0.1, 0.2, 0.3, 0.4]), 0.25)
+    0.3
+    """
+    allowed = math.floor(error_rate * len(scores) * (1 + 1e-12))
+    return float(scores[-1 - allowed]) if allowed < len(scores) else -math.inf
 
 
 DENSE = 256
@@ -279,17 +291,39 @@ def _curves(
         yield WeightedCounts(above[0], above[1], totals[0][complete], totals[1][complete])
 
 
+def unsupported_rate(error_rate: float, n_scores: int, name: str) -> Unsupported | None:
+    """Why some scores cannot tell the threshold of an error rate; None where they can.
+
+    An error rate f is seen only where at least 1 / f scores could exceed the threshold.
+
+    Args:
+        error_rate: false match rate or false positive identification rate, in [0, 1].
+        n_scores: scores that must not exceed the threshold.
+        name: what these are, such as "non-mated scores".
+
+    >>> unsupported_rate(1e-3, 4, "non-mated scores").reason
+    'an error rate of 0.001 needs at least 1000 non-mated scores; there are 4'
+    """
+    needed = math.ceil(round(1 / error_rate, 6)) if error_rate > 0 else 0
+    if n_scores >= needed:
+        return None
+    return Unsupported(
+        f"an error rate of {error_rate:g} needs at least {needed} {name}; there are {n_scores}"
+    )
+
+
 class VerificationIntervals(NamedTuple):
     """Equal error rate and true match rates with their confidence intervals.
 
     Attributes:
         equal_error_rate: see :func:`cldmray.metrics.verification.equal_error_rate`.
         tmr: one interval per false match rate asked for, of
-            :func:`cldmray.metrics.verification.tmr_at_fmr`.
+            :func:`cldmray.metrics.verification.tmr_at_fmr`, or why there is none, see
+            :func:`unsupported_rate`.
     """
 
     equal_error_rate: Interval
-    tmr: list[Interval]
+    tmr: list[Interval | Unsupported]
 
 
 def verification_intervals(
@@ -309,7 +343,8 @@ def verification_intervals(
     (Efron & Tibshirani 1993), whose thresholds come from a grid. Each probe takes all its scores
     along, so the bounds say how sure the rates are for other probes against the same gallery.
     Where all resamples agree (perfect separation, one identity, all identities equal), Wilson's
-    interval with n = number of identities is returned, as for rates of identification.
+    interval with n = number of identities bounds the equal error rate. The bounds of a true match
+    rate are never within :func:`cldmray.metrics.rates.rate_interval` at its threshold.
 
     Args:
         mated: scores of pairs of one person, one per probe, shape (P,), finite.
@@ -334,7 +369,9 @@ def verification_intervals(
         raise BadInputError(
             f"scores must have shapes (P,) and (Q, M), not {same.shape} and {other.shape}"
         )
-    values = [equal_error_rate(same, other), *(tmr_at_fmr(same, other, fmr) for fmr in fmrs)]
+    eer = equal_error_rate(same, other)
+    for fmr in fmrs:
+        _check_fmr(fmr)
     draws, identities = resample_errors(
         ScoreSample(same, mated_labels),
         ScoreSample(other, non_mated_labels),
@@ -342,24 +379,37 @@ def verification_intervals(
         n_bootstrap,
         seed=seed,
     )
-    intervals = [
-        rate_interval(value, drawn, identities, confidence_level)
-        for value, drawn in zip(values, draws, strict=True)
+    if draws[0].size and np.ptp(draws[0]) > SAME:
+        eer_interval = percentile_interval(eer, draws[0], confidence_level)
+    else:
+        eer_interval = wilson(eer * identities, identities, confidence_level)
+    ranked = np.sort(other, axis=None)
+    tmr = [
+        unsupported_rate(fmr, other.size, "non-mated scores")
+        or threshold_rate_interval(
+            same > threshold_at(ranked, fmr), mated_labels, drawn, confidence_level
+        )
+        for fmr, drawn in zip(fmrs, draws[1:], strict=True)
     ]
-    return VerificationIntervals(intervals[0], intervals[1:])
+    return VerificationIntervals(eer_interval, tmr)
 
 
-def rate_interval(
-    value: float, draws: Floats, identities: int, confidence_level: float
+def threshold_rate_interval(
+    success: npt.ArrayLike, labels: Labels, draws: Floats, confidence_level: float
 ) -> Interval:
-    """Percentile interval of a rate, or Wilson's over identities where the draws do not vary.
+    """Rate at a threshold that other scores set, with its interval over identities.
+
+    The bounds are the outer ones of two intervals: that of the rate at this very threshold, which
+    is continuous from 0 to 1, and the percentiles of resamples, in which the threshold varies.
 
     Args:
-        value: the rate, in [0, 1].
+        success: whether each score exceeds the threshold, or falls short of it, shape (P,).
+        labels: identity of each of these scores, shape (P,).
         draws: the rate on resamples, shape (R,); may be empty.
-        identities: n of Wilson's interval, >= 1.
         confidence_level: in (0, 1).
     """
-    if not draws.size or np.ptp(draws) <= SAME:
-        return wilson(value * identities, identities, confidence_level)
-    return percentile_interval(value, draws, confidence_level)
+    value, low, high = rate_interval(success, labels, confidence_level=confidence_level)
+    if not draws.size:
+        return Interval(value, low, high)
+    drawn = percentile_interval(value, draws, confidence_level)
+    return Interval(value, min(low, drawn.low), max(high, drawn.high))

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from cldmray.arrays import Interval
 from cldmray.evaluation.measures import Measured, collect_comparisons, measure, rank_1_by_subset
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import EmbeddingSet
@@ -17,7 +18,7 @@ from cldmray.metrics.rates import rate_interval
 from cldmray.metrics.verification import equal_error_rate, tmr_at_fmr
 
 SETTINGS = EvaluationSettings(n_bootstrap=200)
-OF_RANKS = ["rank_1", "rank_5", "rank_10", "mean_reciprocal_rank"]
+OF_RANKS = ["rank_1", "rank_5", "rank_10", "rank_50", "mean_reciprocal_rank"]
 OF_SETS = [
     "mean_rank",
     "median_rank",
@@ -34,7 +35,13 @@ OF_SCORES = [
     "d_sys",
     "fnir_at_fpir_1e-1",
     "fnir_at_fpir_1e-2",
+    "fnir_at_fpir_3e-3",
 ]
+
+
+def supported(measured: dict[str, Measured]) -> dict[str, Interval]:
+    """Intervals of those measures that the comparisons support."""
+    return {name: result.interval for name, result in measured.items() if result.interval}
 
 
 def given(n_higher: list[int], n_tied: list[int], identities: list[str], size: int) -> Ranks:
@@ -139,7 +146,7 @@ class TestRanksByHand:
 def test_measures_of_scores_are_the_exact_ones() -> None:
     scores = crowd(1.5)
     comparisons, results = collect_comparisons(scores), measured_of(scores)
-    values = {name: result.interval.value for name, result in results.items()}
+    values = {name: interval.value for name, interval in supported(results).items()}
     assert list(results) == [*OF_RANKS, "rank_1_shuffled", *OF_SETS, *OF_SCORES]
     assert values["eer"] == equal_error_rate(comparisons.mated, comparisons.non_mated)
     assert values["tmr_at_fmr_1e-2"] == tmr_at_fmr(comparisons.mated, comparisons.non_mated, 0.01)
@@ -147,35 +154,51 @@ def test_measures_of_scores_are_the_exact_ones() -> None:
     assert values["d_sys"] == d_sys(comparisons.mated, comparisons.non_mated)
     mine = comparisons.enrolled
     unknown = comparisons.best_non_mated[~mine]
-    for word, fpir in (("1e-1", 0.1), ("1e-2", 0.01)):
-        expected = fnir_at_fpir(
-            comparisons.mated[mine], comparisons.best_non_mated[mine], unknown, fpir
-        )
-        assert values[f"fnir_at_fpir_{word}"] == expected
+    expected = fnir_at_fpir(comparisons.mated[mine], comparisons.best_non_mated[mine], unknown, 0.1)
+    assert values["fnir_at_fpir_1e-1"] == expected
     assert 0 < values["eer"] < 0.5
-    for result in results.values():
-        assert result.interval.low <= result.interval.value <= result.interval.high
+    for interval in supported(results).values():
+        assert interval.low <= interval.value <= interval.high
+
+
+def test_a_measure_is_null_where_the_comparisons_cannot_support_it() -> None:
+    # 20 people with 4 images each, of whom 10 are not enrolled; then 4 people, of whom 2 are not.
+    results, few = measured_of(crowd(1.5)), measured_of(crowd(1.5, gallery_identities=4))
+    assert set(results) - set(supported(results)) == {"fnir_at_fpir_1e-2", "fnir_at_fpir_3e-3"}
+    result = results["fnir_at_fpir_3e-3"]
+    assert (result.interval, result.n_non_mated) == (None, 40)
+    assert result.reason == (
+        "an error rate of 0.003 needs at least 334 probes of people not enrolled; there are 40"
+    )
+    assert few["tmr_at_fmr_1e-2"].reason == (
+        "an error rate of 0.01 needs at least 100 non-mated scores; there are 48"
+    )
+    assert few["eer"].reason is None
 
 
 def test_chance_of_measures_of_scores() -> None:
     guesses = {name: result.chance for name, result in measured_of(crowd(1.5)).items()}
-    assert [guesses[name] for name in OF_SCORES] == pytest.approx(
-        [0.5, 0.01, 0.001, 0.0, 1 - 0.1 / 10, 1 - 0.01 / 10]
+    linked = guesses.pop("d_sys")
+    assert [guesses[name] for name in OF_SCORES if name != "d_sys"] == pytest.approx(
+        [0.5, 0.01, 0.001, 1 - 0.1 / 10, 1 - 0.01 / 10, 1 - 0.003 / 10]
     )
+    assert 0.02 < linked < 0.2
     assert guesses["rank_1_shuffled"] == 1 / 20
 
 
 def test_a_perfect_attack() -> None:
-    values = {name: result.interval.value for name, result in measured_of(crowd(0.01)).items()}
+    intervals = supported(measured_of(crowd(0.01)))
+    values = {name: interval.value for name, interval in intervals.items()}
+    assert intervals["d_sys"].low > 0
     assert values["rank_1"] == values["tmr_at_fmr_1e-3"] == values["d_sys"] == 1
-    assert values["eer"] == values["fnir_at_fpir_1e-2"] == 0
+    assert values["eer"] == values["fnir_at_fpir_1e-1"] == 0
     assert values["median_rank_by_identity"] == values["k_not_rejected"] == 1
     assert values["rank_1_shuffled"] == pytest.approx(1 / 20)
 
 
 def test_a_collapsed_encoder_is_at_chance() -> None:
     results = measured_of(crowd(np.inf))
-    values = {name: result.interval.value for name, result in results.items()}
+    values = {name: interval.value for name, interval in supported(results).items()}
     assert [values["rank_1"], values["rank_1_shuffled"]] == pytest.approx([1 / 20] * 2)
     assert values["eer"] == pytest.approx(0.5)
     assert values["d_sys"] == pytest.approx(0, abs=1e-6)
@@ -189,7 +212,7 @@ def test_trainings_are_averaged() -> None:
     first, second = crowd(1.5), crowd(2.5, seed=1)
     alone, other = measured_of(first), measured_of(second)
     both = measured_of(first, second)
-    for name in (*OF_RANKS, "rank_1_shuffled", "mean_rank", *OF_SCORES):
+    for name in (*OF_RANKS, "rank_1_shuffled", "mean_rank", *OF_SCORES[:-2]):
         mean = (alone[name].interval.value + other[name].interval.value) / 2
         assert both[name].interval.value == pytest.approx(mean), name
     lows = alone["eer"].interval.low + other["eer"].interval.low
@@ -199,7 +222,7 @@ def test_trainings_are_averaged() -> None:
 def test_too_few_people_for_an_open_set() -> None:
     results = measured_of(crowd(0.5, gallery_identities=2))
     assert list(results)[-1] == "d_sys"
-    assert list(measured_of(crowd(0.5, gallery_identities=3)))[-1] == "fnir_at_fpir_1e-2"
+    assert list(measured_of(crowd(0.5, gallery_identities=3)))[-1] == "fnir_at_fpir_3e-3"
 
 
 def test_subsets() -> None:

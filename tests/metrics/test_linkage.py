@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from cldmray.errors import BadInputError
 from cldmray.metrics.confidence import wilson
-from cldmray.metrics.linkage import automatic_bins, d_sys, d_sys_interval, linkability
+from cldmray.metrics.linkage import automatic_bins, d_sys, d_sys_interval, linkability, linkage
 
 
 def test_by_hand():
@@ -129,17 +129,100 @@ def test_the_order_of_probes_changes_nothing():
     assert d_sys_interval(mated, labels, non_mated, labels, seed=1) != first
 
 
-def test_coverage_where_nothing_links_and_where_something_does():
+def scored(rng, n, images, distance):
+    """Scores (P, n) of probes with n people, alike within a person, and each probe's place."""
+    own = np.repeat(np.arange(n), images)
+    scores = rng.normal(0, 1, (len(own), n)) + 0.5 * rng.normal(0, 1, (n, n))[own]
+    scores += 0.5 * rng.normal(0, 1, n)
+    scores[np.arange(len(own)), own] += distance
+    return scores, own
+
+
+def linked(rng, scores, own, n_permutations=99, **options):
+    probes, n = scores.shape
+    is_own = own[:, None] == np.arange(n)
+    permuted = [scores[np.arange(probes), rng.permutation(n)[own]] for _ in range(n_permutations)]
+    return linkage(
+        scores[is_own],
+        own,
+        scores[~is_own].reshape(probes, n - 1),
+        own,
+        permuted=np.stack(permuted, axis=1),
+        n_bootstrap=100,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(("n", "images"), [(50, 5), (20, 9), (8, 4)])
+def test_unlinked_scores_are_rarely_said_to_link(n, images):
     rng = np.random.default_rng(5)
-    for distance in (0.0, 1.5):
-        mated, non_mated, _ = identities(rng, 6000, 20, distance)
-        truth, trials = d_sys(mated, non_mated, bins=40), 100
-        covered = 0
-        for _ in range(trials):
-            mated, non_mated, labels = identities(rng, 60, 20, distance)
-            linked = d_sys_interval(mated, labels, non_mated, labels, n_bootstrap=200)
-            covered += linked.low <= truth <= linked.high
-        assert covered / trials >= 0.85
+    trials = [linked(rng, *scored(rng, n, images, 0.0)) for _ in range(120)]
+    values = np.array([trial.interval for trial in trials])
+    chance_values = np.array([trial.chance for trial in trials])
+    assert (values[:, 1] > 0).mean() <= 0.05
+    assert values[:, 0].mean() == pytest.approx(chance_values.mean(), rel=0.15)
+    assert chance_values.min() > 0
+
+
+def test_the_interval_covers_the_integral_of_the_densities():
+    rng = np.random.default_rng(6)
+    distance, deviation = 1.5, np.sqrt(1.5)
+
+    def integrand(score):
+        p, q = norm.pdf(score, distance, deviation), norm.pdf(score, 0, deviation)
+        return (2 * (p / q) / (1 + p / q) - 1) * p
+
+    truth = quad(integrand, distance / 2, distance + 10)[0]
+    trials = [linked(rng, *scored(rng, 60, 5, distance)) for _ in range(60)]
+    assert all(trial.p_value == 0.01 and trial.interval.low > 0 for trial in trials)
+    covered = [trial.interval.low <= truth <= trial.interval.high for trial in trials]
+    assert np.mean(covered) >= 0.9
+
+
+def test_permutations_by_hand():
+    # Three people, one image each. In the cyclic permutation two images score 3 and one scores 1.
+    scores = np.array([[3.0, 3.0, 1.0], [1.0, 3.0, 3.0], [1.0, 1.0, 1.0]])
+    mated, permuted = np.array([3.0, 3.0, 1.0]), np.array([[3.0, 3], [3, 3], [1, 1]])
+    others = scores[~np.eye(3, dtype=bool)].reshape(3, 2)
+    result = linkage(mated, range(3), others, range(3), permuted=permuted, bins=2)
+    # Two of three mated and two of six non-mated scores are high: (2/3 - 1/3) / (2/3 + 1/3).
+    assert result.interval.value == result.chance == pytest.approx(2 / 3 * 1 / 3)
+    assert (result.interval.low, result.p_value) == (0, 1)
+
+
+def test_permuted_scores_share_the_pool_with_the_others():
+    rng = np.random.default_rng(7)
+    scores, own = scored(rng, 6, 3, 1.0)
+    column = rng.permutation(6)[own]
+    is_own, is_drawn = own[:, None] == np.arange(6), column[:, None] == np.arange(6)
+    result = linkage(
+        scores[is_own],
+        own,
+        scores[~is_own].reshape(18, 5),
+        own,
+        permuted=scores[is_drawn][:, None],
+        bins=5,
+    )
+    assert result.chance == pytest.approx(d_sys(scores[is_drawn], scores[~is_drawn], bins=5))
+
+
+def test_two_people_never_link():
+    scores, own = scored(np.random.default_rng(8), 2, 2, 50.0)
+    result = linked(np.random.default_rng(9), scores, own)
+    assert result.interval.value == result.chance == 1
+    assert result.interval.low == 0 and result.p_value > 0.3
+
+
+def test_lower_mated_scores_are_no_link():
+    rng = np.random.default_rng(10)
+    result = linked(rng, *scored(rng, 40, 5, -3.0))
+    assert result.interval.value > 0.5 and result.interval.low == 0
+
+
+def test_permuted_scores_that_do_not_fit_are_refused():
+    for permuted in (np.zeros(2), np.zeros((3, 5)), np.full((2, 5), np.nan)):
+        with pytest.raises(BadInputError, match="permuted must be finite, of shape"):
+            linkage([0.5, 0.6], range(2), [[0.1], [0.2]], range(2), permuted=permuted)
 
 
 def test_outcomes_that_cannot_vary_have_width():

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
-from cldmray.metrics.confidence import wilson
+from cldmray.metrics.confidence import Unsupported
 from cldmray.metrics.identification import fnir_at_fpir, fnir_at_fpir_interval
+from cldmray.metrics.rates import rate_interval
 
 MATED = [0.9, 0.8, 0.55, 0.3]
 BEST_NON_MATED = [0.2, 0.85, 0.4, 0.1]
@@ -93,8 +95,12 @@ def test_the_interval_equals_a_loop_over_resamples(levels, fpir):
     )
     assert interval.value == fnir_at_fpir(mated, best_non_mated, unknown, fpir)
     low, high = np.quantile(outcome, [0.1, 0.9])
-    assert interval.low == pytest.approx(min(low, interval.value))
-    assert interval.high == pytest.approx(max(high, interval.value))
+    allowed = int(fpir * len(unknown))
+    threshold = np.sort(unknown)[::-1][allowed]
+    fails = ~((mated > best_non_mated) & (mated > threshold))
+    fixed = rate_interval(fails, enrolled, confidence_level=0.8)
+    assert interval.low == pytest.approx(min(low, fixed.low))
+    assert interval.high == pytest.approx(max(high, fixed.high))
     assert interval.low < interval.high
 
 
@@ -119,14 +125,14 @@ def test_outcomes_that_cannot_vary_have_width():
     outcome = fnir_at_fpir_interval(
         best, worst, np.zeros(18), identities, unknown_labels=strangers, fpir=0.1
     )
-    assert outcome == wilson(0, 12)
+    assert outcome == rate_interval(np.zeros(12), identities)
     lost = fnir_at_fpir_interval(
         worst, best, np.zeros(18), identities, unknown_labels=strangers, fpir=0.1
     )
-    assert lost == wilson(12, 12)
+    assert lost == rate_interval(np.ones(12), identities)
 
 
-def test_one_person_of_either_kind_has_wilsons_interval():
+def test_one_person_of_either_kind_has_width():
     names = np.array(["a"]), np.array(["b"])
     for n_bootstrap in (1, 100):
         outcome = fnir_at_fpir_interval(
@@ -135,10 +141,26 @@ def test_one_person_of_either_kind_has_wilsons_interval():
             [0.5],
             names[0],
             unknown_labels=names[1],
-            fpir=0.1,
+            fpir=1.0,
             n_bootstrap=n_bootstrap,
         )
-        assert outcome == wilson(0, 1)
+        assert outcome == rate_interval([0], names[0])
+
+
+@pytest.mark.parametrize(("n_unknown", "is_supported"), [(9, False), (10, True)])
+def test_a_rate_of_a_tenth_needs_ten_unknown_probes(n_unknown, is_supported):
+    outcome = fnir_at_fpir_interval(
+        [0.9, 0.8],
+        [0.1, 0.1],
+        np.full(n_unknown, 0.5),
+        np.arange(2),
+        unknown_labels=np.arange(2, 2 + n_unknown),
+        fpir=0.1,
+        n_bootstrap=20,
+    )
+    assert isinstance(outcome, Interval) == is_supported
+    if isinstance(outcome, Unsupported):
+        assert "at least 10 probes of people not enrolled; there are 9" in outcome.reason
 
 
 @pytest.mark.parametrize(
