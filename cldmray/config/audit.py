@@ -17,6 +17,7 @@ from cldmray.faces.base import FaceSource
 from cldmray.faces.records import ORIGINAL
 from cldmray.faces.regions import Region
 from cldmray.faces.splits import SplitConfig
+from cldmray.report.examples import ReportSettings
 from cldmray.results.names import check_label
 from cldmray.settings import checked_dataclass
 from cldmray.tracking import TrackingConfig
@@ -76,6 +77,7 @@ class AuditConfig:
         output: folder of the report.
         cache_dir: folder of the artifacts, shared by audits.
         tracking: where runs are recorded; None: nowhere.
+        report: which images of people the report shows.
     """
 
     faces: FaceSource
@@ -87,6 +89,7 @@ class AuditConfig:
     output: str
     cache_dir: str
     tracking: TrackingConfig | None = None
+    report: ReportSettings = dataclasses.field(default_factory=ReportSettings)
 
     def __post_init__(self) -> None:
         _check_names("anonymizers", {key: item.name for key, item in self.anonymizers.items()})

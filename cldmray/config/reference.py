@@ -22,11 +22,13 @@ from cldmray.config.instantiate import TARGET, find_class
 from cldmray.config.reconstruction import ReconstructionSettings
 from cldmray.engine.cluster import EngineConfig
 from cldmray.faces.splits import SplitConfig
+from cldmray.report.examples import ReportSettings
 from cldmray.settings import allowed_values
 from cldmray.tracking import TrackingConfig
 
 SECTIONS: dict[str, type] = {
     "audit": AuditSettings,
+    "report": ReportSettings,
     "splits": SplitConfig,
     "engine": EngineConfig,
     "tracking": TrackingConfig,

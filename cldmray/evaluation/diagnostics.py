@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from cldmray.results.audit import AttackerDiagnostics
+from cldmray.results.audit import LearningCurve as TrainingCurve
 
 LearningCurve = Sequence[Mapping[str, float]]
 """Points in order of ``step``, each with ``validation_rank_1``."""
@@ -44,6 +45,28 @@ def attacker_diagnostics(
             )
         )
     return rows
+
+
+def learning_curves(
+    curves: Mapping[AttackKey, Sequence[LearningCurve]],
+) -> list[TrainingCurve]:
+    """The curves as records of the results, one a training.
+
+    >>> points = [{"step": 50.0, "validation_rank_1": 0.5}]
+    >>> learning_curves({("blur", "adaptive_contrastive"): [points]})[0].steps
+    [50]
+    """
+    return [
+        TrainingCurve(
+            anonymizer,
+            attacker,
+            training,
+            [int(point["step"]) for point in points],
+            [point["validation_rank_1"] for point in points],
+        )
+        for (anonymizer, attacker), trainings in curves.items()
+        for training, points in enumerate(trainings)
+    ]
 
 
 def final_gain(trainings: Sequence[LearningCurve]) -> float | None:

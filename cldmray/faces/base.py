@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from posixpath import splitext
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pyarrow as pa
 
@@ -24,8 +24,10 @@ class FaceSource(ABC):
         crop: left, top, right, bottom in pixels of the upright image, a square; None takes the
             largest central square of each image.
         size: side of the square output image in pixels.
+        synthetic: whether its people do not exist, so that a report may show their faces.
     """
 
+    synthetic: ClassVar[bool] = False
     name: str
     crop: list[int] | None
     size: int

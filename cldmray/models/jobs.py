@@ -20,7 +20,7 @@ from cldmray.models import cldm, cldm_card, depth_card
 from cldmray.models.augmentation import augmented_copies
 from cldmray.models.cldm_training import CldmTraining, TrainedCldm, train_cldm
 from cldmray.models.depth_training import DepthTraining, render_heads, train_depth
-from cldmray.report.image_grid import image_grid
+from cldmray.report.figures.image_grid import image_grid
 from cldmray.results.audit import Grid, GridRow
 from cldmray.tracking import DeferredErrors, Tracker, TrackingConfig
 from cldmray.tracking.layouts import record_training

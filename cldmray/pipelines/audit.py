@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.config.audit import AuditConfig
@@ -12,11 +13,11 @@ from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
 from cldmray.evaluation.by_identity.exposed import exposed
 from cldmray.evaluation.decision import decide
-from cldmray.evaluation.diagnostics import attacker_diagnostics
+from cldmray.evaluation.diagnostics import attacker_diagnostics, learning_curves
 from cldmray.evaluation.gate import check_identities
 from cldmray.evaluation.identification import AttackResult, curve, strongest
 from cldmray.evaluation.rows import results_table
-from cldmray.faces.records import EVALUATION
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION
 from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
 from cldmray.pipelines.attribution_study import AttributionAnalysis
 from cldmray.pipelines.cost import Estimate
@@ -30,6 +31,7 @@ from cldmray.results.attribution import Attribution
 from cldmray.results.audit import (
     AnonymizerRisk,
     AuditReport,
+    DataSummary,
     Evidence,
     Grid,
     StageRecord,
@@ -184,6 +186,8 @@ class Audit:
             attribution=attribution,
             exposed=most_exposed.images,
             exposed_identities=most_exposed.identities,
+            data=self._data(faces),
+            learning=learning_curves(results.curves),
         )
 
     def _examples(self, faces: Artifact, anonymized: dict[str, Artifact]) -> list[str]:
@@ -195,7 +199,9 @@ class Audit:
     def _evidence(
         self, images: PreparedImages, risks: list[AnonymizerRisk], attacks: list[AttackResult]
     ) -> list[Evidence]:
-        """Best matches of the example images of anonymizers that leak."""
+        """What the strongest attacks took images of leaking anonymizers for, if it may be shown."""
+        if not self.config.report.shows_evidence(self.config.faces.synthetic):
+            return []
 
         def reader(table: Artifact) -> ImageReader:
             return lambda samples: table.read_samples(["sample_id", "image"], samples)
@@ -203,12 +209,28 @@ class Audit:
         return leak_evidence(
             risks,
             attacks,
-            self._examples(images.faces, images.anonymized),
             reader(images.faces),
             {
                 self.config.anonymizers[key].name: reader(table)
                 for key, table in images.anonymized.items()
             },
+        )
+
+    def _data(self, faces: Artifact) -> DataSummary:
+        """Whose images were audited."""
+        rows = faces.read(["identity", "split"])
+
+        def people(*splits: str) -> pa.ChunkedArray:
+            return rows.filter(pc.is_in(rows["split"], pa.array(splits)))["identity"]
+
+        source, evaluated = self.config.faces, people(EVALUATION)
+        return DataSummary(
+            name=source.name,
+            synthetic=source.synthetic,
+            n_identities=len(evaluated.unique()),
+            n_images=len(evaluated),
+            n_attacker_identities=len(people(ATTACKER, ATTACKER_VALIDATION).unique()),
+            n_auxiliary_identities=len(people(AUXILIARY).unique()),
         )
 
     def _grid(self, faces: Artifact, anonymized: dict[str, Artifact]) -> Grid:

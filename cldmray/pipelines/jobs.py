@@ -295,8 +295,8 @@ def run_reconstruction(config: ReconstructionConfig, settings: Settings) -> Reco
         CldmrayError: the study cannot run; the message names the key, file or package.
     """
     from cldmray.pipelines.reconstruction_study import ReconstructionStudy
+    from cldmray.report.figures.reconstruction import reconstruction_figures
     from cldmray.report.html import render_reconstruction
-    from cldmray.report.reconstruction_figures import reconstruction_figures
     from cldmray.results.reconstruction import reconstruction_table, write_reconstruction
     from cldmray.tracking.layouts import record_reconstruction
 

@@ -1,6 +1,7 @@
 """Example images for the report, and the references that attacks match them to as evidence."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +15,32 @@ from cldmray.gallery.matches import best_identities
 from cldmray.gallery.scores import EmbeddingScores
 from cldmray.results.audit import AnonymizerRisk, Evidence, Grid, GridRow
 
-MATCHES = 5
+MATCHES = 3
 """References that stand beside an image as evidence."""
-MOST_ANONYMIZERS = 4
-SAMPLES = 2
-"""Images of each anonymizer that stand as evidence."""
+MOST_ANONYMIZERS = 6
+HITS, MISSES = 4, 2
+"""Images of each anonymizer that stand as evidence: identified ones, and others."""
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Which images of people the report shows.
+
+    Attributes:
+        evidence: whether it shows images that were identified, beside the images that they were
+            matched with; None: only where the people are synthetic.
+    """
+
+    evidence: bool | None = None
+
+    def shows_evidence(self, synthetic: bool) -> bool:
+        """Whether evidence is shown of people who are synthetic, or are not.
+
+        >>> ReportSettings().shows_evidence(True), ReportSettings().shows_evidence(False)
+        (True, False)
+        """
+        return synthetic if self.evidence is None else self.evidence
+
 
 ImageReader = Callable[[Sequence[str]], pa.Table]
 """Reads ``sample_id`` and ``image`` of some samples."""
@@ -73,48 +95,95 @@ def example_grid(
 def leak_evidence(
     risks: Sequence[AnonymizerRisk],
     attacks: Sequence[AttackResult],
-    samples: Sequence[str],
     originals: ImageReader,
-    anonymized: dict[str, ImageReader],
+    anonymized: Mapping[str, ImageReader],
 ) -> list[Evidence]:
-    """The best matches of example images of the anonymizers that leak, highest risk first.
+    """Images that the strongest attacks identify, and some that they do not, highest risk first.
+
+    The attack is the strongest one that holds other images of the person; where that was not
+    measured, the strongest one of all. Of each anonymizer that leaks, ``HITS`` identified images and ``MISSES`` others, each of another
+    person: the first by their ids, which are hashes, so that neither the clearest nor the
+    closest are picked.
 
     Args:
         risks: the strongest attack on each anonymizer.
         attacks: all attacks, with their scores. Attacks without embeddings, such as score
             fusion, yield nothing.
-        samples: of the example images.
-        originals: reads references.
+        originals: reads images and references.
         anonymized: reads the images of an anonymizer, by its name.
     """
-    strongest = {
-        (attack.anonymizer, attack.attacker, attack.protocol, attack.gallery): attack
-        for attack in attacks
-    }
+    by_key = {(a.anonymizer, a.attacker, a.protocol, a.gallery): a for a in attacks}
     leaking = sorted((r for r in risks if r.finding == "leak"), key=lambda r: -r.risk)
     evidence = []
     for risk in leaking[:MOST_ANONYMIZERS]:
-        attack = strongest[risk.anonymizer, risk.attacker, risk.protocol, risk.gallery]
+        shown = risk.cross_image or risk.strongest_attack
+        attack = by_key[risk.anonymizer, shown.attacker, shown.protocol, shown.gallery]
         if not attack.scores or not isinstance(scores := attack.scores[0], EmbeddingScores):
             continue
-        references = anonymized[risk.anonymizer] if risk.gallery == "anonymized_only" else originals
-        for sample in samples[:SAMPLES]:
-            matches = best_identities(scores, sample, MATCHES)
-            if matches is None:
-                continue
-            identity = scores.identities[scores.sample_ids == sample][0]
-            probe = _images(anonymized[risk.anonymizer], [sample])
+        references = (
+            anonymized[risk.anonymizer] if shown.gallery == "anonymized_only" else originals
+        )
+        for sample in _shown_samples(attack, scores):
             evidence.append(
-                Evidence(
-                    risk.anonymizer,
-                    risk.attacker,
-                    probe[0],
-                    _images(references, matches.sample_ids[0].tolist()),
-                    tuple((matches.identities[0] == identity).tolist()),
-                    tuple(matches.scores[0].tolist()),
+                _evidence_of(
+                    attack,
+                    scores,
+                    sample,
+                    originals=originals,
+                    anonymized=anonymized[risk.anonymizer],
+                    references=references,
                 )
             )
     return evidence
+
+
+def _shown_samples(attack: AttackResult, scores: EmbeddingScores) -> list[str]:
+    """Identified samples, then others, in order of their ids and each of another person."""
+    # Ranks of several trainings stand one after the other; those of the first one count here.
+    n_before = (attack.ranks.n_higher + attack.ranks.n_tied)[: len(scores.sample_ids)]
+    order = np.argsort(scores.sample_ids, kind="stable")
+    seen: set[str] = set()
+    chosen = []
+    for rows, count in ((order[n_before[order] == 0], HITS), (order[n_before[order] > 0], MISSES)):
+        for row in rows:
+            identity = str(scores.identities[row])
+            if identity not in seen:
+                seen.add(identity)
+                chosen.append(str(scores.sample_ids[row]))
+                count -= 1
+            if count == 0:
+                break
+    return chosen
+
+
+def _evidence_of(
+    attack: AttackResult,
+    scores: EmbeddingScores,
+    sample: str,
+    *,
+    originals: ImageReader,
+    anonymized: ImageReader,
+    references: ImageReader,
+) -> Evidence:
+    """One image with its best matches."""
+    matches = best_identities(scores, sample, len(scores.gallery_identities))
+    if matches is None:
+        raise KeyError(sample)
+    mated = matches.identities[0] == scores.identities[scores.sample_ids == sample][0]
+    values = matches.scores[0]
+    return Evidence(
+        anonymizer=attack.anonymizer,
+        attacker=attack.attacker,
+        protocol=attack.protocol,
+        gallery=attack.gallery,
+        anonymized=_images(anonymized, [sample])[0],
+        original=_images(originals, [sample])[0],
+        matches=_images(references, matches.sample_ids[0][:MATCHES].tolist()),
+        mated=tuple(mated[:MATCHES].tolist()),
+        scores=tuple(values[:MATCHES].tolist()),
+        rank=int(mated.argmax()) + 1,
+        margin=float(values[mated][0] - values[~mated].max()) if not mated.all() else 0.0,
+    )
 
 
 def _images(read: ImageReader, samples: Sequence[str]) -> Images:

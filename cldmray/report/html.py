@@ -1,6 +1,6 @@
 """The report as one self-contained HTML page, and every file beside it.
 
-The page needs neither network nor scripts and opens from a disk.
+The page needs no network and opens from a disk; figures are drawings whose text can be selected.
 
 Whatever a template writes is masked by :func:`cldmray.errors.redact_text` and escaped.
 """
@@ -16,10 +16,11 @@ from markupsafe import Markup
 from cldmray import storage
 from cldmray.errors import redact, redact_text
 from cldmray.report import formatting
-from cldmray.report.attribution_figures import scale_figure
-from cldmray.report.figures import cmc_figure, risk_figure
-from cldmray.report.frontier import frontier_figure
-from cldmray.report.image_grid import evidence_figure, image_grid
+from cldmray.report.figures.attribution import scale_figure
+from cldmray.report.figures.curves import cmc_figure, det_figure, learning_figure
+from cldmray.report.figures.frontier import frontier_figure
+from cldmray.report.figures.image_grid import evidence_figure, image_grid
+from cldmray.report.figures.style import on_page
 from cldmray.report.utility import utility_columns
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import AuditReport
@@ -32,23 +33,33 @@ MOST_REJECTED_SHOWN = 500
 
 
 def report_figures(report: AuditReport) -> dict[str, bytes]:
-    """The report's figures as PNG files by name: ``risk``, ``cmc``, ``frontier``, ``images``,
-    ``evidence``.
+    """The report's figures by file name: drawings of curves as SVG, sheets of images as PNG.
 
     A figure that has nothing to show is left out.
     """
-    figures = {}
-    if report.risks:
-        figures["risk"] = risk_figure(report.ranked_risks)
+    figures = {
+        "frontier.svg": frontier_figure(report.ranked_risks, report.utility),
+        "learning.svg": learning_figure(report.learning),
+        "det.svg": det_figure(strongest_rates(report)),
+    }
     if curves := report.strongest_curves():
-        figures["cmc"] = cmc_figure(curves)
-    if frontier := frontier_figure(report.ranked_risks, report.utility):
-        figures["frontier"] = frontier
+        figures["cmc.svg"] = cmc_figure(curves)
     if len(report.grid.originals):
-        figures["images"] = image_grid(report.grid)
+        figures["images.png"] = image_grid(report.grid)
     if report.evidence:
-        figures["evidence"] = evidence_figure(report.evidence)
-    return figures
+        figures["evidence.png"] = evidence_figure(report.evidence)
+    return {name: figure for name, figure in figures.items() if figure}
+
+
+def strongest_rates(report: AuditReport) -> dict[str, dict[str, float]]:
+    """Values by measure of the strongest attack on each anonymizer, highest risk first."""
+    keys = ("anonymizer", "attacker", "protocol", "gallery")
+    values: dict[tuple[str, ...], dict[str, float]] = {}
+    for row in report.results.to_pylist():
+        if (row["subset"], row["level"]) == (ALL, IMAGE_LEVEL) and row["value"] is not None:
+            values.setdefault(tuple(row[key] for key in keys), {})[row["measure"]] = row["value"]
+    attacks = [(r.anonymizer, r.attacker, r.protocol, r.gallery) for r in report.ranked_risks]
+    return {attack[0]: values[attack] for attack in attacks if attack in values}
 
 
 def render_html(report: AuditReport, figures: dict[str, bytes] | None = None) -> str:
@@ -74,7 +85,7 @@ def render_html(report: AuditReport, figures: dict[str, bytes] | None = None) ->
         machine=json.dumps(
             redact(report.verdict.machine), indent=2, ensure_ascii=False, sort_keys=True
         ),
-        figures={name: _embedded(png) for name, png in drawn.items()},
+        figures={name: _embedded(name, content) for name, content in drawn.items()},
         k_supported=formatting.supported_ks(report),
         headline=[row for row in whole if row["measure"] == HEADLINE_MEASURE],
         others=[row for row in whole if row["measure"] != HEADLINE_MEASURE],
@@ -106,7 +117,7 @@ def render_attribution(
         title=title,
         created=created,
         notes=notes,
-        scales=_embedded(scales) if scales else None,
+        scales=_embedded("scales.svg", scales) if scales else None,
         formatting=formatting,
     )
 
@@ -125,7 +136,7 @@ def render_reconstruction(
         report=report,
         title=title,
         created=created,
-        figures={name: _embedded(png) for name, png in figures.items()},
+        figures={name: _embedded(f"{name}.png", png) for name, png in figures.items()},
         severity="leak" if succeeded else "no_leak_found" if report.results else "neutral",
         points=formatting.points,
         formatting=formatting,
@@ -141,7 +152,7 @@ def write_report(report: AuditReport, folder_uri: str) -> list[str]:
     """Write the page, the tables, the verdict for programs and the figures.
 
     Files: those of :func:`cldmray.results.files.write_audit`, ``verdict.json`` (sentence and
-    machine part), ``figures/*.png`` and, last, ``report.html``.
+    machine part), ``figures/*`` and, last, ``report.html``.
 
     Args:
         report: the finished audit.
@@ -158,7 +169,7 @@ def write_report(report: AuditReport, folder_uri: str) -> list[str]:
     verdict = redact(report.verdict.record)
     text = json.dumps(verdict, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     files = {"verdict.json": text.encode()}
-    files |= {f"figures/{name}.png": png for name, png in figures.items()}
+    files |= {f"figures/{name}": content for name, content in figures.items()}
     for name, content in files.items():
         storage.write_bytes(storage.join(folder_uri, name), content)
         written.append(storage.join(folder_uri, name))
@@ -174,9 +185,30 @@ def _count_reasons(rejected: list[dict[str, Any]]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _embedded(png: bytes) -> Markup:
-    """A PNG file as base64, which needs neither masking nor escaping."""
-    return Markup(base64.b64encode(png).decode())
+DESCRIPTIONS = {
+    "frontier": "Rank-1 identification rate of the strongest attack on each anonymizer over the "
+    "usefulness of its images; the numbers stand in the tables.",
+    "cmc": "Cumulative match characteristic of the strongest attack on each anonymizer.",
+    "det": "Error rates of the strongest attack on each anonymizer over each other.",
+    "learning": "Validation rank-1 rate of each attacker over its training steps.",
+    "scales": "Rank-1 identification rate of each attacker over settings of rising control scale, "
+    "with confidence intervals; the numbers stand in the tables.",
+    "images": "Grid of example images: originals in the first row, then condition and anonymized "
+    "images of each anonymizer.",
+    "evidence": "Rows of an anonymized image and the references that the strongest attack finds "
+    "most similar; frames mark those of the same person.",
+}
+"""What figures show, for those who do not see them, by name."""
+
+
+def _embedded(file: str, content: bytes) -> Markup:
+    """A figure as part of the page, which needs neither masking nor escaping."""
+    name, _, ending = file.partition(".")
+    description = DESCRIPTIONS.get(name, name)
+    if ending == "svg":
+        return on_page(content, name, description)
+    data = base64.b64encode(content).decode()
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(description, data)
 
 
 def _masked(value: Any) -> Any:
@@ -187,7 +219,7 @@ def _masked(value: Any) -> Any:
 
 def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cldmray.report", "."),
+        loader=jinja2.PackageLoader("cldmray.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_masked,

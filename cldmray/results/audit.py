@@ -223,6 +223,42 @@ class CmcCurve:
     chance: list[float]
 
 
+class LearningCurve(NamedTuple):
+    """How one training of an attacker went.
+
+    Attributes:
+        anonymizer, attacker: as in :mod:`cldmray.results.schema`.
+        training: 0, 1, ...: which one of several.
+        steps: at which it was validated, rising.
+        validation_rank_1: rank-1 rate on validation identities at these steps, in [0, 1].
+    """
+
+    anonymizer: str
+    attacker: str
+    training: int
+    steps: list[int]
+    validation_rank_1: list[float]
+
+
+class DataSummary(NamedTuple):
+    """Whose images were audited.
+
+    Attributes:
+        name: of the source.
+        synthetic: whether its people are rendered or generated and nobody's face is shown.
+        n_identities, n_images: that are attacked.
+        n_attacker_identities: other people, from whom attackers may learn.
+        n_auxiliary_identities: other people, on whom anonymizers may be trained.
+    """
+
+    name: str
+    synthetic: bool
+    n_identities: int
+    n_images: int
+    n_attacker_identities: int
+    n_auxiliary_identities: int
+
+
 @dataclass(frozen=True)
 class GridRow:
     """Example images of one anonymizer; image i shows the same sample as original i.
@@ -251,19 +287,28 @@ class Evidence:
 
     Attributes:
         anonymizer, attacker: whose images, and who attacks them.
+        protocol, gallery: what the attacker holds.
         anonymized: the image, shape (H, W, 3).
+        original: what it was made from, shape (H, W, 3).
         matches: the best reference of each of the k best identities, best first, shape
             (k, H, W, 3).
         mated: whether each of these shows the image's own person.
         scores: of the matches, descending.
+        rank: of the image's own person, 1: identified.
+        margin: score of the own person minus that of the best other one; negative: not identified.
     """
 
     anonymizer: str
     attacker: str
+    protocol: str
+    gallery: str
     anonymized: Images
+    original: Images
     matches: Images
     mated: tuple[bool, ...]
     scores: tuple[float, ...]
+    rank: int
+    margin: float
 
 
 class StageRecord(NamedTuple):
@@ -297,12 +342,16 @@ class AuditReport:
         utility: how useful each anonymizer's images still are; may be empty.
         diagnostics: of the attackers; may be empty.
         attribution: what carries the leak; None leaves the section out.
-        evidence: best matches of example images of anonymizers that leak; may be empty.
         exposed: how many attackers identify each image, schema
             :data:`cldmray.results.exposed.EXPOSED`; None where nothing was attacked.
         exposed_identities: of every anonymizer and gallery, the most exposed first; may be empty.
         untouched: faces that an anonymizer has left as they were, the anonymizer that has left
             most of them first.
+        evidence: best matches of images of anonymizers that leak; may be empty.
+        data: whose images were audited; None: unknown.
+        learning: curves of all trainings of the attackers; may be empty.
+        command: that makes the same audit again; empty where it was started otherwise.
+        mlflow: where the audit is recorded; empty: nowhere.
     """
 
     title: str
@@ -326,6 +375,10 @@ class AuditReport:
     exposed: pa.Table | None = None
     exposed_identities: list[ExposedIdentity] = field(default_factory=list)
     untouched: list[UntouchedFaces] = field(default_factory=list)
+    data: DataSummary | None = None
+    learning: list[LearningCurve] = field(default_factory=list)
+    command: str = ""
+    mlflow: str = ""
 
     @property
     def ranked_risks(self) -> list[AnonymizerRisk]:

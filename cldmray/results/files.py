@@ -24,9 +24,11 @@ from cldmray.results.audit import (
     AttackerDiagnostics,
     AuditReport,
     CmcCurve,
+    DataSummary,
     Evidence,
     Grid,
     GridRow,
+    LearningCurve,
     StageRecord,
     UtilityRow,
     Verdict,
@@ -51,10 +53,15 @@ EVIDENCE = pa.schema(
     [
         pa.field("anonymizer", pa.string(), nullable=False),
         pa.field("attacker", pa.string(), nullable=False),
+        pa.field("protocol", pa.string(), nullable=False),
+        pa.field("gallery", pa.string(), nullable=False),
         pa.field("anonymized", pa.binary(), nullable=False),
+        pa.field("original", pa.binary(), nullable=False),
         pa.field("matches", pa.list_(pa.binary()), nullable=False),
         pa.field("mated", pa.list_(pa.bool_()), nullable=False),
         pa.field("scores", pa.list_(pa.float64()), nullable=False),
+        pa.field("rank", pa.int64(), nullable=False),
+        pa.field("margin", pa.float64(), nullable=False),
     ]
 )
 """Best matches of example images, as PNG; fields of :class:`cldmray.results.audit.Evidence`."""
@@ -62,12 +69,23 @@ LISTS: dict[str, Any] = {
     "risks": list[AnonymizerRisk],
     "curves": list[CmcCurve],
     "diagnostics": list[AttackerDiagnostics],
+    "learning": list[LearningCurve],
     "stages": list[StageRecord],
     "utility": list[UtilityRow],
     "untouched": list[UntouchedFaces],
 }
 """Lists of records in ``report.json``, by key."""
-JSON_FIELDS = ("title", "created", "n_listed", "settings", "versions", "notes", "data_fingerprint")
+JSON_FIELDS = (
+    "title",
+    "created",
+    "n_listed",
+    "settings",
+    "versions",
+    "notes",
+    "data_fingerprint",
+    "command",
+    "mlflow",
+)
 """Fields of an :class:`AuditReport` that are JSON as they are."""
 
 
@@ -131,6 +149,7 @@ def read_audit(folder_uri: str) -> AuditReport:
             **{name: whole[name] for name in JSON_FIELDS},
             **{name: _record(kind, whole[name]) for name, kind in LISTS.items()},
             verdict=_record(Verdict, whole["verdict"]),
+            data=_record(DataSummary | None, whole["data"]),
             results=_table(folder_uri, "results.parquet"),
             rejected=_table(folder_uri, "rejected.parquet"),
             attribution=_attribution(whole["attribution"], folder_uri),
@@ -152,6 +171,7 @@ def report_json(report: AuditReport) -> str:
         **{name: getattr(report, name) for name in LISTS},
         "curves": report.strongest_curves(),
         "verdict": report.verdict,
+        "data": report.data,
         "attribution": attribution
         and {
             "headline": attribution.headline,
@@ -184,10 +204,15 @@ def evidence_table(evidence: Sequence[Evidence]) -> pa.Table:
         {
             "anonymizer": item.anonymizer,
             "attacker": item.attacker,
+            "protocol": item.protocol,
+            "gallery": item.gallery,
             "anonymized": _png(item.anonymized),
+            "original": _png(item.original),
             "matches": [_png(image) for image in item.matches],
             "mated": list(item.mated),
             "scores": list(item.scores),
+            "rank": item.rank,
+            "margin": item.margin,
         }
         for item in evidence
     ]
@@ -207,7 +232,7 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
-def _record(kind: type[Record], value: Any) -> Record:
+def _record(kind: Any, value: Any) -> Any:
     return TypeAdapter(kind).validate_python(value)
 
 
@@ -260,10 +285,15 @@ def _evidence(folder_uri: str) -> list[Evidence]:
         Evidence(
             row["anonymizer"],
             row["attacker"],
+            row["protocol"],
+            row["gallery"],
             _decoded(row["anonymized"]),
+            _decoded(row["original"]),
             np.stack([_decoded(image) for image in row["matches"]]),
             tuple(row["mated"]),
             tuple(row["scores"]),
+            row["rank"],
+            row["margin"],
         )
         for row in _table(folder_uri, "evidence.parquet").to_pylist()
     ]

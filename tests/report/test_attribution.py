@@ -1,6 +1,5 @@
 """Rows of an attribution in files, on the page and in the terminal."""
 
-import base64
 import io
 import json
 from dataclasses import replace
@@ -10,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cldmray.report import formatting
-from cldmray.report.attribution_figures import _chains, scale_figure
-from cldmray.report.html import render_attribution, render_html, write_report
+from cldmray.report.figures.attribution import _chains, scale_figure
+from cldmray.report.figures.style import on_page
+from cldmray.report.html import DESCRIPTIONS, render_attribution, render_html, write_report
 from cldmray.report.terminal import print_attribution, print_report
 from cldmray.results.attribution import (
     ATTRIBUTION,
@@ -73,13 +73,13 @@ class TestScaleFigure:
         ]
         steps = [step("c$1", "none"), step("c$2", "c$1")]
         drawn = scale_figure(Attribution("", [*rates, *steps]))
-        assert drawn and drawn.startswith(b"\x89PNG")
+        assert drawn and drawn.startswith(b"<?xml")
         higher = [replace(row, value=0.9, high=0.95) for row in rates]
         assert drawn != scale_figure(Attribution("", [*higher, *steps])), "rates enter"
         fewer = scale_figure(Attribution("", [*rates[:3], *steps]))
         assert drawn != fewer, "every attacker has its line"
         page = render_attribution(Attribution("", [*rates, *steps]), "T", "2026-01-01T00:00:00")
-        assert base64.b64encode(drawn).decode() in page
+        assert on_page(drawn, "scales", DESCRIPTIONS["scales"]) in page
 
     def test_a_panel_row_for_each_chain(self) -> None:
         steps = [("a1", "a0"), ("a2", "a1"), ("b1", "b0"), ("a1", "a0")]

@@ -12,10 +12,9 @@ from cldmray.evaluation.identification import AttackResult
 from cldmray.faces.records import encode_image
 from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.gallery.scores import EmbeddingScores
-from cldmray.report.examples import MATCHES, leak_evidence
-from cldmray.report.examples import SAMPLES as SAMPLES_SHOWN
+from cldmray.report.examples import HITS, MATCHES, MISSES, ReportSettings, leak_evidence
+from cldmray.report.figures.image_grid import MATED, evidence_figure
 from cldmray.report.html import render_html, report_figures
-from cldmray.report.image_grid import MATED, evidence_figure
 
 SAMPLES = [f"s{number}" for number in range(12)]
 IDENTITIES = [f"person {number // 2}" for number in range(12)]
@@ -46,23 +45,45 @@ def attack(report):
 
 def collect(report, attack, risks=None):
     risks = report.ranked_risks[:1] if risks is None else risks
-    tables = {attack.anonymizer: reader(100)}
-    return leak_evidence(risks, [attack], SAMPLES, reader(0), tables)
+    return leak_evidence(risks, [attack], reader(0), {attack.anonymizer: reader(100)})
+
+
+def number(image):
+    """Which sample an image of :func:`reader` is of."""
+    return int(image[0, 0, 0]) % 100
+
+
+def test_identified_images_come_first_each_of_another_person(report, attack):
+    evidence = collect(report, attack)
+    shown = [number(item.anonymized) for item in evidence]
+    assert len({IDENTITIES[sample] for sample in shown}) == len(shown)
+    identified = [item.rank == 1 for item in evidence]
+    assert identified == sorted(identified, reverse=True)
+    assert sum(identified) <= HITS and len(shown) - sum(identified) <= MISSES
+    wins = {s for s, rate in zip(attack.ranks.sample_ids, attack.rank_1, strict=True) if rate == 1}
+    assert all((f"s{sample}" in wins) == won for sample, won in zip(shown, identified, strict=True))
 
 
 def test_matches_stand_in_the_order_of_the_scores(report, attack):
-    evidence = collect(report, attack)
-    assert len(evidence) == SAMPLES_SHOWN
     scores = attack.scores[0]
     (block,) = scores.blocks()
-    for row, item in enumerate(evidence):
-        assert item.anonymized[0, 0, 0] == 100 + row
-        order = np.argsort(-block.scores[row], kind="stable")[:MATCHES]
-        names = [IDENTITIES[image[0, 0, 0]] for image in item.matches]
-        assert names == scores.gallery_identities[order].tolist()
-        assert list(item.mated) == [name == IDENTITIES[row] for name in names]
-        assert SAMPLES[row] not in [SAMPLES[image[0, 0, 0]] for image in item.matches]
+    evidence = collect(report, attack)
+    assert evidence
+    for item in evidence:
+        sample = number(item.anonymized)
+        row = scores.sample_ids.tolist().index(f"s{sample}")
+        assert number(item.original) == sample and item.anonymized[0, 0, 0] >= 100
+        order = np.argsort(-block.scores[row], kind="stable")
+        names = [IDENTITIES[number(image)] for image in item.matches]
+        assert names == scores.gallery_identities[order[:MATCHES]].tolist()
+        assert list(item.mated) == [name == IDENTITIES[sample] for name in names]
+        assert sample not in [number(image) for image in item.matches]
         assert list(item.scores) == sorted(item.scores, reverse=True)
+        own = scores.gallery_identities[order].tolist().index(IDENTITIES[sample])
+        ordered = block.scores[row][order]
+        assert item.rank == own + 1
+        assert item.margin == pytest.approx(ordered[own] - np.delete(ordered, own).max(), abs=1e-6)
+        assert (item.margin > 0) == (item.rank == 1)
 
 
 def test_what_does_not_leak_or_has_no_embeddings_is_left_out(report, attack):
@@ -71,13 +92,23 @@ def test_what_does_not_leak_or_has_no_embeddings_is_left_out(report, attack):
     assert collect(report, replace(attack, scores=())) == []
 
 
+@pytest.mark.parametrize(
+    ("asked", "synthetic", "shown"),
+    [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
+)
+def test_real_people_are_shown_only_on_request(asked, synthetic, shown):
+    assert ReportSettings(asked).shows_evidence(synthetic) == shown
+
+
 def test_the_figure_frames_the_right_person_and_is_on_the_page(report, attack):
     evidence = collect(report, attack)
-    evidence[0] = replace(evidence[0], mated=(True,) + (False,) * 4)
+    evidence[0] = replace(evidence[0], mated=(True, False, False))
     image = np.asarray(Image.open(io.BytesIO(evidence_figure(evidence))))
     assert (image == MATED).all(axis=2).any()
     with_evidence = replace(report, evidence=evidence)
-    assert "evidence" in report_figures(with_evidence) and "evidence" not in report_figures(report)
+    assert "evidence.png" in report_figures(with_evidence) and "evidence.png" not in report_figures(
+        report
+    )
     assert "Best matches" in render_html(with_evidence) and "Best matches" not in render_html(
         report, {}
     )

@@ -1,59 +1,101 @@
-"""Figures decode, have the promised size, show ink, and are the same every time."""
+"""Figures are drawings with text, the same every time, in the page's colours when on a page."""
 
-import io
+import re
 import sys
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from cldmray.report import figures
-from cldmray.report.figures import cmc_figure, risk_figure
+from cldmray.report.figures import curves
+from cldmray.report.figures.curves import cmc_figure, det_figure, learning_figure
+from cldmray.report.figures.style import LINE_COLOURS, PAGE_COLOURS, on_page
+from cldmray.results.audit import LearningCurve
+
+RATES = {
+    "blur": {"eer": 0.2, "tmr_at_fmr_1e-3": 0.4, "tmr_at_fmr_1e-2": 0.6},
+    "k_same": {"eer": 0.5, "fnir_at_fpir_1e-1": 0.9, "fnir_at_fpir_1e-2": 1.0},
+}
+LEARNING = [
+    LearningCurve(name, "adaptive_contrastive", 0, [50, 100], [0.1, rate])
+    for name, rate in (("blur", 0.8), ("k_same", 0.02), ("cldm-none", 0.1))
+]
 
 
-def decode(png):
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-
-
-def shows(image, colour):
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return bool((image == wanted).all(axis=2).sum() > 20)
-
-
-def test_risk_figure(report):
-    image = decode(risk_figure(report.ranked_risks))
-    inches = figures.RISK_HEIGHT_BASE + figures.RISK_HEIGHT_ROW * len(report.risks)
-    assert image.shape == (int(inches * figures.DPI), int(figures.WIDTH * figures.DPI), 3)
-    assert all(shows(image, colour) for colour in figures.FINDING_COLOURS.values())
+def texts(svg):
+    """All texts of a drawing."""
+    return [text for element in ET.fromstring(svg).iter() for text in [element.text] if text]
 
 
 def test_cmc_figure(report):
-    curves = report.strongest_curves()
-    image = decode(cmc_figure(curves))
-    size = (int(figures.CMC_HEIGHT * figures.DPI), int(figures.WIDTH * figures.DPI), 3)
-    assert image.shape == size
-    assert all(shows(image, colour) for colour in figures.LINE_COLOURS[: len(curves)])
+    drawn = report.strongest_curves()
+    svg = cmc_figure(drawn)
+    assert all(curve.anonymizer in "".join(texts(svg)) for curve in drawn)
+    assert all(colour.encode() in svg for colour in LINE_COLOURS[: len(drawn)])
+
+
+def test_det_figure():
+    svg = "".join(texts(det_figure(RATES)))
+    assert "false match rate (FMR)" in svg and "false negative rate (FNIR)" in svg
+    assert "blur" in svg and "k_same" in svg
+    assert det_figure({"blur": {"eer": 0.1}}) is None and det_figure({}) is None
+    assert curves._verification(RATES["blur"]) == pytest.approx(
+        [(0.001, 0.6), (0.01, 0.4), (0.2, 0.2)]
+    )
+    assert curves._open_set(RATES["k_same"]) == [(0.01, 1.0), (0.1, 0.9)]
+
+
+def test_learning_figure():
+    assert {"blur", "k_same", "cldm-none", "adaptive, contrastive"} <= set(
+        texts(learning_figure(LEARNING))
+    )
+    lone = [replace_points(LEARNING[0])]
+    assert learning_figure(lone) is None and learning_figure([]) is None
+
+
+def replace_points(curve):
+    return curve._replace(steps=[50], validation_rank_1=[0.5])
 
 
 def test_figures_are_reproducible(report):
-    assert risk_figure(report.risks) == risk_figure(report.risks)
     assert cmc_figure(report.curves) == cmc_figure(report.curves)
+    assert learning_figure(LEARNING) == learning_figure(LEARNING)
 
 
 def test_global_state_is_left_alone(report):
-    risk_figure(report.risks)
+    cmc_figure(report.curves)
     assert "matplotlib.pyplot" not in sys.modules
 
 
-@pytest.mark.parametrize("name", ["$x_{", "_hidden", "n" * 300, "a\\frac"])
+@pytest.mark.parametrize("name", ["$x_{", "_hidden", "n" * 300, "a\\frac", "<b>&"])
 def test_odd_names_do_not_break_the_figures(report, name):
-    decode(risk_figure([replace(report.risks[0], anonymizer=name)]))
-    decode(cmc_figure([replace(report.curves[0], anonymizer=name)]))
+    svg = cmc_figure([replace(report.curves[0], anonymizer=name)])
+    assert any(name[:20] in text for text in texts(svg))
+    assert "<b>" not in on_page(svg, "cmc", "")
 
 
 def test_one_rank_and_many_curves(report):
     short = replace(report.curves[0], ranks=[1], rates=[0.5], chance=[0.01])
-    decode(cmc_figure([short]))
+    ET.fromstring(cmc_figure([short]))
     many = [replace(report.curves[0], anonymizer=f"a{i}") for i in range(20)]
-    decode(cmc_figure(many))
+    ET.fromstring(cmc_figure(many))
+
+
+class TestOnAPage:
+    def test_a_figure_follows_the_colours_of_the_page(self, report):
+        part = on_page(cmc_figure(report.curves), "cmc", 'What "it" shows')
+        assert part.startswith('<svg role="img" aria-label="What &#34;it&#34; shows"')
+        assert "var(--ink)" in part and "var(--line-0)" in part
+        assert not [colour for colour in PAGE_COLOURS if colour in part]
+
+    def test_it_refers_to_nothing_outside(self, report):
+        part = on_page(cmc_figure(report.curves), "cmc", "")
+        assert "http" not in part and "<style" not in part and "<?xml" not in part
+
+    def test_the_ids_of_two_figures_differ(self, report):
+        svg = cmc_figure(report.curves)
+        used = [set(re.findall(r'id="([^"]+)"', on_page(svg, name, ""))) for name in ("a", "b")]
+        assert used[0] and not used[0] & used[1]
+        part = on_page(svg, "a", "")
+        links = set(re.findall(r'(?:href="|url\()#([^")]+)', part))
+        assert links and links <= used[0]

@@ -110,7 +110,7 @@ def test_the_page_loads_nothing(report):
     assert not page.open
     assert not {"script", "link", "iframe", "object", "embed", "a"} & set(page.tags)
     sources = [value for name, value in page.attributes if name in ("src", "href", "srcset")]
-    assert len(sources) == 3
+    assert len(sources) == 1
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert "http://" not in text and "https://" not in text
     style = text[text.index("<style>") : text.index("</style>")]
@@ -119,9 +119,11 @@ def test_the_page_loads_nothing(report):
 
 def test_images_are_embedded_whole(report):
     figures = report_figures(report)
-    assert set(figures) == {"risk", "cmc", "images"}
-    embedded = re.findall(r"base64,([A-Za-z0-9+/=]+)", render_html(report, figures))
-    assert {base64.b64decode(text) for text in embedded} == set(figures.values())
+    assert set(figures) == {"cmc.svg", "det.svg", "images.png"}
+    page = render_html(report, figures)
+    embedded = re.findall(r"base64,([A-Za-z0-9+/=]+)", page)
+    assert [base64.b64decode(text) for text in embedded] == [figures["images.png"]]
+    assert page.count("<svg") == 2
 
 
 def test_names_are_escaped(report, no_figures):
@@ -222,8 +224,8 @@ FILES = {
     "report.json",
     "verdict.json",
     "report.html",
-    "figures/risk.png",
-    "figures/cmc.png",
+    "figures/cmc.svg",
+    "figures/det.svg",
     "figures/images.png",
 }
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cldmray.errors import BadInputError
-from cldmray.report.image_grid import CELL, GAP, LABEL_WIDTH, image_grid
+from cldmray.report.figures.image_grid import CELL, GAP, LABEL_WIDTH, image_grid
 from cldmray.results.audit import Grid, GridRow
 
 

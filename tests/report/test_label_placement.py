@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from cldmray.report.frontier import Box, _crosses, place_labels
+from cldmray.report.figures.frontier import Box, _crosses, place_labels
 
 FRAME = Box(0, 0, 300, 200)
 

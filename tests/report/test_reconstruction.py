@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from cldmray.arrays import Interval
+from cldmray.report.figures.reconstruction import reconstruction_figures
 from cldmray.report.formatting import points
 from cldmray.report.html import render_reconstruction
-from cldmray.report.reconstruction_figures import reconstruction_figures
 from cldmray.report.statements import reconstruction_headline, reconstruction_sentence
 from cldmray.report.terminal import print_reconstruction
 from cldmray.results.audit import Grid, GridRow

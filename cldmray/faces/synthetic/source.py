@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +51,7 @@ class SyntheticFaces(FaceSource):
     n_identities: int
     images_per_identity: int
     seed: int = 0
+    synthetic: ClassVar[bool] = True
     name: str = "synthetic"
     size: int = 64
     crop: list[int] | None = field(default=None, init=False)

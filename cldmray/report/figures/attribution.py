@@ -4,22 +4,22 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from cldmray.report.figures import (
+from cldmray.report.figures.style import (
+    DASHED,
     INK,
     LINE_COLOURS,
     MUTED,
     RULE,
     as_written,
     canvas,
-    png,
     short,
     style,
+    svg,
 )
 from cldmray.report.formatting import attacker_name, gallery_name
 from cldmray.results.attribution import Attribution, AttributionRow
 
 HEIGHT = 3.6
-DASHED = (0, (4, 3))
 ASIDE = 0.06
 """Between the lines of two attackers, so that their intervals do not hide each other."""
 
@@ -31,7 +31,7 @@ def scale_figure(attribution: Attribution) -> bytes | None:
     attacker, with its intervals; chance is dashed.
 
     Returns:
-        PNG of ``WIDTH`` inches at ``DPI``, ``HEIGHT`` for every row; None where there are no two
+        SVG of ``WIDTH`` inches, ``HEIGHT`` for every row; None where there are no two
         scales to compare.
     """
     chains = _chains(attribution.of("scale"))
@@ -60,7 +60,7 @@ def scale_figure(attribution: Attribution) -> bytes | None:
         labelcolor=INK,
     )  # fmt: skip
     as_written(legend.get_texts())
-    return png(figure)
+    return svg(figure)
 
 
 def _panel(axes: Axes, chain: list[str], rates: list[AttributionRow], attackers: list[str]) -> None:

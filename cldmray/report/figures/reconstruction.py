@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from cldmray.report.figures import (
+from cldmray.report.figures.image_grid import image_sheet
+from cldmray.report.figures.style import (
     FINDING_COLOURS,
     INK,
     LINE_COLOURS,
@@ -18,7 +19,6 @@ from cldmray.report.figures import (
     short,
     style,
 )
-from cldmray.report.image_grid import image_sheet
 from cldmray.results.audit import Finding
 from cldmray.results.reconstruction import (
     SHUFFLED,

@@ -10,17 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from cldmray.metrics.pareto import pareto_front
-from cldmray.report.figures import (
+from cldmray.report.figures.style import (
+    DASHED,
     DPI,
     FINDING_COLOURS,
     INK,
     MUTED,
+    PAPER,
     RULE,
     as_written,
     canvas,
-    png,
     short,
     style,
+    svg,
 )
 from cldmray.report.utility import heading, is_rate
 from cldmray.results.audit import AnonymizerRisk, UtilityRow
@@ -82,7 +84,7 @@ def frontier_figure(risks: Sequence[AnonymizerRisk], utility: Sequence[UtilityRo
         utility: rows of the same anonymizers.
 
     Returns:
-        PNG of ``WIDTH`` x ``HEIGHT`` inches at ``DPI``; None where there is nothing to draw.
+        SVG of ``WIDTH`` x ``HEIGHT`` inches; None where there is nothing to draw.
     """
     drawn = [points for points in panels(risks, utility) if points]
     if not drawn:
@@ -97,7 +99,7 @@ def frontier_figure(risks: Sequence[AnonymizerRisk], utility: Sequence[UtilityRo
     figure.set_layout_engine("none")
     for axes, points in zip(all_axes, drawn, strict=True):
         _name(axes, points, floor)
-    return png(figure)
+    return svg(figure)
 
 
 def _draw(axes: Axes, points: list[FrontierPoint], floor: float) -> None:
@@ -110,7 +112,7 @@ def _draw(axes: Axes, points: list[FrontierPoint], floor: float) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g} %"))
     axes.grid(color=RULE)
     for chance in {point.risk.chance for point in points}:
-        axes.axhline(chance, color=INK, ls=(0, (4, 3)), lw=1.0)
+        axes.axhline(chance, color=INK, ls=DASHED, lw=1.0)
     for reference in {point.utility.chance for point in points if point.utility.chance is not None}:
         axes.axvline(reference, color=MUTED, ls=(0, (1, 2)), lw=1.0)
     line = [(point.utility.value, max(point.risk.risk, floor)) for point in best]
@@ -121,7 +123,7 @@ def _draw(axes: Axes, points: list[FrontierPoint], floor: float) -> None:
         bars: dict[str, Any] = {"color": colour, "lw": 1.2, "alpha": 0.55, "zorder": 3}
         axes.plot([x, x], [max(point.risk.low, floor), max(point.risk.high, floor)], **bars)
         axes.plot([point.utility.low, point.utility.high], [y, y], **bars)
-        fill = colour if point in best else "white"
+        fill = colour if point in best else PAPER
         axes.plot(x, y, "o", ms=DOT, mec=colour, mfc=fill, mew=1.3, zorder=4)
     measure = points[0].utility.measure
     if is_rate(measure):

@@ -1,0 +1,220 @@
+"""Curves over ranks, thresholds, training steps and the size of the gallery."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+
+from cldmray.report.figures.style import (
+    DASHED,
+    INK,
+    MUTED,
+    RULE,
+    as_written,
+    canvas,
+    line_style,
+    panel,
+    short,
+    style,
+    svg,
+)
+from cldmray.report.formatting import attacker_name, percent
+from cldmray.results.audit import CmcCurve, LearningCurve
+
+CMC_HEIGHT = 4.4
+DET_HEIGHT = 4.0
+LEARNING_HEIGHT = 2.5
+PANELS_A_ROW = 2
+LOWEST_RATE = 1e-3
+"""Of a logarithmic axis: what is smaller is drawn here."""
+LOWEST_TOP = 0.05
+"""Of an axis of rates, so that chance does not look like learning."""
+
+OPERATING_POINTS = {"tmr_at_fmr_1e-3": 1e-3, "tmr_at_fmr_1e-2": 1e-2}
+OPEN_SET_POINTS = {
+    "fnir_at_fpir_3e-3": 3e-3,
+    "fnir_at_fpir_1e-2": 1e-2,
+    "fnir_at_fpir_1e-1": 1e-1,
+}
+"""Measures of verification and of the open set, and the error rate at which they are read."""
+
+Rates = Mapping[str, float]
+"""Values of one attack by measure."""
+Points = list[tuple[float, float]]
+
+
+def cmc_figure(curves: Sequence[CmcCurve]) -> bytes:
+    """Cumulative match characteristics over a logarithmic rank axis, chance dashed.
+
+    Args:
+        curves: in the order of the legend, which repeats each curve's first rate; at least one.
+
+    Returns:
+        SVG of ``WIDTH`` x ``CMC_HEIGHT`` inches.
+    """
+    figure, axes = panel(CMC_HEIGHT)
+    handles, labels = [], []
+    for place, curve in enumerate(curves):
+        colour, dashes = line_style(place)
+        (line,) = axes.plot(curve.ranks, curve.rates, color=colour, ls=dashes, lw=2.0)
+        handles.append(line)
+        labels.append(f"{percent(curve.rates[0]):>7}  {short(curve.anonymizer)}")
+    for ranks, rates in dict.fromkeys((tuple(c.ranks), tuple(c.chance)) for c in curves):
+        (line,) = axes.plot(ranks, rates, color=INK, ls=DASHED, lw=1.2)
+    handles.append(line)
+    labels.append(f"{percent(curves[-1].chance[0]):>7}  chance")
+    _legend(axes, handles, labels, f"at rank {curves[0].ranks[0]}")
+    _count_axis(axes, max(max(curve.ranks) for curve in curves))
+    axes.set_xlabel("number of best-ranked identities looked at (rank)")
+    axes.set_ylim(-0.01, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(color=RULE)
+    axes.set_ylabel("images whose person is among them")
+    return svg(figure)
+
+
+def det_figure(attacks: Mapping[str, Rates]) -> bytes | None:
+    """Detection error trade-off: misses over false alarms, verification beside the open set.
+
+    The rates of the table are joined: a point each for the equal error rate and for each false
+    match rate or false positive identification rate.
+
+    Args:
+        attacks: values by measure of the strongest attack on each anonymizer, by its name.
+
+    Returns:
+        SVG of ``WIDTH`` x ``DET_HEIGHT`` inches; None where no attack has two points.
+    """
+    panels: list[tuple[str, str, Callable[[Rates], Points]]] = [
+        ("false match rate (FMR)", "false non-match rate (FNMR)", _verification),
+        ("false positive identification rate (FPIR)", "false negative rate (FNIR)", _open_set),
+    ]
+    drawn = [
+        (across, up, lines)
+        for across, up, points in panels
+        if (lines := {name: p for name, rates in attacks.items() if len(p := points(rates)) > 1})
+    ]
+    if not drawn:
+        return None
+    figure = canvas(DET_HEIGHT)
+    places = list(attacks)
+    handles: dict[str, Line2D] = {}
+    for axes, (across, up, lines) in zip(
+        figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True
+    ):
+        style(axes)
+        for name, points in lines.items():
+            colour, dashes = line_style(places.index(name))
+            (line,) = axes.plot(
+                *zip(*points, strict=True), color=colour, ls=dashes, lw=1.8, marker="o", ms=4
+            )
+            handles.setdefault(name, line)
+        _log_axes(axes)
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+    _legend_below(figure, handles)
+    return svg(figure)
+
+
+def _verification(rates: Rates) -> Points:
+    points = [
+        (at, max(1 - rates[measure], LOWEST_RATE))
+        for measure, at in OPERATING_POINTS.items()
+        if measure in rates
+    ]
+    if "eer" in rates:
+        points.append((max(rates["eer"], LOWEST_RATE), max(rates["eer"], LOWEST_RATE)))
+    return sorted(points)
+
+
+def _open_set(rates: Rates) -> Points:
+    return [
+        (at, max(rates[measure], LOWEST_RATE))
+        for measure, at in OPEN_SET_POINTS.items()
+        if measure in rates
+    ]
+
+
+def learning_figure(curves: Sequence[LearningCurve]) -> bytes | None:
+    """Validation rank-1 over training steps: a panel for each anonymizer, a line a training.
+
+    Args:
+        curves: in the order of the panels.
+
+    Returns:
+        SVG, taller with every row of panels; None where no curve has two points.
+    """
+    panels: dict[str, list[LearningCurve]] = {}
+    for curve in curves:
+        if len(curve.steps) > 1:
+            panels.setdefault(curve.anonymizer, []).append(curve)
+    if not panels:
+        return None
+    attackers = list(dict.fromkeys(c.attacker for drawn in panels.values() for c in drawn))
+    n_rows = -(-len(panels) // PANELS_A_ROW)
+    figure = canvas(LEARNING_HEIGHT * n_rows + 0.5)
+    n_columns = min(PANELS_A_ROW, len(panels))
+    all_axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+    handles: dict[str, Line2D] = {}
+    for axes, (anonymizer, drawn) in zip(all_axes, panels.items(), strict=False):
+        style(axes)
+        for curve in drawn:
+            colour, dashes = line_style(attackers.index(curve.attacker))
+            (line,) = axes.plot(
+                curve.steps, curve.validation_rank_1, color=colour, ls=dashes, lw=1.8
+            )
+            handles.setdefault(attacker_name(curve.attacker), line)
+        axes.set_title(short(anonymizer), fontsize=10, color=INK, parse_math=False)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.grid(color=RULE)
+        axes.set_ylim(0, max(axes.get_ylim()[1], LOWEST_TOP))
+        axes.set_xlabel("training steps")
+    for axes in all_axes[len(panels) :]:
+        axes.set_visible(False)
+    _legend_below(figure, handles)
+    return svg(figure)
+
+
+def _legend(axes: Axes, handles: list[Line2D], labels: list[str], title: str) -> None:
+    """A legend to the right of the axes."""
+    legend = axes.legend(
+        handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False,
+        title=title, alignment="left", fontsize=9, labelcolor=INK,
+    )  # fmt: skip
+    legend.get_title().set_color(MUTED)
+    as_written(legend.get_texts())
+
+
+def _legend_below(figure: Figure, handles: Mapping[str, Line2D]) -> None:
+    legend = figure.legend(
+        handles.values(), [short(name) for name in handles], loc="outside lower center", ncols=3,
+        frameon=False, fontsize=9, labelcolor=INK,
+    )  # fmt: skip
+    as_written(legend.get_texts())
+
+
+def _count_axis(axes: Axes, last: int) -> None:
+    """A logarithmic axis of counts from 1 to ``last``."""
+    steps = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
+    axes.set_xscale("log")
+    axes.set_xlim(0.95, max(last, 2) * 1.05)
+    _ticks(axes.xaxis, [step for step in steps if step <= last], lambda count: f"{count:,.0f}")
+
+
+def _log_axes(axes: Axes) -> None:
+    """Logarithmic axes of error rates from 0.1 % to 100 %."""
+    rates = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    for axis, limits in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        limits(LOWEST_RATE * 0.8, 1.25)
+        _ticks(axis, rates, lambda rate: f"{100 * rate:g} %")
+    axes.grid(color=RULE)
+
+
+def _ticks(axis: Any, ticks: Iterable[float], text: Callable[[float], str]) -> None:
+    axis.set_major_locator(FixedLocator(list(ticks)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
