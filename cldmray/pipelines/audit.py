@@ -1,6 +1,7 @@
 """The plan of an audit: which stages run, in which order, and what is made of them."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -172,7 +173,7 @@ class Audit:
             results=results_table(results.attacks, config.audit, groups),
             curves=[curve(attack) for attack in results.attacks],
             grid=self._grid(faces, images.anonymized),
-            evidence=self._evidence(images, risks, results.attacks),
+            evidence=self._evidence(images, decision.risks, results.attacks),
             rejected=faces.rejected(),
             n_listed=listing.samples.num_rows,
             settings=self.settings,
@@ -197,7 +198,7 @@ class Audit:
         return choose_examples(identities, ids, self.config.audit.n_example_images)
 
     def _evidence(
-        self, images: PreparedImages, risks: list[AnonymizerRisk], attacks: list[AttackResult]
+        self, images: PreparedImages, risks: Sequence[AnonymizerRisk], attacks: list[AttackResult]
     ) -> list[Evidence]:
         """What the strongest attacks took images of leaking anonymizers for, if it may be shown."""
         if not self.config.report.shows_evidence(self.config.faces.synthetic):
@@ -220,17 +221,17 @@ class Audit:
         """Whose images were audited."""
         rows = faces.read(["identity", "split"])
 
-        def people(*splits: str) -> pa.ChunkedArray:
+        def identities_in(*splits: str) -> pa.ChunkedArray:
             return rows.filter(pc.is_in(rows["split"], pa.array(splits)))["identity"]
 
-        source, evaluated = self.config.faces, people(EVALUATION)
+        source, evaluated = self.config.faces, identities_in(EVALUATION)
         return DataSummary(
             name=source.name,
             synthetic=source.synthetic,
             n_identities=len(evaluated.unique()),
             n_images=len(evaluated),
-            n_attacker_identities=len(people(ATTACKER, ATTACKER_VALIDATION).unique()),
-            n_auxiliary_identities=len(people(AUXILIARY).unique()),
+            n_attacker_identities=len(identities_in(ATTACKER, ATTACKER_VALIDATION).unique()),
+            n_auxiliary_identities=len(identities_in(AUXILIARY).unique()),
         )
 
     def _grid(self, faces: Artifact, anonymized: dict[str, Artifact]) -> Grid:

@@ -3,11 +3,14 @@
 The command ``cldmray``, the scripts in ``jobs/`` and the Python API all call these functions.
 """
 
+import shlex
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from cldmray import storage
@@ -238,7 +241,11 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
 
     with _opened("audit", config, settings) as job:
         outcome = Audit(config, dict(settings)).run(package_versions())
-        report = outcome.report
+        report = replace(
+            outcome.report,
+            command=_command(),
+            mlflow="{}, run {}".format(*job.place) if job.place else "",
+        )
         written = write_report(report, config.output)
         job.deferred.written(config.output)
         if job.tracked is not None:
@@ -372,6 +379,16 @@ def _opened(kind: str, audit: AuditConfig, settings: Settings) -> Iterator[_Open
 def _contents(uris: list[str]) -> dict[str, bytes]:
     """Files by their name without folders."""
     return {uri.rsplit("/", 1)[-1]: storage.read_bytes(uri) for uri in uris}
+
+
+def _command() -> str:
+    """How this program was started, to be pasted; empty where it is no program of cldmray."""
+    program, options = Path(sys.argv[0]), sys.argv[1:]
+    if program.name == "cldmray":
+        return shlex.join(["cldmray", *options])
+    if program.parent.name == "jobs":
+        return shlex.join(["python", f"jobs/{program.name}", *options])
+    return ""
 
 
 def _now() -> str:

@@ -72,7 +72,7 @@ def example_grid(
     """The example images and their anonymized images.
 
     Args:
-        faces: rows of the chosen samples in the faces table.
+        faces: rows of the samples samples in the faces table.
         anonymized: by anonymizer name, its conditions and its rows of the same samples.
     """
     anonymized_rows = {
@@ -100,41 +100,52 @@ def leak_evidence(
 ) -> list[Evidence]:
     """Images that the strongest attacks identify, and some that they do not, highest risk first.
 
-    The attack is the strongest one that holds other images of the person; where that was not
-    measured, the strongest one of all. Of each anonymizer that leaks, ``HITS`` identified images and ``MISSES`` others, each of another
-    person: the first by their ids, which are hashes, so that neither the clearest nor the
-    closest are picked.
+    The attack is the strongest one whose attacker has embeddings and holds other images of the
+    person; where none does, the strongest of all with embeddings. Of each anonymizer that leaks and
+    is no control, ``HITS`` identified images and ``MISSES`` others are taken, each of another
+    person: the first by their ids, which are hashes, so that neither the clearest nor the closest
+    are picked.
 
     Args:
         risks: the strongest attack on each anonymizer.
-        attacks: all attacks, with their scores. Attacks without embeddings, such as score
-            fusion, yield nothing.
+        attacks: all attacks, with their scores.
         originals: reads images and references.
         anonymized: reads the images of an anonymizer, by its name.
     """
-    by_key = {(a.anonymizer, a.attacker, a.protocol, a.gallery): a for a in attacks}
-    leaking = sorted((r for r in risks if r.finding == "leak"), key=lambda r: -r.risk)
+    leaking = sorted(
+        (risk for risk in risks if risk.finding == "leak" and not risk.is_control),
+        key=lambda risk: -risk.risk,
+    )
     evidence = []
     for risk in leaking[:MOST_ANONYMIZERS]:
-        shown = risk.cross_image or risk.strongest_attack
-        attack = by_key[risk.anonymizer, shown.attacker, shown.protocol, shown.gallery]
-        if not attack.scores or not isinstance(scores := attack.scores[0], EmbeddingScores):
+        attack = _shown_attack(attacks, risk.anonymizer)
+        if attack is None or not isinstance(scores := attack.scores[0], EmbeddingScores):
             continue
-        references = (
-            anonymized[risk.anonymizer] if shown.gallery == "anonymized_only" else originals
-        )
-        for sample in _shown_samples(attack, scores):
-            evidence.append(
-                _evidence_of(
-                    attack,
-                    scores,
-                    sample,
-                    originals=originals,
-                    anonymized=anonymized[risk.anonymizer],
-                    references=references,
-                )
+        own = anonymized[risk.anonymizer]
+        references = own if attack.gallery == "anonymized_only" else originals
+        evidence += [
+            _evidence_of(
+                attack, scores, sample, originals=originals, anonymized=own, references=references
             )
+            for sample in _shown_samples(attack, scores)
+        ]
     return evidence
+
+
+def _shown_attack(attacks: Sequence[AttackResult], anonymizer: str) -> AttackResult | None:
+    """The attack whose matches are shown; None where no attacker has embeddings."""
+    with_embeddings = [
+        attack
+        for attack in attacks
+        if attack.anonymizer == anonymizer
+        and attack.scores
+        and isinstance(attack.scores[0], EmbeddingScores)
+    ]
+    return max(
+        with_embeddings,
+        key=lambda attack: (attack.gallery == "source_excluded", attack.rank_1.mean()),
+        default=None,
+    )
 
 
 def _shown_samples(attack: AttackResult, scores: EmbeddingScores) -> list[str]:
@@ -143,17 +154,17 @@ def _shown_samples(attack: AttackResult, scores: EmbeddingScores) -> list[str]:
     n_before = (attack.ranks.n_higher + attack.ranks.n_tied)[: len(scores.sample_ids)]
     order = np.argsort(scores.sample_ids, kind="stable")
     seen: set[str] = set()
-    chosen = []
+    samples = []
     for rows, count in ((order[n_before[order] == 0], HITS), (order[n_before[order] > 0], MISSES)):
         for row in rows:
             identity = str(scores.identities[row])
             if identity not in seen:
                 seen.add(identity)
-                chosen.append(str(scores.sample_ids[row]))
+                samples.append(str(scores.sample_ids[row]))
                 count -= 1
             if count == 0:
                 break
-    return chosen
+    return samples
 
 
 def _evidence_of(

@@ -7,9 +7,8 @@ from typing import Any
 
 from cldmray.arrays import Interval
 from cldmray.errors import redact
-from cldmray.evaluation.decision import supported_k
 from cldmray.results.attribution import AttributionRow, Question
-from cldmray.results.audit import AnonymizerRisk, AuditReport, Finding, Severity
+from cldmray.results.audit import AnonymizerRisk, Finding, Severity
 
 SEVERITY_LABELS: dict[Severity, str] = {
     "leak": "Identity leaks",
@@ -28,6 +27,13 @@ FINDING_LABELS: dict[Finding, str] = {
 
 PROTOCOLS = {"full_ref": "Full-Ref", "few_ref": "Few-Ref", "single_ref": "Single-Ref"}
 
+GALLERIES = {
+    "source_excluded": "another image of the person",
+    "source_included": "the very image",
+    "anonymized_only": "other anonymized images only",
+}
+"""What the attacker holds, in each gallery."""
+
 ATTACKERS = {
     "pretrained": "pretrained recognizer",
     "clean_trained": "clean-trained encoder",
@@ -41,7 +47,42 @@ ATTACKERS = {
 }
 """Names of the shipped attackers; the report's tables keep the identifier as a tooltip."""
 
+KNOWLEDGE = {
+    "pretrained": "knows nothing of the anonymizer; takes a public face recognizer as it is",
+    "condition_match": "can extract condition maps, such as edges; compares them, learns nothing",
+    "clean_trained": "has clean images of other people; learns to recognise faces from them",
+    "condition_only": "knows which kind of condition is used; learns from pairs of image and "
+    "condition map of other people",
+    "adaptive_contrastive": "can send images of other people through the anonymizer; learns from "
+    "pairs of image and anonymized image",
+    "adaptive_distilled": "as before, and has a public recognizer as teacher",
+    "condition_only_distilled": "knows the kind of condition, and has a public recognizer as "
+    "teacher",
+    "adaptive_condition": "can query the anonymizer; looks at condition maps only",
+    "score_fusion": "has the scores of the others; adds them by a rule fitted on other people",
+    "album": "knows, or finds out, which anonymized images show one person; pools them",
+    "reconstruction": "can query the anonymizer; learns to reconstruct the original, which a "
+    "held-out recognizer identifies",
+}
+"""What each shipped attacker knows and does."""
+
+RELEASE_LABELS = {"yes": "yes", "no": "no", "inconclusive": "inconclusive", None: "control"}
+RELEASE_SEVERITIES: dict[str | None, Severity] = {
+    "yes": "no_leak_found",
+    "no": "leak",
+    "inconclusive": "inconclusive",
+    None: "neutral",
+}
+"""Answers to "may it be released?", and their colours."""
+
 MEASURES = {
+    "rank_1_difference": "difference of the rank-1 rates",
+    "rank_1_by_seed": "rank-1, lowest to highest training",
+    "k_not_rejected": "k not rejected (lower bound: k supported)",
+    "k_point_estimate": "1 / rank-1",
+    "p10_rank": "rank, lowest tenth",
+    "median_rank_by_identity": "median rank over people",
+    "p10_rank_by_identity": "rank over people, lowest tenth",
     "rank_1_shuffled": "rank-1, permuted",
     "mean_reciprocal_rank": "mean reciprocal rank",
     "mean_rank": "mean rank",
@@ -50,6 +91,8 @@ MEASURES = {
     "d_sys": "D_sys (linkage)",
 }
 RANK_MEASURE = re.compile(r"rank_(\d+)")
+RANK_AT_GALLERY = re.compile(r"rank_1_at_gallery_(\d+)")
+PRECISION_AT = re.compile(r"precision_top_(\d+)pct")
 RATE_AT = re.compile(r"(tmr|fnir)_at_(fmr|fpir)_(.+)")
 
 
@@ -121,69 +164,16 @@ def measure_name(measure: str) -> str:
     """
     if rank := RANK_MEASURE.fullmatch(measure):
         return f"rank-{rank[1]}"
+    if size := RANK_AT_GALLERY.fullmatch(measure):
+        return f"rank-1 among {int(size[1]):,} people"
+    if share := PRECISION_AT.fullmatch(measure):
+        return f"precision of the most confident {share[1]} %"
     if point := RATE_AT.fullmatch(measure):
         try:
             return f"{point[1].upper()} at {point[2].upper()} {100 * float(point[3]):g} %"
         except ValueError:
             return measure
     return MEASURES.get(measure, measure)
-
-
-def out_of(*rates: float) -> list[str]:
-    """Rates in [0, 1] as counts of one round number.
-
-    The number is the smallest of 100, 1,000 and 10,000 for which no rate strictly between 0 and
-    1 rounds to none or all.
-
-    >>> out_of(0.12, 0.01)
-    ['12 of 100', '1 of 100']
-    """
-    totals = [100, 1000, 10_000]
-    between = [rate for rate in rates if 0 < rate < 1]
-    fits = (t for t in totals if all(0 < round(rate * t) < t for rate in between))
-    total = next(fits, totals[-1])
-    return [f"{round(rate * total):,} of {total:,}" for rate in rates]
-
-
-def risk_sentence(risk: AnonymizerRisk) -> str:
-    """How often the strongest attack identifies the person, beside chance."""
-    identified, by_chance = out_of(risk.risk, risk.chance)
-    return f"The person is identified in {identified} images; chance is {by_chance}."
-
-
-def k_sentence(risk: AnonymizerRisk) -> str:
-    """What the strongest attack says about claims of k-anonymity."""
-    if risk.k_not_rejected >= risk.gallery_size:
-        return (
-            f"No claim of k-anonymity up to the gallery's {risk.k_not_rejected} people is rejected."
-        )
-    if risk.k_not_rejected == 1:
-        return "Every claim of k-anonymity is rejected, even k = 2."
-    return f"Claims of k-anonymity above k = {risk.k_not_rejected} are rejected."
-
-
-def supported_ks(report: AuditReport) -> dict[str, int]:
-    """The largest k that the data support, by anonymizer.
-
-    It is the verdict's, which also weighs attackers that are too weak to conclude; else that of
-    the anonymizer's simultaneous upper bound, where no note withholds the support of any claim.
-    """
-    supported = {risk.anonymizer: supported_k(risk) for risk in report.risks}
-    for entry in report.verdict.machine.get("settings", []):
-        supported[entry["anonymizer"]] = entry["k_supported"]
-    return supported
-
-
-def linkage_sentence(risk: AnonymizerRisk) -> str:
-    """How often an anonymized image finds another one of its person; empty if not measured."""
-    if risk.linkage is None:
-        return ""
-    linked = risk.linkage
-    return (
-        f"Without any original, {percent(linked.value)} ({percent(linked.low)} to "
-        f"{percent(linked.high)}) of the images find another anonymized image of their person "
-        "first."
-    )
 
 
 QUESTION_LABELS: dict[Question, str] = {

@@ -1,65 +1,109 @@
 """The report as one self-contained HTML page, and every file beside it.
 
-The page needs no network and opens from a disk; figures are drawings whose text can be selected.
+The page needs no network and opens from a disk. Its one script sorts and filters tables, is named
+by its hash in the page's policy, and nothing depends on it. Figures are drawings whose text can be
+selected.
 
 Whatever a template writes is masked by :func:`cldmray.errors.redact_text` and escaped.
 """
 
 import base64
+import hashlib
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from PIL import Image
 
 from cldmray import storage
+from cldmray.arrays import Images
 from cldmray.errors import redact, redact_text
+from cldmray.hashing import identity_hash
 from cldmray.report import formatting
 from cldmray.report.figures.attribution import scale_figure
-from cldmray.report.figures.curves import cmc_figure, det_figure, learning_figure
+from cldmray.report.figures.curves import (
+    cmc_figure,
+    det_figure,
+    growth_figure,
+    learning_figure,
+)
 from cldmray.report.figures.frontier import frontier_figure
-from cldmray.report.figures.image_grid import evidence_figure, image_grid
 from cldmray.report.figures.style import on_page
+from cldmray.report.tables import (
+    GroupTable,
+    attack_matrix,
+    attackers_known,
+    attackers_sentence,
+    chance_text,
+    confident_claims,
+    decision_order,
+    gallery_growth,
+    group_table,
+    most_exposed,
+    simultaneous_rates,
+    strongest_values,
+    untouched_faces,
+    with_one_interval,
+)
 from cldmray.report.utility import utility_columns
 from cldmray.results.attribution import Attribution
-from cldmray.results.audit import AuditReport
+from cldmray.results.audit import AuditReport, Evidence
 from cldmray.results.files import write_audit
 from cldmray.results.reconstruction import ReconstructionReport
-from cldmray.results.table import ALL, IMAGE_LEVEL, sorted_results
+from cldmray.results.table import ALL, sorted_results
 
 HEADLINE_MEASURE = "rank_1"
 MOST_REJECTED_SHOWN = 500
 
 
 def report_figures(report: AuditReport) -> dict[str, bytes]:
-    """The report's figures by file name: drawings of curves as SVG, sheets of images as PNG.
+    """The report's figures as SVG, by file name.
 
     A figure that has nothing to show is left out.
     """
     figures = {
         "frontier.svg": frontier_figure(report.ranked_risks, report.utility),
         "learning.svg": learning_figure(report.learning),
-        "det.svg": det_figure(strongest_rates(report)),
+        "det.svg": det_figure(_values(report)),
+        "growth.svg": growth_figure(gallery_growth(report)),
     }
     if curves := report.strongest_curves():
         figures["cmc.svg"] = cmc_figure(curves)
-    if len(report.grid.originals):
-        figures["images.png"] = image_grid(report.grid)
-    if report.evidence:
-        figures["evidence.png"] = evidence_figure(report.evidence)
     return {name: figure for name, figure in figures.items() if figure}
 
 
-def strongest_rates(report: AuditReport) -> dict[str, dict[str, float]]:
-    """Values by measure of the strongest attack on each anonymizer, highest risk first."""
-    keys = ("anonymizer", "attacker", "protocol", "gallery")
-    values: dict[tuple[str, ...], dict[str, float]] = {}
-    for row in report.results.to_pylist():
-        if (row["subset"], row["level"]) == (ALL, IMAGE_LEVEL) and row["value"] is not None:
-            values.setdefault(tuple(row[key] for key in keys), {})[row["measure"]] = row["value"]
-    attacks = [(r.anonymizer, r.attacker, r.protocol, r.gallery) for r in report.ranked_risks]
-    return {attack[0]: values[attack] for attack in attacks if attack in values}
+def _values(report: AuditReport) -> dict[str, dict[str, float]]:
+    return {
+        name: {measure: row["value"] for measure, row in rows.items()}
+        for name, rows in strongest_values(report).items()
+    }
+
+
+SECTIONS: dict[str, tuple[str, Callable[[AuditReport], object]]] = {
+    "caveats": ("Before you rely on this", lambda report: report.notes),
+    "evidence": ("Evidence", lambda report: report.evidence),
+    "matrix": ("Every attacker on every anonymizer", lambda report: report.risks),
+    "utility": ("What the images are still good for", lambda report: report.utility),
+    "exposed": ("The most exposed people", lambda report: most_exposed(report)),
+    "groups": ("Risk by group of people", lambda report: _groups(report)["groups"].rows),
+    "attribution": ("What carries the leak", lambda report: report.attribution),
+    "attackers": ("How good the attackers were", lambda report: report.diagnostics),
+    "claims": ("Singling out", lambda report: confident_claims(report)),
+    "growth": ("Risk in a larger gallery", lambda report: any(gallery_growth(report).values())),
+    "curves": ("Error curves", lambda report: report.strongest_curves()),
+    "examples": ("Examples", lambda report: len(report.grid.originals)),
+    "methods": ("Methods and limits", lambda _: True),
+    "terms": ("Terms of data-protection guidance", lambda _: True),
+    "rejected": ("Rejected files", lambda _: True),
+    "reproduce": ("How to reproduce it", lambda _: True),
+    "results": ("All results", lambda report: report.results.num_rows),
+}
+"""The sections of an audit's page below the decision, by id: heading, and when it is there. Each is
+the template ``audit/<id>.html.j2``."""
 
 
 def render_html(report: AuditReport, figures: dict[str, bytes] | None = None) -> str:
@@ -73,20 +117,42 @@ def render_html(report: AuditReport, figures: dict[str, bytes] | None = None) ->
         BadInputError: the results or images are malformed.
     """
     drawn = report_figures(report) if figures is None else figures
-    all_rows = sorted_results(report.results).to_pylist()
-    rows = [row for row in all_rows if row["level"] == IMAGE_LEVEL]
+    risks = decision_order(report)
+    order = [risk.anonymizer for risk in risks]
+    rows = with_one_interval(
+        sorted_results(report.results).to_pylist(), simultaneous_rates(report.risks)
+    )
     whole = [row for row in rows if row["subset"] == ALL]
+    utility_order = dict.fromkeys([*order, *(row.anonymizer for row in report.utility)])
+    useful = [n for n in utility_order if any(u.anonymizer == n for u in report.utility)]
     rejected = report.rejected.to_pylist()
-    order = [risk.anonymizer for risk in report.ranked_risks]
-    order += [row.anonymizer for row in report.utility]
-    useful = [n for n in dict.fromkeys(order) if any(u.anonymizer == n for u in report.utility)]
+    recommendation = report.verdict.recommendation
+    recommended = recommendation.name if recommendation else None
+    evidence: dict[str, list[Evidence]] = {}
+    for item in report.evidence:
+        evidence.setdefault(item.anonymizer, []).append(item)
     return _template("audit_page.html.j2").render(
         report=report,
+        title=report.title,
+        sections={
+            name: heading for name, (heading, is_there) in SECTIONS.items() if is_there(report)
+        },
+        risks=risks,
+        useless=any(r.keeps_nothing for r in risks if r.anonymizer == recommended),
+        target_k=report.verdict.machine.get("target_k"),
+        chance=chance_text(report.risks),
+        attackers=attackers_sentence(report),
+        knowledge=attackers_known(report),
+        evidence=evidence,
+        claims=confident_claims(report),
+        exposures=most_exposed(report),
+        untouched=untouched_faces(report),
+        matrix=attack_matrix(rows, order),
+        **_groups(report),
         machine=json.dumps(
             redact(report.verdict.machine), indent=2, ensure_ascii=False, sort_keys=True
         ),
         figures={name: _embedded(name, content) for name, content in drawn.items()},
-        k_supported=formatting.supported_ks(report),
         headline=[row for row in whole if row["measure"] == HEADLINE_MEASURE],
         others=[row for row in whole if row["measure"] != HEADLINE_MEASURE],
         parts=[row for row in rows if row["subset"] != ALL],
@@ -98,8 +164,15 @@ def render_html(report: AuditReport, figures: dict[str, bytes] | None = None) ->
         utility=utility_columns(report.utility, useful),
         levels=formatting.levels(report.risks),
         settings=formatting.flatten(report.settings),
-        formatting=formatting,
     )
+
+
+def _groups(report: AuditReport) -> dict[str, GroupTable]:
+    rows, risks = report.results.to_pylist(), decision_order(report)
+    return {
+        "groups": group_table(rows, risks),
+        "group_differences": group_table(rows, risks, "rank_1_difference"),
+    }
 
 
 def render_attribution(
@@ -118,7 +191,6 @@ def render_attribution(
         created=created,
         notes=notes,
         scales=_embedded("scales.svg", scales) if scales else None,
-        formatting=formatting,
     )
 
 
@@ -139,7 +211,6 @@ def render_reconstruction(
         figures={name: _embedded(f"{name}.png", png) for name, png in figures.items()},
         severity="leak" if succeeded else "no_leak_found" if report.results else "neutral",
         points=formatting.points,
-        formatting=formatting,
     )
 
 
@@ -189,14 +260,12 @@ DESCRIPTIONS = {
     "frontier": "Rank-1 identification rate of the strongest attack on each anonymizer over the "
     "usefulness of its images; the numbers stand in the tables.",
     "cmc": "Cumulative match characteristic of the strongest attack on each anonymizer.",
+    "growth": "Rank-1 rate of the strongest attack on each anonymizer over the number of people "
+    "in the gallery.",
     "det": "Error rates of the strongest attack on each anonymizer over each other.",
     "learning": "Validation rank-1 rate of each attacker over its training steps.",
     "scales": "Rank-1 identification rate of each attacker over settings of rising control scale, "
     "with confidence intervals; the numbers stand in the tables.",
-    "images": "Grid of example images: originals in the first row, then condition and anonymized "
-    "images of each anonymizer.",
-    "evidence": "Rows of an anonymized image and the references that the strongest attack finds "
-    "most similar; frames mark those of the same person.",
 }
 """What figures show, for those who do not see them, by name."""
 
@@ -208,6 +277,14 @@ def _embedded(file: str, content: bytes) -> Markup:
     if ending == "svg":
         return on_page(content, name, description)
     data = base64.b64encode(content).decode()
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(description, data)
+
+
+def _image(image: Images, description: str) -> Markup:
+    """An image of shape (H, W, 3) as part of the page."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
     return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(description, data)
 
 
@@ -225,5 +302,14 @@ def _template(name: str) -> jinja2.Template:
         finalize=_masked,
         trim_blocks=True,
         lstrip_blocks=True,
+    )
+    script = resources.files("cldmray.report").joinpath("templates/script.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(
+        formatting=formatting,
+        image=_image,
+        identity_hash=identity_hash,
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
     )
     return environment.get_template(name)

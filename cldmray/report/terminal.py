@@ -13,21 +13,27 @@ from rich.text import Text
 
 from cldmray.errors import redact, redact_text
 from cldmray.report.formatting import (
-    FINDING_LABELS,
     GATE_LABELS,
+    RELEASE_LABELS,
+    RELEASE_SEVERITIES,
     SEVERITY_LABELS,
-    gallery_name,
     levels,
-    protocol_name,
-    supported_ks,
 )
 from cldmray.report.statements import reconstruction_sentence
+from cldmray.report.tables import chance_text, decision_order
 from cldmray.results.attribution import Attribution
-from cldmray.results.audit import AuditReport, Severity, Verdict
+from cldmray.results.audit import AttackRate, AuditReport, Severity, Verdict
 from cldmray.results.reconstruction import ReconstructionReport
 
 WIDTH = 100
 MARKER = "CLDMRAY_VERDICT"
+HEADINGS = (
+    "another\nimage at\nhand %",
+    "the very\nimage at\nhand %",
+    "person,\nall ima-\nges %",
+    "linked\nwithout\noriginal %",
+)
+"""Of the columns of rates: what the attacker holds."""
 STYLES: dict[Severity, str] = {
     "leak": "bold red",
     "inconclusive": "bold yellow",
@@ -36,35 +42,38 @@ STYLES: dict[Severity, str] = {
 }
 
 
-def verdict_table(report: AuditReport) -> Table:
-    """One row per anonymizer, highest risk first: its strongest attack and what follows."""
+def decision_table(report: AuditReport) -> Table:
+    """One row per anonymizer, as on the page's first screen: may it be released, and why."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("anonymizer", overflow="fold", max_width=24)
-    table.add_column(
-        "strongest attack:\nattacker, protocol, gallery", overflow="fold", min_width=26
-    )
-    table.add_column(_text(f"rank-1 %\n[{levels(report.risks)}]"), justify="right", no_wrap=True)
-    table.add_column("chance\n%", justify="right", no_wrap=True)
+    table.add_column("anonymizer", overflow="fold", max_width=22)
+    table.add_column("release?", max_width=12)
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("k sup-\nported", justify="right", no_wrap=True)
-    table.add_column("k not\nrej.", justify="right", no_wrap=True)
-    table.add_column("finding", max_width=13)
-    supported = supported_ks(report)
-    for risk in report.ranked_risks:
-        rate = f"{100 * risk.risk:.1f} [{100 * risk.low:.1f}, {100 * risk.high:.1f}]"
+    table.add_column("utility\nkept", justify="right", no_wrap=True)
+    for risk in decision_order(report):
         table.add_row(
             _text(risk.anonymizer),
-            _text(f"{risk.attacker}\n{protocol_name(risk.protocol)}, {gallery_name(risk.gallery)}"),
-            _text(rate),
-            _text(f"{100 * risk.chance:.3g}"),
-            _text(str(supported[risk.anonymizer])),
-            _text(str(risk.k_not_rejected)),
-            _text(FINDING_LABELS[risk.finding], style=STYLES[risk.finding]),
+            _text(RELEASE_LABELS[risk.release], STYLES[RELEASE_SEVERITIES[risk.release]]),
+            _rate(risk.cross_image),
+            _rate(risk.same_image),
+            _rate(risk.person_level),
+            _rate(risk.linkage),
+            _text(str(risk.k_supported)),
+            _text("-" if risk.utility_kept is None else f"{risk.utility_kept.value:.2f}"),
         )
     return table
 
 
+def _rate(attack: AttackRate | None) -> Text:
+    """A rate in percent, and its bounds below it."""
+    if attack is None:
+        return _text("-")
+    return _text(f"{100 * attack.value:.1f}\n{100 * attack.low:.1f}-{100 * attack.high:.1f}")
+
+
 def print_report(report: AuditReport, file: TextIO | None = None) -> None:
-    """Print the table of risks, what carries the leak, notes, rejected files and the verdict.
+    """Print the decision table, what carries the leak, notes, rejected files and the verdict.
 
     Args:
         report: the finished audit.
@@ -81,9 +90,18 @@ def print_report(report: AuditReport, file: TextIO | None = None) -> None:
         soft_wrap=False,
     )
     console.width = min(console.width, WIDTH) if terminal else WIDTH
-    console.print(verdict_table(report))
-    for risk in report.ranked_risks:
-        if risk.note:
+    console.print(decision_table(report))
+    console.print(
+        _text(
+            f"Identified in %, chance {chance_text(report.risks)}; bounds hold at "
+            f"{levels(report.risks)} for all attacks on an anonymizer together. Utility kept: 0 is "
+            "the image of a random other person, 1 the original."
+        )
+    )
+    for risk in decision_order(report):
+        if risk.release_reason:
+            console.print(_text(f"{risk.anonymizer}: {risk.release_reason}"))
+        if risk.note and risk.note not in risk.release_reason:
             console.print(_text(f"Note on {risk.anonymizer}: {risk.note}"))
     if report.attribution is not None:
         console.print(_text(f"Why: {report.attribution.headline}"))

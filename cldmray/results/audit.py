@@ -144,6 +144,11 @@ class AnonymizerRisk:
         return AttackRate(*where, self.risk, self.low, self.high, self.chance)
 
     @property
+    def shown_attack(self) -> AttackRate:
+        """The strongest attack that has another image of the person; else the strongest of all."""
+        return self.cross_image or self.strongest_attack
+
+    @property
     def tested_attack(self) -> AttackRate:
         """The attack against which claims of k-anonymity are tested."""
         return self.highest_lower_bound or self.strongest_attack
@@ -330,7 +335,8 @@ class AuditReport:
         verdict: the answer.
         risks: one entry per anonymizer, its strongest attack.
         results: all measures, schema :data:`cldmray.results.table.RESULTS`.
-        curves: CMC curves; the figure shows those of the strongest attacks.
+        curves: CMC curves; the figure shows those of the strongest attacks that have
+            another image of the person.
         grid: example images; zero originals leave the section out.
         rejected: files that were not audited, schema :data:`cldmray.faces.records.REJECTED`.
         n_listed: files that the source offered, rejected ones included.
@@ -386,10 +392,10 @@ class AuditReport:
         return sorted(self.risks, key=lambda risk: (-risk.risk, risk.anonymizer))
 
     def strongest_curves(self) -> list[CmcCurve]:
-        """The curves of the strongest attacks, in the order of :attr:`ranked_risks`."""
+        """The curves of each :attr:`AnonymizerRisk.shown_attack`, the highest risk first."""
         by_attack = {
             (curve.anonymizer, curve.attacker, curve.protocol, curve.gallery): curve
             for curve in self.curves
         }
-        keys = [(r.anonymizer, r.attacker, r.protocol, r.gallery) for r in self.ranked_risks]
+        keys = [(risk.anonymizer, *risk.shown_attack[:3]) for risk in self.ranked_risks]
         return [by_attack[key] for key in keys if key in by_attack]

@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 
 from cldmray.report.figures import curves
-from cldmray.report.figures.curves import cmc_figure, det_figure, learning_figure
+from cldmray.report.figures.curves import (
+    GrowthPoint,
+    cmc_figure,
+    det_figure,
+    growth_figure,
+    learning_figure,
+)
 from cldmray.report.figures.style import LINE_COLOURS, PAGE_COLOURS, on_page
 from cldmray.results.audit import LearningCurve
 
@@ -39,10 +45,20 @@ def test_det_figure():
     assert "false match rate (FMR)" in svg and "false negative rate (FNIR)" in svg
     assert "blur" in svg and "k_same" in svg
     assert det_figure({"blur": {"eer": 0.1}}) is None and det_figure({}) is None
-    assert curves._verification(RATES["blur"]) == pytest.approx(
-        [(0.001, 0.6), (0.01, 0.4), (0.2, 0.2)]
-    )
+    assert curves._verification(RATES["blur"]) == [(0.001, 0.6), (0.01, 0.4), (0.2, 0.2)]
     assert curves._open_set(RATES["k_same"]) == [(0.01, 1.0), (0.1, 0.9)]
+
+
+def test_growth_figure():
+    points = [
+        GrowthPoint(2, 0.9, False),
+        GrowthPoint(100, 0.5, False),
+        GrowthPoint(1000, 0.2, True),
+    ]
+    listed = texts(growth_figure({"blur": points, "k_same": points[:2], "none": []}))
+    assert {"blur", "k_same", "chance", "people in the gallery"} <= set(listed)
+    assert "none" not in listed
+    assert growth_figure({"blur": points[:1]}) is None and growth_figure({}) is None
 
 
 def test_learning_figure():

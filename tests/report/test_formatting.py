@@ -1,47 +1,9 @@
 """Sentences, names and numbers of the report: hand-written expectations."""
 
-from dataclasses import replace
-
 import pytest
 
 from cldmray.errors import HIDDEN
 from cldmray.report import formatting
-
-
-@pytest.mark.parametrize(
-    ("rates", "expected"),
-    [
-        ((0.124, 0.01), ["12 of 100", "1 of 100"]),
-        ((0.124, 0.002), ["124 of 1,000", "2 of 1,000"]),
-        ((0.0, 0.01), ["0 of 100", "1 of 100"]),
-        ((1.0, 0.5), ["100 of 100", "50 of 100"]),
-        ((0.998, 0.5), ["998 of 1,000", "500 of 1,000"]),
-        ((0.5, 0.0002), ["5,000 of 10,000", "2 of 10,000"]),
-        ((0.5, 1e-7), ["5,000 of 10,000", "0 of 10,000"]),
-    ],
-)
-def test_out_of(rates, expected):
-    assert formatting.out_of(*rates) == expected
-
-
-def test_risk_sentence(report):
-    risk = replace(report.risks[0], risk=0.12, chance=0.01)
-    expected = "The person is identified in 12 of 100 images; chance is 1 of 100."
-    assert formatting.risk_sentence(risk) == expected
-
-
-@pytest.mark.parametrize(
-    ("k_not_rejected", "expected"),
-    [
-        (1, "Every claim of k-anonymity is rejected, even k = 2."),
-        (3, "Claims of k-anonymity above k = 3 are rejected."),
-        (120, "No claim of k-anonymity up to the gallery's 120 people is rejected."),
-    ],
-)
-def test_k_sentence(report, k_not_rejected, expected):
-    assert (
-        formatting.k_sentence(replace(report.risks[0], k_not_rejected=k_not_rejected)) == expected
-    )
 
 
 @pytest.mark.parametrize(

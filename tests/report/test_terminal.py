@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from cldmray.arrays import Interval
 from cldmray.report.terminal import WIDTH, print_report, verdict_line
-from cldmray.results.audit import Verdict
+from cldmray.results.audit import AttackRate, Verdict
 from cldmray.results.decision import Gate, Recommendation
 
 
@@ -23,15 +24,33 @@ def printed(report, file=None):
 
 
 def test_each_anonymizer_has_its_row_and_the_sentence_comes_last(report):
-    text = printed(report)
-    for risk in report.risks:
-        rate = f"{100 * risk.risk:.1f} [{100 * risk.low:.1f}, {100 * risk.high:.1f}]"
-        lines = text.splitlines()
-        (place,) = [place for place, line in enumerate(lines) if rate in line]
-        assert lines[place].startswith(risk.anonymizer[:16])
-        assert risk.attacker in lines[place] and f" {risk.k_not_rejected} " in lines[place]
-        assert "Full-Ref, source excluded" in lines[place + 1]
+    rate = AttackRate("pretrained", "full_ref", "source_excluded", 0.25, 0.125, 0.375, 0.01)
+    decisions = dict(zip([r.anonymizer for r in report.risks], ("yes", "no"), strict=False))
+    risks = [
+        replace(
+            risk,
+            cross_image=rate._replace(value=risk.risk, low=risk.low, high=risk.high),
+            linkage=rate,
+            k_supported=17,
+            release=decisions.get(risk.anonymizer),
+            release_reason="It is so.",
+            utility_kept=Interval(0.31, 0.2, 0.4),
+        )
+        for risk in report.risks
+    ]
+    text = printed(replace(report, risks=risks))
+    lines = text.splitlines()
+    for risk in risks:
+        decision = decisions.get(risk.anonymizer, "control")
+        (place,) = [
+            place for place, line in enumerate(lines)
+            if line.split()[:1] == [risk.anonymizer[:22]] and decision in line and "0.31" in line
+        ]  # fmt: skip
+        assert f"{100 * risk.risk:.1f}" in lines[place] and " 17 " in lines[place]
+        assert f"{100 * risk.low:.1f}-{100 * risk.high:.1f}" in lines[place + 1]
+        assert "12.5-37.5" in lines[place + 1]
     flowing = " ".join(text.split())
+    assert flowing.count("It is so.") == len(risks)
     assert flowing.endswith(f"Identity leaks: {report.verdict.sentence}")
     assert "3 of 1203 files were rejected" in text
 

@@ -16,8 +16,10 @@ from cldmray.results.audit import (
     AttackerDiagnostics,
     AttackRate,
     AuditReport,
+    DataSummary,
     Evidence,
     Grid,
+    LearningCurve,
     UtilityRow,
     Verdict,
 )
@@ -55,6 +57,10 @@ def whole(report: AuditReport) -> AuditReport:
             UtilityRow("no_op", "ssim", 1.0, 1.0, 1.0, 9, True, 1.0, 0.2),
             UtilityRow("blur", "frechet_pretrained", 3.0, 2.0, 4.0, 9, False),
         ],
+        data=DataSummary("lfw", False, 100, 900, 2400, 0),
+        learning=[LearningCurve("blur", "adaptive_contrastive", 0, [50, 100], [0.1, 0.5])],
+        command="cldmray audit",
+        mlflow="http://host, run 3f2a",
         diagnostics=[AttackerDiagnostics("blur", "pretrained", 0.97, 0, 0, None, None)],
         attribution=Attribution("The condition.", rows, ["It rises."], 0.9),
     )
@@ -84,13 +90,19 @@ def test_a_round_trip_changes_nothing(whole: AuditReport, tmp_path: Path) -> Non
 
 def test_evidence_is_kept(report: AuditReport, tmp_path: Path) -> None:
     images = np.arange(5 * 8 * 8 * 3, dtype=np.uint8).reshape(5, 8, 8, 3)
-    example = Evidence("blur", "pretrained", images[0], images[1:], (False, True) * 2, (0.5,) * 4)
+    example = Evidence(
+        "blur", "pretrained", "full_ref", "source_excluded", images[0], images[1], images[2:],
+        (False, True, False), (0.5, 0.4, 0.3), 2, -0.1,
+    )  # fmt: skip
     write_audit(replace(report, evidence=[example]), str(tmp_path))
     (stored,) = read_audit(str(tmp_path)).evidence
     np.testing.assert_array_equal(stored.anonymized, example.anonymized)
+    np.testing.assert_array_equal(stored.original, example.original)
     np.testing.assert_array_equal(stored.matches, example.matches)
-    assert (stored.anonymizer, stored.attacker) == ("blur", "pretrained")
-    assert (stored.mated, stored.scores) == (example.mated, example.scores)
+    for name in (
+        "anonymizer", "attacker", "protocol", "gallery", "mated", "scores", "rank", "margin",
+    ):  # fmt: skip
+        assert getattr(stored, name) == getattr(example, name)
 
 
 def test_exposed_people_are_kept(report: AuditReport, tmp_path: Path) -> None:

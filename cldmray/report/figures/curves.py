@@ -1,7 +1,7 @@
 """Curves over ranks, thresholds, training steps and the size of the gallery."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,6 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 
 from cldmray.report.figures.style import (
     DASHED,
+    DOTTED,
     INK,
     MUTED,
     RULE,
@@ -30,6 +31,8 @@ LEARNING_HEIGHT = 2.5
 PANELS_A_ROW = 2
 LOWEST_RATE = 1e-3
 """Of a logarithmic axis: what is smaller is drawn here."""
+MANY = 1000
+"""People in a gallery, above which only powers of ten have ticks."""
 LOWEST_TOP = 0.05
 """Of an axis of rates, so that chance does not look like learning."""
 
@@ -138,6 +141,51 @@ def _open_set(rates: Rates) -> Points:
     ]
 
 
+class GrowthPoint(NamedTuple):
+    """The rank-1 rate among ``gallery_size`` people; extrapolated beyond those of the audit."""
+
+    gallery_size: int
+    rate: float
+    is_extrapolated: bool
+
+
+def growth_figure(curves: Mapping[str, Sequence[GrowthPoint]]) -> bytes | None:
+    """Rank-1 rate over the number of people in the gallery; extrapolations and chance are dashed.
+
+    Args:
+        curves: by anonymizer, sizes rising.
+
+    Returns:
+        SVG of ``WIDTH`` x ``DET_HEIGHT`` inches; None where no curve has two points.
+    """
+    drawn = {name: points for name, points in curves.items() if len(points) > 1}
+    if not drawn:
+        return None
+    figure, axes = panel(DET_HEIGHT)
+    handles: dict[str, Line2D] = {}
+    for place, (name, points) in enumerate(drawn.items()):
+        colour, dashes = line_style(place)
+        measured = [(size, rate) for size, rate, is_extrapolated in points if not is_extrapolated]
+        beyond = [(size, rate) for size, rate, is_extrapolated in points if is_extrapolated]
+        (line,) = axes.plot(
+            *zip(*measured, strict=True), color=colour, ls=dashes, lw=1.8, marker="o", ms=3.5
+        )
+        if beyond:
+            axes.plot(*zip(measured[-1], *beyond, strict=True), color=colour, ls=DOTTED, lw=1.4)
+        handles[name] = line
+    sizes = sorted({point.gallery_size for points in drawn.values() for point in points})
+    (line,) = axes.plot(sizes, [1 / size for size in sizes], color=INK, ls=DASHED, lw=1.2)
+    handles["chance"] = line
+    _count_axis(axes, sizes[-1], (1,) if sizes[-1] > MANY else (1, 2, 5))
+    axes.set_xlabel("people in the gallery")
+    axes.set_ylim(-0.01, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(color=RULE)
+    axes.set_ylabel("rank-1 identification rate")
+    _legend_below(figure, handles)
+    return svg(figure)
+
+
 def learning_figure(curves: Sequence[LearningCurve]) -> bytes | None:
     """Validation rank-1 over training steps: a panel for each anonymizer, a line a training.
 
@@ -196,9 +244,9 @@ def _legend_below(figure: Figure, handles: Mapping[str, Line2D]) -> None:
     as_written(legend.get_texts())
 
 
-def _count_axis(axes: Axes, last: int) -> None:
-    """A logarithmic axis of counts from 1 to ``last``."""
-    steps = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
+def _count_axis(axes: Axes, last: int, digits: Sequence[int] = (1, 2, 5)) -> None:
+    """A logarithmic axis of counts from 1 to ``last``, with ticks at these digits."""
+    steps = [digit * 10**power for power in range(9) for digit in digits]
     axes.set_xscale("log")
     axes.set_xlim(0.95, max(last, 2) * 1.05)
     _ticks(axes.xaxis, [step for step in steps if step <= last], lambda count: f"{count:,.0f}")

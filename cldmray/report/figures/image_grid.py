@@ -1,7 +1,6 @@
-"""Sheets of images: examples of every anonymizer, and evidence of leaks, one labelled row each."""
+"""Sheets of images: a labelled row for each anonymizer or reconstruction."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -10,17 +9,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cldmray.arrays import Images
 from cldmray.errors import BadInputError
-from cldmray.report.formatting import attacker_name
-from cldmray.results.audit import Evidence, Grid
+from cldmray.results.audit import Grid
 
 CELL = 128
 GAP = 6
 LABEL_WIDTH = 216
 FONT_SIZE = 15
 INK, MUTED = (31, 41, 51), (95, 107, 122)
-FRAME = 4
-MATED, NON_MATED = (31, 122, 77), (227, 231, 236)
-"""Colours of the frames of matches that show the image's own person, and of others."""
 
 
 def image_grid(grid: Grid) -> bytes:
@@ -69,47 +64,6 @@ def image_sheet(rows: list[tuple[str, str, Images]]) -> bytes:
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
-
-
-def evidence_figure(evidence: Sequence[Evidence]) -> bytes:
-    """One row per example: the anonymized image, then its matches with their scores.
-
-    The frame of a match that shows the image's own person is green.
-
-    Args:
-        evidence: at least one.
-
-    Returns:
-        PNG.
-    """
-    columns = 1 + max(len(item.matches) for item in evidence)
-    line = CELL + GAP + 20
-    sheet = Image.new(
-        "RGB", (LABEL_WIDTH + columns * (CELL + 2 * GAP), len(evidence) * line), "white"
-    )
-    draw = ImageDraw.Draw(sheet)
-    for row, item in enumerate(evidence):
-        top = row * line
-        _draw_label(draw, top, item.anonymizer, attacker_name(item.attacker))
-        _paste(sheet, item.anonymized, LABEL_WIDTH, top)
-        draw.text((LABEL_WIDTH, top + CELL + 2), "anonymized", fill=MUTED, font=_font(13))
-        for place, image in enumerate(item.matches):
-            left = LABEL_WIDTH + (place + 1) * (CELL + 2 * GAP)
-            _paste(sheet, image, left, top)
-            colour = MATED if item.mated[place] else NON_MATED
-            edge = (left - FRAME // 2, top, left + CELL + FRAME // 2, top + CELL)
-            draw.rectangle(edge, outline=colour, width=FRAME)
-            suffix = ", same person" if item.mated[place] else ""
-            text = f"{item.scores[place]:.2f}{suffix}"
-            draw.text((left, top + CELL + 2), text, fill=INK, font=_font(13))
-    buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _paste(sheet: Image.Image, image: Images, left: int, top: int) -> None:
-    cell = _fit(image)
-    sheet.paste(cell, (left + (CELL - cell.width) // 2, top + (CELL - cell.height) // 2))
 
 
 def _check(name: str, images: Images, count: int) -> None:

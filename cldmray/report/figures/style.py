@@ -29,7 +29,7 @@ FINDING_COLOURS: dict[Finding, str] = {
 LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b4b8a")
 LINE_STYLES = ("-", (0, (6, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 """Colours after Okabe and Ito, distinguishable with any colour vision; styles multiply them."""
-DASHED = (0, (4, 3))
+DASHED, DOTTED = (0, (4, 3)), (0, (1, 1.6))
 
 PAGE_COLOURS = {
     INK: "ink",
