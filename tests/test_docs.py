@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hydra import compose, initialize_config_dir
 
+from cldmray.arrays import Interval
 from cldmray.evaluation.decision import decide
 from cldmray.faces.records import REJECTED
 from cldmray.report.verdict import state_verdict
@@ -126,7 +127,8 @@ TABLES: Mapping[str, pa.Schema] = {
 RATE = AttackRate("pretrained", "full_ref", "source_excluded", 0.3, 0.2, 0.4, 0.01)
 RISK = AnonymizerRisk(
     "blur", 0.3, 0.2, 0.4, "pretrained", "full_ref", "source_excluded", 0.01, 5, 0.95, 100,
-    linkage=RATE, cross_image=RATE, same_image=RATE, person_level=RATE,
+    excess=Interval(0.29, 0.19, 0.39), linkage=RATE,
+    cross_image=RATE, same_image=RATE, person_level=RATE,
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What carries the leak, computed from attacks that have been run (docs/measures.md)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -10,8 +11,9 @@ import numpy.typing as npt
 
 from cldmray.arrays import Interval
 from cldmray.evaluation.ablation import AblationGrid
-from cldmray.evaluation.identification import AttackResult
+from cldmray.evaluation.identification import AttackResult, excess_over_chance
 from cldmray.evaluation.settings import EvaluationSettings
+from cldmray.gallery.protocols import Strings
 from cldmray.metrics.confidence import paired_bootstrap
 from cldmray.metrics.identification import chance
 from cldmray.metrics.rates import rate_interval
@@ -19,6 +21,8 @@ from cldmray.metrics.ratios import ratio_interval, share_interval
 from cldmray.results.attribution import AttributionRow, Question
 
 Floats = npt.NDArray[np.float64]
+NULL = Interval(math.nan, math.nan, math.nan)
+"""Of a share that means nothing; the row has a reason."""
 PROXIES = (
     ("condition_only", "adaptive_contrastive"),
     ("condition_only_distilled", "adaptive_distilled"),
@@ -51,18 +55,42 @@ class Swap:
 def paired(first: AttackResult, second: AttackResult) -> tuple[Floats, Floats, Any]:
     """Success of two attacks on the images that both were tried on, and the identities.
 
+    Where an attacker was trained several times, the success of its trainings is averaged image by
+    image.
+
     Returns:
         Three arrays of shape (P,), in order of sample id.
     """
-    samples, here, there = np.intersect1d(
-        first.ranks.sample_ids, second.ranks.sample_ids, return_indices=True
+    (samples, a, identities), (others, b, _) = _by_image(first), _by_image(second)
+    _, here, there = np.intersect1d(samples, others, assume_unique=True, return_indices=True)
+    return a[here], b[there], identities[here]
+
+
+def _by_image(attack: AttackResult) -> tuple[Strings, Floats, Strings]:
+    """Each image's sample id, mean success over all of its probes, and identity, in order."""
+    samples, first, image, counts = np.unique(
+        attack.ranks.sample_ids, return_index=True, return_inverse=True, return_counts=True
     )
-    del samples
-    return first.rank_1[here], second.rank_1[there], first.ranks.identities[here]
+    success = np.bincount(image, weights=attack.rank_1) / counts
+    return samples, success, attack.ranks.identities[first]
+
+
+def _at_chance(attacks: Sequence[AttackResult], settings: EvaluationSettings) -> str:
+    """Why a share of these attacks' rates means nothing; empty where all are above chance."""
+    blind = [
+        attack.attacker + " on " + attack.anonymizer
+        for attack in attacks
+        if excess_over_chance([attack], settings)[0].low <= 0
+    ]
+    return f"not significantly above chance: {', '.join(blind)}" if blind else ""
 
 
 def _row(
-    question: Question, attack: AttackResult, measure: str, interval: Interval, **more: Any
+    question: Question,
+    attack: AttackResult,
+    measure: str,
+    interval: Interval,
+    **more: Any,
 ) -> AttributionRow:
     return AttributionRow(
         question,
@@ -83,8 +111,7 @@ def rate_row(
     interval = rate_interval(
         attack.rank_1, attack.ranks.identities, confidence_level=settings.confidence_level
     )
-    chance_rate = chance(1, attack.ranks.gallery_size)
-    return _row(question, attack, "rank_1", interval, chance=chance_rate, **more)
+    return _row(question, attack, "rank_1", interval, chance=attack.chance, **more)
 
 
 def _difference(
@@ -105,7 +132,8 @@ def ablation_rows(
 
     Measures: ``rank_1``; ``rank_1_difference``, paired, against the setting without a condition
     (question ``ablation``) and against the next lower scale (``scale``); and ``carried_share`` =
-    (rate - rate without) / rate, in (-inf, 1].
+    (rate - rate without) / rate, in (-inf, 1], which is null where the rate is not significantly
+    above chance.
     """
     rows: list[AttributionRow | None] = []
     for by_setting in _by_attacker(attacks):
@@ -142,11 +170,13 @@ def _carried(
     attack: AttackResult, base: AttackResult, settings: EvaluationSettings
 ) -> AttributionRow | None:
     with_it, without, identities = paired(attack, base)
-    if not with_it.any():
+    if not len(with_it):
         return None
+    more = {"compared_with": base.anonymizer, "n_probes": len(with_it)}
+    if reason := _at_chance([attack], settings):
+        return _row("ablation", attack, "carried_share", NULL, reason=reason, **more)
     left = ratio_interval(without, with_it, identities, **settings.bootstrap)
     interval = Interval(1 - left.value, 1 - left.high, 1 - left.low)
-    more = {"compared_with": base.anonymizer, "n_probes": len(with_it)}
     return _row("ablation", attack, "carried_share", interval, **more)
 
 
@@ -154,7 +184,8 @@ def proxy_rows(
     attacks: Sequence[AttackResult], names: Sequence[str], settings: EvaluationSettings
 ) -> list[AttributionRow]:
     """``proxy_share``: what an attacker reaches who has the condition alone, as share of what one
-    reaches who can query the anonymizer; may exceed 1.
+    reaches who can query the anonymizer; may exceed 1. It is null where either of them is not
+    significantly above chance.
 
     Args:
         names: settings to compare them on.
@@ -167,10 +198,10 @@ def proxy_rows(
         if other is None or name not in names:
             continue
         a, b, identities = paired(attack, other)
-        if b.any():
-            interval = ratio_interval(a, b, identities, **settings.bootstrap)
-            more = {"compared_with": reference, "n_probes": len(a)}
-            rows.append(_row("proxy", attack, "proxy_share", interval, **more))
+        reason = _at_chance([attack, other], settings)
+        interval = NULL if reason else ratio_interval(a, b, identities, **settings.bootstrap)
+        more = {"compared_with": reference, "n_probes": len(a), "reason": reason or None}
+        rows.append(_row("proxy", attack, "proxy_share", interval, **more))
     return rows
 
 
@@ -193,7 +224,8 @@ def swap_rows(swap: Swap, settings: EvaluationSettings) -> list[AttributionRow]:
     """Rates of identifying either person, ``rank_1_either``, and ``condition_share``.
 
     The share is that of the condition's person among the successes for either, those by chance
-    taken off both. There is none where neither is identified more often than by chance.
+    taken off both. It is null where the two are not identified significantly more often than by
+    chance.
     """
     chance_level = chance(1, swap.gallery_size)
     either = np.minimum(swap.condition + swap.start, 1.0)
@@ -209,11 +241,16 @@ def swap_rows(swap: Swap, settings: EvaluationSettings) -> list[AttributionRow]:
         )
     }
     rows = [_swap_row(swap, name, interval, by) for name, (interval, by) in intervals.items()]
-    if max(swap.condition.mean(), swap.start.mean()) > chance_level:
+    either_row = rows[-1]
+    if either_row.low > (either_row.chance or 0.0):
         share = share_interval(
             swap.condition, swap.start, swap.pairs, **settings.bootstrap, chance=chance_level
         )
         rows.append(_swap_row(swap, "condition_share", share, None))
+    else:
+        row = _swap_row(swap, "condition_share", NULL, None)
+        reason = f"not significantly above chance: {swap.attacker} on {swap.anonymizer}"
+        rows.append(replace(row, reason=reason))
     return rows
 
 

@@ -15,13 +15,18 @@ from cldmray.errors import BadInputError
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import CONTENT_ID, embedding_matrix
 from cldmray.gallery.albums import AlbumScores
+from cldmray.gallery.chance import MeasuredChance, measured_chance
 from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
 from cldmray.gallery.scores import EmbeddingScores, Scores, kept_if_small
+from cldmray.metrics.chance import simultaneous_excess
 from cldmray.metrics.identification import chance, cmc, success_at_rank
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.metrics.rates import rate_intervals
 from cldmray.results.audit import AnonymizerRisk, AttackRate, CmcCurve
+
+AttackKey = tuple[str, str, str, str]
+"""Anonymizer, attacker, protocol and gallery."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,27 @@ class AttackResult:
         return AttackResult.of(*where, *albums)
 
     @property
+    def key(self) -> AttackKey:
+        """Which attack it is."""
+        return self.anonymizer, self.attacker, self.protocol, self.gallery
+
+    @property
     def rank_1(self) -> Any:
         """Probability per probe, shape (P,), that its identity is ranked first."""
         return success_at_rank(self.ranks.n_higher, self.ranks.n_tied, 1)
+
+    @cached_property
+    def measured_chance(self) -> MeasuredChance:
+        """Success with permuted identities; 1/N of a gallery of N where the scores are unknown."""
+        if self.scores:
+            return measured_chance(self.scores)
+        expected = np.full(len(self.rank_1), chance(1, self.ranks.gallery_size))
+        return MeasuredChance(expected, self.rank_1 - expected)
+
+    @property
+    def chance(self) -> float:
+        """Rank-1 rate with permuted identities, in [0, 1]."""
+        return float(self.measured_chance.permuted.mean())
 
 
 def view_of(table: pa.Table, view: str) -> EmbeddingSet:
@@ -159,77 +182,102 @@ def curve(attack: AttackResult) -> CmcCurve:
     )
 
 
+def excess_over_chance(
+    attacks: Sequence[AttackResult], settings: EvaluationSettings
+) -> list[Interval]:
+    """Rank-1 rate less that with permuted identities; the bounds hold for all attacks at once.
+
+    An attack identifies people significantly more often than chance where ``low`` is above 0.
+
+    Args:
+        attacks: over all of which the bounds hold, such as those of a whole audit.
+    """
+    return simultaneous_excess(
+        [attack.measured_chance.excess for attack in attacks],
+        [attack.ranks.identities for attack in attacks],
+        [attack.chance for attack in attacks],
+        **settings.bootstrap,
+    )
+
+
+class Measured(NamedTuple):
+    """One attack with its rank-1 rate and its excess over chance, both with simultaneous bounds."""
+
+    attack: AttackResult
+    rate: Interval
+    excess: Interval
+
+    @property
+    def summary(self) -> AttackRate:
+        """As a report shows it."""
+        attack = self.attack
+        where = attack.attacker, attack.protocol, attack.gallery
+        return AttackRate(*where, *self.rate, chance=attack.chance, excess=self.excess)
+
+
 def strongest(
-    attacks: list[AttackResult], settings: EvaluationSettings, note: str
+    attacks: Sequence[AttackResult],
+    settings: EvaluationSettings,
+    note: str,
+    excess: Sequence[Interval] | None = None,
 ) -> AnonymizerRisk:
     """The strongest of all attacks on one anonymizer, with bounds that hold for all at once.
 
     With m attacks each interval has the level 1 - (1 - confidence_level) / m (Bonferroni), so that
     choosing the strongest afterwards does not make a claim look rejected by luck. The strongest is
-    the one with the highest rate among those whose lower bound exceeds chance; where there is none,
-    the one with the highest upper bound, which is the most that the measurements leave possible.
-    Claims of k-anonymity are tested against the highest lower bound of all.
+    the one with the highest rate among those that are significantly above chance; where there is
+    none, the one with the highest upper bound, which is the most that the measurements leave
+    possible. Claims of k-anonymity are tested against the highest lower bound of all.
 
     Args:
         attacks: the attacks on one anonymizer.
         note: what limits a conclusion that nothing leaks; may be empty.
+        excess: of these attacks, with bounds over more than them; None: over them alone. See
+            :func:`excess_over_chance`.
     """
     confidence_level = 1 - (1 - settings.confidence_level) / len(attacks)
-    measured = list(
-        zip(
-            attacks,
-            _rank_1_intervals(attacks, confidence_level),
-            strict=True,
-        )
-    )
-    leaking = [(a, i) for a, i in measured if i.low > chance(1, a.ranks.gallery_size)]
+    rates = _rank_1_intervals(attacks, confidence_level)
+    if excess is None:
+        excess = excess_over_chance(attacks, settings)
+    measured = [Measured(*row) for row in zip(attacks, rates, excess, strict=True)]
+    leaking = [row for row in measured if row.excess.low > 0]
     if leaking:
-        attack, interval = max(leaking, key=lambda pair: (pair[1].value, pair[1].low))
+        worst = max(leaking, key=lambda row: (row.rate.value, row.rate.low))
     else:
-        attack, interval = max(measured, key=lambda pair: (pair[1].high, pair[1].value))
-    firm, highest_lower = max(measured, key=lambda pair: (pair[1].low, pair[0] is attack))
+        worst = max(measured, key=lambda row: (row.rate.high, row.rate.value))
+    attack, rate = worst.attack, worst.rate
+    firm = max(measured, key=lambda row: (row.rate.low, row is worst))
     size = attack.ranks.gallery_size
-    highest_upper = max(i.high for _, i in measured)
-    supported = k_anonymity(Interval(interval.value, interval.low, highest_upper), size)
+    highest_upper = max(row.rate.high for row in measured)
+    supported = k_anonymity(Interval(rate.value, rate.low, highest_upper), size).k_supported
     return AnonymizerRisk(
         anonymizer=attack.anonymizer,
-        risk=interval.value,
-        low=interval.low,
-        high=interval.high,
+        risk=rate.value,
+        low=rate.low,
+        high=rate.high,
         attacker=attack.attacker,
         protocol=attack.protocol,
         gallery=attack.gallery,
-        chance=chance(1, size),
-        k_not_rejected=k_anonymity(highest_lower, size).k_not_rejected,
+        chance=attack.chance,
+        k_not_rejected=k_anonymity(firm.rate, size).k_not_rejected,
         confidence_level=settings.confidence_level,
         gallery_size=size,
-        k_supported=1 if note and not leaking else supported.k_supported,
+        k_supported=1 if note and not leaking else supported,
         note="" if leaking else note,
-        highest_lower_bound=_attack_rate(firm, highest_lower),
+        highest_lower_bound=firm.summary,
         highest_upper_bound=highest_upper,
+        excess=worst.excess,
         cross_image=_strongest_of(measured, "source_excluded"),
         same_image=_strongest_of(measured, "source_included"),
     )
 
 
-def _strongest_of(
-    measured: Sequence[tuple[AttackResult, Interval]], gallery: Gallery
-) -> AttackRate | None:
+def _strongest_of(measured: Sequence[Measured], gallery: Gallery) -> AttackRate | None:
     """The attack in one gallery with the highest rate; None where there is none."""
-    there = [pair for pair in measured if pair[0].gallery == gallery]
+    there = [row for row in measured if row.attack.gallery == gallery]
     if not there:
         return None
-    return _attack_rate(*max(there, key=lambda pair: (pair[1].value, pair[1].low)))
-
-
-def _attack_rate(attack: AttackResult, rate: Interval) -> AttackRate:
-    return AttackRate(
-        attack.attacker,
-        attack.protocol,
-        attack.gallery,
-        *rate,
-        chance=chance(1, attack.ranks.gallery_size),
-    )
+    return max(there, key=lambda row: (row.rate.value, row.rate.low)).summary
 
 
 def _rank_1_intervals(attacks: Sequence[AttackResult], confidence_level: float) -> list[Interval]:

@@ -199,7 +199,7 @@ def measure(ranks: Ranks, scores: Sequence[Scores], settings: EvaluationSettings
     but the lowest and the highest rank-1 rate of one training.
 
     Measures of scores: ``rank_1_shuffled``, the rank-1 rate if the probes' identities were
-    shuffled, which is the measured rate of chance where people with many images attract matches
+    shuffled, which is the chance of ``rank_1``: people with many images attract matches
     (its interval takes the shares of the identities as given); ``eer``, ``tmr_at_fmr_*``,
     ``d_sys``; and ``fnir_at_fpir_*`` with half of the people left out of the gallery, by a hash;
     these rows are absent where fewer than two people stay or a half has no probe.
@@ -276,6 +276,7 @@ def _identification(
             **settings.bootstrap,
         )
         measured.append(Measured("rank_1_shuffled", mean, chance(1, size)))
+        measured[0] = measured[0]._replace(chance=mean.value)
     return measured
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cldmray.arrays import Interval
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
@@ -16,7 +17,13 @@ from cldmray.evaluation.by_identity.exposed import exposed
 from cldmray.evaluation.decision import decide
 from cldmray.evaluation.diagnostics import attacker_diagnostics, learning_curves
 from cldmray.evaluation.gate import check_identities
-from cldmray.evaluation.identification import AttackResult, curve, strongest
+from cldmray.evaluation.identification import (
+    AttackKey,
+    AttackResult,
+    curve,
+    excess_over_chance,
+    strongest,
+)
 from cldmray.evaluation.rows import results_table
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION
 from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
@@ -136,7 +143,8 @@ class Audit:
         by_name = {name: [a for a in results.attacks if a.anonymizer == name] for name in names}
         diagnostics = attacker_diagnostics(results.curves, results.clean)
         weakness, clean_notes = self._weakness(results.clean)
-        risks = [self._risk(attacks, weakness) for attacks in by_name.values() if attacks]
+        excess = self._excess(results.attacks)
+        risks = [self._risk(attacks, weakness, excess) for attacks in by_name.values() if attacks]
         ran = {(attack.anonymizer, attack.attacker) for attack in results.attacks}
         missed = {
             name: [a.name for a in config.attackers.values() if (name, a.name) not in ran]
@@ -247,7 +255,18 @@ class Audit:
         }
         return example_grid(faces.read_samples(columns, examples), rows)
 
-    def _risk(self, attacks: list[AttackResult], note: str) -> AnonymizerRisk:
+    def _excess(self, attacks: list[AttackResult]) -> dict[AttackKey, Interval]:
+        """Each attack's excess over chance; those that identify, and those that link, together."""
+        excess: dict[AttackKey, Interval] = {}
+        for linking in (False, True):
+            family = [a for a in attacks if (a.gallery == "anonymized_only") is linking]
+            keys = [attack.key for attack in family]
+            excess |= zip(keys, excess_over_chance(family, self.config.audit), strict=True)
+        return excess
+
+    def _risk(
+        self, attacks: list[AttackResult], note: str, excess: dict[AttackKey, Interval]
+    ) -> AnonymizerRisk:
         """The strongest attack on one anonymizer, and how well its images are linked.
 
         Linking anonymized images with each other identifies nobody, so it counts as a risk of its
@@ -255,10 +274,14 @@ class Audit:
         """
         linking = [attack for attack in attacks if attack.gallery == "anonymized_only"]
         identifying = [attack for attack in attacks if attack.gallery != "anonymized_only"]
-        risk = strongest(identifying or linking, self.config.audit, note)
+
+        def worst(family: list[AttackResult], note: str) -> AnonymizerRisk:
+            return strongest(family, self.config.audit, note, [excess[a.key] for a in family])
+
+        risk = worst(identifying or linking, note)
         if not (identifying and linking):
             return risk
-        return replace(risk, linkage=strongest(linking, self.config.audit, "").strongest_attack)
+        return replace(risk, linkage=worst(linking, "").strongest_attack)
 
     def _with_albums(self, risk: AnonymizerRisk, attacks: list[AttackResult]) -> AnonymizerRisk:
         """The risk with the strongest attack on all images of a person, none of them the source."""

@@ -198,7 +198,9 @@ ATTRIBUTION_MEASURES = {
 
 
 def measured(row: AttributionRow) -> str:
-    """Value and bounds of a row of an attribution, as percentages."""
+    """Value and bounds of a row of an attribution, as percentages; else why there is none."""
+    if row.reason:
+        return row.reason
     if row.measure not in ATTRIBUTION_MEASURES:
         return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
     low, high = (

@@ -60,7 +60,9 @@ def attribution_headline(rows: Sequence[AttributionRow]) -> str:
     conclusive = [
         swap
         for swap in swaps.values()
-        if "condition_share" in swap and _above_chance(swap["rank_1_either"])
+        if "condition_share" in swap
+        and swap["condition_share"].reason is None
+        and _above_chance(swap["rank_1_either"])
     ]
     if not conclusive:
         return _ablation_headline(rows)
@@ -95,6 +97,7 @@ def _ablation_headline(rows: Sequence[AttributionRow]) -> str:
         row
         for row in rows
         if row.measure == "carried_share"
+        and row.reason is None
         and (row.anonymizer, row.attacker, row.protocol, row.gallery) in significant
     ]
     if not carried:

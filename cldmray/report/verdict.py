@@ -165,6 +165,7 @@ def _setting(risk: AnonymizerRisk, candidate: bool) -> dict[str, Any]:
         "linkage": _rate(risk.linkage),
         "utility_kept": risk.utility_kept and _bounds(risk.utility_kept),
         "keeps_nothing": risk.keeps_nothing,
+        "excess": risk.excess and _bounds(risk.excess),
         "note": risk.note,
     }
 
@@ -180,6 +181,7 @@ def _rate(attack: AttackRate | None) -> dict[str, Any] | None:
         "gallery": attack.gallery,
         **_bounds(rate),
         "chance": attack.chance,
+        "above_chance": attack.above_chance,
     }
 
 

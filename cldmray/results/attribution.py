@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cldmray import storage
 from cldmray.results.schema import SCHEMA_VERSION, finite, stamped, table_of
@@ -22,11 +23,12 @@ ATTRIBUTION = pa.schema(
         pa.field("gallery", pa.string(), nullable=False),
         pa.field("subset", pa.string(), nullable=False),
         pa.field("measure", pa.string(), nullable=False),
-        pa.field("value", pa.float64(), nullable=False),
-        pa.field("ci_low", pa.float64(), nullable=False),
-        pa.field("ci_high", pa.float64(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("ci_low", pa.float64()),
+        pa.field("ci_high", pa.float64()),
         pa.field("n_probes", pa.int64(), nullable=False),
         pa.field("chance", pa.float64()),
+        pa.field("reason", pa.string()),
     ]
 )
 """Rows of :class:`AttributionRow`; bounds may be infinite."""
@@ -41,11 +43,12 @@ class AttributionRow:
         anonymizer, attacker, protocol, gallery: as in docs/results_files.md; empty where
             they do not matter.
         measure: ``rank_1``, ``rank_1_condition``, ``condition_share``, ...
-        value, low, high: and its confidence bounds.
+        value, low, high: and its confidence bounds; NaN, null in tables, where there is a reason.
         n_probes: images that it was measured on.
         compared_with: the other setting or attacker of a difference or ratio.
         subset: ``all``, or ``region=face`` for masked probes.
         chance: what chance reaches, where that has a meaning.
+        reason: why there is no value; None where there is one.
     """
 
     question: Question
@@ -61,6 +64,7 @@ class AttributionRow:
     compared_with: str = ""
     subset: str = "all"
     chance: float | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,13 @@ class Attribution:
 
 def attribution_table(rows: list[AttributionRow]) -> pa.Table:
     """The rows as a table of schema :data:`ATTRIBUTION`."""
-    return table_of(rows, ATTRIBUTION)
+    table = table_of(rows, ATTRIBUTION)
+    for name in ("value", "ci_low", "ci_high"):
+        numbers = pc.if_else(pc.is_nan(table[name]), pa.scalar(None, pa.float64()), table[name])
+        table = table.set_column(
+            table.schema.get_field_index(name), ATTRIBUTION.field(name), numbers
+        )
+    return table
 
 
 def attribution_json(attribution: Attribution) -> str:

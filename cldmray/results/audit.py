@@ -56,7 +56,8 @@ class AttackRate(NamedTuple):
         attacker, protocol, gallery: which attack, as in docs/results_files.md.
         value: the rate.
         low, high: confidence bounds that hold for all attacks on the anonymizer at once.
-        chance: what chance gives.
+        chance: its rate with the identities of the probes permuted.
+        excess: the difference of the two, with simultaneous bounds; None: not measured.
     """
 
     attacker: str
@@ -66,6 +67,12 @@ class AttackRate(NamedTuple):
     low: float
     high: float
     chance: float
+    excess: Interval | None = None
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether it identifies people significantly more often than chance."""
+        return (self.low - self.chance if self.excess is None else self.excess.low) > 0
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,8 @@ class AnonymizerRisk:
             docs/results_files.md.
         risk: its rank-1 identification rate, in [0, 1].
         low, high: confidence bounds of ``risk``, in [0, 1].
-        chance: rank-1 rate of chance, in (0, 1].
+        chance: rank-1 rate of the same attack with the identities of the probes permuted, in
+            [0, 1].
         k_not_rejected: largest k whose claim of k-anonymity the attack does not reject, >= 1.
         confidence_level: of the bounds, in (0, 1).
         gallery_size: number of candidate identities, >= 1.
@@ -90,6 +98,8 @@ class AnonymizerRisk:
             tested; None: this one.
         highest_upper_bound: highest upper bound of all attacks on it, in [``high``, 1];
             None: ``high``.
+        excess: ``risk`` less ``chance``, with bounds that hold for all attacks of the audit at
+            once; None: not measured, ``low`` is compared with ``chance`` then.
         linkage: the attack that best links anonymized images of a person with each other, no
             original at hand; None where that was not measured.
         cross_image: the strongest attack that holds other images of the person (gallery
@@ -127,6 +137,7 @@ class AnonymizerRisk:
     note: str = ""
     highest_lower_bound: AttackRate | None = None
     highest_upper_bound: float | None = None
+    excess: Interval | None = None
     linkage: AttackRate | None = None
     cross_image: AttackRate | None = None
     same_image: AttackRate | None = None
@@ -141,7 +152,7 @@ class AnonymizerRisk:
     def strongest_attack(self) -> AttackRate:
         """The attack whose rate is the risk."""
         where = self.attacker, self.protocol, self.gallery
-        return AttackRate(*where, self.risk, self.low, self.high, self.chance)
+        return AttackRate(*where, self.risk, self.low, self.high, self.chance, self.excess)
 
     @property
     def shown_attack(self) -> AttackRate:
@@ -160,8 +171,8 @@ class AnonymizerRisk:
 
     @property
     def finding(self) -> Finding:
-        """``leak`` where the lower bound exceeds chance; a note withholds any other conclusion."""
-        if self.low > self.chance:
+        """``leak`` where an attack is significantly above chance; a note withholds the others."""
+        if self.strongest_attack.above_chance:
             return "leak"
         return "inconclusive" if self.note else "no_leak_found"
 

@@ -2,8 +2,9 @@
 
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -255,7 +256,10 @@ def _attribution(texts: Mapping[str, Any] | None, folder_uri: str) -> Attributio
         return None
     return Attribution(
         texts["headline"],
-        _rows(AttributionRow, folder_uri, "attribution.parquet"),
+        [
+            replace(row, value=math.nan, low=math.nan, high=math.nan) if row.reason else row
+            for row in _rows(AttributionRow, folder_uri, "attribution.parquet")
+        ],
         texts["statements"],
         texts["confidence_level"],
     )

@@ -1,5 +1,6 @@
 """Shares of the leak from hand-made outcomes."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,10 +19,10 @@ from cldmray.evaluation.attribution import (
 )
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.settings import EvaluationSettings
-from cldmray.gallery.ranking import Ranks
+from cldmray.gallery.ranking import Ranks, pool_ranks
 from cldmray.metrics.confidence import paired_bootstrap
 from cldmray.report.statements import attribution_headline, scale_statements
-from cldmray.results.attribution import AttributionRow
+from cldmray.results.attribution import AttributionRow, attribution_table
 
 SETTINGS = EvaluationSettings(n_bootstrap=400)
 IDENTITIES = 40
@@ -63,6 +64,17 @@ class TestPaired:
         assert (a.sum(), b.sum()) == (10, 0)
         assert gallery_identities[0] == "p05" and gallery_identities[-1] == "p39"
 
+    def test_trainings_are_averaged(self) -> None:
+        """One training names people 0 to 9, the other 0 to 29: a rate of one half, not of one
+        quarter, beside one of 5 of 40."""
+        parts = attack("a", range(10)), attack("a", range(30))
+        pooled = pool_ranks([part.ranks for part in parts])
+        first = AttackResult("a", "adaptive_contrastive", "full_ref", "source_excluded", pooled)
+        a, b, identities = paired(first, attack("b", range(5)))
+        assert len(a) == len(b) == len(identities) == 80
+        assert (a.mean(), b.mean()) == (0.5, 0.125)
+        assert sorted(set(a.tolist())) == [0, 0.5, 1]
+
 
 class TestAblation:
     GROUPS = (AblationGrid("none", ["canny-0.5", "canny-1.0"], [0.5, 1.0]),)
@@ -70,17 +82,17 @@ class TestAblation:
     def test_shares_by_hand(self) -> None:
         attacked = [
             attack("none", [0]),
-            attack("canny-0.5", range(4)),
+            attack("canny-0.5", range(8)),
             attack("canny-1.0", range(20)),
         ]
         rows = ablation_rows(attacked, self.GROUPS, SETTINGS)
         assert len(rows) == 3 + 2 + 2 + 2
-        assert [r.value for r in rows if r.measure == "rank_1"] == [1 / 40, 4 / 40, 20 / 40]
+        assert [r.value for r in rows if r.measure == "rank_1"] == [1 / 40, 8 / 40, 20 / 40]
         whole = only(rows, anonymizer="canny-1.0", measure="carried_share")
         assert whole.value == pytest.approx(19 / 20)
         assert whole.low < whole.value < whole.high <= 1
         assert whole.compared_with == "none" and whole.n_probes == 80
-        assert only(rows, anonymizer="canny-0.5", measure="carried_share").value == 0.75
+        assert only(rows, anonymizer="canny-0.5", measure="carried_share").value == 0.875
         difference = only(rows, anonymizer="canny-1.0", question="ablation",
                           measure="rank_1_difference")  # fmt: skip
         a, b, gallery_identities = paired(attacked[2], attacked[0])
@@ -93,13 +105,20 @@ class TestAblation:
             ("none", "canny-0.5"),
             ("canny-0.5", "canny-1.0"),
         ]
-        assert [row.value for row in steps] == pytest.approx([3 / 40, 16 / 40])
+        assert [row.value for row in steps] == pytest.approx([7 / 40, 12 / 40])
 
     def test_nothing_is_carried_where_nothing_is_found(self) -> None:
         attacked = [attack("none", [0]), attack("canny-0.5", []), attack("canny-1.0", [0])]
         rows = ablation_rows(attacked, self.GROUPS, SETTINGS)
-        shares = {r.anonymizer: r.value for r in rows if r.measure == "carried_share"}
-        assert shares == {"canny-1.0": 0.0}
+        shares = [r for r in rows if r.measure == "carried_share"]
+        assert [r.anonymizer for r in shares] == ["canny-0.5", "canny-1.0"]
+        assert all(math.isnan(r.value) for r in shares)
+        assert shares[1].reason == (
+            "not significantly above chance: adaptive_contrastive on canny-1.0"
+        )
+        table = attribution_table(rows)
+        assert table["value"].null_count == table["ci_low"].null_count == 2
+        assert table["reason"].null_count == len(rows) - 2
 
     def test_without_a_control_only_the_steps(self) -> None:
         groups = [AblationGrid(None, ["canny-0.5", "canny-1.0"], [0.5, 1.0])]
@@ -151,7 +170,7 @@ class TestProxy:
     def test_ratio_by_hand(self) -> None:
         attacked = [
             attack("canny", range(20)),
-            attack("canny", range(5), "condition_only"),
+            attack("canny", range(10), "condition_only"),
             attack("canny", range(5, 15), "condition_only_distilled"),
             attack("blur", range(5), "condition_only"),
             attack("blur", range(5)),
@@ -160,23 +179,30 @@ class TestProxy:
         assert (row.attacker, row.compared_with, row.value) == (
             "condition_only",
             "adaptive_contrastive",
-            0.25,
+            0.5,
         )
-        assert 0 < row.low < 0.25 < row.high < 1
-        attacked.append(attack("canny", range(5, 10), "adaptive_distilled"))
+        assert 0 < row.low < 0.5 < row.high < 1
+        attacked.append(attack("canny", range(5, 13), "adaptive_distilled"))
         rows = proxy_rows(attacked, ["canny"], SETTINGS)
-        assert [row.value for row in rows] == [0.25, 2.0]
+        assert [row.value for row in rows] == [0.5, 1.25]
 
-    def test_an_adaptive_attack_without_success_gives_no_ratio(self) -> None:
-        attacked = [attack("canny", []), attack("canny", range(5), "condition_only")]
-        assert proxy_rows(attacked, ["canny"], SETTINGS) == []
+    @pytest.mark.parametrize(("adaptive", "proxy"), [(0, 20), (20, 0), (1, 20), (20, 1)])
+    def test_an_attack_at_chance_gives_no_ratio(self, adaptive: int, proxy: int) -> None:
+        attacked = [
+            attack("canny", range(adaptive)),
+            attack("canny", range(proxy), "condition_only"),
+        ]
+        (row,) = proxy_rows(attacked, ["canny"], SETTINGS)
+        blind = "adaptive_contrastive" if adaptive < proxy else "condition_only"
+        assert math.isnan(row.value)
+        assert row.reason == f"not significantly above chance: {blind} on canny"
 
 
 def test_regions_become_subsets() -> None:
     (row,) = region_rows([attack("canny-1.0 region=face", range(10))], SETTINGS)
     assert (row.anonymizer, row.subset, row.value) == ("canny-1.0", "region=face", 0.25)
     whole = rate_row("ablation", attack("canny-1.0", range(10)), SETTINGS)
-    assert (row.low, row.high, row.chance) == (whole.low, whole.high, 0.01)
+    assert (row.low, row.high) == (whole.low, whole.high) and row.chance == pytest.approx(0.01)
     assert whole.subset == "all"
 
 
@@ -220,11 +246,10 @@ class TestSwap:
         assert share.high - share.low > 0.05
 
     def test_no_share_by_chance(self) -> None:
-        assert {r.measure for r in swap_rows(swap(0, 0), SETTINGS)} == {
-            "rank_1_condition",
-            "rank_1_start",
-            "rank_1_either",
-        }
+        for null in (swap(0, 0), swap(1, 1)):
+            share = only(swap_rows(null, SETTINGS), measure="condition_share")
+            assert math.isnan(share.value)
+            assert share.reason == "not significantly above chance: adaptive_contrastive on canny"
 
 
 class TestHeadline:

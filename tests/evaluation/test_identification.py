@@ -1,6 +1,8 @@
 """From embeddings to rows, curves and the strongest attack, by hand-computed examples."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +16,16 @@ from cldmray.evaluation.identification import (
     attacks,
     clean_rank_1,
     curve,
+    excess_over_chance,
     strongest,
     view_of,
 )
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import embeddings_schema
 from cldmray.gallery.ranking import Ranks, rank_scores
+from cldmray.gallery.scores import ScoreBlock, Scores
 from cldmray.metrics.rates import rate_interval
+from cldmray.results.audit import AttackRate
 
 SETTINGS = EvaluationSettings(n_bootstrap=500)
 IDENTITIES = ["ann", "bob", "cat"]
@@ -184,7 +189,7 @@ class TestStrongest:
             "adaptive_contrastive",
             0.6,
         )
-        assert (outcome.chance, outcome.gallery_size) == (1 / 40, 40)
+        assert (outcome.chance, outcome.gallery_size) == (pytest.approx(1 / 40), 40)
         assert outcome.finding == "leak"
         assert outcome.k_not_rejected == int(1 / outcome.low)
 
@@ -222,10 +227,13 @@ class TestStrongest:
     def test_bounds_of_other_attacks_are_kept(self) -> None:
         lucky = replace(attack([0], [0], IDENTITIES[:1], 40), attacker="lucky")
         outcome = strongest([lucky, many(0.6)], SETTINGS, "")
-        assert outcome.tested_attack == (
+        assert outcome.tested_attack == AttackRate(
             "adaptive_contrastive", "full_ref", "source_excluded",
-            outcome.risk, outcome.low, outcome.high, 1 / 40,
+            outcome.risk, outcome.low, outcome.high, outcome.chance, outcome.excess,
         )  # fmt: skip
+        assert outcome.cross_image == AttackRate(
+            "lucky", "full_ref", "source_excluded", *outcome.cross_image[3:]
+        )
         assert outcome.highest_upper_bound == outcome.simultaneous_upper_bound == 1.0 > outcome.high
 
     def test_claims_are_tested_against_the_highest_lower_bound(self) -> None:
@@ -254,3 +262,54 @@ class TestStrongest:
             supported_k(strongest([spread(hits)] * 36, SETTINGS, "")) for hits in (0, n_hits)
         )
         assert none == some == 22
+
+
+class Named(Scores):
+    """Scores of probes that each name one candidate out of p0, p1, ..."""
+
+    def __init__(self, own: list[int], named: list[int], candidates: int) -> None:
+        self.gallery_identities = np.array([f"p{column}" for column in range(candidates)])
+        self.mated_columns, self.named = np.array(own), np.array(named)
+        self.identities = self.gallery_identities[self.mated_columns]
+        self.sample_ids = np.array([f"{row:016x}" for row in range(len(own))])
+
+    def blocks(self) -> Iterator[ScoreBlock]:
+        rows = np.arange(len(self.named))
+        yield ScoreBlock(rows, np.float32(self.named[:, None] == np.arange(6)))
+
+
+class TestMeasuredChance:
+    """p0 has 15 of 20 probes; the others one each."""
+
+    OWN: ClassVar = [0] * 15 + [1, 2, 3, 4, 5]
+
+    def outcome(self, named: list[int], *more: Named) -> AttackResult:
+        scores = Named(self.OWN, named, 6), *more
+        return AttackResult.of("blur", "mine", "full_ref", "source_excluded", *scores)
+
+    def test_naming_the_well_known_is_no_leak(self) -> None:
+        """It identifies 75 % of the images, where 1/N is 17 %: its chance is 75 % as well."""
+        blind = self.outcome([0] * 20)
+        assert blind.chance == pytest.approx(0.75) == blind.rank_1.mean()
+        outcome = strongest([blind], SETTINGS, "")
+        assert outcome.finding == "no_leak_found" and not outcome.strongest_attack.above_chance
+
+    def test_identifying_everybody_is_a_leak(self) -> None:
+        """Chance: 15 of 20 probes name p0, who has 15 of 20; five name one with 1 of 20."""
+        outcome = strongest([self.outcome(self.OWN)], SETTINGS, "")
+        assert outcome.chance == pytest.approx(0.75**2 + 0.25 / 20)
+        assert outcome.excess is not None
+        assert outcome.excess.value == pytest.approx(1 - outcome.chance)
+
+    def test_trainings_count_alike(self) -> None:
+        blind, perfect = [0] * 20, Named(self.OWN, self.OWN, 6)
+        outcome = self.outcome(blind, perfect)
+        assert outcome.chance == pytest.approx((0.75 + 0.575) / 2)
+        assert outcome.measured_chance.excess.mean() == pytest.approx(0.425 / 2)
+
+    def test_bounds_hold_for_all_attacks_of_an_audit(self) -> None:
+        attempts = [many(0.3), *(many(0.025, name=f"weak{i}") for i in range(9))]
+        (alone,), among = (excess_over_chance(some, SETTINGS) for some in (attempts[:1], attempts))
+        assert among[0].value == alone.value and among[0].low <= alone.low
+        outcome = strongest(attempts[:1], SETTINGS, "", among[:1])
+        assert outcome.excess == among[0]

@@ -90,6 +90,7 @@ def test_a_single_leaking_setting() -> None:
                 "linkage": None,
                 "utility_kept": None,
                 "keeps_nothing": False,
+                "excess": None,
                 "note": "",
             }
         ],

@@ -1,0 +1,57 @@
+"""Chance as it is measured: the same attack with the identities of its probes permuted."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cldmray.gallery.scores import SAME_SCORE, Scores, tie_resolved_blocks
+from cldmray.metrics.chance import permutation_excess
+
+Floats = npt.NDArray[np.float64]
+
+
+class MeasuredChance(NamedTuple):
+    """Success of an attack beside its success with permuted identities, probe by probe.
+
+    Attributes:
+        permuted: success with the probe's identity replaced by that of another probe, (P,).
+        excess: see :func:`cldmray.metrics.chance.permutation_excess`, (P,).
+    """
+
+    permuted: Floats
+    excess: Floats
+
+
+def measured_chance(trainings: Sequence[Scores]) -> MeasuredChance:
+    """Success and permuted success of the probes of every training, one training after the other.
+
+    The scores are read once. A probe's own identity keeps its place as a candidate when identities
+    are permuted, so that an attack that ignores the image has an excess of 0 on average. Where the
+    source is excluded the own identity has one reference less than the others, which lowers the
+    excess of such an attack a little.
+
+    Args:
+        trainings: scores of each training of an attacker, at least one.
+    """
+    parts = [_of_training(scores) for scores in trainings]
+    permuted, excess = zip(*parts, strict=True)
+    return MeasuredChance(np.concatenate(permuted), np.concatenate(excess))
+
+
+def _of_training(scores: Scores) -> MeasuredChance:
+    probes, candidates = len(scores.mated_columns), len(scores.gallery_identities)
+    # Share of all probes that belong to each candidate, and that it attracts, both (N,).
+    share = np.bincount(scores.mated_columns, minlength=candidates) / probes
+    attraction = np.zeros(candidates)
+    success, permuted = np.empty(probes), np.empty(probes)
+    for rows, block in tie_resolved_blocks(scores):
+        # (b, N): probability that each candidate is ranked first, ties broken at random.
+        first = block >= block.max(1, keepdims=True) - SAME_SCORE
+        best = first / first.sum(1, keepdims=True)
+        success[rows] = best[np.arange(len(rows)), scores.mated_columns[rows]]
+        permuted[rows] = best @ share
+        attraction += best.sum(0) / probes
+    excess = permutation_excess(success, permuted, attraction[scores.mated_columns])
+    return MeasuredChance(permuted, excess)
