@@ -25,7 +25,10 @@ from cldmray.recognizers.sface import landmark_sface
 
 @dataclass(frozen=True)
 class DistilledAttacker(EncoderAttacker):
-    """An encoder attacker with a teacher, whose rate on clean images stands for its own.
+    """An encoder attacker with a teacher.
+
+    The teacher embeds the originals, so that the rate on clean images would be the teacher's.
+    Whether the student has learnt shows its rate on validation identities, beside its start.
 
     Attributes:
         teacher: embeds the originals. ``encoder.dimensions`` must be the length of its embeddings.
@@ -41,6 +44,10 @@ class DistilledAttacker(EncoderAttacker):
     @property
     def training_splits(self) -> tuple[str, ...]:
         return (ATTACKER, AUXILIARY) if self.train_on_auxiliary else (ATTACKER,)
+
+    @property
+    def recognizes_clean_faces(self) -> bool:
+        return False
 
     @property
     def compares_all_images(self) -> bool:

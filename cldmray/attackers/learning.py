@@ -122,7 +122,13 @@ class LearningAttacker(Attacker):
             rate = validation.rank_1(
                 lambda some: self._checked(self.embed(some, learnt), len(some))
             )
-        return {"step": 1.0, "loss": math.nan, "validation_rank_1": rate}
+        identities = float(validation.n_identities) if len(queries) else 0.0
+        return {
+            "step": 1.0,
+            "loss": math.nan,
+            "validation_rank_1": rate,
+            "validation_identities": identities,
+        }
 
     def _checked(self, embeddings: Embeddings, count: int) -> Embeddings:
         if embeddings.shape != (count, self.dimensions):

@@ -79,7 +79,7 @@ class ReleaseChoice:
         target_k: k that a setting must support.
         candidates: risks of all candidates, the lowest simultaneous upper bound first.
         supporting: those of them that support ``target_k``.
-        weakness: why the attackers may be too weak to conclude; empty if they are not.
+        weakness: why the attackers are too weak to conclude, by anonymizer.
         by_utility: whether utility decided, not the lowest bound.
         most_useful: the most useful candidate, whatever its risk; None: unknown.
         control: the control that utility is compared with; None: there is none.
@@ -92,7 +92,7 @@ class ReleaseChoice:
     target_k: int
     candidates: tuple[AnonymizerRisk, ...]
     supporting: tuple[AnonymizerRisk, ...] = ()
-    weakness: str = ""
+    weakness: Mapping[str, str] = field(default_factory=dict)
     by_utility: bool = False
     most_useful: str | None = None
     control: str | None = None
@@ -106,7 +106,7 @@ def recommend(
     rows: Sequence[UtilityRow],
     target_k: int,
     *,
-    weakness: str,
+    weakness: Mapping[str, str],
     missed: Mapping[str, Sequence[str]],
 ) -> ReleaseChoice:
     """The most useful candidate whose simultaneous upper bound stays at or under 1/target_k.
@@ -120,7 +120,7 @@ def recommend(
         controls: names of the settings that are controls; utility is compared with the first.
         rows: utility of all settings; may be empty.
         target_k: k that a setting must support, at least 2.
-        weakness: see :func:`supported_k`.
+        weakness: see :func:`supported_k`, by anonymizer.
         missed: attackers that could not be run, by setting.
     """
     safest = tuple(
@@ -130,7 +130,9 @@ def recommend(
     )
     useful = by_usefulness([risk.anonymizer for risk in safest], rows)
     most_useful = useful[0] if useful else None
-    supporting = tuple(risk for risk in safest if supported_k(risk, weakness) >= target_k)
+    supporting = tuple(
+        risk for risk in safest if supported_k(risk, weakness.get(risk.anonymizer, "")) >= target_k
+    )
     if not supporting:
         return ReleaseChoice(None, target_k, safest, weakness=weakness, most_useful=most_useful)
     place = {name: rank for rank, name in enumerate(useful)}
@@ -228,11 +230,6 @@ class Decision:
     breaches: tuple[Breach, ...]
     choice: ReleaseChoice
 
-    @property
-    def weakness(self) -> str:
-        """Why the attackers may be too weak to conclude; empty if they are not."""
-        return self.choice.weakness
-
 
 def decide(
     risks: Sequence[AnonymizerRisk],
@@ -240,7 +237,7 @@ def decide(
     policy: DecisionPolicy = DEFAULT_POLICY,
     utility: Sequence[UtilityRow] = (),
     *,
-    weakness: str = "",
+    weakness: Mapping[str, str] | None = None,
     missed: Mapping[str, Sequence[str]] | None = None,
 ) -> Decision:
     """The audit's conclusion over all settings that are candidates for release.
@@ -250,15 +247,17 @@ def decide(
         controls: names of anonymizers that are controls.
         policy: what to answer.
         utility: how useful each anonymizer's images still are; may be empty.
-        weakness: why the attackers may be too weak to conclude that nothing leaks; may be empty.
+        weakness: why the attackers are too weak to conclude that nothing leaks, by anonymizer.
         missed: attackers that could not be run, by anonymizer; one without any attack has no risk.
     """
-    controls, missed = sorted(controls), missed or {}
+    controls, missed, weakness = sorted(controls), missed or {}, weakness or {}
     names = policy.candidates(
         dict.fromkeys([*(risk.anonymizer for risk in risks), *missed]), controls
     )
     by_name = {
-        risk.anonymizer: _decided(risk, policy, utility, weakness, names, controls)
+        risk.anonymizer: _decided(
+            risk, policy, utility, weakness.get(risk.anonymizer, ""), names, controls
+        )
         for risk in risks
     }
     candidates = tuple(by_name[name] for name in names if name in by_name)

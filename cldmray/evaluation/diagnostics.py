@@ -1,8 +1,24 @@
-"""Whether the attackers are good enough to be believed when they find nothing."""
+"""Whether the attackers are good enough to be believed when they find nothing.
 
-from collections.abc import Mapping, Sequence
+Each attacker stands for itself, whatever the others reach. It has *shown its ability*
 
-from cldmray.results.audit import AttackerDiagnostics
+- where its own encoder identifies enough clean images (``audit.min_clean_rank_1``), or
+- where it has learnt to read anonymized images: its rate on validation identities is
+  significantly above chance, and has come at least a tenth of the way from its start, before the
+  first step, to 1. On an anonymizer that leaves nothing there is nothing to learn, so that another
+  anonymizer of the audit may show it: a positive control, such as a weak blur.
+
+That nothing is found on an anonymizer counts where an encoder that was used there identifies
+enough clean images and, where the audit has attackers that learn from the anonymizer, one of those
+has shown its ability.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+from scipy.stats import beta
+
+from cldmray.results.audit import Ability, AttackerDiagnostics
 from cldmray.results.audit import LearningCurve as TrainingCurve
 
 LearningCurve = Sequence[Mapping[str, float]]
@@ -16,10 +32,16 @@ FLAT = 0.1
 """Gain in that part, as a share of what was reached, up to which it counts as flat."""
 NOISE = 0.01
 """Gain, as a rate, that may be chance."""
+LEARNT = 0.1
+"""Share of the way from its start to a rate of 1 that an attacker must come to have learnt."""
+TOO_WEAK = "attacker too weak to conclude"
 
 
 def attacker_diagnostics(
-    curves: Mapping[AttackKey, Sequence[LearningCurve]], clean: Mapping[AttackKey, float]
+    curves: Mapping[AttackKey, Sequence[LearningCurve]],
+    clean: Mapping[AttackKey, float],
+    adaptive: Collection[str] = (),
+    required: float = 0.9,
 ) -> list[AttackerDiagnostics]:
     """One row for every attacker and anonymizer: rank-1 on clean images and learning curves.
 
@@ -27,12 +49,14 @@ def attacker_diagnostics(
 
     Args:
         curves: learning curve of every training; none for attackers that learn nothing.
-        clean: rank-1 rate on clean images, where that says how well an attacker knows faces.
+        clean: rank-1 rate of an attacker's own encoder on clean images, where that says how well it
+            knows faces.
+        adaptive: names of the attackers that learn from anonymized images.
+        required: rate on clean images that shows an attacker's ability.
     """
     rows = []
     for (anonymizer, attacker), trainings in curves.items():
         last = [curve[-1] for curve in trainings]
-        rates = [point["validation_rank_1"] for point in last]
         rows.append(
             AttackerDiagnostics(
                 anonymizer=anonymizer,
@@ -40,11 +64,82 @@ def attacker_diagnostics(
                 clean_rank_1=clean.get((anonymizer, attacker)),
                 n_trainings=len(trainings),
                 n_steps=int(last[0]["step"]) if last else 0,
-                validation_rank_1=sum(rates) / len(rates) if rates else None,
+                validation_rank_1=_mean(last, "validation_rank_1"),
                 final_gain=final_gain(trainings),
+                untrained_rank_1=_mean(last, "untrained_rank_1"),
+                n_validation_identities=int(_mean(last, "validation_identities") or 0),
+                learns_from_anonymized=attacker in adaptive,
             )
         )
-    return rows
+    learnt = {row.attacker for row in rows if has_learnt(row)}
+    return [row._replace(ability=_ability(row, learnt, required)) for row in rows]
+
+
+def _mean(points: Sequence[Mapping[str, float]], key: str) -> float | None:
+    """Mean over trainings of what their last points tell; None where they do not."""
+    values = [point[key] for point in points if key in point]
+    return sum(values) / len(values) if values else None
+
+
+def has_learnt(row: AttackerDiagnostics) -> bool:
+    """Whether an attacker's rate on validation identities shows that it has learnt its task.
+
+    >>> row = AttackerDiagnostics("blur", "student", None, 1, 100, 0.5, 0.0, 0.1, 20)
+    >>> has_learnt(row), has_learnt(row._replace(validation_rank_1=0.15))
+    (True, False)
+    """
+    rate, n = row.validation_rank_1, row.n_validation_identities
+    if rate is None or n < 2 or math.isnan(rate):
+        return False
+    chance = 1 / n
+    start = max(chance, row.untrained_rank_1 or 0.0)
+    # Clopper and Pearson's lower bound, one trial an identity.
+    hits = rate * n
+    significant = hits > 0 and float(beta.ppf(0.025, hits, n - hits + 1)) > chance
+    return significant and rate > start and rate - start >= LEARNT * (1 - start)
+
+
+def _ability(row: AttackerDiagnostics, learnt: Collection[str], required: float) -> Ability:
+    """See the module; ``learnt`` names the attackers that have learnt on some anonymizer."""
+    if row.clean_rank_1 is not None and row.clean_rank_1 >= required:
+        return "shown"
+    if row.attacker in learnt:
+        return "shown"
+    return "unknown" if row.clean_rank_1 is None and not row.n_trainings else "not_shown"
+
+
+def weaknesses(rows: Sequence[AttackerDiagnostics], required: float) -> dict[str, str]:
+    """Why it would not count that nothing is found, by anonymizer; empty text where it counts.
+
+    Args:
+        rows: of all attackers on all anonymizers.
+        required: rate on clean images that one encoder must reach.
+    """
+    by_anonymizer: dict[str, list[AttackerDiagnostics]] = {}
+    for row in rows:
+        by_anonymizer.setdefault(row.anonymizer, []).append(row)
+    return {name: _weakness(own, required) for name, own in by_anonymizer.items()}
+
+
+def _weakness(rows: Sequence[AttackerDiagnostics], required: float) -> str:
+    encoders = [(row.clean_rank_1, row.attacker) for row in rows if row.clean_rank_1 is not None]
+    if not encoders:
+        return f"{TOO_WEAK}: none of the attackers has been tried on clean images"
+    best, attacker = max(encoders)
+    if best < required:
+        return (
+            f"{TOO_WEAK}: on clean images the best, {attacker}, identifies {100 * best:.1f} %, "
+            f"less than the {100 * required:.1f} % that audit.min_clean_rank_1 asks for"
+        )
+    adaptive = [row for row in rows if row.learns_from_anonymized and row.ability != "unknown"]
+    if adaptive and not any(row.ability == "shown" for row in adaptive):
+        names = " and ".join(row.attacker for row in adaptive)
+        return (
+            f"{TOO_WEAK}: {names} learnt too little here and on every other anonymizer to tell "
+            "that there is nothing to learn; train longer, or add an anonymizer that is easier to "
+            "attack, such as blur"
+        )
+    return ""
 
 
 def learning_curves(

@@ -1,7 +1,7 @@
 """From embeddings to attacks, curves and the strongest attack on each anonymizer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
@@ -24,9 +24,6 @@ from cldmray.metrics.identification import chance, cmc, success_at_rank
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.metrics.rates import rate_intervals
 from cldmray.results.audit import AnonymizerRisk, AttackRate, CmcCurve
-
-AttackKey = tuple[str, str, str, str]
-"""Anonymizer, attacker, protocol and gallery."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +65,6 @@ class AttackResult:
         where = self.anonymizer, self.attacker, self.protocol, self.gallery
         albums = (kept_if_small(AlbumScores(scores)) for scores in self.scores)
         return AttackResult.of(*where, *albums)
-
-    @property
-    def key(self) -> AttackKey:
-        """Which attack it is."""
-        return self.anonymizer, self.attacker, self.protocol, self.gallery
 
     @property
     def rank_1(self) -> Any:
@@ -270,6 +262,60 @@ def strongest(
         cross_image=_strongest_of(measured, "source_excluded"),
         same_image=_strongest_of(measured, "source_included"),
     )
+
+
+def anonymizer_risks(
+    attacks: Sequence[AttackResult], settings: EvaluationSettings, notes: Mapping[str, str]
+) -> list[AnonymizerRisk]:
+    """The strongest attack on each anonymizer, how well its images are linked, and person level.
+
+    Linking anonymized images with each other identifies nobody, so it counts as a risk of its own,
+    unless nothing else was measured. Bounds hold for all attacks of one kind: those that identify
+    images, those that link them, and those that identify people by all of their images.
+
+    Args:
+        attacks: on all anonymizers.
+        notes: what limits a conclusion that nothing leaks, by anonymizer; may be empty.
+    """
+    linking = [attack for attack in attacks if attack.gallery == "anonymized_only"]
+    identifying = [attack for attack in attacks if attack.gallery != "anonymized_only"]
+    cross_image = [attack for attack in identifying if attack.gallery == "source_excluded"]
+    albums = [attack.albums for attack in cross_image if attack.albums is not None]
+    identified = _strongest_by_anonymizer(identifying, settings, notes)
+    linked = _strongest_by_anonymizer(linking, settings, {} if identified else notes)
+    pooled = _strongest_by_anonymizer(albums, settings, {})
+    risks = []
+    for name in dict.fromkeys(attack.anonymizer for attack in attacks):
+        if name not in identified:
+            risks.append(linked[name])
+            continue
+        linkage, person_level = linked.get(name), pooled.get(name)
+        risks.append(
+            replace(
+                identified[name],
+                linkage=linkage and linkage.strongest_attack,
+                person_level=person_level and person_level.strongest_attack,
+            )
+        )
+    return risks
+
+
+def _strongest_by_anonymizer(
+    attacks: Sequence[AttackResult], settings: EvaluationSettings, notes: Mapping[str, str]
+) -> dict[str, AnonymizerRisk]:
+    excess = excess_over_chance(attacks, settings)
+    own: dict[str, list[tuple[AttackResult, Interval]]] = {}
+    for attack, interval in zip(attacks, excess, strict=True):
+        own.setdefault(attack.anonymizer, []).append((attack, interval))
+    return {
+        name: strongest(
+            [attack for attack, _ in pairs],
+            settings,
+            notes.get(name, ""),
+            [interval for _, interval in pairs],
+        )
+        for name, pairs in own.items()
+    }
 
 
 def _strongest_of(measured: Sequence[Measured], gallery: Gallery) -> AttackRate | None:

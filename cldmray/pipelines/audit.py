@@ -2,26 +2,24 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.arrays import Interval
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
 from cldmray.evaluation.by_identity.exposed import exposed
 from cldmray.evaluation.decision import decide
-from cldmray.evaluation.diagnostics import attacker_diagnostics, learning_curves
+from cldmray.evaluation.diagnostics import attacker_diagnostics, learning_curves, weaknesses
 from cldmray.evaluation.gate import check_identities
 from cldmray.evaluation.identification import (
-    AttackKey,
     AttackResult,
+    anonymizer_risks,
     curve,
-    excess_over_chance,
     strongest,
 )
 from cldmray.evaluation.rows import results_table
@@ -33,11 +31,12 @@ from cldmray.pipelines.data_preparation import DataPreparation, Listing, Prepare
 from cldmray.pipelines.utility import Utility, UtilityResult
 from cldmray.report.examples import ImageReader, choose_examples, example_grid, leak_evidence
 from cldmray.report.formatting import percent
-from cldmray.report.statements import convergence_note, query_note
+from cldmray.report.statements import convergence_note, query_note, weakness_notes
 from cldmray.report.verdict import state_risks, state_verdict
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import (
     AnonymizerRisk,
+    AttackerDiagnostics,
     AuditReport,
     DataSummary,
     Evidence,
@@ -141,10 +140,9 @@ class Audit:
         groups, group_notes = self.preparation.groups(listing.samples)
         names = [anonymizer.name for anonymizer in config.anonymizers.values()]
         by_name = {name: [a for a in results.attacks if a.anonymizer == name] for name in names}
-        diagnostics = attacker_diagnostics(results.curves, results.clean)
-        weakness, clean_notes = self._weakness(results.clean)
-        excess = self._excess(results.attacks)
-        risks = [self._risk(attacks, weakness, excess) for attacks in by_name.values() if attacks]
+        diagnostics = self._diagnostics(results)
+        weakness = weaknesses(diagnostics, config.audit.min_clean_rank_1)
+        risks = anonymizer_risks(results.attacks, config.audit, weakness)
         ran = {(attack.anonymizer, attack.attacker) for attack in results.attacks}
         missed = {
             name: [a.name for a in config.attackers.values() if (name, a.name) not in ran]
@@ -169,7 +167,7 @@ class Audit:
             *utility.notes,
             convergence_note(diagnostics),
             query_note(results.queries),
-            *clean_notes,
+            *weakness_notes(diagnostics, weakness),
             *self._nominal_k_notes(by_name),
         ]
         most_exposed = exposed(results.attacks, config.audit)
@@ -255,33 +253,15 @@ class Audit:
         }
         return example_grid(faces.read_samples(columns, examples), rows)
 
-    def _excess(self, attacks: list[AttackResult]) -> dict[AttackKey, Interval]:
-        """Each attack's excess over chance; those that identify, and those that link, together."""
-        excess: dict[AttackKey, Interval] = {}
-        for linking in (False, True):
-            family = [a for a in attacks if (a.gallery == "anonymized_only") is linking]
-            keys = [attack.key for attack in family]
-            excess |= zip(keys, excess_over_chance(family, self.config.audit), strict=True)
-        return excess
-
-    def _risk(
-        self, attacks: list[AttackResult], note: str, excess: dict[AttackKey, Interval]
-    ) -> AnonymizerRisk:
-        """The strongest attack on one anonymizer, and how well its images are linked.
-
-        Linking anonymized images with each other identifies nobody, so it counts as a risk of its
-        own, unless nothing else was measured.
-        """
-        linking = [attack for attack in attacks if attack.gallery == "anonymized_only"]
-        identifying = [attack for attack in attacks if attack.gallery != "anonymized_only"]
-
-        def worst(family: list[AttackResult], note: str) -> AnonymizerRisk:
-            return strongest(family, self.config.audit, note, [excess[a.key] for a in family])
-
-        risk = worst(identifying or linking, note)
-        if not (identifying and linking):
-            return risk
-        return replace(risk, linkage=worst(linking, "").strongest_attack)
+    def _diagnostics(self, results: AttackResults) -> list[AttackerDiagnostics]:
+        """How every attacker did where it should be good."""
+        attackers = self.config.attackers.values()
+        return attacker_diagnostics(
+            results.curves,
+            results.clean,
+            {attacker.name for attacker in attackers if attacker.learns_from_anonymized},
+            self.config.audit.min_clean_rank_1,
+        )
 
     def _with_albums(self, risk: AnonymizerRisk, attacks: list[AttackResult]) -> AnonymizerRisk:
         """The risk with the strongest attack on all images of a person, none of them the source."""
@@ -322,29 +302,3 @@ class Audit:
                 f"{percent(1 / k)}."
             )
         return notes
-
-    def _weakness(self, clean: dict[tuple[str, str], float]) -> tuple[str, list[str]]:
-        """Why the attackers may be too weak to conclude that nothing leaks, and notes on them.
-
-        Returns:
-            An empty reason where an attacker recognizes clean faces well enough.
-        """
-        required = self.config.audit.min_clean_rank_1
-        best, notes = 0.0, []
-        reason = "none of the attackers has been tried on clean images"
-        if clean:
-            best, attacker = max((rate, name) for (_, name), rate in clean.items())
-            notes.append(
-                f"Of all attackers {attacker} recognizes clean faces best: it identifies "
-                f"{percent(best)} of clean images (Full-Ref, source excluded)."
-            )
-            reason = (
-                f"on clean images the best, {attacker}, identifies {percent(best)}, less than the "
-                f"{percent(required)} that audit.min_clean_rank_1 asks for"
-            )
-        if best >= required:
-            return "", notes
-        return f"attacker too weak to conclude: {reason}", [
-            *notes,
-            f"Attacker too weak to conclude: {reason}.",
-        ]

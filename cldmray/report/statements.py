@@ -208,6 +208,37 @@ def convergence_note(rows: Sequence[AttackerDiagnostics]) -> str:
     )
 
 
+def weakness_notes(rows: Sequence[AttackerDiagnostics], weakness: Mapping[str, str]) -> list[str]:
+    """Which attackers have shown their ability, which have not, and what follows from that.
+
+    Args:
+        rows: of all attackers on all anonymizers.
+        weakness: see :func:`cldmray.evaluation.diagnostics.weaknesses`.
+    """
+    notes = []
+    encoders = [(row.clean_rank_1, row.attacker) for row in rows if row.clean_rank_1 is not None]
+    if encoders:
+        best, attacker = max(encoders)
+        notes.append(
+            f"Of all attackers {attacker} recognizes clean faces best: it identifies "
+            f"{percent(best)} of clean images (Full-Ref, source excluded)."
+        )
+    weak: dict[str, list[str]] = {}
+    for row in rows:
+        if row.ability == "not_shown":
+            weak.setdefault(row.attacker, []).append(row.anonymizer)
+    if weak:
+        named = "; ".join(f"{attacker} on {', '.join(names)}" for attacker, names in weak.items())
+        notes.append(f"Too weak to conclude by themselves: {named}.")
+    reasons: dict[str, list[str]] = {}
+    for anonymizer, reason in weakness.items():
+        if reason:
+            reasons.setdefault(reason, []).append(anonymizer)
+    for reason, names in reasons.items():
+        notes.append(f"{reason[0].upper()}{reason[1:]} ({', '.join(names)}).")
+    return notes
+
+
 def query_note(queries: Mapping[tuple[str, str], int]) -> str:
     """One sentence on how often reconstruction attacks asked the anonymizers; empty if none did.
 

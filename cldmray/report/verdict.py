@@ -298,7 +298,7 @@ def _why_none(choice: ReleaseChoice) -> str:
         )
     closest = choice.candidates[0]
     bound = f"upper bound {percent(closest.simultaneous_upper_bound)}"
-    limit = closest.note or choice.weakness
+    limit = closest.note or choice.weakness.get(closest.anonymizer, "")
     if k_by_bound(closest) >= k:
         return f"{closest.anonymizer} stays under {_target(k)} by numbers ({bound}), but {limit}."
     return (

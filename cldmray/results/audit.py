@@ -15,6 +15,7 @@ from cldmray.results.exposed import ExposedIdentity
 Finding = Literal["leak", "inconclusive", "no_leak_found"]
 Severity = Literal["leak", "inconclusive", "no_leak_found", "neutral"]
 Release = Literal["yes", "no", "inconclusive"]
+Ability = Literal["shown", "not_shown", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,18 @@ class AttackerDiagnostics(NamedTuple):
 
     Attributes:
         anonymizer, attacker: as in docs/results_files.md.
-        clean_rank_1: rank-1 rate on clean images, in [0, 1]; None where that says nothing.
+        clean_rank_1: rank-1 rate of its own encoder on clean images, in [0, 1]; None where that
+            says nothing.
         n_trainings: how often it was trained, each time with another seed; 0: it learns nothing.
         n_steps: of one training.
         validation_rank_1: rate on validation identities at the end, in [0, 1].
         final_gain: what the last quarter of the steps added to it.
+        untrained_rank_1: ``validation_rank_1`` before the first step; None: not measured.
+        n_validation_identities: behind both; 0: not known.
+        learns_from_anonymized: whether it can query the anonymizer.
+        ability: ``shown`` where it counts that this attacker finds nothing, ``not_shown`` where it
+            is too weak to conclude, ``unknown`` where there is no measure of it; see
+            :mod:`cldmray.evaluation.diagnostics`.
     """
 
     anonymizer: str
@@ -196,6 +204,10 @@ class AttackerDiagnostics(NamedTuple):
     n_steps: int
     validation_rank_1: float | None
     final_gain: float | None
+    untrained_rank_1: float | None = None
+    n_validation_identities: int = 0
+    learns_from_anonymized: bool = False
+    ability: Ability = "unknown"
 
 
 @dataclass(frozen=True)

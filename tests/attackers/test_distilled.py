@@ -51,7 +51,7 @@ def test_what_they_read() -> None:
         "condition_only_distilled": ("condition", Canny(50, 100), False, 128),
         "adaptive_condition": ("anonymized", Canny(50, 100), True, 128),
     }
-    assert all(attacker.recognizes_clean_faces for attacker in ATTACKERS)
+    assert not any(attacker.recognizes_clean_faces for attacker in ATTACKERS)
 
 
 @pytest.mark.parametrize("attacker", ATTACKERS, ids=lambda attacker: str(attacker.name))

@@ -80,7 +80,7 @@ class TestChoice:
     def test_the_most_useful_that_supports_the_target(self) -> None:
         utility = rows("ssim", no_op=1.0, blur=0.83, k_same=0.5, none=0.2)
         candidates = [risk("blur", 0.3, 0.2), risk("none", 0.02), risk("k_same", 0.05)]
-        choice = recommend(candidates, ["no_op"], utility, 20, weakness="", missed={})
+        choice = recommend(candidates, ["no_op"], utility, 20, weakness={}, missed={})
         assert choice.recommended == candidates[2] and choice.by_utility
         assert choice.supporting == (candidates[1], candidates[2])
         assert choice.candidates == (candidates[1], candidates[2], candidates[0])
@@ -88,5 +88,5 @@ class TestChoice:
         assert choice.utility == {"ssim": {"value": 0.5, "most_useful": 0.83, "control": 1.0}}
 
     def test_weak_attackers_recommend_nothing(self) -> None:
-        choice = recommend([risk("a", 0.01)], [], [], 20, weakness=WEAK, missed={})
+        choice = recommend([risk("a", 0.01)], [], [], 20, weakness={"a": WEAK}, missed={})
         assert choice.recommended is None and choice.supporting == ()

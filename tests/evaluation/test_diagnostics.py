@@ -1,9 +1,12 @@
+from typing import Any
+
 import pytest
 
 from cldmray.evaluation.diagnostics import (
     attacker_diagnostics,
     final_gain,
     not_converged,
+    weaknesses,
 )
 from cldmray.results.audit import AttackerDiagnostics
 
@@ -49,7 +52,7 @@ def test_rows() -> None:
     assert adaptive.validation_rank_1 == pytest.approx(0.4)
     assert adaptive.final_gain == pytest.approx(0.1)
     assert (clean_trained.clean_rank_1, clean_trained.n_trainings) == (0.6, 1)
-    assert match[3:] == (0, 0, None, None)
+    assert match[3:7] == (0, 0, None, None)
 
 
 def test_whose_curve_still_rises() -> None:
@@ -61,3 +64,94 @@ def test_a_gain_of_less_than_a_percent_may_be_chance() -> None:
     (row,) = attacker_diagnostics({("a", "b"): [curve((50, 0.001), (100, 0.009))]}, {})
     assert row.final_gain == pytest.approx(0.008)
     assert not not_converged(row)
+
+
+def row(
+    attacker: str,
+    clean: float | None = None,
+    validation: float | None = None,
+    untrained: float | None = None,
+    anonymizer: str = "blur",
+) -> tuple[tuple[str, str], float | None, list[list[dict[str, float]]]]:
+    """Keys, clean rate and learning curves of one attacker; 20 validation identities."""
+    point = {"step": 9.0, "validation_identities": 20.0}
+    point |= {} if untrained is None else {"untrained_rank_1": untrained}
+    curves = [] if validation is None else [[{**point, "validation_rank_1": validation}]]
+    return (anonymizer, attacker), clean, curves
+
+
+def weakness_of(*rows: tuple[tuple[str, str], float | None, Any]) -> dict[str, str]:
+    attackers = {key[1] for key, _, _ in rows}
+    diagnosed = attacker_diagnostics(
+        {key: curves for key, _, curves in rows},
+        {key: clean for key, clean, _ in rows if clean is not None},
+        {name for name in attackers if name.startswith(("adaptive", "student", "score_fusion"))},
+    )
+    return weaknesses(diagnosed, 0.9)
+
+
+CALM = row("pretrained", clean=0.97)
+
+
+class TestAbility:
+    """Each attacker for itself: what the others reach does not vouch for it."""
+
+    def abilities(self, *rows: tuple[tuple[str, str], float | None, Any]) -> list[str]:
+        curves = {key: curves for key, _, curves in rows}
+        clean = {key: rate for key, rate, _ in rows if rate is not None}
+        return [diagnosed.ability for diagnosed in attacker_diagnostics(curves, clean)]
+
+    def test_by_its_own_encoder(self) -> None:
+        rows = CALM, row("clean_trained", clean=0.5, validation=0.06), row("condition_match")
+        assert self.abilities(*rows) == ["shown", "not_shown", "unknown"]
+
+    @pytest.mark.parametrize(
+        ("validation", "untrained", "ability"),
+        [
+            (0.5, 0.1, "shown"),
+            (0.5, None, "shown"),
+            (0.05, 0.05, "not_shown"),
+            (0.5, 0.5, "not_shown"),  # its start recognizes people, it has learnt nothing
+            (0.5, 0.48, "not_shown"),
+            (0.15, 0.05, "not_shown"),  # three of twenty people may be luck
+            (float("nan"), 0.05, "not_shown"),
+        ],
+    )
+    def test_a_student_by_what_it_has_learnt(
+        self, validation: float, untrained: float | None, ability: str
+    ) -> None:
+        student = row("student", validation=validation, untrained=untrained)
+        assert self.abilities(CALM, student) == ["shown", ability]
+
+    def test_another_anonymizer_is_a_positive_control(self) -> None:
+        here = row("student", validation=0.05, untrained=0.05, anonymizer="none")
+        there = row("student", validation=0.6, untrained=0.05)
+        assert self.abilities(here) == ["not_shown"]
+        assert self.abilities(here, there) == ["shown", "shown"]
+
+
+class TestWeakness:
+    def test_an_encoder_that_knows_faces_suffices_where_nobody_learns(self) -> None:
+        assert weakness_of(CALM, row("condition_match")) == {"blur": ""}
+
+    def test_none_recognizes_clean_faces(self) -> None:
+        reason = weakness_of(row("clean_trained", clean=0.5), row("pretrained", clean=0.6))["blur"]
+        assert "on clean images the best, pretrained, identifies 60.0 %, less than the 90.0 %" in (
+            reason
+        )
+        assert weakness_of(row("condition_match"))["blur"].endswith(
+            "none of the attackers has been tried on clean images"
+        )
+
+    def test_a_student_that_learnt_nothing_is_not_vouched_for(self) -> None:
+        weak = row("student", validation=0.05, untrained=0.05)
+        reason = weakness_of(CALM, weak)["blur"]
+        assert reason.startswith("attacker too weak to conclude: student learnt too little")
+        able = row("adaptive_contrastive", clean=0.2, validation=0.6, untrained=0.05)
+        assert weakness_of(CALM, weak, able) == {"blur": ""}
+        assert weakness_of(CALM, row("score_fusion")) == {"blur": ""}
+
+    def test_each_anonymizer_by_itself(self) -> None:
+        other = row("clean_trained", clean=0.5, anonymizer="k_same")
+        reasons = weakness_of(CALM, other)
+        assert reasons["blur"] == "" and reasons["k_same"]

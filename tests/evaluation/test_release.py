@@ -51,7 +51,7 @@ class TestRelease:
         assert decided.release == release
 
     def test_weak_attackers_decide_nothing(self) -> None:
-        (decided,) = decide([CALM], [], weakness=WEAK).risks
+        (decided,) = decide([CALM], [], weakness={"blur": WEAK}).risks
         assert (decided.release, decided.k_supported) == ("inconclusive", 1)
 
     def test_controls_have_no_release_unless_they_are_candidates(self) -> None:

@@ -65,32 +65,6 @@ class TestBeforeAnyWork:
             audit(config).run({})
 
 
-class TestHealth:
-    def test_the_best_attacker_counts_and_is_named(self, tmp_path: Path) -> None:
-        pipeline = audit(configured(tmp_path, "audit.min_clean_rank_1=0.9"))
-        clean = {("blur", "clean_trained"): 0.5, ("blur", "pretrained"): 0.97}
-        reason, notes = pipeline._weakness(clean)
-        assert reason == ""
-        assert notes == [
-            "Of all attackers pretrained recognizes clean faces best: it identifies 97.0 % of "
-            "clean images (Full-Ref, source excluded)."
-        ]
-
-    def test_too_weak(self, tmp_path: Path) -> None:
-        pipeline = audit(configured(tmp_path, "audit.min_clean_rank_1=0.9"))
-        clean = {("blur", "clean_trained"): 0.5, ("blur", "adaptive_contrastive"): 0.6}
-        reason, notes = pipeline._weakness(clean)
-        assert reason.startswith("attacker too weak to conclude: ")
-        assert "the best, adaptive_contrastive, identifies 60.0 %, less than the 90.0 %" in reason
-        assert len(notes) == 2
-
-    def test_attackers_without_a_clean_rate_are_too_weak(self, tmp_path: Path) -> None:
-        pipeline = audit(configured(tmp_path))
-        reason, notes = pipeline._weakness({})
-        assert reason.endswith(": none of the attackers has been tried on clean images")
-        assert len(notes) == 1
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_attackers_with_recognizers(tmp_path: Path) -> None:

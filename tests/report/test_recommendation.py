@@ -39,7 +39,12 @@ def recommended(
     missed: dict[str, list[str]] | None = None,
 ) -> Recommendation:
     choice = recommend(
-        candidates, ["no_op"], utility, target_k, weakness=weakness, missed=missed or {}
+        candidates,
+        ["no_op"],
+        utility,
+        target_k,
+        weakness=dict.fromkeys((risk.anonymizer for risk in candidates), weakness),
+        missed=missed or {},
     )
     return state_recommendation(choice)
 

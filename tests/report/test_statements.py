@@ -1,7 +1,12 @@
 """Sentences on operating points, on learning curves and on queries, by hand-made numbers."""
 
 from cldmray.evaluation.operating_points import OperatingPoint
-from cldmray.report.statements import convergence_note, operating_point_sentence, query_note
+from cldmray.report.statements import (
+    convergence_note,
+    operating_point_sentence,
+    query_note,
+    weakness_notes,
+)
 from cldmray.results.audit import AttackerDiagnostics
 
 
@@ -45,3 +50,19 @@ def test_queries() -> None:
         "Queries, each an image of another person to learn the reconstruction from: "
         "reconstruction 1,200 images of blur, reconstruction 5 images of no_op-x."
     )
+
+
+def test_attackers_that_are_too_weak_are_named() -> None:
+    rows = [
+        AttackerDiagnostics("blur", "pretrained", 0.97, 0, 0, None, None, ability="shown"),
+        AttackerDiagnostics("blur", "student", None, 1, 9, 0.05, None, ability="not_shown"),
+        AttackerDiagnostics("none", "student", None, 1, 9, 0.05, None, ability="not_shown"),
+    ]
+    reason = "attacker too weak to conclude: student learnt too little"
+    assert weakness_notes(rows, {"blur": "", "none": reason}) == [
+        "Of all attackers pretrained recognizes clean faces best: it identifies 97.0 % of clean "
+        "images (Full-Ref, source excluded).",
+        "Too weak to conclude by themselves: student on blur, none.",
+        "Attacker too weak to conclude: student learnt too little (none).",
+    ]
+    assert weakness_notes([], {}) == []

@@ -38,7 +38,8 @@ def verdict(
     weakness: str = "",
     missed: Mapping[str, Sequence[str]] | None = None,
 ) -> Verdict:
-    return state_verdict(decide(risks, controls, policy, utility, weakness=weakness, missed=missed))
+    reasons = dict.fromkeys((risk.anonymizer for risk in risks), weakness)
+    return state_verdict(decide(risks, controls, policy, utility, weakness=reasons, missed=missed))
 
 
 def test_a_single_leaking_setting() -> None:

@@ -76,7 +76,11 @@ class EncoderTrainable(Trainable):
         if self._config.shared_statistics and worker.workers > 1:
             encoder.features = self._config.share_statistics(encoder.features)
         self.network = encoder.to(worker.device)
-        return self.network
+        if self._validation is not None:
+            self._untrained = self._validation.rank_1(
+                lambda images: embed(encoder.eval(), images, device=worker.device)
+            )
+        return self.network.train()
 
     def loss(self, step: int, call: Call) -> Tensor:
         size = self.objective.size
@@ -87,7 +91,11 @@ class EncoderTrainable(Trainable):
     def validate(self) -> dict[str, float]:
         if self._validation is None:
             return {}
-        return {"validation_rank_1": self._validation.rank_1(self._embed_shared)}
+        return {
+            "validation_rank_1": self._validation.rank_1(self._embed_shared),
+            "untrained_rank_1": self._untrained,
+            "validation_identities": float(self._validation.n_identities),
+        }
 
     def _embed_shared(self, images: Images) -> Embeddings:
         """Embeddings of all images, of which every worker computes a share."""

@@ -98,6 +98,13 @@ class Validation(NamedTuple):
     original_identities: Index
     teacher_embeddings: Embeddings | None = None
 
+    @property
+    def n_identities(self) -> int:
+        """Identities of the queries that count: those with more than one original."""
+        counts = np.bincount(self.original_identities)
+        own = np.unique(self.query_identities)
+        return int((counts[own] > 1).sum())
+
     def rank_1(self, embed: Callable[[Images], Embeddings]) -> float:
         """Rank-1 rate of queries against the originals, each query's own source left out.
 
