@@ -11,7 +11,7 @@ from cldmray.arrays import Interval
 from cldmray.evaluation.gate import Breach, Rule, evaluate_gate
 from cldmray.evaluation.release import release, utility_kept
 from cldmray.metrics.k_anonymity import k_anonymity
-from cldmray.results.audit import AnonymizerRisk, Finding, UtilityRow
+from cldmray.results.audit import AnonymizerRisk, Severity, UtilityRow
 
 
 def supported_k(risk: AnonymizerRisk, weakness: str = "") -> int:
@@ -112,8 +112,8 @@ def recommend(
     """The most useful candidate whose simultaneous upper bound stays at or under 1/target_k.
 
     The most useful is the first of :func:`by_usefulness` over all candidates; where utility does
-    not tell, the one with the lowest upper bound. Where attackers are too weak to conclude,
-    nothing can be recommended.
+    not tell, the one with the lowest upper bound. Those that keep nothing come last. Where
+    attackers are too weak to conclude, or a rule of the gate is broken, nothing can be recommended.
 
     Args:
         candidates: the strongest attack on each setting that is a candidate for release.
@@ -131,12 +131,18 @@ def recommend(
     useful = by_usefulness([risk.anonymizer for risk in safest], rows)
     most_useful = useful[0] if useful else None
     supporting = tuple(
-        risk for risk in safest if supported_k(risk, weakness.get(risk.anonymizer, "")) >= target_k
+        risk
+        for risk in safest
+        if supported_k(risk, weakness.get(risk.anonymizer, "")) >= target_k
+        and risk.release in (None, "yes")
     )
     if not supporting:
         return ReleaseChoice(None, target_k, safest, weakness=weakness, most_useful=most_useful)
     place = {name: rank for rank, name in enumerate(useful)}
-    recommended = min(supporting, key=lambda risk: place.get(risk.anonymizer, len(place)))
+    recommended = min(
+        supporting,
+        key=lambda risk: (risk.keeps_nothing, place.get(risk.anonymizer, len(place))),
+    )
     name = recommended.anonymizer
     values = _values(rows)
     candidate_names = {risk.anonymizer for risk in candidates}
@@ -208,8 +214,10 @@ class Decision:
     """What an audit concludes, as data.
 
     Attributes:
-        severity: ``leak`` where a candidate leaks identity, ``inconclusive`` where one was not
-            attacked or only by attackers that are too weak, else ``no_leak_found``.
+        severity: ``leak`` where a candidate must not be released, or leaks identity and is not
+            known to stay at the target; ``inconclusive`` where nothing follows for one, or it was
+            not attacked; ``leak_within_target`` where one leaks, but all stay at the target; else
+            ``no_leak_found``.
         policy: what was asked.
         risks: the strongest attack on each setting that was attacked, in the order given, with what
             follows from it: ``k_supported``, ``is_control``, ``release``, ``utility_kept`` and
@@ -221,7 +229,7 @@ class Decision:
         choice: what may be released.
     """
 
-    severity: Finding
+    severity: Severity
     policy: DecisionPolicy
     risks: tuple[AnonymizerRisk, ...]
     candidates: tuple[AnonymizerRisk, ...]
@@ -266,10 +274,12 @@ def decide(
         (risk for risk in candidates if risk.finding == "leak"),
         key=lambda risk: -risk.tested_attack.low,
     )
-    severity: Finding = "no_leak_found"
-    if leaks:
+    severity: Severity = "leak_within_target" if leaks else "no_leak_found"
+    if any(risk.release == "no" for risk in candidates) or any(
+        risk.release != "yes" for risk in leaks
+    ):
         severity = "leak"
-    elif unattacked or any(risk.finding == "inconclusive" for risk in candidates):
+    elif unattacked or any(risk.release == "inconclusive" for risk in candidates):
         severity = "inconclusive"
     return Decision(
         severity=severity,

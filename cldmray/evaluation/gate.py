@@ -10,17 +10,26 @@ from cldmray.errors import BadInputError
 from cldmray.results.audit import AnonymizerRisk
 
 BreachKind = Literal[
-    "not_attacked", "gallery_too_small", "claim_rejected", "rate_exceeded", "leak", "inconclusive"
+    "not_attacked",
+    "gallery_too_small",
+    "not_measured",
+    "claim_rejected",
+    "claim_not_supported",
+    "rate_exceeded",
+    "leak",
+    "linked",
+    "inconclusive",
 ]
 """Why a setting breaks a rule; see :class:`Breach`."""
 
 ALLOWED = (
-    "allowed are k<20 (whole numbers from 2), rank_1>0.05 (rates from 0 to below 1), leak and "
-    "inconclusive, joined by 'or' or commas or given as a list"
+    "allowed are k<20 and k_supported<20 (whole numbers from 2), rank_1>0.05 and linkage>0.05 "
+    "(rates from 0 to below 1), linkage, leak and inconclusive, joined by 'or' or commas or given "
+    "as a list"
 )
 JOINED = re.compile(r"\s*,\s*|\s+or\s+")
-CLAIM = re.compile(r"k\s*<\s*([0-9]{1,9})")
-RATE = re.compile(r"rank_1\s*>\s*([0-9]*\.?[0-9]+(?:[eE]-?[0-9]{1,3})?)")
+CLAIM = re.compile(r"(k|k_supported)\s*<\s*([0-9]{1,9})")
+RATE = re.compile(r"(rank_1|linkage)\s*>\s*([0-9]*\.?[0-9]+(?:[eE]-?[0-9]{1,3})?)")
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,42 @@ class ClaimRejected(Rule):
 
 
 @dataclass(frozen=True)
+class ClaimNotSupported(ClaimRejected):
+    """``k_supported<20``: the data do not support that the setting is 20-anonymous.
+
+    It fails for lack of data, too.
+    """
+
+    def __str__(self) -> str:
+        return f"k_supported<{self.k}"
+
+    def broken_by(self, risk: AnonymizerRisk) -> BreachKind | None:
+        if risk.gallery_size < self.k:
+            return "gallery_too_small"
+        return "claim_not_supported" if risk.k_supported < self.k else None
+
+
+@dataclass(frozen=True)
+class Linked(Rule):
+    """``linkage``: anonymized images of a person are linked significantly more than by chance.
+
+    Attributes:
+        rate: in [0, 1), that the lower bound must exceed (``linkage>0.05``); None: chance.
+    """
+
+    rate: float | None = None
+
+    def __str__(self) -> str:
+        return "linkage" if self.rate is None else f"linkage>{self.rate:.12g}"
+
+    def broken_by(self, risk: AnonymizerRisk) -> BreachKind | None:
+        if risk.linkage is None:
+            return "not_measured"
+        linked = risk.linkage.above_chance if self.rate is None else risk.linkage.low > self.rate
+        return "linked" if linked else None
+
+
+@dataclass(frozen=True)
 class RateAbove(Rule):
     """``rank_1>0.05``: the lower confidence bound of an attack's rank-1 rate exceeds a rate.
 
@@ -102,9 +147,10 @@ class Breach(NamedTuple):
     Attributes:
         anonymizer: the setting's name.
         kind: why. ``not_attacked``: no attack could be run on it, which breaks any rule;
-            ``gallery_too_small``: too few identities to test the claim; ``claim_rejected``,
-            ``rate_exceeded``, ``leak``: an attack succeeds; ``inconclusive``: the attackers are
-            too weak.
+            ``gallery_too_small``: too few identities to test the claim; ``not_measured``: linkage
+            was not measured; ``claim_rejected``, ``rate_exceeded``, ``leak``, ``linked``: an attack
+            succeeds; ``claim_not_supported``: the data support less; ``inconclusive``: the
+            attackers are too weak.
         rule: that is broken; None where the setting was not attacked.
         risk: the strongest attack on it; None where it was not attacked.
     """
@@ -139,10 +185,12 @@ def parse_rules(given: str | Sequence[str] | None) -> tuple[Rule, ...]:
 def _rule(text: str) -> Rule:
     if text in ("leak", "inconclusive"):
         return FindingRule("leak" if text == "leak" else "inconclusive")
-    if (claim := CLAIM.fullmatch(text)) and int(claim[1]) >= 2:
-        return ClaimRejected(int(claim[1]))
-    if (rate := RATE.fullmatch(text)) and float(rate[1]) < 1:
-        return RateAbove(float(rate[1]))
+    if text == "linkage":
+        return Linked()
+    if (claim := CLAIM.fullmatch(text)) and int(claim[2]) >= 2:
+        return (ClaimRejected if claim[1] == "k" else ClaimNotSupported)(int(claim[2]))
+    if (rate := RATE.fullmatch(text)) and float(rate[2]) < 1:
+        return (RateAbove if rate[1] == "rank_1" else Linked)(float(rate[2]))
     raise ValueError(f"fail_on: {text!r} is no rule; {ALLOWED}")
 
 

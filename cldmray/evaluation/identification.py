@@ -254,6 +254,7 @@ def strongest(
         k_not_rejected=k_anonymity(firm.rate, size).k_not_rejected,
         confidence_level=settings.confidence_level,
         gallery_size=size,
+        n_probes=len(np.unique(attack.ranks.sample_ids)),
         k_supported=1 if note and not leaking else supported,
         note="" if leaking else note,
         highest_lower_bound=firm.summary,
@@ -293,8 +294,8 @@ def anonymizer_risks(
         risks.append(
             replace(
                 identified[name],
-                linkage=linkage and linkage.strongest_attack,
-                person_level=person_level and person_level.strongest_attack,
+                linkage=None if linkage is None else linkage.strongest_attack,
+                person_level=None if person_level is None else person_level.strongest_attack,
             )
         )
     return risks

@@ -7,12 +7,12 @@ from typing import NamedTuple
 from cldmray.arrays import Interval
 from cldmray.evaluation.gate import Breach, BreachKind
 from cldmray.metrics.k_anonymity import rejects
-from cldmray.results.audit import AnonymizerRisk, Release, UtilityRow
+from cldmray.results.audit import AnonymizerRisk, AttackRate, Release, UtilityRow
 
 SMALLEST_SPAN = 0.05
 """Least distance of clean from chance, as a share of the larger, that makes a scale of utility."""
 
-FAILS: frozenset[BreachKind] = frozenset({"claim_rejected", "rate_exceeded", "leak"})
+FAILS: frozenset[BreachKind] = frozenset({"claim_rejected", "rate_exceeded", "leak", "linked"})
 """Breaches of the gate that forbid a release; the others say that the data do not decide."""
 
 
@@ -75,7 +75,8 @@ def release(risk: AnonymizerRisk, target_k: int, breaches: Sequence[Breach]) -> 
     """Whether an anonymizer's images may be released.
 
     - ``no``: an attack identifies people significantly more often than chance and than 1/target_k,
-      or a rule of the gate is broken because an attack succeeds.
+      by one image or by all images of a person, or a rule of the gate is broken because an attack
+      succeeds.
     - ``yes``: otherwise, where the data support ``target_k`` and no rule is broken.
     - ``inconclusive``: otherwise. The attackers are too weak, or the people too few.
 
@@ -84,8 +85,23 @@ def release(risk: AnonymizerRisk, target_k: int, breaches: Sequence[Breach]) -> 
         target_k: k that it must support, at least 2.
         breaches: of the gate, by this anonymizer.
     """
-    attack = risk.tested_attack
-    rejected = rejects(Interval(attack.value, attack.low, attack.high), target_k)
-    if (rejected and risk.finding == "leak") or any(breach.kind in FAILS for breach in breaches):
+    if rejecting_attack(risk, target_k) or any(breach.kind in FAILS for breach in breaches):
         return "no"
     return "yes" if risk.k_supported >= target_k and not breaches else "inconclusive"
+
+
+def rejecting_attack(risk: AnonymizerRisk, target_k: int) -> AttackRate | None:
+    """The attack that identifies people too often: above chance, and above 1/target_k.
+
+    Of single images that with the highest lower bound, else that on all images of a person.
+    """
+    if risk.finding == "leak" and _rejects(risk.tested_attack, target_k):
+        return risk.tested_attack
+    pooled = risk.person_level
+    if pooled is not None and pooled.above_chance and _rejects(pooled, target_k):
+        return pooled
+    return None
+
+
+def _rejects(attack: AttackRate, k: int) -> bool:
+    return rejects(Interval(attack.value, attack.low, attack.high), k)

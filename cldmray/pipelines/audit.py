@@ -149,7 +149,7 @@ class Audit:
             for name in names
         }
         decision = decide(
-            [self._with_albums(risk, by_name[risk.anonymizer]) for risk in risks],
+            risks,
             {
                 anonymizer.name
                 for anonymizer in config.anonymizers.values()
@@ -262,16 +262,6 @@ class Audit:
             {attacker.name for attacker in attackers if attacker.learns_from_anonymized},
             self.config.audit.min_clean_rank_1,
         )
-
-    def _with_albums(self, risk: AnonymizerRisk, attacks: list[AttackResult]) -> AnonymizerRisk:
-        """The risk with the strongest attack on all images of a person, none of them the source."""
-        cross_image = [attack for attack in attacks if attack.gallery == "source_excluded"]
-        albums = [attack.albums for attack in cross_image]
-        pooled = [attack for attack in albums if attack is not None]
-        if not pooled:
-            return risk
-        strongest_album = strongest(pooled, self.config.audit, "").strongest_attack
-        return replace(risk, person_level=strongest_album)
 
     def _nominal_k_notes(self, by_name: dict[str, list[AttackResult]]) -> list[str]:
         """A test of each method's own k where its promise speaks: with everybody's images known.

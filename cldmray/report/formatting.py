@@ -12,6 +12,7 @@ from cldmray.results.audit import AnonymizerRisk, Finding, Severity
 
 SEVERITY_LABELS: dict[Severity, str] = {
     "leak": "Identity leaks",
+    "leak_within_target": "Leaks within the target",
     "inconclusive": "Inconclusive",
     "no_leak_found": "No leak found",
     "neutral": "Verdict",

@@ -36,6 +36,7 @@ HEADINGS = (
 """Of the columns of rates: what the attacker holds."""
 STYLES: dict[Severity, str] = {
     "leak": "bold red",
+    "leak_within_target": "bold yellow",
     "inconclusive": "bold yellow",
     "no_leak_found": "bold green",
     "neutral": "bold",

@@ -7,9 +7,9 @@ from typing import Any
 from cldmray.arrays import Interval
 from cldmray.evaluation.decision import Decision, DecisionPolicy, ReleaseChoice, k_by_bound
 from cldmray.evaluation.gate import Breach, BreachKind, Rule, evaluate_gate
+from cldmray.evaluation.release import rejecting_attack
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.report.formatting import gallery_name, percent, protocol_name
-from cldmray.report.utility import formatted, heading
 from cldmray.results.audit import AnonymizerRisk, AttackRate, Verdict
 from cldmray.results.decision import Gate, Recommendation
 from cldmray.results.schema import SCHEMA_VERSION
@@ -27,6 +27,8 @@ def state_verdict(decision: Decision) -> Verdict:
             f"No attack could be run on {' and '.join(decision.unattacked)}, "
             "so nothing is known about their privacy."
         )
+    if linkage := _linkage_sentence(decision.candidates):
+        sentences.append(linkage)
     gate = state_gate(decision.policy.rules, decision.breaches)
     recommendation = state_recommendation(decision.choice)
     candidates = {risk.anonymizer for risk in decision.candidates}
@@ -36,6 +38,7 @@ def state_verdict(decision: Decision) -> Verdict:
         "fail_on": gate.rules or None,
         "gate": {"outcome": gate.outcome, "reasons": list(gate.reasons)},
         "target_k": decision.policy.target_k,
+        "rule": state_rule(decision),
         "recommended": {
             "name": recommendation.name,
             "reason": recommendation.reason,
@@ -58,17 +61,24 @@ def state_risks(decision: Decision) -> list[AnonymizerRisk]:
 
 def _release_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
     """One plain sentence; empty for a control."""
-    target, attack = _target(policy.target_k), risk.tested_attack
+    target = _target(policy.target_k)
     at_most = f"at most {percent(risk.simultaneous_upper_bound)} of the images are identified"
     if risk.release == "no":
-        return (
-            f"{attack.attacker} identifies {percent(attack.value)} of the images, at least "
-            f"{percent(attack.low)}: {_broken(risk, policy) or f'more than {target}'}."
-        )
+        attack = rejecting_attack(risk, policy.target_k)
+        whom = "people by all of their images" if attack == risk.person_level else "images"
+        if attack is not None:
+            return (
+                f"{attack.attacker} identifies {percent(attack.value)} of the {whom}, at least "
+                f"{percent(attack.low)}, more than {target}."
+            )
+        return f"{_broken(risk, policy)}."
     if risk.release == "yes":
-        kept = "; it keeps no more of the original than a random face" if risk.keeps_nothing else ""
+        kept = "; but it keeps no more of the original than a random face"
         leak = ", which is still above chance" if risk.finding == "leak" else ""
-        return f"{at_most.capitalize()}{leak}, not more than {target}{kept}."
+        return (
+            f"{at_most.capitalize()}{leak}, not more than {target}"
+            f"{kept if risk.keeps_nothing else ''}."
+        )
     if risk.release == "inconclusive":
         if risk.note:
             return f"Nothing can be concluded: {risk.note}."
@@ -87,8 +97,8 @@ def _release_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
 def _broken(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
     """The rules of the gate that an anonymizer breaks."""
     breaches = evaluate_gate(policy.rules, [risk.anonymizer], {risk.anonymizer: risk})
-    rules = " and ".join(str(breach.rule) for breach in breaches)
-    return f"{rules} of audit.fail_on is broken" if rules else ""
+    reasons = (f"{breach.rule}: {_reason(breach.kind, risk, breach.rule)}" for breach in breaches)
+    return "; ".join(reasons)
 
 
 def _and(clause: str) -> str:
@@ -122,6 +132,36 @@ def _leak_sentence(leaks: Sequence[AnonymizerRisk], n_candidates: int) -> str:
         f"{percent(attack.low)} to {percent(attack.high)}; chance {percent(worst.chance)}; "
         f"{protocol_name(attack.protocol)}, {gallery_name(attack.gallery)}). "
         f"This rejects every claim of k-anonymity {f'above k = {k}' if k > 1 else 'from k = 2 on'}."
+    )
+
+
+def state_rule(decision: Decision) -> str:
+    """The rule of a release and the level of its bounds, in one line."""
+    levels = sorted({risk.confidence_level for risk in decision.risks})
+    level = " / ".join(f"{100 * level:g} %" for level in levels)
+    gate = " and no rule of audit.fail_on is broken" if decision.policy.rules else ""
+    return (
+        f"Release: yes where every attack identifies at most {_target(decision.policy.target_k)} "
+        f"of the images{gate}; no where one identifies significantly more. Bounds hold for all "
+        f"attacks on one anonymizer at once ({level})."
+    )
+
+
+def _linkage_sentence(candidates: Sequence[AnonymizerRisk]) -> str:
+    """Which candidates' images can be linked with each other; empty where none can."""
+    linked = [
+        (risk.linkage, risk.anonymizer)
+        for risk in candidates
+        if risk.linkage is not None and risk.linkage.above_chance
+    ]
+    if not linked:
+        return ""
+    worst, name = max(linked, key=lambda pair: pair[0].low)
+    names = ", ".join(anonymizer for _, anonymizer in linked)
+    return (
+        f"Anonymized images of one person can be linked with each other ({names}): of {name} "
+        f"{percent(worst.value)} find another image of their person first "
+        f"({percent(worst.low)} to {percent(worst.high)}; chance {percent(worst.chance)})."
     )
 
 
@@ -189,10 +229,27 @@ def _bounds(interval: Interval) -> dict[str, float]:
     return {"value": interval.value, "ci_low": interval.low, "ci_high": interval.high}
 
 
+def _linked(risk: AnonymizerRisk, rule: Rule | None) -> str:
+    if risk.linkage is None:
+        return f"{rule} cannot be tested; add anonymized_only to audit.galleries"
+    rate = risk.linkage
+    return (
+        f"images of one person are linked with each other ({rate.attacker}, "
+        f"{protocol_name(rate.protocol)}: {percent(rate.value)}, {percent(rate.low)} to "
+        f"{percent(rate.high)})"
+    )
+
+
 REASONS: Mapping[BreachKind, Callable[[AnonymizerRisk, Rule | None], str]] = {
     "claim_rejected": lambda risk, _: (
         f"the largest k not rejected is {risk.k_not_rejected} ({_attack(risk)})"
     ),
+    "claim_not_supported": lambda risk, _: (
+        f"the largest k that the data support is {risk.k_supported} "
+        f"(upper bound {percent(risk.simultaneous_upper_bound)}{_and(risk.note)})"
+    ),
+    "linked": _linked,
+    "not_measured": _linked,
     "rate_exceeded": lambda risk, _: (
         f"the lower bound is {percent(risk.tested_attack.low)} ({_attack(risk)})"
     ),
@@ -213,7 +270,11 @@ def state_gate(rules: Sequence[Rule], breaches: Sequence[Breach]) -> Gate:
 def _breach(breach: Breach) -> str:
     if breach.risk is None:
         return f"{breach.anonymizer}: no attack could be run on it"
-    return f"{breach.anonymizer}: {breach.rule}: {REASONS[breach.kind](breach.risk, breach.rule)}"
+    return f"{breach.anonymizer}: {breach.rule}: {_reason(breach.kind, breach.risk, breach.rule)}"
+
+
+def _reason(kind: BreachKind, risk: AnonymizerRisk, rule: Rule | None) -> str:
+    return REASONS[kind](risk, rule)
 
 
 def _attack(risk: AnonymizerRisk) -> str:
@@ -240,8 +301,10 @@ def state_recommendation(choice: ReleaseChoice) -> Recommendation:
             sentences.append(f"By numbers that of {risk.anonymizer} does too, but {risk.note}.")
     if recommended.finding == "leak":
         sentences.append("People are still identified more often than by chance.")
-    if choice.utility:
-        sentences.append(_cost(name, choice))
+    if recommended.keeps_nothing:
+        sentences.append("But it keeps no more of the original than a random face.")
+    elif choice.most_useful == name:
+        sentences.append("No candidate is more useful.")
     if choice.missed:
         sentences.append(
             f"It was not attacked by {' and '.join(choice.missed)}, which may do more."
@@ -266,26 +329,6 @@ def _among(choice: ReleaseChoice) -> str:
     return f"; of {n_supporting} candidates that do so it has the lowest, and utility does not tell"
 
 
-def _cost(name: str, choice: ReleaseChoice) -> str:
-    others = {"most_useful": choice.most_useful, "control": choice.control}
-    beside = {role: other for role, other in others.items() if other and other != name}
-    named = [
-        f"{other}, the most useful candidate" if role == "most_useful" else other
-        for role, other in beside.items()
-    ]
-    parts = []
-    for measure, values in choice.utility.items():
-        measured = [formatted(measure, values[role]) if role in values else "-" for role in beside]
-        label = heading(measure)
-        parts.append(
-            f"{label[0].lower()}{label[1:]} {formatted(measure, values['value'])}"
-            + (f" ({', '.join(measured)})" if measured else "")
-        )
-    compared = f", in brackets of {', and of '.join(named)}" if named else ""
-    text = f"Utility{compared}: {'; '.join(parts)}."
-    return f"{text} No candidate is more useful." if choice.most_useful == name else text
-
-
 def _why_none(choice: ReleaseChoice) -> str:
     k = choice.target_k
     if not choice.candidates:
@@ -299,6 +342,8 @@ def _why_none(choice: ReleaseChoice) -> str:
     closest = choice.candidates[0]
     bound = f"upper bound {percent(closest.simultaneous_upper_bound)}"
     limit = closest.note or choice.weakness.get(closest.anonymizer, "")
+    if k_by_bound(closest) >= k and not limit:
+        return f"{closest.anonymizer} stays under {_target(k)} ({bound}), but breaks audit.fail_on."
     if k_by_bound(closest) >= k:
         return f"{closest.anonymizer} stays under {_target(k)} by numbers ({bound}), but {limit}."
     return (

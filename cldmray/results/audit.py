@@ -13,7 +13,7 @@ from cldmray.results.decision import Gate, Recommendation
 from cldmray.results.exposed import ExposedIdentity
 
 Finding = Literal["leak", "inconclusive", "no_leak_found"]
-Severity = Literal["leak", "inconclusive", "no_leak_found", "neutral"]
+Severity = Literal["leak", "leak_within_target", "inconclusive", "no_leak_found", "neutral"]
 Release = Literal["yes", "no", "inconclusive"]
 Ability = Literal["shown", "not_shown", "unknown"]
 
@@ -25,7 +25,7 @@ class Verdict:
     Attributes:
         sentence: the answer in one sentence, for people.
         machine: the same for programs, JSON-able. Its key ``severity`` (``leak``,
-            ``inconclusive`` or ``no_leak_found``) colours the report.
+            ``leak_within_target``, ``inconclusive`` or ``no_leak_found``) colours the report.
         recommendation: what may be released; None: not asked.
         gate: whether the job fails.
     """
@@ -44,7 +44,7 @@ class Verdict:
     def severity(self) -> Severity:
         """``machine["severity"]``; ``neutral`` where it is absent or unknown."""
         named: Severity
-        for named in ("leak", "inconclusive", "no_leak_found"):
+        for named in ("leak", "leak_within_target", "inconclusive", "no_leak_found"):
             if self.machine.get("severity") == named:
                 return named
         return "neutral"
@@ -92,6 +92,7 @@ class AnonymizerRisk:
         k_not_rejected: largest k whose claim of k-anonymity the attack does not reject, >= 1.
         confidence_level: of the bounds, in (0, 1).
         gallery_size: number of candidate identities, >= 1.
+        n_probes: images that the strongest attack was tried on; 0: not known.
         k_supported: largest k that the data support, >= 1: 1 / ``simultaneous_upper_bound``, and 1,
             which says nothing, where the attackers are too weak to conclude.
         note: what limits the conclusion, such as "attacker too weak to conclude"; may be empty.
@@ -134,6 +135,7 @@ class AnonymizerRisk:
     k_not_rejected: int
     confidence_level: float
     gallery_size: int
+    n_probes: int = 0
     k_supported: int = 1
     note: str = ""
     highest_lower_bound: AttackRate | None = None

@@ -9,8 +9,10 @@ from cldmray.errors import BadInputError
 from cldmray.evaluation.gate import (
     Breach,
     BreachKind,
+    ClaimNotSupported,
     ClaimRejected,
     FindingRule,
+    Linked,
     RateAbove,
     check_identities,
     evaluate_gate,
@@ -31,6 +33,7 @@ RISK = AnonymizerRisk(
     confidence_level=0.95,
     gallery_size=100,
 )
+LINKED = AttackRate("pretrained", "full_ref", "anonymized_only", 0.1, 0.06, 0.2, 0.01)
 CALM = replace(RISK, risk=0.01, low=0.005, high=0.02, k_not_rejected=100)
 WEAK = replace(CALM, note="attacker too weak")
 
@@ -45,6 +48,8 @@ WEAK = replace(CALM, note="attacker too weak")
         ("rank_1>0", (RateAbove(0.0),)),
         ("rank_1>.5", (RateAbove(0.5),)),
         ("leak", (FindingRule("leak"),)),
+        ("k_supported<20", (ClaimNotSupported(20),)),
+        ("linkage or linkage>0.05", (Linked(), Linked(0.05))),
         (" inconclusive ", (FindingRule("inconclusive"),)),
         ("k<20 or leak", (ClaimRejected(20), FindingRule("leak"))),
         ("k < 20,leak , rank_1>0.1", (ClaimRejected(20), FindingRule("leak"), RateAbove(0.1))),
@@ -64,7 +69,8 @@ def test_rules_are_read(given: str | list[str] | None, expected: tuple[object, .
         "", "leaks", "Leak", "k<1", "k<0", "k<-3", "k<2.5", "k<=20", "k>20", "20>k", "k", "k<",
         "k<\u0663\u0664", "rank_1>1", "rank_1>1.5", "rank_1>-0.1", "rank_1<0.1", "rank_1>5%",
         "rank_1>nan", "rank_5>0.1", "leak and k<20", "leak or", "or leak", "leak,", "leakork<20",
-        "leak; k<20", [], [""], ["k<20", "x"], "k<9999999999",
+        "leak; k<20", "k_supported<1", "linkage>1", "linkage<0.5", "k_supported", [], [""],
+        ["k<20", "x"], "k<9999999999",
     ],
 )  # fmt: skip
 def test_anything_else_is_refused(given: str | list[str]) -> None:
@@ -80,6 +86,14 @@ def test_anything_else_is_refused(given: str | list[str]) -> None:
         ("k<100", CALM, None),
         ("k<101", CALM, "gallery_too_small"),
         ("k<100", WEAK, None),
+        ("k_supported<20", RISK, "claim_not_supported"),
+        ("k_supported<20", replace(CALM, k_supported=20), None),
+        ("k_supported<101", replace(CALM, k_supported=100), "gallery_too_small"),
+        ("linkage", CALM, "not_measured"),
+        ("linkage", replace(CALM, linkage=LINKED), "linked"),
+        ("linkage", replace(CALM, linkage=LINKED._replace(low=0.005)), None),
+        ("linkage>0.05", replace(CALM, linkage=LINKED), "linked"),
+        ("linkage>0.06", replace(CALM, linkage=LINKED), None),
         ("rank_1>0.05", RISK, "rate_exceeded"),
         ("rank_1>0.06", RISK, None),
         ("leak", RISK, "leak"),

@@ -8,7 +8,7 @@ from cldmray.arrays import Interval
 from cldmray.evaluation.decision import DecisionPolicy, decide
 from cldmray.evaluation.gate import parse_rules
 from cldmray.evaluation.release import utility_kept
-from cldmray.results.audit import AnonymizerRisk, Release, UtilityRow
+from cldmray.results.audit import AnonymizerRisk, AttackRate, Release, UtilityRow
 
 CALM = AnonymizerRisk(
     anonymizer="blur",
@@ -24,6 +24,7 @@ CALM = AnonymizerRisk(
     gallery_size=100,
 )
 LEAK = replace(CALM, risk=0.6, low=0.5, high=0.7, k_not_rejected=2)
+LINKED = AttackRate("pretrained", "full_ref", "anonymized_only", 0.1, 0.06, 0.2, 0.01)
 WEAK = "attacker too weak to conclude"
 
 
@@ -41,6 +42,11 @@ class TestRelease:
             (replace(CALM, risk=0.03, low=0.02, high=0.05), "leak", "no"),
             (replace(CALM, risk=0.03, low=0.02, high=0.05), "rank_1>0.01", "no"),
             (CALM, "k<101", "inconclusive"),
+            (CALM, "k_supported<33", "inconclusive"),
+            (replace(CALM, linkage=LINKED), None, "yes"),
+            (replace(CALM, linkage=LINKED), "linkage", "no"),
+            (replace(CALM, person_level=LINKED), None, "no"),
+            (replace(CALM, person_level=LINKED._replace(low=0.04)), None, "yes"),
             # Eight people: chance itself exceeds 1/20, which is no success of an attack.
             (replace(CALM, risk=0.1, low=0.06, high=0.2, chance=1 / 8, gallery_size=8), None,
              "inconclusive"),

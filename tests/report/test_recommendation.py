@@ -59,9 +59,7 @@ class TestRecommended:
         assert recommended(candidates, utility) == Recommendation(
             "k_same",
             "The upper bound of k_same, 5.0 %, stays at or under 1/20 (5.0 %); of 2 candidates "
-            "that do so it is the most useful. Utility, in brackets of blur, the most useful "
-            "candidate, and of no_op: looks like the original (SSIM) 0.51 (0.83, 1.00); a face is "
-            "found 90.0 % (99.0 %, -).",
+            "that do so it is the most useful.",
             most_useful="blur",
             control="no_op",
             utility={
@@ -74,9 +72,7 @@ class TestRecommended:
         recommendation = recommended([risk("a", 0.04), risk("b", 0.02)], rows("ssim", a=0.9, b=0.8))
         assert recommendation.name == recommendation.most_useful == "a"
         assert recommendation.control is None
-        assert recommendation.reason.endswith(
-            "Utility: looks like the original (SSIM) 0.90. No candidate is more useful."
-        )
+        assert recommendation.reason.endswith("most useful. No candidate is more useful.")
 
     def test_without_utility_the_lowest_risk(self) -> None:
         recommendation = recommended([risk("a", 0.04), risk("b", 0.03), risk("c", 0.5, 0.2)])
@@ -97,6 +93,22 @@ class TestRecommended:
         )
         alone = recommended([risk("a", 0.04)])
         assert alone.reason == "The upper bound of a, 4.0 %, stays at or under 1/20 (5.0 %)."
+
+    def test_one_that_keeps_nothing_comes_last_and_says_so(self) -> None:
+        nothing = replace(risk("a", 0.02), keeps_nothing=True)
+        utility = rows("ssim", a=0.9, b=0.8)
+        assert recommended([nothing, risk("b", 0.04)], utility).name == "b"
+        alone = recommended([nothing], utility)
+        assert alone.name == "a"
+        assert alone.reason.endswith("But it keeps no more of the original than a random face.")
+
+    def test_one_that_breaks_the_gate_is_not_recommended(self) -> None:
+        broken = replace(risk("a", 0.02), release="no")
+        recommendation = recommended([broken])
+        assert recommendation.name is None
+        assert recommendation.reason == (
+            "a stays under 1/20 (5.0 %) (upper bound 2.0 %), but breaks audit.fail_on."
+        )
 
     def test_a_leak_below_the_target_says_so(self) -> None:
         recommendation = recommended([risk("a", 0.04, 0.03, 0.02)])

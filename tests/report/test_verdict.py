@@ -27,6 +27,7 @@ LEAK = AnonymizerRisk(
 )
 CALM = replace(LEAK, anonymizer="cldm-none", risk=0.02, low=0.004, high=0.031, k_not_rejected=100)
 COPY = replace(LEAK, anonymizer="no_op", risk=1.0, low=0.96, high=1.0, k_not_rejected=1)
+LINKED = AttackRate("pretrained", "full_ref", "anonymized_only", 0.3, 0.2, 0.4, 0.01)
 WEAK = "attacker too weak to conclude: it identifies 40.0 %"
 
 
@@ -56,6 +57,9 @@ def test_a_single_leaking_setting() -> None:
         "fail_on": None,
         "gate": {"outcome": "none", "reasons": []},
         "target_k": 20,
+        "rule": "Release: yes where every attack identifies at most 1/20 (5.0 %) of the images; no "
+        "where one identifies significantly more. Bounds hold for all attacks on one anonymizer "
+        "at once (95 %).",
         "recommended": {
             "name": None,
             "reason": "No audited setting stays under 1/20 (5.0 %); the closest is "
@@ -71,7 +75,7 @@ def test_a_single_leaking_setting() -> None:
                 "is_control": False,
                 "release": "no",
                 "release_reason": "adaptive_contrastive identifies 62.0 % of the images, at least "
-                "50.0 %: more than 1/20 (5.0 %).",
+                "50.0 %, more than 1/20 (5.0 %).",
                 "finding": "leak",
                 "rank_1": 0.62,
                 "ci_low": 0.5,
@@ -244,6 +248,14 @@ ATTACK = "(adaptive_contrastive, Full-Ref: 62.0 %, 50.0 % to 71.0 %)"
         ("leak", LEAK, f"identities are recognised above chance {ATTACK}"),
         ("inconclusive", replace(CALM, note=WEAK), WEAK),
         ("leak", CALM, ""),
+        ("k_supported<40", CALM, "the largest k that the data support is 1 (upper bound 3.1 %)"),
+        ("linkage", CALM, "linkage cannot be tested; add anonymized_only to audit.galleries"),
+        (
+            "linkage>0.1",
+            replace(CALM, linkage=LINKED),
+            "images of one person are linked with each other (pretrained, Full-Ref: 30.0 %, "
+            "20.0 % to 40.0 %)",
+        ),
     ],
 )
 def test_reasons_of_the_gate(rule: str, risk: AnonymizerRisk, reason: str) -> None:
@@ -266,3 +278,64 @@ def test_the_reason_names_the_attack_with_the_highest_lower_bound() -> None:
     )
     assert gate.rules == "rank_1>0.05 or k<4"
     assert state_gate((), evaluate_gate((), ["blur"], {"blur": risk})).outcome == "none"
+
+
+def test_linkage_is_told() -> None:
+    sentence = verdict([replace(CALM, linkage=LINKED)], set()).sentence
+    assert sentence.endswith(
+        "Anonymized images of one person can be linked with each other (cldm-none): of cldm-none "
+        "30.0 % find another image of their person first (20.0 % to 40.0 %; chance 1.0 %)."
+    )
+    calm = LINKED._replace(low=0.001)
+    assert "linked" not in verdict([replace(CALM, linkage=calm)], set()).sentence
+
+
+class TestSeverityAndRelease:
+    """The severity of the whole never contradicts what is said of the single anonymizers."""
+
+    BELOW = replace(CALM, risk=0.03, low=0.02, high=0.045)
+    UNDECIDED = replace(CALM, anonymizer="blur", high=0.2)
+
+    @pytest.mark.parametrize(
+        ("risks", "severity"),
+        [
+            ([CALM], "no_leak_found"),
+            ([BELOW], "leak_within_target"),
+            ([CALM, UNDECIDED], "inconclusive"),
+            ([BELOW, UNDECIDED], "inconclusive"),
+            ([replace(BELOW, high=0.2)], "leak"),
+            ([CALM, LEAK], "leak"),
+        ],
+    )
+    def test_severity(self, risks: list[AnonymizerRisk], severity: str) -> None:
+        assert verdict(risks, set()).severity == severity
+
+    @pytest.mark.parametrize(
+        ("risk", "rules", "reason"),
+        [
+            (CALM, None, "At most 3.1 % of the images are identified, not more than 1/20 (5.0 %)."),
+            (BELOW, None, "At most 4.5 % of the images are identified, which is still above chance,"
+             " not more than 1/20 (5.0 %)."),
+            (BELOW, "leak", "leak: identities are recognised above chance "
+             "(adaptive_contrastive, Full-Ref: 3.0 %, 2.0 % to 4.5 %)."),
+            (UNDECIDED, None, "The data support k = 5: at most 20.0 % of the images are identified,"
+             " and 1/20 (5.0 %) is asked for."),
+            (replace(CALM, note=WEAK), None, f"Nothing can be concluded: {WEAK}."),
+            (replace(CALM, gallery_size=8), None,
+             "8 people in the gallery can show no more than k = 8, not 20."),
+            (replace(CALM, person_level=LINKED), None, "pretrained identifies 30.0 % of the people "
+             "by all of their images, at least 20.0 %, more than 1/20 (5.0 %)."),
+        ],
+    )  # fmt: skip
+    def test_reason(self, risk: AnonymizerRisk, rules: str | None, reason: str) -> None:
+        policy = DecisionPolicy(rules=parse_rules(rules))
+        (entry,) = verdict([risk], set(), policy).machine["settings"]
+        assert entry["release_reason"] == reason
+
+    def test_a_random_face_is_said_to_be_one(self) -> None:
+        utility = [UtilityRow("cldm-none", "ssim", 0.2, 0.1, 0.3, 9, True, 1.0, 0.2)]
+        (entry,) = verdict([CALM], set(), utility=utility).machine["settings"]
+        assert entry["release_reason"].endswith(
+            "; but it keeps no more of the original than a random face."
+        )
+        assert entry["utility_kept"]["value"] == pytest.approx(0)
