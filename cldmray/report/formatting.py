@@ -8,7 +8,7 @@ from typing import Any
 from cldmray.arrays import Interval
 from cldmray.errors import redact
 from cldmray.results.attribution import AttributionRow, Question
-from cldmray.results.audit import AnonymizerRisk, Finding, Severity
+from cldmray.results.audit import Ability, AnonymizerRisk, Finding, Severity
 
 SEVERITY_LABELS: dict[Severity, str] = {
     "leak": "Identity leaks",
@@ -66,6 +66,13 @@ KNOWLEDGE = {
     "held-out recognizer identifies",
 }
 """What each shipped attacker knows and does."""
+
+ABILITY_LABELS: dict[Ability, str] = {
+    "shown": "shown",
+    "not_shown": "too weak to conclude",
+    "unknown": "not known",
+}
+"""Whether it counts that an attacker finds nothing."""
 
 RELEASE_LABELS = {"yes": "yes", "no": "no", "inconclusive": "inconclusive", None: "control"}
 RELEASE_SEVERITIES: dict[str | None, Severity] = {

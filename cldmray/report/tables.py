@@ -294,6 +294,10 @@ def attackers_sentence(report: AuditReport) -> str:
     required = report.settings.get("audit", {}).get("min_clean_rank_1")
     if required is not None:
         sentence += f"; {percent(float(required))} are required"
+    weak = dict.fromkeys(row.attacker for row in report.diagnostics if row.ability == "not_shown")
+    if weak:
+        names = ", ".join(ATTACKERS.get(name, name) for name in weak)
+        sentence += f". Too weak to conclude by themselves: {names}"
     n_rising = sum(not_converged(row) for row in report.diagnostics)
     if n_rising:
         sentence += f". Trainings that had not converged: {n_rising}"

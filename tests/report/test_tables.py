@@ -120,11 +120,13 @@ def test_how_good_the_attackers_were(report):
     rows = [
         AttackerDiagnostics("blur", "pretrained", 0.97, 0, 0, None, None),
         AttackerDiagnostics("blur", "adaptive_contrastive", 0.5, 1, 100, 0.5, 0.3),
+        AttackerDiagnostics("blur", "student", None, 1, 9, 0.1, 0.0, 0.1, ability="not_shown"),
     ]
     settings = {"audit": {"min_clean_rank_1": 0.9}}
     assert attackers_sentence(replace(report, diagnostics=rows, settings=settings)) == (
-        "Of 2 attackers the best, pretrained recognizer, identifies 97.0 % of clean images; "
-        "90.0 % are required. Trainings that had not converged: 1."
+        "Of 3 attackers the best, pretrained recognizer, identifies 97.0 % of clean images; "
+        "90.0 % are required. Too weak to conclude by themselves: student. Trainings that had not "
+        "converged: 1."
     )
 
 
