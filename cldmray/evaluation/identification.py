@@ -77,7 +77,7 @@ class AttackResult:
         if self.scores:
             return measured_chance(self.scores)
         expected = np.full(len(self.rank_1), chance(1, self.ranks.gallery_size))
-        return MeasuredChance(expected, self.rank_1 - expected)
+        return MeasuredChance(expected, self.rank_1 - expected, expected)
 
     @property
     def chance(self) -> float:

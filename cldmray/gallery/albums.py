@@ -29,7 +29,7 @@ class AlbumScores(Scores):
     >>> views = EmbeddingSet(np.array(["a1", "a2", "b1"]), names, vectors)
     >>> scores = EmbeddingScores(views, views, "full_ref", "source_included")
     >>> (block,) = AlbumScores(scores).blocks()
-    >>> block.scores.round(2).tolist()
+    >>> block.scores.astype(float).round(2).tolist()
     [[1.0, 0.3], [0.6, 1.0]]
     """
 

@@ -18,10 +18,13 @@ class MeasuredChance(NamedTuple):
     Attributes:
         permuted: success with the probe's identity replaced by that of another probe, (P,).
         excess: see :func:`cldmray.metrics.chance.permutation_excess`, (P,).
+        attraction: share of all probes whose best candidate is the probe's identity, (P,): how
+            often that identity is named whatever the image shows.
     """
 
     permuted: Floats
     excess: Floats
+    attraction: Floats
 
 
 def measured_chance(trainings: Sequence[Scores]) -> MeasuredChance:
@@ -36,8 +39,7 @@ def measured_chance(trainings: Sequence[Scores]) -> MeasuredChance:
         trainings: scores of each training of an attacker, at least one.
     """
     parts = [_of_training(scores) for scores in trainings]
-    permuted, excess = zip(*parts, strict=True)
-    return MeasuredChance(np.concatenate(permuted), np.concatenate(excess))
+    return MeasuredChance(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _of_training(scores: Scores) -> MeasuredChance:
@@ -53,5 +55,5 @@ def _of_training(scores: Scores) -> MeasuredChance:
         success[rows] = best[np.arange(len(rows)), scores.mated_columns[rows]]
         permuted[rows] = best @ share
         attraction += best.sum(0) / probes
-    excess = permutation_excess(success, permuted, attraction[scores.mated_columns])
-    return MeasuredChance(permuted, excess)
+    attracted = attraction[scores.mated_columns]
+    return MeasuredChance(permuted, permutation_excess(success, permuted, attracted), attracted)

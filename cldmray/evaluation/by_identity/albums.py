@@ -26,6 +26,7 @@ def album_measures(albums: AttackResult, settings: EvaluationSettings) -> list[M
         Measured(f"rank_{k}", rate, chance(k, ranks.gallery_size))
         for k, rate in zip(RANKS, rates, strict=True)
     ]
+    measured[0] = measured[0]._replace(chance=albums.chance)
     mean = bootstrap_mean(
         expected_rank(ranks.n_higher, ranks.n_tied), ranks.identities, **settings.bootstrap
     )

@@ -15,7 +15,6 @@ import pyarrow as pa
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import Strings
-from cldmray.metrics.identification import chance
 from cldmray.metrics.rates import clopper_pearson
 from cldmray.results.exposed import EXPOSED, ExposedIdentity
 
@@ -42,11 +41,13 @@ class ImageSuccess(NamedTuple):
     Attributes:
         sample_ids, identities: of the images, shape (S,).
         success: mean rank-1 success over trainings, shape (S,).
+        attraction: how often its identity is named, whatever the image shows, shape (S,).
     """
 
     sample_ids: Strings
     identities: Strings
     success: Floats
+    attraction: Floats
 
 
 class ExposedImage(NamedTuple):
@@ -74,8 +75,12 @@ def image_success(attack: AttackResult) -> ImageSuccess:
     samples, first, codes = np.unique(
         attack.ranks.sample_ids, return_index=True, return_inverse=True
     )
-    success = np.bincount(codes, weights=attack.rank_1) / np.bincount(codes)
-    return ImageSuccess(samples, attack.ranks.identities[first], success)
+    trainings = np.bincount(codes)
+    success, attraction = (
+        np.bincount(codes, weights=values) / trainings
+        for values in (attack.rank_1, attack.measured_chance.attraction)
+    )
+    return ImageSuccess(samples, attack.ranks.identities[first], success, attraction)
 
 
 def exposed(attacks: Sequence[AttackResult], settings: EvaluationSettings) -> Exposed:
@@ -124,7 +129,7 @@ def _exposed_images(attacks: Sequence[AttackResult]) -> list[ExposedImage]:
     tried: dict[str, int] = {}
     identified_by: dict[str, list[str]] = {}
     for attack in attacks:
-        samples, identities, success = image_success(attack)
+        samples, identities, success, _ = image_success(attack)
         identity_of.update(zip(samples.tolist(), identities.tolist(), strict=True))
         for sample in samples.tolist():
             tried[sample] = tried.get(sample, 0) + 1
@@ -146,10 +151,11 @@ def _identities(
 ) -> list[ExposedIdentity]:
     """The identities of one anonymizer and gallery under its strongest attack."""
     attack = max(attacks, key=lambda each: float(each.rank_1.mean()))
-    _, owners, success = image_success(attack)
+    _, owners, success, attraction = image_success(attack)
     names, codes = np.unique(owners, return_inverse=True)
     n_images = np.bincount(codes).astype(np.float64)
     n_identified = np.minimum(np.bincount(codes, weights=success), n_images)
+    chance = np.bincount(codes, weights=attraction) / n_images
     # Bonferroni over identities: the most exposed of many is exposed by luck as well.
     confidence_level = 1 - (1 - settings.confidence_level) / len(names)
     bounds = clopper_pearson(n_identified, n_images, confidence_level)
@@ -171,7 +177,7 @@ def _identities(
             share=float(n_identified[place] / n_images[place]),
             ci_low=float(bounds.low[place]),
             ci_high=float(bounds.high[place]),
-            chance=chance(1, attack.ranks.gallery_size),
+            chance=float(chance[place]),
             n_attackers=len(attackers.get(name, ())),
             n_identified_by_any=len(by_any.get(name, ())),
         )

@@ -81,9 +81,9 @@ def group_rates(
     attack: AttackResult, groups: Mapping[str, Strings], settings: EvaluationSettings
 ) -> list[GroupMeasure]:
     """``rank_1`` of the probes of each group in the whole gallery."""
-    size = attack.ranks.gallery_size
+    size, permuted = attack.ranks.gallery_size, attack.measured_chance.permuted
     return [
-        GroupMeasure(name, Measured("rank_1", interval, chance(1, size)), own, size)
+        GroupMeasure(name, Measured("rank_1", interval, float(permuted[own].mean())), own, size)
         for name, interval, own in rank_1_by_subset(attack.ranks, groups, settings)
     ]
 

@@ -7,7 +7,9 @@ from scipy import stats
 from cldmray.evaluation.by_identity.exposed import exposed, image_success
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.settings import EvaluationSettings
+from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.gallery.ranking import Ranks, pool_ranks
+from cldmray.gallery.scores import EmbeddingScores
 from cldmray.results.exposed import EXPOSED
 
 SETTINGS = EvaluationSettings(confidence_level=0.9)
@@ -71,6 +73,20 @@ def test_trainings_are_averaged_by_image() -> None:
     assert success.success == pytest.approx([1, 1 / 3, 1 / 3, 1, 0])
     (worst, *_) = exposed([both], SETTINGS).identities
     assert (worst.n_images, worst.n_identified) == (2, pytest.approx(4 / 3))
+
+
+def test_a_person_whom_the_attacker_always_names_is_not_exposed_by_that() -> None:
+    """Every image is taken for ann: hers are identified, and her chance is 1."""
+    samples = np.array([f"s{number:02d}" for number in range(40)])
+    names = np.repeat([f"p{number}" for number in range(5)], 8)
+    ann = np.array([[1.0, 0.0]], np.float32)
+    probes = EmbeddingSet(samples, names, np.repeat(ann, 40, axis=0))
+    references = EmbeddingSet(samples, names, np.where(names[:, None] == "p0", ann, ann[:, ::-1]))
+    scores = EmbeddingScores(probes, references, "full_ref", "source_included")
+    attack = AttackResult.of("blur", "strong", "full_ref", "source_included", scores)
+    (worst, *_) = exposed([attack], SETTINGS).identities
+    assert (worst.identity, worst.share, worst.chance) == ("p0", 1, 1)
+    assert not worst.is_significant
 
 
 def test_luck_among_many_is_no_exposure() -> None:
