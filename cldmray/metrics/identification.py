@@ -172,7 +172,8 @@ def success_in_smaller_gallery(
     whole = _log_choose(np.array([gallery_size - 1.0]), size - 1)
     drawn = np.exp(_log_choose(others + 1, size) - whole)
     drawn -= np.exp(_log_choose(others - n_tied, size) - whole)
-    return np.clip(drawn / (n_tied + 1.0), 0.0, 1.0)
+    expected: Floats = np.clip(drawn / (n_tied + 1.0), 0.0, 1.0)
+    return expected
 
 
 def _log_choose(n: Floats, k: int) -> Floats:

@@ -246,7 +246,8 @@ def linkage(
 def _shares(scores: Floats, edges: Floats) -> Floats:
     """Share of the scores in each bin, shape (B,)."""
     counts = np.bincount(_bin(scores, edges), minlength=len(edges) - 1)
-    return counts / counts.sum()
+    shares: Floats = counts / counts.sum()
+    return shares
 
 
 def _check(scores: npt.ArrayLike, name: str) -> Floats:

@@ -150,9 +150,10 @@ def design_effects(sums: Floats, sizes: Floats) -> Floats:
     # (M, I) successes beyond what the rate expects: the linearized ratio of sums.
     beyond = sums - rates[:, None] * sizes
     clustered = (beyond**2).sum(1) / probes**2 * n_identities / max(1, n_identities - 1)
-    effects = np.ones(len(sums))
+    effects: Floats = np.ones(len(sums))
     defined = (independent > 0) & (n_identities > 1)
-    return np.divide(clustered, independent, out=effects, where=defined)
+    np.divide(clustered, independent, out=effects, where=defined)
+    return effects
 
 
 def effective_trials(
@@ -180,7 +181,8 @@ def effective_trials(
     weight = n_informative / (n_informative + PRIOR_IDENTITIES)
     trials = probes / np.maximum(1.0, weight * effects + (1 - weight) * prior)
     adjusted = trials * _fewer_degrees_of_freedom(probes, n_identities, confidence_level)
-    return np.maximum(adjusted, np.minimum(trials, probes / alike))
+    worth: Floats = np.maximum(adjusted, np.minimum(trials, probes / alike))
+    return worth
 
 
 def _log_power(bases: Floats, exponents: Floats) -> Floats:

@@ -1,15 +1,20 @@
 """Risk over the size of the gallery: among how many people is one found, and among more?
 
 Up to the N candidates of the audit the expected rate in a random part of the gallery follows
-exactly from the ranks. Beyond them it is extrapolated: the share of strangers who score above the
-true identity differs from probe to probe, and is taken to follow a beta distribution, fitted to the
-ranks by maximum likelihood (beta-binomial). That distribution gives the *ratio* of the rates at a
-larger size and at N, by which the measured rate at N is multiplied. It assumes that further people
-are like those of the gallery. An extrapolated row has no bounds.
+exactly from the ranks. Beyond them it is extrapolated by the binormal model: the scores of a
+probe's impostors are normal, and the true identity stands d standard deviations above their mean,
+where d is normal over the probes. Mean and spread of d are fitted to the ranks by maximum
+likelihood. The model gives the *ratio* of the rates at a larger size and at N, by which the
+measured rate at N is multiplied. It assumes that further people are like those of the gallery, and
+that scores have no heavier tails. An extrapolated row has no bounds.
 
-Source of the model: P. Grother and P. J. Phillips, "Models of large population recognition
-performance", CVPR 2004 (rates as binomial in the gallery's size, given the probe's share of higher
-impostors).
+In simulations the rate among 1,000 people, extrapolated from 100, was within 10 % of its value:
+``tests/evaluation/by_identity/test_gallery_curve.py``.
+
+Sources: P. Grother and P. J. Phillips, "Models of large population recognition performance", CVPR
+2004 (rates as binomial in the gallery's size, given the probe); D. D. Dorfman and E. Alf,
+"Maximum-likelihood estimation of parameters of signal-detection theory", Journal of Mathematical
+Psychology 6, 1969 (binormal model).
 """
 
 from collections.abc import Sequence
@@ -30,8 +35,27 @@ STEPS = (2, 5, 10, 20, 50)
 """Sizes of galleries, and those ten, a hundred, ... times as large."""
 EXTRAPOLATED = (10, 100)
 """Sizes beyond the gallery, in galleries."""
-SMALLEST_SHAPE, LARGEST_SHAPE = 1e-3, 1e3
-"""Limits of the parameters of the beta distribution."""
+NODES = np.linspace(-6.0, 6.0, 241)
+"""Standard normal quantiles at which the distribution over probes is evaluated."""
+WEIGHTS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
+MEANS, LOG_SPREADS = (-6.0, 12.0), (-3.0, 3.0)
+"""Limits of the fitted parameters."""
+
+
+class Binormal(NamedTuple):
+    """Standard deviations by which the true identity beats the mean impostor, over probes.
+
+    Attributes:
+        mean, spread: of the normal distribution.
+    """
+
+    mean: float
+    spread: float
+
+    def rate(self, size: int) -> float:
+        """Probability that the true identity beats all others of a gallery, in (0, 1]."""
+        beats_one = special.log_ndtr(self.mean + self.spread * NODES)
+        return float(WEIGHTS @ np.exp((size - 1) * beats_one))
 
 
 class SizedMeasure(NamedTuple):
@@ -90,7 +114,7 @@ def _name(size: int) -> str:
 
 
 def rate_ratios(n_higher: Floats, gallery_size: int, sizes: Sequence[int]) -> Floats:
-    """Rank-1 rates in larger galleries, as shares of that at ``gallery_size``, by the fitted model.
+    """Rank-1 rates in larger galleries, as shares of that at ``gallery_size``, by the model.
 
     Args:
         n_higher: candidates that score above the true identity, ties by half, shape (P,).
@@ -104,14 +128,13 @@ def rate_ratios(n_higher: Floats, gallery_size: int, sizes: Sequence[int]) -> Fl
     >>> rate_ratios(never_beaten, 100, [1000]).round(2)
     array([1.])
     """
-    a, b = fit_beta_binomial(n_higher, gallery_size - 1)
-    log_rate = special.betaln(a, b + np.array([gallery_size, *sizes]) - 1.0)
-    ratios: Floats = np.exp(log_rate[1:] - log_rate[0])
-    return ratios
+    model = fit_binormal(n_higher, gallery_size - 1)
+    rate = model.rate(gallery_size)
+    return np.array([model.rate(size) / rate for size in sizes])
 
 
-def fit_beta_binomial(counts: Floats, trials: int) -> tuple[float, float]:
-    """Shapes of the beta distribution of the share behind some counts, by maximum likelihood.
+def fit_binormal(counts: Floats, trials: int) -> Binormal:
+    """The binormal model of how many of some impostors beat each probe, by maximum likelihood.
 
     Args:
         counts: in 0..trials, shape (P,); halves are allowed.
@@ -119,12 +142,15 @@ def fit_beta_binomial(counts: Floats, trials: int) -> tuple[float, float]:
     """
     values, weights = np.unique(counts, return_counts=True)
 
-    def loss(log_shapes: Floats) -> float:
-        a, b = np.exp(log_shapes)
-        terms = special.betaln(values + a, trials - values + b) - special.betaln(a, b)
-        return -float(weights @ terms) / float(weights.sum())
+    def loss(parameters: Floats) -> float:
+        # (V, nodes): log likelihood of each count that occurs, given the place of its probe.
+        place = parameters[0] + np.exp(parameters[1]) * NODES
+        terms = values[:, None] * special.log_ndtr(-place)
+        terms = terms + (trials - values)[:, None] * special.log_ndtr(place)
+        of_counts = special.logsumexp(terms, axis=1, b=WEIGHTS)
+        return -float(weights @ of_counts) / float(weights.sum())
 
-    limits = [(np.log(SMALLEST_SHAPE), np.log(LARGEST_SHAPE))] * 2
-    fitted = optimize.minimize(loss, np.zeros(2), bounds=limits, method="L-BFGS-B")
-    a, b = np.exp(fitted.x)
-    return float(a), float(b)
+    fitted = optimize.minimize(
+        loss, np.array([1.0, 0.0]), bounds=[MEANS, LOG_SPREADS], method="L-BFGS-B"
+    )
+    return Binormal(float(fitted.x[0]), float(np.exp(fitted.x[1])))

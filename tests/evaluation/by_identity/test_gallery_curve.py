@@ -3,18 +3,21 @@
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from scipy import stats
 
 from cldmray.errors import BadInputError
 from cldmray.evaluation.by_identity.gallery_curve import (
-    fit_beta_binomial,
+    fit_binormal,
     gallery_curve,
     gallery_sizes,
     rate_ratios,
 )
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.settings import EvaluationSettings
-from cldmray.gallery.ranking import Ranks
+from cldmray.gallery.protocols import EmbeddingSet
+from cldmray.gallery.ranking import Ranks, rank_probes
 from cldmray.metrics.identification import success_at_rank, success_in_smaller_gallery
 
 
@@ -56,21 +59,38 @@ def test_sizes() -> None:
     assert gallery_sizes(1234) == [2, 5, 10, 20, 50, 100, 200, 500, 1000, 1234]
 
 
-def simulated(gallery_size: int, probes: int, seed: int) -> np.ndarray:
-    """Impostors above the true identity, whose share is Beta(0.3, 6) among the probes."""
+def simulated(gallery_size: int, probes: int, seed: int) -> npt.NDArray[np.int64]:
+    """Impostors above the true identity, which is normal (1.5, 0.8) deviations above their mean."""
     random = np.random.default_rng(seed)
-    return random.binomial(gallery_size - 1, random.beta(0.3, 6.0, probes))
+    return random.binomial(gallery_size - 1, stats.norm.cdf(-random.normal(1.5, 0.8, probes)))
 
 
-def test_the_fit_finds_the_shapes() -> None:
-    a, b = fit_beta_binomial(simulated(200, 20_000, 0).astype(float), 199)
-    assert (a, b) == (pytest.approx(0.3, rel=0.05), pytest.approx(6.0, rel=0.1))
+def test_the_fit_finds_mean_and_spread() -> None:
+    model = fit_binormal(simulated(200, 20_000, 0).astype(float), 199)
+    assert model == (pytest.approx(1.5, abs=0.02), pytest.approx(0.8, abs=0.02))
+    assert model.rate(200) == pytest.approx((simulated(200, 20_000, 1) == 0).mean(), abs=0.01)
 
 
-def test_larger_galleries_are_extrapolated() -> None:
-    small, large = simulated(100, 20_000, 1), simulated(1000, 20_000, 2)
-    ratio = (large == 0).mean() / (small == 0).mean()
-    assert rate_ratios(small.astype(float), 100, [1000])[0] == pytest.approx(ratio, rel=0.1)
+@pytest.mark.parametrize(("noise", "rate"), [(3.0, 0.595), (5.0, 0.128), (8.0, 0.031)])
+def test_larger_galleries_are_extrapolated(noise: float, rate: float) -> None:
+    """1,000 people, three images each: what 100 of them say about all."""
+    random = np.random.default_rng(0)
+    centres = np.repeat(random.normal(size=(1000, 128)), 3, axis=0)
+    identities = np.repeat([f"p{number:03d}" for number in range(1000)], 3)
+    samples = np.array([f"s{number:04d}" for number in range(3000)])
+
+    def view(spread: float) -> EmbeddingSet:
+        vectors = centres + spread * random.normal(size=centres.shape)
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return EmbeddingSet(samples, identities, unit.astype(np.float32))
+
+    images = view(0.3)
+    ranks = rank_probes(view(noise), images, "full_ref", "source_excluded")
+    assert (ranks.n_higher == 0).mean() == pytest.approx(rate, abs=0.01)
+    # Of the others 99 are drawn for each probe.
+    n_higher = random.hypergeometric(ranks.n_higher, 999 - ranks.n_higher, 99)
+    ratio = rate_ratios(n_higher.astype(float), 100, [1000])[0]
+    assert (n_higher == 0).mean() * ratio == pytest.approx(rate, rel=0.1)
 
 
 def test_the_curve_of_an_attack() -> None:
