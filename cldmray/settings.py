@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -13,11 +14,26 @@ from pydantic import dataclasses as pydantic_dataclasses
 
 NOT_NEGATIVE = "0 or more"
 NOT_EMPTY = "not empty"
+MULTIPLE = "multiple_of"
+SHOULD = re.compile(r"^\w+ should ")
+"""How pydantic begins: ``Input should be a valid integer``."""
+MISCALLED = {
+    "missing": "must be given",
+    "missing_argument": "must be given",
+    "multiple_argument_values": "is given twice",
+    "unexpected_keyword_argument": "there is no such setting",
+    "unexpected_positional_argument": "there is no such setting",
+}
+"""Kinds of pydantic's errors that are a TypeError in Python, as for every other function."""
 OWN_WORDS = ("value_error", "assertion_error")
 """Kinds of pydantic's errors that carry the message of a check of ours."""
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 """Text of at least one character."""
+Count = Annotated[int, Field(ge=1)]
+"""A whole number from 1 on."""
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A part of a whole, both ends included."""
 
 T = TypeVar("T")
 
@@ -64,7 +80,8 @@ def checked_dataclass(cls: Any = None, /, *, kw_only: bool = False) -> Any:
         try:
             check(self, *arguments, **named)
         except ValidationError as error:
-            raise ValueError(explain(error, type(self))) from None
+            miscalled = error.errors()[0]["type"] in MISCALLED
+            raise (TypeError if miscalled else ValueError)(explain(error, type(self))) from None
 
     made.__init__ = __init__  # type: ignore[method-assign]
     return made
@@ -75,7 +92,7 @@ def explain(error: ValidationError, cls: Any) -> str:
     problem = error.errors()[0]
     if not problem["loc"]:  # of __post_init__, which names the setting itself
         return str(problem.get("ctx", {}).get("error", problem["msg"]))
-    key, *inner = (str(part) for part in problem["loc"])
+    key, *inner = (str(part) for part in problem["loc"] if part != "[key]")
     if key.isdecimal():  # an argument that was given by its place
         placed = [item.name for item in dataclasses.fields(cls) if item.init and not item.kw_only]
         key = placed[int(key)] if int(key) < len(placed) else f"argument {key}"
@@ -91,21 +108,15 @@ def fault(problem: Mapping[str, Any], hint: Any) -> str:
         hint: type hint of the setting.
     """
     kind, text = str(problem["type"]), str(problem["msg"])
-    if kind == "missing_argument":
-        return "must be given"
-    if kind.startswith("unexpected"):
-        return "there is no such setting"
-    if kind == "multiple_of":
-        return f"must be a multiple of {problem['ctx']['multiple_of']}, got {problem['input']!r}"
+    if kind in MISCALLED:
+        return MISCALLED[kind]
     if kind in OWN_WORDS:
         text = str(problem["ctx"]["error"])
     elif kind in ("too_short", "string_too_short") and problem["ctx"]["min_length"] == 1:
         text = "must not be empty"
     elif kind.startswith(("greater_than", "less_than")) and (wanted := allowed_values(hint)):
         text = "must not be negative" if wanted == NOT_NEGATIVE else f"must be {wanted}"
-    elif kind == "literal_error":
-        text = f"must be {problem['ctx']['expected']}"
-    return f"{text}, got {problem['input']!r}"
+    return f"{SHOULD.sub('must ', text)}, got {problem['input']!r}"
 
 
 def allowed_values(hint: Any) -> str:
@@ -120,7 +131,7 @@ def allowed_values(hint: Any) -> str:
         constraints = [
             constraint
             for item in getattr(choice, "__metadata__", ())
-            for constraint in getattr(item, "metadata", ())
+            for constraint in getattr(item, "metadata", (item,))
         ]
         bounds = {
             kind: getattr(constraint, kind)
@@ -128,23 +139,25 @@ def allowed_values(hint: Any) -> str:
             for kind in ("gt", "ge", "lt", "le")
             if hasattr(constraint, kind)
         }
-        if {"ge", "le"} <= bounds.keys():
-            return f"in {bounds['ge']}..{bounds['le']}"
-        if {"gt", "lt"} <= bounds.keys():
-            return f"in ({bounds['gt']}, {bounds['lt']})"
-        if {"gt", "le"} <= bounds.keys():
-            return f"in ({bounds['gt']}, {bounds['le']}]"
-        if {"ge", "lt"} <= bounds.keys():
-            return f"in [{bounds['ge']}, {bounds['lt']})"
-        if bounds:
-            kind, bound = next(iter(bounds.items()))
-            if (kind, bound) == ("ge", 0):
-                return NOT_NEGATIVE
-            text = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}[kind]
-            return f"{text} {bound}"
-        if MinLen(1) in constraints:
-            return NOT_EMPTY
+        multiples = [f"a multiple of {c.multiple_of}" for c in constraints if hasattr(c, MULTIPLE)]
+        empty = [NOT_EMPTY] if MinLen(1) in constraints else []
+        if parts := [*_interval(bounds), *multiples, *empty]:
+            return ", ".join(parts)
     return ""
+
+
+def _interval(bounds: Mapping[str, Any]) -> list[str]:
+    """The bounds in words, at most one text."""
+    if {"ge", "le"} <= bounds.keys():
+        return [f"in {bounds['ge']}..{bounds['le']}"]
+    low, high = bounds.keys() & {"gt", "ge"}, bounds.keys() & {"lt", "le"}
+    if low and high:
+        opening, closing = "[" if "ge" in low else "(", "]" if "le" in high else ")"
+        return [f"in {opening}{bounds[low.pop()]}, {bounds[high.pop()]}{closing}"]
+    if bounds == {"ge": 0}:
+        return [NOT_NEGATIVE]
+    relations = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    return [f"{relations[kind]} {bound}" for kind, bound in bounds.items()]
 
 
 def choices(hint: Any) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PositiveFloat
 
 from cldmray.hashing import EXCLUDED_FROM_KEY, canonicalize
 from cldmray.settings import NonEmpty, allowed_values, checked_dataclass
@@ -50,6 +50,11 @@ class Settings:
             raise ValueError(f"high: must be at least low={self.low}, got {self.high}")
 
 
+@checked_dataclass
+class Named:
+    model: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Derived(Settings):
     own: int = 1
@@ -64,10 +69,14 @@ class Derived(Settings):
         ({"share": 2}, "share: must be in (0, 1], got 2"),
         ({"kind": "grb"}, "kind: must be 'rgb' or 'bgr', got 'grb'"),
         ({"name": ""}, "name: must not be empty, got ''"),
+        (
+            {"low": "many"},
+            "low: must be a valid number, unable to parse string as a number, got 'many'",
+        ),
+        ({"sides": "ab"}, "sides: must be a valid tuple, got 'ab'"),
         ({"count": 3}, "count: must be even, got 3"),
         ({"scales": [0, -1]}, "scales.1: must not be negative, got -1"),
         ({"low": 2}, "high: must be at least low=2.0, got 1.0"),
-        ({"lo": 2}, "lo: there is no such setting"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_begins_with_its_setting(
@@ -90,8 +99,15 @@ def test_a_value_of_another_type_names_its_setting(values: dict[str, Any]) -> No
 def test_arguments_by_place_are_named_too() -> None:
     with pytest.raises(ValueError, match="^width: must be at least 1, got 0$"):
         Leaf(0)
-    with pytest.raises(ValueError, match="^argument 1: there is no such setting$"):
+
+
+def test_a_wrong_call_is_a_type_error_as_of_any_function() -> None:
+    with pytest.raises(TypeError, match="^lo: there is no such setting$"):
+        Settings(lo=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="^argument 1: there is no such setting$"):
         Leaf(1, 2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="^model: must be given$"):
+        Named()  # type: ignore[call-arg]
 
 
 def test_values_are_converted_so_that_equal_settings_have_equal_keys() -> None:
@@ -122,5 +138,9 @@ def test_plain_dataclasses_may_be_derived() -> None:
 def test_bounds_are_told_in_words() -> None:
     assert allowed_values(Annotated[int, Field(ge=1)] | None) == "at least 1"
     assert allowed_values(Annotated[float, Field(ge=0, lt=1)]) == "in [0, 1)"
+    assert allowed_values(Annotated[float, Field(gt=0, lt=1)]) == "in (0, 1)"
+    assert allowed_values(Annotated[float, Field(gt=0, le=1)]) == "in (0, 1]"
+    assert allowed_values(PositiveFloat) == "above 0"
+    assert allowed_values(Annotated[int, Field(gt=0, multiple_of=8)]) == "above 0, a multiple of 8"
     assert allowed_values(NonEmpty) == "not empty"
     assert allowed_values(str) == ""

@@ -1,19 +1,22 @@
 """Baselines: the no-op control, Gaussian blur, pixelation, and the condition map itself."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import cv2
 import numpy as np
+from pydantic import Field
 
 from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
 from cldmray.errors import BadInputError
-from cldmray.results.names import check_label
+from cldmray.results.names import Label
+from cldmray.settings import checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class NoOp(Anonymizer):
     """Publishes every image unchanged: what the attackers reach when nothing is hidden.
 
@@ -25,10 +28,7 @@ class NoOp(Anonymizer):
     True
     """
 
-    label: str | None = None
-
-    def __post_init__(self) -> None:
-        check_label(self.label)
+    label: Label | None = None
 
     @property
     def name(self) -> str:
@@ -50,7 +50,7 @@ def _copy(batch: Batch) -> Images:
     return batch.images.copy()
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class Blur(Anonymizer):
     """Gaussian blur with a mirrored border.
 
@@ -65,13 +65,8 @@ class Blur(Anonymizer):
     array([ 6, 25, 40, 25,  6], dtype=uint8)
     """
 
-    sigma: float = 4.0
-    label: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise ValueError(f"sigma must be above 0, not {self.sigma}")
-        check_label(self.label)
+    sigma: Annotated[float, Field(gt=0)] = 4.0
+    label: Label | None = None
 
     @property
     def name(self) -> str:
@@ -89,7 +84,7 @@ class Blur(Anonymizer):
         return blurred
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class Pixelate(Anonymizer):
     """Replaces each block by its mean colour: area averaging down, nearest neighbour up.
 
@@ -104,13 +99,8 @@ class Pixelate(Anonymizer):
            [2, 2]], dtype=uint8)
     """
 
-    blocks: int = 8
-    label: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.blocks < 1:
-            raise ValueError(f"blocks must be at least 1, not {self.blocks}")
-        check_label(self.label)
+    blocks: Annotated[int, Field(ge=1)] = 8
+    label: Label | None = None
 
     @property
     def name(self) -> str:
@@ -142,7 +132,7 @@ class Pixelate(Anonymizer):
         return mosaics
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class ConditionMap(Anonymizer):
     """Replaces each image by its condition map.
 
@@ -156,10 +146,7 @@ class ConditionMap(Anonymizer):
     """
 
     condition: Condition = field(default_factory=Canny)
-    label: str | None = None
-
-    def __post_init__(self) -> None:
-        check_label(self.label)
+    label: Label | None = None
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 import inspect
 import marshal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch, Seeds
 from cldmray.arrays import Images
 from cldmray.errors import BadInputError
 from cldmray.hashing import EXCLUDED_FROM_KEY, digest
-from cldmray.results.names import check_label
+from cldmray.results.names import Label, check_label
+from cldmray.settings import checked_dataclass
 
 ImagesFunction = Callable[[Images, Seeds], Images]
 """Maps images (N, height, width, 3) and seeds (N,) to anonymized images of the same shape."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class FunctionAnonymizer(Anonymizer):
     """Anonymizes with a function ``(images, seeds) -> images``.
 
@@ -43,11 +44,9 @@ class FunctionAnonymizer(Anonymizer):
     """
 
     function: ImagesFunction = field(metadata=EXCLUDED_FROM_KEY)
-    label: str | None = None
+    label: Label | None = None
 
     def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise ValueError(f"function must be callable, not {self.function!r}")
         if self.label is None:
             name = getattr(self.function, "__name__", type(self.function).__name__)
             object.__setattr__(self, "label", "function" if name == "<lambda>" else name)

@@ -2,20 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from cldmray.anonymizers.base import GroupAnonymizer
 from cldmray.arrays import Images
 from cldmray.errors import BadInputError
 from cldmray.hashing import identity_hash
-from cldmray.results.names import check_label
+from cldmray.results.names import Label
+from cldmray.settings import checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class KSame(GroupAnonymizer):
     """Publishes, for each group of at least k images of different people, their mean face.
 
@@ -39,16 +41,9 @@ class KSame(GroupAnonymizer):
     array([  5,   5, 210, 210], dtype=uint8)
     """
 
-    k: int = 10
-    thumbnail: int = 16
-    label: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.k < 2:
-            raise ValueError(f"k must be at least 2, not {self.k}")
-        if not 1 <= self.thumbnail <= 16:
-            raise ValueError(f"thumbnail must be 1 to 16, not {self.thumbnail}")
-        check_label(self.label)
+    k: Annotated[int, Field(ge=2)] = 10
+    thumbnail: Annotated[int, Field(ge=1, le=16)] = 16
+    label: Label | None = None
 
     @property
     def name(self) -> str:

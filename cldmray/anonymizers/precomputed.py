@@ -1,7 +1,6 @@
 """Images that somebody anonymized elsewhere, with any tool."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -10,13 +9,15 @@ import numpy.typing as npt
 from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
 from cldmray.arrays import Images
 from cldmray.errors import BadInputError
+from cldmray.faces.base import Crop, Side
 from cldmray.faces.decode import InvalidImageError, decode
 from cldmray.faces.folder import FolderFaces
 from cldmray.hashing import fingerprint_rows, safe_location
-from cldmray.results.names import check_label
+from cldmray.results.names import Label
+from cldmray.settings import NonEmpty, checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class Precomputed(Anonymizer):
     """A folder laid out like the originals: one sub-folder a person, the same file stems.
 
@@ -31,19 +32,11 @@ class Precomputed(Anonymizer):
         label: name in tables.
     """
 
-    root: str
-    source: str
-    crop: list[int] | None = None
-    size: int = 64
-    label: str = "precomputed"
-
-    def __post_init__(self) -> None:
-        check_label(self.label)
-        if not self.root:
-            raise ValueError("root must not be empty")
-        if not self.source:
-            raise ValueError("source must not be empty")
-        object.__setattr__(self, "crop", self._folder.crop)
+    root: NonEmpty
+    source: NonEmpty
+    crop: Crop | None = None
+    size: Side = 64
+    label: Label = "precomputed"
 
     @property
     def name(self) -> str:

@@ -4,13 +4,29 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from posixpath import splitext
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import pyarrow as pa
+from pydantic import AfterValidator, Field
 
 from cldmray import hashing
 from cldmray.errors import BadInputError
 from cldmray.faces.records import LISTING
+
+
+def _square(crop: list[int]) -> list[int]:
+    if len(crop) != 4:
+        raise ValueError("must be four whole numbers left, top, right, bottom")
+    left, top, right, bottom = crop
+    if not (0 <= left < right and 0 <= top < bottom and right - left == bottom - top):
+        raise ValueError("left, top, right, bottom must span a square from 0 on")
+    return crop
+
+
+Crop = Annotated[list[int], AfterValidator(_square)]
+"""A square in pixels: left, top, right, bottom."""
+Side = Annotated[int, Field(ge=8, le=2048)]
+"""Side in pixels of the images that a source gives."""
 
 
 class FaceSource(ABC):
@@ -113,32 +129,3 @@ def sample_names(images: Sequence[tuple[str, str]]) -> list[str]:
             return names
         for i in clashes:
             names[i] = full[i]
-
-
-def checked_crop(crop: Sequence[int] | None) -> list[int] | None:
-    """The crop as a plain list.
-
-    Raises:
-        ValueError: it is not a square (left, top, right, bottom) of pixels from 0 on.
-    """
-    if crop is None:
-        return None
-    if len(crop) != 4 or not all(isinstance(edge, int) for edge in crop):
-        raise ValueError(f"crop: expected four whole numbers left, top, right, bottom, got {crop}")
-    box = list(crop)
-    left, top, right, bottom = box
-    if not (0 <= left < right and 0 <= top < bottom and right - left == bottom - top):
-        raise ValueError(f"crop: left, top, right, bottom must span a square from 0 on, got {box}")
-    return box
-
-
-def check_common(name: str, size: int) -> None:
-    """Check the settings that all sources have.
-
-    Raises:
-        ValueError: the name is empty or the size is not in 8..2048.
-    """
-    if not name:
-        raise ValueError("name: must not be empty")
-    if not 8 <= size <= 2048:
-        raise ValueError(f"size: must be in 8..2048 pixels, got {size}")

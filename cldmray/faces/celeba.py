@@ -1,22 +1,23 @@
 """CelebA, aligned and cropped (Liu, Luo, Wang, Tang, 2015)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import pyarrow as pa
 
 from cldmray import storage
 from cldmray.errors import BadInputError
 from cldmray.faces.base import (
+    Crop,
     FaceSource,
     Sample,
-    check_common,
-    checked_crop,
+    Side,
     listing_table,
     sample_names,
 )
 from cldmray.faces.files import list_folder, read_files, read_lines, read_pairs
 from cldmray.faces.groups import majority
+from cldmray.settings import NonEmpty, checked_dataclass
 from cldmray.storage import join
 
 IMAGES = "img_align_celeba"
@@ -28,7 +29,7 @@ GROUPS = {"Male": ("sex", "male", "female"), "Young": ("age", "young", "not youn
 """Column of the attribute file: our name of it, and those of its values 1 and -1."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class CelebaFaces(FaceSource):
     """CelebA's images, 178x218 pixels, with its identity file.
 
@@ -44,13 +45,9 @@ class CelebaFaces(FaceSource):
     """
 
     root: str
-    name: str = "celeba"
-    crop: list[int] | None = field(default_factory=lambda: [25, 45, 153, 173])
-    size: int = 64
-
-    def __post_init__(self) -> None:
-        check_common(self.name, self.size)
-        object.__setattr__(self, "crop", checked_crop(self.crop))
+    name: NonEmpty = "celeba"
+    crop: Crop | None = field(default_factory=lambda: [25, 45, 153, 173])
+    size: Side = 64
 
     def listing(self) -> pa.Table:
         identities = read_pairs(join(self.root, IDENTITIES), "faces.root", LAYOUT)

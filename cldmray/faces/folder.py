@@ -1,27 +1,28 @@
 """Folder of images with one sub-folder a person."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
 from cldmray.faces.base import (
+    Crop,
     FaceSource,
     Sample,
-    check_common,
-    checked_crop,
+    Side,
     listing_table,
     sample_names,
 )
 from cldmray.faces.files import list_folder, read_files
 from cldmray.faces.groups import read_groups
 from cldmray.hashing import EXCLUDED_FROM_KEY
+from cldmray.settings import NonEmpty, checked_dataclass
 
 LAYOUT = "one sub-folder a person, each with that person's images"
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class FolderFaces(FaceSource):
     """``root/<identity>/<image>``; the sub-folder's name is the identity.
 
@@ -44,14 +45,10 @@ class FolderFaces(FaceSource):
     """
 
     root: str
-    name: str = "folder"
-    crop: list[int] | None = None
-    size: int = 64
+    name: NonEmpty = "folder"
+    crop: Crop | None = None
+    size: Side = 64
     groups_file: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
-
-    def __post_init__(self) -> None:
-        check_common(self.name, self.size)
-        object.__setattr__(self, "crop", checked_crop(self.crop))
 
     def listing(self) -> pa.Table:
         return listing_table(self.name, folder_samples(self.root))

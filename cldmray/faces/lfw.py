@@ -1,22 +1,23 @@
 """Labeled Faces in the Wild (Huang, Ramesh, Berg, Learned-Miller, 2007)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
-from cldmray.faces.base import FaceSource, check_common, checked_crop, listing_table
+from cldmray.faces.base import Crop, FaceSource, Side, listing_table
 from cldmray.faces.files import read_files
 from cldmray.faces.folder import folder_samples
 from cldmray.faces.groups import read_groups
 from cldmray.hashing import EXCLUDED_FROM_KEY
+from cldmray.settings import NonEmpty, checked_dataclass
 
 MAX_IMAGES_PER_IDENTITY = 530
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class LfwFaces(FaceSource):
     """LFW's aligned images, 250x250 pixels, ``root/<Person_Name>/<Person_Name>_0001.jpg``.
 
@@ -30,14 +31,10 @@ class LfwFaces(FaceSource):
     """
 
     root: str | None = None
-    name: str = "lfw"
-    crop: list[int] | None = field(default_factory=lambda: [61, 56, 189, 184])
-    size: int = 64
+    name: NonEmpty = "lfw"
+    crop: Crop | None = field(default_factory=lambda: [61, 56, 189, 184])
+    size: Side = 64
     groups_file: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
-
-    def __post_init__(self) -> None:
-        check_common(self.name, self.size)
-        object.__setattr__(self, "crop", checked_crop(self.crop))
 
     def listing(self) -> pa.Table:
         """See :meth:`FaceSource.listing`.

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import accumulate
 from posixpath import basename, dirname, splitext
 
@@ -14,23 +14,24 @@ from pyarrow import fs
 
 from cldmray.errors import BadInputError
 from cldmray.faces.base import (
+    Crop,
     FaceSource,
     Sample,
-    check_common,
-    checked_crop,
+    Side,
     listing_table,
     sample_names,
 )
 from cldmray.faces.files import ListedFile, list_folder, open_root, version
 from cldmray.faces.groups import read_groups
 from cldmray.hashing import EXCLUDED_FROM_KEY
+from cldmray.settings import NonEmpty, checked_dataclass
 
 IDENTITY, IMAGE, NAME = "identity", "image", "name"
 BYTES = "bytes"
 LAYOUT = "Parquet files with the columns identity and image (encoded bytes)"
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class ParquetFaces(FaceSource):
     """One Parquet file, or all ``*.parquet`` files below a folder.
 
@@ -46,14 +47,10 @@ class ParquetFaces(FaceSource):
     """
 
     root: str
-    name: str = "parquet"
-    crop: list[int] | None = None
-    size: int = 64
+    name: NonEmpty = "parquet"
+    crop: Crop | None = None
+    size: Side = 64
     groups_file: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
-
-    def __post_init__(self) -> None:
-        check_common(self.name, self.size)
-        object.__setattr__(self, "crop", checked_crop(self.crop))
 
     def listing(self) -> pa.Table:
         """See :meth:`FaceSource.listing`; a location is ``file#row``, a version the file's.

@@ -42,9 +42,9 @@ def test_it_travels_to_other_processes() -> None:
 def test_names() -> None:
     assert FunctionAnonymizer(lambda images, seeds: images).name == "function"
     assert FunctionAnonymizer(noisy, label="mine").name == "mine"
-    with pytest.raises(ValueError, match="^label "):
+    with pytest.raises(ValueError, match="^label: "):
         FunctionAnonymizer(noisy, label="../up")
-    with pytest.raises(ValueError, match="^function must be callable"):
+    with pytest.raises(ValueError, match="^function: must be callable, got 3"):
         FunctionAnonymizer(3)  # type: ignore[arg-type]
 
 

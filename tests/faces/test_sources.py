@@ -173,7 +173,7 @@ def test_images_without_sub_folders(tmp_path):
     ],
 )
 def test_bad_settings_name_the_field(settings, key):
-    with pytest.raises(ValueError, match=f"^{key}: "):
+    with pytest.raises(ValueError, match=f"^{key}[.:]"):
         FolderFaces("x", **settings)
 
 

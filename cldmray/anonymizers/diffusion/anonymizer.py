@@ -1,7 +1,7 @@
 """Any Stable Diffusion model of diffusers, with any ControlNets, as an anonymizer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 from cldmray.anonymizers.base import AblationKey, AnonymizeFunction, Anonymizer
@@ -11,9 +11,10 @@ from cldmray.anonymizers.diffusion.settings import DiffusionSettings, Mode
 from cldmray.conditions.base import Condition
 from cldmray.conditions.coarse import Coarse
 from cldmray.conditions.controlnet_aux import check_torchvision
+from cldmray.settings import checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class Diffusion(DiffusionSettings, Anonymizer):
     """Anonymizes images with a latent diffusion model (Rombach et al. 2022).
 

@@ -1,19 +1,27 @@
 """Low-rank adapters (Hu et al. 2022), merged into a pipeline's weights when it is loaded."""
 
 import importlib.metadata
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 from cldmray.anonymizers.diffusion import model_folder
 from cldmray.errors import BadInputError, MissingDependencyError
+from cldmray.settings import NonEmpty, checked_dataclass
 
 USUAL_FILE = "pytorch_lora_weights.safetensors"
 OLDEST_PEFT = (0, 17)
 """What diffusers 0.42 wants."""
 
 
-@dataclass(frozen=True)
+def _safetensors(file: str) -> str:
+    if Path(file).suffix != ".safetensors":
+        raise ValueError("must be a .safetensors file")
+    return file
+
+
+@checked_dataclass
 class Lora:
     """One adapter.
 
@@ -24,18 +32,10 @@ class Lora:
         revision: branch, tag or commit of a hub id.
     """
 
-    model: str
-    file: str = USUAL_FILE
-    lora_scale: float = 1.0
+    model: NonEmpty
+    file: Annotated[str, AfterValidator(_safetensors)] = USUAL_FILE
+    lora_scale: Annotated[float, Field(ge=0)] = 1.0
     revision: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.model:
-            raise ValueError("model must not be empty")
-        if Path(self.file).suffix != ".safetensors":
-            raise ValueError(f"file must be a .safetensors file, not {self.file!r}")
-        if not self.lora_scale >= 0:
-            raise ValueError(f"lora_scale must be at least 0, not {self.lora_scale}")
 
     def find(self) -> Path | None:
         """The adapter's local file; None: it is on the hub.

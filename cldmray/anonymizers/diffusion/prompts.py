@@ -21,20 +21,17 @@ def check(texts: Mapping[str, str], choices: Choices) -> None:
         choices: what may stand for each placeholder.
 
     Raises:
-        ValueError: a placeholder has no list, a list is empty, or they make more than :data:`MOST`
-            prompts; the message begins with the setting's name.
+        ValueError: a placeholder has no list, or they make more than :data:`MOST` prompts;
+            the message begins with the setting's name.
     """
     for key, text in texts.items():
         for name in PLACE.findall(text):
             if name not in choices:
                 raise ValueError(
-                    f"{key} has the placeholder {{{name}}}, but prompt_choices has no {name}"
+                    f"{key}: has the placeholder {{{name}}}, but prompt_choices has no {name}"
                 )
-    for name, options in choices.items():
-        if isinstance(options, str) or not options:
-            raise ValueError(f"prompt_choices.{name} must be a list of at least one text")
     if len(all_prompts(tuple(texts.values()), choices, MOST)) > MOST:
-        raise ValueError(f"prompt_choices make more than {MOST} different prompts")
+        raise ValueError(f"prompt_choices: make more than {MOST} different prompts")
 
 
 def fill(text: str, choices: Choices, seed: int) -> str:

@@ -1,23 +1,40 @@
 """Settings of a diffusion anonymizer: the model, its ControlNets, prompts and sampling."""
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
 
 from cldmray.anonymizers.diffusion import model_folder, prompts
 from cldmray.anonymizers.diffusion.lora import Lora
 from cldmray.conditions.base import Condition
 from cldmray.hashing import EXCLUDED_FROM_KEY
-from cldmray.results.names import LABEL, check_label
+from cldmray.results.names import Label
+from cldmray.settings import NonEmpty, checked_dataclass
 
 Mode = Literal["text2img", "img2img", "inpaint"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Offload = Literal["none", "model", "sequential"]
 
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
-@dataclass(frozen=True)
+def _torch_device(device: str) -> str:
+    if not DEVICE.fullmatch(device):
+        raise ValueError("must be auto, cpu, mps, cuda or cuda:N")
+    return device
+
+
+def _class_name(scheduler: str) -> str:
+    if not scheduler.isidentifier():
+        raise ValueError("must be a class name")
+    return scheduler
+
+
+@checked_dataclass
 class Control:
     """One ControlNet and the condition that it reads (Zhang, Rao and Agrawala 2023).
 
@@ -31,32 +48,21 @@ class Control:
     """
 
     condition: Condition
-    model: str
-    controlnet_conditioning_scale: float = 1.0
-    control_guidance_start: float = 0.0
-    control_guidance_end: float = 1.0
+    model: NonEmpty
+    controlnet_conditioning_scale: Annotated[float, Field(ge=0)] = 1.0
+    control_guidance_start: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    control_guidance_end: Annotated[float, Field(gt=0, le=1)] = 1.0
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.model:
-            raise ValueError("model must not be empty")
-        if not self.controlnet_conditioning_scale >= 0:
+        if not self.control_guidance_start < self.control_guidance_end:
             raise ValueError(
-                "controlnet_conditioning_scale must be at least 0, not "
-                f"{self.controlnet_conditioning_scale}"
-            )
-        if not 0 <= self.control_guidance_start < 1:
-            raise ValueError(
-                f"control_guidance_start must be in [0, 1), not {self.control_guidance_start}"
-            )
-        if not self.control_guidance_start < self.control_guidance_end <= 1:
-            raise ValueError(
-                "control_guidance_end must be above control_guidance_start="
-                f"{self.control_guidance_start} and at most 1, not {self.control_guidance_end}"
+                "control_guidance_end: must be above control_guidance_start="
+                f"{self.control_guidance_start}, got {self.control_guidance_end}"
             )
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class DiffusionSettings:
     """What a user may set of a latent diffusion model that anonymizes.
 
@@ -96,74 +102,41 @@ class DiffusionSettings:
             ``cldm-canny-1.0+depth-0.7-img2img-0.5``.
     """
 
-    model: str = model_folder.EMBEDDED
-    controls: dict[str, Control] = field(default_factory=dict)
+    model: NonEmpty = model_folder.EMBEDDED
+    controls: dict[Label, Control] = field(default_factory=dict)
     mode: Mode = "text2img"
     prompt: str = "a photo of a face"
     negative_prompt: str = ""
-    prompt_choices: dict[str, list[str]] = field(default_factory=dict)
-    guidance_scale: float = 1.0
-    num_inference_steps: int = 8
-    scheduler: str | None = None
-    strength: float = 0.8
-    mask: float = 0.8
+    prompt_choices: dict[str, Annotated[list[str], Field(min_length=1)]] = field(
+        default_factory=dict
+    )
+    guidance_scale: Annotated[float, Field(ge=0)] = 1.0
+    num_inference_steps: Annotated[int, Field(ge=1)] = 8
+    scheduler: Annotated[str, AfterValidator(_class_name)] | None = None
+    strength: Fraction = 0.8
+    mask: Fraction = 0.8
     lora: Lora | None = None
-    vae: str | None = None
+    vae: NonEmpty | None = None
     dtype: Dtype = "float32"
     channels_last: bool = field(default=False, metadata=EXCLUDED_FROM_KEY)
     compile: bool = field(default=False, metadata=EXCLUDED_FROM_KEY)
     offload: Offload = field(default="none", metadata=EXCLUDED_FROM_KEY)
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(_torch_device)] = "auto"
     revision: str | None = None
     variant: str | None = None
-    name_prefix: str = "cldm"
-    label: str | None = None
+    name_prefix: Label = "cldm"
+    label: Label | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "controls", dict(self.controls))
-        if not self.model:
-            raise ValueError("model must not be empty")
-        for name in self.controls:
-            if not LABEL.fullmatch(name):
-                raise ValueError(f"controls has a name of other than letters and digits: {name!r}")
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, not {self.mode!r}")
         texts = {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
         prompts.check(texts, self.prompt_choices)
-        if self.vae == "":
-            raise ValueError("vae must not be empty")
-        if not self.guidance_scale >= 0:
-            raise ValueError(f"guidance_scale must be at least 0, not {self.guidance_scale}")
-        if self.num_inference_steps < 1:
-            raise ValueError(
-                f"num_inference_steps must be at least 1, not {self.num_inference_steps}"
-            )
-        if self.scheduler is not None and not self.scheduler.isidentifier():
-            raise ValueError(f"scheduler must be a class name, not {self.scheduler!r}")
-        if not 0 < self.strength <= 1:
-            raise ValueError(f"strength must be in (0, 1], not {self.strength}")
         if self.mode != "text2img" and int(self.num_inference_steps * self.strength) < 1:
             raise ValueError(
-                f"strength={self.strength} leaves none of {self.num_inference_steps} steps; raise "
+                f"strength: {self.strength} leaves none of {self.num_inference_steps} steps; raise "
                 "one of them"
             )
-        if not 0 < self.mask <= 1:
-            raise ValueError(f"mask must be in (0, 1], not {self.mask}")
-        if self.dtype not in get_args(Dtype):
-            dtypes = ", ".join(get_args(Dtype))
-            raise ValueError(f"dtype must be one of {dtypes}, not {self.dtype!r}")
-        if self.offload not in get_args(Offload):
-            choices = ", ".join(get_args(Offload))
-            raise ValueError(f"offload must be one of {choices}, not {self.offload!r}")
         if self.offload != "none" and self.compile:
-            raise ValueError("offload moves networks about, so that compile must be false")
-        if not DEVICE.fullmatch(self.device):
-            raise ValueError(f"device must be auto, cpu, mps, cuda or cuda:N, not {self.device!r}")
-        if not LABEL.fullmatch(self.name_prefix):
-            raise ValueError(
-                f"name_prefix may hold letters, digits and . _ + -, not {self.name_prefix!r}"
-            )
-        check_label(self.label)
+            raise ValueError("offload: moves networks about, so that compile must be false")
 
     @property
     def name(self) -> str:

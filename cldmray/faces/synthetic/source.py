@@ -1,18 +1,20 @@
 """Synthetic faces: a source without data set, licence or anybody's privacy at risk."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import field
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
-from cldmray.faces.base import FaceSource, check_common
+from cldmray.faces.base import FaceSource
 from cldmray.faces.records import LISTING, encode_image
 from cldmray.faces.synthetic.identity import groups
 from cldmray.faces.synthetic.scene import LARGEST
 from cldmray.hashing import fingerprint, sample_id
+from cldmray.settings import NonEmpty, checked_dataclass
 
 RENDERING = 1
 """Raised whenever the same numbers give another image, so that nothing old is reused."""
@@ -27,7 +29,7 @@ GROUPS = pa.schema(
 """Groups of each identity, see :func:`cldmray.faces.synthetic.identity.groups`."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class SyntheticFaces(FaceSource):
     """Images of modelled heads; each image depends on (seed, identity, image) alone.
 
@@ -48,21 +50,13 @@ class SyntheticFaces(FaceSource):
     b'\\x89PNG'
     """
 
-    n_identities: int
-    images_per_identity: int
+    n_identities: Annotated[int, Field(ge=1)]
+    images_per_identity: Annotated[int, Field(ge=1)]
     seed: int = 0
     synthetic: ClassVar[bool] = True
-    name: str = "synthetic"
-    size: int = 64
+    name: NonEmpty = "synthetic"
+    size: Annotated[int, Field(ge=8, le=LARGEST)] = 64
     crop: list[int] | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        check_common(self.name, self.size)
-        if self.size > LARGEST:
-            raise ValueError(f"size: must be in 8..{LARGEST} pixels, got {self.size}")
-        for key in ("n_identities", "images_per_identity"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
 
     def listing(self) -> pa.Table:
         """See :meth:`FaceSource.listing`; a location is ``identity_index/image_index``."""

@@ -38,10 +38,10 @@ def adapter(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": ""}, "^model "),
-        ({"file": "weights.bin"}, "^file must be a .safetensors file"),
-        ({"lora_scale": -1.0}, "^lora_scale "),
-        ({"lora_scale": float("nan")}, "^lora_scale "),
+        ({"model": ""}, "^model: "),
+        ({"file": "weights.bin"}, "^file: must be a .safetensors file"),
+        ({"lora_scale": -1.0}, "^lora_scale: "),
+        ({"lora_scale": float("nan")}, "^lora_scale: "),
     ],
 )
 def test_wrong_settings_are_named(changes: dict[str, Any], message: str) -> None:

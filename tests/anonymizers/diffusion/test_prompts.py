@@ -55,14 +55,12 @@ def test_every_prompt() -> None:
         (
             "a {styel}",
             CHOICES,
-            r"^prompt has the placeholder \{styel\}, but prompt_choices has no styel",
+            r"^prompt: has the placeholder \{styel\}, but prompt_choices has no styel",
         ),
-        ("a {style}", {"style": []}, "^prompt_choices.style must be a list"),
-        ("a {style}", {"style": "studio"}, "^prompt_choices.style must be a list"),
         (
             "{a} {b}",
             {"a": [str(i) for i in range(40)], "b": [str(i) for i in range(26)]},
-            "^prompt_choices make more than 1000 different prompts",
+            "^prompt_choices: make more than 1000 different prompts",
         ),
     ],
 )
@@ -74,5 +72,5 @@ def test_what_does_not_fit_is_named(
 
 
 def test_a_negative_prompt_is_checked_too() -> None:
-    with pytest.raises(ValueError, match="^negative_prompt has the placeholder"):
+    with pytest.raises(ValueError, match="^negative_prompt: has the placeholder"):
         prompts.check({"prompt": "", "negative_prompt": "{bad}"}, {})
