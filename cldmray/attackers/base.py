@@ -12,7 +12,7 @@ images, or a :class:`~cldmray.attackers.learning.LearningAttacker` that learns h
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -26,7 +26,8 @@ from cldmray.conditions.base import Condition
 from cldmray.faces.records import SPLITS
 from cldmray.gallery.scores import Scores
 from cldmray.recognizers.base import Embeddings, Recognizer
-from cldmray.results.names import check_label
+from cldmray.results.names import Label
+from cldmray.settings import checked_dataclass
 
 if TYPE_CHECKING:
     from cldmray.attackers.nn.training import Trainable
@@ -116,7 +117,7 @@ class Context(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class Attacker(ABC):
     """Somebody who tries to identify the persons on anonymized images.
 
@@ -126,10 +127,7 @@ class Attacker(ABC):
         label: name in tables; None: the kind of attacker.
     """
 
-    label: str | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        check_label(self.label)
+    label: Label | None = field(default=None, kw_only=True)
 
     @property
     def kind(self) -> str:
@@ -301,7 +299,7 @@ class Attacker(ABC):
         return [] if fitted is None else fitted.read().to_pylist()
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class TrainingFreeAttacker(Attacker):
     """An attacker that learns nothing: it embeds originals and anonymized images alike.
 

@@ -1,21 +1,24 @@
 """Training-free matching of condition maps: blurred, reduced and correlated."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, NonNegativeFloat
 
 from cldmray.arrays import Images
 from cldmray.attackers.base import TrainingFreeAttacker
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
+from cldmray.settings import checked_dataclass
 
 FLAT = 1e-2
 """Norm, in grey levels, below which a map without its mean holds nothing but rounding."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class ConditionMatch(TrainingFreeAttacker):
     """Correlates the condition map of the probe with those of the gallery's images.
 
@@ -41,15 +44,8 @@ class ConditionMatch(TrainingFreeAttacker):
     """
 
     condition: Condition = field(default_factory=Canny)
-    sigma: float = 2.0
-    side: int = 32
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.sigma >= 0:
-            raise ValueError(f"sigma: must not be negative, got {self.sigma}")
-        if self.side < 2:
-            raise ValueError(f"side: must be at least 2, got {self.side}")
+    sigma: NonNegativeFloat = 2.0
+    side: Annotated[int, Field(ge=2)] = 32
 
     @property
     def dimensions(self) -> int:

@@ -1,11 +1,10 @@
 """Attackers whose encoder learns by contrast: two images of one identity are to be nearest."""
 
-from dataclasses import dataclass
-
 from cldmray.attackers.encoder_attacker import ConditionMapAttacker, EncoderAttacker, Query
+from cldmray.settings import checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class CleanTrained(EncoderAttacker):
     """Contrastive encoder trained on clean images of other people.
 
@@ -20,7 +19,7 @@ class CleanTrained(EncoderAttacker):
         return "image"
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class ConditionOnly(ConditionMapAttacker, EncoderAttacker):
     """The paper's black-box attack: knows which condition is used, never the model or its output.
 
@@ -33,7 +32,7 @@ class ConditionOnly(ConditionMapAttacker, EncoderAttacker):
         return "condition"
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class AdaptiveContrastive(EncoderAttacker):
     """The paper's main attack: can query the anonymizer with images of other people.
 

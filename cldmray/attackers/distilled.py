@@ -9,7 +9,7 @@ in a Neural Network", 2015; the loss is in :func:`cldmray.attackers.nn.losses.di
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,9 +21,10 @@ from cldmray.errors import ConfigError
 from cldmray.faces.records import ATTACKER, AUXILIARY
 from cldmray.recognizers.base import Recognizer
 from cldmray.recognizers.sface import landmark_sface
+from cldmray.settings import checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class DistilledAttacker(EncoderAttacker):
     """An encoder attacker with a teacher.
 
@@ -80,7 +81,7 @@ class DistilledAttacker(EncoderAttacker):
         return Views(pa.concat_tables([gallery, probes.read()]), probes)
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class AdaptiveDistilled(DistilledAttacker):
     """Can query the anonymizer, as ``adaptive_contrastive`` can, and has a teacher."""
 
@@ -89,7 +90,7 @@ class AdaptiveDistilled(DistilledAttacker):
         return "anonymized"
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class ConditionOnlyDistilled(ConditionMapAttacker, DistilledAttacker):
     """Knows which condition is used, as ``condition_only`` does, and has a teacher.
 
@@ -102,7 +103,7 @@ class ConditionOnlyDistilled(ConditionMapAttacker, DistilledAttacker):
         return "condition"
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class AdaptiveCondition(ConditionMapAttacker, DistilledAttacker):
     """Can query the anonymizer, and reads its images through the extractor of its condition.
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -20,11 +20,12 @@ from cldmray.conditions.canny import Canny
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, embedding_matrix
 from cldmray.recognizers.base import Embeddings
+from cldmray.settings import checked_dataclass
 
 Query = Literal["image", "condition", "anonymized"]
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class EncoderAttacker(Attacker):
     """An attacker that trains a face encoder on images of attacker identities.
 
@@ -41,7 +42,6 @@ class EncoderAttacker(Attacker):
     init_from: "EncoderAttacker | None" = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         start = self.init_from
         if start is None:
             return
@@ -158,7 +158,7 @@ def tensors(learnt: Learnt) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(value) for name, value in learnt.items()}
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class ConditionMapAttacker(Attacker):
     """Mixin of an attacker that reads queries and probes as condition maps.
 

@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Self
 
@@ -16,9 +16,10 @@ from cldmray.attackers.nn.pairs import Validation
 from cldmray.errors import BadInputError
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION
 from cldmray.recognizers.base import Embeddings
+from cldmray.settings import checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class LearningAttacker(Attacker):
     """An attacker that learns arrays from images, and embeds images by them.
 

@@ -1,14 +1,15 @@
 """A public face recognizer as it is, without any training."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cldmray.arrays import Images
 from cldmray.attackers.base import TrainingFreeAttacker
 from cldmray.recognizers.base import Embeddings, Recognizer
 from cldmray.recognizers.sface import landmark_sface
+from cldmray.settings import checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class Pretrained(TrainingFreeAttacker):
     """A public face recognizer embeds originals and anonymized images; knows no anonymizer.
 

@@ -12,10 +12,11 @@ behavior", 1974.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, NonNegativeFloat
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
@@ -24,13 +25,14 @@ from cldmray.attackers.base import Attacker
 from cldmray.errors import BadInputError
 from cldmray.gallery.score_fusion import WeightedScores, stack_scores
 from cldmray.gallery.scores import Scores
+from cldmray.settings import checked_dataclass
 
 Floats = npt.NDArray[np.float64]
 LEAST = 1e-6
 """Weight below which an attacker contributes nothing."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class ScoreFusion(Attacker):
     """Adds the scores of the audit's other attackers.
 
@@ -43,16 +45,8 @@ class ScoreFusion(Attacker):
     """
 
     of: tuple[str, ...] = ()
-    penalty: float = 0.01
-    min_identities: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "of", tuple(self.of))
-        if not self.penalty >= 0:
-            raise ValueError(f"penalty: must not be negative, got {self.penalty}")
-        if self.min_identities < 2:
-            raise ValueError(f"min_identities: must be at least 2, got {self.min_identities}")
+    penalty: NonNegativeFloat = 0.01
+    min_identities: Annotated[int, Field(ge=2)] = 10
 
     @property
     def learns_from_anonymized(self) -> bool:

@@ -5,11 +5,11 @@ image network (:mod:`cldmray.attackers.nn.backbones`).
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeInt
 from torch import Tensor, nn
 
 from cldmray.arrays import Images, to_unit_range
@@ -20,6 +20,7 @@ from cldmray.detection import model_files
 from cldmray.recognizers import sface_network
 from cldmray.recognizers.base import Recognizer
 from cldmray.recognizers.sface import SFace
+from cldmray.settings import Count, checked_dataclass
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -27,6 +28,9 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 Normalisation = Literal["half", "imagenet"]
 """``half`` hands pixels over in -1..1; ``imagenet`` with ImageNet's mean and deviation of each
 colour, with which most public weights were trained."""
+
+Dimensions = Annotated[int, Field(ge=2)]
+Side = Annotated[int, Field(ge=8)]
 
 
 class Layers(NamedTuple):
@@ -45,7 +49,7 @@ class Layers(NamedTuple):
     side: int | None = None
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class EncoderConfig(ABC):
     """Shape of an attacker's encoder, and where its weights start.
 
@@ -109,7 +113,7 @@ class EncoderConfig(ABC):
         """
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class SmallEncoder(EncoderConfig):
     """A small residual network with a spatial head, from random weights.
 
@@ -126,21 +130,12 @@ class SmallEncoder(EncoderConfig):
     torch.Size([2, 16])
     """
 
-    width: int = 24
-    blocks: tuple[int, ...] = (1, 1, 2, 1)
-    dimensions: int = 128
-    pool: int = 4
-    input_side: int | None = None
+    width: Annotated[int, Field(gt=0, multiple_of=8)] = 24
+    blocks: tuple[Count, Count, Count, Count] = (1, 1, 2, 1)
+    dimensions: Dimensions = 128
+    pool: Count = 4
+    input_side: Side | None = None
     normalisation: Normalisation = "half"
-
-    def __post_init__(self) -> None:
-        if self.width < 8 or self.width % 8:
-            raise ValueError(f"width: must be a multiple of 8, got {self.width}")
-        if len(self.blocks) != 4 or min(self.blocks) < 1:
-            raise ValueError(f"blocks: must be four numbers >= 1, got {self.blocks}")
-        if self.pool < 1:
-            raise ValueError(f"pool: must be at least 1, got {self.pool}")
-        _check_shape(self.dimensions, self.input_side)
 
     def layers(self, pretrained: bool) -> Layers:
         width = self.width
@@ -160,7 +155,7 @@ class SmallEncoder(EncoderConfig):
         return Layers(nn.Sequential(*layers), pool, head, self.input_side)
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class SFaceEncoder(EncoderConfig):
     """The public recognizer SFace, which goes on learning; its embedding has 128 dimensions.
 
@@ -170,11 +165,7 @@ class SFaceEncoder(EncoderConfig):
         n_frozen_layers: convolutions from the input that keep their weights, 0 to 27.
     """
 
-    n_frozen_layers: int = 0
-
-    def __post_init__(self) -> None:
-        if self.n_frozen_layers < 0:
-            raise ValueError(f"n_frozen_layers: must be at least 0, got {self.n_frozen_layers}")
+    n_frozen_layers: NonNegativeInt = 0
 
     @property
     def dimensions(self) -> int:
@@ -198,7 +189,7 @@ class SFaceEncoder(EncoderConfig):
         FaceEncoder(self)
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class BackboneEncoder(EncoderConfig):
     """A public image network whose pooled features go through one linear layer.
 
@@ -224,15 +215,14 @@ class BackboneEncoder(EncoderConfig):
     backbone: str = "transformers:resnet-50"
     pretrained: str | None = None
     norm: Norm = "group"
-    dimensions: int = 128
-    input_side: int | None = None
+    dimensions: Dimensions = 128
+    input_side: Side | None = None
     normalisation: Normalisation = "half"
 
     def __post_init__(self) -> None:
         backbones.split_name(self.backbone)
         if self.norm == "frozen" and self.pretrained is None:
             raise ValueError("norm: frozen keeps pretrained statistics, but pretrained is null")
-        _check_shape(self.dimensions, self.input_side)
 
     @property
     def frozen_statistics(self) -> bool:
@@ -262,13 +252,6 @@ class BackboneEncoder(EncoderConfig):
 
     def check(self) -> None:
         FaceEncoder(self)
-
-
-def _check_shape(dimensions: int, input_side: int | None) -> None:
-    if dimensions < 2:
-        raise ValueError(f"dimensions: must be at least 2, got {dimensions}")
-    if input_side is not None and input_side < 8:
-        raise ValueError(f"input_side: must be at least 8 pixels, got {input_side}")
 
 
 class ResidualBlock(nn.Module):

@@ -11,14 +11,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cldmray.attackers.nn.gradient_cache import GradientCache
 from cldmray.errors import CldmrayError
+from cldmray.settings import Count, Share, checked_dataclass
 
 WEIGHTS_FILE = "weights.safetensors"
 NETWORK_FILE = "network.safetensors"
@@ -32,7 +34,10 @@ Call = Callable[..., Any]
 """Calls a network in training, through whatever wraps it, in the precision of the schedule."""
 
 
-@dataclass(frozen=True, kw_only=True)
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+@checked_dataclass(kw_only=True)
 class TrainingSchedule:
     """How long, how fast and how precisely a network is trained, by AdamW.
 
@@ -54,38 +59,21 @@ class TrainingSchedule:
         ValueError: a setting is out of range; the message begins with its name.
     """
 
-    max_steps: int = 400
-    batch_size: int = 128
-    learning_rate: float = 2e-3
-    warmup_steps: int = 40
-    decay_from: float = 0.0
-    weight_decay: float = 0.05
-    beta2: float = 0.999
-    max_grad_norm: float | None = None
-    ema: float = 0.0
+    max_steps: Count = 400
+    batch_size: Count = 128
+    learning_rate: PositiveFloat = 2e-3
+    warmup_steps: Count = 40
+    decay_from: Decay = 0.0
+    weight_decay: NonNegativeFloat = 0.05
+    beta2: Decay = 0.999
+    max_grad_norm: PositiveFloat | None = None
+    ema: Decay = 0.0
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
-    validate_every: int = 100
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for key in ("max_steps", "batch_size", "warmup_steps", "validate_every"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
-        for key in ("learning_rate", "max_grad_norm"):
-            value = getattr(self, key)
-            if value is not None and not value > 0:
-                raise ValueError(f"{key}: must be above 0, got {value}")
-        for key in ("weight_decay", "seed"):
-            if not getattr(self, key) >= 0:
-                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
-        for key in ("decay_from", "ema", "beta2"):
-            if not 0 <= getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be in [0, 1), got {getattr(self, key)}")
-        if self.precision not in ("bf16", "fp16", "fp32"):
-            raise ValueError(f"precision: must be bf16, fp16 or fp32, got {self.precision!r}")
+    validate_every: Count = 100
+    seed: NonNegativeInt = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(kw_only=True)
 class TrainingConfig(TrainingSchedule):
     """How an encoder is trained.
 
@@ -102,22 +90,10 @@ class TrainingConfig(TrainingSchedule):
     0.002
     """
 
-    temperature: float = 0.07
-    augment: float = 1.0
-    micro_batch_size: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size: must be at least 2, got {self.batch_size}")
-        super().__post_init__()
-        if self.micro_batch_size is not None and self.micro_batch_size < 1:
-            raise ValueError(
-                f"micro_batch_size: must be at least 1 or null, got {self.micro_batch_size}"
-            )
-        if not self.temperature > 0:
-            raise ValueError(f"temperature: must be above 0, got {self.temperature}")
-        if not 0 <= self.augment <= 1:
-            raise ValueError(f"augment: must be in 0..1, got {self.augment}")
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    temperature: PositiveFloat = 0.07
+    augment: Share = 1.0
+    micro_batch_size: Count | None = None
 
 
 class RateSchedule(Protocol):

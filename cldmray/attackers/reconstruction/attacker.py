@@ -1,7 +1,7 @@
 """The reconstruction attack: a recognizer identifies the persons on reconstructed originals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Self
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION
 from cldmray.recognizers.base import Recognizer
 from cldmray.recognizers.dlib import DlibResNet
 from cldmray.recognizers.sface import SFace
+from cldmray.settings import Count, checked_dataclass
 
 
 def short_unet() -> ReconstructionModel:
@@ -23,7 +24,7 @@ def short_unet() -> ReconstructionModel:
     return UNetReconstruction(training=ReconstructionTraining(max_steps=300, validate_every=100))
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class ReconstructionAttacker(Attacker):
     """Learns to reconstruct originals from the anonymizer's images of other people.
 
@@ -43,12 +44,9 @@ class ReconstructionAttacker(Attacker):
     model: ReconstructionModel = field(default_factory=short_unet)
     held_out_recognizer: Recognizer = field(default_factory=DlibResNet)
     validation_recognizer: Recognizer = field(default_factory=SFace)
-    budget: int | None = None
+    budget: Count | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.budget is not None and self.budget < 1:
-            raise ValueError(f"budget: must be at least 1, got {self.budget}")
         recognizers = (self.validation_recognizer, *self.model.learns_with)
         trained_with = {recognizer.name for recognizer in recognizers}
         if self.held_out_recognizer.name in trained_with:

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Self
+from dataclasses import field, replace
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from cldmray.arrays import Images
@@ -16,13 +17,14 @@ from cldmray.attackers.nn.training import Call, TrainingSchedule
 from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.recognizers.base import Recognizer
-from cldmray.results.names import check_label
+from cldmray.results.names import Label
+from cldmray.settings import Count, Share, checked_dataclass
 
 Seeds = npt.NDArray[np.int64]
 """One random seed an image, shape (N,), all >= 0."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(kw_only=True)
 class ReconstructionTraining(TrainingSchedule):
     """How a reconstruction model's network is trained.
 
@@ -38,20 +40,14 @@ class ReconstructionTraining(TrainingSchedule):
     32
     """
 
-    max_steps: int = 600
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    warmup_steps: int = 30
-    weight_decay: float = 0.01
-    augment: float = 0.0
-    validate_every: int = 200
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.augment <= 1:
-            raise ValueError(f"augment: must be in 0..1, got {self.augment}")
-        if self.precision not in ("bf16", "fp32"):
-            raise ValueError(f"precision: must be bf16 or fp32, got {self.precision!r}")
+    max_steps: Count = 600
+    batch_size: Count = 32
+    learning_rate: PositiveFloat = 1e-3
+    warmup_steps: Count = 30
+    weight_decay: NonNegativeFloat = 0.01
+    precision: Literal["bf16", "fp32"] = "bf16"
+    augment: Share = 0.0
+    validate_every: Count = 200
 
 
 class ReconstructionBatch(NamedTuple):
@@ -138,7 +134,7 @@ class Reconstructor(ABC):
         """Take over what :meth:`state` of a model with the same settings has given."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class ReconstructionModel(ABC):
     """Settings of a reconstruction model; subclasses are frozen dataclasses.
 
@@ -148,11 +144,8 @@ class ReconstructionModel(ABC):
             is another person's, so that it can learn only what all faces share.
     """
 
-    label: str | None = field(default=None, kw_only=True)
+    label: Label | None = field(default=None, kw_only=True)
     shuffled: bool = field(default=False, kw_only=True)
-
-    def __post_init__(self) -> None:
-        check_label(self.label)
 
     @property
     @abstractmethod
@@ -246,7 +239,7 @@ class ReconstructionModel(ABC):
         """
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class TrainedReconstructionModel(ReconstructionModel):
     """Settings of a reconstruction model whose network is trained.
 

@@ -1,7 +1,6 @@
 """Controls: reconstruction models that know nothing of the person behind an image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,12 +10,13 @@ from cldmray.arrays import Images
 from cldmray.attackers.reconstruction.base import ReconstructionModel, Reconstructor, Seeds
 from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.errors import BadInputError
+from cldmray.settings import checked_dataclass
 
 CELLS = 4_000_000
 """Numbers of images that are compared at once."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class MeanFace(ReconstructionModel):
     """The mean of the attacker's originals, whatever the image."""
 
@@ -57,7 +57,7 @@ class MeanFaceReconstructor(Reconstructor):
         self.mean = state["mean"].numpy()
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class NearestTrainingFace(ReconstructionModel):
     """The attacker's original whose anonymized image is nearest to the given one, by pixels."""
 

@@ -1,7 +1,6 @@
 """Reconstruction by a latent diffusion model: several originals that an image may have had."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,12 @@ from cldmray.attackers.reconstruction.base import (
 from cldmray.conditions.base import Condition
 from cldmray.errors import BadInputError
 from cldmray.hashing import digest
+from cldmray.settings import Count, NonEmpty, checked_dataclass
 
 IMAGES_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class DiffusionReconstruction(TrainedReconstructionModel):
     """A conditional latent diffusion model (Rombach et al. 2022), started from a public one.
 
@@ -48,19 +48,11 @@ class DiffusionReconstruction(TrainedReconstructionModel):
         n_samples: guesses for each image, from different noise.
     """
 
-    model: str = model_folder.EMBEDDED
+    model: NonEmpty = model_folder.EMBEDDED
     condition: Condition | None = None
     pretrained: bool = True
-    sampling_steps: int = 8
-    n_samples: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.model:
-            raise ValueError("model must not be empty")
-        for key in ("sampling_steps", "n_samples"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
+    sampling_steps: Count = 8
+    n_samples: Count = 4
 
     @property
     def kind(self) -> str:

@@ -1,10 +1,11 @@
 """Retrieval: the anonymized image's embedding, and the attacker's own image next to it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from cldmray.arrays import Images, channels_last
@@ -23,11 +24,12 @@ from cldmray.errors import BadInputError, ConfigError
 from cldmray.gallery.vector_index import VectorIndex
 from cldmray.recognizers.base import Embeddings, Recognizer
 from cldmray.recognizers.sface import landmark_sface
+from cldmray.settings import Count, checked_dataclass
 
 IMAGES, VECTORS, ENCODER = "originals", "vectors", "encoder."
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class NearestNeighbor(TrainedReconstructionModel):
     """Retrieval: gives the attacker's original whose embedding is nearest to the anonymized image.
 
@@ -45,15 +47,8 @@ class NearestNeighbor(TrainedReconstructionModel):
 
     encoder: EncoderConfig | None = None
     teacher: Recognizer = field(default_factory=landmark_sface)
-    temperature: float = 0.07
-    nearest: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.temperature > 0:
-            raise ValueError(f"temperature: must be above 0, got {self.temperature}")
-        if self.nearest < 1:
-            raise ValueError(f"nearest: must be at least 1, got {self.nearest}")
+    temperature: PositiveFloat = 0.07
+    nearest: Count = 1
 
     @property
     def kind(self) -> str:

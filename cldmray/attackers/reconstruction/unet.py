@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,11 +25,12 @@ from cldmray.conditions.base import Condition
 from cldmray.errors import BadInputError
 from cldmray.recognizers.base import Recognizer
 from cldmray.recognizers.sface import SFace
+from cldmray.settings import Count, checked_dataclass
 
 IMAGES_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class UNetReconstruction(TrainedReconstructionModel):
     """A small U-Net (Ronneberger, Fischer and Brox 2015) from anonymized images to originals.
 
@@ -50,29 +53,16 @@ class UNetReconstruction(TrainedReconstructionModel):
         guide: the recognizer of both; its ``crop`` says where the images' faces are.
     """
 
-    widths: tuple[int, ...] = (48, 96, 128, 160)
-    blocks: int = 1
-    patch_size: int = 2
+    widths: Annotated[
+        tuple[Annotated[int, Field(gt=0, multiple_of=8)], ...], Field(min_length=1)
+    ] = (48, 96, 128, 160)
+    blocks: Count = 1
+    patch_size: Count = 2
     condition: Condition | None = None
-    identity: float = 0.5
-    perceptual: float = 0.5
-    looked_at: float = 0.5
+    identity: NonNegativeFloat = 0.5
+    perceptual: NonNegativeFloat = 0.5
+    looked_at: Annotated[float, Field(gt=0, le=1)] = 0.5
     guide: SFace = field(default_factory=SFace)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "widths", tuple(self.widths))
-        if not self.widths or any(width < 8 or width % 8 for width in self.widths):
-            raise ValueError(f"widths: must be multiples of 8, got {self.widths}")
-        for key in ("blocks", "patch_size"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
-        for key in ("identity", "perceptual"):
-            if not getattr(self, key) >= 0:
-                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
-
-        if not 0 < self.looked_at <= 1:
-            raise ValueError(f"looked_at: must be above 0 and at most 1, got {self.looked_at}")
 
     @property
     def kind(self) -> str:

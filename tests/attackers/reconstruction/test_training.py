@@ -180,7 +180,7 @@ class TestFit:
         ({"weight_decay": -1.0}, "weight_decay: must not be negative"),
         ({"seed": -1}, "seed: must not be negative"),
         ({"augment": 1.1}, "augment: must be in 0..1"),
-        ({"precision": "fp16"}, "precision: must be bf16 or fp32, got 'fp16'"),
+        ({"precision": "fp16"}, "precision: must be 'bf16' or 'fp32', got 'fp16'"),
     ],
 )
 def test_errors_name_the_key(settings, message):
