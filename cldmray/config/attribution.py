@@ -6,7 +6,7 @@ from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.config.audit import AuditConfig, refuse_dry_run
@@ -14,9 +14,11 @@ from cldmray.config.instantiate import build, to_container
 from cldmray.errors import ConfigError
 from cldmray.evaluation.ablation import conditioned
 from cldmray.gallery.protocols import Gallery
-from cldmray.settings import checked_dataclass
+from cldmray.settings import Count, checked_dataclass
 
 Anonymizers = dict[str, Anonymizer]
+
+Strength = Annotated[float, Field(gt=0, le=1)]
 
 
 @checked_dataclass
@@ -29,7 +31,7 @@ class SwapSettings:
     """
 
     anonymizers: list[str] = field(default_factory=lambda: ["cldm_canny"])
-    strengths: list[float] = field(default_factory=lambda: [0.8])
+    strengths: list[Strength] = field(default_factory=lambda: [0.8])
 
 
 @checked_dataclass
@@ -48,18 +50,17 @@ class OperatingPointSettings:
     """
 
     anonymizer: str | None = "cldm_canny"
-    scales: list[Annotated[float, Field(ge=0)]] = field(default_factory=lambda: [0.5, 1.0])
-    coarseness: list[Annotated[int, Field(ge=1)]] = field(default_factory=lambda: [1, 4])
-    strengths: list[float | None] = field(default_factory=lambda: [None])
+    scales: Annotated[list[NonNegativeFloat], Field(min_length=1)] = field(
+        default_factory=lambda: [0.5, 1.0]
+    )
+    coarseness: Annotated[list[Count], Field(min_length=1)] = field(default_factory=lambda: [1, 4])
+    strengths: Annotated[list[Strength | None], Field(min_length=1)] = field(
+        default_factory=lambda: [None]
+    )
     target_k: Annotated[int, Field(ge=2)] = 20
     gallery: Gallery = "source_excluded"
     utility: Literal["ssim", "edge_f1"] = "ssim"
     n_images: Annotated[int, Field(ge=2)] = 300
-
-    def __post_init__(self) -> None:
-        for key in ("scales", "coarseness", "strengths"):
-            if not getattr(self, key):
-                raise ValueError(f"{key}: name at least one")
 
     def grid(self, anonymizer: Anonymizer) -> Iterator[Anonymizer]:
         """Every combination."""
@@ -80,9 +81,7 @@ class AttributionSettings:
         swap, operating_point: see their classes.
     """
 
-    scales: list[Annotated[float, Field(ge=0)]] = field(
-        default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0]
-    )
+    scales: list[NonNegativeFloat] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     swap: SwapSettings = field(default_factory=SwapSettings)
     operating_point: OperatingPointSettings = field(default_factory=OperatingPointSettings)
 

@@ -12,7 +12,7 @@ from cldmray.attackers.base import Attacker
 from cldmray.config.instantiate import build, to_container
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import ConfigError
-from cldmray.evaluation.settings import EvaluationSettings
+from cldmray.evaluation.settings import Distinct, EvaluationSettings
 from cldmray.faces.base import FaceSource
 from cldmray.faces.records import ORIGINAL
 from cldmray.faces.regions import Region
@@ -54,13 +54,8 @@ class AuditSettings(EvaluationSettings):
     n_example_images: Annotated[int, Field(ge=0)] = 8
     n_utility_images: Annotated[int, Field(ge=2)] = 500
     attribution: bool = True
-    regions: list[Region] = dataclasses.field(default_factory=list)
+    regions: Distinct[Region] = dataclasses.field(default_factory=list)
     dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(set(self.regions)) < len(self.regions):
-            raise ValueError(f"regions: name none twice, got {self.regions}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +120,9 @@ def _check_names(kind: str, names: Mapping[str, str]) -> None:
 def _check_release(release: list[str] | None, names: list[str]) -> None:
     if release is None:
         return
-    if not release or len(set(release)) < len(release):
+    if not release:
         raise ValueError(
-            f"audit.release: name at least one setting, and none twice, got {release}; null stands "
-            "for all but controls"
+            "audit.release: name at least one setting; null stands for all but controls"
         )
     for name in release:
         if name not in names:

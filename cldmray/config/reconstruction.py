@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig
+from pydantic import NonNegativeInt
 
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
@@ -19,12 +20,13 @@ from cldmray.recognizers.base import Recognizer
 from cldmray.recognizers.dlib import DlibResNet
 from cldmray.recognizers.sface import SFace
 from cldmray.results.reconstruction import SHUFFLED
+from cldmray.settings import Count, checked_dataclass
 
 RAW = "raw"
 """Name of the attacker whose held-out recognizer looks at the anonymized images as they are."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class ReconstructionSettings:
     """Which reconstruction models are tried, and who evaluates the reconstructions.
 
@@ -40,9 +42,9 @@ class ReconstructionSettings:
     models: dict[str, ReconstructionModel]
     held_out_recognizer: Recognizer = field(default_factory=DlibResNet)
     validation_recognizer: Recognizer = field(default_factory=SFace)
-    budget: int | None = None
+    budget: Count | None = None
     search: SearchConfig = field(default_factory=SearchConfig)
-    n_example_images: int = 6
+    n_example_images: NonNegativeInt = 6
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -50,8 +52,6 @@ class ReconstructionSettings:
         for key, reconstructor in self.models.items():
             if reconstructor.is_control:
                 raise ValueError(f"models.{key}: is a control; those are run in any case")
-        if self.n_example_images < 0:
-            raise ValueError(f"n_example_images: must not be negative, got {self.n_example_images}")
         if self.search.trials and self.search.model not in self.models:
             raise ValueError(
                 f"search.model: {self.search.model!r} is none of models, {', '.join(self.models)}"

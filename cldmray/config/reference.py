@@ -115,11 +115,12 @@ def _class_tables(cls: type, path: str) -> Iterator[str]:
     rows, inner = [], []
     for item in dataclasses.fields(cls):
         hint = hints[item.name]
-        kind, bounds = _type_name(hint), allowed_values(hint)
+        kind, *null = _type_name(hint).partition(", or null")
+        allowed = " ".join(filter(None, [kind, allowed_values(hint)])) + "".join(null)
         if _is_settings(hint) and path:
             inner.append((f"{path}.{item.name}", hint))
         meaning = _markdown(docs.get(item.name, ""))
-        rows.append((f"`{item.name}`", f"{kind} {bounds}".strip(), _default(item), meaning))
+        rows.append((f"`{item.name}`", allowed, _default(item), meaning))
     yield f"{summary}\n"
     if rows:
         yield _table(("key", "type", "default", "meaning"), rows)

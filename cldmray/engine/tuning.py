@@ -10,13 +10,14 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pyarrow as pa
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from cldmray import storage
 from cldmray.attackers.nn.training import (
@@ -34,13 +35,14 @@ from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import CldmrayError, MissingDependencyError
 from cldmray.recognizers.base import Recognizer
+from cldmray.settings import Count, checked_dataclass
 
 Objective = Literal["rank_1", "cosine", "margin"]
 BUDGET = "budget"
 """Key of the query budget in a search space; all others are the reconstruction model's."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class SearchDimension:
     """One setting that a search varies: either ``choices``, or ``low`` and ``high``.
 
@@ -54,7 +56,7 @@ class SearchDimension:
     [1, 4]
     """
 
-    choices: list[Any] | None = None
+    choices: Annotated[list[Any], Field(min_length=1)] | None = None
     low: float | None = None
     high: float | None = None
     log: bool = False
@@ -62,8 +64,8 @@ class SearchDimension:
 
     def __post_init__(self) -> None:
         if self.choices is not None:
-            if not self.choices or self.low is not None or self.high is not None:
-                raise ValueError("choices: name at least one value, and neither low nor high")
+            if self.low is not None or self.high is not None:
+                raise ValueError("choices: give neither low nor high beside them")
             return
         if self.low is None or self.high is None or not self.low < self.high:
             raise ValueError(
@@ -99,7 +101,7 @@ class SearchDimension:
         return tune.loguniform(low, high) if self.log else tune.uniform(low, high)
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class SearchConfig:
     """How the best reconstruction model is searched.
 
@@ -118,28 +120,20 @@ class SearchConfig:
             queries.
     """
 
-    trials: int = 0
+    trials: NonNegativeInt = 0
     model: str = "unet"
-    max_concurrent_trials: int = 1
-    cpus: float = 0.5
-    gpus: float = 0.0
+    max_concurrent_trials: Count = 1
+    cpus: NonNegativeFloat = 0.5
+    gpus: NonNegativeFloat = 0.0
     objective: Objective = "cosine"
-    seed: int = 0
-    grace_period: int = 100
-    reduction_factor: int = 3
+    seed: NonNegativeInt = 0
+    grace_period: Count = 100
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
     space: dict[str, SearchDimension] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key in ("trials", "seed", "cpus", "gpus"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key}: must not be negative, got {getattr(self, key)}")
-        for key in ("max_concurrent_trials", "grace_period"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
         if not self.cpus and not self.gpus:
             raise ValueError("cpus: must be above 0 where gpus is 0")
-        if self.reduction_factor < 2:
-            raise ValueError(f"reduction_factor: must be at least 2, got {self.reduction_factor}")
         if self.trials and not self.space:
             raise ValueError("space: name what is to be varied")
 

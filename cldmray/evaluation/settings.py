@@ -1,15 +1,30 @@
 """The settings of an evaluation: which comparisons count, and how uncertain the rates are."""
 
-from dataclasses import dataclass, field
-from typing import Literal, TypedDict, get_args
+from dataclasses import field
+from typing import Annotated, Literal, TypedDict, TypeVar, get_args
+
+from pydantic import AfterValidator, Field, NonNegativeInt
 
 from cldmray.evaluation.decision import DecisionPolicy
 from cldmray.evaluation.gate import parse_rules
 from cldmray.gallery.protocols import Gallery, Protocol
+from cldmray.settings import checked_dataclass
 
 UtilityMeasure = Literal[
     "ssim", "edge_f1", "face_detection_rate", "pose_consistency", "attributes", "frechet"
 ]
+
+T = TypeVar("T")
+
+
+def _distinct(names: list[T]) -> list[T]:
+    if len(set(names)) < len(names):
+        raise ValueError("name none twice")
+    return names
+
+
+Distinct = Annotated[list[T], AfterValidator(_distinct)]
+"""A list that names nothing twice."""
 
 
 class BootstrapOptions(TypedDict):
@@ -20,7 +35,7 @@ class BootstrapOptions(TypedDict):
     seed: int
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class EvaluationSettings:
     """How scores become rates, intervals and a decision.
 
@@ -46,33 +61,23 @@ class EvaluationSettings:
     (ClaimRejected(k=5),)
     """
 
-    seed: int = 0
-    protocols: list[Protocol] = field(default_factory=lambda: ["full_ref", "few_ref", "single_ref"])
-    galleries: list[Gallery] = field(
+    seed: NonNegativeInt = 0
+    protocols: Annotated[Distinct[Protocol], Field(min_length=1)] = field(
+        default_factory=lambda: ["full_ref", "few_ref", "single_ref"]
+    )
+    galleries: Annotated[Distinct[Gallery], Field(min_length=1)] = field(
         default_factory=lambda: ["source_excluded", "source_included", "anonymized_only"]
     )
-    confidence_level: float = 0.95
-    n_bootstrap: int = 5000
-    utility: list[UtilityMeasure] = field(default_factory=lambda: list(get_args(UtilityMeasure)))
-    target_k: int = 20
-    release: list[str] | None = None
+    confidence_level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    n_bootstrap: Annotated[int, Field(ge=100)] = 5000
+    utility: Distinct[UtilityMeasure] = field(
+        default_factory=lambda: list(get_args(UtilityMeasure))
+    )
+    target_k: Annotated[int, Field(ge=2)] = 20
+    release: Distinct[str] | None = None
     fail_on: str | list[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed: must not be negative, got {self.seed}")
-        for key in ("protocols", "galleries"):
-            names = getattr(self, key)
-            if not names or len(set(names)) < len(names):
-                raise ValueError(f"{key}: name at least one, and none twice, got {names}")
-        if len(set(self.utility)) < len(self.utility):
-            raise ValueError(f"utility: name none twice, got {self.utility}")
-        if not 0 < self.confidence_level < 1:
-            raise ValueError(f"confidence_level: must be in (0, 1), got {self.confidence_level}")
-        if self.n_bootstrap < 100:
-            raise ValueError(f"n_bootstrap: must be at least 100, got {self.n_bootstrap}")
-        if self.target_k < 2:
-            raise ValueError(f"target_k: must be at least 2, got {self.target_k}")
         parse_rules(self.fail_on)
 
     @property

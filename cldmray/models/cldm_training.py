@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +17,10 @@ from cldmray.errors import BadInputError
 from cldmray.models import cldm, cldm_networks
 from cldmray.models.pca_initialization import initialize_from_components
 from cldmray.models.phases import BatchShard, PhaseConfig, PhaseTrainable, TrainingRun, fit
+from cldmray.settings import Share, checked_dataclass
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(kw_only=True)
 class CldmTraining(TrainingRun):
     """Everything that decides the weights of the small CLDM.
 
@@ -33,12 +33,11 @@ class CldmTraining(TrainingRun):
     autoencoder: PhaseConfig
     diffusion: PhaseConfig
     name: str = "cldm"
-    condition_dropout: float = 0.15
-    two_conditions_fraction: float = 0.15
+    condition_dropout: Share = 0.15
+    two_conditions_fraction: Share = 0.15
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_fractions("condition_dropout", "two_conditions_fraction")
         self.check_batch(self.autoencoder)
         self.check_batch(self.diffusion)
 

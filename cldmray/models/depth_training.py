@@ -1,7 +1,6 @@
 """Training of the depth network on rendered heads, whose depth is exact."""
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +17,13 @@ from cldmray.engine.map_stages.faces import map_rows
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.faces.synthetic.scene import relative_depth, render
 from cldmray.models.phases import BatchShard, PhaseConfig, PhaseTrainable, TrainingRun, fit
+from cldmray.settings import Share, checked_dataclass
 
 DepthMaps = npt.NDArray[np.uint8]
 """Relative depth, shape (N, height, width), background 0, nearest point 255."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(kw_only=True)
 class DepthTraining(TrainingRun):
     """Everything that decides the weights of the depth network.
 
@@ -35,12 +35,11 @@ class DepthTraining(TrainingRun):
 
     phase: PhaseConfig
     name: str = "depth"
-    noise: float = 0.06
-    contrast: float = 0.35
+    noise: Share = 0.06
+    contrast: Share = 0.35
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_fractions("noise", "contrast")
         self.check_batch(self.phase)
 
 

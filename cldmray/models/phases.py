@@ -2,20 +2,21 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from cldmray.arrays import channels_last
-from cldmray.attackers.nn.training import Call, Trainable, TrainingSchedule, Worker
+from cldmray.attackers.nn.training import Call, Decay, Trainable, TrainingSchedule, Worker
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.training import TrainingResult, train
+from cldmray.settings import Count, checked_dataclass
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class PhaseConfig:
     """Schedule of one training phase.
 
@@ -28,25 +29,15 @@ class PhaseConfig:
         ema: decay of the averaged weights that are kept in the end; 0 keeps the last ones.
     """
 
-    max_steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int = 50
-    decay_from: float = 0.4
-    ema: float = 0.0
-
-    def __post_init__(self) -> None:
-        for key in ("max_steps", "batch_size", "warmup_steps"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: must be above 0, got {self.learning_rate}")
-        for key in ("decay_from", "ema"):
-            if not 0 <= getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be in [0, 1), got {getattr(self, key)}")
+    max_steps: Count
+    batch_size: Count
+    learning_rate: PositiveFloat
+    warmup_steps: Count = 50
+    decay_from: Decay = 0.4
+    ema: Decay = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(kw_only=True)
 class TrainingRun:
     """What every training of images needs beside its phases.
 
@@ -65,21 +56,16 @@ class TrainingRun:
 
     storage: str
     name: str
-    seed: int = 0
-    copies_per_image: int = 4
+    seed: NonNegativeInt = 0
+    copies_per_image: Count = 4
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
-    checkpoint_every: int = 250
-    workers: int = 1
+    checkpoint_every: Count = 250
+    workers: Count = 1
     max_workers: int | None = None
     use_gpu: bool = False
-    threads: int = 2
+    threads: Count = 2
 
     def __post_init__(self) -> None:
-        for key in ("copies_per_image", "checkpoint_every", "workers", "threads"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
-        if self.seed < 0:
-            raise ValueError(f"seed: must not be negative, got {self.seed}")
         if self.most_workers < self.workers:
             raise ValueError(f"max_workers: must be at least workers, {self.workers}, or null")
 
@@ -109,12 +95,6 @@ class TrainingRun:
             gpus_per_train_worker=float(self.use_gpu),
             threads=self.threads,
         )
-
-    def check_fractions(self, *keys: str) -> None:
-        """Raise ValueError where one of the settings is not in 0..1."""
-        for key in keys:
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"{key}: must be in 0..1, got {getattr(self, key)}")
 
     def check_batch(self, phase: PhaseConfig) -> None:
         """Raise ValueError where a phase's batch has fewer images than there are workers."""

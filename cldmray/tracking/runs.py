@@ -4,12 +4,14 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
+
+from pydantic import PositiveFloat, StringConstraints
 
 from cldmray import storage
 from cldmray.errors import ConfigError, redact_text
+from cldmray.settings import NonEmpty, checked_dataclass
 from cldmray.tracking.connection import (
     URI_VARIABLE,
     TrackingError,
@@ -33,7 +35,7 @@ EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
 DEFAULT_EXPERIMENT = "cldmray"
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class TrackingConfig:
     """Where runs are recorded.
 
@@ -46,14 +48,8 @@ class TrackingConfig:
     """
 
     uri: str | None = None
-    experiment: str | None = None
-    timeout: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.experiment is not None and not self.experiment.strip():
-            raise ValueError("experiment must not be empty")
-        if not self.timeout > 0:
-            raise ValueError(f"timeout must be above 0, not {self.timeout}")
+    experiment: Annotated[NonEmpty, StringConstraints(strip_whitespace=True)] | None = None
+    timeout: PositiveFloat = 5.0
 
 
 class Tracker:

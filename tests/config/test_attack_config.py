@@ -133,7 +133,7 @@ class TestEncoders:
             ("small", "normalisation=minus", "normalisation: .*'minus'"),
             ("small", "input_side=4", "input_side: must be at least 8"),
             ("small", "+n_frozen_layers=3", "n_frozen_layers: SmallEncoder has no such setting"),
-            ("sface", "n_frozen_layers=-1", "n_frozen_layers: must be at least 0"),
+            ("sface", "n_frozen_layers=-1", "n_frozen_layers: must not be negative"),
         ],
     )
     def test_errors_name_the_key(self, kind: str, override: str, message: str) -> None:

@@ -66,7 +66,7 @@ def test_scale_0_makes_the_control_where_it_is_not_named() -> None:
         (["attribution.scales=[-1]"], "attribution.scales.0: must not be negative"),
         (
             ["attribution.operating_point.scales=[]"],
-            "attribution.operating_point.scales: name at least one",
+            "attribution.operating_point.scales: must not be empty",
         ),
         (
             ["attribution.operating_point.target_k=1"],
@@ -82,9 +82,12 @@ def test_scale_0_makes_the_control_where_it_is_not_named() -> None:
         ),
         (
             ["attribution.operating_point.strengths=[2]"],
-            "attribution.operating_point: strength must be in",
+            "attribution.operating_point.strengths.0: must be in",
         ),
-        (["attribution.swap.strengths=[0.01]"], "attribution.swap.strengths: strength=0.01 leaves"),
+        (
+            ["attribution.swap.strengths=[0.01]"],
+            "attribution.swap.strengths: strength: 0.01 leaves",
+        ),
         (["attribution.swap.anonymizers=[cldm_none]"], "attribution.swap.anonymizers: 'cldm_none'"),
         (
             ["attribution.operating_point.anonymizer=nosuch"],

@@ -26,7 +26,7 @@ def run(job: str, folder: Path, *overrides: str) -> subprocess.CompletedProcess[
         (
             "full_audit.py",
             "anonymizers.blur.sigma=-1",
-            "ConfigError: anonymizers.blur.sigma must be above 0, not -1.0",
+            "ConfigError: anonymizers.blur.sigma: must be above 0, got -1",
         ),
         pytest.param(
             "full_audit.py",
