@@ -105,7 +105,9 @@ def test_attackers_with_recognizers(tmp_path: Path) -> None:
     rows = outcome.report.results.to_pylist()
     pairs = {("blur", attacker) for attacker in attackers}
     assert {(row["anonymizer"], row["attacker"]) for row in rows} == pairs
-    assert {row["gallery_size"] for row in rows} == {8}
+    rates = [row for row in rows if (row["measure"], row["subset"]) == ("rank_1", "all")]
+    assert {row["gallery_size"] for row in rates} == {8}
+    assert {row["level"] for row in rates} == {"image", "person"}
     attack_results = outcome.results
     assert set(attack_results.clean) == {
         pair for pair in pairs if pair[1] not in ("condition_match", "score_fusion")
@@ -118,7 +120,7 @@ def test_attackers_with_recognizers(tmp_path: Path) -> None:
     assert spread == set(DISTILLED)
     owners = {key.rsplit("/", 1)[1] for key in attack_results.weights["blur", "score_fusion"]}
     assert owners == {"pretrained", "condition_match", *DISTILLED}
-    assert {row["n_probes"] for row in rows if row["subset"] == "all"} == {40}
+    assert {row["n_probes"] for row in rates} == {40}
     assert {h.attacker: h.n_trainings for h in outcome.report.diagnostics} == trainings
     same = [
         row["value"] for row in rows
