@@ -142,7 +142,8 @@ class Audit:
         by_name = {name: [a for a in results.attacks if a.anonymizer == name] for name in names}
         diagnostics = self._diagnostics(results)
         weakness = weaknesses(diagnostics, config.audit.min_clean_rank_1)
-        risks = anonymizer_risks(results.attacks, config.audit, weakness)
+        attacks = [attack for name in names for attack in by_name[name]]
+        risks = anonymizer_risks(attacks, config.audit, weakness)
         ran = {(attack.anonymizer, attack.attacker) for attack in results.attacks}
         missed = {
             name: [a.name for a in config.attackers.values() if (name, a.name) not in ran]
