@@ -312,14 +312,14 @@ def run_reconstruction(config: ReconstructionConfig, settings: Settings) -> Reco
         report = ReconstructionStudy(config).run()
         figures = reconstruction_figures(report)
         written = write_reconstruction(report, output)
-        for name, png in figures.items():
-            storage.write_bytes(storage.join(output, "figures", f"{name}.png"), png)
+        for name, figure in figures.items():
+            storage.write_bytes(storage.join(output, "figures", name), figure)
         page = storage.join(output, "reconstruction.html")
         text = render_reconstruction(report, audit.audit.title, _now(), figures)
         storage.write_bytes(page, text.encode())
         job.deferred.written(output)
         if job.tracked is not None:
-            faceless = {f"{n}.png": png for n, png in figures.items() if not n.startswith("images")}
+            faceless = {name: figure for name, figure in figures.items() if name.endswith(".svg")}
             tags = {"headline": report.headline, "data_fingerprint": report.data_fingerprint}
             trials = [
                 {"anonymizer": search.anonymizer, **trial._asdict()}

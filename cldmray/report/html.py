@@ -201,14 +201,14 @@ def render_reconstruction(
 
     Args:
         created: ISO 8601 time.
-        figures: PNG files by name, see ``report.reconstruction_figures``.
+        figures: files by name, see :mod:`cldmray.report.figures.reconstruction`.
     """
     succeeded = any(result.recovers for result in report.results)
     return _template("reconstruction_page.html.j2").render(
         report=report,
         title=title,
         created=created,
-        figures={name: _embedded(f"{name}.png", png) for name, png in figures.items()},
+        figures={name: _embedded(name, content) for name, content in figures.items()},
         severity="leak" if succeeded else "no_leak_found" if report.results else "neutral",
         points=formatting.points,
     )
@@ -263,7 +263,9 @@ DESCRIPTIONS = {
     "growth": "Rank-1 rate of the strongest attack on each anonymizer over the number of people "
     "in the gallery.",
     "det": "Error rates of the strongest attack on each anonymizer over each other.",
-    "learning": "Validation rank-1 rate of each attacker over its training steps.",
+    "learning": "Validation rank-1 rate over training steps.",
+    "rates": "Rank-1 rates of reconstructions and controls.",
+    "queries": "Validation rank-1 rate over queries.",
     "scales": "Rank-1 identification rate of each attacker over settings of rising control scale, "
     "with confidence intervals; the numbers stand in the tables.",
 }

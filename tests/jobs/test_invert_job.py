@@ -114,7 +114,7 @@ def test_the_job_searches_evaluates_and_writes(tmp_path: Path) -> None:
 
     assert "Whom reconstructions identify" in (out / "reconstruction.html").read_text()
     assert {path.name for path in (out / "figures").iterdir()} == {
-        "rates.png", "learning.png", "queries.png", "images_0.png",
+        "rates.svg", "learning.svg", "queries.svg", "images_0.png",
     }  # fmt: skip
 
     from mlflow.tracking import MlflowClient
@@ -131,5 +131,5 @@ def test_the_job_searches_evaluates_and_writes(tmp_path: Path) -> None:
     names = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert names == {
         "reconstruction.parquet", "learning.parquet", "reconstruction.json", "trials.parquet",
-        "reconstruction_best.yaml", "rates.png", "learning.png", "queries.png",
+        "reconstruction_best.yaml", "rates.svg", "learning.svg", "queries.svg",
     }, "no image of a person leaves the output folder"  # fmt: skip

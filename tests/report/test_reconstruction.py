@@ -2,6 +2,7 @@
 
 import io
 import json
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -152,12 +153,13 @@ def test_files(tmp_path: Path) -> None:
 def test_figures_and_page() -> None:
     results = report()
     figures = reconstruction_figures(results)
-    assert set(figures) == {"rates", "learning", "queries", "images_0"}
-    for png in figures.values():
-        Image.open(io.BytesIO(png)).verify()
+    assert set(figures) == {"rates.svg", "learning.svg", "queries.svg", "images_0.png"}
+    Image.open(io.BytesIO(figures["images_0.png"])).verify()
+    drawn = [ET.fromstring(figure) for name, figure in figures.items() if name.endswith(".svg")]
+    assert len(drawn) == 3
     page = render_reconstruction(results, "T<", "2026-01-01T00:00:00", figures)
     assert "a&lt;b" in page and "<bdi>a<b" not in page
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 1 and page.count("<svg") == 3
     assert "+20.0 [10.0, 30.0]" in page
     assert reconstruction_figures(ReconstructionReport([], [])) == {}
     untrained = ReconstructionReport(

@@ -15,9 +15,9 @@ from cldmray.report.figures.style import (
     RULE,
     as_written,
     canvas,
-    png,
     short,
     style,
+    svg,
 )
 from cldmray.results.audit import Finding
 from cldmray.results.reconstruction import (
@@ -45,7 +45,7 @@ def rates_figure(
         outcomes: by anonymizer and reconstruction model; controls have none and are grey.
 
     Returns:
-        PNG, taller with every row.
+        SVG, taller with every row.
     """
     figure = canvas(HEIGHT_BASE + HEIGHT_ROW * len(rows))
     axes = figure.add_subplot()
@@ -65,7 +65,7 @@ def rates_figure(
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(axis="x", color=RULE)
     axes.set_xlabel("rank-1 rate of the held-out recognizer; the upright tick is chance")
-    return png(figure)
+    return svg(figure)
 
 
 def front_figure(searches: Sequence[Search]) -> bytes:
@@ -75,7 +75,7 @@ def front_figure(searches: Sequence[Search]) -> bytes:
         searches: at least one, each with trials that did not all fail.
 
     Returns:
-        PNG.
+        SVG.
     """
     figure = canvas(FRONT_HEIGHT)
     axes = figure.add_subplot()
@@ -103,7 +103,7 @@ def front_figure(searches: Sequence[Search]) -> bytes:
     axes.set_ylabel("rank-1 rate on validation people")
     legend = axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     as_written(legend.get_texts())
-    return png(figure)
+    return svg(figure)
 
 
 def learning_figure(curves: Sequence[Learning]) -> bytes:
@@ -116,7 +116,7 @@ def learning_figure(curves: Sequence[Learning]) -> bytes:
         curves: at least one of them with two points.
 
     Returns:
-        PNG, taller with every row of panels.
+        SVG, taller with every row of panels.
     """
     panels: dict[str, list[Learning]] = {}
     for curve in curves:
@@ -146,7 +146,7 @@ def learning_figure(curves: Sequence[Learning]) -> bytes:
         frameon=False, fontsize=9, labelcolor=INK,
     )  # fmt: skip
     as_written(legend.get_texts())
-    return png(figure)
+    return svg(figure)
 
 
 def _learning_line(axes: Axes, curve: Learning, colour: str) -> Line2D:
@@ -162,8 +162,8 @@ def _learning_line(axes: Axes, curve: Learning, colour: str) -> Line2D:
 
 
 def reconstruction_figures(report: ReconstructionReport) -> dict[str, bytes]:
-    """The report's figures as PNG files by name: ``rates``, ``learning``, ``queries`` and, with
-    people in them, ``images_<number>``; one that has nothing to show is left out.
+    """The report's figures by file name: ``rates.svg``, ``learning.svg``, ``queries.svg`` and, with
+    people in them, ``images_<number>.png``; one that has nothing to show is left out.
     """
     figures = {}
     if report.results:
@@ -174,14 +174,14 @@ def reconstruction_figures(report: ReconstructionReport) -> dict[str, bytes]:
             for result in report.results
             if result.gallery == gallery
         }
-        figures["rates"] = rates_figure(rates, outcomes)
+        figures["rates.svg"] = rates_figure(rates, outcomes)
     if any(len(curve.points) > 1 for curve in report.learning):
-        figures["learning"] = learning_figure(report.learning)
+        figures["learning.svg"] = learning_figure(report.learning)
     searches = [
         search for search in report.searches if any(trial.optimal for trial in search.trials)
     ]
     if searches:
-        figures["queries"] = front_figure(searches)
+        figures["queries.svg"] = front_figure(searches)
     for number, (name, grid) in enumerate(report.grids.items()):
         if len(grid.originals):
             rows = [("original", "", grid.originals)]
@@ -189,5 +189,5 @@ def reconstruction_figures(report: ReconstructionReport) -> dict[str, bytes]:
             for kind, row in zip(kinds, grid.rows, strict=False):
                 label = name if kind == "anonymized" else row.anonymizer
                 rows.insert(len(rows) - 1, (label, kind, row.anonymized))
-            figures[f"images_{number}"] = image_sheet(rows)
+            figures[f"images_{number}.png"] = image_sheet(rows)
     return figures

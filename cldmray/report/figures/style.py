@@ -92,13 +92,6 @@ def as_written(texts: list[Text]) -> None:
         text.set_parse_math(False)
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG that is the same on every run."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def svg(figure: Figure) -> bytes:
     """The figure as an SVG whose text is text, the same on every run."""
     buffer = io.BytesIO()
