@@ -49,7 +49,7 @@ from cldmray.report.tables import (
     untouched_faces,
     with_one_interval,
 )
-from cldmray.report.utility import utility_columns
+from cldmray.report.utility import costs, utility_columns
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import AuditReport, Evidence
 from cldmray.results.files import write_audit
@@ -139,7 +139,8 @@ def render_html(report: AuditReport, figures: dict[str, bytes] | None = None) ->
         },
         risks=risks,
         useless=any(r.keeps_nothing for r in risks if r.anonymizer == recommended),
-        target_k=report.verdict.machine.get("target_k"),
+        rule=report.verdict.machine.get("rule"),
+        costs=costs(recommendation),
         chance=chance_text(report.risks),
         attackers=attackers_sentence(report),
         knowledge=attackers_known(report),

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from cldmray.report.formatting import percent
 from cldmray.results.audit import UtilityRow
+from cldmray.results.decision import Recommendation
 
 HEADINGS = {
     "ssim": "Looks like the original (SSIM)",
@@ -82,6 +83,38 @@ def utility_columns(rows: Sequence[UtilityRow], anonymizers: Sequence[str]) -> l
         upwards = next((row.higher_is_better for row in measured_rows if row), True)
         columns.append(Column(heading(measure), "↑" if upwards else "↓", cells, *references))
     return columns
+
+
+class Costs(NamedTuple):
+    """Utility of the recommended anonymizer beside others.
+
+    Attributes:
+        beside: names of the most useful candidate and of the control, where they are others.
+        rows: a measure in plain words, and its values as text: of the recommended one, then of
+            these.
+    """
+
+    beside: list[str]
+    rows: list[tuple[str, list[str]]]
+
+
+def costs(recommendation: Recommendation | None) -> Costs | None:
+    """What the recommended anonymizer costs; None where there is none, or nothing was measured."""
+    if recommendation is None or recommendation.name is None or not recommendation.utility:
+        return None
+    roles = {"most_useful": recommendation.most_useful, "control": recommendation.control}
+    beside = {role: name for role, name in roles.items() if name not in (None, recommendation.name)}
+    rows = [
+        (
+            heading(measure),
+            [
+                formatted(measure, values[role]) if role in values else "-"
+                for role in ("value", *beside)
+            ],
+        )
+        for measure, values in recommendation.utility.items()
+    ]
+    return Costs([str(name) for name in beside.values()], rows)
 
 
 def _interval(row: UtilityRow) -> str:

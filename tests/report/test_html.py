@@ -176,7 +176,7 @@ def test_the_first_table_decides(report, no_figures):
     )
     control = replace(report.risks[3], is_control=True)
     recommended = Recommendation(risks[0].anonymizer, "It passes.")
-    verdict = Verdict("They leak.", {"target_k": 20}, recommended)
+    verdict = Verdict("They leak.", {"rule": "Release: yes where it may be."}, recommended)
     page = render_html(replace(report, risks=[control, *risks], verdict=verdict), no_figures)
     table = page[page.index('<table class="risks">') : page.index("</table>")]
     visible = " ".join(Page(table).text.split())
@@ -186,10 +186,10 @@ def test_the_first_table_decides(report, no_figures):
     assert "25.0 % 12.5 % to 37.5 %" in visible and "26 not rejected" in visible
     assert "0.02 -0.10 to 0.14" in visible and "Keeps no more of the original" in visible
     whole = " ".join(Page(page).text.split())
-    assert "it is useless" in whole and "support k = 20" in whole
+    assert "It is useless." in whole and "Rule. Release: yes where it may be." in whole
     useful = replace(risks[0], keeps_nothing=False)
     page = render_html(replace(report, risks=[useful], verdict=verdict), no_figures)
-    assert "it is useless" not in page
+    assert "It is useless." not in page
 
 
 def test_one_rate_has_one_interval(report, no_figures):

@@ -19,8 +19,9 @@ from cldmray.report.figures.frontier import (
 )
 from cldmray.report.figures.style import FINDING_COLOURS
 from cldmray.report.html import render_html, report_figures, write_report
-from cldmray.report.utility import heading, utility_columns, utility_metrics
+from cldmray.report.utility import costs, heading, utility_columns, utility_metrics
 from cldmray.results.audit import UtilityRow
+from cldmray.results.decision import Recommendation
 from cldmray.results.table import UTILITY, utility_table, write_utility
 from cldmray.storage import read_table
 
@@ -81,6 +82,31 @@ class TestTable:
             utility_table([row("a"), row("a")])
         with pytest.raises(BadInputError, match="not finite"):
             utility_table([row("a", value=float("nan"))])
+
+
+COSTS = {"ssim": {"value": 0.25, "most_useful": 0.5, "control": 1.0}, "novel": {"value": 2.0}}
+
+
+class TestCosts:
+    def test_the_recommended_one_beside_others(self):
+        table = costs(Recommendation("a", "", "b", "no_op", COSTS))
+        assert table.beside == ["b", "no_op"]
+        assert table.rows == [
+            ("Looks like the original (SSIM)", ["0.25", "0.50", "1.00"]),
+            ("novel", ["2.00", "-", "-"]),
+        ]
+        assert costs(Recommendation("a", "", "a", None, COSTS)).beside == []
+
+    def test_nothing_to_tell(self):
+        assert costs(None) is None
+        assert costs(Recommendation(None, "", "b", "no_op", COSTS)) is None
+        assert costs(Recommendation("a", "")) is None
+
+    def test_on_the_page(self, report):
+        recommendation = Recommendation("a", "It passes.", "b", "no_op", COSTS)
+        verdict = replace(report.verdict, recommendation=recommendation)
+        first = render_html(replace(report, verdict=verdict), {}).split("<nav")[0]
+        assert "What it costs in utility" in first and ">0.25</td>" in first
 
 
 class TestFiles:
