@@ -1,7 +1,6 @@
 """Example images for the report, and the references that attacks match them to as evidence."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from cldmray.faces.records import decode_image
 from cldmray.gallery.matches import best_identities
 from cldmray.gallery.scores import EmbeddingScores
 from cldmray.results.audit import AnonymizerRisk, Evidence, Grid, GridRow
+from cldmray.settings import checked_dataclass
 
 MATCHES = 3
 """References that stand beside an image as evidence."""
@@ -22,7 +22,7 @@ HITS, MISSES = 4, 2
 """Images of each anonymizer that stand as evidence: identified ones, and others."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class ReportSettings:
     """Which images of people the report shows.
 

@@ -108,7 +108,7 @@ def test_the_attack_with_another_image_is_shown_rather_than_a_stronger_one(repor
     [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
 )
 def test_real_people_are_shown_only_on_request(asked, synthetic, listed):
-    assert ReportSettings(asked).shows_evidence(synthetic) == listed
+    assert ReportSettings(evidence=asked).shows_evidence(synthetic) == listed
 
 
 def test_the_page_shows_the_image_its_original_and_whom_it_was_taken_for(report, attack):
