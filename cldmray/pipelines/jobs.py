@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
+import pyarrow as pa
+
 from cldmray import storage
 from cldmray.config.attribution import AttributionConfig
 from cldmray.config.audit import AuditConfig
@@ -20,7 +23,7 @@ from cldmray.config.reconstruction import ReconstructionConfig
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError, ConfigError, redact_text
 from cldmray.results.attribution import Attribution
-from cldmray.results.audit import AnonymizerRisk, AuditReport, Verdict
+from cldmray.results.audit import AnonymizerRisk, AuditReport, Grid, Verdict
 from cldmray.results.reconstruction import ReconstructionReport
 from cldmray.tracking import DeferredErrors, Run, Tracker, TrackingConfig
 from cldmray.tracking.connection import URI_VARIABLE
@@ -28,11 +31,11 @@ from cldmray.tracking.connection import URI_VARIABLE
 if TYPE_CHECKING:
     import pandas
 
+    from cldmray.pipelines.attack_runner import AttackResults
+    from cldmray.tracking.audit_layout import AttackLog, AuditedData
+
 Settings = Mapping[str, Any]
 """A composed configuration as plain data."""
-
-PUBLIC_TABLES = ("results.parquet", "utility.parquet")
-"""Tables of an audit that show no image and name no file, so that MLflow may keep them."""
 
 
 @dataclass(frozen=True)
@@ -233,11 +236,10 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
         CldmrayError: the audit cannot run; the message names the key, file or package.
     """
     from cldmray.pipelines.audit import Audit
-    from cldmray.report.html import write_report
-    from cldmray.report.utility import utility_metrics
+    from cldmray.report.html import render_html, write_report
     from cldmray.report.verdict import verdict_tags
     from cldmray.tracking import package_versions
-    from cldmray.tracking.layouts import record_audit
+    from cldmray.tracking.audit_layout import PUBLIC_FILES, record_audit
 
     with _opened("audit", config, settings) as job:
         outcome = Audit(config, dict(settings)).run(package_versions())
@@ -249,17 +251,15 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
         written = write_report(report, config.output)
         job.deferred.written(config.output)
         if job.tracked is not None:
-            risks = {f"risk/{risk.anonymizer}": risk.risk for risk in report.risks}
+            names = {uri: uri.removeprefix(f"{config.output.rstrip('/')}/") for uri in written}
             record_audit(
                 *job.tracked,
-                results=report.results,
-                metrics=risks | utility_metrics(report.utility),
-                curves=outcome.results.curves,
-                clean=outcome.results.clean,
-                weights=outcome.results.weights,
-                queries=outcome.results.queries,
-                tags=verdict_tags(report.verdict) | {"data_fingerprint": report.data_fingerprint},
-                files=_contents([u for u in written if u.endswith((".json", *PUBLIC_TABLES))]),
+                report=report,
+                attacks=_attack_logs(config, settings, outcome.results),
+                data=_audited_data(config, settings, report),
+                tags=verdict_tags(report.verdict),
+                files={n: storage.read_bytes(u) for u, n in names.items() if n in PUBLIC_FILES},
+                page=render_html(without_identities(report)),
             )
     return AuditResult(written[-1], job.place, job.deferred, report)
 
@@ -357,6 +357,50 @@ class _OpenJob:
             return None
         tracker, run = self.tracked
         return tracker.shown_uri, run.run_id
+
+
+def _attack_logs(
+    config: AuditConfig, settings: Settings, results: "AttackResults"
+) -> list["AttackLog"]:
+    """What MLflow gets of each attack beside its rates."""
+    from cldmray.tracking.audit_layout import AttackLog
+
+    anonymizers = {item.name: settings["anonymizers"][k] for k, item in config.anonymizers.items()}
+    attackers = {item.name: settings["attackers"][k] for k, item in config.attackers.items()}
+    return [
+        AttackLog(
+            anonymizer,
+            attacker,
+            anonymizers[anonymizer],
+            attackers[attacker],
+            curves=curves,
+            weights=results.weights.get((anonymizer, attacker), {}),
+            queries=results.queries.get((anonymizer, attacker)),
+        )
+        for (anonymizer, attacker), curves in results.curves.items()
+    ]
+
+
+def _audited_data(config: AuditConfig, settings: Settings, report: AuditReport) -> "AuditedData":
+    """The images as MLflow names a data set."""
+    from cldmray.tracking.audit_layout import AuditedData
+
+    source = str(getattr(config.faces, "root", type(config.faces).__name__))
+    return AuditedData(config.faces.name, source, report.data_fingerprint, settings["faces"])
+
+
+def without_identities(report: AuditReport) -> AuditReport:
+    """The report without what shows or names a person: images, exposed identities, bad files."""
+    from cldmray.hashing import identity_hash, safe_location
+
+    names = report.rejected.to_pydict()
+    names["identity"] = [identity_hash(name) for name in names["identity"]]
+    names["location"] = [safe_location(name) for name in names["location"]]
+    rejected = pa.table(names, report.rejected.schema)
+    nobody = Grid(np.zeros((0, 1, 1, 3), np.uint8), [])
+    return replace(
+        report, grid=nobody, evidence=[], rejected=rejected, exposed=None, exposed_identities=[]
+    )
 
 
 @contextmanager

@@ -121,8 +121,3 @@ def _interval(row: UtilityRow) -> str:
     if is_rate(row.measure):
         return f"{100 * row.low:.1f} to {100 * row.high:.1f}"
     return f"{row.low:.2f} to {row.high:.2f}"
-
-
-def utility_metrics(rows: Sequence[UtilityRow]) -> dict[str, float]:
-    """Metrics of an audit's run: ``utility/<anonymizer>/<measure>``."""
-    return {f"utility/{row.anonymizer}/{row.measure}": row.value for row in rows}

@@ -5,7 +5,6 @@ from cldmray.tracking.connection import TrackingError
 from cldmray.tracking.deferred_errors import DeferredErrors
 from cldmray.tracking.run import Run
 from cldmray.tracking.runs import Tracker, TrackingConfig
-from cldmray.tracking.values import metric_name, result_metrics
 from cldmray.tracking.versions import git_commit, package_versions
 
 __all__ = [
@@ -15,9 +14,7 @@ __all__ = [
     "TrackingConfig",
     "TrackingError",
     "git_commit",
-    "metric_name",
     "package_versions",
     "redact",
     "redact_text",
-    "result_metrics",
 ]

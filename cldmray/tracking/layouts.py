@@ -1,16 +1,14 @@
 """What is written to MLflow of each kind of job, and under which names.
 
 ========================  =========================================================================
-audit                     a parent run with risks and utility; a child for each anonymizer and
-                          attacker with its rates, learning curves, weights and queries
-attribution               one run with a metric for every number
-reconstruction            a parent run with a metric for every number; a child for each trial of a
-                          search
+audit                     see :mod:`cldmray.tracking.audit_layout`
+attribution               one run with a metric for every number, and a table of them
+reconstruction            a parent run with a metric for every number, and a table of them; a child
+                          for each trial of a search
 training                  one run with learning curves by phase, sample images and the model's card
 ========================  =========================================================================
 
-Nothing that shows or names a person belongs there: of an audit's files only ``PUBLIC_FILES`` are
-uploaded.
+Nothing that shows or names a person belongs there.
 """
 
 import math
@@ -18,21 +16,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from cldmray.tracking.run import Run
+from cldmray.tracking.run import Curve, Run
 from cldmray.tracking.runs import Tracker
 
-AttackKey = tuple[str, str]
-"""Anonymizer and attacker, by their names in tables."""
-Curve = Sequence[Mapping[str, float]]
-"""Points of a training with ``step`` and further numbers."""
-PUBLIC_FILES = frozenset(
-    f"{name}.{ending}"
-    for name in ("results", "utility", "attribution", "verdict")
-    for ending in ("parquet", "json")
-)
-"""Files of an audit that hold rates only: no face, no name of a person or of a file."""
 TRIAL_NUMBERS = (
     "queries",
     "steps",
@@ -42,54 +29,6 @@ TRIAL_NUMBERS = (
     "validation_cosine",
 )
 """Metrics of a trial of a search."""
-
-
-def record_audit(
-    tracker: Tracker,
-    run: Run,
-    *,
-    results: pa.Table,
-    metrics: Mapping[str, float],
-    curves: Mapping[AttackKey, Sequence[Curve]],
-    clean: Mapping[AttackKey, float],
-    weights: Mapping[AttackKey, Mapping[str, float]],
-    queries: Mapping[AttackKey, int],
-    tags: Mapping[str, object],
-    files: Mapping[str, bytes],
-) -> None:
-    """Write an audit's results to its open parent run, and a child for each attack.
-
-    Args:
-        run: the parent run.
-        results: all rows, schema ``results.table.RESULTS``; each child gets those of its attack.
-        metrics: of the parent, such as ``risk/blur`` and ``utility/blur/ssim``.
-        curves: learning curves of each attack, one a training, none for those that learn nothing.
-        clean: rank-1 rate on clean images of each attack that has one.
-        weights: of the parts of each attack that fuses scores.
-        queries: how often each attack that counts them has asked the anonymizer.
-        tags: of the parent: verdict, data fingerprint.
-        files: artifacts of the parent by name; those outside ``PUBLIC_FILES`` stay away.
-
-    Raises:
-        TrackingError: MLflow failed.
-    """
-    run.set_tags(tags)
-    run.log_metrics(metrics)
-    run.log_files({name: content for name, content in files.items() if name in PUBLIC_FILES})
-    for key, trainings in curves.items():
-        anonymizer, attacker = key
-        of_attack = pc.and_(
-            pc.equal(results["anonymizer"], anonymizer), pc.equal(results["attacker"], attacker)
-        )
-        with tracker.child_run(run, anonymizer, attacker) as child:
-            child.log_results(results.filter(of_attack))
-            if key in clean:
-                child.log_metrics({"clean_rank_1": clean[key]})
-            if key in queries:
-                child.log_metrics({"queries": queries[key]})
-            child.log_metrics({f"weight/{k}": v for k, v in weights.get(key, {}).items()})
-            for training, curve in enumerate(trainings):
-                child.log_curve(f"training_{training}" if training else "training", curve)
 
 
 def record_attribution(
@@ -105,8 +44,8 @@ def record_attribution(
     Raises:
         TrackingError: MLflow failed.
     """
-    run.set_tags(tags)
-    run.log_metrics(attribution_metrics(rows))
+    run.log(tags=tags, metrics=attribution_metrics(rows), description=f"**{tags['headline']}**")
+    run.log_table("tables/attribution.json", rows)
     run.log_files(files)
 
 
@@ -134,18 +73,23 @@ def record_reconstruction(
     Raises:
         TrackingError: MLflow failed.
     """
-    run.set_tags(tags)
-    run.log_metrics(reconstruction_metrics(rows))
-    for learnt in learning:
-        name = f"{learnt['anonymizer']}/{learnt['reconstructor']}/training"
-        run.log_curve(name, learnt["points"])
+    curves = {f"{c['anonymizer']}/{c['reconstructor']}/training": c["points"] for c in learning}
+    run.log(
+        tags=tags,
+        metrics=reconstruction_metrics(rows),
+        curves=curves,
+        description=f"**{tags['headline']}**",
+    )
+    run.log_table("tables/reconstruction.json", rows)
     run.log_files(files)
     for trial in trials:
         with tracker.trial_run(run, trial["anonymizer"], trial["trial"]) as child:
-            child.log_params(trial["settings"])
-            child.set_tags({"status": trial["status"], "best": trial["best"]})
-            child.log_curve("training", trial["curve"])
-            child.log_metrics({name: float(trial[name]) for name in TRIAL_NUMBERS})
+            child.log(
+                params=trial["settings"],
+                tags={"status": trial["status"], "best": trial["best"]},
+                metrics={name: float(trial[name]) for name in TRIAL_NUMBERS},
+                curves={"training": trial["curve"]},
+            )
 
 
 def record_training(run: Run, curves: Mapping[str, Curve], files: Mapping[str, bytes]) -> None:
@@ -159,8 +103,7 @@ def record_training(run: Run, curves: Mapping[str, Curve], files: Mapping[str, b
     Raises:
         TrackingError: MLflow failed.
     """
-    for phase, curve in curves.items():
-        run.log_curve(phase, curve)
+    run.log(curves=curves)
     run.log_files(files)
 
 

@@ -1,5 +1,6 @@
 """What is written to one MLflow run."""
 
+import json
 import math
 import tempfile
 import time
@@ -9,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, redact_text
 from cldmray.tracking.connection import explained
-from cldmray.tracking.values import clean_metric, flat_params, flat_tags, result_metrics
+from cldmray.tracking.values import clean_metric, flat_params, flat_tags, shortened
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-METRICS_AT_ONCE = 1000
-PARAMS_AT_ONCE = 100
+Curve = Iterable[Mapping[str, float]]
+"""Points of a training with ``step`` and further numbers."""
+MOST_AT_ONCE = {"params": 100, "tags": 100, "metrics": 800}
+"""What MLflow takes in one request; 1,000 entries in all."""
+DESCRIPTION_TAG = "mlflow.note.content"
+LONGEST_DESCRIPTION = 5000
 
 
 class Run:
@@ -32,55 +37,105 @@ class Run:
         self._uri = uri
         self.run_id = run_id
 
-    def log_params(self, settings: Mapping[str, Any]) -> None:
-        """Record nested settings as dotted keys (see ``values.flat_params``).
+    def log(
+        self,
+        *,
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, object] | None = None,
+        curves: Mapping[str, Curve] | None = None,
+        description: str | None = None,
+    ) -> None:
+        """Record all of it in as few requests as MLflow allows.
+
+        Args:
+            params: nested settings, which become dotted keys (see ``values.flat_params``).
+            metrics: numbers; NaN, which says nothing, is left out.
+            tags: texts about the run, such as its verdict.
+            curves: points with ``step`` and further numbers, by prefix; they become the metrics
+                ``<prefix>/<number>``.
+            description: Markdown that MLflow shows above the run's numbers; cut where MLflow would
+                refuse its length.
 
         Raises:
-            TrackingError: MLflow failed, or a key was recorded before with another value.
+            TrackingError: MLflow failed, or a parameter was recorded before with another value.
         """
-        from mlflow.entities import Param
-
-        params = [Param(key, value) for key, value in flat_params(settings).items()]
-        for start in range(0, len(params), PARAMS_AT_ONCE):
-            self._log_batch(params=params[start : start + PARAMS_AT_ONCE])
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Record numbers in as few requests as MLflow allows; NaN, which says nothing, is left out.
-
-        Raises:
-            TrackingError: MLflow failed.
-        """
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric, Param, RunTag
 
         now = int(time.time() * 1000)
-        entries = [
-            Metric(clean_metric(name), float(value), now, step)
-            for name, value in metrics.items()
-            if not math.isnan(value)
-        ]
-        for start in range(0, len(entries), METRICS_AT_ONCE):
-            self._log_batch(metrics=entries[start : start + METRICS_AT_ONCE])
+        numbers = [(name, value, 0) for name, value in (metrics or {}).items()]
+        for prefix, curve in (curves or {}).items():
+            numbers += [
+                (f"{prefix}/{name}", value, int(point["step"]))
+                for point in curve
+                for name, value in point.items()
+                if name != "step"
+            ]
+        names = {name: clean_metric(name) for name in dict.fromkeys(n for n, _, _ in numbers)}
+        left: dict[str, list[Any]] = {
+            "params": [Param(key, value) for key, value in flat_params(params or {}).items()],
+            "tags": [RunTag(key, value) for key, value in flat_tags(tags or {}).items()],
+            "metrics": [
+                Metric(names[name], float(value), now, step)
+                for name, value, step in numbers
+                if not math.isnan(value)
+            ],
+        }
+        if description is not None:
+            text = shortened(redact_text(description), LONGEST_DESCRIPTION)
+            left["tags"].append(RunTag(DESCRIPTION_TAG, text))
+        while any(left.values()):
+            batch = {kind: entries[: MOST_AT_ONCE[kind]] for kind, entries in left.items()}
+            left = {kind: entries[MOST_AT_ONCE[kind] :] for kind, entries in left.items()}
+            with explained(self._uri):
+                self._client.log_batch(self.run_id, **batch)
 
-    def log_results(self, results: pa.Table) -> None:
-        """Record rows of ``results.table.RESULTS`` of one anonymizer and attacker as metrics.
+    def log_params(self, settings: Mapping[str, Any]) -> None:
+        """Record nested settings; see :meth:`log`."""
+        self.log(params=settings)
 
-        Raises:
-            BadInputError: the rows are of several anonymizers or attackers.
-            TrackingError: MLflow failed.
-        """
-        self.log_metrics(result_metrics(results))
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Record numbers; see :meth:`log`."""
+        self.log(metrics=metrics)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Record texts about the run, such as its verdict.
+        """Record texts about the run; see :meth:`log`."""
+        self.log(tags=tags)
+
+    def log_dataset(
+        self, name: str, digest: str, source: str, profile: Mapping[str, object]
+    ) -> None:
+        """Record what the run has read, so that runs on the same data are found.
+
+        Args:
+            name: of the data set.
+            digest: hash of its content, at most 36 characters.
+            source: where it is, freed of secrets.
+            profile: what else is known, such as counts.
 
         Raises:
             TrackingError: MLflow failed.
         """
-        from mlflow.entities import RunTag
+        from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        entries = [RunTag(key, value) for key, value in flat_tags(tags).items()]
-        for start in range(0, len(entries), PARAMS_AT_ONCE):
-            self._log_batch(tags=entries[start : start + PARAMS_AT_ONCE])
+        place = json.dumps({"uri": redact_text(source)})
+        data = Dataset(redact_text(name), digest, "cldmray", place, None, json.dumps(profile))
+        context = InputTag("mlflow.data.context", "evaluation")
+        with explained(self._uri):
+            self._client.log_inputs(self.run_id, [DatasetInput(data, [context])])
+
+    def log_table(self, name: str, table: pa.Table) -> None:
+        """Record a table that MLflow's page shows, and lays beside those of other runs.
+
+        Args:
+            name: of the artifact, ending with ``.json``.
+            table: of numbers and texts; secrets must not be in it.
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        with explained(self._uri):
+            self._client.log_table(self.run_id, table.to_pandas(), name)
 
     def log_folder(self, folder: str, to: str | None = None) -> None:
         """Upload the files of a local folder as they are: whoever wrote them kept secrets out.
@@ -110,17 +165,3 @@ class Run:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
             self.log_folder(folder)
-
-    def log_curve(self, prefix: str, curve: Iterable[Mapping[str, float]]) -> None:
-        """Record points with ``step`` and further numbers as metrics ``<prefix>/<number>``.
-
-        Raises:
-            TrackingError: MLflow failed.
-        """
-        for point in curve:
-            numbers = {f"{prefix}/{key}": value for key, value in point.items() if key != "step"}
-            self.log_metrics(numbers, step=int(point["step"]))
-
-    def _log_batch(self, **entries: Any) -> None:
-        with explained(self._uri):
-            self._client.log_batch(self.run_id, **entries)

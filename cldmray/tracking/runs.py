@@ -24,6 +24,7 @@ from cldmray.tracking.connection import (
 )
 from cldmray.tracking.orphaned_runs import JOB_TAG, PARENT_TAG, end_orphaned_runs, job_key
 from cldmray.tracking.run import Run
+from cldmray.tracking.values import flat_tags
 from cldmray.tracking.versions import git_commit, package_versions
 
 if TYPE_CHECKING:
@@ -215,13 +216,12 @@ class Tracker:
     def _opened(
         self, name: str, tags: Mapping[str, str], parent: str | None = None
     ) -> Iterator[Run]:
-        linked = {} if parent is None else {PARENT_TAG: parent}
+        linked = {**flat_tags(tags), **({} if parent is None else {PARENT_TAG: parent})}
         experiment = self._experiment()
         with explained(self.uri):
             created = self.client.create_run(experiment, tags=linked, run_name=redact_text(name))
         run = Run(self.client, self.uri, created.info.run_id)
         try:
-            run.set_tags(tags)
             yield run
             with explained(self.uri):
                 self.client.set_terminated(run.run_id, "FINISHED")

@@ -6,68 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from cldmray.errors import HIDDEN, BadInputError, is_secret_key, redact, redact_text
-from cldmray.results.table import ALL, IMAGE_LEVEL
+from cldmray.errors import HIDDEN, is_secret_key, redact, redact_text
 
 LONGEST_VALUE = 500
 LONGEST_KEY = 250
-LONGEST_SUBSET = 100
 FORBIDDEN_IN_KEY = re.compile(r"[^\w\-. ]", re.ASCII)
-BOUNDS = ("ci_low", "ci_high", "chance")
-COUNTS = ("n_probes", "n_identities", "gallery_size")
-
-
-def metric_name(protocol: str, gallery: str, measure: str, subset: str = ALL) -> str:
-    """Name of a metric: ``full_ref/source_excluded/rank_1``.
-
-    A subset stands at its end, in characters that MLflow accepts: ``sex=female`` as
-    ``full_ref/source_excluded/rank_1/sex-female``, others with a hash that keeps them apart.
-
-    >>> metric_name("full_ref", "source_excluded", "rank_1", "sex=female")
-    'full_ref/source_excluded/rank_1/sex-female'
-    """
-    name = f"{protocol}/{gallery}/{measure}"
-    if subset == ALL:
-        return name
-    readable = subset.replace("=", "-", 1)
-    ending = FORBIDDEN_IN_KEY.sub("_", readable)
-    if ending != readable:
-        ending = f"{ending}-{_short_hash(subset)[:8]}"
-    return f"{name}/{shortened(ending, LONGEST_SUBSET)}"
-
-
-def result_metrics(results: pa.Table) -> dict[str, float]:
-    """Metrics of one anonymizer under one attacker.
-
-    Args:
-        results: rows of ``results.table.RESULTS``.
-
-    Returns:
-        For each row of images ``name``, ``name_ci_low``, ``name_ci_high`` and ``name_chance``, as
-        far as they are measured, and for each protocol, gallery and subset ``n_probes``,
-        ``n_identities`` and ``gallery_size``.
-
-    Raises:
-        BadInputError: a measure is there twice, as with rows of several attackers.
-    """
-    metrics: dict[str, float] = {}
-    for row in results.filter(pc.equal(results["level"], IMAGE_LEVEL)).to_pylist():
-        names = {
-            part: metric_name(row["protocol"], row["gallery"], part, row["subset"])
-            for part in (row["measure"], *(f"{row['measure']}_{end}" for end in BOUNDS), *COUNTS)
-        }
-        name = names[row["measure"]]
-        if name in metrics:
-            raise BadInputError(f"results: {name} is there more than once for one run")
-        numbers = {name: row["value"]}
-        numbers |= {names[f"{row['measure']}_{end}"]: row[end] for end in BOUNDS}
-        metrics |= {name: number for name, number in numbers.items() if number is not None}
-        for count in COUNTS:
-            metrics[names[count]] = float(row[count])
-    return metrics
 
 
 def flat_params(settings: Mapping[str, Any]) -> dict[str, str]:

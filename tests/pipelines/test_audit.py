@@ -135,7 +135,11 @@ def test_the_job_writes_report_tables_and_runs(tmp_path: Path) -> None:
     assert len(parents) == 1 and len(runs) == 1 + len(results)
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert parents[0].data.tags["data_fingerprint"]
-    assert parents[0].data.metrics["utility/no_op/ssim"] == 1.0
+    assert parents[0].data.metrics["utility_kept/no_op"] == pytest.approx(1.0)
+    assert "| no_op | (control) |" in parents[0].data.tags["mlflow.note.content"]
+    children = [run for run in runs if run.data.tags["kind"] == "attack"]
+    assert all("rank_1_cross_image" in run.data.metrics for run in children)
+    assert {run.data.params["anonymizer"] for run in children} == settings
 
     again = subprocess.run(
         [*command, f"output={tmp_path}/again"],

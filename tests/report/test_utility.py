@@ -19,7 +19,7 @@ from cldmray.report.figures.frontier import (
 )
 from cldmray.report.figures.style import FINDING_COLOURS
 from cldmray.report.html import render_html, report_figures, write_report
-from cldmray.report.utility import costs, heading, utility_columns, utility_metrics
+from cldmray.report.utility import costs, heading, utility_columns
 from cldmray.results.audit import UtilityRow
 from cldmray.results.decision import Recommendation
 from cldmray.results.table import UTILITY, utility_table, write_utility
@@ -125,10 +125,6 @@ class TestFiles:
         names = {path.removeprefix(f"{tmp_path}/") for path in written}
         assert {"utility.parquet", "utility.json", "figures/frontier.svg"} <= names
         assert written[-1].endswith("report.html")
-
-    def test_metrics(self):
-        metrics = utility_metrics([row("a"), row("b", "frechet_x", 2.0)])
-        assert metrics == {"utility/a/ssim": 0.5, "utility/b/frechet_x": 2.0}
 
 
 class TestPage:

@@ -46,4 +46,6 @@ def test_a_run(tracker: Tracker) -> None:
     name = "swap/cldm-canny-1.0_depth-1.0/adaptive_contrastive/source_excluded/condition_share"
     assert stored.data.metrics[name] == 0.9
     assert len(stored.data.metrics) == 11
-    assert [a.path for a in tracker.client.list_artifacts(run.run_id)] == ["attribution.json"]
+    assert stored.data.tags["mlflow.note.content"] == "**x**"
+    artifacts = [a.path for a in tracker.client.list_artifacts(run.run_id)]
+    assert artifacts == ["attribution.json", "tables"]

@@ -74,4 +74,4 @@ def test_every_trial_is_a_child(tmp_path: Path) -> None:
     assert [(point.step, point.value) for point in history] == [(3, 0.1)]
     assert parent.data.metrics["blur/unet/training/loss"] == 0.4
     assert parent.data.tags["headline"] == "x"
-    assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["a.json"]
+    assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["a.json", "tables"]
