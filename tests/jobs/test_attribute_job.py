@@ -97,5 +97,5 @@ def test_the_job_writes_tables_page_and_run(tmp_path: Path) -> None:
     assert run.data.tags["headline"] == whole["headline"]
     assert "operating_point/cldm-canny-1.0/ssim" in run.data.metrics
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
-        "attribution.html", "attribution.json", "attribution.parquet",
+        "attribution.html", "attribution.json", "attribution.parquet", "tables",
     }  # fmt: skip

@@ -131,5 +131,5 @@ def test_the_job_searches_evaluates_and_writes(tmp_path: Path) -> None:
     names = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert names == {
         "reconstruction.parquet", "learning.parquet", "reconstruction.json", "trials.parquet",
-        "reconstruction_best.yaml", "rates.svg", "learning.svg", "queries.svg",
+        "reconstruction_best.yaml", "rates.svg", "learning.svg", "queries.svg", "tables",
     }, "no image of a person leaves the output folder"  # fmt: skip
