@@ -226,6 +226,11 @@ class Attacker(ABC):
         return default if self.uses_gpu else 0.0
 
     @property
+    def embeds_images(self) -> bool:
+        """Whether :meth:`embedder` embeds any images, be they original or anonymized."""
+        return type(self).embedder is not Attacker.embedder
+
+    @property
     def dimensions(self) -> int:
         """Length of its embeddings."""
         raise NotImplementedError(f"{self.name} has no embeddings")

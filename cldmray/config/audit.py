@@ -38,6 +38,8 @@ class AuditSettings(EvaluationSettings):
         allow_trained_identities: whether people may be audited on whom an anonymizer was trained.
         n_example_images: example images in the report.
         n_utility_images: images of evaluation people that utility is measured on, at most.
+        n_inference_images: images of attacker people at most, of each anonymizer, from which
+            classifiers learn to read attributes; 0 measures no inference of attributes.
         attribution: whether the report says what carries the leak; see
             :mod:`cldmray.pipelines.attribution_study`.
         regions: parts of the images, ``face`` and ``surroundings``, that attackers are tried on
@@ -53,6 +55,7 @@ class AuditSettings(EvaluationSettings):
     allow_trained_identities: bool = False
     n_example_images: Annotated[int, Field(ge=0)] = 8
     n_utility_images: Annotated[int, Field(ge=2)] = 500
+    n_inference_images: Annotated[int, Field(ge=0)] = 300
     attribution: bool = True
     regions: Distinct[Region] = dataclasses.field(default_factory=list)
     dry_run: bool = False

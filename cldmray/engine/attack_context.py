@@ -29,6 +29,7 @@ from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.engine.training import CURVE, commit_training, train
 from cldmray.faces.records import EVALUATION, SPLITS
 from cldmray.faces.regions import Region
+from cldmray.hashing import fingerprint_rows
 from cldmray.recognizers.base import Recognizer
 
 logger = logging.getLogger(__name__)
@@ -130,10 +131,21 @@ class AttackContext:
         splits: tuple[str, ...] = (EVALUATION,),
         *,
         originals: bool = True,
+        samples: Sequence[str] | None = None,
     ) -> Artifact:
-        """Embeddings of the images of some splits; of the originals only if asked for."""
+        """Embeddings of the images of some splits; of the originals only if asked for.
+
+        Args:
+            samples: that are embedded alone; None: all.
+        """
         faces = self.faces if originals else None
-        settings = {"attacker": attacker, "regions": self.regions, "splits": splits}
+        settings: dict[str, Any] = {
+            "attacker": attacker,
+            "regions": self.regions,
+            "splits": splits,
+        }
+        if samples is not None:
+            settings["samples"] = fingerprint_rows(samples)
         produce = partial(
             embed_views,
             attacker,
@@ -143,6 +155,7 @@ class AttackContext:
             self.engine,
             splits=splits,
             regions=self.regions,
+            samples=samples,
         )
         return self._artifact(
             f"embed-{attacker.name}",

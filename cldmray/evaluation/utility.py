@@ -1,4 +1,4 @@
-"""What anonymized images still hold, with intervals over identities: utility, untouched faces."""
+"""What anonymized images still hold, with intervals over identities: utility, faces, attributes."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cldmray.attackers.attribute_inference import Flags, Labelled, read_attribute
 from cldmray.evaluation.identification import view_of
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import ORIGINAL, embedding_matrix
@@ -19,7 +20,7 @@ from cldmray.metrics.image_similarity import frechet_distance
 from cldmray.metrics.pose import majority_share, yaw_classes
 from cldmray.metrics.rates import rate_interval
 from cldmray.results.audit import UtilityRow
-from cldmray.results.content import UntouchedFaces
+from cldmray.results.content import InferenceRow, UntouchedFaces
 
 MeasuredImage = dict[str, Any]
 """A row of ``engine.map_stages.utility.MEASURED``."""
@@ -32,6 +33,7 @@ MATCH_FMR = 1e-3
 """False match rate of the recognizer that tells whether a face is still its original's."""
 MOST_ORIGINALS = 2000
 """Originals that set the recognizer's threshold. Where there are more, their hash chooses."""
+INFERENCE_N_BOOTSTRAP = 200
 MOST_LISTED = 100
 """Untouched images that are listed."""
 
@@ -290,3 +292,76 @@ def own_scores(anonymized: EmbeddingSet, originals: EmbeddingSet) -> dict[str, f
     own = originals.vectors[[row_of[sample] for sample in anonymized.sample_ids.tolist()]]
     scores = np.einsum("nd,nd->n", anonymized.vectors, own)
     return dict(zip(anonymized.sample_ids.tolist(), scores.tolist(), strict=True))
+
+
+def inference_rows(
+    anonymizer: str,
+    attacker: str,
+    learnt: pa.Table,
+    probes: pa.Table,
+    groups: pa.Table,
+    settings: EvaluationSettings,
+) -> Iterator[InferenceRow]:
+    """What classifiers on an attacker's embeddings read of each attribute.
+
+    Args:
+        learnt: embeddings of attacker people, with the views ``original`` and ``anonymizer``.
+        probes: the same of evaluated people.
+        groups: column ``identity``, and one of text for each attribute; null where unknown.
+    """
+    for attribute, truth in _truths(groups):
+        labelled = [_labelled(table, anonymizer, truth) for table in (learnt, probes)]
+        read = read_attribute(*labelled)
+        if read is None or len(set(labelled[1].values)) < 2:
+            continue
+        rows = probes.filter(pc.equal(probes["view"], anonymizer)).sort_by("sample_id")
+        identities = [i for i in rows["identity"].to_pylist() if truth.get(i) is not None]
+        values = np.asarray(labelled[1].values)
+
+        def accuracy(
+            some: npt.NDArray[np.int64], read: Flags = read, values: Any = values
+        ) -> float:
+            return balanced_accuracy(read[some], values[some])
+
+        share = bootstrap_statistic(
+            accuracy,
+            np.asarray(identities),
+            confidence_level=settings.confidence_level,
+            n_bootstrap=INFERENCE_N_BOOTSTRAP,
+            seed=settings.seed,
+        )
+        on_clean = [_labelled(table, ORIGINAL, truth) for table in (learnt, probes)]
+        read_clean = read_attribute(*on_clean)
+        yield InferenceRow(
+            anonymizer,
+            attacker,
+            attribute,
+            value=share.value,
+            low=max(0.0, share.low),
+            high=min(1.0, share.high),
+            chance=1 / len(set(labelled[1].values)),
+            clean=None
+            if read_clean is None
+            else balanced_accuracy(read_clean, np.asarray(on_clean[1].values)),
+            n_images=len(values),
+            n_identities=len(set(identities)),
+            n_learnt_images=len(labelled[0].values),
+        )
+
+
+def balanced_accuracy(right: Flags, values: npt.NDArray[np.str_]) -> float:
+    """Mean over the values of the share of their images that is right, in 0..1.
+
+    >>> balanced_accuracy(np.array([True, True, False, False]), np.array(["a", "a", "a", "b"]))
+    0.3333333333333333
+    """
+    _, classes = np.unique(values, return_inverse=True)
+    return float(np.mean(np.bincount(classes, right) / np.bincount(classes)))
+
+
+def _labelled(table: pa.Table, view: str, truth: Mapping[str, str | None]) -> Labelled:
+    """The images of one view whose person's attribute is known, in order of their samples."""
+    rows = table.filter(pc.equal(table["view"], view)).sort_by("sample_id")
+    values = [truth.get(identity) for identity in rows["identity"].to_pylist()]
+    kept = [row for row, value in enumerate(values) if value is not None]
+    return Labelled(embedding_matrix(rows)[kept], [str(values[row]) for row in kept])

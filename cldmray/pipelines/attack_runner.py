@@ -24,6 +24,7 @@ from cldmray.evaluation.identification import (
     attacks,
     clean_rank_1,
 )
+from cldmray.evaluation.utility import inference_rows
 from cldmray.faces.records import (
     ATTACKER,
     ATTACKER_VALIDATION,
@@ -32,6 +33,9 @@ from cldmray.faces.records import (
     with_content_ids,
 )
 from cldmray.gallery.scores import kept_if_small
+from cldmray.hashing import unit_hash
+from cldmray.pipelines.utility import features_attacker
+from cldmray.results.content import InferenceRow
 
 Pair = tuple[str, str]
 """Anonymizer and attacker, by their names in tables."""
@@ -52,6 +56,8 @@ class AttackResults:
         weights: of each attacker in a combination, ``<protocol>/<gallery>/<attacker>``.
         queries: anonymized images that one training has learnt from, of attackers with a budget.
         probes: table with the embeddings of the anonymized images, by the last training.
+        inference: attributes that are read from anonymized images, by attackers that depend on no
+            anonymizer or learn from its images.
         notes: caveats for the report.
     """
 
@@ -63,11 +69,13 @@ class AttackResults:
     weights: dict[Pair, dict[str, float]] = field(default_factory=dict)
     queries: dict[Pair, int] = field(default_factory=dict)
     probes: dict[Pair, Table] = field(default_factory=dict)
+    inference: list[InferenceRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, other: "AttackResults") -> None:
         """Take over the results of other attacks."""
         self.attacks += other.attacks
+        self.inference += other.inference
         self.regions += other.regions
         self.notes += other.notes
         self.curves |= other.curves
@@ -90,6 +98,8 @@ class Attempt:
         embeddings: of each training: evaluated identities.
         validation: of each training: attacker-validation identities; only where needed.
         probes: table of the last training.
+        learnt: embeddings by the last training of attacker people whose attributes are known, see
+            :func:`inference_rows`; None where no attribute is to be read.
     """
 
     key: str
@@ -99,6 +109,7 @@ class Attempt:
     embeddings: list[pa.Table]
     validation: list[pa.Table]
     probes: Table
+    learnt: pa.Table | None = None
 
 
 class AttackRunner:
@@ -114,6 +125,7 @@ class AttackRunner:
         self.stages = stages
         self._contexts: dict[str, AttackContext] = {}
         self._content_ids: Mapping[str, str] = {}
+        self._reads_attributes = False
 
     def check(self) -> None:
         """Find out before any work starts whether every attacker has what it needs.
@@ -134,6 +146,8 @@ class AttackRunner:
         faces: Artifact,
         anonymized: Mapping[str, Artifact],
         content_ids: Mapping[str, str] | None = None,
+        *,
+        reads_attributes: bool = False,
     ) -> AttackResults:
         """Fit, embed, score: each attacker against each anonymizer.
 
@@ -142,11 +156,12 @@ class AttackRunner:
             anonymized: table of each anonymizer, by its key.
             content_ids: of images that have near-duplicates, see
                 :func:`cldmray.gallery.near_duplicates.content_ids`; None: none has.
+            reads_attributes: whether attributes are read, too, where the source knows any.
 
         Raises:
             BadInputError: no attack could be run.
         """
-        self._content_ids = content_ids or {}
+        self._content_ids, self._reads_attributes = content_ids or {}, reads_attributes
         audit, results = self.config.audit, AttackResults()
         combiners = {key: a for key, a in self.config.attackers.items() if self._combined(key)}
         attempts = self._attempts(
@@ -272,7 +287,36 @@ class AttackRunner:
             [_of_split(table, context, EVALUATION) for table in tables],
             [_of_split(table, context, ATTACKER_VALIDATION) for table in held_out],
             views.probes,
+            self._learnt(attacker, fitted[-1], [anonymized[name] for name in target], context),
         )
+
+    def _learnt(
+        self,
+        attacker: Attacker,
+        fitted: Table | None,
+        tables: Sequence[Artifact],
+        context: AttackContext,
+    ) -> pa.Table | None:
+        """Embeddings of attacker people from whom classifiers learn attributes."""
+        config, groups = self.config, self.config.faces.groups()
+        is_asked = (
+            self._reads_attributes
+            and config.audit.n_inference_images > 0
+            and attacker.embeds_images
+            and (attacker.learns_from_anonymized or attacker is features_attacker(config.attackers))
+        )
+        tables = [table for table in tables if table.count(ATTACKER)]
+        if groups is None or not (is_asked and tables):
+            return None
+        rows = context.faces.read(["sample_id", "identity"], ATTACKER)
+        rows = rows.filter(pc.is_in(rows["identity"], groups["identity"].combine_chunks()))
+        order = sorted(
+            rows["sample_id"].to_pylist(), key=lambda sample: unit_hash("inference", sample)
+        )
+        samples = sorted(order[: config.audit.n_inference_images])
+        if not samples:
+            return None
+        return context.embed(attacker, fitted, tables, (ATTACKER,), samples=samples).read()
 
     def _diagnosed(self, attempt: Attempt) -> AttackResults:
         """What an attacker has learnt, and how well: everything but its attacks."""
@@ -287,6 +331,17 @@ class AttackRunner:
             results.probes[pair] = attempt.probes
             if curves and "queries" in curves[0][-1]:
                 results.queries[pair] = int(curves[0][-1]["queries"])
+        if attempt.learnt is not None:
+            groups = self.config.faces.groups()
+            for anonymizer, _ in results.fitted:
+                results.inference += inference_rows(
+                    anonymizer,
+                    attacker.name,
+                    attempt.learnt,
+                    attempt.embeddings[-1],
+                    groups,
+                    self.config.audit,
+                )
         if attacker.recognizes_clean_faces:
             rate = sum(clean_rank_1(table, ORIGINAL) for table in attempt.embeddings)
             results.clean = {pair: rate / len(attempt.embeddings) for pair in results.fitted}

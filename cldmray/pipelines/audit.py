@@ -112,7 +112,9 @@ class Audit:
         with self.stages:
             images = self.preparation.run(listing)
             measurement = self.utility.start(images.faces, images.anonymized)
-            results = self.runner.run(images.faces, images.anonymized, images.content_ids)
+            results = self.runner.run(
+                images.faces, images.anonymized, images.content_ids, reads_attributes=True
+            )
             embedded = {attacker: table for (_, attacker), table in results.probes.items()}
             utility = self.utility.result(measurement, embedded)
             attribution = self._attribution(images.faces, results)
@@ -190,6 +192,7 @@ class Audit:
             data_fingerprint=faces.manifest.content[:16],
             utility=utility.rows,
             untouched=utility.untouched,
+            inference=results.inference,
             diagnostics=diagnostics,
             attribution=attribution,
             exposed=most_exposed.images,

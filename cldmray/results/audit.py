@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from cldmray.arrays import Images, Interval
 from cldmray.results.attribution import Attribution
-from cldmray.results.content import UntouchedFaces
+from cldmray.results.content import InferenceRow, UntouchedFaces
 from cldmray.results.decision import Gate, Recommendation
 from cldmray.results.exposed import ExposedIdentity
 
@@ -383,6 +383,8 @@ class AuditReport:
         learning: curves of all trainings of the attackers; may be empty.
         command: that makes the same audit again; empty where it was started otherwise.
         mlflow: where the audit is recorded; empty: nowhere.
+        inference: attributes that a classifier reads from anonymized images; empty where the source
+            knows none.
     """
 
     title: str
@@ -410,6 +412,7 @@ class AuditReport:
     learning: list[LearningCurve] = field(default_factory=list)
     command: str = ""
     mlflow: str = ""
+    inference: list[InferenceRow] = field(default_factory=list)
 
     @property
     def ranked_risks(self) -> list[AnonymizerRisk]:

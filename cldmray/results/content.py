@@ -36,3 +36,35 @@ class UntouchedFaces:
     recognizer: str | None = None
     threshold: float | None = None
     samples: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class InferenceRow:
+    """How well one attribute is read from one anonymizer's images of people whom nobody names.
+
+    Attributes:
+        anonymizer: its name in tables.
+        attacker: whose embeddings the classifier reads.
+        attribute: such as ``sex``.
+        value: balanced accuracy on images of evaluated people, the mean over the attribute's values
+            of the share that is read right, with confidence bounds ``low`` and ``high`` over
+            identities, in [0, 1].
+        chance: one over the number of values, which a classifier reaches that sees nothing.
+        clean: the same on clean images, by a classifier that learnt from clean images; None where
+            that was not measured.
+        n_images: images of evaluated people.
+        n_identities: whom they show.
+        n_learnt_images: anonymized images of other people that the classifier learnt from.
+    """
+
+    anonymizer: str
+    attacker: str
+    attribute: str
+    value: float
+    low: float
+    high: float
+    chance: float
+    clean: float | None
+    n_images: int
+    n_identities: int
+    n_learnt_images: int

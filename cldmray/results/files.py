@@ -34,7 +34,7 @@ from cldmray.results.audit import (
     UtilityRow,
     Verdict,
 )
-from cldmray.results.content import UntouchedFaces
+from cldmray.results.content import InferenceRow, UntouchedFaces
 from cldmray.results.exposed import ExposedIdentity, exposed_identities_table
 from cldmray.results.schema import SCHEMA_VERSION, check_version, stamped
 from cldmray.results.table import write_results, write_utility
@@ -74,6 +74,7 @@ LISTS: dict[str, Any] = {
     "stages": list[StageRecord],
     "utility": list[UtilityRow],
     "untouched": list[UntouchedFaces],
+    "inference": list[InferenceRow],
 }
 """Lists of records in ``report.json``, by key."""
 JSON_FIELDS = (

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from hydra import compose, initialize_config_dir
 
+from cldmray.attackers.attribute_inference import Labelled, read_attribute
 from cldmray.attackers.condition_match import ConditionMatch
 from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, ConditionOnly
 from cldmray.attackers.pretrained import Pretrained
@@ -16,12 +17,19 @@ from cldmray.detection import model_files
 from cldmray.engine.map_stages.untouched import PIXELS
 from cldmray.engine.stages import Stages
 from cldmray.errors import CldmrayError, ConfigError, MissingDependencyError
-from cldmray.evaluation.utility import frechet_rows, image_rows, untouched_faces
+from cldmray.evaluation.utility import (
+    balanced_accuracy,
+    frechet_rows,
+    image_rows,
+    inference_rows,
+    untouched_faces,
+)
 from cldmray.faces.records import EVALUATION, ORIGINAL, embeddings_schema
 from cldmray.metrics.image_similarity import frechet_distance
 from cldmray.pipelines.audit import Audit
 from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.pipelines.utility import Utility, features_attacker
+from cldmray.results.content import InferenceRow
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SETTINGS = AuditSettings(n_bootstrap=200)
@@ -328,3 +336,56 @@ class TestUntouchedFaces:
 
     def test_an_anonymizer_without_images_is_left_out(self) -> None:
         assert untouched_faces("none", self.pixels(0.0), None, None, SETTINGS) is None
+
+
+class TestInference:
+    """Classifiers of attributes on embeddings that are written down."""
+
+    GROUPS = pa.table({
+        "identity": [f"p{n:02}" for n in range(20)],
+        "sex": ["f", "m"] * 10,
+        "age": ["old"] * 10 + [None] * 10,
+    })  # fmt: skip
+
+    def table(self, first: int, anonymized: Any, original: Any) -> pa.Table:
+        """Two images of each of ten people, of which functions of sex and noise make embeddings."""
+        rng = np.random.default_rng(first)
+        rows = [
+            {
+                "sample_id": f"s{n:02}-{image}",
+                "identity": f"p{n:02}",
+                "view": view,
+                "embedding": embed(n % 2, rng.normal(size=3)),
+            }
+            for view, embed in (("blur", anonymized), (ORIGINAL, original))
+            for n in range(first, first + 10)
+            for image in range(2)
+        ]
+        return pa.Table.from_pylist(rows, embeddings_schema(3))
+
+    def rows(self, anonymized: Any, original: Any) -> list[InferenceRow]:
+        learnt, probes = (self.table(first, anonymized, original) for first in (0, 10))
+        return list(inference_rows("blur", "pretrained", learnt, probes, self.GROUPS, SETTINGS))
+
+    def test_what_the_images_show_is_read(self) -> None:
+        (row,) = self.rows(lambda sex, noise: [sex, 0, 0], lambda sex, noise: noise)
+        assert (row.anonymizer, row.attacker, row.attribute) == ("blur", "pretrained", "sex")
+        assert (row.value, row.low, row.chance) == (1.0, 1.0, 0.5)
+        assert row.clean is not None and row.clean < 1
+        assert (row.n_images, row.n_identities, row.n_learnt_images) == (20, 10, 20)
+
+    def test_images_that_are_all_alike_are_at_chance(self) -> None:
+        (row,) = self.rows(lambda sex, noise: [1, 0, 0], lambda sex, noise: [sex, 1, 0])
+        assert (row.value, row.low, row.high, row.clean) == (0.5, 0.5, 0.5, 1.0)
+
+    def test_a_classifier_that_knows_one_value_reads_nothing(self) -> None:
+        same = Labelled(np.eye(3, dtype=np.float32), ["f", "f", "f"])
+        assert read_attribute(same, same) is None
+        nobody = Labelled(np.zeros((0, 3), np.float32), [])
+        both = Labelled(np.eye(3, dtype=np.float32), ["f", "m", "f"])
+        assert read_attribute(both, nobody) is None
+
+    def test_balanced_accuracy_by_hand(self) -> None:
+        right = np.array([True, True, True, False, True])
+        values = np.array(["f", "f", "f", "m", "m"])
+        assert balanced_accuracy(right, values) == pytest.approx((1 + 0.5) / 2)

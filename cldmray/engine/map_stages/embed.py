@@ -99,6 +99,7 @@ def embed_views(
     folder: str,
     splits: Sequence[str] = (EVALUATION,),
     regions: Sequence[Region] = (),
+    samples: Sequence[str] | None = None,
 ) -> None:
     """Write embeddings of images and of anonymized images, by one attacker.
 
@@ -111,6 +112,7 @@ def embed_views(
         regions: each adds a view :func:`region_view` of every anonymizer's images, in which the
             rest is masked. An attacker that reads probes through a condition sees the mask's
             border.
+        samples: that are embedded alone; None: all.
 
     Raises:
         BadInputError: there is nothing to embed.
@@ -118,7 +120,10 @@ def embed_views(
     columns = ["sample_id", "identity", "split", "image"]
 
     def of_splits(block: pa.Table) -> pa.Table:
-        return block.filter(pc.is_in(block["split"], pa.array(list(splits), pa.string())))
+        rows = block.filter(pc.is_in(block["split"], pa.array(list(splits), pa.string())))
+        if samples is None:
+            return rows
+        return rows.filter(pc.is_in(rows["sample_id"], pa.array(list(samples), pa.string())))
 
     def original(block: pa.Table) -> pa.Table:
         table = of_splits(block)
