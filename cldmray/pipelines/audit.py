@@ -28,7 +28,7 @@ from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
 from cldmray.pipelines.attribution_study import AttributionAnalysis
 from cldmray.pipelines.cost import Estimate
 from cldmray.pipelines.data_preparation import DataPreparation, Listing, PreparedImages
-from cldmray.pipelines.utility import Utility, UtilityResult
+from cldmray.pipelines.utility import Utility, UtilityResult, untouched_notes
 from cldmray.report.examples import ImageReader, choose_examples, example_grid, leak_evidence
 from cldmray.report.formatting import percent
 from cldmray.report.statements import convergence_note, query_note, weakness_notes
@@ -151,19 +151,17 @@ class Audit:
             name: [a.name for a in config.attackers.values() if (name, a.name) not in ran]
             for name in names
         }
+        controls = {item.name for item in config.anonymizers.values() if item.is_control}
         decision = decide(
             risks,
-            {
-                anonymizer.name
-                for anonymizer in config.anonymizers.values()
-                if anonymizer.is_control
-            },
+            controls,
             config.audit.policy,
             utility.rows,
             weakness=weakness,
             missed=missed,
         )
         notes = [
+            *untouched_notes(utility.untouched, controls),
             *images.notes,
             *group_notes,
             *results.notes,

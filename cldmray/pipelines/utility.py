@@ -14,7 +14,7 @@
 =========================  ======================================================================
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ from cldmray.evaluation.utility import MeasuredImage, frechet_rows, image_rows, 
 from cldmray.faces.records import ORIGINAL
 from cldmray.hashing import fingerprint_rows
 from cldmray.metrics.image_similarity import WINDOW
+from cldmray.report.formatting import percent
 from cldmray.results.audit import UtilityRow
 from cldmray.results.content import UntouchedFaces
 
@@ -248,6 +249,29 @@ class Utility:
         table = embedded[attacker.name].read()
         samples = pa.array([choice.sample_id for choice in choices], pa.string())
         return attacker.name, table.filter(pc.is_in(table["sample_id"], samples))
+
+
+def untouched_notes(untouched: Iterable[UntouchedFaces], controls: Container[str]) -> list[str]:
+    """What the report says first: faces that an anonymizer has left as they were.
+
+    Args:
+        controls: anonymizers that are meant to leave them so.
+    """
+    notes = []
+    for counted in untouched:
+        if not counted.n_untouched or counted.anonymizer in controls:
+            continue
+        reasons = [f"{counted.n_unchanged} have the pixels of their original"]
+        if counted.n_matched is not None:
+            reasons.append(
+                f"{counted.n_matched} match it by {counted.recognizer} (false match rate 1e-3)"
+            )
+        notes.append(
+            f"{counted.anonymizer} leaves {counted.n_untouched} of {counted.n_images} faces "
+            f"untouched ({percent(counted.value)}): {' and '.join(reasons)}; for example images "
+            f"{', '.join(counted.samples[:3])}."
+        )
+    return notes
 
 
 def features_attacker(attackers: Mapping[str, Attacker]) -> Attacker | None:

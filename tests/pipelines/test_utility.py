@@ -1,5 +1,6 @@
 """What is checked before an audit, which features are compared, and rows by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from cldmray.faces.records import EVALUATION, ORIGINAL, embeddings_schema
 from cldmray.metrics.image_similarity import frechet_distance
 from cldmray.pipelines.audit import Audit
 from cldmray.pipelines.data_preparation import DataPreparation
-from cldmray.pipelines.utility import Utility, features_attacker
+from cldmray.pipelines.utility import Utility, features_attacker, untouched_notes
 from cldmray.results.content import InferenceRow
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -333,6 +334,18 @@ class TestUntouchedFaces:
         table = self.embeddings(np.eye(8), np.eye(8))
         counted = untouched_faces("blur", self.pixels(*[9.0] * 8), "pretrained", table, SETTINGS)
         assert counted is not None and (counted.n_matched, counted.n_untouched) == (None, 0)
+
+    def test_the_report_says_so_first_but_for_controls(self) -> None:
+        counted = untouched_faces("blur", self.pixels(0.5, 1.0, 1.1, 40), None, None, SETTINGS)
+        assert counted is not None
+        (note,) = untouched_notes([counted, replace(counted, n_untouched=0)], {"no_op"})
+        assert note == (
+            "blur leaves 2 of 4 faces untouched (50.0 %): 2 have the pixels of their original; for "
+            "example images s00, s01."
+        )
+        (note,) = untouched_notes([replace(counted, n_matched=1, recognizer="pretrained")], {})
+        assert "2 have the pixels of their original and 1 match it by pretrained" in note
+        assert untouched_notes([counted], {"blur"}) == []
 
     def test_an_anonymizer_without_images_is_left_out(self) -> None:
         assert untouched_faces("none", self.pixels(0.0), None, None, SETTINGS) is None
