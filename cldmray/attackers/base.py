@@ -266,6 +266,16 @@ class Attacker(ABC):
         probes = context.embed(self, fitted, tables, splits)
         return Views(probes.read(), probes)
 
+    def references(
+        self, fitted: Table | None, splits: tuple[str, ...], context: Context
+    ) -> pa.Table:
+        """Embeddings of the originals of some splits alone, see :class:`Views`.
+
+        Args:
+            fitted: what :meth:`fit` returned.
+        """
+        return context.embed(self, fitted, [], splits).read()
+
     def combine(
         self, scores: Sequence[Scores], validation: Sequence[Scores]
     ) -> tuple[Scores, npt.NDArray[np.float64]]:

@@ -17,6 +17,7 @@ from cldmray.faces.base import FaceSource
 from cldmray.faces.records import ORIGINAL
 from cldmray.faces.regions import Region
 from cldmray.faces.splits import SplitConfig
+from cldmray.gallery.protocols import GallerySettings
 from cldmray.report.examples import ReportSettings
 from cldmray.results.names import check_label
 from cldmray.settings import checked_dataclass
@@ -76,6 +77,7 @@ class AuditConfig:
         cache_dir: folder of the artifacts, shared by audits.
         tracking: where runs are recorded; None: nowhere.
         report: which images of people the report shows.
+        gallery: who else stands in the galleries.
     """
 
     faces: FaceSource
@@ -88,6 +90,7 @@ class AuditConfig:
     cache_dir: str
     tracking: TrackingConfig | None = None
     report: ReportSettings = dataclasses.field(default_factory=ReportSettings)
+    gallery: GallerySettings = dataclasses.field(default_factory=GallerySettings)
 
     def __post_init__(self) -> None:
         _check_names("anonymizers", {key: item.name for key, item in self.anonymizers.items()})
@@ -97,6 +100,12 @@ class AuditConfig:
                 attacker.combines([other for other in self.attackers if other != key])
             except ValueError as error:
                 raise ValueError(f"attackers.{key}.{error}") from error
+        others = self.gallery.faces
+        if others is not None and others.name == self.faces.name:
+            raise ValueError(
+                f"gallery.faces.name: {others.name!r} is the name of the audited source; choose "
+                "another one"
+            )
         _check_release(self.audit.release, [item.name for item in self.anonymizers.values()])
 
 

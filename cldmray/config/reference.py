@@ -22,6 +22,7 @@ from cldmray.config.instantiate import TARGET, find_class
 from cldmray.config.reconstruction import ReconstructionSettings
 from cldmray.engine.cluster import EngineConfig
 from cldmray.faces.splits import SplitConfig
+from cldmray.gallery.protocols import GallerySettings
 from cldmray.report.examples import ReportSettings
 from cldmray.settings import allowed_values
 from cldmray.tracking import TrackingConfig
@@ -30,6 +31,7 @@ SECTIONS: dict[str, type] = {
     "audit": AuditSettings,
     "report": ReportSettings,
     "splits": SplitConfig,
+    "gallery": GallerySettings,
     "engine": EngineConfig,
     "tracking": TrackingConfig,
     "attribution": AttributionSettings,

@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cldmray.errors import BadInputError
+from cldmray.faces.base import FaceSource
 from cldmray.hashing import identity_hash, unit_hash
+from cldmray.settings import checked_dataclass
 
 Protocol = Literal["full_ref", "few_ref", "single_ref"]
 Gallery = Literal["source_excluded", "source_included", "anonymized_only"]
+Distractors = Literal["none", "attacker"]
 REFERENCES: dict[str, int | None] = {"full_ref": None, "few_ref": 5, "single_ref": 1}
 """References of an identity at most, by protocol; None: all."""
 
@@ -21,6 +24,25 @@ REFERENCE_SALT = "reference"
 Strings = npt.NDArray[np.str_]
 IntArray = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
+
+
+@checked_dataclass
+class GallerySettings:
+    """Who stands in the galleries beside the people who are evaluated.
+
+    Attributes:
+        distractors: identities that are in the galleries of originals and never probed, so that
+            claims of k-anonymity above the number of evaluated people can be tested. ``none``, or
+            ``attacker``: all attacker people. An attacker that was trained on them knows their
+            originals, and may tell them apart better than other strangers.
+        faces: a source of one's own whose people are distractors as well; None: there is none.
+
+    Raises:
+        ValueError: a value is unknown; the message begins with the key.
+    """
+
+    distractors: Distractors = "none"
+    faces: FaceSource | None = None
 
 
 @dataclass(frozen=True)

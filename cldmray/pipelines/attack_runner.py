@@ -98,6 +98,7 @@ class Attempt:
         embeddings: of each training: evaluated identities.
         validation: of each training: attacker-validation identities; only where needed.
         probes: table of the last training.
+        distractors: of each training: originals of identities that are never probed; may be empty.
         learnt: embeddings by the last training of attacker people whose attributes are known, see
             :func:`inference_rows`; None where no attribute is to be read.
     """
@@ -109,7 +110,18 @@ class Attempt:
     embeddings: list[pa.Table]
     validation: list[pa.Table]
     probes: Table
+    distractors: list[pa.Table] = field(default_factory=list)
     learnt: pa.Table | None = None
+
+    @property
+    def galleries(self) -> list[pa.Table]:
+        """The embeddings of each training, with those of its distractors."""
+        if not self.distractors:
+            return self.embeddings
+        return [
+            pa.concat_tables([table, others])
+            for table, others in zip(self.embeddings, self.distractors, strict=True)
+        ]
 
 
 class AttackRunner:
@@ -126,6 +138,7 @@ class AttackRunner:
         self._contexts: dict[str, AttackContext] = {}
         self._content_ids: Mapping[str, str] = {}
         self._reads_attributes = False
+        self._distractors: list[tuple[AttackContext, tuple[str, ...]]] = []
 
     def check(self) -> None:
         """Find out before any work starts whether every attacker has what it needs.
@@ -147,6 +160,7 @@ class AttackRunner:
         anonymized: Mapping[str, Artifact],
         content_ids: Mapping[str, str] | None = None,
         *,
+        distractors: Sequence[tuple[Artifact, tuple[str, ...]]] = (),
         reads_attributes: bool = False,
     ) -> AttackResults:
         """Fit, embed, score: each attacker against each anonymizer.
@@ -156,12 +170,15 @@ class AttackRunner:
             anonymized: table of each anonymizer, by its key.
             content_ids: of images that have near-duplicates, see
                 :func:`cldmray.gallery.near_duplicates.content_ids`; None: none has.
+            distractors: tables of originals whose people stand in the galleries and are never
+                probed, and which splits of each.
             reads_attributes: whether attributes are read, too, where the source knows any.
 
         Raises:
             BadInputError: no attack could be run.
         """
         self._content_ids, self._reads_attributes = content_ids or {}, reads_attributes
+        self._distractors = [(self.context(table), splits) for table, splits in distractors]
         audit, results = self.config.audit, AttackResults()
         combiners = {key: a for key, a in self.config.attackers.items() if self._combined(key)}
         attempts = self._attempts(
@@ -177,7 +194,7 @@ class AttackRunner:
         )
         for attempt in attempts:
             results.add(self._diagnosed(attempt))
-            name, tables = attempt.attacker.name, attempt.embeddings
+            name, tables = attempt.attacker.name, attempt.galleries
             for anonymizer in (self.config.anonymizers[key].name for key in attempt.anonymizers):
                 results.attacks += attacks(tables, anonymizer, name, audit, ORIGINAL)
                 for view in (region_view(anonymizer, region) for region in audit.regions):
@@ -270,7 +287,7 @@ class AttackRunner:
         splits = (EVALUATION, ATTACKER_VALIDATION) if with_validation else (EVALUATION,)
         trainings = self.config.audit.n_training_seeds if attacker.has_seed else 1
         fitted: list[Table | None] = []
-        tables = []
+        tables, distractors = [], []
         for training in range(trainings):
             seeded = attacker.with_seed(training)
             fitted.append(seeded.fit(data, context))
@@ -278,6 +295,12 @@ class AttackRunner:
                 fitted[-1], [anonymized[name] for name in target], splits, context
             )
             tables.append(with_content_ids(views.embeddings, self._content_ids))
+            if self._distractors:
+                others = [
+                    seeded.references(fitted[-1], those, strangers)
+                    for strangers, those in self._distractors
+                ]
+                distractors.append(with_content_ids(pa.concat_tables(others), self._content_ids))
         held_out = tables if with_validation else []
         return Attempt(
             key,
@@ -287,6 +310,7 @@ class AttackRunner:
             [_of_split(table, context, EVALUATION) for table in tables],
             [_of_split(table, context, ATTACKER_VALIDATION) for table in held_out],
             views.probes,
+            distractors,
             self._learnt(attacker, fitted[-1], [anonymized[name] for name in target], context),
         )
 
@@ -372,7 +396,7 @@ def combine(
     results = AttackResults()
     failures: list[str] = []
     weights: dict[str, float] = {}
-    evaluated = [_views(table, anonymizer) for part in parts for table in part.embeddings]
+    evaluated = [_views(table, anonymizer) for part in parts for table in part.galleries]
     held_out: list[ProbesAndReferences] = []
     for protocol, gallery in product(settings.protocols, settings.galleries):
         try:

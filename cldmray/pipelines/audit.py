@@ -91,8 +91,7 @@ class Audit:
         self.utility.check()
         listing = self.preparation.listing()
         samples = listing.samples
-        evaluated = samples.filter(pc.equal(samples["split"], EVALUATION))["identity"]
-        check_identities(settings.policy.rules, pc.count_distinct(evaluated).as_py())
+        check_identities(settings.policy.rules, self.preparation.gallery_identities(samples))
         estimate = Estimate(self.config, self.stages, self.preparation)
         for line in estimate.lines(estimate.steps(samples, always=settings.dry_run)):
             logger.info(line)
@@ -113,7 +112,11 @@ class Audit:
             images = self.preparation.run(listing)
             measurement = self.utility.start(images.faces, images.anonymized)
             results = self.runner.run(
-                images.faces, images.anonymized, images.content_ids, reads_attributes=True
+                images.faces,
+                images.anonymized,
+                images.content_ids,
+                distractors=images.distractors,
+                reads_attributes=True,
             )
             embedded = {attacker: table for (_, attacker), table in results.probes.items()}
             utility = self.utility.result(measurement, embedded)

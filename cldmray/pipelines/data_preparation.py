@@ -18,6 +18,7 @@ from cldmray.engine.map_stages.faces import load_faces
 from cldmray.engine.map_stages.near_duplicates import find_near_duplicates, pairs_of
 from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.errors import BadInputError, CldmrayError
+from cldmray.faces.base import FaceSource
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION
 from cldmray.faces.splits import assert_disjoint, split_listing
 from cldmray.gallery.near_duplicates import content_ids
@@ -48,12 +49,14 @@ class PreparedImages:
         notes: caveats for the report.
         content_ids: of images that have near-duplicates, see
             :func:`cldmray.gallery.near_duplicates.content_ids`.
+        distractors: tables of originals whose people are never probed, and which splits of each.
     """
 
     faces: Artifact
     anonymized: dict[str, Artifact]
     notes: list[str]
     content_ids: Mapping[str, str]
+    distractors: list[tuple[Artifact, tuple[str, ...]]] = field(default_factory=list)
 
 
 class DataPreparation:
@@ -100,7 +103,52 @@ class DataPreparation:
             for key in self.config.anonymizers
         }
         anonymized = {key: self.stages.result(stage) for key, stage in stages.items()}
-        return PreparedImages(faces, anonymized, [*listing.notes, *notes], contents)
+        notes = [*listing.notes, *notes]
+        return PreparedImages(faces, anonymized, notes, contents, self._distractors(faces))
+
+    def distractor_listing(self) -> pa.Table | None:
+        """Samples of ``gallery.faces``, as people of the attacker; None: there is no such source.
+
+        Raises:
+            BadInputError: somebody is there who is in the audited source as well.
+        """
+        source = self.config.gallery.faces
+        if source is None:
+            return None
+        listing = source.listing()
+        audited = pc.unique(self.config.faces.listing()["identity"])
+        twice = listing.filter(pc.is_in(listing["identity"], audited))["identity"].to_pylist()
+        if twice:
+            raise BadInputError(
+                f"gallery.faces: {_hidden(min(twice))} is in the audited source, too; a distractor "
+                "is somebody else: leave such people out, or rename them"
+            )
+        return listing.append_column("split", pa.array([ATTACKER] * len(listing), pa.string()))
+
+    def _distractors(self, faces: Artifact) -> list[tuple[Artifact, tuple[str, ...]]]:
+        """Originals that stand in the galleries beside those of evaluated people."""
+        tables: list[tuple[Artifact, tuple[str, ...]]] = []
+        if self.config.gallery.distractors == "attacker":
+            tables.append((faces, (ATTACKER, ATTACKER_VALIDATION)))
+        source, listing = self.config.gallery.faces, self.distractor_listing()
+        if source is not None and listing is not None:
+            stage = self.stages.submit(self._read_stage(source, listing))
+            tables.append((self.stages.result(stage), (ATTACKER,)))
+        return tables
+
+    def gallery_identities(self, listing: pa.Table) -> int:
+        """How many people the galleries of originals hold.
+
+        Args:
+            listing: the samples of the audit.
+        """
+        splits = [EVALUATION]
+        if self.config.gallery.distractors == "attacker":
+            splits += [ATTACKER, ATTACKER_VALIDATION]
+        rows = listing.filter(pc.is_in(listing["split"], pa.array(splits)))
+        count: int = pc.count_distinct(rows["identity"]).as_py()
+        others = self.distractor_listing()
+        return count + (0 if others is None else pc.count_distinct(others["identity"]).as_py())
 
     def listing(self) -> Listing:
         """Samples of the people who are audited or train the attacker, with their splits.
@@ -296,17 +344,20 @@ class DataPreparation:
 
     def faces_stage(self, listing: pa.Table) -> StageSpec:
         """The stage that reads, crops and checks the images."""
-        config = self.config
+        return self._read_stage(self.config.faces, listing)
+
+    def _read_stage(self, source: FaceSource, listing: pa.Table) -> StageSpec:
+        """The stage that reads the listed images of a source."""
+        engine = self.config.engine
         rows = zip(
             *(listing[name].to_pylist() for name in ("sample_id", "version", "split")), strict=True
         )
-        settings = {"source": config.faces, "listing": hashing.fingerprint_rows(map(repr, rows))}
+        settings = {"source": source, "listing": hashing.fingerprint_rows(map(repr, rows))}
 
         def produce(folder: str) -> None:
-            load_faces(config.faces, listing, config.engine, folder)
+            load_faces(source, listing, engine, folder)
 
-        title = f"read {config.faces.name}"
-        return StageSpec("faces", settings, [], produce, title, config.engine.task_stage)
+        return StageSpec("faces", settings, [], produce, f"read {source.name}", engine.task_stage)
 
     def anonymize_stage(self, key: str, faces: Artifact | StageHandle) -> StageSpec:
         """The stage that anonymizes all images by one anonymizer, the one with this key.

@@ -313,3 +313,31 @@ class TestMeasuredChance:
         assert among[0].value == alone.value and among[0].low <= alone.low
         outcome = strongest(attempts[:1], SETTINGS, "", among[:1])
         assert outcome.excess == among[0]
+
+
+def test_distractors_are_ranked_and_never_probed() -> None:
+    """Two people at 0 and 90 degrees; a stranger at 40 is nearer to the probe at 30 than ann is."""
+
+    def at(degrees: float) -> list[float]:
+        return [float(np.cos(np.deg2rad(degrees))), float(np.sin(np.deg2rad(degrees)))]
+
+    rows = [
+        ("a1", "ann", "original", 0), ("a2", "ann", "original", 10),
+        ("b1", "bob", "original", 90), ("b2", "bob", "original", 100),
+        ("a1", "ann", "blur", 30), ("b1", "bob", "blur", 95), ("b2", "bob", "blur", 95),
+    ]  # fmt: skip
+    stranger = [("c1", "cat", "original", 40)]
+    ranks = []
+    for table in (rows, rows + stranger):
+        names = ("sample_id", "identity", "view", "embedding")
+        embeddings = pa.Table.from_pylist(
+            [dict(zip(names, (*row[:3], at(row[3])), strict=True)) for row in table],
+            embeddings_schema(2),
+        )
+        settings = EvaluationSettings(protocols=["full_ref"], galleries=["source_excluded"])
+        (attack,) = attacks([embeddings], "blur", "pretrained", settings, "original")
+        ranks.append(attack.ranks)
+    without, beside = ranks
+    assert without.n_higher.tolist() == [0, 0, 0] and without.gallery_size == 2
+    assert beside.n_higher.tolist() == [1, 0, 0] and beside.gallery_size == 3
+    assert beside.sample_ids.tolist() == without.sample_ids.tolist() == ["a1", "b1", "b2"]

@@ -196,3 +196,51 @@ def test_an_error_of_one_attacker_stops_the_others(
     with pytest.raises(BadInputError, match="no images"):
         AttackRunner(config, Stages(str(tmp_path))).run(faces, {"blur": faces})
     assert stopped.is_set()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_distractors_enlarge_the_galleries_of_originals_alone(tmp_path: Path) -> None:
+    options = [
+        "faces.n_identities=14",
+        "faces.images_per_identity=2",
+        "splits.n_evaluation_identities=4",
+        "splits.min_images=2",
+        "anonymizers=[blur]",
+        "attackers=[condition_match]",
+        "audit.protocols=[full_ref]",
+        "engine.progress=false",
+        "engine.actors=1",
+    ]
+    sizes, clean = {}, {}
+    own = ["+faces@gallery.faces=synthetic", "gallery.faces.seed=1", "gallery.faces.name=strangers"]
+    own += ["gallery.faces.n_identities=3", "gallery.faces.images_per_identity=2"]
+    overrides = {"none": [], "attacker": ["gallery.distractors=attacker"], "own": own}
+    for distractors, more in overrides.items():
+        config = configured(tmp_path, *options, *more)
+        pipeline = audit(config)
+        images = pipeline.preparation.run(pipeline.preparation.listing())
+        results = pipeline.runner.run(
+            images.faces, images.anonymized, distractors=images.distractors
+        )
+        sizes[distractors] = {a.gallery: a.ranks.gallery_size for a in results.attacks}
+        clean[distractors] = results.clean
+        assert {len(attack.ranks.sample_ids) for attack in results.attacks} == {8}
+    galleries = ("source_excluded", "source_included")
+    assert sizes["none"] == dict.fromkeys((*galleries, "anonymized_only"), 4)
+    assert sizes["attacker"] == {**dict.fromkeys(galleries, 14), "anonymized_only": 4}
+    assert sizes["own"] == {**dict.fromkeys(galleries, 7), "anonymized_only": 4}
+    assert clean["none"] == clean["attacker"] == clean["own"]
+
+
+def test_a_distractor_is_somebody_else(tmp_path: Path) -> None:
+    own = ["+faces@gallery.faces=synthetic", "gallery.faces.n_identities=3"]
+    with pytest.raises(ConfigError, match="gallery.faces.name"):
+        configured(tmp_path, *own)
+    same = configured(tmp_path, *own, "gallery.faces.name=again")
+    with pytest.raises(BadInputError, match="gallery.faces: identity [0-9a-f]{12} is in the"):
+        DataPreparation(same, Stages(str(tmp_path))).distractor_listing()
+
+
+def test_an_unknown_kind_of_distractors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="gallery.distractors"):
+        configured(tmp_path, "gallery.distractors=everybody")

@@ -125,6 +125,11 @@ class ReconstructionAttacker(Attacker):
                 f"{self.name} needs a trained reconstruction model, but was given none"
             )
         (table,) = tables
-        gallery = context.recognize(self.held_out_recognizer, splits).read()
+        gallery = self.references(fitted, splits, context)
         probes = context.reconstruct(self, fitted, table, splits)
         return Views(pa.concat_tables([gallery, probes.read(gallery.column_names)]), probes)
+
+    def references(
+        self, fitted: Table | None, splits: tuple[str, ...], context: Context
+    ) -> pa.Table:
+        return context.recognize(self.held_out_recognizer, splits).read()
