@@ -286,3 +286,16 @@ class TestPartsOfGpu:
             "share_of_peak": 0.5,
         }
         assert drawing.line(rows[1]).endswith("out of memory")
+
+
+def test_error_rates(tmp_path: Path) -> None:
+    printed = run("error_rates.py", "--quick", "--out", str(tmp_path))
+    report = json.loads((tmp_path / "statistics.json").read_text("utf-8"))
+    assert (tmp_path / "statistics.md").read_text("utf-8").strip() == printed.strip()
+    for row in report["rates"]:
+        assert row["cldmray"]["coverage"] >= 0.9 and row["cldmray"]["above"] <= 0.06, row
+    assert min(row["bootstrap"]["coverage"] for row in report["rates"]) < 0.88
+    assert all(row["false_positives"] <= 0.2 for row in report["linkage"])
+    *balanced, heavy_tailed = report["leaks"]
+    assert not any(row["permuted_identities"] for row in (*balanced, heavy_tailed))
+    assert heavy_tailed["one_in_n"] >= 0.5
