@@ -93,6 +93,7 @@ SECTIONS: dict[str, tuple[str, Callable[[AuditReport], object]]] = {
     "attribution": ("What carries the leak", lambda report: report.attribution),
     "attackers": ("How good the attackers were", lambda report: report.diagnostics),
     "claims": ("Singling out", lambda report: confident_claims(report)),
+    "inference": ("What can be inferred of people", lambda report: report.inference),
     "growth": ("Risk in a larger gallery", lambda report: any(gallery_growth(report).values())),
     "curves": ("Error curves", lambda report: report.strongest_curves()),
     "examples": ("Examples", lambda report: len(report.grid.originals)),

@@ -22,7 +22,7 @@ from cldmray.report.tables import (
     with_one_interval,
 )
 from cldmray.results.audit import AttackerDiagnostics, AttackRate
-from cldmray.results.content import UntouchedFaces
+from cldmray.results.content import InferenceRow, UntouchedFaces
 from cldmray.results.exposed import ExposedIdentity
 from cldmray.results.table import RESULTS
 
@@ -223,3 +223,14 @@ def test_untouched_faces_are_told_first(report):
     first = render_html(whole, {}).split("<nav")[0]
     assert "<bdi>blur</bdi>: 12 of 600 images" in first and "600 of 600" not in first
     assert "left as they were" not in render_html(report, {})
+
+
+def test_what_can_be_inferred(report):
+    row = InferenceRow(
+        "blur", "pretrained", "skin_tone", 0.4, 0.35, 0.45, 0.17, 0.41, 600, 100, 600
+    )
+    page = render_html(replace(report, inference=[row]), {})
+    section = page[page.index('<section id="inference">') :].split("</section>")[0]
+    assert "skin tone" in section and "40.0 %" in section and "35.0 % to 45.0 %" in section
+    assert "17.0 %" in section and "41.0 %" in section
+    assert '<section id="inference">' not in render_html(report, {})
