@@ -21,6 +21,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## install into .venv what everything else needs
+	@echo 'Ready: $(VENV)'
 
 audit: $(STAMP) ## the full audit, small: synthetic people, the shipped CLDM, a local Ray
 	$(BIN)/python jobs/full_audit.py $(ARGS)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import field, replace
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -121,10 +121,6 @@ class Recognizer(ABC):
         if self.align == "landmarks":
             self.detector.version()
         replace(self, device="cpu").embed(np.zeros((1, self.side, self.side, 3), np.uint8))
-
-    def on_device(self, device: Device) -> Self:
-        """The recognizer on a device that the engine has reserved, unless its own is set."""
-        return replace(self, device=device) if self.device == "auto" else self
 
     def embed(self, images: Images) -> Embeddings:
         """Embeddings of images: float32, shape (N, d), unit norm, row i of image i alone.
