@@ -1,16 +1,16 @@
 """From embeddings to attacks, curves and the strongest attack on each anonymizer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray.arrays import Interval
+from cldmray.arrays import Floats, Interval
 from cldmray.errors import BadInputError
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import CONTENT_ID, embedding_matrix
@@ -36,6 +36,7 @@ class AttackResult:
         ranks: of the probes, those of every training of the attacker one after the other.
         scores: from which they were counted, one per training; empty where only the ranks are
             known.
+        rank_1: probability per probe, shape (P,), that its identity is ranked first.
     """
 
     anonymizer: str
@@ -44,6 +45,11 @@ class AttackResult:
     gallery: str
     ranks: Ranks
     scores: tuple[Scores, ...] = ()
+    rank_1: Floats = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        success = success_at_rank(self.ranks.n_higher, self.ranks.n_tied, 1)
+        object.__setattr__(self, "rank_1", success)
 
     @classmethod
     def of(
@@ -65,11 +71,6 @@ class AttackResult:
         where = self.anonymizer, self.attacker, self.protocol, self.gallery
         albums = (kept_if_small(AlbumScores(scores)) for scores in self.scores)
         return AttackResult.of(*where, *albums)
-
-    @property
-    def rank_1(self) -> Any:
-        """Probability per probe, shape (P,), that its identity is ranked first."""
-        return success_at_rank(self.ranks.n_higher, self.ranks.n_tied, 1)
 
     @cached_property
     def measured_chance(self) -> MeasuredChance:
