@@ -80,7 +80,8 @@ def checked_dataclass(cls: Any = None, /, *, kw_only: bool = False) -> Any:
         try:
             check(self, *arguments, **named)
         except ValidationError as error:
-            miscalled = error.errors()[0]["type"] in MISCALLED
+            problem = error.errors()[0]
+            miscalled = problem["type"] in MISCALLED and len(problem["loc"]) == 1
             raise (TypeError if miscalled else ValueError)(explain(error, type(self))) from None
 
     made.__init__ = __init__  # type: ignore[method-assign]
