@@ -76,6 +76,7 @@ class BatchedRunner:
     the GPU. Where it wants batches of one size, the last one is filled up with copies that are
     thrown away. The caller starts each batch itself:
 
+    >>> import numpy as np
     >>> runner = BatchedRunner(lambda batch: 255 - batch.images, 2)
     >>> done = []
     >>> whole = Batch(["a", "b", "c"], np.zeros((3, 8, 8, 3), np.uint8), np.arange(3))
