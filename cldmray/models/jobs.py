@@ -96,7 +96,7 @@ def run_cldm_training(job: CldmJob, settings: Mapping[str, Any], tracker: Tracke
     )
     folder = Path(job.output)
     copies = augmented_copies(originals, job.training.copies_per_image, job.training.seed)
-    with DeferredErrors() as errors, tracker.training_run(folder.name, settings) as run:
+    with DeferredErrors() as errors, tracker.job_run("training", folder.name, settings) as run:
         trained = train_cldm(
             copies,
             np.concatenate([copies, rendered]),
@@ -146,7 +146,7 @@ def run_depth_training(job: DepthJob, settings: Mapping[str, Any], tracker: Trac
         CldmrayError: the training failed, or it could not be recorded.
     """
     folder = Path(job.output)
-    with DeferredErrors() as errors, tracker.training_run("depth network", settings) as run:
+    with DeferredErrors() as errors, tracker.job_run("training", "depth network", settings) as run:
         rendered = render_heads(job.faces)
         logger.info(f"training on {len(rendered.images)} rendered images")
         network, curve = train_depth(rendered, job.training, job.architecture)

@@ -416,7 +416,7 @@ def _opened(kind: str, audit: AuditConfig, settings: Settings) -> Iterator[_Open
         if tracker is None:
             yield _OpenJob(deferred, None)
             return
-        with tracker.study_run(kind, audit.audit.title, settings, seeds) as run:
+        with tracker.job_run(kind, audit.audit.title, settings, seeds=seeds) as run:
             yield _OpenJob(deferred, (tracker, run))
 
 

@@ -8,7 +8,7 @@ from cldmray.tracking.connection import TrackingError
 class DeferredErrors:
     """Holds back MLflow's failure once the results are written, so that they are shown first.
 
-    In ``with DeferredErrors() as deferred, tracker.audit_run(...) as run:`` every error passes
+    In ``with DeferredErrors() as deferred, tracker.job_run(...) as run:`` every error passes
     until :meth:`written` was called in the block. From then on a ``TrackingError`` ends the block
     quietly, and :meth:`end` raises it.
 

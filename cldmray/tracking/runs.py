@@ -109,69 +109,45 @@ class Tracker:
             self._experiment()
 
     @contextmanager
-    def audit_run(
+    def job_run(
         self,
+        kind: str,
         name: str,
         params: Mapping[str, Any],
-        tags: Mapping[str, str] | None = None,
+        *,
         seeds: Mapping[str, int] | None = None,
-        data_fingerprint: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> Iterator[Run]:
-        """The parent run of an audit, tagged with commit, package versions, seeds and data.
+        """The run of one job, tagged with commit, package versions and seeds.
 
         It ends as FINISHED, FAILED after an exception, or KILLED after KeyboardInterrupt (which
         :mod:`cldmray.cli.runtime` also makes of SIGTERM) or SystemExit; these pass on. Orphaned
         runs of the same job are ended first (:mod:`cldmray.tracking.orphaned_runs`).
 
         Args:
+            kind: ``audit``, ``attribution``, ``reconstruction`` or ``training``.
             name: name of the run.
             params: the composed configuration.
+            seeds: random seeds by purpose.
             tags: further tags.
-            seeds: random seeds by purpose.
-            data_fingerprint: fingerprint of the faces that were audited.
         """
-        facts = {f"seed.{purpose}": str(seed) for purpose, seed in (seeds or {}).items()}
-        if data_fingerprint is not None:
-            facts["data_fingerprint"] = data_fingerprint
-        with self._recorded("audit", name, params, {**(tags or {}), **facts}) as run:
-            yield run
-
-    @contextmanager
-    def training_run(self, name: str, params: Mapping[str, Any]) -> Iterator[Run]:
-        """The run of a model's training, tagged with commit and package versions.
-
-        It ends as ``audit_run`` does.
-
-        Args:
-            name: name of the run.
-            params: the composed configuration.
-        """
-        with self._recorded("training", name, params, {}) as run:
-            yield run
-
-    @contextmanager
-    def study_run(
-        self, kind: str, name: str, params: Mapping[str, Any], seeds: Mapping[str, int]
-    ) -> Iterator[Run]:
-        """The run of an attribution or a reconstruction study, tagged as an audit's is.
-
-        It ends as ``audit_run`` does.
-
-        Args:
-            kind: ``attribution`` or ``reconstruction``.
-            name: name of the run.
-            params: the composed configuration.
-            seeds: random seeds by purpose.
-        """
-        facts = {f"seed.{purpose}": str(seed) for purpose, seed in seeds.items()}
-        with self._recorded(kind, name, params, facts) as run:
+        key = job_key(kind, name, params)
+        facts = {"kind": kind, JOB_TAG: key, **(tags or {})}
+        facts |= {f"seed.{purpose}": str(seed) for purpose, seed in (seeds or {}).items()}
+        facts |= {f"version.{package}": version for package, version in package_versions().items()}
+        if commit := git_commit():
+            facts |= {"git_commit": commit, "mlflow.source.git.commit": commit}
+        with self._opened(name, facts) as run:
+            with explained(self.uri):
+                end_orphaned_runs(self.client, self._experiment(), key, run.run_id)
+            run.log_params(params)
             yield run
 
     @contextmanager
     def trial_run(self, parent: Run, anonymizer: str, trial: str) -> Iterator[Run]:
         """A run below a reconstruction study's for one trial of a search.
 
-        It ends as ``audit_run`` does.
+        It ends as ``job_run`` does.
 
         Args:
             parent: the study's run.
@@ -186,7 +162,7 @@ class Tracker:
     def child_run(self, parent: Run, anonymizer: str, attacker: str) -> Iterator[Run]:
         """A run below an audit's for what one attacker reached against one anonymizer.
 
-        It ends as ``audit_run`` does.
+        It ends as ``job_run`` does.
 
         Args:
             parent: the audit's run.
@@ -195,21 +171,6 @@ class Tracker:
         """
         tags = {"kind": "attack", "anonymizer": anonymizer, "attacker": attacker}
         with self._opened(f"{anonymizer} / {attacker}", tags, parent=parent.run_id) as run:
-            yield run
-
-    @contextmanager
-    def _recorded(
-        self, kind: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
-    ) -> Iterator[Run]:
-        key = job_key(kind, name, params)
-        facts = {"kind": kind, JOB_TAG: key, **tags}
-        facts |= {f"version.{package}": version for package, version in package_versions().items()}
-        if commit := git_commit():
-            facts |= {"git_commit": commit, "mlflow.source.git.commit": commit}
-        with self._opened(name, facts) as run:
-            with explained(self.uri):
-                end_orphaned_runs(self.client, self._experiment(), key, run.run_id)
-            run.log_params(params)
             yield run
 
     @contextmanager

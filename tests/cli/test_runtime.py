@@ -66,7 +66,10 @@ def test_a_signal_stops_the_job_and_closes_its_runs(
     opened = []
 
     def main(composed: DictConfig) -> None:
-        with tracker.audit_run("stopped", {}) as run, tracker.child_run(run, "a", "b") as child:
+        with (
+            tracker.job_run("audit", "stopped", {}) as run,
+            tracker.child_run(run, "a", "b") as child,
+        ):
             opened.extend([run, child])
             os.kill(os.getpid(), number)
             raise AssertionError("went on")

@@ -37,7 +37,7 @@ def test_names() -> None:
 
 
 def test_a_run(tracker: Tracker) -> None:
-    with tracker.study_run("attribution", "why", {"seed": 3}, {"audit": 3}) as run:
+    with tracker.job_run("attribution", "why", {"seed": 3}, seeds={"audit": 3}) as run:
         record_attribution(run, rows(), {"headline": "x"}, {"attribution.json": b"{}"})
     stored: Any = tracker.client.get_run(run.run_id)
     assert stored.info.status == "FINISHED"

@@ -195,7 +195,7 @@ def table(tracker: Tracker, run_id: str, name: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def runs(tracker: Tracker) -> tuple[Any, dict[tuple[str, str], Any]]:
     """The parent run and its children by anonymizer and attacker."""
-    with tracker.audit_run("layout", {"seed": 3}) as run:
+    with tracker.job_run("audit", "layout", {"seed": 3}) as run:
         write(tracker, run)
     return tracker.client.get_run(run.run_id), children_of(tracker, run.run_id)
 
@@ -324,7 +324,7 @@ def test_learning_curves_keep_their_steps(tracker: Tracker, runs: Any) -> None:
 def test_the_first_training_is_drawn_and_all_are_listed(tracker: Tracker) -> None:
     numbers = {f"n{i}": 1.0 for i in range(60)}
     curves = [[{"step": 5.0, "loss": loss, **numbers}] for loss in (2.0, 3.0)]
-    with tracker.audit_run("seeds", {}) as run:
+    with tracker.job_run("audit", "seeds", {}) as run:
         write(tracker, run, logs({ATTACKS[0]: curves}))
     child = children_of(tracker, run.run_id)[ATTACKS[0]]
     assert child.data.metrics["training/loss"] == 2.0
@@ -335,7 +335,7 @@ def test_the_first_training_is_drawn_and_all_are_listed(tracker: Tracker) -> Non
 
 def test_an_error_marks_child_and_parent(tracker: Tracker) -> None:
     pointless: list[dict[str, float]] = [{"loss": 1.0}]
-    with pytest.raises(KeyError), tracker.audit_run("broken", {}) as run:
+    with pytest.raises(KeyError), tracker.job_run("audit", "broken", {}) as run:
         write(tracker, run, logs({ATTACKS[0]: [pointless]}))
     assert tracker.client.get_run(run.run_id).info.status == "FAILED"
 

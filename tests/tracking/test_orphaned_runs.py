@@ -18,7 +18,7 @@ def orphaned_runs(
     tracker: Tracker, settings: dict[str, Any], kept: list[AbstractContextManager[Run]]
 ) -> tuple[Run, Run]:
     """A parent run and its child, open for as long as ``kept`` holds their contexts."""
-    kept.append(tracker.audit_run("left open", settings))
+    kept.append(tracker.job_run("audit", "left open", settings))
     parent = kept[-1].__enter__()
     kept.append(tracker.child_run(parent, "blur", "adaptive_contrastive"))
     return parent, kept[-1].__enter__()
@@ -33,7 +33,7 @@ def test_a_job_that_goes_on_ends_what_was_left_open(tracker: Tracker) -> None:
     kept: list[AbstractContextManager[Run]] = []
     killed = orphaned_runs(tracker, SETTINGS, kept)
     other = orphaned_runs(tracker, SETTINGS | {"audit": {"seed": 2}}, kept)
-    with tracker.audit_run("left open", SETTINGS | {"output": "runs/2"}) as run:
+    with tracker.job_run("audit", "left open", SETTINGS | {"output": "runs/2"}) as run:
         assert [status(tracker, orphan) for orphan in killed] == ["KILLED"] * 2
         assert status(tracker, run) == "RUNNING"
         assert tracker.client.get_run(run.run_id).data.tags["job"] == job_key(
@@ -43,7 +43,7 @@ def test_a_job_that_goes_on_ends_what_was_left_open(tracker: Tracker) -> None:
     assert [status(tracker, orphan) for orphan in other] == ["RUNNING"] * 2
     for orphan in killed:
         assert tracker.client.get_run(orphan.run_id).data.tags["continued_by"] == run.run_id
-    with tracker.audit_run("left open", SETTINGS):
+    with tracker.job_run("audit", "left open", SETTINGS):
         assert status(tracker, run) == "FINISHED"
 
 

@@ -46,7 +46,7 @@ def test_every_trial_is_a_child(tmp_path: Path) -> None:
         "anonymizer": "blur", "reconstructor": "unet",
         "points": [{"step": 3.0, "validation_cosine": 0.1}, {"step": 6.0, "loss": 0.4}],
     }  # fmt: skip
-    with tracker.study_run("reconstruction", "name", {"a": 1}, {"audit": 0}) as run:
+    with tracker.job_run("reconstruction", "name", {"a": 1}, seeds={"audit": 0}) as run:
         rows = pa.Table.from_pylist(ROWS)
         files = {"a.json": b"{}"}
         record_reconstruction(

@@ -20,12 +20,12 @@ def stored(tracker: Tracker, run_id: str) -> Any:
 
 
 def test_an_audit_and_its_children_are_recorded(tracker: Tracker) -> None:
-    with tracker.audit_run(
+    with tracker.job_run(
+        "audit",
         "first",
         {"faces": {"name": "lfw"}, "many": {f"p{i}": i for i in range(150)}},
         tags={"note": "hello"},
         seeds={"audit": 7},
-        data_fingerprint="abcd",
     ) as run:
         assert stored(tracker, run.run_id).info.status == "RUNNING"
         with tracker.child_run(run, "cldm-canny-1.0+depth-0.7", "adaptive_contrastive") as child:
@@ -37,7 +37,6 @@ def test_an_audit_and_its_children_are_recorded(tracker: Tracker) -> None:
     assert audit.data.params["faces.name"] == "lfw"
     assert audit.data.params["many.p149"] == "149"
     assert audit.data.tags["seed.audit"] == "7"
-    assert audit.data.tags["data_fingerprint"] == "abcd"
     assert audit.data.tags["note"] == "hello"
     assert audit.data.tags["version.mlflow"]
     assert attack.data.tags["mlflow.parentRunId"] == run.run_id
@@ -58,7 +57,7 @@ def test_an_audit_and_its_children_are_recorded(tracker: Tracker) -> None:
 )
 def test_a_run_ends_as_its_block_does(tracker: Tracker, error: BaseException, status: str) -> None:
     opened = []
-    with pytest.raises(type(error)), tracker.audit_run("bad", {}) as run:
+    with pytest.raises(type(error)), tracker.job_run("audit", "bad", {}) as run:
         opened.append(run)
         with tracker.child_run(run, "no_op", "score_fusion") as child:
             opened.append(child)
@@ -72,7 +71,7 @@ def test_the_first_error_survives_when_mlflow_fails_too(
     def broken(*arguments: object) -> None:
         raise ConnectionError("gone")
 
-    with pytest.raises(ValueError, match="mine"), tracker.audit_run("bad", {}):
+    with pytest.raises(ValueError, match="mine"), tracker.job_run("audit", "bad", {}):
         monkeypatch.setattr(tracker.client, "set_terminated", broken)
         raise ValueError("mine")
     assert "stays open" in caplog.text
@@ -82,7 +81,7 @@ def test_a_failure_of_mlflow_is_explained(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
-        tracker.audit_run("params", {"a": 1}) as run,
+        tracker.job_run("audit", "params", {"a": 1}) as run,
         pytest.raises(TrackingError, match="cannot be used"),
     ):
         run.log_params({"a": 2})
@@ -91,7 +90,7 @@ def test_a_failure_of_mlflow_is_explained(
 def test_artifacts_lie_beside_the_database(tracker: Tracker, tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "page.html").write_text("<p>")
-    with tracker.audit_run("files", {}) as run:
+    with tracker.job_run("audit", "files", {}) as run:
         run.log_folder(str(tmp_path / "report"), "report")
         with pytest.raises(BadInputError, match="absent"):
             run.log_folder(str(tmp_path / "absent"))
@@ -112,11 +111,11 @@ def test_nothing_secret_reaches_mlflow(tracker: Tracker, monkeypatch: pytest.Mon
         "list": [{"password": SECRET}, f"--token {SECRET}"],
     }
     tags = {"password": SECRET, "command": f"job --api-key {SECRET}", f"t {SECRET}": SECRET}
-    with tracker.audit_run(f"run {SECRET}", settings, tags=tags) as run:
+    with tracker.job_run("audit", f"run {SECRET}", settings, tags=tags) as run:
         run.set_tags({"later": f"http://{SECRET}@host"})
         with tracker.child_run(run, "no_op", "score_fusion"):
             pass
-    with pytest.raises(ValueError), tracker.audit_run("bad", {}):
+    with pytest.raises(ValueError), tracker.job_run("audit", "bad", {}):
         raise ValueError(SECRET)
     database = sqlite_path(tracker.uri)
     assert database is not None

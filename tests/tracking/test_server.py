@@ -59,7 +59,7 @@ def _answers(uri: str) -> bool:
 def test_two_audits_are_compared_on_a_server(server: Tracker) -> None:
     parents = []
     for title in ("first", "second"):
-        with server.audit_run(title, {"audit": {"title": title}}) as run:
+        with server.job_run("audit", title, {"audit": {"title": title}}) as run:
             write(server, run)
         parents.append(run.run_id)
     first, second = (server.client.get_run(run_id) for run_id in parents)

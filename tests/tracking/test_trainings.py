@@ -13,7 +13,7 @@ def test_a_finished_training(tracker: Tracker) -> None:
         "autoencoder": [{"step": 2.0, "loss": 0.5}, {"step": 4.0, "loss": 0.25}],
         "diffusion": [{"step": 3.0, "loss": 0.75}],
     }
-    with tracker.training_run("small", {"training": {"seed": 3}}) as run:
+    with tracker.job_run("training", "small", {"training": {"seed": 3}}) as run:
         record_training(run, curves, {"README.md": b"a card", "samples.png": b"\x89PNG"})
     stored = tracker.client.get_run(run.run_id)
     assert stored.info.status == "FINISHED"
@@ -31,6 +31,6 @@ def test_a_finished_training(tracker: Tracker) -> None:
 
 
 def test_an_interrupted_training(tracker: Tracker) -> None:
-    with pytest.raises(KeyboardInterrupt), tracker.training_run("cut", {}) as run:
+    with pytest.raises(KeyboardInterrupt), tracker.job_run("training", "cut", {}) as run:
         raise KeyboardInterrupt
     assert tracker.client.get_run(run.run_id).info.status == "KILLED"
