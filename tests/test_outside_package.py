@@ -10,7 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+
+from cldmray.faces.records import decode_images
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = '''
@@ -83,8 +87,8 @@ whitened = facelab:Whitened
 [cldmray.recognizers]
 torch_pixels = facelab:TorchPixels
 """
-SCRIPT = """
-import json, sys
+SETUP = """
+import json
 import cldmray
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.config.audit import build_audit
@@ -99,7 +103,8 @@ SETTINGS = {
     "audit.protocols": ["full_ref"], "audit.galleries": ["source_excluded"],
     "engine.actors": 1, "cache_dir": "cache",
 }
-
+"""
+AUDITS = """
 def rates(result):
     table = result.table.query("measure == 'rank_1'")
     return sorted([r.anonymizer, r.attacker, round(r.value, 6)] for r in table.itertuples())
@@ -123,6 +128,11 @@ settings = compose("audit", [
 ])
 ways["entry_points"] = rates(run_audit(build_audit(settings), settings))
 json.dump(ways, open("ways.json", "w"))
+"""
+AUDIT = """
+cldmray.audit(
+    anonymizers=[Darken()], attackers=[Pretrained(TorchPixels())], output="edited", **SETTINGS,
+)
 """
 
 
@@ -158,10 +168,31 @@ def test_its_options_are_listed(tmp_path: Path, environment: dict[str, str]) -> 
 
 @pytest.mark.slow
 def test_three_ways_to_name_them_are_one(tmp_path: Path, environment: dict[str, str]) -> None:
-    (tmp_path / "audits.py").write_text(SCRIPT)
+    (tmp_path / "audits.py").write_text(SETUP + AUDITS)
     run(["audits.py"], tmp_path, environment)
     ways = json.loads((tmp_path / "ways.json").read_text())
     rows = ways["objects"]
     assert {(row[0], row[1]) for row in rows} == {("darken", "pretrained"), ("darken", "whitened")}
     assert all(0 <= value <= 1 for _, _, value in rows)
     assert ways["targets"] == ways["entry_points"] == rows
+
+
+@pytest.mark.slow
+def test_an_edited_anonymizer_makes_new_images(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "audit.py").write_text(SETUP + AUDIT)
+    run(["audit.py"], tmp_path, environment)
+    (first,) = tmp_path.glob("cache/anonymize-darken-*")
+    body = "batch.images // self.factor"
+    assert body in MODULE
+    edited = MODULE.replace(body, f"255 - {body}")
+    (tmp_path / "site" / "facelab.py").write_text(edited)
+    run(["audit.py"], tmp_path, environment)
+    (second,) = set(tmp_path.glob("cache/anonymize-darken-*")) - {first}
+    before, after = (images_of(folder) for folder in (first, second))
+    assert np.array_equal(after, 255 - before)
+
+
+def images_of(folder: Path) -> np.ndarray:
+    table = pq.ParquetDataset(sorted(map(str, folder.glob("part-*.parquet")))).read()
+    table = table.sort_by([("sample_id", "ascending"), ("sample", "ascending")])
+    return decode_images(table["image"].to_pylist())
