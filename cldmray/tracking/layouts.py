@@ -108,7 +108,7 @@ def record_training(run: Run, curves: Mapping[str, Curve], files: Mapping[str, b
 
 
 def attribution_metrics(rows: pa.Table) -> dict[str, float]:
-    """Metrics of rows of ``results.attribution.ATTRIBUTION``; what is not finite is left out.
+    """Metrics of rows of ``results.attribution.ATTRIBUTION``; only what is finite.
 
     Returns:
         ``<question>/<anonymizer>/<attacker>/<gallery>/<measure>``, without what is empty and with
@@ -148,5 +148,5 @@ def _with_bounds(parts: Sequence[str], row: Mapping[str, Any]) -> dict[str, floa
     return {
         name + ending: row[column]
         for column, ending in columns.items()
-        if math.isfinite(row[column])
+        if row[column] is not None and math.isfinite(row[column])
     }

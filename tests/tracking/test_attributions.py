@@ -1,5 +1,6 @@
 """An attribution's numbers in MLflow."""
 
+import math
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,9 @@ def rows() -> pa.Table:
             AttributionRow("region", *WHERE, "rank_1", 0.2, 0.1, 0.3, 50, subset="region=face"),
             AttributionRow(
                 "ablation", *WHERE, "carried_share", 0.5, float("-inf"), 0.7, 50, "cldm-none"
+            ),
+            AttributionRow(
+                "proxy", *WHERE, "proxy_share", *(3 * [math.nan]), 50, reason="at chance"
             ),
             AttributionRow("operating_point", WHERE[0], "", "", "", "ssim", 0.6, 0.5, 0.7, 50),
         ]
