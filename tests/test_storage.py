@@ -33,7 +33,7 @@ class TestPaths:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("HOME", "/home/ada")
-        assert storage.resolve("work/x")[1] == f"{tmp_path}/work/x"
+        assert storage.resolve("runs/x")[1] == f"{tmp_path}/runs/x"
         assert storage.resolve("~/x")[1] == "/home/ada/x"
 
     def test_uris_keep_their_file_system(self, tmp_path: Path) -> None:

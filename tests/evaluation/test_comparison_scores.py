@@ -1,32 +1,11 @@
 """What is read of scores: by hand, and however the scores come in blocks."""
 
-from collections.abc import Iterator
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from cldmray.evaluation.measures import ComparisonScores, collect_comparisons, enrolled_identities
-from cldmray.gallery.scores import ScoreBlock, Scores
 from cldmray.hashing import unit_hash
-
-
-class Given(Scores):
-    """Scores (P, N) of probes of the people p0, p1, ... in blocks of some rows."""
-
-    def __init__(self, own: list[int], scores: npt.ArrayLike, rows: int = 1000) -> None:
-        self.table = np.asarray(scores, np.float32)
-        self.mated_columns = np.array(own)
-        self.gallery_identities = np.array([f"p{column}" for column in range(self.table.shape[1])])
-        self.identities = self.gallery_identities[self.mated_columns]
-        self.sample_ids = np.array([f"s{row}" for row in range(len(own))])
-        self.step = rows
-
-    def blocks(self) -> Iterator[ScoreBlock]:
-        for start in range(0, len(self.mated_columns), self.step):
-            rows = np.arange(start, min(start + self.step, len(self.mated_columns)))
-            yield ScoreBlock(rows, self.table[rows])
-
+from tests.gallery.given_scores import Given
 
 TABLE = [[9, 1, 2, 3], [4, 8, 8, 0], [5, 6, 1, 7], [2, 2, 2, 2]]
 OWN = [0, 1, 0, 3]

@@ -1,7 +1,5 @@
 """Scores of albums: means by hand, ties, and what pooling the images of a person does."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,25 +7,9 @@ import pytest
 from cldmray.gallery.albums import AlbumScores
 from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.gallery.ranking import rank_scores
-from cldmray.gallery.scores import EmbeddingScores, KeptScores, ScoreBlock, Scores, kept_if_small
+from cldmray.gallery.scores import EmbeddingScores, KeptScores, Scores, kept_if_small
 from cldmray.metrics.identification import success_at_rank
-
-
-class Given(Scores):
-    """Scores (P, N) of probes of the people p0, p1, ... in blocks of some rows."""
-
-    def __init__(self, own: list[int], scores: npt.ArrayLike, rows: int = 1000) -> None:
-        self.table = np.asarray(scores, np.float32)
-        self.mated_columns = np.array(own)
-        self.gallery_identities = np.array([f"p{column}" for column in range(self.table.shape[1])])
-        self.identities = self.gallery_identities[self.mated_columns]
-        self.sample_ids = np.array([f"s{row}" for row in range(len(own))])
-        self.step = rows
-
-    def blocks(self) -> Iterator[ScoreBlock]:
-        for start in range(0, len(self.mated_columns), self.step):
-            rows = np.arange(start, min(start + self.step, len(self.mated_columns)))
-            yield ScoreBlock(rows, self.table[rows])
+from tests.gallery.given_scores import Given
 
 
 @pytest.mark.parametrize("rows", [1, 2, 1000])

@@ -1,7 +1,5 @@
 """Precision of the most confident claims: by hand, at chance, and where there are too few."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -14,23 +12,9 @@ from cldmray.evaluation.by_identity.claims import (
 )
 from cldmray.evaluation.measures import Measured
 from cldmray.evaluation.settings import EvaluationSettings
-from cldmray.gallery.scores import ScoreBlock, Scores
+from tests.gallery.given_scores import Given
 
 SETTINGS = EvaluationSettings(n_bootstrap=100)
-
-
-class Given(Scores):
-    """Scores (P, N) of probes of the people p0, p1, ..."""
-
-    def __init__(self, own: list[int], scores: npt.ArrayLike) -> None:
-        self.table = np.asarray(scores, np.float32)
-        self.mated_columns = np.array(own)
-        self.gallery_identities = np.array([f"p{column}" for column in range(self.table.shape[1])])
-        self.identities = self.gallery_identities[self.mated_columns]
-        self.sample_ids = np.array([f"s{row}" for row in range(len(own))])
-
-    def blocks(self) -> Iterator[ScoreBlock]:
-        yield ScoreBlock(np.arange(len(self.table)), self.table)
 
 
 def by_name(measured: list[Measured]) -> dict[str, Measured]:

@@ -1,9 +1,6 @@
 """Groups: impostors of the same group, and differences between groups."""
 
-from collections.abc import Iterator
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from cldmray.evaluation.by_identity.groups import (
@@ -14,26 +11,13 @@ from cldmray.evaluation.by_identity.groups import (
 )
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.settings import EvaluationSettings
-from cldmray.gallery.scores import ScoreBlock, Scores
+from cldmray.gallery.scores import Scores
 from cldmray.metrics.confidence import wilson
 from cldmray.metrics.rates import rate_interval
+from tests.gallery.given_scores import Given
 
 SETTINGS = EvaluationSettings(n_bootstrap=100)
 GROUPS = {"sex=f": np.array(["p0", "p1"]), "sex=m": np.array(["p2", "p3"])}
-
-
-class Given(Scores):
-    """Scores (P, N) of probes of the people p0, p1, ..."""
-
-    def __init__(self, own: list[int], scores: npt.ArrayLike) -> None:
-        self.table = np.asarray(scores, np.float32)
-        self.mated_columns = np.array(own)
-        self.gallery_identities = np.array([f"p{column}" for column in range(self.table.shape[1])])
-        self.identities = self.gallery_identities[self.mated_columns]
-        self.sample_ids = np.array([f"s{row}" for row in range(len(own))])
-
-    def blocks(self) -> Iterator[ScoreBlock]:
-        yield ScoreBlock(np.arange(len(self.table)), self.table)
 
 
 def attack(scores: Scores) -> AttackResult:
