@@ -13,7 +13,6 @@ from cldmray.arrays import Interval
 from cldmray.evaluation.ablation import AblationGrid
 from cldmray.evaluation.identification import AttackResult, excess_over_chance
 from cldmray.evaluation.settings import EvaluationSettings
-from cldmray.gallery.protocols import Strings
 from cldmray.metrics.confidence import paired_bootstrap
 from cldmray.metrics.identification import chance
 from cldmray.metrics.rates import rate_interval
@@ -61,18 +60,10 @@ def paired(first: AttackResult, second: AttackResult) -> tuple[Floats, Floats, A
     Returns:
         Three arrays of shape (P,), in order of sample id.
     """
-    (samples, a, identities), (others, b, _) = _by_image(first), _by_image(second)
+    samples, identities, (a,) = first.by_image(first.rank_1)
+    others, _, (b,) = second.by_image(second.rank_1)
     _, here, there = np.intersect1d(samples, others, assume_unique=True, return_indices=True)
     return a[here], b[there], identities[here]
-
-
-def _by_image(attack: AttackResult) -> tuple[Strings, Floats, Strings]:
-    """Each image's sample id, mean success over all of its probes, and identity, in order."""
-    samples, first, image, counts = np.unique(
-        attack.ranks.sample_ids, return_index=True, return_inverse=True, return_counts=True
-    )
-    success = np.bincount(image, weights=attack.rank_1) / counts
-    return samples, success, attack.ranks.identities[first]
 
 
 def _at_chance(attacks: Sequence[AttackResult], settings: EvaluationSettings) -> str:

@@ -16,7 +16,7 @@ from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import CONTENT_ID, embedding_matrix
 from cldmray.gallery.albums import AlbumScores
 from cldmray.gallery.chance import MeasuredChance, measured_chance
-from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol
+from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol, Strings
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
 from cldmray.gallery.scores import EmbeddingScores, Scores, kept_if_small
 from cldmray.metrics.chance import simultaneous_excess
@@ -58,6 +58,21 @@ class AttackResult:
         """The attack with these scores, one per training of the attacker, at least one."""
         ranks = pool_ranks([rank_scores(part) for part in scores])
         return cls(anonymizer, attacker, protocol, gallery, ranks, scores)
+
+    def by_image(self, *values: Floats) -> tuple[Strings, Strings, list[Floats]]:
+        """Means over the trainings, image by image, of values of the probes.
+
+        Args:
+            values: of every probe, shape (P,) each.
+
+        Returns:
+            Sample ids, sorted, identities and the means of each of the values, shape (S,) each.
+        """
+        samples, first, images, counts = np.unique(
+            self.ranks.sample_ids, return_index=True, return_inverse=True, return_counts=True
+        )
+        means = [np.bincount(images, weights=each) / counts for each in values]
+        return samples, self.ranks.identities[first], means
 
     @cached_property
     def albums(self) -> "AttackResult | None":

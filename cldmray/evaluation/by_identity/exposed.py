@@ -72,15 +72,9 @@ class ExposedImage(NamedTuple):
 
 def image_success(attack: AttackResult) -> ImageSuccess:
     """Average the trainings of an attacker image by image."""
-    samples, first, codes = np.unique(
-        attack.ranks.sample_ids, return_index=True, return_inverse=True
-    )
-    trainings = np.bincount(codes)
-    success, attraction = (
-        np.bincount(codes, weights=values) / trainings
-        for values in (attack.rank_1, attack.measured_chance.attraction)
-    )
-    return ImageSuccess(samples, attack.ranks.identities[first], success, attraction)
+    values = attack.rank_1, attack.measured_chance.attraction
+    samples, identities, means = attack.by_image(*values)
+    return ImageSuccess(samples, identities, *means)
 
 
 def exposed(attacks: Sequence[AttackResult], settings: EvaluationSettings) -> Exposed:
