@@ -1,7 +1,6 @@
 """Cached gradients beside those of the plain loss; this file also runs as a script, as a worker."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from cldmray.attackers.nn.encoder import FaceEncoder, SmallEncoder
 from cldmray.attackers.nn.gradient_cache import GradientCache
 from cldmray.attackers.nn.losses import distributed_guided, distributed_nt_xent, nt_xent
+from tests.attackers.nn.process_pair import run_pair
 
 BATCH = 6
 TEMPERATURE = 0.1
@@ -242,10 +242,7 @@ def run_worker(rank: int, folder: Path) -> None:
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the gradients of every loss on each of two processes."""
     folder = tmp_path_factory.mktemp("gloo")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-    command = [sys.executable, __file__, str(folder)]
-    processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
-    assert [process.wait(300) for process in processes] == [0, 0]
+    run_pair(__file__, folder)
     return folder
 
 

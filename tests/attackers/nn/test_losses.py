@@ -1,7 +1,6 @@
 import itertools
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cldmray.attackers.nn.losses import distributed_guided, distributed_nt_xent, nt_xent
+from tests.attackers.nn.process_pair import run_pair
 
 TEMPERATURE = 0.1
 BATCH = 6
@@ -140,10 +140,7 @@ def worker(rank: int, folder: Path) -> None:
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what each of two processes has of every loss."""
     folder = tmp_path_factory.mktemp("gloo")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-    command = [sys.executable, __file__, str(folder)]
-    processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
-    assert [process.wait(300) for process in processes] == [0, 0]
+    run_pair(__file__, folder)
     return folder
 
 
