@@ -13,6 +13,8 @@ from faulting.cluster import Cluster, kill
 POLL = 0.1
 PATIENCE = 1500.0
 """Seconds after which an audit counts as stuck."""
+LAST_LINES = 40
+"""Of a failed audit's log, which are printed."""
 SPAN = 0.8
 """Share of a stage's undisturbed time, from the victim's first sight, in which kills fall."""
 
@@ -161,6 +163,8 @@ class Disturbance:
 
     def _result(self, status: int, folder: Path) -> str:
         if status:
+            lines = (folder / "log").read_text().splitlines()[-LAST_LINES:]
+            print(f"{folder.name} ended with status {status}:", *lines, sep="\n    ", flush=True)
             return f"exit status {status}"
         wrong = sorted({name for name, _ in kept_files(folder).items() ^ self.expected.items()})
         return f"{len(wrong)} files differ, as {wrong[0]}" if wrong else "identical"
