@@ -11,7 +11,7 @@ from cldmray.arrays import Images
 from cldmray.errors import BadInputError
 from cldmray.faces.base import Crop, Side
 from cldmray.faces.decode import InvalidImageError, decode
-from cldmray.faces.folder import FolderFaces
+from cldmray.faces.sources.folder import FolderFaces
 from cldmray.hashing import fingerprint_rows, safe_location
 from cldmray.results.names import Label
 from cldmray.settings import NonEmpty, checked_dataclass

@@ -64,7 +64,7 @@ def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int) -> int
         BadInputError: there is no image that can be read.
     """
     from cldmray.faces.decode import InvalidImageError, decode
-    from cldmray.faces.folder import FolderFaces
+    from cldmray.faces.sources.folder import FolderFaces
     from cldmray.gallery.index import GalleryIndex
 
     source = FolderFaces(root, size=size)

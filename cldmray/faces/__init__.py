@@ -3,11 +3,11 @@
 :func:`cldmray.faces.decode.decode` turns their files into images."""
 
 from cldmray.faces.base import FaceSource, sample_names
-from cldmray.faces.celeba import CelebaFaces
 from cldmray.faces.decode import InvalidImageError
-from cldmray.faces.folder import FolderFaces
-from cldmray.faces.lfw import LfwFaces
-from cldmray.faces.parquet import ParquetFaces
+from cldmray.faces.sources.celeba import CelebaFaces
+from cldmray.faces.sources.folder import FolderFaces
+from cldmray.faces.sources.lfw import LfwFaces
+from cldmray.faces.sources.parquet import ParquetFaces
 from cldmray.faces.splits import (
     SplitConfig,
     assert_disjoint,

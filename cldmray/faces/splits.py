@@ -9,8 +9,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from cldmray.errors import BadInputError
-from cldmray.faces.files import read_lines, read_pairs
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION, SPLITS
+from cldmray.faces.sources.files import read_lines, read_pairs
 from cldmray.hashing import identity_hash, unit_hash
 from cldmray.settings import checked_dataclass
 

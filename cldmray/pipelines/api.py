@@ -20,8 +20,8 @@ from cldmray.config.instantiate import TARGET, settings_of
 from cldmray.config.reconstruction import build_reconstruction
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.faces.base import FaceSource
-from cldmray.faces.parquet import IDENTITY, IMAGE, ParquetFaces
 from cldmray.faces.records import encode_image
+from cldmray.faces.sources.parquet import IDENTITY, IMAGE, ParquetFaces
 from cldmray.hashing import digest
 from cldmray.pipelines.jobs import (
     AttributionResult,

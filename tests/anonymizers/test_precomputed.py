@@ -9,7 +9,7 @@ from PIL import Image
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.precomputed import Precomputed
 from cldmray.errors import BadInputError
-from cldmray.faces.folder import FolderFaces
+from cldmray.faces.sources.folder import FolderFaces
 from cldmray.hashing import safe_location, sample_id
 
 STEMS = ["ann/1", "ann/2", "bob/1"]

@@ -7,7 +7,7 @@ from cldmray.detection import model_files
 from cldmray.detection.yunet import Detection, YuNet, _best
 from cldmray.errors import MissingDependencyError
 from cldmray.faces.decode import decode
-from cldmray.faces.lfw import LfwFaces
+from cldmray.faces.sources.lfw import LfwFaces
 
 CROP = (61, 56, 189, 184)
 

@@ -8,7 +8,7 @@ import pytest
 
 from cldmray.errors import BadInputError
 from cldmray.faces import CelebaFaces, FolderFaces, LfwFaces, ParquetFaces
-from cldmray.faces.groups import majority, read_groups
+from cldmray.faces.sources.groups import majority, read_groups
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.hashing import canonicalize, identity_hash
 

@@ -14,8 +14,8 @@ from cldmray.attackers.condition_match import ConditionMatch
 from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.faces import FolderFaces
-from cldmray.faces.parquet import ParquetFaces
 from cldmray.faces.records import encode_image
+from cldmray.faces.sources.parquet import ParquetFaces
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.pipelines import api
 

@@ -7,7 +7,7 @@ from cldmray.anonymizers.diffusion import Diffusion
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.map_stages.cost import calibrate
 from cldmray.errors import BadInputError
-from cldmray.faces.folder import FolderFaces
+from cldmray.faces.sources.folder import FolderFaces
 from cldmray.faces.synthetic import SyntheticFaces
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]

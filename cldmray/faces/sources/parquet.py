@@ -21,8 +21,8 @@ from cldmray.faces.base import (
     listing_table,
     sample_names,
 )
-from cldmray.faces.files import ListedFile, list_folder, open_root, version
-from cldmray.faces.groups import read_groups
+from cldmray.faces.sources.files import ListedFile, list_folder, open_root, version
+from cldmray.faces.sources.groups import read_groups
 from cldmray.hashing import EXCLUDED_FROM_KEY
 from cldmray.settings import NonEmpty, checked_dataclass
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from cldmray.errors import BadInputError
 from cldmray.faces.base import Crop, FaceSource, Side, listing_table
-from cldmray.faces.files import read_files
-from cldmray.faces.folder import folder_samples
-from cldmray.faces.groups import read_groups
+from cldmray.faces.sources.files import read_files
+from cldmray.faces.sources.folder import folder_samples
+from cldmray.faces.sources.groups import read_groups
 from cldmray.hashing import EXCLUDED_FROM_KEY
 from cldmray.settings import NonEmpty, checked_dataclass
 

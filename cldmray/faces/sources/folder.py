@@ -14,8 +14,8 @@ from cldmray.faces.base import (
     listing_table,
     sample_names,
 )
-from cldmray.faces.files import list_folder, read_files
-from cldmray.faces.groups import read_groups
+from cldmray.faces.sources.files import list_folder, read_files
+from cldmray.faces.sources.groups import read_groups
 from cldmray.hashing import EXCLUDED_FROM_KEY
 from cldmray.settings import NonEmpty, checked_dataclass
 

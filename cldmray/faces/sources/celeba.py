@@ -15,8 +15,8 @@ from cldmray.faces.base import (
     listing_table,
     sample_names,
 )
-from cldmray.faces.files import list_folder, read_files, read_lines, read_pairs
-from cldmray.faces.groups import majority
+from cldmray.faces.sources.files import list_folder, read_files, read_lines, read_pairs
+from cldmray.faces.sources.groups import majority
 from cldmray.settings import NonEmpty, checked_dataclass
 from cldmray.storage import join
 
