@@ -12,6 +12,7 @@ from ray.exceptions import (
     ObjectLostError,
     RayActorError,
     RayError,
+    RayTaskError,
     WorkerCrashedError,
 )
 
@@ -115,11 +116,23 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes[::-1]
 
 
+def _is_loss(error: Exception) -> bool:
+    """Whether something was lost that Ray cannot bring back itself.
+
+    Ray Train replaces workers that fail while they train. Where one is lost while the group is set
+    up, the call of that worker, or of one that waits for it, fails; Ray Train takes that for a
+    failure of its controller, and ends.
+    """
+    failed_call = getattr(error, "controller_failure", None)
+    return isinstance(error, LOSSES) or isinstance(failed_call, (*LOSSES, RayTaskError))
+
+
 def retry_on_node_failure() -> Iterator[AbstractContextManager[None]]:
     """Attempts at a piece of work, until one loses nothing that Ray cannot bring back.
 
     Ray repeats tasks, restarts actors and computes lost blocks again by itself. What remains are
-    actors of its own that it does not restart, and losses that follow each other too quickly.
+    actors of its own that it does not restart, training workers that are lost while they are set
+    up, and losses that follow each other too quickly.
 
     Yields:
         Context managers for the work, which swallow a loss unless it is the last of ``ATTEMPTS``.
@@ -133,13 +146,15 @@ def retry_on_node_failure() -> Iterator[AbstractContextManager[None]]:
         ...         print("done")
         done
     """
-    lost: list[RayError] = []
+    lost: list[Exception] = []
 
     @contextmanager
     def attempt() -> Iterator[None]:
         try:
             yield
-        except LOSSES as error:
+        except Exception as error:
+            if not _is_loss(error):
+                raise
             lost.append(error)
             if len(lost) == ATTEMPTS:
                 raise

@@ -157,7 +157,14 @@ def attempted(function: Callable[[], None]) -> None:
 
 class TestThroughLosses:
     @pytest.mark.parametrize(
-        "error", [WorkerCrashedError(), RayActorError(), ObjectLostError("", None, "")]
+        "error",
+        [
+            WorkerCrashedError(),
+            RayActorError(),
+            ObjectLostError("", None, ""),
+            ControllerError(RayActorError()),
+            ControllerError(RayTaskError("connect", "Traceback ...", RuntimeError("no peer"))),
+        ],
     )
     def test_what_was_lost_is_done_again(
         self, error: Exception, caplog: pytest.LogCaptureFixture
@@ -185,13 +192,14 @@ class TestThroughLosses:
             attempted(function)
         assert len(done) == ATTEMPTS
 
-    def test_other_errors_are_raised_at_once(self) -> None:
+    @pytest.mark.parametrize("error", [OWN, ControllerError(OWN), WorkerGroupError("", {0: OWN})])
+    def test_other_errors_are_raised_at_once(self, error: Exception) -> None:
         done: list[int] = []
 
         def function() -> None:
             done.append(1)
-            raise BadInputError("no such faces")
+            raise error
 
-        with pytest.raises(BadInputError):
+        with pytest.raises(type(error)):
             attempted(function)
         assert done == [1]

@@ -1,16 +1,19 @@
 """The runner of the one loop: what fails again is not tried again, wherever the folder lies."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor, nn
 
 from cldmray.attackers.nn.training import Call, Trainable, TrainingSchedule, Worker
 from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.failures import retry_on_node_failure
 from cldmray.engine.training import (
     TrainingResult,
     commit_training,
@@ -54,6 +57,33 @@ class Line(Trainable):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.network.load_state_dict(state)
+
+
+@dataclass
+class LosesPeerOnce(TorchConfig):
+    """A worker of the first group finds its peer gone while they connect.
+
+    Attributes:
+        marker: file that says that it was done.
+    """
+
+    marker: str = ""
+
+    @property
+    def backend_cls(self) -> type["LosingBackend"]:
+        return LosingBackend
+
+
+class LosingBackend(TorchConfig().backend_cls):  # type: ignore[misc]
+    def on_start(self, group: Any, config: LosesPeerOnce) -> None:
+        if not Path(config.marker).exists():
+            Path(config.marker).touch()
+            group.execute_single(1, lose_peer)
+        super().on_start(group, config)
+
+
+def lose_peer() -> None:
+    raise RuntimeError("Connection closed by peer")
 
 
 class TestInProcess:
@@ -113,3 +143,27 @@ class TestOnRay:
                 Line(log, trouble), replace(engine, train_workers=workers), str(tmp_path / "folder")
             )
         assert len(log.read_text().split()) == workers
+
+    def test_a_group_that_was_not_complete_is_set_up_again(
+        self,
+        engine: EngineConfig,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        import ray
+
+        ray.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
+        log, folder, marker = tmp_path / "log", str(tmp_path / "folder"), tmp_path / "killed"
+        trainer = "cldmray.engine.training.TorchTrainer"
+        monkeypatch.setattr(
+            trainer, partial(TorchTrainer, torch_config=LosesPeerOnce(marker=str(marker)))
+        )
+        for attempt in retry_on_node_failure():
+            with attempt:
+                result = train(Line(log), replace(engine, train_workers=2), folder)
+        assert marker.exists()
+        (loss,) = caplog.messages
+        assert loss.startswith("lost a part of the cluster (ControllerError)")
+        assert len(log.read_text().split()) == 2, "the second group alone came to train"
+        assert [point["step"] for point in result.curve] == [2, 4]
