@@ -12,7 +12,7 @@ from cldmray.anonymizers.base import Anonymizer
 from cldmray.config.audit import AuditConfig, refuse_dry_run
 from cldmray.config.instantiate import build, to_container
 from cldmray.errors import ConfigError
-from cldmray.evaluation.ablation import conditioned
+from cldmray.evaluation.attribution import conditioned
 from cldmray.gallery.protocols import Gallery
 from cldmray.settings import Count, checked_dataclass
 

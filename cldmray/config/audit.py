@@ -43,6 +43,8 @@ class AuditSettings(EvaluationSettings):
             classifiers learn to read attributes; 0 measures no inference of attributes.
         attribution: whether the report says what carries the leak; see
             :mod:`cldmray.pipelines.attribution_study`.
+        training_faces: images that the anonymizers were trained on; the nearest of them to every
+            anonymized image is searched. None: unknown.
         regions: parts of the images, ``face`` and ``surroundings``, that attackers are tried on
             by themselves.
         dry_run: whether the audit ends once it has told what it would do, and at which cost.
@@ -58,6 +60,7 @@ class AuditSettings(EvaluationSettings):
     n_utility_images: Annotated[int, Field(ge=2)] = 500
     n_inference_images: Annotated[int, Field(ge=0)] = 300
     attribution: bool = True
+    training_faces: FaceSource | None = None
     regions: Distinct[Region] = dataclasses.field(default_factory=list)
     dry_run: bool = False
 
@@ -100,12 +103,16 @@ class AuditConfig:
                 attacker.combines([other for other in self.attackers if other != key])
             except ValueError as error:
                 raise ValueError(f"attackers.{key}.{error}") from error
-        others = self.gallery.faces
-        if others is not None and others.name == self.faces.name:
-            raise ValueError(
-                f"gallery.faces.name: {others.name!r} is the name of the audited source; choose "
-                "another one"
-            )
+        others = {
+            "gallery.faces": self.gallery.faces,
+            "audit.training_faces": self.audit.training_faces,
+        }
+        for key, other in others.items():
+            if other is not None and other.name == self.faces.name:
+                raise ValueError(
+                    f"{key}.name: {other.name!r} is the name of the audited source; choose another "
+                    "one"
+                )
         _check_release(self.audit.release, [item.name for item in self.anonymizers.values()])
 
 

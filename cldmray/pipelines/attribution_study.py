@@ -17,8 +17,15 @@ from cldmray.config.audit import AuditConfig, AuditSettings
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.map_stages.swap import swap_conditions
 from cldmray.engine.stages import Stages
-from cldmray.evaluation.ablation import ablation_grids, conditioned
-from cldmray.evaluation.attribution import Swap, ablation_rows, proxy_rows, region_rows, swap_rows
+from cldmray.evaluation.attribution import (
+    Swap,
+    ablation_grids,
+    ablation_rows,
+    conditioned,
+    proxy_rows,
+    region_rows,
+    swap_rows,
+)
 from cldmray.evaluation.identification import AttackResult, view_of
 from cldmray.evaluation.operating_points import (
     OperatingPoint,

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +28,11 @@ from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
 from cldmray.pipelines.attribution_study import AttributionAnalysis
 from cldmray.pipelines.cost import Estimate
 from cldmray.pipelines.data_preparation import DataPreparation, Listing, PreparedImages
+from cldmray.pipelines.memorization import (
+    check_memorization,
+    measure_memorization,
+    memorization_notes,
+)
 from cldmray.pipelines.utility import Utility, UtilityResult, untouched_notes
 from cldmray.report.examples import ImageReader, choose_examples, example_grid, leak_evidence
 from cldmray.report.formatting import percent
@@ -89,6 +94,7 @@ class Audit:
         self.preparation.check()
         self.runner.check()
         self.utility.check()
+        check_memorization(self.config)
         listing = self.preparation.listing()
         samples = listing.samples
         check_identities(settings.policy.rules, self.preparation.gallery_identities(samples))
@@ -120,10 +126,11 @@ class Audit:
             )
             embedded = {attacker: table for (_, attacker), table in results.probes.items()}
             utility = self.utility.result(measurement, embedded)
+            memorized = measure_memorization(self.config, self.preparation, self.runner, results)
             attribution = self._attribution(images.faces, results)
-        return AuditOutcome(
-            self._report(listing, images, results, utility, attribution, versions), results
-        )
+        report = self._report(listing, images, results, utility, attribution, versions)
+        notes = [*memorization_notes(self.config, memorized), *report.notes]
+        return AuditOutcome(replace(report, memorization=memorized, notes=notes), results)
 
     def _attribution(self, faces: Artifact, results: AttackResults) -> Attribution | None:
         """What carries the leak, where the audit asks for it."""

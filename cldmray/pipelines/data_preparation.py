@@ -136,6 +136,16 @@ class DataPreparation:
             tables.append((self.stages.result(stage), (ATTACKER,)))
         return tables
 
+    def training_faces(self) -> Artifact | None:
+        """The table of images that the anonymizers were trained on; None: nobody knows them."""
+        source = self.config.audit.training_faces
+        if source is None:
+            return None
+        listing = source.listing()
+        split = pa.array([AUXILIARY] * len(listing), pa.string())
+        stage = self._read_stage(source, listing.append_column("split", split))
+        return self.stages.result(self.stages.submit(stage))
+
     def gallery_identities(self, listing: pa.Table) -> int:
         """How many people the galleries of originals hold.
 

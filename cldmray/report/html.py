@@ -94,6 +94,7 @@ SECTIONS: dict[str, tuple[str, Callable[[AuditReport], object]]] = {
     "attackers": ("How good the attackers were", lambda report: report.diagnostics),
     "claims": ("Singling out", lambda report: confident_claims(report)),
     "inference": ("What can be inferred of people", lambda report: report.inference),
+    "memorization": ("What was learnt by heart", lambda report: report.memorization),
     "growth": ("Risk in a larger gallery", lambda report: any(gallery_growth(report).values())),
     "curves": ("Error curves", lambda report: report.strongest_curves()),
     "examples": ("Examples", lambda report: len(report.grid.originals)),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from cldmray.evaluation.ablation import AblationGrid
+from cldmray.evaluation.attribution import AblationGrid
 from cldmray.evaluation.diagnostics import not_converged
 from cldmray.evaluation.operating_points import OperatingPoint, operating_point
 from cldmray.report.formatting import gallery_name, percent, points

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from cldmray.arrays import Images, Interval
 from cldmray.results.attribution import Attribution
-from cldmray.results.content import InferenceRow, UntouchedFaces
+from cldmray.results.content import InferenceRow, Memorization, UntouchedFaces
 from cldmray.results.decision import Gate, Recommendation
 from cldmray.results.exposed import ExposedIdentity
 
@@ -385,6 +385,8 @@ class AuditReport:
         mlflow: where the audit is recorded; empty: nowhere.
         inference: attributes that a classifier reads from anonymized images; empty where the source
             knows none.
+        memorization: of each anonymizer, the share of its images that lie next to images it was
+            trained on; empty where these are unknown.
     """
 
     title: str
@@ -413,6 +415,7 @@ class AuditReport:
     command: str = ""
     mlflow: str = ""
     inference: list[InferenceRow] = field(default_factory=list)
+    memorization: list[Memorization] = field(default_factory=list)
 
     @property
     def ranked_risks(self) -> list[AnonymizerRisk]:

@@ -68,3 +68,55 @@ class InferenceRow:
     n_images: int
     n_identities: int
     n_learnt_images: int
+
+
+@dataclass(frozen=True)
+class NearestTrainingImage:
+    """The training image that an anonymized image is nearest to.
+
+    Attributes:
+        sample_id: of the source of the anonymized image.
+        training_sample: id of the training image.
+        score: cosine of their embeddings.
+    """
+
+    sample_id: str
+    training_sample: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Memorization:
+    """How many images of one anonymizer lie nearer to a training image than real strangers do.
+
+    Attributes:
+        anonymizer: its name in tables.
+        recognizer: attacker whose embeddings are compared.
+        value: share of its images whose nearest training image scores above ``threshold``, with
+            confidence bounds ``low`` and ``high`` over identities, in [0, 1].
+        chance: the same share of originals of evaluated people, at most 0.01, with the upper bound
+            ``chance_high``.
+        threshold: cosine that at most one original in 100 exceeds.
+        n_images: of the anonymizer, of evaluated people.
+        n_identities: whom their sources show.
+        n_training_images: that were searched.
+        nearest: the nearest pairs, nearest first.
+    """
+
+    anonymizer: str
+    recognizer: str
+    value: float
+    low: float
+    high: float
+    chance: float
+    chance_high: float
+    threshold: float
+    n_images: int
+    n_identities: int
+    n_training_images: int
+    nearest: list[NearestTrainingImage] = field(default_factory=list)
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether more images lie next to a training image than originals may."""
+        return self.low > self.chance_high

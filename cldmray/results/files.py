@@ -34,7 +34,7 @@ from cldmray.results.audit import (
     UtilityRow,
     Verdict,
 )
-from cldmray.results.content import InferenceRow, UntouchedFaces
+from cldmray.results.content import InferenceRow, Memorization, UntouchedFaces
 from cldmray.results.exposed import ExposedIdentity, exposed_identities_table
 from cldmray.results.schema import SCHEMA_VERSION, check_version, stamped
 from cldmray.results.table import write_results, write_utility
@@ -75,6 +75,7 @@ LISTS: dict[str, Any] = {
     "utility": list[UtilityRow],
     "untouched": list[UntouchedFaces],
     "inference": list[InferenceRow],
+    "memorization": list[Memorization],
 }
 """Lists of records in ``report.json``, by key."""
 JSON_FIELDS = (

@@ -5,7 +5,7 @@ from dataclasses import replace
 from cldmray.anonymizers.baselines import Blur
 from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.conditions import Canny, Depth
-from cldmray.evaluation.ablation import (
+from cldmray.evaluation.attribution import (
     AblationGrid,
     ablation_grids,
     conditioned,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cldmray.evaluation.ablation import AblationGrid
 from cldmray.evaluation.attribution import (
+    AblationGrid,
     Swap,
     ablation_rows,
     paired,
