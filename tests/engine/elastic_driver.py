@@ -57,9 +57,8 @@ def trained(name: str, engine: EngineConfig) -> Artifact:
     pairs = PairSet(images, identities, rows, images, identities, avoid_source=True)
     folder = f"{FOLDER}/{name}"
     attacker = CleanTrained(TINY, TRAINING)
-    fit_encoder(
-        attacker, pairs, Slow(images, identities, rows, images, identities), None, engine, folder
-    )
+    validation = Slow(images, identities, rows, images, identities)
+    fit_encoder(attacker, pairs, validation, engine, folder)
     manifest = read_manifest(folder)
     assert manifest is not None
     return Artifact(folder, manifest, name)

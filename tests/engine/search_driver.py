@@ -30,7 +30,7 @@ from cldmray.engine.tuning import (
 )
 from cldmray.recognizers.base import Recognizer
 
-TRIALS, STEPS = 4, 3
+TRIALS, STEPS = 3, 3
 
 
 @dataclass(frozen=True, kw_only=True)

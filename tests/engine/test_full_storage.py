@@ -3,6 +3,7 @@
 import logging
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def stage_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("cldmray")]
 
 
-def test_a_full_disk_keeps_what_is_finished(
+def test_a_disk_that_is_read_only_or_full_is_named_and_keeps_what_is_finished(
     disk: tuple[Path, Callable[[str], None]],
     tmp_path: Path,
     engine: EngineConfig,
@@ -79,6 +80,12 @@ def test_a_full_disk_keeps_what_is_finished(
 ) -> None:
     folder, remount = disk
     caplog.set_level(logging.INFO, "cldmray")
+    remount("ro")
+    expected = rf"^cannot write {folder}/faces-\w+: Read-only file system; make it writable, then"
+    with pytest.raises(StorageError, match=expected):
+        run_stages(folder, engine)
+    caplog.clear()
+    remount(f"rw,size={SMALL_KIB}k")
     expected = (
         rf"^cannot write {folder}/no_op-\w+/part-\w+\.parquet: No space left on device; make room "
         "there, then run the same command again: finished stages are kept and found$"
@@ -90,22 +97,11 @@ def test_a_full_disk_keeps_what_is_finished(
     assert not list(folder.rglob("*.partial"))
     remount("size=16m")
     faces, copies = run_stages(folder, engine)
+    assert faces.manifest.rows == SOURCE.listing().num_rows
     assert stage_lines(caplog)[4] == f"faces: {faces.manifest.rows} rows, found"
     undisturbed = run_stages(tmp_path / "calm", engine)[1]
     assert copies.read().equals(undisturbed.read())
     assert copies.manifest.content == undisturbed.manifest.content
-
-
-def test_a_read_only_disk_is_named(
-    disk: tuple[Path, Callable[[str], None]], engine: EngineConfig
-) -> None:
-    folder, remount = disk
-    remount("ro")
-    expected = rf"^cannot write {folder}/faces-\w+: Read-only file system; make it writable, then"
-    with pytest.raises(StorageError, match=expected):
-        run_stages(folder, engine)
-    remount("rw,size=16m")
-    assert run_stages(folder, engine)[1].manifest.rows == SOURCE.listing().num_rows
 
 
 def fill(config: dict[str, Any]) -> None:
@@ -124,6 +120,7 @@ def test_a_checkpoint_that_does_not_fit_is_named(
     disk: tuple[Path, Callable[[str], None]], engine: EngineConfig
 ) -> None:
     folder, remount = disk
+    engine = replace(engine, train_failures=0)
     trainer = torch_trainer(fill, {}, engine, str(folder / "training"))
     with (
         pytest.raises(StorageError, match="No space left on device; make room"),

@@ -15,7 +15,7 @@ import pytest
 from cldmray.engine.tuning import DIVERGED, SearchConfig, SearchDimension, objective_at
 
 ROOT = Path(__file__).resolve().parents[2]
-TRIALS, STEPS = 4, 3
+TRIALS, STEPS = 3, 3
 
 
 class TestSpace:
@@ -106,7 +106,7 @@ def test_a_killed_search_goes_on(tmp_path: Path) -> None:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     before = steps_taken(log)
-    assert len(before) == 2, "it is killed in the second of four trials"
+    assert len(before) == 2, "it is killed in the second of three trials"
     again = start(tmp_path, pause=0)
     printed, errors = again.communicate(timeout=290)
     assert again.returncode == 0, printed[-2000:] + errors[-2000:]

@@ -119,10 +119,16 @@ class TestOnRay:
     @pytest.mark.parametrize(
         ("workers", "trouble", "kind", "message"),
         [
-            (1, "build 0", ConfigError, "line.slope: cannot be built"),
+            pytest.param(
+                *(1, "build 0", ConfigError, "line.slope: cannot be built"),
+                marks=pytest.mark.nightly,
+            ),
             (2, "build 1", ConfigError, "line.slope: cannot be built"),
             (1, "loss", BadInputError, "line: no numbers"),
-            (1, "diverges", CldmrayError, "line: the training diverged; lower"),
+            pytest.param(
+                *(1, "diverges", CldmrayError, "line: the training diverged; lower"),
+                marks=pytest.mark.nightly,
+            ),
         ],
     )
     def test_what_would_fail_again_is_not_tried_again(

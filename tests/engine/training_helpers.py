@@ -1,6 +1,9 @@
 """Trainings as the stages of an audit run them, without an audit."""
 
+from collections.abc import Mapping
+
 from safetensors.torch import load
+from torch import Tensor
 
 from cldmray import storage
 from cldmray.arrays import channels_last
@@ -13,7 +16,7 @@ from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
 from cldmray.attackers.reconstruction.training import ReconstructionTrainable, load_reconstructor
 from cldmray.engine.artifacts import WEIGHTS, Artifact
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.training import commit_training, train
+from cldmray.engine.training import TrainingResult, commit_training, train, train_in_process
 from cldmray.recognizers.base import Recognizer
 
 
@@ -21,28 +24,53 @@ def fit_encoder(
     attacker: EncoderAttacker,
     pairs: PairSet,
     validation: Validation,
-    start: Artifact | None,
     engine: EngineConfig,
     folder: str,
 ) -> None:
-    """Train an attacker's encoder, from the weights of ``start``, and commit it to a folder."""
+    """Train an attacker's encoder on the engine's workers, and commit it to a folder."""
     attacker.check_workers(engine.most_train_workers, engine.gpus_per_train_worker > 0)
-    trainable = EncoderTrainable(
+    trainable = _trainable(attacker, pairs, validation)
+    commit_training(folder, WEIGHTS, train(trainable, engine, folder))
+
+
+def fit_in_process(
+    attacker: EncoderAttacker,
+    pairs: PairSet,
+    validation: Validation,
+    init_from: Mapping[str, Tensor] | None = None,
+) -> TrainingResult:
+    """What the attacker's encoder learns here, without Ray: what all workers have to learn."""
+    result = train_in_process(_trainable(attacker, pairs, validation, init_from))
+    assert isinstance(result, TrainingResult), result
+    return result
+
+
+def _trainable(
+    attacker: EncoderAttacker,
+    pairs: PairSet,
+    validation: Validation,
+    init_from: Mapping[str, Tensor] | None = None,
+) -> EncoderTrainable:
+    return EncoderTrainable(
         attacker.name,
         attacker.encoder,
         attacker.training,
         pairs,
         validation=validation,
-        init_from=None if start is None else load_encoder(start, attacker.encoder).state_dict(),
+        init_from=init_from,
     )
-    commit_training(folder, WEIGHTS, train(trainable, engine, folder))
+
+
+def encoder_of(state: Mapping[str, Tensor], config: EncoderConfig) -> FaceEncoder:
+    """An encoder with given weights."""
+    encoder = FaceEncoder(config, pretrained=False)
+    encoder.load_state_dict(state)
+    return channels_last(encoder).eval()
 
 
 def load_encoder(stage: Artifact, config: EncoderConfig) -> FaceEncoder:
     """The trained encoder of a folder."""
-    encoder = FaceEncoder(config, pretrained=False)
-    encoder.load_state_dict(load(storage.read_bytes(storage.join(stage.folder, WEIGHTS))))
-    return channels_last(encoder).eval()
+    return encoder_of(load(storage.read_bytes(storage.join(stage.folder, WEIGHTS))), config)
 
 
 def fit_reconstructor(

@@ -194,7 +194,10 @@ class TestStream:
 
         return run
 
-    @pytest.mark.parametrize("anonymizer", [Blur(sigma=2.0), seeded(keep="0123456789")])
+    @pytest.mark.parametrize(
+        "anonymizer",
+        [pytest.param(Blur(sigma=2.0), marks=pytest.mark.nightly), seeded(keep="0123456789")],
+    )
     def test_equals_the_direct_call(
         self, run: Callable[..., Artifact], faces: Artifact, anonymizer: Anonymizer
     ) -> None:

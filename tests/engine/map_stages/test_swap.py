@@ -12,7 +12,7 @@ from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.conditions import Canny
 from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.map_stages.anonymize import CONDITION_IMAGE, anonymize
+from cldmray.engine.map_stages.anonymize import CONDITION_IMAGE
 from cldmray.engine.map_stages.swap import (
     SWAPPED,
     identities_in_pairs,
@@ -148,14 +148,13 @@ class TestStream:
         self, faces: Artifact, engine: EngineConfig, tmp_path: Path
     ) -> None:
         anonymizer_name = anonymizer(0.0)
-        swap_conditions(faces, anonymizer_name, SEED, engine, str(tmp_path / "swap"))
-        samples = {EVALUATION: 1}
-        anonymize(
-            faces, anonymizer_name.with_scale(0), samples, SEED, engine, str(tmp_path / "none")
-        )
-        swapped, plain = (
-            decode_images(committed(str(tmp_path / name))["image"].to_pylist())
-            for name in ("swap", "none")
-        )
-        assert len(swapped) == len(plain) == 18
+        swap_conditions(faces, anonymizer_name, SEED, engine, str(tmp_path))
+        table = committed(str(tmp_path))
+        swapped = decode_images(table["image"].to_pylist())
+        ids, originals = table["sample_id"].to_pylist(), faces.read(split=EVALUATION)
+        assert ids == originals["sample_id"].to_pylist() and len(ids) == 18
+        images, seeds = decode_images(originals["image"].to_pylist()), table["seed"].to_numpy()
+        without = anonymizer_name.with_scale(0)
+        maps = {name: extract(images) for name, extract in without.conditions.items()}
+        plain = without.open()(Batch(ids, images, seeds, maps))
         assert np.abs(swapped.astype(int) - plain).max() <= 1
