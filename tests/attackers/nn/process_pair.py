@@ -1,16 +1,26 @@
-"""Two processes of one script, which meet in a folder: the workers of a distributed loss."""
+"""Script of two processes: the workers of the distributed losses, FOLDER RANK.
+
+They meet once, and compute what ``test_losses.py`` and ``test_gradient_cache.py`` compare.
+"""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+import torch
+import torch.distributed as dist
 
+from tests.attackers.nn import test_gradient_cache, test_losses
 
-def run_pair(script: str, folder: Path) -> None:
-    """Run ``script FOLDER RANK`` as ranks 0 and 1 at once; both have to succeed."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, script, str(folder)]
-    processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
-    assert [process.wait(300) for process in processes] == [0, 0]
+MODULES = {"losses": test_losses, "gradient_cache": test_gradient_cache}
+
+if __name__ == "__main__":
+    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
+    for name, module in MODULES.items():
+        own = folder / name
+        own.mkdir(exist_ok=True)
+        module.run_worker(rank, own)
+    dist.barrier()
+    os._exit(0)  # gloo's threads may deadlock with the destructors of a regular exit

@@ -1,19 +1,15 @@
-"""Cached gradients beside those of the plain loss; this file also runs as a script, as a worker."""
+"""Cached gradients beside those of the plain loss, in one process and in two."""
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from cldmray.attackers.nn.encoder import FaceEncoder, SmallEncoder
 from cldmray.attackers.nn.gradient_cache import GradientCache
 from cldmray.attackers.nn.losses import distributed_guided, distributed_nt_xent, nt_xent
-from tests.attackers.nn.process_pair import run_pair
 
 BATCH = 6
 TEMPERATURE = 0.1
@@ -217,9 +213,7 @@ def test_reduced_precision_holds_in_both_passes() -> None:
 
 
 def run_worker(rank: int, folder: Path) -> None:
-    """One of two processes: its half of the images, in chunks of 4 and 2."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
+    """One of two processes: its half of the images, in chunks of 4 and 2; ``process_pair.py``."""
     half = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
     inputs = images()
     own = torch.cat([inputs[:BATCH][half], inputs[BATCH:][half]])
@@ -234,32 +228,19 @@ def run_worker(rank: int, folder: Path) -> None:
             cache.backward(loss)
             actual.append((loss.detach(), gradients(network)))
         torch.save(actual, folder / f"{kind}-{rank}.pt")
-    dist.barrier()
-    os._exit(0)  # gloo's threads may deadlock with the destructors of a regular exit
-
-
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the gradients of every loss on each of two processes."""
-    folder = tmp_path_factory.mktemp("gloo")
-    run_pair(__file__, folder)
-    return folder
 
 
 @pytest.mark.parametrize("kind", LOSSES)
-def test_two_processes_have_the_gradient_of_one(two_processes: Path, kind: str) -> None:
+def test_two_processes_have_the_gradient_of_one(process_pair: Path, kind: str) -> None:
     whole = encoder()
     expected = LOSSES[kind](whole, images())
     expected.backward()
     first, second = (
-        torch.load(two_processes / f"{kind}-{rank}.pt", weights_only=True) for rank in range(2)
+        torch.load(process_pair / "gradient_cache" / f"{kind}-{rank}.pt", weights_only=True)
+        for rank in range(2)
     )
     for (loss, actual), (other_loss, others) in zip(first, second, strict=True):
         assert float(loss + other_loss) / 2 == pytest.approx(expected.item(), abs=1e-12)
         for name, gradient in gradients(whole).items():
             torch.testing.assert_close(actual[name], gradient, rtol=0, atol=1e-12, msg=name)
             assert torch.equal(actual[name], others[name])
-
-
-if __name__ == "__main__":
-    run_worker(int(sys.argv[2]), Path(sys.argv[1]))

@@ -1,16 +1,12 @@
 import itertools
 import math
-import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from cldmray.attackers.nn.losses import distributed_guided, distributed_nt_xent, nt_xent
-from tests.attackers.nn.process_pair import run_pair
 
 TEMPERATURE = 0.1
 BATCH = 6
@@ -119,10 +115,8 @@ LOSSES = {"contrast": loss_of, "guided": guided_loss_of}
 CUTS = (BATCH // 2, 2, 5)
 
 
-def worker(rank: int, folder: Path) -> None:
-    """One of two processes, the first of which takes ``cut`` pairs; this file is their script."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
+def run_worker(rank: int, folder: Path) -> None:
+    """One of two processes, of which the first takes ``cut`` pairs; see ``process_pair.py``."""
     inputs = images()
     for kind, cut in itertools.product(LOSSES, CUTS):
         own = slice(cut, BATCH) if rank else slice(cut)
@@ -132,16 +126,6 @@ def worker(rank: int, folder: Path) -> None:
         loss.backward()
         gradients = {name: p.grad for name, p in wrapped.module.named_parameters()}
         torch.save((loss.detach(), gradients), folder / f"{kind}-{cut}-{rank}.pt")
-    dist.barrier()
-    os._exit(0)  # gloo's threads may deadlock with the destructors of a regular exit
-
-
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what each of two processes has of every loss."""
-    folder = tmp_path_factory.mktemp("gloo")
-    run_pair(__file__, folder)
-    return folder
 
 
 class TestDistributed:
@@ -152,13 +136,13 @@ class TestDistributed:
     @pytest.mark.parametrize("cut", CUTS)
     @pytest.mark.parametrize("kind", LOSSES)
     def test_two_processes_have_the_loss_and_gradients_of_one(
-        self, two_processes: Path, kind: str, cut: int
+        self, process_pair: Path, kind: str, cut: int
     ) -> None:
         whole = small_encoder()
         expected = LOSSES[kind](whole, images())
         expected.backward()
         (first, gradients), (second, others) = (
-            torch.load(two_processes / f"{kind}-{cut}-{rank}.pt", weights_only=True)
+            torch.load(process_pair / "losses" / f"{kind}-{cut}-{rank}.pt", weights_only=True)
             for rank in range(2)
         )
         assert first != second
@@ -168,7 +152,3 @@ class TestDistributed:
             assert torch.equal(gradients[name], others[name])
             assert parameter.grad is not None
             assert parameter.grad.abs().max() > 1e-3
-
-
-if __name__ == "__main__":
-    worker(int(sys.argv[2]), Path(sys.argv[1]))
