@@ -1,4 +1,4 @@
-"""Training the depth network: rendering with true depth, augment_colorsance, one resumed run."""
+"""Training the depth network: rendering with true depth, changed colours, one resumed run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,7 @@ class TestDisturb:
         assert float(spread.max()) < 0.2 * 1.2
         assert float(spread.mean()) == pytest.approx(0.1, abs=0.01)
 
-    def test_a_worker_augment_colorss_its_own_as_one_alone_would(self) -> None:
+    def test_a_worker_changes_its_own_as_one_alone_would(self) -> None:
         batch = torch.rand(7, 3, 4, 4)
         augmented = augment_colors(batch, 0.1, 0.3, whole(7))
         for rank in range(3):
