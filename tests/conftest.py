@@ -1,6 +1,7 @@
 """What tests share: an environment without telemetry or networks, a local Ray, real faces."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,11 +27,23 @@ for key, value in ENVIRONMENT.items():
 ROOT = Path(__file__).resolve().parents[1]
 
 
+SHARED = ("prepared", "process_pair")
+"""Fixtures that cost more than the tests that share them."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever starts Ray is slow."""
+    """Whatever starts Ray is slow; what shares a fixture or a file stays in one of the processes.
+
+    The groups are those of ``pytest -n 2 --dist loadgroup``. The largest one comes first.
+    """
     for item in items:
-        if "local_ray" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "local_ray" in fixtures:
             item.add_marker("slow")
+        shared = [name for name in SHARED if name in fixtures]
+        item.add_marker(pytest.mark.xdist_group(*shared or [item.nodeid.partition("::")[0]]))
+    items.sort(key=lambda item: "prepared" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +69,30 @@ def local_ray() -> Iterator[None]:
     connect(EngineConfig(address="local", cpus=2, object_store_mb=400, progress=False))
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def prepared(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifacts of the small audit: originals, and what four anonymizers make of them; read only.
+
+    See ``tests/small_audit.py`` for its settings.
+    """
+    from cldmray.pipelines.audit import Audit
+    from tests.small_audit import PREPARED, SMALL, configured
+
+    folder = tmp_path_factory.mktemp("prepared")
+    preparation = Audit(configured(folder, *SMALL, *PREPARED), {}).preparation
+    preparation.run(preparation.listing())
+    return folder / "cache"
+
+
+@pytest.fixture
+def cache_dir(prepared: Path, tmp_path: Path) -> Path:
+    """A cache of one's own, ``tmp_path/cache``, that begins with the artifacts of ``prepared``.
+
+    Files are linked, not copied: an artifact is written once and never changed.
+    """
+    return Path(shutil.copytree(prepared, tmp_path / "cache", copy_function=os.link))
 
 
 @pytest.fixture(scope="session")

@@ -6,17 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
 from cldmray.arrays import Images
 from cldmray.attackers.base import Learnt
 from cldmray.attackers.data import AttackData, AttackerImages
 from cldmray.attackers.learning import LearningAttacker
-from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.errors import BadInputError
 from cldmray.pipelines.audit import Audit
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from tests.small_audit import N_EVALUATED, SMALL, configured
 
 
 @dataclass(frozen=True)
@@ -91,43 +88,31 @@ def test_it_is_validated_on_other_identities() -> None:
         wrong.validation_point(data, attacker.learn(data))
 
 
-def configured(folder: Path, *overrides: str) -> AuditConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return build_audit(
-            compose("audit", [*overrides, f"cache_dir={folder}/cache", f"output={folder}/out"])
-        )
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("cache_dir")
 def test_it_runs_in_an_audit(tmp_path: Path) -> None:
     kind = f"{LinearAttacker.__module__}.{LinearAttacker.__qualname__}"
     config = configured(
         tmp_path,
-        "faces.n_identities=40",
-        "faces.images_per_identity=4",
-        "splits.n_evaluation_identities=12",
-        "splits.min_images=4",
-        "splits.validation_fraction=0.3",
+        *SMALL,
         "anonymizers=[no_op,blur]",
         "attackers=[condition_match,score_fusion]",
         f"+attackers.linear={{_target_:{kind},components:12}}",
         "attackers.score_fusion.min_identities=2",
         "audit.n_training_seeds=2",
-        "audit.n_bootstrap=100",
+        "audit.n_inference_images=0",
         "audit.utility=[]",
         "audit.attribution=false",
         "audit.protocols=[full_ref]",
         "audit.galleries=[source_included]",
-        "engine.progress=false",
         "engine.actors=1",
     )
     audit = Audit(config, {})
     outcome = audit.run({"cldmray": "test"})
     pair = "blur", "linear_attacker"
     (attack,) = [a for a in outcome.results.attacks if (a.anonymizer, a.attacker) == pair]
-    assert (len(attack.scores), attack.ranks.gallery_size) == (2, 12)
-    assert attack.rank_1.mean() > 4 / 12, "it learns to see through the blur"
+    assert (len(attack.scores), attack.ranks.gallery_size) == (2, N_EVALUATED)
+    assert attack.rank_1.mean() > 2 / N_EVALUATED, "it learns to see through the blur"
     assert ("no_op", "linear_attacker") not in outcome.results.fitted
     assert [len(curve) for curve in outcome.results.curves[pair]] == [1, 1]
     assert 0 < outcome.results.clean[pair] <= 1

@@ -1,61 +1,46 @@
-"""The whole attribution with a real local Ray, through the command line."""
+"""The whole attribution job with a real local Ray."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from hydra import compose, initialize_config_dir
 
+from cldmray.cli.jobs import attribute
+from cldmray.cli.runtime import run_or_exit
 from cldmray.results.attribution import ATTRIBUTION
-
-ROOT = Path(__file__).resolve().parents[2]
-TINY = [
-    "encoder.width=8",
-    "training.max_steps=6",
-    "training.batch_size=16",
-    "training.warmup_steps=2",
-]
+from tests.small_audit import CLDM_CANNY, CONF, IMAGES, N_EVALUATED, SMALL, weak
 
 
 @pytest.mark.slow
-def test_the_job_writes_tables_page_and_run(tmp_path: Path) -> None:
+def test_the_job_writes_tables_page_and_run(
+    tmp_path: Path, cache_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
-    command = [
-        sys.executable,
-        str(ROOT / "jobs/attribute_leak.py"),
-        "faces.n_identities=24",
-        "faces.images_per_identity=3",
-        "splits.n_evaluation_identities=9",
-        "splits.min_images=3",
-        "splits.validation_fraction=0.3",
+    overrides = [
+        *SMALL,
         "anonymizers=[cldm_none,cldm_canny]",
         "anonymizers.cldm_none.num_inference_steps=2",
-        "anonymizers.cldm_canny.num_inference_steps=2",
+        CLDM_CANNY,
         "attackers=[clean_trained,adaptive_contrastive]",
-        *(
-            f"attackers.{attacker}.{item}"
-            for attacker in ("clean_trained", "adaptive_contrastive")
-            for item in TINY
-        ),
-        "audit.n_bootstrap=100",
-        "engine.progress=false",
+        *weak("clean_trained", "adaptive_contrastive"),
         "attribution.scales=[0,1]",
         "attribution.swap={anonymizers:[cldm_canny],strengths:[0.6]}",
         "attribution.operating_point.scales=[1]",
         "attribution.operating_point.coarseness=[1,4]",
         "attribution.operating_point.strengths=[null]",
         "attribution.operating_point.target_k=2",
-        f"cache_dir={tmp_path}/work",
+        "engine.actors=1",
+        "engine.train_workers=1",
+        f"cache_dir={cache_dir}",
+        f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
         f"output={out}",
     ]
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=590
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("attribute", overrides)
+    run_or_exit(attribute, composed)
+    printed = " ".join(capsys.readouterr().out.split())
 
     table = pq.read_table(out / "attribution.parquet")
     assert table.schema.equals(ATTRIBUTION)
@@ -78,7 +63,7 @@ def test_the_job_writes_tables_page_and_run(tmp_path: Path) -> None:
         for attacker in attackers
         for gallery in ("source_excluded", "source_included")
     }
-    assert {r["n_probes"] for r in swapped} == {27}
+    assert {r["n_probes"] for r in swapped} == {N_EVALUATED * IMAGES}
     searched = [r for r in rows if r["question"] == "operating_point"]
     assert {r["anonymizer"] for r in searched} == {"cldm-canny-1.0", "cldm-canny-1.0-coarse4"}
     assert {r["measure"] for r in searched} == {"rank_1", "ssim", "edge_f1"}
@@ -88,7 +73,7 @@ def test_the_job_writes_tables_page_and_run(tmp_path: Path) -> None:
 
     whole = json.loads((out / "attribution.json").read_text())
     assert any(text.startswith("Of 2 settings searched") for text in whole["statements"])
-    assert whole["headline"] in " ".join(done.stdout.split())
+    assert whole["headline"] in printed
     assert "What carries the leak" in (out / "attribution.html").read_text()
 
     from mlflow.tracking import MlflowClient

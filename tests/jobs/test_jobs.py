@@ -41,6 +41,12 @@ def run(job: str, folder: Path, *overrides: str) -> subprocess.CompletedProcess[
             marks=pytest.mark.slow,
         ),
         pytest.param(
+            "attribute_leak.py",
+            "attribution.operating_point.target_k=1",
+            "ConfigError: attribution.operating_point.target_k: must be at least 2, got 1",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             "train_cldm.py",
             "training.diffusion.warmup_steps=0",
             "ConfigError: training.diffusion.warmup_steps: must be at least 1, got 0",

@@ -18,6 +18,7 @@ from cldmray.faces.records import encode_image
 from cldmray.faces.sources.parquet import ParquetFaces
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.pipelines import api
+from tests.small_audit import IMAGES, N_EVALUATED
 
 
 def configured(
@@ -159,15 +160,18 @@ class TestFaces:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
-def test_a_whole_audit(tmp_path: Path) -> None:
+def test_a_whole_audit(tmp_path: Path, cache_dir: Path) -> None:
     result = cldmray.audit(
-        SyntheticFaces(n_identities=12, images_per_identity=3),
+        SyntheticFaces(n_identities=20, images_per_identity=IMAGES),
         anonymizers=[darker, "blur"],
         attackers=[ConditionMatch()],
         output=str(tmp_path / "out"),
-        cache_dir=str(tmp_path / "cache"),
-        splits={"n_evaluation_identities": 8, "min_images": 3},
+        cache_dir=str(cache_dir),
+        splits={
+            "n_evaluation_identities": N_EVALUATED,
+            "min_images": IMAGES,
+            "validation_fraction": 0.3,
+        },
         audit={"utility": [], "attribution": False, "n_bootstrap": 100},
     )
     assert isinstance(result, cldmray.AuditResult)
@@ -176,6 +180,10 @@ def test_a_whole_audit(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no anonymizer is called 'nosuch'; there are "):
         result.risk("nosuch")
     assert result.verdict.sentence
+    assert {stage.name for stage in result.record.stages if stage.reused} == {
+        "faces",
+        "near-duplicates",
+    }, "an object has the key of the same settings in a file"
     result.report(str(tmp_path / "copy.html"))
     assert (tmp_path / "copy.html").read_text() == (tmp_path / "out/report.html").read_text()
     assert result.mlflow is None

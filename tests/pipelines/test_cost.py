@@ -1,8 +1,5 @@
 """What an audit tells before it starts: images, steps, hours, storage, what is found."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import cldmray.pipelines.cost
+from cldmray.cli.jobs import audit
+from cldmray.cli.runtime import run_or_exit
 from cldmray.config.attribution import build_attribution
 from cldmray.config.audit import build_audit
 from cldmray.config.reconstruction import build_reconstruction
@@ -156,26 +155,21 @@ def test_other_jobs_refuse_a_dry_run(name: str, build: Any) -> None:
         build(composed)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_dry_run_does_no_stage_and_succeeds(tmp_path: Path) -> None:
-    settings = [
-        "audit.dry_run=true",
-        "engine.cpus=2",
-        "engine.object_store_mb=100",
-        "cache_dir=cache_dir",
-    ]
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "jobs/full_audit.py"), *SMALL, *settings, "output=out"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1500,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-3000:]
-    rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line}
+@pytest.mark.usefixtures("local_ray")
+def test_a_dry_run_does_no_stage_and_succeeds(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    places = [f"{key}={tmp_path}/{name}" for key, name in (("cache_dir", "cache"), ("output", "o"))]
+    places.append(f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose("audit", [*SMALL, "audit.dry_run=true", *places])
+    run_or_exit(audit, composed)
+    printed = capfd.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line}
     for name in ("faces", "anonymize-no_op", "anonymize-cldm-canny-1.0"):
         images, _, hours, _, mib = rows[name]
         assert int(images) > 40 and float(hours) >= 0 and float(mib) >= 0
     assert float(rows["anonymize-cldm-canny-1.0"][2]) > float(rows["anonymize-no_op"][2])
-    assert "CLDMRAY_VERDICT" not in result.stdout
-    assert list((tmp_path / "cache_dir").iterdir()) == []
-    assert not (tmp_path / "out").exists()
+    assert "CLDMRAY_VERDICT" not in printed
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert not (tmp_path / "o").exists()
