@@ -9,6 +9,7 @@ EXTRAS ?= cpu,recognizer,dlib,tune,dev
 TORCH ?= torch
 ARGS ?=
 PYTEST_ARGS ?=
+GROUPED := --dist loadgroup --no-loadscope-reorder --durations=15
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -26,12 +27,13 @@ setup: $(STAMP) ## install into .venv what everything else needs
 audit: $(STAMP) ## the full audit, small: synthetic people, the shipped CLDM, a local Ray
 	$(BIN)/python jobs/full_audit.py $(ARGS)
 
-test: lint ## style, types and tests: what takes seconds on all cores, then what starts Ray
-	$(BIN)/pytest -n auto --dist loadfile -m 'not slow' $(PYTEST_ARGS)
-	$(BIN)/pytest -m 'slow and not nightly' $(PYTEST_ARGS)
+# Groups are those of tests/conftest.py: what shares a fixture or a file runs in one process. Two local
+# Rays stand beside each other in the second line, each with two logical CPUs.
+test: lint test-fast ## style, types and tests: what takes seconds on all cores, then what starts Ray
+	$(BIN)/pytest -n 2 $(GROUPED) -m 'slow and not nightly' $(PYTEST_ARGS)
 
 test-fast: $(STAMP) ## the tests that take seconds
-	$(BIN)/pytest -n auto --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto $(GROUPED) -m 'not slow' $(PYTEST_ARGS)
 
 test-nightly: test test-vision ## all that, 20 kills, elastic clusters, benchmarks, torchvision
 	CLDMRAY_KILLS=4 $(BIN)/pytest -m 'nightly or kills' $(PYTEST_ARGS)
@@ -65,5 +67,5 @@ $(STAMP): pyproject.toml constraints.txt
 	    echo '"$(PYTHON)" cannot make virtual environments: install its venv package (Debian: python3-venv)' >&2; exit 1; }
 	@echo 'Installing into $(VENV): a few minutes and some gigabytes, once'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt '$(TORCH)' -e '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt '$(TORCH)' -e '.[$(EXTRAS)]'
 	@touch $@
