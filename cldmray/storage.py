@@ -1,4 +1,4 @@
-"""Files anywhere: one small layer over ``pyarrow.fs`` for local paths, ``s3://`` and ``gs://``.
+"""Files anywhere: one small layer over ``pyarrow.fs``: local paths, ``s3://``, ``gs://``, ``hf://``.
 
 Writes are atomic on a local disk (written beside the target, then renamed) and on object
 stores (an object appears whole or not at all).
@@ -7,10 +7,12 @@ stores (an object appears whole or not at all).
 import errno
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +20,8 @@ from pyarrow import fs
 
 from cldmray.errors import BadInputError, StorageError
 
+LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
+"""A percent sign that encodes nothing."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 PROBE_BYTES = 4096
@@ -72,11 +76,28 @@ def use_job_root() -> str | None:
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
-    """File system and path of a URI or local path (relative and ``~`` paths are made absolute)."""
+    """File system and path of a URI or local path (relative and ``~`` paths are made absolute).
+
+    Blanks, accents and other characters of a URI need not be escaped. ``hf://datasets/OWNER/NAME``
+    is a data set of the Hugging Face hub, which is read only.
+    """
+    if uri.startswith("hf://"):
+        from huggingface_hub import HfFileSystem
+
+        return fs.PyFileSystem(fs.FSSpecHandler(HfFileSystem())), uri.removeprefix("hf://")
     if "://" in uri:
-        filesystem, path = fs.FileSystem.from_uri(uri)
+        filesystem, path = fs.FileSystem.from_uri(escaped(uri))
         return filesystem, path
     return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+
+
+def escaped(uri: str) -> str:
+    """A URI with what Arrow refuses in it percent-encoded; what is encoded already stays.
+
+    >>> escaped("s3://bucket/Zoë 100%/a%20b#1?region=eu-central-1")
+    's3://bucket/Zo%C3%AB%20100%25/a%20b%231?region=eu-central-1'
+    """
+    return quote(LONE_PERCENT.sub("%25", uri), safe="%/:?&=@+,;!$'()*~[]")
 
 
 def join(root: str, *parts: str) -> str:

@@ -1,5 +1,6 @@
 """What every source of faces offers: a listing of its samples and their encoded bytes."""
 
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from cldmray import hashing
 from cldmray.errors import BadInputError
-from cldmray.faces.records import LISTING
+from cldmray.faces.records import LISTING, NOTES
 
 
 def _square(crop: list[int]) -> list[int]:
@@ -85,8 +86,13 @@ class Sample(NamedTuple):
     version: str
 
 
-def listing_table(source: str, samples: Iterable[Sample]) -> pa.Table:
+def listing_table(source: str, samples: Iterable[Sample], notes: Sequence[str] = ()) -> pa.Table:
     """The listing of a source's samples, sorted by sample id.
+
+    Args:
+        source: its name.
+        samples: in any order.
+        notes: on what was found and left out, for :func:`cldmray.faces.records.listing_notes`.
 
     Raises:
         BadInputError: two samples share one name; the message gives both locations, hashed.
@@ -110,8 +116,9 @@ def listing_table(source: str, samples: Iterable[Sample]) -> pa.Table:
         [row.location for row in rows],
         [row.version for row in rows],
     ]
+    schema = LISTING.with_metadata({NOTES: json.dumps(list(notes))}) if notes else LISTING
     return pa.Table.from_arrays(
-        [pa.array(column, pa.string()) for column in columns], schema=LISTING
+        [pa.array(column, pa.string()) for column in columns], schema=schema
     )
 
 

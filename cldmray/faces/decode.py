@@ -1,6 +1,7 @@
 """Decodes image files: from the bytes of any file to one square RGB array, or a reason why not."""
 
 import io
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,8 @@ from cldmray.arrays import Images
 from cldmray.errors import CldmrayError
 
 MAX_FILE_BYTES = 1 << 28
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 160_000_000
+"""Of an image; the largest cameras take 150 million."""
 
 Image.init()
 FORMATS = tuple(
@@ -32,11 +34,15 @@ MAGIC = (
     b"\0\0\0\x0cjP",
 )
 
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""What stands at byte 8 of the files that phones write as HEIC."""
+
 CANNOT_OPEN = "cannot be opened"
 EMPTY = "empty file"
 TOO_LARGE = "file too large"
 NOT_AN_IMAGE = "not an image"
 TOO_MANY_PIXELS = "too many pixels (decompression bomb)"
+NO_HEIF = "HEIC, which needs the package pillow-heif: pip install 'cldmray[heic]'"
 TRUNCATED = "truncated"
 UNREADABLE = "unreadable"
 SMALLER_THAN_CROP = "smaller than the crop"
@@ -104,14 +110,31 @@ def decode(
 
 def _open(content: bytes) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(content), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
+            return Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
         raise InvalidImageError(TOO_MANY_PIXELS) from error
     except UnidentifiedImageError as error:
+        if content[4:8] == b"ftyp" and content[8:12] in HEIF_BRANDS:
+            return _open_heif(content)
         is_image = content.startswith(MAGIC)
         raise InvalidImageError(UNREADABLE if is_image else NOT_AN_IMAGE) from error
     except Exception as error:
         raise InvalidImageError(_load_reason(error)) from error
+
+
+def _open_heif(content: bytes) -> Image.Image:
+    """The main image of a HEIC file, which is upright: its decoder turns it."""
+    try:
+        from pillow_heif import open_heif
+    except ImportError as error:
+        raise InvalidImageError(NO_HEIF) from error
+    try:
+        image: Image.Image = open_heif(content, convert_hdr_to_8bit=True).to_pillow()
+    except Exception as error:
+        raise InvalidImageError(_load_reason(error)) from error
+    return image
 
 
 def _load_reason(error: Exception) -> str:

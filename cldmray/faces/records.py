@@ -1,6 +1,7 @@
 """The Arrow records that stages exchange (docs/architecture.md) and the image codec."""
 
 import io
+import json
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -25,6 +26,8 @@ LISTING = pa.schema(
 )
 """What a source offers: ``location`` is understood by the source's ``read``; ``version``
 (size and modification time, or a content hash) changes whenever the content does."""
+NOTES = b"notes"
+"""Metadata of a listing: what the source found and left out, a JSON list of sentences."""
 FACES = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -52,6 +55,13 @@ REJECTED = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
+
+
+def listing_notes(listing: pa.Table) -> list[str]:
+    """What the source says of its listing, as sentences for the log and the report."""
+    metadata = listing.schema.metadata or {}
+    notes: list[str] = json.loads(metadata.get(NOTES, b"[]"))
+    return notes
 
 
 def embeddings_schema(dimensions: int) -> pa.Schema:

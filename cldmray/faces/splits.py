@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from posixpath import basename
+from posixpath import basename, splitext
 from typing import Annotated
 
 import pyarrow as pa
@@ -131,19 +131,20 @@ def celeba_partition(
     """Split of each identity by CelebA's partition of the images.
 
     Args:
-        uri: ``list_eval_partition.txt``, lines ``000001.jpg 0``; 0 is train (auxiliary),
-            1 valid (attacker), 2 test (evaluation).
-        locations: of the listed images; only the file's name counts.
+        uri: ``list_eval_partition.txt``, lines ``000001.jpg 0``, or the same as CSV; 0 is train
+            (auxiliary), 1 valid (attacker), 2 test (evaluation).
+        locations: of the listed images; only the file's name without its extension counts.
         identities: of the same images.
 
     Raises:
         BadInputError: an image has no partition, or an identity has images in two.
     """
-    partition = read_pairs(uri, "celeba_partition", "lines such as '000001.jpg 0'")
+    lines = read_pairs(uri, "celeba_partition", "lines such as '000001.jpg 0'")
+    partition = {splitext(image)[0]: split for image, split in lines.items()}
     splits: dict[str, str] = {}
     for location, identity in zip(locations, identities, strict=True):
         image = basename(location)
-        split = CELEBA_SPLITS.get(partition.get(image, ""))
+        split = CELEBA_SPLITS.get(partition.get(splitext(image)[0], ""))
         if split is None:
             raise BadInputError(f"celeba_partition: {uri} gives {image} none of 0, 1, 2")
         if splits.setdefault(identity, split) != split:

@@ -19,7 +19,13 @@ from cldmray.engine.map_stages.near_duplicates import find_near_duplicates, pair
 from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.faces.base import FaceSource
-from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION
+from cldmray.faces.records import (
+    ATTACKER,
+    ATTACKER_VALIDATION,
+    AUXILIARY,
+    EVALUATION,
+    listing_notes,
+)
 from cldmray.faces.splits import assert_disjoint, split_listing
 from cldmray.gallery.near_duplicates import content_ids
 
@@ -182,8 +188,11 @@ class DataPreparation:
             f"{config.faces.name}: {listing.num_rows} images of {len(splits)} people; "
             + ", ".join(f"{identities[split]} {split}" for split in used)
         )
+        for note in listing_notes(listing):
+            logger.info(note)
         self._audited(kept)
-        notes = self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
+        notes = listing_notes(listing)
+        notes += self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
         if self._auxiliary:
             auxiliary = {i for i, split in splits.items() if split == AUXILIARY}
             notes += self._auxiliary_notes(auxiliary)

@@ -50,7 +50,7 @@ def test_folder_listing_and_read(tmp_path):
         {
             "Ann/1.png": image(1),
             "Ann/2.jpg": image(2, kind="JPEG"),
-            "Bob/notes.txt": b"no image",
+            "Bob/notes": b"no image",
             "Bob/.hidden.png": image(),
             ".cache/x.png": image(),
             "readme.txt": b"top level",
@@ -61,12 +61,12 @@ def test_folder_listing_and_read(tmp_path):
     assert {(row["identity"], row["location"]) for row in rows} == {
         ("Ann", "Ann/1.png"),
         ("Ann", "Ann/2.jpg"),
-        ("Bob", "Bob/notes.txt"),
+        ("Bob", "Bob/notes"),
     }
     assert {row["sample_id"] for row in rows} == {
         hashing.sample_id("folder", name) for name in ("Ann/1", "Ann/2", "Bob/notes")
     }
-    assert source.read(["Ann/1.png", "Ann/gone.png", "Bob/notes.txt"]) == [
+    assert source.read(["Ann/1.png", "Ann/gone.png", "Bob/notes"]) == [
         image(1),
         None,
         b"no image",

@@ -5,6 +5,7 @@ Also reads small text files that list identities or images, one a line.
 
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -26,7 +27,7 @@ class ListedFile(NamedTuple):
 
     Attributes:
         location: path from the root, with ``/``; names that are not UTF-8 are escaped.
-        label: the same as readable text.
+        label: the same as readable text, see :func:`normalize_name`.
         version: size in bytes and modification time in nanoseconds.
     """
 
@@ -68,7 +69,7 @@ def list_folder(root: str, expected: str) -> list[ListedFile]:
         else:
             start = len(base.rstrip("/")) + 1
             files = [
-                ListedFile(info.path[start:], info.path[start:], version(info))
+                ListedFile(info.path[start:], normalize_name(info.path[start:]), version(info))
                 for info in storage.list_files(root)
                 if not any(part.startswith(".") for part in info.path[start:].split("/"))
             ]
@@ -116,30 +117,61 @@ def _walk(base: str, below: str, ancestors: frozenset[tuple[int, int]]) -> Itera
             try:
                 details = entry.stat()
             except OSError:
-                yield _file(path, "cannot be opened")
+                yield listed_file(path, "cannot be opened")
                 continue
             if stat.S_ISDIR(details.st_mode):
                 yield from _walk(base, f"{path}/", ancestors | {here})
             elif stat.S_ISREG(details.st_mode):
-                yield _file(path, f"{details.st_size}-{details.st_mtime_ns}")
+                yield listed_file(path, f"{details.st_size}-{details.st_mtime_ns}")
 
 
-def _file(path: str, file_version: str) -> ListedFile:
+def listed_file(path: str, file_version: str) -> ListedFile:
+    """A file on a local disk by its path below the root."""
     raw = os.fsencode(path)
     label = raw.decode("utf-8", "backslashreplace")
     needs_no_escape = label == path and not path.startswith(ESCAPE)
-    return ListedFile(path if needs_no_escape else ESCAPE + quote(raw), label, file_version)
+    location = path if needs_no_escape else ESCAPE + quote(raw)
+    return ListedFile(location, normalize_name(label), file_version)
 
 
-def _read_local(base: str, location: str) -> bytes | None:
+def local_path(base: str, location: str) -> bytes:
+    """Path of a listed file on a local disk, in the bytes that the system knows it by."""
     raw = os.fsencode(location)
     if location.startswith(ESCAPE):
         raw = unquote_to_bytes(location.removeprefix(ESCAPE))
+    return os.path.join(os.fsencode(base), raw)
+
+
+def _read_local(base: str, location: str) -> bytes | None:
     try:
-        with open(os.path.join(os.fsencode(base), raw), "rb") as file:
+        with open(local_path(base, location), "rb") as file:
             return file.read(MAX_FILE_BYTES + 1)
     except OSError:
         return None
+
+
+def normalize_name(name: str) -> str:
+    """A name in the one form in which names are compared: composed Unicode characters (NFC).
+
+    Systems write the same name in two forms, so that the ``é`` of one disk is ``e`` and an accent
+    on another. Names of identities and images pass here wherever they are read: from folders,
+    tables, lists and files of groups.
+
+    >>> normalize_name("Zoe" + chr(0x308)) == "Zoë"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def table_path(name: str) -> str:
+    """A path in a table as the path of a listed file: ``/`` between its parts, no ``./`` before.
+
+    Tables that were written on Windows hold backslashes.
+
+    >>> table_path(".\\\\Ann\\\\1.jpg")
+    'Ann/1.jpg'
+    """
+    return normalize_name(name.replace("\\", "/").removeprefix("./"))
 
 
 def read_lines(uri: str, key: str, expected: str) -> list[str]:
@@ -157,7 +189,7 @@ def read_lines(uri: str, key: str, expected: str) -> list[str]:
         text = storage.read_bytes(uri).decode("utf-8-sig")
     except (OSError, ValueError, pa.ArrowException) as error:
         raise BadInputError(f"{key}: cannot read {uri}: {error}; expected {expected}") from error
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    lines = [normalize_name(line.strip()) for line in text.split("\n") if line.strip()]
     if not lines:
         raise BadInputError(f"{key}: {uri} is empty; expected {expected}")
     return lines
@@ -166,13 +198,17 @@ def read_lines(uri: str, key: str, expected: str) -> list[str]:
 def read_pairs(uri: str, key: str, expected: str) -> dict[str, str]:
     """Mapping from lines of two words, as in CelebA's ``000001.jpg 2880``.
 
+    In a file ``*.csv`` a comma divides them, and the first line names the columns.
+
     Raises:
         BadInputError: see :func:`read_lines`; or a line has not two words, or the first word of
             a line stood before with another second one. The message gives the entry's number.
     """
     pairs: dict[str, str] = {}
-    for number, line in enumerate(read_lines(uri, key, expected), start=1):
-        columns = line.split()
+    is_csv = uri.endswith(".csv")
+    lines = read_lines(uri, key, expected)
+    for number, line in enumerate(lines[is_csv:], start=1 + is_csv):
+        columns = [part.strip() for part in line.split("," if is_csv else None)]
         if len(columns) != 2 or pairs.setdefault(columns[0], columns[1]) != columns[1]:
             raise BadInputError(
                 f"{key}: {uri}: entry {number}: expected a file name and a number, each file once"

@@ -1,9 +1,12 @@
-"""Folder of images with one sub-folder a person."""
+"""Folder of images with one sub-folder a person, or with people told by the files' paths."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import field
+from typing import Annotated
 
 import pyarrow as pa
+from pydantic import AfterValidator
 
 from cldmray.errors import BadInputError
 from cldmray.faces.base import (
@@ -14,26 +17,48 @@ from cldmray.faces.base import (
     listing_table,
     sample_names,
 )
-from cldmray.faces.sources.files import list_folder, read_files
+from cldmray.faces.sources.companions import without_companions
+from cldmray.faces.sources.files import ListedFile, list_folder, read_files
 from cldmray.faces.sources.groups import read_groups
 from cldmray.hashing import EXCLUDED_FROM_KEY
 from cldmray.settings import NonEmpty, checked_dataclass
 
 LAYOUT = "one sub-folder a person, each with that person's images"
+PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev"}
+"""Folders into which data sets are divided, in lower case: no names of people."""
+
+
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    if groups < 1:
+        raise ValueError("must hold the identity in parentheses, as '([^/]+)/.*' does")
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+"""A regular expression with at least one group."""
 
 
 @checked_dataclass
 class FolderFaces(FaceSource):
     """``root/<identity>/<image>``; the sub-folder's name is the identity.
 
-    Every file that is not hidden is listed, whatever its extension; images in deeper folders
-    belong to the first one; files directly in the root are left out.
+    Every file that is not hidden and no known companion of images is listed, whatever its
+    extension (:mod:`cldmray.faces.sources.companions`). Images in deeper folders belong to the
+    first one; files directly in the root are left out. A folder around all people, and folders
+    ``train``, ``test`` and the like, are looked through: then the folders in them are the people.
 
     Attributes:
         root: local path, ``s3://`` or ``gs://`` URI.
         name, crop, size: see :class:`FaceSource`.
         groups_file: CSV or Parquet file with the column ``identity`` and one column an attribute,
             such as ``sex``; it changes no image, only which groups get rows of their own.
+        identity_pattern: regular expression for a file's path below the root, whose first group is
+            the identity: ``'(.*)_[0-9]+'`` for ``Ann_1.jpg``, ``'(.*)[.]'`` where each file is
+            a person of its own. Other files are left out. None: the sub-folder names the person.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -49,9 +74,11 @@ class FolderFaces(FaceSource):
     crop: Crop | None = None
     size: Side = 64
     groups_file: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
+    identity_pattern: Pattern | None = None
 
     def listing(self) -> pa.Table:
-        return listing_table(self.name, folder_samples(self.root))
+        samples, notes = folder_samples(self.root, self.identity_pattern)
+        return listing_table(self.name, samples, notes)
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         return read_files(self.root, locations)
@@ -61,20 +88,94 @@ class FolderFaces(FaceSource):
         return read_groups(self.groups_file)
 
 
-def folder_samples(root: str) -> list[Sample]:
-    """Samples of a folder with one sub-folder a person.
+def folder_samples(root: str, pattern: str | None = None) -> tuple[list[Sample], list[str]]:
+    """Samples of a folder with one sub-folder a person, and notes on what was left out.
+
+    Args:
+        root: local path or URI.
+        pattern: see :class:`FolderFaces`.
 
     Raises:
-        BadInputError: the folder is missing or has no image in a sub-folder.
+        BadInputError: the folder is missing or has no image in a sub-folder, or no file matches
+            the pattern.
     """
-    files = [file for file in list_folder(root, LAYOUT) if "/" in file.label]
-    if not files:
-        raise BadInputError(f"faces.root: no images in sub-folders of {root}; expected {LAYOUT}")
-    images = []
-    for file in files:
-        identity, _, image = file.label.partition("/")
-        images.append((identity, image))
-    return [
+    files, notes = without_companions(list_folder(root, LAYOUT))
+    if pattern is not None:
+        places, more = _by_pattern(files, pattern)
+    else:
+        places, more = _by_folder(files)
+    if not places:
+        raise BadInputError(
+            f"faces.root: no images in sub-folders of {root}; expected {LAYOUT}; where the files' "
+            "names tell the people set faces.identity_pattern"
+            if pattern is None
+            else f"faces.identity_pattern: {pattern!r} matches no file below {root}"
+        )
+    names = sample_names([(identity, image) for identity, image, _ in places])
+    samples = [
         Sample(identity, name, file.location, file.version)
-        for (identity, _), name, file in zip(images, sample_names(images), files, strict=True)
+        for (identity, _, file), name in zip(places, names, strict=True)
     ]
+    return samples, [*notes, *more]
+
+
+def _by_folder(files: list[ListedFile]) -> tuple[list[tuple[str, str, ListedFile]], list[str]]:
+    """Identity and image of each file in a sub-folder, and which folders were looked through."""
+    deep = [file for file in files if "/" in file.label]
+    depth, parted = wrappers([file.label for file in deep])
+    places = []
+    for file in deep:
+        parts = file.label.split("/")
+        if len(parts) > depth + 1:
+            part = parts[depth - 1 : depth] if parted else []
+            places.append((parts[depth], "/".join([*part, *parts[depth + 1 :]]), file))
+    if not depth:
+        return places, []
+    return places, [
+        f"The people are the folders at depth {depth + 1} below the root: those above are "
+        f"{'parts of a data set (train, test)' if parted else 'around all people'}."
+    ]
+
+
+def wrappers(paths: Sequence[str]) -> tuple[int, bool]:
+    """How many levels of folders stand above those that name people.
+
+    A level is such a one if it is one folder that holds only folders, at least two of them, or if
+    all its folders are called ``train``, ``test`` or the like.
+
+    Args:
+        paths: of the files in sub-folders, from the root on.
+
+    Returns:
+        The number of levels, and whether the last of them divides the data set into parts.
+
+    >>> wrappers(["lfw/Ann/1.jpg", "lfw/Bob/1.jpg"]), wrappers(["Ann/1.jpg", "Bob/video/1.jpg"])
+    ((1, False), (0, False))
+    >>> wrappers(["VGG/train/n1/1.jpg", "VGG/test/n2/1.jpg"])
+    (2, True)
+    """
+    folders = [path.split("/")[:-1] for path in paths]
+    depth, parted = 0, False
+    while True:
+        here = {parts[depth].lower() for parts in folders if len(parts) > depth}
+        inner = {parts[depth + 1] for parts in folders if len(parts) > depth + 1}
+        only_folders = all(len(parts) != depth + 1 for parts in folders)
+        divided = bool(here) and here <= PARTS
+        around = len(here) == 1 and len(inner) > 1
+        if not (only_folders and inner and (divided or around)):
+            return depth, parted
+        depth, parted = depth + 1, divided and len(here) > 1
+
+
+def _by_pattern(
+    files: list[ListedFile], pattern: str
+) -> tuple[list[tuple[str, str, ListedFile]], list[str]]:
+    """Identity and image of each file that matches, and how many do not."""
+    places = []
+    for file in files:
+        match = re.match(pattern, file.label)
+        if match and match[1]:
+            image = file.label.removeprefix(f"{match[1]}/")
+            places.append((match[1], image, file))
+    left = len(files) - len(places)
+    return places, [f"{left} files do not match faces.identity_pattern."] if left else []

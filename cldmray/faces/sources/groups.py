@@ -8,6 +8,7 @@ import pyarrow.csv as csv
 
 from cldmray import storage
 from cldmray.errors import BadInputError
+from cldmray.faces.sources.files import normalize_name
 from cldmray.hashing import identity_hash
 
 IDENTITY = "identity"
@@ -40,6 +41,8 @@ def read_groups(uri: str | None) -> pa.Table | None:
     if IDENTITY not in names or len(names) < 2 or len(set(names)) < len(names):
         raise BadInputError(f"{KEY}: {uri} has the columns {names}; expected {EXPECTED}")
     table = pa.table(dict(zip(names, columns, strict=True)))
+    identities = [normalize_name(name or "") for name in table[IDENTITY].to_pylist()]
+    table = table.set_column(names.index(IDENTITY), IDENTITY, pa.array(identities, pa.string()))
     counts = Counter(table[IDENTITY].to_pylist())
     name, count = counts.most_common(1)[0] if counts else ("", 0)
     if not all(counts):

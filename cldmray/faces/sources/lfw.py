@@ -42,7 +42,7 @@ class LfwFaces(FaceSource):
         Raises:
             BadInputError: the root has another layout, or LFW cannot be fetched.
         """
-        return listing_table(self.name, folder_samples(self._folder()))
+        return listing_table(self.name, *folder_samples(self._folder()))
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         return read_files(self._folder(), locations)

@@ -1,17 +1,19 @@
-"""Parquet files of images: one row an image."""
+"""Parquet files of images, as Hugging Face's ``datasets`` writes them: one row an image."""
 
+import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from itertools import accumulate
 from posixpath import basename, dirname, splitext
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from cldmray import storage
 from cldmray.errors import BadInputError
 from cldmray.faces.base import (
     Crop,
@@ -21,26 +23,39 @@ from cldmray.faces.base import (
     listing_table,
     sample_names,
 )
-from cldmray.faces.sources.files import ListedFile, list_folder, open_root, version
+from cldmray.faces.decode import MAX_FILE_BYTES
+from cldmray.faces.sources.files import (
+    ESCAPE,
+    ListedFile,
+    list_folder,
+    listed_file,
+    local_path,
+    normalize_name,
+    open_root,
+    table_path,
+    version,
+)
 from cldmray.faces.sources.groups import read_groups
 from cldmray.hashing import EXCLUDED_FROM_KEY
 from cldmray.settings import NonEmpty, checked_dataclass
 
-IDENTITY, IMAGE, NAME = "identity", "image", "name"
-BYTES = "bytes"
-LAYOUT = "Parquet files with the columns identity and image (encoded bytes)"
+IDENTITY, LABEL, IMAGE, NAME = "identity", "label", "image", "name"
+BYTES, PATH = "bytes", "path"
+LAYOUT = "Parquet files with the columns identity or label, and image (encoded bytes)"
 
 
 @checked_dataclass
 class ParquetFaces(FaceSource):
     """One Parquet file, or all ``*.parquet`` files below a folder.
 
-    Columns: ``identity`` (text or whole numbers), ``image`` (encoded bytes, or a struct with a
-    field ``bytes`` as Hugging Face writes it) and, if there is one, ``name`` (the image's file
-    name); without it an image is named after its file and row.
+    Columns: ``identity`` or else ``label`` (text or whole numbers, which stand for the names of
+    Hugging Face's class labels where the file has them), ``image`` (encoded bytes, or a struct with
+    ``bytes`` or, where these are null, the ``path`` of a file, as Hugging Face writes it) and, if
+    there is one, ``name`` (the image's file name); without it an image is named after its file and
+    row.
 
     Attributes:
-        root: local path or URI of the file or folder.
+        root: local path or URI of the file or folder; ``hf://datasets/OWNER/NAME`` on the hub.
         name, crop, size: see :class:`FaceSource`.
         groups_file: CSV or Parquet file with the column ``identity`` and one column an attribute,
             such as ``sex``; it changes no image, only which groups get rows of their own.
@@ -62,7 +77,7 @@ class ParquetFaces(FaceSource):
         images: list[tuple[str, str]] = []
         origins: list[tuple[str, str]] = []
         for file in files:
-            for row, image in enumerate(_rows_of(filesystem, folder, file.location)):
+            for row, image in enumerate(_rows_of(filesystem, folder, file)):
                 images.append(image)
                 origins.append((f"{file.location}#{row}", file.version))
         if not images:
@@ -86,7 +101,7 @@ class ParquetFaces(FaceSource):
             wanted[file][int(number)].append(place)
         contents: list[bytes | None] = [None] * len(locations)
         for file, places in wanted.items():
-            for row, content in _images(filesystem, f"{folder}/{file}", sorted(places)).items():
+            for row, content in _images(filesystem, folder, file, sorted(places)).items():
                 for place in places[row]:
                     contents[place] = content
         return contents
@@ -104,32 +119,32 @@ class ParquetFaces(FaceSource):
     def _files(self) -> tuple[fs.FileSystem, str, list[ListedFile]]:
         filesystem, folder, info = self._base()
         if info.is_file:
-            file = basename(info.path)
-            return filesystem, folder, [ListedFile(file, file, version(info))]
+            return filesystem, folder, [listed_file(basename(info.path), version(info))]
         files = [file for file in list_folder(self.root, LAYOUT) if file.label.endswith(".parquet")]
         if not files:
             raise BadInputError(f"faces.root: no *.parquet file in {self.root}; expected {LAYOUT}")
         return filesystem, folder, files
 
 
-def _rows_of(filesystem: fs.FileSystem, folder: str, file: str) -> list[tuple[str, str]]:
+def _rows_of(filesystem: fs.FileSystem, folder: str, file: ListedFile) -> list[tuple[str, str]]:
     """Identity and image name of each row."""
-    path = f"{folder}/{file}"
+    path = f"{folder}/{file.label}"
     try:
-        with pq.ParquetFile(path, filesystem=filesystem) as table:
+        with _opened(filesystem, folder, file.location) as table:
             schema = table.schema_arrow
-            missing = {IDENTITY, IMAGE} - set(schema.names)
+            column = LABEL if IDENTITY not in schema.names and LABEL in schema.names else IDENTITY
+            missing = {column, IMAGE} - set(schema.names)
             if missing or not _holds_bytes(schema.field(IMAGE).type):
                 fault = (
                     f"lacks {', '.join(sorted(missing))}" if missing else "has no bytes in image"
                 )
                 raise BadInputError(f"faces.root: {path} {fault}; expected {LAYOUT}")
             named = NAME in schema.names
-            rows = table.read([IDENTITY, NAME] if named else [IDENTITY])
-        identities = rows[IDENTITY].cast(pa.string()).to_pylist()
-        stem = splitext(file)[0]
+            rows = table.read([column, NAME] if named else [column])
+        identities = _identities(rows[column], class_names(schema, column))
+        stem = splitext(file.label)[0]
         names = (
-            rows[NAME].cast(pa.string()).to_pylist()
+            [table_path(name or "") for name in rows[NAME].cast(pa.string()).to_pylist()]
             if named
             else [f"{stem}/{row}" for row in range(len(identities))]
         )
@@ -144,11 +159,47 @@ def _rows_of(filesystem: fs.FileSystem, folder: str, file: str) -> list[tuple[st
     ]
 
 
-def _images(filesystem: fs.FileSystem, path: str, rows: Sequence[int]) -> dict[int, bytes | None]:
+def _opened(filesystem: fs.FileSystem, folder: str, location: str) -> pq.ParquetFile:
+    """A listed Parquet file, whatever its name."""
+    if location.startswith(ESCAPE):
+        return pq.ParquetFile(pa.PythonFile(open(local_path(folder, location), "rb"), mode="r"))
+    return pq.ParquetFile(f"{folder}/{location}", filesystem=filesystem)
+
+
+def class_names(schema: pa.Schema, column: str) -> list[str]:
+    """Names of a column's class labels, which ``datasets`` keeps in a file's metadata; else none.
+
+    >>> features = {"label": {"names": ["Ann", "Bob"], "_type": "ClassLabel"}}
+    >>> metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    >>> class_names(pa.schema([("label", pa.int64())], metadata), "label")
+    ['Ann', 'Bob']
+    """
+    try:
+        info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names: list[str] = info["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return []
+    return names
+
+
+def _identities(column: pa.ChunkedArray, names: list[str]) -> list[str]:
+    """Identities as text, empty where there is none; class labels by their names."""
+    values = column.to_pylist()
+    if names:
+        return [
+            normalize_name(names[value]) if value is not None and 0 <= value < len(names) else ""
+            for value in values
+        ]
+    return [normalize_name(value or "") for value in column.cast(pa.string()).to_pylist()]
+
+
+def _images(
+    filesystem: fs.FileSystem, folder: str, file: str, rows: Sequence[int]
+) -> dict[int, bytes | None]:
     """Image bytes of rows (ascending) of one file; rows that cannot be read are left out."""
     contents: dict[int, bytes | None] = {}
     try:
-        with pq.ParquetFile(path, filesystem=filesystem) as table:
+        with _opened(filesystem, folder, file) as table:
             counts = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
             starts = [0, *accumulate(counts)]
             groups: dict[int, list[int]] = defaultdict(list)
@@ -157,16 +208,39 @@ def _images(filesystem: fs.FileSystem, path: str, rows: Sequence[int]) -> dict[i
                     groups[bisect_right(starts, row) - 1].append(row)
             for group, wanted in groups.items():
                 column = table.read_row_group(group, columns=[IMAGE])[IMAGE]
-                if pa.types.is_struct(column.type):
-                    column = pc.struct_field(column, BYTES)
-                taken = column.take(pa.array([row - starts[group] for row in wanted]))
-                contents.update(zip(wanted, taken.to_pylist(), strict=True))
+                for row in wanted:
+                    image = column[row - starts[group]].as_py()
+                    contents[row] = _content(image, filesystem, folder)
     except (OSError, pa.ArrowException, KeyError):
         return contents
     return contents
 
 
+def _content(image: Any, filesystem: fs.FileSystem, folder: str) -> bytes | None:
+    """Bytes of one image: as they are, of its struct, or of the file that the struct names.
+
+    Args:
+        filesystem, folder: where paths begin that are neither absolute nor URIs.
+    """
+    if not isinstance(image, Mapping):
+        return bytes(image) if image is not None else None
+    content, path = image.get(BYTES), image.get(PATH)
+    if content is not None or not path:
+        return content
+    try:
+        if path.startswith("/") or "://" in path:
+            filesystem, path = storage.resolve(path)
+        else:
+            path = f"{folder}/{path}"
+        with filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read(MAX_FILE_BYTES + 1))
+    except (OSError, ValueError, pa.ArrowException):
+        return None
+
+
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return BYTES in kind.names and _holds_bytes(kind.field(BYTES).type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return bool(
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    )
