@@ -1,19 +1,22 @@
 """What every job does around its work."""
 
+import errno
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any, TextIO, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from cldmray import storage
 from cldmray.cli.logging import setup_logging
+from cldmray.cli.overrides import SWEEP, quoted
 from cldmray.config.files import conf_folder, register_plugins
 from cldmray.config.retired import refuse_retired_overrides
 from cldmray.errors import CldmrayError, ConfigError
@@ -23,20 +26,25 @@ Task = Callable[[DictConfig], int | None]
 
 logger = logging.getLogger(__name__)
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
-"""Ctrl-C, and what ``ray job stop`` and a node that goes away send."""
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, what ``ray job stop`` and a node that goes away send, and the end of a terminal."""
 
 STDERR = 2
+FAILED = 1
+"""Exit status of a job that could not run."""
+GONE = (errno.EPIPE, errno.EIO)
+"""Numbers of the errors of writing to a program or terminal that has ended."""
 
 
 def run_or_exit(main: Task, composed: DictConfig) -> None:
     """Run a job and end with the exit status that it returns, if it returns one.
 
-    An error that the user can mend ends it with one line and exit status 1. Ctrl-C and SIGTERM
-    stop it: the job sees KeyboardInterrupt, so that its MLflow runs are closed as KILLED, and ends
-    with 128 and the signal's number: 130 or 143.
+    An error that the user can mend ends it with one line and exit status 1. Ctrl-C, SIGTERM and
+    the end of the terminal stop it: the job sees KeyboardInterrupt, so that its MLflow runs are
+    closed as KILLED, and ends with 128 and the signal's number: 130, 143 or 129. The end of the
+    program that reads the output, as in ``cldmray audit | head``, stops nothing.
     """
-    with setup_logging(), _stoppable() as received:
+    with _lasting_output(), setup_logging(), _stoppable() as received:
         if root := storage.use_job_root():
             logger.info("%s", job_root_note(root))
         if note := storage_note(composed):
@@ -96,7 +104,9 @@ def storage_note(composed: DictConfig) -> str:
 def run_job(task: Task, config_name: str) -> None:
     """Compose the configuration from the command line and run a job with it.
 
-    The arguments are Hydra's: overrides, ``--config-name``, ``--config-dir`` and its other flags.
+    The arguments are Hydra's: overrides, ``--config-name``, ``--config-dir`` and its other flags. A
+    sweep (``-m``) runs all its jobs and ends with the worst of their exit statuses, which is 1
+    where one could not run.
 
     Args:
         task: the job; it returns the exit status, or None for 0.
@@ -109,11 +119,75 @@ def run_job(task: Task, config_name: str) -> None:
     except ConfigError as error:
         sys.exit(f"ConfigError: {error}")
     register_plugins()
+    sys.argv[1:] = quoted(sys.argv[1:])
+    statuses: list[int] = []
 
     def run(composed: DictConfig) -> None:
-        run_or_exit(task, composed)
+        if SWEEP.isdisjoint(sys.argv):
+            run_or_exit(task, composed)
+        else:
+            statuses.append(_status_in_sweep(task, composed))
 
     hydra.main(config_path=str(conf_folder()), config_name=config_name, version_base="1.3")(run)()
+    if any(statuses):
+        sys.exit(FAILED if FAILED in statuses else max(statuses))
+
+
+def _status_in_sweep(task: Task, composed: DictConfig) -> int:
+    """Exit status of one job of a sweep, whose error is shown; a signal ends the whole sweep."""
+    try:
+        run_or_exit(task, composed)
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+            return FAILED
+        status = int(stop.code or 0)
+        if status > 128:
+            raise
+        return status
+    return 0
+
+
+class _LastingOutput:
+    """A stream that is written to nowhere once its reader has gone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._give_up(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """Let what is still buffered, and all that follows, go to the null device."""
+        if error.errno not in GONE:
+            raise error
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _lasting_output() -> Iterator[None]:
+    """Within the block no job ends because nobody reads its output any more."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, _LastingOutput(stream)) for stream in before)
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 @contextmanager
@@ -133,10 +207,12 @@ def _stoppable() -> Iterator[list[int]]:
         received.append(number)
         name = signal.Signals(number).name
         line = f"Stopped by {name}. The same command goes on from what is finished.\n"
-        os.write(STDERR, line.encode())  # print() may have been interrupted
+        with suppress(OSError):  # the terminal may be gone
+            os.write(STDERR, line.encode())  # print() may have been interrupted
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in STOPS}
+    heeded = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}  # nohup ignores SIGHUP
     try:
         yield received
     finally:

@@ -1,0 +1,63 @@
+"""Overrides as people type them at a shell, made into those that Hydra's grammar takes.
+
+Hydra reads ``~``, ``=``, ``,``, ``[`` and ``2020_01`` in a value as signs of its own. A value that is
+a path or a name is quoted here, so that it is taken as it was typed.
+"""
+
+import re
+from collections.abc import Sequence
+
+TEXT_KEYS = {
+    "root",
+    "table",
+    "groups_file",
+    "output",
+    "cache_dir",
+    "evaluation",
+    "attacker",
+    "auxiliary",
+    "celeba_partition",
+    "title",
+}
+"""Last parts of keys whose values are paths or names, whatever is in them."""
+LEFT_ALONE = re.compile(r"""^(null|\?\?\?|)$|^(['"]).*\2$|\$\{""", re.DOTALL)
+"""Values that mean something to OmegaConf, or are quoted already."""
+SWEEP = {"-m", "--multirun"}
+
+
+def quoted(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a command, with quotes around values that would be read otherwise than typed.
+
+    Values of keys that take a path or name are quoted always, others only where Hydra's grammar
+    refuses them. In a sweep (``-m``) a comma still divides values.
+
+    >>> quoted(["faces.root=~/faces", "output=2020_01", "anonymizers=[blur]", "audit.seed=1"])
+    ["faces.root='~/faces'", "output='2020_01'", 'anonymizers=[blur]', 'audit.seed=1']
+    """
+    sweeps = not SWEEP.isdisjoint(arguments)
+    return [_quoted(argument, sweeps) for argument in arguments]
+
+
+def _quoted(argument: str, sweeps: bool) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals or key.startswith("-") or LEFT_ALONE.search(value):
+        return argument
+    is_text = re.split(r"[.@/]", key)[-1] in TEXT_KEYS and not (sweeps and "," in value)
+    if not is_text and _parses(argument):
+        return argument
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    text = f"{key}='{escaped}'"
+    return text if _parses(text) else argument
+
+
+def _parses(override: str) -> bool:
+    """Whether Hydra's grammar takes an override."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
