@@ -1,7 +1,7 @@
 """Overrides as people type them at a shell, made into those that Hydra's grammar takes.
 
-Hydra reads ``~``, ``=``, ``,``, ``[`` and ``2020_01`` in a value as signs of its own. A value that is
-a path or a name is quoted here, so that it is taken as it was typed.
+Hydra reads ``~``, ``=``, ``,``, ``[`` and ``2020_01`` in a value as signs of its own. A value that
+is a path or a name is quoted here, so that it is taken as it was typed.
 """
 
 import re

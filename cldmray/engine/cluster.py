@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import socket
 import sys
 import tempfile
 import warnings
@@ -21,6 +23,9 @@ from cldmray.settings import checked_dataclass
 STDERR = 2
 TASK_CPUS = 0.5
 """Logical CPUs of a data task; below 1, so that it runs beside actors on a small machine."""
+CONNECT_SECONDS = 5.0
+"""How long a cluster may take to answer at all."""
+HOST_AND_PORT = re.compile(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)$")
 HIDE_GPUS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 """Without it, Ray 2.60 and later show all GPUs to a worker that asked for none."""
 WORKER_ENVIRONMENT = {
@@ -187,7 +192,8 @@ def connect(config: EngineConfig) -> dict[str, Any]:
         The cluster's resources, for example ``{"CPU": 2.0, "GPU": 1.0}``.
 
     Raises:
-        ConfigError: actor pools ask for more than the cluster could ever give.
+        ConfigError: the cluster does not answer, Ray cannot be started, or actor pools or trainings
+            ask for more than this machine could ever give.
     """
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -201,7 +207,9 @@ def connect(config: EngineConfig) -> dict[str, Any]:
                 include_dashboard=config.dashboard,
                 dashboard_host="127.0.0.1",
             )
-        with _without_log_level_line():
+        key = "engine.address" if config.address else "RAY_ADDRESS"
+        _check_address(address, key)
+        with _without_log_level_line(), _start_errors(address, key):
             ray.init(address=address, logging_level=logging.ERROR, **options)
     context = DataContext.get_current()
     context.enable_progress_bars = config.progress
@@ -216,7 +224,79 @@ def connect(config: EngineConfig) -> dict[str, Any]:
             f"engine.gpus_per_actor: {config.gpus_per_actor} GPUs are asked for an actor, but this "
             "machine offers none to Ray; set it to 0 to run on the CPU"
         )
+    if address == "local":
+        _check_room(config, resources.get("CPU", 0.0))
     return resources
+
+
+def _check_address(address: str, key: str) -> None:
+    """Find out within seconds whether a cluster answers; Ray tries for a quarter of an hour.
+
+    Raises:
+        ConfigError: it does not, or the address is of another kind.
+    """
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"{key}: {address} is the address of a dashboard; give HOST:6379 of the head node, or "
+            f"send the job there: ray job submit --address {address} -- cldmray audit"
+        )
+    match = HOST_AND_PORT.match(address)
+    if match is None:
+        return
+    try:
+        socket.create_connection((match[1], int(match[2])), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"{key}: no cluster answers at {address} ({error}); start it (ray start --head), or "
+            f"{'unset RAY_ADDRESS' if key == 'RAY_ADDRESS' else 'set engine.address=local'} to use "
+            "this machine alone"
+        ) from error
+
+
+@contextmanager
+def _start_errors(address: str, key: str) -> Iterator[None]:
+    """Errors of joining or starting Ray as one line with the cure."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        if address != "local":
+            cure = "start a cluster first (ray start --head), or set engine=laptop"
+            raise ConfigError(
+                f"{key}: cannot join the cluster {address}: {reason}; {cure}"
+            ) from error
+        cure = (
+            "set RAY_TMPDIR to a folder with a shorter path, such as /tmp"
+            if "AF_UNIX" in reason
+            else "see that HOME and RAY_TMPDIR are folders that can be written"
+        )
+        raise ConfigError(
+            f"engine.address: Ray cannot be started here: {reason}; {cure}"
+        ) from error
+
+
+def _check_room(config: EngineConfig, cpus: float) -> None:
+    """Refuse pools and trainings that a local cluster could only wait for, for ever.
+
+    Raises:
+        ConfigError: the message says what would fit.
+    """
+    share = config.cpus_per_actor
+    needed = config.actors * share + TASK_CPUS
+    if needed > cpus + 1e-9:
+        fits = int((cpus - TASK_CPUS) / share + 1e-9)
+        cure = f"set engine.actors={fits}" if fits >= 1 else "lower engine.cpus_per_actor"
+        raise ConfigError(
+            f"engine.actors: {config.actors} actors of {share:g} CPUs and the tasks that feed them "
+            f"need {needed:g} CPUs, but Ray has {cpus:g} here; {cure}"
+        )
+    workers, share = config.train_workers, config.cpus_per_train_worker
+    if not config.gpus_per_train_worker and workers * share > cpus + 1e-9:
+        raise ConfigError(
+            f"engine.train_workers: {workers} workers of {share:g} CPUs need {workers * share:g} "
+            f"CPUs, but Ray has {cpus:g} here; lower engine.train_workers or "
+            "engine.cpus_per_train_worker"
+        )
 
 
 def n_machines() -> int:

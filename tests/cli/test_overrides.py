@@ -1,4 +1,4 @@
-"""Values with signs of Hydra's grammar, sweeps whose jobs fail, output that nobody reads any more."""
+"""Values with signs of Hydra's grammar, sweeps whose jobs fail, output that nobody reads."""
 
 import subprocess
 import sys

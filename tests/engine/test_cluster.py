@@ -1,5 +1,6 @@
 """What is asked of a cluster: pools and trainings of a fixed size, and those that grow."""
 
+import socket
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from cldmray.anonymizers.k_same import KSame
 from cldmray.attackers.condition_match import ConditionMatch
 from cldmray.attackers.contrastive import CleanTrained
 from cldmray.config.instantiate import build
-from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.cluster import EngineConfig, connect
 from cldmray.engine.training import torch_trainer, worker_range
 from cldmray.errors import ConfigError
 
@@ -95,3 +96,73 @@ class TestGpus:
 
     def test_encoders_ask_for_one(self) -> None:
         assert CleanTrained().gpus_per_actor(1.0) == 1
+
+
+class TestWhatCannotBeJoinedOrStarted:
+    """Each is one line with the cure, before Ray is asked."""
+
+    @pytest.fixture(autouse=True)
+    def no_ray(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def test_a_cluster_that_is_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", 0))  # bound, but nobody listens
+            address = f"127.0.0.1:{held.getsockname()[1]}"
+            monkeypatch.setattr("ray.init", lambda **options: pytest.fail("Ray was asked"))
+            for given in (address, f"ray://{address}"):
+                with pytest.raises(ConfigError, match="^engine.address: .*engine.address=local"):
+                    connect(EngineConfig(address=given))
+            monkeypatch.setenv("RAY_ADDRESS", address)
+            with pytest.raises(ConfigError, match="^RAY_ADDRESS: .*unset RAY_ADDRESS"):
+                connect(EngineConfig())
+
+    def test_the_address_of_a_dashboard(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+        with pytest.raises(ConfigError, match="^RAY_ADDRESS: .*ray job submit --address http"):
+            connect(EngineConfig())
+
+    @pytest.mark.parametrize(
+        ("address", "error", "message"),
+        [
+            ("auto", ConnectionError("Could not find\nany"), "engine.address: .*engine=laptop"),
+            ("local", OSError("AF_UNIX path length"), "RAY_TMPDIR to a folder with a shorter"),
+            ("local", PermissionError("/root/.ray"), "/root/.ray; see that HOME"),
+        ],
+    )
+    def test_errors_of_ray(
+        self, monkeypatch: pytest.MonkeyPatch, address: str, error: Exception, message: str
+    ) -> None:
+        def init(**options: Any) -> None:
+            raise error
+
+        monkeypatch.setattr("ray.init", init)
+        with pytest.raises(ConfigError, match=message) as caught:
+            connect(EngineConfig(address=address))
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("engine", "cpus", "message"),
+        [
+            (
+                EngineConfig(actors=4, cpus_per_actor=0.5),
+                2,
+                "need 2.5 CPUs, .* set engine.actors=3",
+            ),
+            (EngineConfig(actors=1, cpus_per_actor=1), 1, "lower engine.cpus_per_actor"),
+            (EngineConfig(train_workers=3), 1, "engine.train_workers: 3 workers"),
+        ],
+    )
+    def test_pools_and_trainings_that_would_wait_for_ever(
+        self, monkeypatch: pytest.MonkeyPatch, engine: EngineConfig, cpus: int, message: str
+    ) -> None:
+        monkeypatch.setattr("ray.init", lambda **options: None)
+        monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": float(cpus)})
+        with pytest.raises(ConfigError, match=message):
+            connect(engine)
+
+    def test_the_defaults_fit_on_one_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ray.init", lambda **options: None)
+        monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 1.0})
+        assert connect(EngineConfig()) == {"CPU": 1.0}

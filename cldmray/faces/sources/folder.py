@@ -140,8 +140,8 @@ def _by_folder(files: list[ListedFile]) -> tuple[list[tuple[str, str, ListedFile
 def wrappers(paths: Sequence[str]) -> tuple[int, bool]:
     """How many levels of folders stand above those that name people.
 
-    A level is such a one if it is one folder that holds only folders, at least two of them, or if
-    all its folders are called ``train``, ``test`` or the like.
+    A level is such a one if it is one folder that holds only folders, or if all its folders are
+    called ``train``, ``test`` or the like. The folders below must be several.
 
     Args:
         paths: of the files in sub-folders, from the root on.
@@ -156,15 +156,13 @@ def wrappers(paths: Sequence[str]) -> tuple[int, bool]:
     """
     folders = [path.split("/")[:-1] for path in paths]
     depth, parted = 0, False
-    while True:
-        here = {parts[depth].lower() for parts in folders if len(parts) > depth}
-        inner = {parts[depth + 1] for parts in folders if len(parts) > depth + 1}
-        only_folders = all(len(parts) != depth + 1 for parts in folders)
-        divided = bool(here) and here <= PARTS
-        around = len(here) == 1 and len(inner) > 1
-        if not (only_folders and inner and (divided or around)):
+    while folders and all(len(parts) > depth + 1 for parts in folders):
+        here = {parts[depth].lower() for parts in folders}
+        if len(here) > 1 and (parted or not here <= PARTS):
             return depth, parted
-        depth, parted = depth + 1, divided and len(here) > 1
+        depth, parted = depth + 1, parted or len(here) > 1
+    several = len({parts[depth] for parts in folders}) > 1
+    return (depth, parted) if several or parted else (0, False)
 
 
 def _by_pattern(
