@@ -51,13 +51,13 @@ def safe_location(location: str) -> str:
     """A file's path below a root without names of people, for logs, messages and MLflow.
 
     The first part is the identity's :func:`identity_hash`; the others are hashed as well, because
-    data sets repeat the name in the file's. The extension stays. A row of a Parquet file, which
-    holds many people, is returned as it is.
+    data sets repeat the name in the file's. The extension stays. A row of a Parquet file or a
+    place in a tar file, which hold many people, is returned as it is.
 
     >>> safe_location("Ada/Ada_0001.jpg")
     '50e9c21627f3/1352a5998dc3.jpg'
     """
-    if re.search(r"\.parquet#\d+$", location):
+    if re.search(r"\.(parquet#\d+|tar#\d+,\d+)$", location):
         return location
     *folders, name = location.split("/")
     stem, dot, extension = name.rpartition(".")

@@ -8,6 +8,8 @@ from cldmray.faces.sources.celeba import CelebaFaces
 from cldmray.faces.sources.folder import FolderFaces
 from cldmray.faces.sources.lfw import LfwFaces
 from cldmray.faces.sources.parquet import ParquetFaces
+from cldmray.faces.sources.table import TableFaces
+from cldmray.faces.sources.webdataset import WebDatasetFaces
 from cldmray.faces.splits import (
     SplitConfig,
     assert_disjoint,
@@ -26,6 +28,8 @@ __all__ = [
     "ParquetFaces",
     "SplitConfig",
     "SyntheticFaces",
+    "TableFaces",
+    "WebDatasetFaces",
     "assert_disjoint",
     "assign",
     "celeba_partition",

@@ -15,7 +15,7 @@ FILES = sorted((Path(__file__).parents[2] / "conf" / "faces").glob("*.yaml"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_yaml(path):
     config = OmegaConf.load(path)
-    needed = {"root": "somewhere", "identities": 2, "images_per_identity": 2}
+    needed = {"root": "somewhere", "table": "somewhere.csv"}
     for key in OmegaConf.missing_keys(config):
         config[key] = needed[key]
     source = instantiate(config)

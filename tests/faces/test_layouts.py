@@ -1,6 +1,7 @@
 """What people really have: litter beside images, odd names, layouts of downloads, formats."""
 
 import io
+import json
 import sys
 import unicodedata
 from pathlib import Path
@@ -11,8 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cldmray import hashing
 from cldmray.errors import BadInputError
-from cldmray.faces import CelebaFaces, FolderFaces, ParquetFaces, SplitConfig, split_listing
+from cldmray.faces import (
+    CelebaFaces,
+    FolderFaces,
+    ParquetFaces,
+    SplitConfig,
+    TableFaces,
+    WebDatasetFaces,
+    split_listing,
+)
 from cldmray.faces.base import FaceSource
 from cldmray.faces.decode import MAX_PIXELS, NO_HEIF, InvalidImageError, decode
 from cldmray.faces.records import listing_notes
@@ -284,3 +294,92 @@ def test_uris_as_people_write_them(tmp_path: Path) -> None:
 def test_data_sets_of_the_hub_are_read_by_its_file_system() -> None:
     filesystem, path = resolve("hf://datasets/someone/faces/data")
     assert filesystem.type_name == "py::fsspec+hf" and path == "datasets/someone/faces/data"
+
+
+class TestTable:
+    ROWS = (("in/1.png", "Ann", "f"), ("in/2.png", "Ann", "m"), ("3.png", "Bob", "m"))
+
+    def table(self, root: Path, ending: str, paths: tuple[str, ...] = ()) -> TableFaces:
+        put(root, ["in/1.png", "in/2.png", "3.png", "4.png"])
+        places = paths or tuple(path for path, _, _ in self.ROWS)
+        rows = [
+            {"path": path, "identity": who, "sex": sex}
+            for path, (_, who, sex) in zip(places, self.ROWS, strict=True)
+        ]
+        target = root / f"faces.{ending}"
+        if ending == "parquet":
+            pq.write_table(pa.Table.from_pylist(rows), target)
+        elif ending == "jsonl":
+            target.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        else:
+            comma = "\t" if ending == "tsv" else ","
+            lines = [comma.join(row.values()) for row in rows]
+            target.write_text("\n".join([comma.join(rows[0]), *lines]) + "\n")
+        return TableFaces(str(target))
+
+    @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+    def test_formats(self, tmp_path: Path, ending: str) -> None:
+        source = self.table(tmp_path, ending)
+        assert people(source) == {"Ann": 2, "Bob": 1} and shades(source) == {0, 1, 2}
+        assert listing_notes(source.listing()) == []
+        groups = source.groups()
+        assert groups is not None and groups.to_pylist() == [
+            {"identity": "Ann", "sex": None},
+            {"identity": "Bob", "sex": "m"},
+        ]
+
+    def test_paths_as_tables_hold_them(self, tmp_path: Path) -> None:
+        paths = (".\\in\\1.png", f"{tmp_path}/in/2.png", "%33.png")
+        assert shades(self.table(tmp_path, "csv", paths)) == {0, 1, 2}
+
+    def test_rows_without_a_file_are_counted(self, tmp_path: Path) -> None:
+        source = self.table(tmp_path, "csv", ("in/1.png", "gone.png", "3.png"))
+        assert people(source) == {"Ann": 1, "Bob": 1}
+        assert listing_notes(source.listing()) == [
+            "1 of 3 rows of the table name no person or no file that is there."
+        ]
+        with pytest.raises(BadInputError, match="^faces.table: none of the 3 rows"):
+            self.table(tmp_path, "csv", ("x", "y", "z")).listing()
+
+    def test_columns_of_image_folders_and_by_name(self, tmp_path: Path) -> None:
+        put(tmp_path, ["1.png"])
+        (tmp_path / "metadata.csv").write_text("file_name,who\n1.png,Ann\n")
+        table = str(tmp_path / "metadata.csv")
+        with pytest.raises(BadInputError, match="^faces.identity_column: .*file_name, who"):
+            TableFaces(table).listing()
+        assert people(TableFaces(table, identity_column="who")) == {"Ann": 1}
+
+
+class TestWebDataset:
+    def write(self, path: Path, samples: list[dict[str, Any]]) -> None:
+        import webdataset
+
+        with webdataset.TarWriter(str(path)) as writer:
+            for sample in samples:
+                writer.write(sample)
+
+    def test_identities_of_samples(self, tmp_path: Path) -> None:
+        first = [
+            {"__key__": "0", "png": image(0), "json": {"identity": "Ann"}, "txt": "a photo"},
+            {"__key__": "1", "jpg": image(1, kind="JPEG"), "json": {"label": 7}},
+            {"__key__": "Bob/2", "png": image(2), "txt": "a caption"},
+        ]
+        self.write(tmp_path / "faces-000.tar", first)
+        self.write(tmp_path / "faces-001.tar", [{"__key__": "3", "png": image(3), "cls": 5}])
+        source = WebDatasetFaces(str(tmp_path))
+        assert people(source) == {"Ann": 1, "7": 1, "Bob": 1, "5": 1}
+        assert shades(source) == {0, 1, 2, 3}
+        rows = {row["identity"]: row["sample_id"] for row in source.listing().to_pylist()}
+        assert rows["Bob"] == hashing.sample_id("webdataset", "Bob/2")
+        (location,) = WebDatasetFaces(str(tmp_path / "faces-001.tar")).listing()["location"]
+        assert location.as_py().startswith("faces-001.tar#")
+        assert source.read(["gone.tar#0,5", "faces-001.tar#0,99999999"]) == [None, None]
+
+    def test_what_is_wrong_is_named(self, tmp_path: Path) -> None:
+        self.write(tmp_path / "a.tar", [{"__key__": "0", "png": image(0), "json": {"who": "Ann"}}])
+        with pytest.raises(BadInputError, match="identity_field"):
+            WebDatasetFaces(str(tmp_path)).listing()
+        assert people(WebDatasetFaces(str(tmp_path), identity_field="who")) == {"Ann": 1}
+        (tmp_path / "b.tar").write_bytes(b"no tar")
+        with pytest.raises(BadInputError, match=r"cannot read .*b\.tar"):
+            WebDatasetFaces(str(tmp_path), identity_field="who").listing()

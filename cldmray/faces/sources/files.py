@@ -3,15 +3,17 @@
 Also reads small text files that list identities or images, one a line.
 """
 
+import json
 import os
 import stat
 import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
+import pyarrow.csv as csv
 from pyarrow import fs
 
 from cldmray import storage
@@ -172,6 +174,68 @@ def table_path(name: str) -> str:
     'Ann/1.jpg'
     """
     return normalize_name(name.replace("\\", "/").removeprefix("./"))
+
+
+def open_listed(filesystem: fs.FileSystem, folder: str, location: str) -> IO[bytes]:
+    """A listed file as a stream with ``read`` and ``seek``, whatever its name."""
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return open(local_path(folder, location), "rb")
+    return cast(IO[bytes], filesystem.open_input_file(f"{folder}/{location}"))
+
+
+def read_text_table(uri: str, key: str, expected: str) -> pa.Table:
+    """A small table with all of its columns as text; null where a CSV's field is empty.
+
+    Columns that are no scalars, such as images, are left out.
+
+    Args:
+        uri: local path or URI; its ending says the format: ``.parquet``, ``.jsonl``, ``.tsv``, else
+            CSV.
+        key: configuration key that gave the path, for the message.
+        expected: what the file should hold, for the message.
+
+    Raises:
+        BadInputError: the file cannot be read.
+    """
+    try:
+        if uri.endswith(".parquet"):
+            table = storage.read_table(uri)
+        elif uri.endswith((".jsonl", ".ndjson")):
+            lines = storage.read_bytes(uri).decode("utf-8-sig").splitlines()
+            table = pa.Table.from_pylist([json.loads(line) for line in lines if line.strip()])
+        else:
+            table = _read_csv(storage.read_bytes(uri), "\t" if uri.endswith(".tsv") else ",")
+        columns = {
+            name: column.cast(pa.string())
+            for name, column in zip(table.column_names, table.columns, strict=True)
+            if not (pa.types.is_nested(column.type) or _is_binary(column.type))
+        }
+    except (OSError, ValueError, AttributeError, pa.ArrowException, BadInputError) as error:
+        raise BadInputError(f"{key}: cannot read {uri}: {error}; expected {expected}") from error
+    if len(set(table.column_names)) < len(table.column_names):
+        raise BadInputError(
+            f"{key}: {uri} has the columns {table.column_names}; expected {expected}"
+        )
+    return pa.table(columns)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    )
+
+
+def _read_csv(content: bytes, delimiter: str) -> pa.Table:
+    parse = csv.ParseOptions(delimiter=delimiter)
+    names = csv.open_csv(pa.BufferReader(content), parse_options=parse).schema.names
+    options = csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=True,
+        null_values=[""],
+    )
+    reader = pa.BufferReader(content)
+    return csv.read_csv(reader, parse_options=parse, convert_options=options)
 
 
 def read_lines(uri: str, key: str, expected: str) -> list[str]:

@@ -4,20 +4,18 @@ from collections import Counter
 from collections.abc import Iterable
 
 import pyarrow as pa
-import pyarrow.csv as csv
 
-from cldmray import storage
 from cldmray.errors import BadInputError
-from cldmray.faces.sources.files import normalize_name
+from cldmray.faces.sources.files import normalize_name, read_text_table
 from cldmray.hashing import identity_hash
 
 IDENTITY = "identity"
 KEY = "faces.groups_file"
-EXPECTED = "a CSV or Parquet file with the column identity and one column an attribute"
+EXPECTED = "a CSV, JSONL or Parquet file with the column identity and one column an attribute"
 
 
 def read_groups(uri: str | None) -> pa.Table | None:
-    """The groups in a CSV file, or a Parquet file if its name ends in ``.parquet``.
+    """The groups in a CSV, JSONL or Parquet file, by the ending of its name.
 
     Args:
         uri: local path or URI, the setting ``groups_file`` of a source; None if there is none.
@@ -32,15 +30,10 @@ def read_groups(uri: str | None) -> pa.Table | None:
     """
     if uri is None:
         return None
-    try:
-        table = storage.read_table(uri) if uri.endswith(".parquet") else _read_csv(uri)
-        names = table.column_names
-        columns = [column.cast(pa.string()) for column in table.columns]
-    except (OSError, ValueError, pa.ArrowException, BadInputError) as error:
-        raise BadInputError(f"{KEY}: cannot read {uri}: {error}; expected {EXPECTED}") from error
-    if IDENTITY not in names or len(names) < 2 or len(set(names)) < len(names):
+    table = read_text_table(uri, KEY, EXPECTED)
+    names = table.column_names
+    if IDENTITY not in names or len(names) < 2:
         raise BadInputError(f"{KEY}: {uri} has the columns {names}; expected {EXPECTED}")
-    table = pa.table(dict(zip(names, columns, strict=True)))
     identities = [normalize_name(name or "") for name in table[IDENTITY].to_pylist()]
     table = table.set_column(names.index(IDENTITY), IDENTITY, pa.array(identities, pa.string()))
     counts = Counter(table[IDENTITY].to_pylist())
@@ -68,16 +61,3 @@ def majority(votes: Iterable[tuple[str, bool]], yes: str, no: str) -> dict[str, 
         identity: yes if total > 0 else no if total < 0 else None
         for identity, total in balance.items()
     }
-
-
-def _read_csv(uri: str) -> pa.Table:
-    content = pa.BufferReader(storage.read_bytes(uri))
-    names = csv.open_csv(content).schema.names
-    content.seek(0)
-    options = csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()),
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=True,
-        null_values=[""],
-    )
-    return csv.read_csv(content, convert_options=options)

@@ -1,0 +1,168 @@
+"""Folder of images with a table that says whom each shows."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from posixpath import dirname
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from cldmray.errors import BadInputError
+from cldmray.faces.base import Crop, FaceSource, Sample, Side, listing_table, sample_names
+from cldmray.faces.sources.files import (
+    ListedFile,
+    list_folder,
+    normalize_name,
+    read_files,
+    read_text_table,
+    table_path,
+)
+from cldmray.hashing import EXCLUDED_FROM_KEY
+from cldmray.settings import NonEmpty, checked_dataclass
+
+PATHS = ("path", "file_name", "filename", "file", "image")
+"""Columns that name the image, the first that is there; ``file_name`` is Hugging Face's."""
+IDENTITIES = ("identity", "label", "person", "subject")
+"""Columns that name the person, the first that is there."""
+MOST_GROUPS = 20
+"""Values of a column that tells groups, at most; one with more is left out."""
+EXPECTED = "a CSV, JSONL or Parquet file with a column path and a column identity"
+
+
+@checked_dataclass
+class TableFaces(FaceSource):
+    """Images in any folders, and a table with one row an image.
+
+    Attributes:
+        table: local path or URI of a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file. Further
+            columns of at most 20 values, such as ``sex``, tell groups of people: a person is in the
+            group of most of its images.
+        root: folder below which the paths lie; None: the table's own.
+        name, crop, size: see :class:`FaceSource`.
+        path_column: names the image; None: ``path``, ``file_name``, ``filename``, ``file`` or
+            ``image``.
+        identity_column: names the person; None: ``identity``, ``label``, ``person`` or
+            ``subject``.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> root = Path(tempfile.mkdtemp())
+    >>> _ = (root / "1.png").write_bytes(b"any bytes")
+    >>> _ = (root / "faces.csv").write_text("path,identity\\n1.png,Ada\\n")
+    >>> TableFaces(str(root / "faces.csv")).listing()["identity"].to_pylist()
+    ['Ada']
+    """
+
+    table: NonEmpty
+    root: str | None = None
+    name: NonEmpty = "table"
+    crop: Crop | None = None
+    size: Side = 64
+    path_column: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
+    identity_column: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
+
+    def listing(self) -> pa.Table:
+        """See :meth:`FaceSource.listing`.
+
+        Raises:
+            BadInputError: the table or a column is missing, or no row names a file that is there.
+        """
+        rows, path, identity = self._rows()
+        files = {file.label: file for file in list_folder(self._root, "the table's images")}
+        images: list[tuple[str, str]] = []
+        found: list[ListedFile] = []
+        for image, person in zip(rows[path].to_pylist(), rows[identity].to_pylist(), strict=True):
+            file = _file_of(image or "", files, self._root)
+            if file is not None and person:
+                images.append((normalize_name(person), file.label))
+                found.append(file)
+        if not found:
+            raise BadInputError(
+                f"faces.table: none of the {len(rows)} rows of {self.table} has a person and a "
+                f"path of a file below {self._root}; set faces.root or faces.path_column"
+            )
+        absent = len(rows) - len(found)
+        note = f"{absent} of {len(rows)} rows of the table name no person or no file that is there."
+        names = sample_names(
+            [(person, image.removeprefix(f"{person}/")) for person, image in images]
+        )
+        return listing_table(
+            self.name,
+            (
+                Sample(person, name, file.location, file.version)
+                for (person, _), name, file in zip(images, names, found, strict=True)
+            ),
+            [note] if absent else [],
+        )
+
+    def read(self, locations: Sequence[str]) -> list[bytes | None]:
+        return read_files(self._root, locations)
+
+    def groups(self) -> pa.Table | None:
+        """See :meth:`FaceSource.groups`."""
+        rows, path, identity = self._rows()
+        people = [normalize_name(person or "") for person in rows[identity].to_pylist()]
+        columns = {}
+        for name in rows.column_names:
+            values = rows[name].to_pylist()
+            if name not in (path, identity) and 1 < len(set(values) - {None}) <= MOST_GROUPS:
+                columns[name] = most_common(people, values)
+        if not columns:
+            return None
+        listed = sorted(set(people) - {""})
+        groups = {name: [values.get(who) for who in listed] for name, values in columns.items()}
+        return pa.table(
+            {
+                name: pa.array(values, pa.string())
+                for name, values in {"identity": listed, **groups}.items()
+            }
+        )
+
+    @property
+    def _root(self) -> str:
+        return (dirname(self.table) or ".") if self.root is None else self.root
+
+    def _rows(self) -> tuple[pa.Table, str, str]:
+        """The table as text, and the names of the columns of paths and identities."""
+        rows = read_text_table(self.table, "faces.table", EXPECTED)
+        found = []
+        for key, given, usual in (
+            ("path_column", self.path_column, PATHS),
+            ("identity_column", self.identity_column, IDENTITIES),
+        ):
+            wanted = usual if given is None else (given,)
+            column = next((name for name in wanted if name in rows.column_names), None)
+            if column is None:
+                raise BadInputError(
+                    f"faces.{key}: {self.table} has the columns {', '.join(rows.column_names)}, "
+                    f"and none called {' or '.join(wanted)}; expected {EXPECTED}"
+                )
+            found.append(column)
+        return rows, found[0], found[1]
+
+
+def _file_of(path: str, files: Mapping[str, ListedFile], root: str) -> ListedFile | None:
+    """The file that a table's path means: as it is, below the root, or percent-encoded."""
+    name = table_path(path)
+    for candidate in (name, name.removeprefix(f"{root.rstrip('/')}/"), unquote(name)):
+        if candidate in files:
+            return files[candidate]
+    return None
+
+
+def most_common(people: Sequence[str], values: Sequence[str | None]) -> dict[str, str | None]:
+    """The value that most images of a person have; None where two are equally common.
+
+    >>> most_common(["Ann", "Ann", "Ann", "Bob"], ["f", "m", "f", None])
+    {'Ann': 'f', 'Bob': None}
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for person, value in zip(people, values, strict=True):
+        counts[person].update([value] if value else [])
+    result: dict[str, str | None] = {}
+    for person, counter in counts.items():
+        ranked = counter.most_common(2)
+        even = len(ranked) == 2 and ranked[0][1] == ranked[1][1]
+        result[person] = None if even or not ranked else ranked[0][0]
+    return result
