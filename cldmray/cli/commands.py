@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cldmray.cli import jobs
+from cldmray.cli.overrides import place_of_faces
 from cldmray.cli.runtime import Task, run_job
 from cldmray.config.files import LISTED_GROUPS, options
 from cldmray.errors import CldmrayError
@@ -86,6 +87,7 @@ def audit(
     context_settings=HYDRA,
     epilog=_examples(
         "cldmray plan",
+        "cldmray plan faces=DIR",
         "cldmray plan faces=folder faces.root=DIR",
         "cldmray plan --config-name lfw faces.root=DIR preset=large",
     ),
@@ -93,9 +95,24 @@ def audit(
 def plan(
     overrides: Overrides = None, config_name: ConfigName = None, config_dir: ConfigDir = None
 ) -> None:
-    """Check an audit and say what it would do, at which cost; nothing is anonymized."""
+    """Check an audit and say what it would do, at which cost; nothing is anonymized.
+
+    With `faces=DIR` alone: what the folder (or table, tar, Parquet file) is, how many people and
+    images it holds, and which settings read it.
+    """
+    place = place_of_faces(overrides or [])
+    if place is not None and len(overrides or []) == 1:
+        _exiting(lambda: _survey(place))
+        return
     overrides = [*(overrides or []), "audit.dry_run=true"]
     _hydra(jobs.audit, "audit", overrides, config_name, config_dir)
+
+
+def _survey(place: str) -> None:
+    from cldmray.faces.sources.survey import describe, recognize, survey
+
+    found = recognize(place)
+    print("\n".join(describe(found, survey(found.source))))
 
 
 @app.command(

@@ -4,8 +4,15 @@ Hydra reads ``~``, ``=``, ``,``, ``[`` and ``2020_01`` in a value as signs of it
 is a path or a name is quoted here, so that it is taken as it was typed.
 """
 
+import logging
 import re
+import shlex
 from collections.abc import Sequence
+
+from cldmray import storage
+from cldmray.config.files import shipped
+
+logger = logging.getLogger(__name__)
 
 TEXT_KEYS = {
     "root",
@@ -17,12 +24,49 @@ TEXT_KEYS = {
     "attacker",
     "auxiliary",
     "celeba_partition",
+    "identity_pattern",
     "title",
 }
 """Last parts of keys whose values are paths or names, whatever is in them."""
 LEFT_ALONE = re.compile(r"""^(null|\?\?\?|)$|^(['"]).*\2$|\$\{""", re.DOTALL)
 """Values that mean something to OmegaConf, or are quoted already."""
 SWEEP = {"-m", "--multirun"}
+
+
+def place_of_faces(arguments: Sequence[str]) -> str | None:
+    """The folder or file of ``faces=DIR``; None where ``faces`` is an option, or is not given.
+
+    >>> place_of_faces(["faces=folder"]), place_of_faces(["audit.seed=1", "faces=~/my faces"])
+    (None, '~/my faces')
+    """
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        value = value.strip("'\"")
+        if key != "faces" or shipped("faces", value):
+            continue
+        if "/" in value or "~" in value or "." in value or storage.exists(value):
+            return value
+    return None
+
+
+def with_recognized_faces(arguments: Sequence[str]) -> list[str]:
+    """Arguments with ``faces=DIR`` replaced by the option and the settings that read the folder.
+
+    Raises:
+        BadInputError: nothing is there, or no layout fits.
+    """
+    place = place_of_faces(arguments)
+    if place is None:
+        return list(arguments)
+    from cldmray.faces.sources.survey import recognize
+
+    found = recognize(place)
+    logger.info("%s: %s, read by %s", place, found.layout, shlex.join(found.overrides))
+    return [
+        changed
+        for argument in arguments
+        for changed in (found.overrides if argument.startswith("faces=") else [argument])
+    ]
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:

@@ -16,10 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from cldmray import storage
 from cldmray.cli.logging import setup_logging
-from cldmray.cli.overrides import SWEEP, quoted
+from cldmray.cli.overrides import SWEEP, quoted, with_recognized_faces
 from cldmray.config.files import conf_folder, register_plugins
 from cldmray.config.retired import refuse_retired_overrides
-from cldmray.errors import CldmrayError, ConfigError
+from cldmray.errors import CldmrayError
 
 Task = Callable[[DictConfig], int | None]
 """A job: it takes the composed configuration and returns the exit status, or None for 0."""
@@ -116,10 +116,10 @@ def run_job(task: Task, config_name: str) -> None:
 
     try:
         refuse_retired_overrides(sys.argv[1:])
-    except ConfigError as error:
-        sys.exit(f"ConfigError: {error}")
+        sys.argv[1:] = quoted(with_recognized_faces(sys.argv[1:]))
+    except CldmrayError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
     register_plugins()
-    sys.argv[1:] = quoted(sys.argv[1:])
     statuses: list[int] = []
 
     def run(composed: DictConfig) -> None:

@@ -46,6 +46,7 @@ NO_HEIF = "HEIC, which needs the package pillow-heif: pip install 'cldmray[heic]
 TRUNCATED = "truncated"
 UNREADABLE = "unreadable"
 SMALLER_THAN_CROP = "smaller than the crop"
+NO_FACE = "no face found"
 
 
 class InvalidImageError(CldmrayError):
@@ -81,6 +82,31 @@ def decode(
     Raises:
         InvalidImageError: with the reason.
     """
+    upright = _upright_image(content, max_pixels, 3 * size if crop is None else None)
+    left, top, right, bottom = _central_square(upright.size) if crop is None else tuple(crop)
+    if right > upright.width or bottom > upright.height:
+        raise InvalidImageError(SMALLER_THAN_CROP)
+    square = upright.crop((left, top, right, bottom))
+    return np.array(square.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def decode_whole(content: bytes | None, max_pixels: int = MAX_PIXELS) -> Images:
+    """The whole upright image of an encoded file, as :func:`decode` reads it.
+
+    Args:
+        content, max_pixels: see :func:`decode`.
+
+    Returns:
+        uint8 array, shape (height, width, 3), RGB.
+
+    Raises:
+        InvalidImageError: with the reason.
+    """
+    return np.array(_upright_image(content, max_pixels, None))
+
+
+def _upright_image(content: bytes | None, max_pixels: int, draft: int | None) -> Image.Image:
+    """The upright RGB image; a JPEG may be decoded smaller, its sides at least ``draft`` pixels."""
     if content is None:
         raise InvalidImageError(CANNOT_OPEN)
     if not content:
@@ -91,8 +117,8 @@ def decode(
     width, height = image.size
     if width * height > max_pixels:
         raise InvalidImageError(TOO_MANY_PIXELS)
-    if crop is None:
-        image.draft(None, (3 * size, 3 * size))
+    if draft is not None:
+        image.draft(None, (draft, draft))
     try:
         image.load()
         upright = _rgb(_upright(image))
@@ -100,12 +126,7 @@ def decode(
         raise InvalidImageError(_load_reason(error)) from error
     if image.format == "PNG" and b"IEND" not in content:
         raise InvalidImageError(TRUNCATED)
-    box = _central_square(upright.size) if crop is None else tuple(crop)
-    left, top, right, bottom = box
-    if right > upright.width or bottom > upright.height:
-        raise InvalidImageError(SMALLER_THAN_CROP)
-    square = upright.crop((left, top, right, bottom))
-    return np.array(square.resize((size, size), Image.Resampling.LANCZOS))
+    return upright
 
 
 def _open(content: bytes) -> Image.Image:

