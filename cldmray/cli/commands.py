@@ -88,7 +88,6 @@ def audit(
     epilog=_examples(
         "cldmray plan",
         "cldmray plan faces=DIR",
-        "cldmray plan faces=folder faces.root=DIR",
         "cldmray plan --config-name lfw faces.root=DIR preset=large",
     ),
 )

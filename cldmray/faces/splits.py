@@ -202,11 +202,7 @@ def _by_rule(
     evaluated: set[str] = set()
     if EVALUATION in free:
         if len(eligible) < config.n_evaluation_identities:
-            raise BadInputError(
-                f"{len(eligible)} people have at least {config.min_images} images, but "
-                f"{config.n_evaluation_identities} are to be evaluated: lower "
-                "n_evaluation_identities or min_images, or add images"
-            )
+            raise BadInputError(_too_few(identities, len(eligible), config))
         ranked = sorted(
             eligible,
             key=lambda identity: (unit_hash("evaluation", config.seed, identity), identity),
@@ -224,6 +220,24 @@ def _by_rule(
         elif AUXILIARY in free or ATTACKER in free:
             splits[identity] = AUXILIARY if AUXILIARY in free else ATTACKER
     return splits
+
+
+def _too_few(identities: Mapping[str, int], eligible: int, config: SplitConfig) -> str:
+    """Why nobody more can be evaluated, and what would do."""
+    several = sum(count > 1 for count in identities.values())
+    message = (
+        f"{eligible} people have at least {config.min_images} images, but "
+        f"{config.n_evaluation_identities} are to be evaluated"
+    )
+    if several < 2:
+        return (
+            f"{message}: of {len(identities)} people {several} have a second image, which an audit "
+            "needs; is each folder a person? (cldmray plan faces=DIR tells)"
+        )
+    cures = [f"{several} people have at least 2: lower splits.min_images"] * (several > eligible)
+    if eligible > 1:
+        cures.insert(0, f"set splits.n_evaluation_identities={eligible} or less")
+    return f"{message}; {', or '.join(cures)}, or add images"
 
 
 def _hashed(identity: str) -> str:

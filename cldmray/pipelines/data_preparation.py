@@ -191,12 +191,37 @@ class DataPreparation:
         for note in listing_notes(listing):
             logger.info(note)
         self._audited(kept)
+        self._check_training(identities)
         notes = listing_notes(listing)
         notes += self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
         if self._auxiliary:
             auxiliary = {i for i, split in splits.items() if split == AUXILIARY}
             notes += self._auxiliary_notes(auxiliary)
         return Listing(kept, notes)
+
+    def _check_training(self, identities: Mapping[str, int]) -> None:
+        """Find out before any work whether attackers have people to learn from and to validate on.
+
+        Those who learn from anonymized images are left out by the runner, with a note.
+
+        Args:
+            identities: number of people of each split.
+
+        Raises:
+            BadInputError: one has too few; the message begins with the attacker's key.
+        """
+        for key, attacker in self.config.attackers.items():
+            if attacker.max_steps is None or attacker.learns_from_anonymized:
+                continue
+            learnt = sum(identities.get(split, 0) for split in attacker.training_splits)
+            validated = identities.get(ATTACKER_VALIDATION, 0)
+            if learnt < 2 or not validated:
+                raise BadInputError(
+                    f"attackers.{key}: {attacker.name} learns from at least 2 people who are not "
+                    f"evaluated and validates on at least 1, but there are {learnt} and "
+                    f"{validated}: lower splits.n_evaluation_identities, raise "
+                    "splits.validation_fraction, or leave the attacker out"
+                )
 
     def groups(self, listing: pa.Table) -> tuple[pa.Table | None, list[str]]:
         """The groups that the source knows, see :meth:`FaceSource.groups`, and notes on them.

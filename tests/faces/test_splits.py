@@ -178,3 +178,20 @@ def test_assert_disjoint():
 def test_bad_settings_name_the_field(settings, key):
     with pytest.raises(ConfigError, match=f"^splits.{key}: "):
         build(settings, SplitConfig, "splits")
+
+
+@pytest.mark.parametrize(
+    ("images", "cure"),
+    [
+        (
+            {"a": 6, "b": 6, "c": 2},
+            "splits.n_evaluation_identities=2 or less, or 3 people have",
+        ),
+        ({"a": 2, "b": 2}, "; 2 people have at least 2: lower splits.min_images, or add images"),
+        ({"a": 1, "b": 1}, "of 2 people 0 have a second image.*cldmray plan faces=DIR"),
+        ({"train": 50}, "is each folder a person"),
+    ],
+)
+def test_too_few_people_and_what_would_do(images, cure):
+    with pytest.raises(BadInputError, match=cure):
+        assign(images, SplitConfig(n_evaluation_identities=10))

@@ -220,3 +220,25 @@ def test_copies_of_evaluated_images_are_found_and_left_out(tmp_path: Path) -> No
     # The content ids join the three copies, of which one was left out.
     assert len(contents) == 3 and len(set(contents.values())) == 1
     assert len(set(contents) & set(table.read(["sample_id"])["sample_id"].to_pylist())) == 2
+
+
+@pytest.mark.parametrize(
+    ("splits", "refused"),
+    [
+        (["splits.n_evaluation_identities=12", "splits.validation_fraction=0.5"], False),
+        (["splits.n_evaluation_identities=12", "splits.validation_fraction=0"], True),
+        (["splits.n_evaluation_identities=24"], True),
+    ],
+)
+def test_attackers_without_people_to_learn_from_are_refused(
+    tmp_path: Path, splits: list[str], refused: bool
+) -> None:
+    config = configured(
+        "faces.n_identities=24", "anonymizers=[blur]", "attackers=[clean_trained]", *splits
+    )
+    preparation = started(config, tmp_path)
+    if not refused:
+        assert len(preparation.listing().samples)
+        return
+    with pytest.raises(BadInputError, match="^attackers.clean_trained: .*validation_fraction"):
+        preparation.listing()
