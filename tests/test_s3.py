@@ -124,10 +124,10 @@ def test_every_source(bucket: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_audit_with_everything_at_s3(bucket: str, tmp_path: Path) -> None:
-    people = SyntheticFaces(n_identities=12, images_per_identity=3)
-    listing = people.listing()
+    faces = SyntheticFaces(n_identities=12, images_per_identity=3)
+    listing = faces.listing()
     names = zip(listing["identity"].to_pylist(), listing["sample_id"].to_pylist(), strict=True)
-    images = people.read(listing["location"].to_pylist())
+    images = faces.read(listing["location"].to_pylist())
     for (identity, sample), content in zip(names, images, strict=True):
         put(f"faces/{identity}/{sample}.png", content or b"")
     settings = [

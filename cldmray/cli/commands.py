@@ -110,8 +110,8 @@ def plan(
 def _survey(place: str) -> None:
     from cldmray.faces.sources.survey import describe, recognize, survey
 
-    found = recognize(place)
-    print("\n".join(describe(found, survey(found.source))))
+    layout = recognize(place)
+    print("\n".join(describe(layout, survey(layout.source))))
 
 
 @app.command(

@@ -60,12 +60,12 @@ def with_recognized_faces(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     from cldmray.faces.sources.survey import recognize
 
-    found = recognize(place)
-    logger.info("%s: %s, read by %s", place, found.layout, shlex.join(found.overrides))
+    layout = recognize(place)
+    logger.info("%s: %s, read by %s", place, layout.description, shlex.join(layout.overrides))
     return [
         changed
         for argument in arguments
-        for changed in (found.overrides if argument.startswith("faces=") else [argument])
+        for changed in (layout.overrides if argument.startswith("faces=") else [argument])
     ]
 
 

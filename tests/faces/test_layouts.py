@@ -43,7 +43,7 @@ def put(root: Path, names: list[str], content: bytes | None = None) -> Path:
     return root
 
 
-def people(source: FaceSource) -> dict[str, int]:
+def identities_of(source: FaceSource) -> dict[str, int]:
     """Images of each identity."""
     counts: dict[str, int] = {}
     for identity in source.listing()["identity"].to_pylist():
@@ -70,10 +70,10 @@ LITTER = [
 
 def test_companions_are_skipped_and_counted_in_one_line(tmp_path: Path) -> None:
     put(tmp_path, ["Ann/1.jpg", "Bob/1.JPEG", "Bob/2"])
-    put(tmp_path, [f"{who}/{name}" for who in ("Ann", "Bob") for name in LITTER], b"litter")
+    put(tmp_path, [f"{top}/{name}" for top in ("Ann", "Bob") for name in LITTER], b"litter")
     put(tmp_path, ["__MACOSX/Ann/x.jpg"], b"litter")
     source = FolderFaces(str(tmp_path))
-    assert people(source) == {"Ann": 1, "Bob": 2}
+    assert identities_of(source) == {"Ann": 1, "Bob": 2}
     assert listing_notes(source.listing()) == [
         "15 files beside the images are skipped (3 in folders of storage devices, 2 .json, 2 .txt, "
         "2 icon, 2 thumbs.db, 2 .mov, 2 desktop.ini)."
@@ -91,7 +91,7 @@ def test_one_name_in_two_forms_of_unicode_is_one_name(tmp_path: Path) -> None:
     first = FolderFaces(str(put(tmp_path / "a", [f"{composed}/{composed}.png"])))
     second = FolderFaces(str(put(tmp_path / "b", [f"{decomposed}/{decomposed}.png"])))
     assert first.listing()["sample_id"] == second.listing()["sample_id"]
-    assert people(second) == {composed: 1} and shades(second) == {0}
+    assert identities_of(second) == {composed: 1} and shades(second) == {0}
     (tmp_path / "list.txt").write_text(f"{decomposed}\n")
     (tmp_path / "groups.csv").write_text(f"identity,sex\n{decomposed},f\n")
     splits = split_listing(first.listing(), SplitConfig(evaluation=str(tmp_path / "list.txt")))
@@ -112,9 +112,9 @@ def test_one_name_in_two_forms_of_unicode_is_one_name(tmp_path: Path) -> None:
 def test_folders_around_people_are_looked_through(
     tmp_path: Path, around: list[str], parted: bool
 ) -> None:
-    names = [f"{top}{who}/1.jpg" for top in around for who in ("Ann", "Bob")]
+    names = [f"{top}{identity}/1.jpg" for top in around for identity in ("Ann", "Bob")]
     source = FolderFaces(str(put(tmp_path / "data", names)))
-    assert people(source) == {"Ann": len(around), "Bob": len(around)}
+    assert identities_of(source) == {"Ann": len(around), "Bob": len(around)}
     (note,) = listing_notes(source.listing())
     assert ("train" in note) == parted
     plain = FolderFaces(str(put(tmp_path / "plain", ["Ann/1.jpg", "Bob/1.jpg"])))
@@ -124,16 +124,17 @@ def test_folders_around_people_are_looked_through(
 
 def test_sub_folders_of_people_are_no_people(tmp_path: Path) -> None:
     put(tmp_path, ["Ann/holiday/1.jpg", "Ann/work/1.jpg", "Bob/1.jpg"])
-    assert people(FolderFaces(str(tmp_path))) == {"Ann": 2, "Bob": 1}
+    assert identities_of(FolderFaces(str(tmp_path))) == {"Ann": 2, "Bob": 1}
     for images in (["Ann/holiday/1.jpg", "Bob/work/1.jpg"], ["Ann/holiday/1.jpg"]):
         root = put(tmp_path / f"deep{len(images)}", images)
-        assert people(FolderFaces(str(root))) == dict.fromkeys(["Ann", "Bob"][: len(images)], 1)
+        identities = ["Ann", "Bob"][: len(images)]
+        assert identities_of(FolderFaces(str(root))) == dict.fromkeys(identities, 1)
 
 
 def test_identities_by_a_pattern_of_paths(tmp_path: Path) -> None:
     root = str(put(tmp_path, ["Ann_1.jpg", "Ann_2.jpg", "Bob_Lee_1.jpg", "cover.jpg"]))
     source = FolderFaces(root, identity_pattern=r"(.*)_\d+")
-    assert people(source) == {"Ann": 2, "Bob_Lee": 1}
+    assert identities_of(source) == {"Ann": 2, "Bob_Lee": 1}
     assert listing_notes(source.listing()) == ["1 files do not match faces.identity_pattern."]
     with pytest.raises(BadInputError, match="identity_pattern: 'x"):
         FolderFaces(root, identity_pattern="x(y)").listing()
@@ -146,7 +147,7 @@ def test_ffhq_has_one_image_a_person(tmp_path: Path) -> None:
     put(tmp_path, ["images1024x1024/00000/00000.png", "images1024x1024/01000/01234.png"])
     put(tmp_path, ["LICENSE.txt", "ffhq-dataset-v2.json"], b"{}")
     source = FolderFaces(str(tmp_path), identity_pattern=r"(?:.*/)?([^/]+)[.]")
-    assert people(source) == {"00000": 1, "01234": 1}
+    assert identities_of(source) == {"00000": 1, "01234": 1}
 
 
 CELEBA = ["000001", "000002", "000003"]
@@ -172,7 +173,7 @@ def celeba(root: Path, images: str, identities: str, kind: str = "jpg") -> Celeb
 )
 def test_celeba_as_it_is_laid_out(tmp_path: Path, images: str, identities: str, kind: str) -> None:
     source = celeba(tmp_path, images, identities, kind)
-    assert people(source) == {"7": 2} and shades(source) == {0, 1}
+    assert identities_of(source) == {"7": 2} and shades(source) == {0, 1}
     usual = celeba(tmp_path / "usual", "img_align_celeba", "identity_CelebA.txt")
     assert source.listing()["sample_id"] == usual.listing()["sample_id"]
     assert listing_notes(source.listing()) == [
@@ -215,7 +216,7 @@ class TestHuggingFace:
     def test_class_labels_are_identities(self, tmp_path: Path) -> None:
         images = [Image.new("RGB", (20, 20), (shade,) * 3) for shade in range(3)]
         source = ParquetFaces(str(self.write(tmp_path, image=images, label=[0, 1, 1])))
-        assert people(source) == {"Zoë": 1, "Bob": 2} and shades(source) == {0, 1, 2}
+        assert identities_of(source) == {"Zoë": 1, "Bob": 2} and shades(source) == {0, 1, 2}
 
     def test_images_that_lie_beside_the_table(self, tmp_path: Path) -> None:
         put(tmp_path, ["a.png", "b.png"])
@@ -240,7 +241,7 @@ def test_parquet_views_and_names_of_windows(tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "faces.parquet")
     source = ParquetFaces(str(tmp_path), name="folder")
-    assert people(source) == {"Ann": 1, "Bob": 1} and shades(source) == {1, 2}
+    assert identities_of(source) == {"Ann": 1, "Bob": 1} and shades(source) == {1, 2}
     folder = FolderFaces(str(put(tmp_path / "same", ["Ann/1.png", "Bob/1.png"])))
     assert source.listing()["sample_id"] == folder.listing()["sample_id"]
 
@@ -303,8 +304,8 @@ class TestTable:
         put(root, ["in/1.png", "in/2.png", "3.png", "4.png"])
         places = paths or tuple(path for path, _, _ in self.ROWS)
         rows = [
-            {"path": path, "identity": who, "sex": sex}
-            for path, (_, who, sex) in zip(places, self.ROWS, strict=True)
+            {"path": path, "identity": identity, "sex": sex}
+            for path, (_, identity, sex) in zip(places, self.ROWS, strict=True)
         ]
         target = root / f"faces.{ending}"
         if ending == "parquet":
@@ -320,7 +321,7 @@ class TestTable:
     @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
     def test_formats(self, tmp_path: Path, ending: str) -> None:
         source = self.table(tmp_path, ending)
-        assert people(source) == {"Ann": 2, "Bob": 1} and shades(source) == {0, 1, 2}
+        assert identities_of(source) == {"Ann": 2, "Bob": 1} and shades(source) == {0, 1, 2}
         assert listing_notes(source.listing()) == []
         groups = source.groups()
         assert groups is not None and groups.to_pylist() == [
@@ -334,7 +335,7 @@ class TestTable:
 
     def test_rows_without_a_file_are_counted(self, tmp_path: Path) -> None:
         source = self.table(tmp_path, "csv", ("in/1.png", "gone.png", "3.png"))
-        assert people(source) == {"Ann": 1, "Bob": 1}
+        assert identities_of(source) == {"Ann": 1, "Bob": 1}
         assert listing_notes(source.listing()) == [
             "1 of 3 rows of the table name no person or no file that is there."
         ]
@@ -347,7 +348,7 @@ class TestTable:
         table = str(tmp_path / "metadata.csv")
         with pytest.raises(BadInputError, match="^faces.identity_column: .*file_name, who"):
             TableFaces(table).listing()
-        assert people(TableFaces(table, identity_column="who")) == {"Ann": 1}
+        assert identities_of(TableFaces(table, identity_column="who")) == {"Ann": 1}
 
 
 class TestWebDataset:
@@ -360,14 +361,14 @@ class TestWebDataset:
 
     def test_identities_of_samples(self, tmp_path: Path) -> None:
         first = [
-            {"__key__": "0", "png": image(0), "json": {"identity": "Ann"}, "txt": "a photo"},
+            {"__key__": "0", "png": image(0), "json": {"identity": "Ann"}, "txt": "a face"},
             {"__key__": "1", "jpg": image(1, kind="JPEG"), "json": {"label": 7}},
             {"__key__": "Bob/2", "png": image(2), "txt": "a caption"},
         ]
         self.write(tmp_path / "faces-000.tar", first)
         self.write(tmp_path / "faces-001.tar", [{"__key__": "3", "png": image(3), "cls": 5}])
         source = WebDatasetFaces(str(tmp_path))
-        assert people(source) == {"Ann": 1, "7": 1, "Bob": 1, "5": 1}
+        assert identities_of(source) == {"Ann": 1, "7": 1, "Bob": 1, "5": 1}
         assert shades(source) == {0, 1, 2, 3}
         rows = {row["identity"]: row["sample_id"] for row in source.listing().to_pylist()}
         assert rows["Bob"] == hashing.sample_id("webdataset", "Bob/2")
@@ -379,7 +380,7 @@ class TestWebDataset:
         self.write(tmp_path / "a.tar", [{"__key__": "0", "png": image(0), "json": {"who": "Ann"}}])
         with pytest.raises(BadInputError, match="identity_field"):
             WebDatasetFaces(str(tmp_path)).listing()
-        assert people(WebDatasetFaces(str(tmp_path), identity_field="who")) == {"Ann": 1}
+        assert identities_of(WebDatasetFaces(str(tmp_path), identity_field="who")) == {"Ann": 1}
         (tmp_path / "b.tar").write_bytes(b"no tar")
         with pytest.raises(BadInputError, match=r"cannot read .*b\.tar"):
             WebDatasetFaces(str(tmp_path), identity_field="who").listing()

@@ -18,14 +18,14 @@ from cldmray.faces.records import decode_image
 from cldmray.faces.sources.survey import describe, recognize, survey
 from cldmray.faces.synthetic import SyntheticFaces
 
-PEOPLE, IMAGES = 4, 3
+IDENTITIES, IMAGES = 4, 3
 ENDINGS = ("jpg", "JPG", "png")
 
 
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[str, bytes]]:
     """Identity and content of drawn faces, person by person."""
-    source = SyntheticFaces(n_identities=PEOPLE, images_per_identity=IMAGES, size=96)
+    source = SyntheticFaces(n_identities=IDENTITIES, images_per_identity=IMAGES, size=96)
     listing = source.listing().sort_by([("identity", "ascending"), ("location", "ascending")])
     contents = source.read(listing["location"].to_pylist())
     return [
@@ -48,34 +48,34 @@ def write(root: Path, drawn: Drawn, name: Callable[[int, int], str]) -> Path:
 
 
 def folder(root: Path, drawn: Drawn) -> str:
-    return str(write(root, drawn, lambda who, n: f"Person {who}/{n}.{ENDINGS[n]}"))
+    return str(write(root, drawn, lambda i, n: f"Person {i}/{n}.{ENDINGS[n]}"))
 
 
 def lfw(root: Path, drawn: Drawn) -> str:
-    return str(write(root, drawn, lambda who, n: f"lfw/P_{who}/P_{who}_{n + 1:04}.jpg"))
+    return str(write(root, drawn, lambda i, n: f"lfw/P_{i}/P_{i}_{n + 1:04}.jpg"))
 
 
 def parts(root: Path, drawn: Drawn) -> str:
-    return str(write(root, drawn, lambda who, n: f"{'test' if n else 'train'}/n{who}/{n}.jpg"))
+    return str(write(root, drawn, lambda i, n: f"{'test' if n else 'train'}/n{i}/{n}.jpg"))
 
 
 def flat(root: Path, drawn: Drawn) -> str:
-    return str(write(root, drawn, lambda who, n: f"Person_{who}_{n}.jpg"))
+    return str(write(root, drawn, lambda i, n: f"Person_{i}_{n}.jpg"))
 
 
 def ffhq(root: Path, drawn: Drawn) -> str:
-    return str(write(root, drawn, lambda who, n: f"00000/{who * IMAGES + n:05}.png"))
+    return str(write(root, drawn, lambda i, n: f"00000/{i * IMAGES + n:05}.png"))
 
 
 def celeba(root: Path, drawn: Drawn) -> str:
-    write(root / "img_align_celeba", drawn, lambda who, n: f"{who * IMAGES + n:06}.jpg")
+    write(root / "img_align_celeba", drawn, lambda i, n: f"{i * IMAGES + n:06}.jpg")
     lines = [f"{place:06}.jpg {place // IMAGES}\n" for place in range(len(drawn))]
     (root / "identity_CelebA.txt").write_text("".join(lines))
     return str(root)
 
 
 def table(root: Path, drawn: Drawn) -> str:
-    write(root / "images", drawn, lambda who, n: f"{who * IMAGES + n}.jpg")
+    write(root / "images", drawn, lambda i, n: f"{i * IMAGES + n}.jpg")
     rows = [f"images/{place}.jpg,p{place // IMAGES}\n" for place in range(len(drawn))]
     (root / "metadata.csv").write_text("file_name,identity\n" + "".join(rows))
     return str(root)
@@ -83,8 +83,9 @@ def table(root: Path, drawn: Drawn) -> str:
 
 def parquet(root: Path, drawn: Drawn) -> str:
     root.mkdir()
-    columns = {"identity": [who for who, _ in drawn], "image": [content for _, content in drawn]}
-    pq.write_table(pa.table(columns), root / "train.parquet")
+    identities, images = zip(*drawn, strict=True)
+    table = pa.table({"identity": list(identities), "image": list(images)})
+    pq.write_table(table, root / "train.parquet")
     return str(root)
 
 
@@ -93,41 +94,45 @@ def tar(root: Path, drawn: Drawn) -> str:
 
     root.mkdir()
     with webdataset.TarWriter(str(root / "faces-000.tar")) as writer:
-        for place, (who, content) in enumerate(drawn):
-            writer.write({"__key__": str(place), "png": content, "json": {"identity": who}})
+        for place, (identity, content) in enumerate(drawn):
+            writer.write({"__key__": str(place), "png": content, "json": {"identity": identity}})
     return str(root)
 
 
 @pytest.mark.parametrize(
     ("layout", "option", "n_people"),
     [
-        (folder, "folder", PEOPLE),
-        (lfw, "lfw", PEOPLE),
-        (parts, "folder", PEOPLE),
-        (flat, "folder", PEOPLE),
-        (ffhq, "ffhq", PEOPLE * IMAGES),
-        (celeba, "celeba", PEOPLE),
-        (table, "table", PEOPLE),
-        (parquet, "parquet", PEOPLE),
-        (tar, "webdataset", PEOPLE),
+        (folder, "folder", IDENTITIES),
+        (lfw, "lfw", IDENTITIES),
+        (parts, "folder", IDENTITIES),
+        (flat, "folder", IDENTITIES),
+        (ffhq, "ffhq", IDENTITIES * IMAGES),
+        (celeba, "celeba", IDENTITIES),
+        (table, "table", IDENTITIES),
+        (parquet, "parquet", IDENTITIES),
+        (tar, "webdataset", IDENTITIES),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_layouts(
-    tmp_path: Path, drawn: Drawn, layout: Callable[[Path, Drawn], str], option: str, n_people: int
+    tmp_path: Path,
+    drawn: Drawn,
+    layout: Callable[[Path, Drawn], str],
+    option: str,
+    n_identities: int,
 ) -> None:
     place = layout(tmp_path / "my faces", drawn)
-    found = recognize(place)
-    assert found.option == option
-    result = survey(found.source)
-    assert len(result.images) == n_people and result.images.total() == PEOPLE * IMAGES
+    layout_of_place = recognize(place)
+    assert layout_of_place.option == option
+    result = survey(layout_of_place.source)
+    assert len(result.images) == n_identities and result.images.total() == IDENTITIES * IMAGES
     assert (result.n_equal, result.unreadable) == (0, {})
-    lines = describe(found, result)
+    lines = describe(layout_of_place, result)
     assert not any("Person" in line.replace("one sub-folder", "") for line in lines[:-1])
     assert ("+faces@gallery.faces=ffhq" in lines[-1]) == (option == "ffhq")
     settings = compose("audit", quoted(shlex.split(lines[-1].removeprefix("use"))))
-    chosen: Any = settings["gallery"]["faces"] if option == "ffhq" else settings["faces"]
-    assert place in (chosen["root"] or chosen["table"])
+    faces: Any = settings["gallery"]["faces"] if option == "ffhq" else settings["faces"]
+    assert place in (faces["root"] or faces["table"])
     assert compose("audit", quoted(with_recognized_faces([f"faces={place}"])))["faces"]
 
 

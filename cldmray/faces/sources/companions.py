@@ -1,4 +1,4 @@
-"""Files that stand beside photographs and are none: litter of operating systems, captions, videos.
+"""Files that stand beside images and are none: litter of operating systems, captions, videos.
 
 They are told by their names alone. A file of any other name is read, whatever its extension, and
 rejected with a reason if it is no image.
@@ -35,22 +35,22 @@ VIDEOS = ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .3gp .mts .thm .mp3 .m4
 ARCHIVES = ".zip .tar .gz .tgz .7z .rar"
 ARRAYS = ".parquet .arrow .mat .npy .npz .h5 .pkl .pt .pth .safetensors .lmdb .rec .idx .lst"
 EXTENSIONS = set(" ".join((CAPTIONS, DOCUMENTS, VIDEOS, ARCHIVES, ARRAYS)).split())
-"""Of files that hold no photograph, in lower case."""
+"""Of files that hold no image, in lower case."""
 
 
 def is_companion(label: str) -> bool:
-    """Whether a file below a root is known not to be a photograph, by its name and folders.
+    """Whether a file below a root is known to be no image, by its name and folders.
 
     >>> [is_companion(name) for name in ("Ann/1.jpg", "Ann/Thumbs.db", "@eaDir/1.jpg", "Ann/1")]
     [False, True, True, False]
     """
     *folders, name = label.lower().split("/")
-    known = name in LITTER or splitext(name)[1] in EXTENSIONS
-    return known or not FOLDERS.isdisjoint(folders)
+    is_named = name in LITTER or splitext(name)[1] in EXTENSIONS
+    return is_named or not FOLDERS.isdisjoint(folders)
 
 
 def without_companions(files: Iterable[ListedFile]) -> tuple[list[ListedFile], list[str]]:
-    """The files that may be photographs, and a note that counts the others; none, no note."""
+    """The files that may be images, and a note that counts the others; none, no note."""
     kept: list[ListedFile] = []
     skipped: Counter[str] = Counter()
     for file in files:

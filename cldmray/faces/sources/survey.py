@@ -47,14 +47,14 @@ EACH_FILE = r"(?:.*/)?([^/]+)[.]"
 """Every file is a person of its own."""
 AROUND_FACE = 1.6
 """Side of a proposed crop, in sides of the face's box."""
-ENOUGH_PEOPLE = 20
+ENOUGH_IDENTITIES = 20
 """From so many people with five images on, those with fewer are not proposed to be evaluated."""
 STEADY = 0.08
 """Of the image's width: how far, in the median, faces at one place may be from their median."""
 
 
 @dataclass(frozen=True)
-class Recognized:
+class Layout:
     """A layout, and how it is read.
 
     Attributes:
@@ -66,7 +66,7 @@ class Recognized:
 
     option: str
     settings: dict[str, str]
-    layout: str
+    description: str
     source: FaceSource
 
     @property
@@ -107,12 +107,12 @@ class Survey:
     n_equal: int
     n_strangers: int
 
-    def people_with(self, n_images: int) -> int:
+    def n_identities_with(self, n_images: int) -> int:
         """People with at least so many images."""
         return sum(count >= n_images for count in self.images.values())
 
 
-def recognize(place: str) -> Recognized:
+def recognize(place: str) -> Layout:
     """The layout of a folder or file.
 
     Args:
@@ -128,7 +128,7 @@ def recognize(place: str) -> Recognized:
     if info.is_file:
         return _file(place)
     if is_celeba(place):
-        return Recognized("celeba", {"root": place}, "CelebA, aligned", CelebaFaces(place))
+        return Layout("celeba", {"root": place}, "CelebA, aligned", CelebaFaces(place))
     listed = list_folder(place, "images")
     images = without_companions(listed)[0]
     labels = [file.label for file in images]
@@ -141,25 +141,25 @@ def recognize(place: str) -> Recognized:
             return _archive("webdataset", place, f"{endings['.tar']} tar files of WebDataset")
         if endings[".parquet"]:
             return _archive("parquet", place, f"{endings['.parquet']} Parquet files")
-        found = ", ".join(f"{n} {end or 'without ending'}" for end, n in endings.most_common(3))
-        raise BadInputError(f"faces: no images below {place}; found {found or 'nothing'}")
+        layout = ", ".join(f"{n} {end or 'without ending'}" for end, n in endings.most_common(3))
+        raise BadInputError(f"faces: no images below {place}; found {layout or 'nothing'}")
     return _folder(place, labels)
 
 
-def _file(place: str) -> Recognized:
+def _file(place: str) -> Layout:
     if place.endswith(".tar"):
         return _archive("webdataset", place, "a tar file of WebDataset")
     if place.endswith(".parquet") and not _is_table(place):
         return _archive("parquet", place, "a Parquet file of images")
     if place.endswith((*TABLES, ".parquet")):
         source = TableFaces(place)
-        return Recognized("table", {"table": place}, "images with a table of people", source)
+        return Layout("table", {"table": place}, "images with a table of people", source)
     raise BadInputError(f"faces: {place} is no folder, table (.csv, .jsonl, .parquet) or .tar")
 
 
-def _archive(option: str, place: str, layout: str) -> Recognized:
+def _archive(option: str, place: str, description: str) -> Layout:
     source: FaceSource = WebDatasetFaces(place) if option == "webdataset" else ParquetFaces(place)
-    return Recognized(option, {"root": place}, layout, source)
+    return Layout(option, {"root": place}, description, source)
 
 
 def _is_table(uri: str) -> bool:
@@ -171,26 +171,26 @@ def _is_table(uri: str) -> bool:
     return not columns.isdisjoint(PATHS) and not columns.isdisjoint(IDENTITIES)
 
 
-def _folder(place: str, labels: Sequence[str]) -> Recognized:
+def _folder(place: str, labels: Sequence[str]) -> Layout:
     """A folder of image files, by their paths."""
     if all(map(_of_ffhq, labels)):
         return _patterned("ffhq", place, "one image a person, as in FFHQ", EACH_FILE)
     inner = [label for label in labels if "/" in label]
     if len(inner) * 2 >= len(labels):
-        layout = "one sub-folder a person"
+        description = "one sub-folder a person"
         if all(_of_lfw(label) for label in inner):
-            return Recognized("lfw", {"root": place}, f"{layout}, as in LFW", LfwFaces(place))
-        return Recognized("folder", {"root": place}, layout, FolderFaces(place))
-    people = Counter(match[1] for label in labels if (match := re.match(NUMBERED, label)))
-    if sum(people.values()) * 2 > len(labels) and len(people) * 2 <= sum(people.values()):
+            return Layout("lfw", {"root": place}, f"{description}, as in LFW", LfwFaces(place))
+        return Layout("folder", {"root": place}, description, FolderFaces(place))
+    identities = Counter(match[1] for label in labels if (match := re.match(NUMBERED, label)))
+    if identities.total() * 2 > len(labels) and len(identities) * 2 <= identities.total():
         return _patterned("folder", place, "images in one folder, named after people", NUMBERED)
     return _patterned("ffhq", place, "images in one folder, one image a person", EACH_FILE)
 
 
-def _patterned(option: str, place: str, layout: str, pattern: str) -> Recognized:
+def _patterned(option: str, place: str, description: str, pattern: str) -> Layout:
     source = FolderFaces(place, identity_pattern=pattern)
     settings = {"root": place} if option == "ffhq" else {"root": place, "identity_pattern": pattern}
-    return Recognized(option, settings, layout, source)
+    return Layout(option, settings, description, source)
 
 
 def _of_ffhq(label: str) -> bool:
@@ -246,8 +246,8 @@ def _boxes(scenes: Sequence[Images]) -> list[npt.NDArray[np.float64] | None] | N
     for scene in scenes:
         scale = min(1.0, DETECTED_SIDE / max(scene.shape[:2]))
         small = cv2.resize(scene, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        (found,) = detector.detect(small[None])
-        boxes.append(None if found is None else np.asarray(found.box, np.float64) / scale)
+        (layout,) = detector.detect(small[None])
+        boxes.append(None if layout is None else np.asarray(layout.box, np.float64) / scale)
     return boxes
 
 
@@ -255,14 +255,14 @@ def _steady_crop(
     scenes: Sequence[Images], boxes: Sequence[npt.NDArray[np.float64] | None]
 ) -> tuple[int, int, int, int] | None:
     """A square around the face where all images have one size, and all faces one place."""
-    found = np.array([box for box in boxes if box is not None])
+    layout = np.array([box for box in boxes if box is not None])
     shapes = {scene.shape for scene in scenes}
-    if len(shapes) != 1 or len(found) * 2 < len(scenes) or not len(found):
+    if len(shapes) != 1 or len(layout) * 2 < len(scenes) or not len(layout):
         return None
     height, width = scenes[0].shape[:2]
-    centres = found[:, :2] + found[:, 2:] / 2
+    centres = layout[:, :2] + layout[:, 2:] / 2
     middle = np.median(centres, axis=0)
-    sides = found[:, 2:].max(axis=1)
+    sides = layout[:, 2:].max(axis=1)
     away = np.median(np.abs(centres - middle).max(axis=1))
     if away > STEADY * width or np.median(np.abs(sides - np.median(sides))) > STEADY * width:
         return None
@@ -292,14 +292,14 @@ def _equal(source: FaceSource, listing: pa.Table) -> tuple[int, int]:
     return equal, strangers
 
 
-def describe(found: Recognized, result: Survey) -> list[str]:
+def describe(layout: Layout, result: Survey) -> list[str]:
     """The lines of ``cldmray plan faces=DIR``, without names of people."""
     counts = sorted(result.images.values())
     lines = [
-        f"layout   {found.layout}",
+        f"layout   {layout.description}",
         f"people   {len(counts)}, with {counts[0]} to {counts[-1]} images each (median "
-        f"{median(counts):g}); {result.people_with(2)} with at least 2, "
-        f"{result.people_with(5)} with at least 5",
+        f"{median(counts):g}); {result.n_identities_with(2)} with at least 2, "
+        f"{result.n_identities_with(5)} with at least 5",
         f"images   {sum(counts)}",
     ]
     if result.sizes:
@@ -320,21 +320,21 @@ def describe(found: Recognized, result: Survey) -> list[str]:
     strangers = f", {result.n_strangers} of them under another person" if result.n_strangers else ""
     lines.append(f"equal    {result.n_equal} images are copies of another one{strangers}")
     lines += [f"note     {note}" for note in result.notes]
-    return [*lines, f"use      {shlex.join(_use(found, result))}"]
+    return [*lines, f"use      {shlex.join(_use(layout, result))}"]
 
 
-def _use(found: Recognized, result: Survey) -> list[str]:
+def _use(layout: Layout, result: Survey) -> list[str]:
     """Overrides of an audit of this source, or of one that takes it for distractors."""
-    if result.people_with(2) < 2:
-        _, *settings = found.overrides
+    if result.n_identities_with(2) < 2:
+        _, *settings = layout.overrides
         others = [setting.replace("faces.", "gallery.faces.", 1) for setting in settings]
-        return [f"+faces@gallery.faces={found.option}", *others]
-    overrides = found.overrides
-    if found.option in ("folder", "table", "parquet", "webdataset") and result.crop is not None:
+        return [f"+faces@gallery.faces={layout.option}", *others]
+    overrides = layout.overrides
+    if layout.option in ("folder", "table", "parquet", "webdataset") and result.crop is not None:
         overrides.append(f"faces.crop=[{','.join(map(str, result.crop))}]")
-    fewest = 5 if result.people_with(5) >= ENOUGH_PEOPLE else 2
+    fewest = 5 if result.n_identities_with(5) >= ENOUGH_IDENTITIES else 2
     if fewest == 2:
         overrides.append("splits.min_images=2")
-    if (people := result.people_with(fewest)) < 150:
-        overrides.append(f"splits.n_evaluation_identities={max(2, people * 2 // 3)}")
+    if (identities := result.n_identities_with(fewest)) < 150:
+        overrides.append(f"splits.n_evaluation_identities={max(2, identities * 2 // 3)}")
     return overrides

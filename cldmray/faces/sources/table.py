@@ -68,30 +68,32 @@ class TableFaces(FaceSource):
         Raises:
             BadInputError: the table or a column is missing, or no row names a file that is there.
         """
-        rows, path, identity = self._rows()
+        rows, path_key, identity_key = self._rows()
         files = {file.label: file for file in list_folder(self._root, "the table's images")}
         images: list[tuple[str, str]] = []
-        found: list[ListedFile] = []
-        for image, person in zip(rows[path].to_pylist(), rows[identity].to_pylist(), strict=True):
+        listed: list[ListedFile] = []
+        for image, identity in zip(
+            rows[path_key].to_pylist(), rows[identity_key].to_pylist(), strict=True
+        ):
             file = _file_of(image or "", files, self._root)
-            if file is not None and person:
-                images.append((normalize_name(person), file.label))
-                found.append(file)
-        if not found:
+            if file is not None and identity:
+                images.append((normalize_name(identity), file.label))
+                listed.append(file)
+        if not listed:
             raise BadInputError(
                 f"faces.table: none of the {len(rows)} rows of {self.table} has a person and a "
                 f"path of a file below {self._root}; set faces.root or faces.path_column"
             )
-        absent = len(rows) - len(found)
+        absent = len(rows) - len(listed)
         note = f"{absent} of {len(rows)} rows of the table name no person or no file that is there."
         names = sample_names(
-            [(person, image.removeprefix(f"{person}/")) for person, image in images]
+            [(identity, image.removeprefix(f"{identity}/")) for identity, image in images]
         )
         return listing_table(
             self.name,
             (
-                Sample(person, name, file.location, file.version)
-                for (person, _), name, file in zip(images, names, found, strict=True)
+                Sample(identity, name, file.location, file.version)
+                for (identity, _), name, file in zip(images, names, listed, strict=True)
             ),
             [note] if absent else [],
         )
@@ -101,17 +103,22 @@ class TableFaces(FaceSource):
 
     def groups(self) -> pa.Table | None:
         """See :meth:`FaceSource.groups`."""
-        rows, path, identity = self._rows()
-        people = [normalize_name(person or "") for person in rows[identity].to_pylist()]
+        rows, path_key, identity_key = self._rows()
+        identities = [normalize_name(identity or "") for identity in rows[identity_key].to_pylist()]
         columns = {}
         for name in rows.column_names:
             values = rows[name].to_pylist()
-            if name not in (path, identity) and 1 < len(set(values) - {None}) <= MOST_GROUPS:
-                columns[name] = most_common(people, values)
+            if (
+                name not in (path_key, identity_key)
+                and 1 < len(set(values) - {None}) <= MOST_GROUPS
+            ):
+                columns[name] = most_common(identities, values)
         if not columns:
             return None
-        listed = sorted(set(people) - {""})
-        groups = {name: [values.get(who) for who in listed] for name, values in columns.items()}
+        listed = sorted(set(identities) - {""})
+        groups = {
+            name: [values.get(identity) for identity in listed] for name, values in columns.items()
+        }
         return pa.table(
             {
                 name: pa.array(values, pa.string())
@@ -126,7 +133,7 @@ class TableFaces(FaceSource):
     def _rows(self) -> tuple[pa.Table, str, str]:
         """The table as text, and the names of the columns of paths and identities."""
         rows = read_text_table(self.table, "faces.table", EXPECTED)
-        found = []
+        listed = []
         for key, given, usual in (
             ("path_column", self.path_column, PATHS),
             ("identity_column", self.identity_column, IDENTITIES),
@@ -138,8 +145,8 @@ class TableFaces(FaceSource):
                     f"faces.{key}: {self.table} has the columns {', '.join(rows.column_names)}, "
                     f"and none called {' or '.join(wanted)}; expected {EXPECTED}"
                 )
-            found.append(column)
-        return rows, found[0], found[1]
+            listed.append(column)
+        return rows, listed[0], listed[1]
 
 
 def _file_of(path: str, files: Mapping[str, ListedFile], root: str) -> ListedFile | None:
@@ -151,18 +158,18 @@ def _file_of(path: str, files: Mapping[str, ListedFile], root: str) -> ListedFil
     return None
 
 
-def most_common(people: Sequence[str], values: Sequence[str | None]) -> dict[str, str | None]:
+def most_common(identities: Sequence[str], values: Sequence[str | None]) -> dict[str, str | None]:
     """The value that most images of a person have; None where two are equally common.
 
     >>> most_common(["Ann", "Ann", "Ann", "Bob"], ["f", "m", "f", None])
     {'Ann': 'f', 'Bob': None}
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for person, value in zip(people, values, strict=True):
-        counts[person].update([value] if value else [])
+    for identity, value in zip(identities, values, strict=True):
+        counts[identity].update([value] if value else [])
     result: dict[str, str | None] = {}
-    for person, counter in counts.items():
+    for identity, counter in counts.items():
         ranked = counter.most_common(2)
         even = len(ranked) == 2 and ranked[0][1] == ranked[1][1]
-        result[person] = None if even or not ranked else ranked[0][0]
+        result[identity] = None if even or not ranked else ranked[0][0]
     return result
