@@ -240,3 +240,19 @@ def test_nothing_is_connected_to_where_results_cannot_be_written(
         connected(TrackingConfig(uri=uri), EngineConfig(), **folders)
     assert joined == []
     assert not (tmp_path / "runs.db").exists()
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_end_of_the_terminal_stops_the_job_unless_nohup_does(ignored: bool) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+    def main(composed: DictConfig) -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 3
+
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            run_or_exit(main, OmegaConf.create({}))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert stopped.value.code == (3 if ignored else 129)
