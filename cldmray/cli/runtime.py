@@ -116,7 +116,8 @@ def run_job(task: Task, config_name: str) -> None:
 
     try:
         refuse_retired_overrides(sys.argv[1:])
-        sys.argv[1:] = quoted(with_recognized_faces(sys.argv[1:]))
+        with setup_logging():
+            sys.argv[1:] = quoted(with_recognized_faces(sys.argv[1:]))
     except CldmrayError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     register_plugins()
