@@ -338,7 +338,8 @@ class DataPreparation:
         """The table of originals, without near-duplicates of evaluated images in other splits.
 
         Such an image would let an attacker or an anonymizer learn from what it is tested on, so it
-        is left out, and the images are read once more without it.
+        is left out, and the images are read once more without it. So are people who were chosen
+        for images that turned out to be none.
 
         Returns:
             The table, content ids of the images that have near-duplicates, and notes.
@@ -349,17 +350,46 @@ class DataPreparation:
         table, notes = self.faces(listing)
         pairs = self._near_duplicates(table)
         leaked = duplicates_of_evaluated(pairs)
-        notes = [*notes, *duplicate_notes(pairs)]
+        unfit, short_notes = self._short_of_images(table, listing)
         if leaked:
             logger.warning(
                 "%d images of other splits are near-duplicates of evaluated ones and left out",
                 len(leaked),
             )
-            kept = pc.invert(pc.is_in(listing["sample_id"], pa.array(leaked, pa.string())))
-            table, _ = self.faces(listing.filter(kept))
+        if leaked or unfit:
+            left_out = pa.array([*leaked, *unfit], pa.string())
+            kept = pc.invert(pc.is_in(listing["sample_id"], left_out))
+            table, notes = self.faces(listing.filter(kept))
         columns = (pairs[name].to_pylist() for name in ("sample_id", "other_sample_id"))
         contents = content_ids(list(zip(*columns, strict=True)))
-        return table, contents, notes
+        return table, contents, [*notes, *short_notes, *duplicate_notes(pairs)]
+
+    def _short_of_images(self, faces: Artifact, listing: pa.Table) -> tuple[list[str], list[str]]:
+        """Usable images of evaluated people who have fewer of them than the rule asks for.
+
+        Images that cannot be decoded counted where the rule chose these people.
+
+        Returns:
+            Sample ids, none where a list chose the people; and a note if there are any.
+        """
+        splits = self.config.splits
+        if splits.evaluation is not None or splits.celeba_partition is not None:
+            return [], []
+        images = self._audited(faces.read(["identity", "split"]))
+        short = sorted(name for name, count in images.items() if count < splits.min_images)
+        if not short:
+            return [], []
+        note = (
+            f"{len(short)} people are not evaluated, because fewer of their images than "
+            f"splits.min_images={splits.min_images} can be used (one is {_hidden(short[0])})."
+        )
+        logger.warning(note)
+        unusable = faces.rejected()["sample_id"]
+        unfit = pc.and_(
+            pc.is_in(listing["identity"], pa.array(short, pa.string())),
+            pc.invert(pc.is_in(listing["sample_id"], unusable)),
+        )
+        return listing.filter(unfit)["sample_id"].to_pylist(), [note]
 
     def _near_duplicates(self, faces: Artifact) -> pa.Table:
         """Pairs among all images, see :func:`find_near_duplicates`."""

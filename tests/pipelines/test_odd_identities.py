@@ -100,6 +100,18 @@ class TestAudits:
         assert not any(name in str(caught.value) for name in spoilt), "file names tell of people"
         assert "rejected.parquet" in str(caught.value)
 
+    def test_images_that_are_none_do_not_count_for_a_person(self, root: Path) -> None:
+        for image in range(1, IMAGES):
+            (root / "p02" / f"{image}.png").write_bytes(b"<html>404</html>")
+        report = audit(root, f"splits.n_evaluation_identities={IDENTITIES}")
+        assert [note for note in report.notes if "not evaluated" in note] == [
+            "1 people are not evaluated, because fewer of their images than splits.min_images=2 "
+            f"can be used (one is identity {identity_hash('p02')})."
+        ]
+        assert not [note for note in report.notes if "one usable image" in note]
+        assert report.data is not None and report.data.n_identities == IDENTITIES - 1
+        assert report.rejected.num_rows == IMAGES - 1
+
     def test_people_left_without_images_stop_it(self, root: Path) -> None:
         names = root.parent / "list.txt"
         names.write_text("p00\np01")

@@ -73,7 +73,7 @@ class Layout:
     def overrides(self) -> list[str]:
         """The same for the command line, without quotes.
 
-        >>> Recognized("folder", {"root": "a b"}, "", FolderFaces("a b")).overrides
+        >>> Layout("folder", {"root": "a b"}, "", FolderFaces("a b")).overrides
         ['faces=folder', 'faces.root=a b']
         """
         settings = [f"faces.{key}={value}" for key, value in self.settings.items()]
