@@ -183,11 +183,13 @@ class _LastingOutput:
 def _lasting_output() -> Iterator[None]:
     """Within the block no job ends because nobody reads its output any more."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, _LastingOutput(stream)) for stream in before)
+    lasting = [cast(TextIO, _LastingOutput(stream)) for stream in before]
+    sys.stdout, sys.stderr = lasting
     try:
         yield
-        sys.stdout.flush()
     finally:
+        for stream in lasting:
+            stream.flush()
         sys.stdout, sys.stderr = before
 
 
