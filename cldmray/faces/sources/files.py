@@ -9,6 +9,7 @@ import stat
 import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from posixpath import basename, dirname
 from typing import IO, NamedTuple, cast
 from urllib.parse import quote, unquote_to_bytes
 
@@ -50,6 +51,35 @@ def open_root(root: str) -> tuple[fs.FileSystem, str]:
         return storage.resolve(root)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInputError(f"faces.root: cannot open {root}: {error}") from error
+
+
+def root_info(root: str) -> tuple[fs.FileSystem, str, fs.FileInfo]:
+    """File system of a root, the folder that locations are relative to, and what the root is.
+
+    Raises:
+        BadInputError: see :func:`open_root`; or the storage does not answer.
+    """
+    filesystem, path = open_root(root)
+    try:
+        info = filesystem.get_file_info(path)
+    except OSError as error:
+        raise BadInputError(f"faces.root: cannot open {root}: {error}") from error
+    return filesystem, dirname(path) if info.is_file else path, info
+
+
+def list_archives(root: str, ending: str, expected: str) -> list[ListedFile]:
+    """The file that a root is, or the files of an ending below the folder that it is.
+
+    Raises:
+        BadInputError: there is none, or the folder cannot be listed.
+    """
+    _, _, info = root_info(root)
+    if info.is_file:
+        return [listed_file(basename(info.path), version(info))]
+    files = [file for file in list_folder(root, expected) if file.label.endswith(ending)]
+    if not files:
+        raise BadInputError(f"faces.root: no *{ending} file in {root}; expected {expected}")
+    return files
 
 
 def list_folder(root: str, expected: str) -> list[ListedFile]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from itertools import accumulate
-from posixpath import basename, dirname, splitext
+from posixpath import splitext
 from typing import Any
 
 import pyarrow as pa
@@ -27,13 +27,11 @@ from cldmray.faces.decode import MAX_FILE_BYTES
 from cldmray.faces.sources.files import (
     ESCAPE,
     ListedFile,
-    list_folder,
-    listed_file,
+    list_archives,
     local_path,
     normalize_name,
-    open_root,
+    root_info,
     table_path,
-    version,
 )
 from cldmray.faces.sources.groups import read_groups
 from cldmray.hashing import EXCLUDED_FROM_KEY
@@ -73,7 +71,8 @@ class ParquetFaces(FaceSource):
         Raises:
             BadInputError: no Parquet file, a missing column or an empty identity.
         """
-        filesystem, folder, files = self._files()
+        filesystem, folder, _ = root_info(self.root)
+        files = list_archives(self.root, ".parquet", LAYOUT)
         images: list[tuple[str, str]] = []
         origins: list[tuple[str, str]] = []
         for file in files:
@@ -94,7 +93,7 @@ class ParquetFaces(FaceSource):
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         """See :meth:`FaceSource.read`; each row group that holds a wanted row is read once."""
-        filesystem, folder, _ = self._base()
+        filesystem, folder, _ = root_info(self.root)
         wanted: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         for place, location in enumerate(locations):
             file, _, number = location.rpartition("#")
@@ -109,21 +108,6 @@ class ParquetFaces(FaceSource):
     def groups(self) -> pa.Table | None:
         """See :meth:`FaceSource.groups`."""
         return read_groups(self.groups_file)
-
-    def _base(self) -> tuple[fs.FileSystem, str, fs.FileInfo]:
-        """File system, folder to which locations are relative, and what the root is."""
-        filesystem, path = open_root(self.root)
-        info = filesystem.get_file_info(path)
-        return filesystem, dirname(path) if info.is_file else path, info
-
-    def _files(self) -> tuple[fs.FileSystem, str, list[ListedFile]]:
-        filesystem, folder, info = self._base()
-        if info.is_file:
-            return filesystem, folder, [listed_file(basename(info.path), version(info))]
-        files = [file for file in list_folder(self.root, LAYOUT) if file.label.endswith(".parquet")]
-        if not files:
-            raise BadInputError(f"faces.root: no *.parquet file in {self.root}; expected {LAYOUT}")
-        return filesystem, folder, files
 
 
 def _rows_of(filesystem: fs.FileSystem, folder: str, file: ListedFile) -> list[tuple[str, str]]:
@@ -224,7 +208,8 @@ def _content(image: Any, filesystem: fs.FileSystem, folder: str) -> bytes | None
     """
     if not isinstance(image, Mapping):
         return bytes(image) if image is not None else None
-    content, path = image.get(BYTES), image.get(PATH)
+    content: bytes | None = image.get(BYTES)
+    path: str | None = image.get(PATH)
     if content is not None or not path:
         return content
     try:

@@ -27,7 +27,7 @@ from cldmray.faces.decode import InvalidImageError, decode_whole
 from cldmray.faces.records import listing_notes
 from cldmray.faces.sources.celeba import CelebaFaces, is_celeba
 from cldmray.faces.sources.companions import without_companions
-from cldmray.faces.sources.files import list_folder, open_root, read_text_table
+from cldmray.faces.sources.files import list_folder, read_text_table, root_info
 from cldmray.faces.sources.folder import FolderFaces
 from cldmray.faces.sources.lfw import LfwFaces
 from cldmray.faces.sources.parquet import ParquetFaces
@@ -121,8 +121,7 @@ def recognize(place: str) -> Layout:
     Raises:
         BadInputError: nothing is there, or no layout fits; the message says what was found.
     """
-    filesystem, path = open_root(place)
-    info = filesystem.get_file_info(path)
+    _, _, info = root_info(place)
     if info.type == fs.FileType.NotFound:
         raise BadInputError(f"faces: no folder or file {place}, and no option of that name")
     if info.is_file:
@@ -245,9 +244,10 @@ def _boxes(scenes: Sequence[Images]) -> list[npt.NDArray[np.float64] | None] | N
     boxes: list[npt.NDArray[np.float64] | None] = []
     for scene in scenes:
         scale = min(1.0, DETECTED_SIDE / max(scene.shape[:2]))
-        small = cv2.resize(scene, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        (layout,) = detector.detect(small[None])
-        boxes.append(None if layout is None else np.asarray(layout.box, np.float64) / scale)
+        size = round(scene.shape[1] * scale), round(scene.shape[0] * scale)
+        small: Images = np.asarray(cv2.resize(scene, size, interpolation=cv2.INTER_AREA), np.uint8)
+        (face,) = detector.detect(small[None])
+        boxes.append(None if face is None else np.asarray(face.box, np.float64) / scale)
     return boxes
 
 

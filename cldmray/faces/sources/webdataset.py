@@ -5,7 +5,7 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import field
-from posixpath import basename, dirname
+from posixpath import dirname
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -16,12 +16,10 @@ from cldmray.faces.base import Crop, FaceSource, Sample, Side, listing_table, sa
 from cldmray.faces.decode import MAX_FILE_BYTES
 from cldmray.faces.sources.files import (
     ListedFile,
-    list_folder,
-    listed_file,
+    list_archives,
     normalize_name,
     open_listed,
-    open_root,
-    version,
+    root_info,
 )
 from cldmray.faces.sources.groups import read_groups
 from cldmray.hashing import EXCLUDED_FROM_KEY
@@ -76,7 +74,8 @@ class WebDatasetFaces(FaceSource):
         Raises:
             BadInputError: no tar file, one that is damaged, or a sample without an identity.
         """
-        filesystem, folder, files = self._files()
+        filesystem, folder, _ = root_info(self.root)
+        files = list_archives(self.root, ".tar", LAYOUT)
         members = [
             (file, member)
             for file in files
@@ -102,7 +101,7 @@ class WebDatasetFaces(FaceSource):
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         """See :meth:`FaceSource.read`; each tar file is opened once."""
-        filesystem, folder, _ = self._base()
+        filesystem, folder, _ = root_info(self.root)
         wanted: dict[str, list[int]] = defaultdict(list)
         for place, location in enumerate(locations):
             wanted[location.rpartition("#")[0]].append(place)
@@ -122,21 +121,6 @@ class WebDatasetFaces(FaceSource):
     def groups(self) -> pa.Table | None:
         """See :meth:`FaceSource.groups`."""
         return read_groups(self.groups_file)
-
-    def _base(self) -> tuple[fs.FileSystem, str, fs.FileInfo]:
-        """File system, folder to which locations are relative, and what the root is."""
-        filesystem, path = open_root(self.root)
-        info = filesystem.get_file_info(path)
-        return filesystem, dirname(path) if info.is_file else path, info
-
-    def _files(self) -> tuple[fs.FileSystem, str, list[ListedFile]]:
-        filesystem, folder, info = self._base()
-        if info.is_file:
-            return filesystem, folder, [listed_file(basename(info.path), version(info))]
-        files = [file for file in list_folder(self.root, LAYOUT) if file.label.endswith(".tar")]
-        if not files:
-            raise BadInputError(f"faces.root: no *.tar file in {self.root}; expected {LAYOUT}")
-        return filesystem, folder, files
 
 
 def _members(
