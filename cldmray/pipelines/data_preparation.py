@@ -254,14 +254,27 @@ class DataPreparation:
                 "needs at least two people who can be confused; evaluate more (splits.evaluation, "
                 "splits.n_evaluation_identities, splits.min_images)"
             )
-        needed = [name for name in self.config.audit.galleries if name != "source_included"]
-        if needed and max(images.values()) < 2:
+        if max(images.values()) < 2:
+            self._refuse_single_images(len(images))
+        return images
+
+    def _refuse_single_images(self, n_identities: int) -> None:
+        """Raise BadInputError where a gallery or an attacker needs a second image of a person."""
+        config = self.config
+        needed = [name for name in config.audit.galleries if name != "source_included"]
+        if needed:
             raise BadInputError(
                 f"audit.galleries: {needed[0]} needs a second image of a person, and all "
-                f"{len(images)} people to be evaluated have one; add images, or measure "
-                "source_included alone"
+                f"{n_identities} people to be evaluated have one; add images, or measure "
+                "source_included alone, by attackers such as condition_match"
             )
-        return images
+        for key, attacker in config.attackers.items():
+            if attacker.recognizes_clean_faces:
+                raise BadInputError(
+                    f"attackers.{key}: how well {attacker.name} recognises clean faces cannot be "
+                    f"told where all {n_identities} people to be evaluated have one image; add "
+                    "images, or leave it out"
+                )
 
     def _auxiliary_notes(self, auxiliary: set[str]) -> list[str]:
         """A note on every anonymizer that was trained on people from whom attackers learn too."""

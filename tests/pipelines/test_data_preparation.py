@@ -139,6 +139,12 @@ class TestIdentities:
         single = self.identities(tmp_path, ["ann", "bob"], asked, ann=1, bob=1, cat=4)
         assert single.listing().samples["identity"].to_pylist().count("ann") == 1
 
+    def test_what_the_advice_says_is_checked_as_well(self, tmp_path: Path) -> None:
+        asked = "audit.galleries=[source_included]", "attackers=[clean_trained]"
+        single = self.identities(tmp_path, ["ann", "bob"], *asked, ann=1, bob=1, cat=4)
+        with pytest.raises(BadInputError, match="^attackers.clean_trained: .*have one image"):
+            single.listing()
+
 
 def test_what_an_anonymizer_lacks_is_found_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
