@@ -135,7 +135,7 @@ def test_an_audit_with_everything_at_s3(bucket: str, tmp_path: Path) -> None:
         *("splits.n_evaluation_identities=4", "splits.min_images=2"),
         *("splits.validation_fraction=0.3", "anonymizers=[blur]", "attackers=[clean_trained]"),
         *("attackers.clean_trained.training.max_steps=4", "audit.attribution=false"),
-        *("audit.utility=[ssim]", "audit.n_inference_images=0", "audit.n_bootstrap=50"),
+        *("audit.utility=[ssim]", "audit.n_inference_images=0", "audit.n_bootstrap=100"),
         *(f"output={bucket}/runs/first", f"cache_dir={bucket}/cache"),
         *("engine.address=local", "engine.cpus=2", "engine.object_store_mb=200"),
     ]
