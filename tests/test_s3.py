@@ -131,7 +131,7 @@ def test_an_audit_with_everything_at_s3(bucket: str, tmp_path: Path) -> None:
     for (identity, sample), content in zip(names, images, strict=True):
         put(f"faces/{identity}/{sample}.png", content or b"")
     settings = [
-        *("faces=folder", f"faces.root={bucket}/faces", "faces.size=32"),
+        *("faces=folder", f"faces.root={bucket}/faces", "faces.size=32", "faces.align=none"),
         *("splits.n_evaluation_identities=4", "splits.min_images=2"),
         *("splits.validation_fraction=0.3", "anonymizers=[blur]", "attackers=[clean_trained]"),
         *("attackers.clean_trained.training.max_steps=4", "audit.attribution=false"),

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -18,6 +18,8 @@ from cldmray.errors import CldmrayError
 HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Further arguments are Hydra's, which checks them."""
 
+AlignOption = Literal["landmarks", "none"]
+"""Of :data:`cldmray.faces.base.Align`, which costs half a second to import."""
 SFACE = "sface"
 """Recognizer of galleries that do not say theirs."""
 
@@ -193,9 +195,13 @@ def search(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Matches of each image.")] = 5,
     size: Annotated[int, typer.Option(min=8, help="Side in pixels of the faces.")] = 112,
+    align: Annotated[
+        AlignOption,
+        typer.Option(help="landmarks finds the face of each image, none crops the middle."),
+    ] = "landmarks",
 ) -> None:
     """Search a saved identity gallery with images: whom do they show?"""
-    _exiting(lambda: _search(gallery, images, build, recognizer, top=top, size=size))
+    _exiting(lambda: _search(gallery, images, build, recognizer, top=top, size=size, align=align))
 
 
 def _search(
@@ -206,16 +212,18 @@ def _search(
     *,
     top: int,
     size: int,
+    align: AlignOption,
 ) -> None:
     from cldmray.cli.saved import build_gallery, query_images, recognizer_called
     from cldmray.gallery.index import open_gallery
     from cldmray.gallery.matches import search_images
 
     if build is not None:
-        build_gallery(gallery, build, recognizer_called(recognizer or SFACE), size)
+        encoder = recognizer_called(recognizer or SFACE)
+        build_gallery(gallery, build, encoder, size, align=align)
     opened = open_gallery(gallery)
     encoder = recognizer_called(recognizer or opened.recognizer or SFACE)
-    matches = search_images(opened, query_images(paths, size), encoder, top)
+    matches = search_images(opened, query_images(paths, size, align), encoder, top)
     table = Table("image", "rank", "identity", "sample", "score", box=None, pad_edge=False)
     for row, path in enumerate(paths):
         for rank in range(matches.scores.shape[1]):

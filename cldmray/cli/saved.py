@@ -7,6 +7,7 @@ import numpy as np
 from cldmray import storage
 from cldmray.arrays import Images
 from cldmray.errors import BadInputError, redact_text
+from cldmray.faces.base import Align
 from cldmray.recognizers.base import Recognizer
 
 BLOCK = 256
@@ -48,7 +49,7 @@ def recognizer_called(name: str) -> Recognizer:
     return recognizer
 
 
-def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int) -> int:
+def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int, *, align: Align) -> int:
     """Embed the faces of a folder and save them as a gallery.
 
     Args:
@@ -56,6 +57,7 @@ def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int) -> int
         root: faces, one sub-folder an identity.
         recognizer: embeds them.
         size: side in pixels to which they are brought.
+        align: how faces are found, as of :class:`~cldmray.faces.base.ImageFileSource`.
 
     Returns:
         Images in the gallery; those that cannot be read are left out.
@@ -63,11 +65,12 @@ def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int) -> int
     Raises:
         BadInputError: there is no image that can be read.
     """
-    from cldmray.faces.decode import InvalidImageError, decode
+    from cldmray.faces.decode import InvalidImageError
     from cldmray.faces.sources.folder import FolderFaces
     from cldmray.gallery.index import GalleryIndex
 
-    source = FolderFaces(root, size=size)
+    source = FolderFaces(root, size=size, align=align)
+    read_face = source.open()
     listing = source.listing()
     embeddings, rows = [], []
     for start in range(0, listing.num_rows, BLOCK):
@@ -75,7 +78,7 @@ def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int) -> int
         block = listing.slice(start, BLOCK)["location"].to_pylist()
         for row, content in enumerate(source.read(block), start):
             try:
-                images.append(decode(content, None, size))
+                images.append(read_face(content).image)
             except InvalidImageError:
                 continue
             rows.append(row)
@@ -93,18 +96,20 @@ def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int) -> int
     return len(rows)
 
 
-def query_images(paths: Sequence[str], size: int) -> Images:
-    """Image files as one array (N, size, size, 3).
+def query_images(paths: Sequence[str], size: int, align: Align) -> Images:
+    """The faces of image files as one array (N, size, size, 3).
 
     Raises:
-        BadInputError: a file is no image; the message names it.
+        BadInputError: a file is no image, or shows no face; the message names it.
     """
-    from cldmray.faces.decode import InvalidImageError, decode
+    from cldmray.faces.decode import InvalidImageError
+    from cldmray.faces.sources.folder import FolderFaces
 
+    read_face = FolderFaces("", size=size, align=align).open()
     images = []
     for path in paths:
         try:
-            images.append(decode(storage.read_bytes(path), None, size))
+            images.append(read_face(storage.read_bytes(path)).image)
         except (InvalidImageError, OSError) as error:
             raise BadInputError(f"{path}: {error}") from error
     return np.stack(images)

@@ -18,6 +18,7 @@ from cldmray.faces.records import ORIGINAL
 from cldmray.faces.regions import Region
 from cldmray.faces.splits import SplitConfig
 from cldmray.gallery.protocols import GallerySettings
+from cldmray.recognizers.base import with_face_crop
 from cldmray.report.examples import ReportSettings
 from cldmray.results.names import check_label
 from cldmray.settings import checked_dataclass
@@ -103,6 +104,10 @@ class AuditConfig:
                 attacker.combines([other for other in self.attackers if other != key])
             except ValueError as error:
                 raise ValueError(f"attackers.{key}.{error}") from error
+        crop = self.faces.face_crop
+        if crop is not None:
+            attackers = {key: with_face_crop(item, crop) for key, item in self.attackers.items()}
+            object.__setattr__(self, "attackers", attackers)
         others = {
             "gallery.faces": self.gallery.faces,
             "audit.training_faces": self.audit.training_faces,

@@ -26,6 +26,34 @@ TEMPLATE = np.array(
 pixels: the landmarks of ArcFace (Deng et al. 2019), to which SFace was trained too."""
 
 
+def framed_template(margin: float, side: int) -> Matrix:
+    """Where the five landmarks belong in an image that shows more than the tight crop.
+
+    Args:
+        margin: added to each side of ArcFace's square, in sides of it. 0.1 keeps the chin and the
+            hairline, 0.3 the whole head.
+        side: of the image in pixels.
+
+    Returns:
+        Points (x, y), shape (5, 2).
+
+    >>> framed_template(0.0, 112).round(1).tolist()[0]
+    [38.3, 51.7]
+    """
+    shares = ((TEMPLATE + 0.5) / TEMPLATE_SIDE + margin) / (1 + 2 * margin)
+    return shares * side - 0.5
+
+
+def tight_crop(margin: float) -> tuple[float, float, float, float]:
+    """ArcFace's square within an image of :func:`framed_template`, as shares of its side.
+
+    Returns:
+        Left, top, right, bottom.
+    """
+    low, high = margin / (1 + 2 * margin), (1 + margin) / (1 + 2 * margin)
+    return low, low, high, high
+
+
 def similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> Matrix:
     """Rotation, scale and shift that take one set of points closest to another.
 
@@ -99,3 +127,29 @@ def warp(image: Images, matrix: Matrix, side: int) -> Images:
         image, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
     )
     return np.asarray(warped, np.uint8)
+
+
+def needed_part(image: Images, matrix: Matrix, side: int) -> tuple[Images, Matrix]:
+    """The part of a large image that :func:`warp` reads, and the map from it.
+
+    What lies beyond an edge is mirrored in it, so as much is kept within the edge. Averaging
+    begins at the part's corner, so that a warp of it may differ by a fraction of a pixel.
+
+    Args:
+        image, matrix, side: as of :func:`warp`.
+    """
+    height, width = image.shape[:2]
+    corners = np.array([[-1.0, -1.0], [side, -1.0], [-1.0, side], [side, side]])
+    points = np.linalg.solve(matrix[:, :2], (corners - matrix[:, 2]).T)
+    spare = 4 / math.sqrt(abs(float(np.linalg.det(matrix[:, :2])))) + 4
+    bounds = []
+    for low, high, edge in zip(
+        points.min(1) - spare, points.max(1) + spare, (width, height), strict=True
+    ):
+        first, last = min(low, edge - (high - edge)), max(high, -low)
+        bounds.append((max(0, math.floor(first)), min(edge, math.ceil(last) + 1)))
+    (left, right), (top, bottom) = bounds
+    if left >= right or top >= bottom:
+        return image, matrix
+    shift = matrix[:, 2] + matrix[:, :2] @ np.array([left, top], np.float64)
+    return image[top:bottom, left:right], np.column_stack([matrix[:, :2], shift])

@@ -1,5 +1,7 @@
-"""Face detection: YuNet finds the face and its five landmarks in an image."""
+"""Face detection: YuNet finds faces and their five landmarks in an image."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import cv2
@@ -35,8 +37,24 @@ class Detection(NamedTuple):
     score: float
 
 
+FindFaces = Callable[[Images], list[Detection]]
+"""Finds all faces of one RGB image, uint8, shape (h, w, 3), of any size and in any order."""
+
+
+class FaceDetector(ABC):
+    """Finds faces and five landmarks of each; subclasses are frozen dataclasses of settings."""
+
+    @abstractmethod
+    def version(self) -> str:
+        """Hash of the weights."""
+
+    @abstractmethod
+    def open(self) -> FindFaces:
+        """Load the network, and return the function that finds faces; for one thread."""
+
+
 @checked_dataclass
-class YuNet:
+class YuNet(FaceDetector):
     """The face detector of Wu, Peng and Yu, "YuNet: A Tiny Millisecond-level Face Detector", 2023.
 
     Needs the extra ``recognizer``, which holds the weights; OpenCV runs them on the CPU.
@@ -68,28 +86,36 @@ class YuNet:
         Raises:
             MissingDependencyError: the extra ``recognizer`` is not installed.
         """
-        weights = str(model_file(YUNET))
-        if not len(images):
-            return []
-        height, width = images.shape[1:3]
-        scale = max(1.0, SMALLEST_SIDE / min(height, width))
-        size = (round(width * scale), round(height * scale))
-        network = _quietly_loaded(weights, size, self.threshold)
-        enlarged = np.array([size[0] / width, size[1] / height], np.float32)
-        detections: list[Detection | None] = []
-        for image in images:
+        find = self.open()
+        return [max(find(image), key=lambda face: face.score, default=None) for image in images]
+
+    def open(self) -> FindFaces:
+        """See :meth:`FaceDetector.open`; images are enlarged as :meth:`detect` says.
+
+        Raises:
+            MissingDependencyError: the extra ``recognizer`` is not installed.
+        """
+        start = (SMALLEST_SIDE, SMALLEST_SIDE)
+        network = _quietly_loaded(str(model_file(YUNET)), start, self.threshold)
+
+        def find(image: Images) -> list[Detection]:
+            height, width = image.shape[:2]
+            scale = max(1.0, SMALLEST_SIDE / min(height, width))
+            size = (round(width * scale), round(height * scale))
             seen = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             if scale > 1:
                 seen = cv2.resize(seen, size, interpolation=cv2.INTER_CUBIC)
+            network.setInputSize(size)
             faces = network.detect(seen)[1]
-            detections.append(None if faces is None or not len(faces) else _best(faces, enlarged))
-        return detections
+            enlarged = np.array([size[0] / width, size[1] / height], np.float32)
+            return [] if faces is None else [_detection(row, enlarged) for row in faces]
+
+        return find
 
 
-def _best(faces: npt.NDArray[np.generic], enlarged: Floats) -> Detection:
-    """The face of highest score among rows (box, landmarks, score), shape (F, 15)."""
-    rows = np.asarray(faces, np.float32)
-    row = rows[rows[:, -1].argmax()]
+def _detection(face: npt.NDArray[np.generic], enlarged: Floats) -> Detection:
+    """A face in the given image's pixels, of YuNet's row (box, landmarks, score), shape (15,)."""
+    row = np.asarray(face, np.float32)
     corner = (row[:2] + 0.5) / enlarged - 0.5
     landmarks = (row[4:14].reshape(5, 2) + 0.5) / enlarged - 0.5
     return Detection(np.concatenate([corner, row[2:4] / enlarged]), landmarks, float(row[-1]))

@@ -3,16 +3,30 @@
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import field
 from posixpath import splitext
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
 from cldmray import hashing
-from cldmray.errors import BadInputError
+from cldmray.arrays import Images
+from cldmray.detection.alignment import (
+    framed_template,
+    needed_part,
+    similarity,
+    tight_crop,
+    warp,
+)
+from cldmray.detection.face_search import FoundFace, find_face
+from cldmray.detection.yunet import FaceDetector, FindFaces, YuNet
+from cldmray.errors import BadInputError, CldmrayError
+from cldmray.faces.decode import NO_FACE, InvalidImageError, decode, decode_whole
 from cldmray.faces.records import LISTING, NOTES
+from cldmray.hashing import EXCLUDED_FROM_KEY, canonicalize, fingerprint
+from cldmray.settings import checked_dataclass
 
 
 def _square(crop: list[int]) -> list[int]:
@@ -28,6 +42,28 @@ Crop = Annotated[list[int], AfterValidator(_square)]
 """A square in pixels: left, top, right, bottom."""
 Side = Annotated[int, Field(ge=8, le=2048)]
 """Side in pixels of the images that a source gives."""
+
+
+Shares = tuple[float, float, float, float]
+"""Left, top, right, bottom of a square as shares of an image's side."""
+Align = Literal["auto", "landmarks", "none"]
+
+
+class FaceImage(NamedTuple):
+    """A square image of a face, and how it was found.
+
+    Attributes:
+        image: RGB, uint8, shape (size, size, 3).
+        search: what was found in the file; None where nothing was searched for.
+    """
+
+    image: Images
+    search: FoundFace | None = None
+
+
+ReadFace = Callable[[bytes | None], FaceImage]
+"""Makes an image of a face of a file's content, None where the file could not be opened; raises
+:class:`cldmray.faces.decode.InvalidImageError` where that is not possible."""
 
 
 class FaceSource(ABC):
@@ -64,6 +100,27 @@ class FaceSource(ABC):
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         """Encoded file content of each location; None where it cannot be opened (any more)."""
 
+    @property
+    def finds_faces(self) -> bool:
+        """Whether faces are searched for and brought into place; else images are cropped."""
+        return False
+
+    @property
+    def face_crop(self) -> Shares | None:
+        """ArcFace's square in its images: left, top, right, bottom as shares; None: unknown."""
+        return None
+
+    def check(self) -> None:  # noqa: B027
+        """Find out before any work starts whether everything that it needs is installed.
+
+        Raises:
+            MissingDependencyError: it is not; the message says what to do.
+        """
+
+    def open(self) -> ReadFace:
+        """Load what is needed, and return the function that makes faces of files' contents."""
+        return lambda content: FaceImage(decode(content, self.crop, self.size))
+
     def groups(self) -> pa.Table | None:
         """Groups of its people, such as sex or age; None where the source has none.
 
@@ -75,6 +132,75 @@ class FaceSource(ABC):
             BadInputError: a file of groups cannot be understood; the message names it.
         """
         return None
+
+
+@checked_dataclass(kw_only=True)
+class ImageFileSource(FaceSource):
+    """Source of image files, which may be whole scenes: faces are found and brought into place.
+
+    Attributes:
+        align: ``landmarks`` finds the face of each image, the largest and most central one, and
+            brings its five landmarks to ArcFace's template; an image without a face is rejected.
+            ``none`` takes the crop. ``auto`` is ``none`` for a source whose images are aligned
+            already, and where ``crop`` is set, else ``landmarks``.
+        margin: what is shown around ArcFace's square on each side, in sides of it; 0.1 keeps the
+            chin and the hairline, 0.3 the whole head.
+        min_face: side in pixels of a face in its file, below which the report warns.
+        detector: finds faces and their landmarks.
+    """
+
+    aligned_already: ClassVar[bool] = False
+    align: Align = "auto"
+    margin: Annotated[float, Field(ge=0, le=2)] = 0.1
+    min_face: Annotated[int, Field(ge=0)] = field(default=40, metadata=EXCLUDED_FROM_KEY)
+    detector: FaceDetector = field(default_factory=YuNet, metadata=EXCLUDED_FROM_KEY)
+
+    def version(self) -> str:
+        """Fingerprint of the detector and its weights, where it is used."""
+        return fingerprint(canonicalize(self.detector)) if self.finds_faces else ""
+
+    @property
+    def finds_faces(self) -> bool:
+        if self.align == "auto":
+            return not self.aligned_already and self.crop is None
+        return self.align == "landmarks"
+
+    @property
+    def face_crop(self) -> Shares | None:
+        return tight_crop(self.margin) if self.finds_faces else None
+
+    def check(self) -> None:
+        if not self.finds_faces:
+            return
+        try:
+            self.detector.version()
+        except CldmrayError as error:
+            raise type(error)(
+                f"faces.align: faces cannot be searched for: {error}; or set faces.align=none for "
+                "images that are aligned already"
+            ) from error
+
+    def open(self) -> ReadFace:
+        if not self.finds_faces:
+            return super().open()
+        find = self.detector.open()
+        return lambda content: self._face(decode_whole(content), find)
+
+    def _face(self, scene: Images, find: FindFaces) -> FaceImage:
+        face = find_face(scene, find)
+        if face is None:
+            raise InvalidImageError(NO_FACE)
+        return FaceImage(self.cut(scene, face), face)
+
+    def cut(self, scene: Images, face: FoundFace) -> Images:
+        """The face as this source gives it, uint8, shape (size, size, 3).
+
+        Args:
+            scene: RGB, uint8, shape (h, w, 3).
+            face: that it shows.
+        """
+        matrix = similarity(face.landmarks, framed_template(self.margin, self.size))
+        return warp(*needed_part(scene, matrix, self.size), self.size)
 
 
 class Sample(NamedTuple):

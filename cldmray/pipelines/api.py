@@ -53,8 +53,8 @@ def audit(
     Args:
         faces: a folder with one sub-folder an identity, a Parquet file, a name of ``cldmray list
             faces``, a :class:`~cldmray.faces.base.FaceSource`, a pair (images, identities) with
-            images as uint8 arrays (height, width, 3), or a table with the columns ``identity``
-            and ``image``: pandas, PyArrow or Hugging Face ``datasets``.
+            images as uint8 arrays (height, width, 3), which are taken as aligned, or a table with
+            the columns ``identity`` and ``image``: pandas, PyArrow or Hugging Face ``datasets``.
         anonymizers: names, objects, mappings with ``_target_`` and functions ``(images, seeds) ->
             images``; None: those of the default audit.
         attackers: names, objects and mappings with ``_target_``; None: those of the default audit.
@@ -187,7 +187,7 @@ def _faces(faces: Any, cache_dir: str) -> Any:
     if isinstance(faces, str | Path):
         kind = "parquet" if str(faces).endswith(".parquet") else "folder"
         target = {"parquet": "parquet.ParquetFaces", "folder": "folder.FolderFaces"}[kind]
-        return {TARGET: f"cldmray.faces.{target}", "root": str(faces)}
+        return {TARGET: f"cldmray.faces.sources.{target}", "root": str(faces)}
     table, side = _face_table(faces)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=256)
@@ -195,7 +195,7 @@ def _faces(faces: Any, cache_dir: str) -> Any:
     uri = storage.join(cache_dir, MEMORY, f"{digest(content.hex())[:16]}.parquet")
     if not storage.exists(uri):
         storage.write_bytes(uri, content)
-    return ParquetFaces(uri) if side is None else ParquetFaces(uri, size=side)
+    return ParquetFaces(uri) if side is None else ParquetFaces(uri, size=side, align="none")
 
 
 def _face_table(faces: Any) -> tuple[pa.Table, int | None]:

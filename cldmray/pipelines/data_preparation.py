@@ -14,7 +14,7 @@ from cldmray import hashing
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.map_stages.anonymize import anonymize, anonymize_groups, samples_per_split
-from cldmray.engine.map_stages.faces import load_faces
+from cldmray.engine.map_stages.faces import SEARCH_COLUMNS, load_faces
 from cldmray.engine.map_stages.near_duplicates import find_near_duplicates, pairs_of
 from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.errors import BadInputError, CldmrayError
@@ -81,12 +81,13 @@ class DataPreparation:
         )
 
     def check(self) -> None:
-        """Find out before any work starts whether every anonymizer has what it needs.
+        """Find out before any work starts whether source and anonymizers have what they need.
 
         Raises:
             CldmrayError: a package or file is absent, or a file is incomplete or of a refused kind;
-                the message begins with the anonymizer's key.
+                the message begins with the key.
         """
+        self.config.faces.check()
         for key, anonymizer in self.config.anonymizers.items():
             try:
                 anonymizer.check()
@@ -337,15 +338,16 @@ class DataPreparation:
                 f"{reasons} ... (all, with their names, in {table.folder}/rejected.parquet)"
             )
         images = self._audited(table.read(["identity", "split"]))
+        notes = alignment_notes(config.faces, table)
         single = sorted(identity for identity, count in images.items() if count == 1)
         if not single:
-            return table, []
+            return table, notes
         note = (
             f"{len(single)} of the {len(images)} evaluated people have one usable image only (one "
             f"is {_hidden(single[0])}): it stands in everybody's gallery, but is a probe only "
             "where the gallery includes the source."
         )
-        return table, [note]
+        return table, [*notes, note]
 
     def distinct_faces(self, listing: pa.Table) -> tuple[Artifact, Mapping[str, str], list[str]]:
         """The table of originals, without near-duplicates of evaluated images in other splits.
@@ -466,6 +468,39 @@ class DataPreparation:
         return StageSpec(
             f"anonymize-{name}", settings, [faces], produce, f"anonymize by {name}", resources
         )
+
+
+def alignment_notes(source: FaceSource, faces: Artifact) -> list[str]:
+    """What the report says of how faces were found; where none was searched for, only the log.
+
+    Args:
+        faces: the table of originals of the source.
+    """
+    if not source.finds_faces:
+        logger.info(f"{source.name}: images are taken as aligned; no face was searched for")
+        return []
+    searches = faces.read(SEARCH_COLUMNS.names)
+    least = getattr(source, "min_face", 0)
+    kinds = {
+        "show several faces, of which the largest and most central one was taken": pc.greater(
+            searches["n_faces"], 1
+        ),
+        "were turned by 90, 180 or 270 degrees": pc.greater(searches["quarter_turns"], 0),
+        f"show a face of fewer than {least} pixels a side (faces.min_face), of which a recognizer "
+        "may read little": pc.less(searches["side"], least),
+    }
+    counts = {kind: pc.sum(rows).as_py() or 0 for kind, rows in kinds.items()}
+    parts = [f"{count} {kind}" for kind, count in counts.items() if count]
+    note = "; ".join(
+        [
+            f"The face of each of {len(searches)} images was found by "
+            f"{type(getattr(source, 'detector', source)).__name__} and brought into place by its "
+            "five landmarks",
+            *parts,
+        ]
+    )
+    logger.info(f"{source.name}: {note}")
+    return [f"{note}."]
 
 
 def duplicates_of_evaluated(pairs: pa.Table) -> list[str]:

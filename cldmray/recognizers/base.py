@@ -1,8 +1,8 @@
 """Recognizer, which maps images of faces to embeddings; attackers, teachers and measures use it."""
 
 from abc import ABC, abstractmethod
-from dataclasses import field, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from dataclasses import field, fields, is_dataclass, replace
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -56,8 +56,9 @@ class Recognizer(ABC):
         align: ``fixed`` takes the same square of every image, for images that are aligned
             already; ``landmarks`` turns each face upright by YuNet's five landmarks, and falls back
             to ``fixed`` where no face is found.
-        crop: the square of ``fixed``: left, top, right, bottom as fractions of the image's side.
-            The default fits the crop of ``LfwFaces``; beyond the edge the image is reflected.
+        crop: the square of ``fixed``: left, top, right, bottom as fractions of the image's side;
+            beyond the edge the image is reflected. None: where the audited source has its faces
+            (:func:`with_face_crop`), else as in the crop of ``LfwFaces``.
         detector: finds the landmarks.
         device: ``auto`` (the device that the engine reserves; elsewhere CUDA where there is one,
             else the CPU), ``cpu`` or ``cuda``.
@@ -80,7 +81,7 @@ class Recognizer(ABC):
     """
 
     align: Align = "fixed"
-    crop: Square = LFW_CROP
+    crop: Square | None = None
     detector: YuNet = field(default_factory=YuNet)
     device: Device = "auto"
 
@@ -98,6 +99,11 @@ class Recognizer(ABC):
     @abstractmethod
     def side(self) -> int:
         """Side in pixels of the aligned faces that the network reads."""
+
+    @property
+    def square(self) -> Square:
+        """The crop, or that of LFW where none is set."""
+        return LFW_CROP if self.crop is None else self.crop
 
     @property
     def template(self) -> npt.NDArray[np.float64]:
@@ -168,9 +174,29 @@ class Recognizer(ABC):
             if face is not None:
                 matrix = similarity(face.landmarks, template)
             elif image.shape[0] == image.shape[1]:
-                matrix = crop_matrix(self.crop, image.shape[0], self.side)
+                matrix = crop_matrix(self.square, image.shape[0], self.side)
             else:
                 raise BadInputError(f"an image of {image.shape[:2]} pixels is not square")
             faces[place] = warp(image, matrix, self.side)
             by_landmarks[place] = face is not None
         return faces, by_landmarks
+
+
+Settings = TypeVar("Settings")
+
+
+def with_face_crop(settings: Settings, crop: Square) -> Settings:
+    """Settings whose recognizers take a crop, unless they have one of their own.
+
+    Args:
+        settings: a recognizer, or a dataclass that may hold some; anything else is returned as is.
+        crop: ArcFace's square in the audited images, as fractions of their side.
+    """
+    if not is_dataclass(settings) or isinstance(settings, type):
+        return settings
+    if isinstance(settings, Recognizer):
+        return replace(settings, crop=crop) if settings.crop is None else settings
+    values = {item.name: getattr(settings, item.name) for item in fields(settings) if item.init}
+    changed = {name: with_face_crop(value, crop) for name, value in values.items()}
+    changed = {name: value for name, value in changed.items() if value is not values[name]}
+    return replace(settings, **changed) if changed else settings

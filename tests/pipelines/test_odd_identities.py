@@ -35,7 +35,13 @@ def root(tmp_path: Path) -> Path:
 
 def audit(root: Path, *overrides: str) -> AuditReport:
     cache_dir = root.parent / "cache_dir"
-    fixed = ["faces=folder", f"faces.root={root}", "faces.size=48", "splits.min_images=2"]
+    fixed = [
+        "faces=folder",
+        "faces.align=none",
+        f"faces.root={root}",
+        "faces.size=48",
+        "splits.min_images=2",
+    ]
     fixed += [
         "splits.n_evaluation_identities=16",
         "anonymizers=[no_op]",

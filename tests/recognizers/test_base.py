@@ -8,12 +8,18 @@ import torch
 
 from cldmray.arrays import Images
 from cldmray.detection import model_files
-from cldmray.detection.alignment import TEMPLATE
+from cldmray.detection.alignment import (
+    TEMPLATE,
+    framed_template,
+    similarity,
+    tight_crop,
+    warp,
+)
 from cldmray.detection.yunet import Detection, YuNet
 from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
 from cldmray.faces.decode import decode
 from cldmray.hashing import canonicalize
-from cldmray.recognizers.base import SAME_IDENTITY, Recognizer
+from cldmray.recognizers.base import LFW_CROP, SAME_IDENTITY, Recognizer, with_face_crop
 from cldmray.recognizers.sface import SFace
 
 CROP = (61, 56, 189, 184)
@@ -92,6 +98,30 @@ class TestAlignment:
     def test_other_arrays_are_refused(self, images: np.ndarray) -> None:
         with pytest.raises(BadInputError, match="images must be|not square"):
             Corners().embed(images)
+
+
+@dataclass(frozen=True)
+class Holder:
+    inner: Recognizer
+    number: int = 3
+
+
+class TestFaceCrop:
+    def test_recognizers_without_a_crop_take_that_of_the_source(self) -> None:
+        crop = (0.1, 0.1, 0.9, 0.9)
+        assert Corners().square == LFW_CROP
+        changed = with_face_crop(Holder(Corners()), crop)
+        assert changed.inner.square == crop and changed.number == 3
+        own = Holder(Corners(crop=(0.0, 0.0, 1.0, 1.0)))
+        assert with_face_crop(own, crop) is own
+        assert with_face_crop("text", crop) == "text"
+
+    def test_the_crop_of_aligned_images_is_arcfaces_square(self) -> None:
+        image = warp(noise(1, 300)[0], similarity(TEMPLATE + 90, framed_template(0.1, 134)), 134)
+        tight = warp(noise(1, 300)[0], similarity(TEMPLATE + 90, framed_template(0.0, 112)), 112)
+        faces, _ = with_face_crop(Corners(), tight_crop(0.1)).aligned(image[None])
+        difference = np.abs(faces[0].astype(int) - tight)
+        assert difference.mean() < 12
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class FaceGuide:
         ]
         halving = [n for n, layer in enumerate(self.layers) if _stride(layer) == 2]
         self.taps = frozenset(halving[1:])
-        self.crop = recognizer.crop
+        self.crop = recognizer.square
         self.half = precision == "bf16"
 
     def __call__(self, reconstructions: Tensor, originals: Tensor) -> Distances:

@@ -12,7 +12,7 @@ from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.failures import reraise_worker_errors
 from cldmray.engine.map_stages.anonymize import PIXELS, ActorInputs, AnonymizerActor, raw_images
 from cldmray.faces.base import FaceSource
-from cldmray.faces.decode import InvalidImageError, decode
+from cldmray.faces.decode import InvalidImageError
 from cldmray.faces.records import EVALUATION, FACES, encode_image, encode_images
 
 IMAGES = 32
@@ -78,12 +78,13 @@ def _try_all(
     engine: EngineConfig,
     on_gpu: bool,
 ) -> list[Trial]:
+    read_face = source.open()
     started = time.process_time()
     rows = []
     contents = source.read(listing["location"].to_pylist())
     for sample, content in zip(listing["sample_id"].to_pylist(), contents, strict=True):
         try:
-            image = encode_image(decode(content, source.crop, source.size))
+            image = encode_image(read_face(content).image)
         except InvalidImageError:
             continue
         rows.append({"sample_id": sample, "identity": "", "split": EVALUATION, "image": image})

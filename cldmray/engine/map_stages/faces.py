@@ -16,7 +16,7 @@ from cldmray.engine.artifacts import write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.errors import BadInputError
 from cldmray.faces.base import FaceSource
-from cldmray.faces.decode import InvalidImageError, decode
+from cldmray.faces.decode import InvalidImageError
 from cldmray.faces.records import FACES, decode_images, encode_image
 from cldmray.faces.splits import SplitConfig, split_listing
 
@@ -25,6 +25,23 @@ def blocks(table: pa.Table, rows: int) -> list[pa.Table]:
     """The table cut into consecutive pieces of at most ``rows`` rows (at least one piece)."""
     starts = range(0, max(table.num_rows, 1), rows)
     return [table.slice(start, rows).combine_chunks() for start in starts]
+
+
+SEARCH_COLUMNS = pa.schema(
+    [
+        pa.field("n_faces", pa.int32()),
+        pa.field("side", pa.float64()),
+        pa.field("quarter_turns", pa.int32()),
+    ]
+)
+"""Further columns of faces that were searched for, see
+:class:`cldmray.detection.face_search.FoundFace`; null where there is none."""
+
+
+def _columns(source: FaceSource) -> list[pa.Field]:
+    """What reading adds to a listing."""
+    added = [pa.field("image", pa.binary()), pa.field("reason", pa.string())]
+    return [*added, *SEARCH_COLUMNS] if source.finds_faces else added
 
 
 def read_faces(source: FaceSource, listing: pa.Table, block_rows: int) -> Dataset:
@@ -37,23 +54,28 @@ def read_faces(source: FaceSource, listing: pa.Table, block_rows: int) -> Datase
 
     Returns:
         Dataset with ``sample_id, identity, split, location, image, reason``: ``image`` holds a
-        PNG file, or is empty where ``reason`` says why the file was rejected.
+        PNG file, or is empty where ``reason`` says why the file was rejected. Where the source
+        finds faces, those of :data:`SEARCH_COLUMNS` as well.
     """
 
     def load(block: pa.Table) -> pa.Table:
-        locations = block["location"].to_pylist()
-        images: list[bytes] = []
-        reasons: list[str] = []
-        for content in source.read(locations):
+        read_face = source.open()
+        rows: list[dict[str, Any]] = []
+        for content in source.read(block["location"].to_pylist()):
             try:
-                images.append(encode_image(decode(content, source.crop, source.size)))
-                reasons.append("")
+                face = read_face(content)
             except InvalidImageError as error:
-                images.append(b"")
-                reasons.append(str(error))
+                rows.append({"image": b"", "reason": str(error)})
+                continue
+            row = {"image": encode_image(face.image), "reason": ""}
+            if face.search is not None:
+                row |= {name: getattr(face.search, name) for name in SEARCH_COLUMNS.names}
+            rows.append(row)
         table = block.select(["sample_id", "identity", "split", "location"])
-        table = table.append_column("image", pa.array(images, pa.binary()))
-        return table.append_column("reason", pa.array(reasons, pa.string()))
+        for column in _columns(source):
+            values = pa.array([row.get(column.name) for row in rows], column.type)
+            table = table.append_column(column.name, values)
+        return table
 
     stream = ray.data.from_arrow(blocks(listing, block_rows))
     return stream.map_batches(load, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS)
@@ -116,11 +138,13 @@ def load_faces(source: FaceSource, listing: pa.Table, engine: EngineConfig, fold
 
     Args:
         listing: schema ``records.LISTING`` plus ``split``.
-        folder: gets a table of schema ``records.FACES``.
+        folder: gets a table of schema ``records.FACES``, with :data:`SEARCH_COLUMNS` where the
+            source finds faces.
 
     Raises:
         BadInputError: the listing is empty.
     """
     if not listing.num_rows:
         raise BadInputError(f"{source.name}: no images of people to evaluate or to learn from")
-    write_records(read_faces(source, listing, engine.block_rows), folder, FACES)
+    schema = pa.schema([*FACES, *SEARCH_COLUMNS]) if source.finds_faces else FACES
+    write_records(read_faces(source, listing, engine.block_rows), folder, schema)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from posixpath import splitext
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -10,7 +11,7 @@ from cldmray import storage
 from cldmray.errors import BadInputError
 from cldmray.faces.base import (
     Crop,
-    FaceSource,
+    ImageFileSource,
     Sample,
     Side,
     listing_table,
@@ -42,7 +43,7 @@ GROUPS = {"Male": ("sex", "male", "female"), "Young": ("age", "young", "not youn
 
 
 @checked_dataclass
-class CelebaFaces(FaceSource):
+class CelebaFaces(ImageFileSource):
     """CelebA's images, 178x218 pixels, with its identity file.
 
     The folders and files of Google Drive (``Img``, ``Anno``), of Kaggle's copy (CSV files) and of
@@ -59,6 +60,7 @@ class CelebaFaces(FaceSource):
     """
 
     root: str
+    aligned_already: ClassVar[bool] = True
     name: NonEmpty = "celeba"
     crop: Crop | None = field(default_factory=lambda: [25, 45, 153, 173])
     size: Side = 64

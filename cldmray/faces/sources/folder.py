@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 from cldmray.errors import BadInputError
 from cldmray.faces.base import (
     Crop,
-    FaceSource,
+    ImageFileSource,
     Sample,
     Side,
     listing_table,
@@ -43,7 +43,7 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 @checked_dataclass
-class FolderFaces(FaceSource):
+class FolderFaces(ImageFileSource):
     """``root/<identity>/<image>``; the sub-folder's name is the identity.
 
     Every file that is not hidden and no known companion of images is listed, whatever its
@@ -53,7 +53,7 @@ class FolderFaces(FaceSource):
 
     Attributes:
         root: local path, ``s3://`` or ``gs://`` URI.
-        name, crop, size: see :class:`FaceSource`.
+        name, crop, size: see :class:`FaceSource`; the others, :class:`ImageFileSource`.
         groups_file: CSV or Parquet file with the column ``identity`` and one column an attribute,
             such as ``sex``; it changes no image, only which groups get rows of their own.
         identity_pattern: regular expression for a file's path below the root, whose first group is

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
-from cldmray.faces.base import Crop, FaceSource, Side, listing_table
+from cldmray.faces.base import Crop, ImageFileSource, Shares, Side, listing_table
 from cldmray.faces.sources.files import read_files
 from cldmray.faces.sources.folder import folder_samples
 from cldmray.faces.sources.groups import read_groups
@@ -15,10 +16,12 @@ from cldmray.hashing import EXCLUDED_FROM_KEY
 from cldmray.settings import NonEmpty, checked_dataclass
 
 MAX_IMAGES_PER_IDENTITY = 530
+FACE = (64, 186)
+"""First row and column of ArcFace's square in the aligned images, and those that follow it."""
 
 
 @checked_dataclass
-class LfwFaces(FaceSource):
+class LfwFaces(ImageFileSource):
     """LFW's aligned images, 250x250 pixels, ``root/<Person_Name>/<Person_Name>_0001.jpg``.
 
     Attributes:
@@ -31,6 +34,7 @@ class LfwFaces(FaceSource):
     """
 
     root: str | None = None
+    aligned_already: ClassVar[bool] = True
     name: NonEmpty = "lfw"
     crop: Crop | None = field(default_factory=lambda: [61, 56, 189, 184])
     size: Side = 64
@@ -50,6 +54,15 @@ class LfwFaces(FaceSource):
     def groups(self) -> pa.Table | None:
         """See :meth:`FaceSource.groups`."""
         return read_groups(self.groups_file)
+
+    @property
+    def face_crop(self) -> Shares | None:
+        if self.finds_faces or self.crop is None:
+            return super().face_crop
+        left, top, right, _ = self.crop
+        side = right - left
+        low, high = FACE
+        return (low - left) / side, (low - top) / side, (high - left) / side, (high - top) / side
 
     def _folder(self) -> str:
         return fetched_lfw() if self.root is None else self.root

@@ -17,7 +17,7 @@ from cldmray import storage
 from cldmray.errors import BadInputError
 from cldmray.faces.base import (
     Crop,
-    FaceSource,
+    ImageFileSource,
     Sample,
     Side,
     listing_table,
@@ -43,7 +43,7 @@ LAYOUT = "Parquet files with the columns identity or label, and image (encoded b
 
 
 @checked_dataclass
-class ParquetFaces(FaceSource):
+class ParquetFaces(ImageFileSource):
     """One Parquet file, or all ``*.parquet`` files below a folder.
 
     Columns: ``identity`` or else ``label`` (text or whole numbers, which stand for the names of

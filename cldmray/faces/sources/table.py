@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
-from cldmray.faces.base import Crop, FaceSource, Sample, Side, listing_table, sample_names
+from cldmray.faces.base import Crop, ImageFileSource, Sample, Side, listing_table, sample_names
 from cldmray.faces.sources.files import (
     ListedFile,
     list_folder,
@@ -31,7 +31,7 @@ EXPECTED = "a CSV, JSONL or Parquet file with a column path and a column identit
 
 
 @checked_dataclass
-class TableFaces(FaceSource):
+class TableFaces(ImageFileSource):
     """Images in any folders, and a table with one row an image.
 
     Attributes:

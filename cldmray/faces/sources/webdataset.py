@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from cldmray.errors import BadInputError
-from cldmray.faces.base import Crop, FaceSource, Sample, Side, listing_table, sample_names
+from cldmray.faces.base import Crop, ImageFileSource, Sample, Side, listing_table, sample_names
 from cldmray.faces.decode import MAX_FILE_BYTES
 from cldmray.faces.sources.files import (
     ListedFile,
@@ -46,7 +46,7 @@ class _Member(NamedTuple):
 
 
 @checked_dataclass
-class WebDatasetFaces(FaceSource):
+class WebDatasetFaces(ImageFileSource):
     """One tar file, or all ``*.tar`` files below a folder, as ``webdataset`` writes them.
 
     The person is named by a sample's ``.json`` (its field ``identity``, ``label`` or the like), by
