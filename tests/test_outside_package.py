@@ -97,9 +97,10 @@ from cldmray.pipelines.jobs import run_audit
 from facelab import Darken, TorchPixels, Whitened
 
 SETTINGS = {
-    "faces.n_identities": 30, "faces.images_per_identity": 3, "splits.min_images": 3,
-    "splits.n_evaluation_identities": 10, "splits.validation_fraction": 0.3,
+    "faces.n_identities": 20, "faces.images_per_identity": 4, "splits.min_images": 4,
+    "splits.n_evaluation_identities": 6, "splits.validation_fraction": 0.3,
     "audit.utility": [], "audit.attribution": False, "audit.n_bootstrap": 100,
+    "audit.n_inference_images": 0,
     "audit.protocols": ["full_ref"], "audit.galleries": ["source_excluded"],
     "engine.actors": 1, "cache_dir": "cache",
 }
@@ -131,7 +132,8 @@ json.dump(ways, open("ways.json", "w"))
 """
 AUDIT = """
 cldmray.audit(
-    anonymizers=[Darken()], attackers=[Pretrained(TorchPixels())], output="edited", **SETTINGS,
+    anonymizers=[Darken()], attackers=[Pretrained(TorchPixels()), Whitened()],
+    output="edited", **SETTINGS,
 )
 """
 
@@ -167,7 +169,9 @@ def test_its_options_are_listed(tmp_path: Path, environment: dict[str, str]) -> 
 
 
 @pytest.mark.slow
-def test_three_ways_to_name_them_are_one(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.usefixtures("cache_dir")
+def test_their_audits(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Three ways to name them are one, and an edited anonymizer makes new images."""
     (tmp_path / "audits.py").write_text(SETUP + AUDITS)
     run(["audits.py"], tmp_path, environment)
     ways = json.loads((tmp_path / "ways.json").read_text())
@@ -176,16 +180,12 @@ def test_three_ways_to_name_them_are_one(tmp_path: Path, environment: dict[str, 
     assert all(0 <= value <= 1 for _, _, value in rows)
     assert ways["targets"] == ways["entry_points"] == rows
 
-
-@pytest.mark.slow
-def test_an_edited_anonymizer_makes_new_images(tmp_path: Path, environment: dict[str, str]) -> None:
-    (tmp_path / "audit.py").write_text(SETUP + AUDIT)
-    run(["audit.py"], tmp_path, environment)
     (first,) = tmp_path.glob("cache/anonymize-darken-*")
     body = "batch.images // self.factor"
     assert body in MODULE
     edited = MODULE.replace(body, f"255 - {body}")
     (tmp_path / "site" / "facelab.py").write_text(edited)
+    (tmp_path / "audit.py").write_text(SETUP + AUDIT)
     run(["audit.py"], tmp_path, environment)
     (second,) = set(tmp_path.glob("cache/anonymize-darken-*")) - {first}
     before, after = (images_of(folder) for folder in (first, second))
