@@ -238,11 +238,12 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
     from cldmray.pipelines.audit import Audit
     from cldmray.report.html import render_html, write_report
     from cldmray.report.verdict import verdict_tags
-    from cldmray.tracking import package_versions
+    from cldmray.tracking import code_commit, package_versions
     from cldmray.tracking.audit_layout import PUBLIC_FILES, record_audit
 
     with _opened("audit", config, settings) as job:
-        outcome = Audit(config, dict(settings)).run(package_versions())
+        versions = package_versions() | {"commit": code_commit()}
+        outcome = Audit(config, dict(settings)).run(versions)
         report = replace(
             outcome.report,
             command=_command(),

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from cldmray.arrays import Interval
 from cldmray.errors import redact
@@ -35,37 +35,82 @@ GALLERIES = {
 }
 """What the attacker holds, in each gallery."""
 
-ATTACKERS = {
-    "pretrained": "pretrained recognizer",
-    "clean_trained": "clean-trained encoder",
-    "condition_only": "condition only",
-    "condition_match": "condition match",
-    "adaptive_contrastive": "adaptive, contrastive",
-    "adaptive_distilled": "adaptive, distilled",
-    "condition_only_distilled": "condition only, distilled",
-    "adaptive_condition": "adaptive, conditions only",
-    "score_fusion": "score fusion",
-}
-"""Names of the shipped attackers; the report's tables keep the identifier as a tooltip."""
 
-KNOWLEDGE = {
-    "pretrained": "knows nothing of the anonymizer; takes a public face recognizer as it is",
-    "condition_match": "can extract condition maps, such as edges; compares them, learns nothing",
-    "clean_trained": "has clean images of other people; learns to recognise faces from them",
-    "condition_only": "knows which kind of condition is used; learns from pairs of image and "
-    "condition map of other people",
-    "adaptive_contrastive": "can send images of other people through the anonymizer; learns from "
-    "pairs of image and anonymized image",
-    "adaptive_distilled": "as before, and has a public recognizer as teacher",
-    "condition_only_distilled": "knows the kind of condition, and has a public recognizer as "
-    "teacher",
-    "adaptive_condition": "can query the anonymizer; looks at condition maps only",
-    "score_fusion": "has the scores of the others; adds them by a rule fitted on other people",
-    "album": "knows, or finds out, which anonymized images show one person; pools them",
-    "reconstruction": "can query the anonymizer; learns to reconstruct the original, which a "
-    "held-out recognizer identifies",
+class AttackerWords(NamedTuple):
+    """A shipped attacker in the words of somebody who decides on a release.
+
+    Attributes:
+        title: of a column.
+        subject: of a sentence.
+        knowledge: what it knows and does.
+    """
+
+    title: str
+    subject: str
+    knowledge: str
+
+
+ATTACKERS = {
+    "pretrained": AttackerWords(
+        "pretrained recognizer",
+        "a public face recognizer",
+        "knows nothing of the anonymizer; takes a public face recognizer as it is",
+    ),
+    "clean_trained": AttackerWords(
+        "clean-trained encoder",
+        "a recognizer trained on clean images",
+        "has clean images of other people; learns to recognise faces from them",
+    ),
+    "condition_only": AttackerWords(
+        "condition only",
+        "an attacker who knows only the kind of condition",
+        "knows which kind of condition is used; learns from pairs of image and condition map of "
+        "other people",
+    ),
+    "condition_match": AttackerWords(
+        "condition match",
+        "an attacker who compares condition maps",
+        "can extract condition maps, such as edges; compares them, learns nothing",
+    ),
+    "adaptive_contrastive": AttackerWords(
+        "adaptive, contrastive",
+        "an adaptive attacker",
+        "can send images of other people through the anonymizer; learns from pairs of image and "
+        "anonymized image",
+    ),
+    "adaptive_distilled": AttackerWords(
+        "adaptive, distilled",
+        "an adaptive attacker taught by a public recognizer",
+        "can query the anonymizer as well, and has a public recognizer as teacher",
+    ),
+    "condition_only_distilled": AttackerWords(
+        "condition only, distilled",
+        "an attacker who knows only the kind of condition, taught by a public recognizer",
+        "knows the kind of condition, and has a public recognizer as teacher",
+    ),
+    "adaptive_condition": AttackerWords(
+        "adaptive, conditions only",
+        "an adaptive attacker who looks at condition maps only",
+        "can query the anonymizer; looks at condition maps only",
+    ),
+    "score_fusion": AttackerWords(
+        "score fusion",
+        "an attacker who combines the others",
+        "has the scores of the others; adds them by a rule fitted on other people",
+    ),
+    "album": AttackerWords(
+        "album",
+        "an attacker who pools a person's images",
+        "knows, or finds out, which anonymized images show one person; pools them",
+    ),
+    "reconstruction": AttackerWords(
+        "reconstruction",
+        "an attacker who reconstructs the originals",
+        "can query the anonymizer; learns to reconstruct the original, which a held-out recognizer "
+        "identifies",
+    ),
 }
-"""What each shipped attacker knows and does."""
+"""The shipped attackers by their names in tables, which stay as identifiers beside the words."""
 
 ABILITY_LABELS: dict[Ability, str] = {
     "shown": "shown",
@@ -86,7 +131,7 @@ RELEASE_SEVERITIES: dict[str | None, Severity] = {
 MEASURES = {
     "rank_1_difference": "difference of the rank-1 rates",
     "rank_1_by_seed": "rank-1, lowest to highest training",
-    "k_not_rejected": "k not rejected (lower bound: k supported)",
+    "k_not_rejected": "largest k not rejected (lower bound: largest k supported)",
     "k_point_estimate": "1 / rank-1",
     "p10_rank": "rank, lowest tenth",
     "median_rank_by_identity": "median rank over people",
@@ -161,7 +206,63 @@ def attacker_name(attacker: str) -> str:
     >>> attacker_name("adaptive_contrastive"), attacker_name("mine-2")
     ('adaptive, contrastive', 'mine-2')
     """
-    return ATTACKERS.get(attacker, attacker)
+    return ATTACKERS[attacker].title if attacker in ATTACKERS else attacker
+
+
+def attacker_subject(attacker: str) -> str:
+    """An attacker as subject of a sentence, its name in tables behind it.
+
+    >>> attacker_subject("adaptive_contrastive"), attacker_subject("mine-2")
+    ('an adaptive attacker (adaptive_contrastive)', 'the attacker mine-2')
+    """
+    if attacker not in ATTACKERS:
+        return f"the attacker {attacker}"
+    return f"{ATTACKERS[attacker].subject} ({attacker})"
+
+
+def sentence_case(text: str) -> str:
+    """A text with a capital letter in front, the rest as it is.
+
+    >>> sentence_case("an LDM")
+    'An LDM'
+    """
+    return text[:1].upper() + text[1:]
+
+
+def held_name(gallery: str) -> str:
+    """What the attacker holds in a gallery, in plain words; an unknown gallery as it is.
+
+    >>> held_name("source_included")
+    'the very image'
+    """
+    return GALLERIES.get(gallery, gallery)
+
+
+def rejected_k(risk: AnonymizerRisk) -> str:
+    """Which claims of k-anonymity an audit rejects: ``above 10 rejected``, all or none of them."""
+    if risk.k_not_rejected == 1:
+        return "every k rejected"
+    if risk.k_not_rejected >= risk.gallery_size:
+        return "none rejected"
+    return f"above {risk.k_not_rejected} rejected"
+
+
+def subset_name(subset: str, measure: str = "rank_1") -> str:
+    """The people or the part of the images that a row is of, in plain words.
+
+    >>> subset_name("skin_tone=II"), subset_name("sex=f|within")
+    ('skin tone: II', 'sex: f, impostors of the same group')
+    >>> subset_name("sex=f-m", "rank_1_difference")
+    'sex: f less m'
+    """
+    name, is_group, rest = subset.partition("=")
+    if not is_group:
+        return subset
+    value, _, within = rest.partition("|")
+    if measure == "rank_1_difference":
+        value = " less ".join(value.split("-", 1)) if value.count("-") == 1 else value
+    among = ", impostors of the same group" if within else ""
+    return f"{name.replace('_', ' ')}: {value}{among}"
 
 
 def measure_name(measure: str) -> str:
@@ -231,6 +332,20 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def mlflow_page(record: str) -> str | None:
+    """Address of a run's page; None where no server shows it.
+
+    Args:
+        record: ``<URI>, run <id>``, as in :class:`~cldmray.results.audit.AuditReport`.
+
+    >>> mlflow_page("https://***@host:5000/, run 1f")
+    'https://host:5000/#/runs/1f'
+    >>> mlflow_page("sqlite:///mlflow.db, run 1f")
+    """
+    uri, _, run = record.replace("://***@", "://").partition(", run ")
+    return f"{uri.rstrip('/')}/#/runs/{run}" if uri.startswith(("http://", "https://")) else None
 
 
 def flatten(settings: Mapping[str, Any]) -> list[tuple[str, str]]:

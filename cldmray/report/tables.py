@@ -8,10 +8,13 @@ from cldmray.report.figures.curves import GrowthPoint
 from cldmray.report.formatting import (
     ATTACKERS,
     GALLERIES,
-    KNOWLEDGE,
     PROTOCOLS,
+    AttackerWords,
+    attacker_name,
+    held_name,
     percent,
     protocol_name,
+    subset_name,
 )
 from cldmray.results.audit import AnonymizerRisk, AttackRate, AuditReport
 from cldmray.results.content import UntouchedFaces
@@ -141,7 +144,7 @@ def attack_matrix(rows: Sequence[Row], anonymizers: Sequence[str]) -> list[Panel
         attackers = sorted({attacker for _, attacker in cells}, key=_attacker_place)
         names = dict.fromkeys([*anonymizers, *(name for name, _ in cells)])
         values = {key: row["value"] for key, row in cells.items()}
-        held = f"{GALLERIES.get(gallery, gallery)}, {protocol_name(protocol)}"
+        held = f"{held_name(gallery)}, {protocol_name(protocol)}"
         panels.append(
             Panel(
                 held + LEVELS.get(level, level),
@@ -191,7 +194,7 @@ def group_table(
     names = [name for name in attacks if any(name in by_name for by_name in groups.values())]
     table = [
         (
-            _group_name(subset),
+            subset_name(subset, measure),
             max(row["n_identities"] for row in by_name.values()),
             [by_name.get(name) for name in names],
         )
@@ -271,13 +274,6 @@ def confident_claims(report: AuditReport) -> list[tuple[str, list[Row | None]]]:
     return [(name, of_name) for name, of_name in rows if any(of_name)]
 
 
-def _group_name(subset: str) -> str:
-    """``skin_tone=II|within`` as ``skin tone: II, among themselves``."""
-    name, _, rest = subset.partition("=")
-    group, _, within = rest.partition("|")
-    return f"{name.replace('_', ' ')}: {group}{', among themselves' if within else ''}"
-
-
 def attackers_sentence(report: AuditReport) -> str:
     """Whether the attackers are good enough to be believed when they find nothing."""
     clean: dict[str, float] = {}
@@ -289,14 +285,14 @@ def attackers_sentence(report: AuditReport) -> str:
     best = max(clean, key=lambda attacker: clean[attacker])
     sentence = (
         f"Of {len({row.attacker for row in report.diagnostics})} attackers the best, "
-        f"{ATTACKERS.get(best, best)}, identifies {percent(clean[best])} of clean images"
+        f"{attacker_name(best)}, identifies {percent(clean[best])} of clean images"
     )
     required = report.settings.get("audit", {}).get("min_clean_rank_1")
     if required is not None:
         sentence += f"; {percent(float(required))} are required"
     weak = dict.fromkeys(row.attacker for row in report.diagnostics if row.ability == "not_shown")
     if weak:
-        names = ", ".join(ATTACKERS.get(name, name) for name in weak)
+        names = ", ".join(map(attacker_name, weak))
         sentence += f". Too weak to conclude by themselves: {names}"
     n_rising = sum(not_converged(row) for row in report.diagnostics)
     if n_rising:
@@ -304,10 +300,10 @@ def attackers_sentence(report: AuditReport) -> str:
     return f"{sentence}."
 
 
-def attackers_known(report: AuditReport) -> list[tuple[str, str]]:
-    """Name, and what it knows and does, of each shipped attacker that attacked."""
+def attackers_known(report: AuditReport) -> list[AttackerWords]:
+    """Each shipped attacker that attacked, in words."""
     names = sorted(set(report.results["attacker"].to_pylist()), key=_attacker_place)
-    return [(ATTACKERS.get(name, name), KNOWLEDGE[name]) for name in names if name in KNOWLEDGE]
+    return [ATTACKERS[name] for name in names if name in ATTACKERS]
 
 
 def chance_text(risks: Sequence[AnonymizerRisk]) -> str:

@@ -9,7 +9,13 @@ from cldmray.evaluation.decision import Decision, DecisionPolicy, ReleaseChoice,
 from cldmray.evaluation.gate import Breach, BreachKind, Rule, evaluate_gate
 from cldmray.evaluation.release import rejecting_attack
 from cldmray.metrics.k_anonymity import k_anonymity
-from cldmray.report.formatting import gallery_name, percent, protocol_name
+from cldmray.report.formatting import (
+    attacker_subject,
+    held_name,
+    percent,
+    protocol_name,
+    sentence_case,
+)
 from cldmray.results.audit import AnonymizerRisk, AttackRate, Verdict
 from cldmray.results.decision import Gate, Recommendation
 from cldmray.results.schema import SCHEMA_VERSION
@@ -60,6 +66,24 @@ def state_risks(decision: Decision) -> list[AnonymizerRisk]:
 
 
 def _release_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
+    """Why in plain words, and how a leak goes with an interval that reaches chance; empty for a
+    control."""
+    reason = _answer_reason(risk, policy)
+    return f"{reason} {note}" if reason and (note := _sharper_test(risk)) else reason
+
+
+def _sharper_test(risk: AnonymizerRisk) -> str:
+    """A sentence for the reader who sees a leak, and an interval that reaches down to chance."""
+    attack = risk.strongest_attack
+    if not (attack.above_chance and attack.low <= attack.chance):
+        return ""
+    return (
+        f"The rate is above chance though its interval reaches {percent(attack.low)}: chance is "
+        "tested on the same images with permuted identities, which tells more than the interval."
+    )
+
+
+def _answer_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
     """One plain sentence; empty for a control."""
     target = _target(policy.target_k)
     at_most = f"at most {percent(risk.simultaneous_upper_bound)} of the images are identified"
@@ -67,8 +91,9 @@ def _release_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
         attack = rejecting_attack(risk, policy.target_k)
         whom = "people by all of their images" if attack == risk.person_level else "images"
         if attack is not None:
-            return (
-                f"{attack.attacker} identifies {percent(attack.value)} of the {whom}, at least "
+            return sentence_case(
+                f"{attacker_subject(attack.attacker)}, holding {held_name(attack.gallery)}, "
+                f"identifies {percent(attack.value)} of the {whom}, at least "
                 f"{percent(attack.low)}, more than {target}."
             )
         return f"{_broken(risk, policy)}."
@@ -126,12 +151,27 @@ def _leak_sentence(leaks: Sequence[AnonymizerRisk], n_candidates: int) -> str:
     if n_candidates == 1:
         subject = f"{worst.anonymizer} leaks identity."
     k = worst.k_not_rejected
+    identifies = sentence_case(
+        f"{attacker_subject(attack.attacker)} identifies {percent(attack.value)} of the images of "
+        f"{worst.anonymizer} ({100 * worst.confidence_level:g} % CI {percent(attack.low)} to "
+        f"{percent(attack.high)}; chance {percent(worst.chance)}; "
+        f"{protocol_name(attack.protocol)}, attacker has {held_name(attack.gallery)})."
+    )
     return (
-        f"{subject} The attacker {attack.attacker} identifies {percent(attack.value)} of the "
-        f"images of {worst.anonymizer} ({100 * worst.confidence_level:g} % CI "
-        f"{percent(attack.low)} to {percent(attack.high)}; chance {percent(worst.chance)}; "
-        f"{protocol_name(attack.protocol)}, {gallery_name(attack.gallery)}). "
+        f"{subject} {identifies} "
         f"This rejects every claim of k-anonymity {f'above k = {k}' if k > 1 else 'from k = 2 on'}."
+        f"{_cross_image_sentence(worst)}"
+    )
+
+
+def _cross_image_sentence(risk: AnonymizerRisk) -> str:
+    """The usual case beside that of an attacker who has the very image; empty where it is that."""
+    usual = risk.cross_image
+    if usual is None or risk.tested_attack.gallery != "source_included":
+        return ""
+    return (
+        f" With another image of the person only, {percent(usual.value)} are identified "
+        f"({percent(usual.low)} to {percent(usual.high)})."
     )
 
 
@@ -141,9 +181,10 @@ def state_rule(decision: Decision) -> str:
     level = " / ".join(f"{100 * level:g} %" for level in levels)
     gate = " and no rule of audit.fail_on is broken" if decision.policy.rules else ""
     return (
-        f"Release: yes where every attack identifies at most {_target(decision.policy.target_k)} "
-        f"of the images{gate}; no where one identifies significantly more. Bounds hold for all "
-        f"attacks on one anonymizer at once ({level})."
+        "Release: yes where every attack on single images identifies at most "
+        f"{_target(decision.policy.target_k)} of them{gate}; no where one, on single images or on "
+        "all images of a person, identifies significantly more. Bounds hold for all attacks on one "
+        f"anonymizer at once ({level})."
     )
 
 

@@ -5,7 +5,7 @@ from cldmray.tracking.connection import TrackingError
 from cldmray.tracking.deferred_errors import DeferredErrors
 from cldmray.tracking.run import Run
 from cldmray.tracking.runs import Tracker, TrackingConfig
-from cldmray.tracking.versions import git_commit, package_versions
+from cldmray.tracking.versions import code_commit, git_commit, package_versions
 
 __all__ = [
     "DeferredErrors",
@@ -13,6 +13,7 @@ __all__ = [
     "Tracker",
     "TrackingConfig",
     "TrackingError",
+    "code_commit",
     "git_commit",
     "package_versions",
     "redact",

@@ -1,4 +1,4 @@
-"""What ran: the commit of the checkout and the versions of the packages that matter."""
+"""What ran: the commit of the code and the versions of the packages that matter."""
 
 import platform
 import subprocess
@@ -38,6 +38,22 @@ def git_commit(folder: str | None = None) -> str | None:
     if _git(here, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     return _git(here, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
+
+
+def code_commit() -> str:
+    """Commit of the code that runs, for a reader: of the checkout, else what the build recorded."""
+    return git_commit() or built_commit() or "not a checkout"
+
+
+def built_commit(folder: str | None = None) -> str | None:
+    """Commit that a wheel was built from; None where there was no checkout (see ``setup.py``).
+
+    Args:
+        folder: folder to ask about; None: the package's own.
+    """
+    here = Path(folder) if folder is not None else Path(cldmray.__file__).parent
+    record = here / "COMMIT"
+    return record.read_text("utf-8").strip() if record.is_file() else None
 
 
 def package_versions() -> dict[str, str]:

@@ -121,7 +121,7 @@ def test_the_page(report, alone: bool) -> None:
         assert (formatting.QUESTION_LABELS[question] in text) == bool(
             ATTRIBUTION_RESULT.of(question)
         )
-    assert "region=face" in text and "the 90 % bounds" in " ".join(text.split())
+    assert "region: face" in text and "the 90 % bounds" in " ".join(text.split())
     assert "http://" not in text and "https://" not in text and text.count("<script") == 1
 
 

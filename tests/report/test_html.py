@@ -59,7 +59,7 @@ def test_every_number_is_shown(report, no_figures):
         for attack in (attack for attack in listed if attack):
             for rate in (attack.value, attack.low, attack.high):
                 assert formatting.percent(rate) in page
-        assert f"not rejected: {risk.k_not_rejected}<" in page
+        assert formatting.rejected_k(risk) in page
     for row in report.results.to_pylist():
         for name in ("value", "ci_low", "ci_high"):
             assert formatting.number(row[name]) in page
@@ -68,7 +68,7 @@ def test_every_number_is_shown(report, no_figures):
     assert report.data_fingerprint in page
     assert "12 min 34 s" in page and "reused from an earlier run" in page
     assert "attackers.adaptive_contrastive.encoder.batch" in page and "128" in page
-    assert report.versions["git"] in page
+    assert f"<code>{report.versions['commit']}</code>" in page
 
 
 def test_parts_have_a_table_of_their_own(report, no_figures):
@@ -78,7 +78,7 @@ def test_parts_have_a_table_of_their_own(report, no_figures):
     results = report.results.set_column(index, "subset", names)
     page = render_html(replace(report, results=results), no_figures)
     assert "Groups of people and parts of images (1 rows)" in page
-    assert page.count("<td>sex=&lt;b&gt;f&lt;/b&gt;</td>") == 1
+    assert page.count("<td>sex: &lt;b&gt;f&lt;/b&gt;</td>") == 1
     assert page.count("<th>part</th>") == 1
 
 
@@ -183,7 +183,7 @@ def test_the_first_table_decides(report, no_figures):
     for decision in ("yes", "no", "inconclusive"):
         assert f">{decision}</span>" in table and f"Because of {decision}." in visible
     assert visible.index(risks[0].anonymizer) < visible.index(control.anonymizer + " control")
-    assert "25.0 % 12.5 % to 37.5 %" in visible and "26 not rejected" in visible
+    assert "25.0 % 12.5 % to 37.5 %" in visible and "k = 26 none rejected" in visible
     assert "0.02 -0.10 to 0.14" in visible and "Keeps no more of the original" in visible
     whole = " ".join(Page(page).text.split())
     assert "It is useless." in whole and "Rule. Release: yes where it may be." in whole
@@ -213,8 +213,13 @@ def test_how_to_make_it_again(report, no_figures):
     again = replace(report, command="cldmray audit a=1", mlflow="http://h:5000, run 3f2a")
     page = render_html(again, no_figures)
     assert "<code>cldmray audit a=1</code>" in page
-    assert "<code>http://h:5000, run 3f2a</code>" in page
-    assert report.versions["git"] in page
+    assert '<a href="http://h:5000/#/runs/3f2a">http://h:5000, run 3f2a</a>' in page
+    assert f"<code>{report.versions['commit']}</code>" in page
+    dirty = replace(again, mlflow="sqlite:///m.db, run 3f2a", versions={"commit": "1f-dirty"})
+    page = render_html(dirty, no_figures)
+    assert "<code>sqlite:///m.db, run 3f2a</code>" in page
+    assert "with changes that were not committed" in page
+    assert "started from Python" in render_html(replace(report, versions={}), no_figures)
 
 
 def test_names_are_escaped(report, no_figures):

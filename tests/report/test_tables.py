@@ -109,10 +109,10 @@ def test_groups_stand_beside_each_other(report):
     ]
     assert listed == [
         ("skin tone: II", 6, [0.1, 0.2]),
-        ("sex: female, among themselves", 9, [0.3, None]),
+        ("sex: female, impostors of the same group", 9, [0.3, None]),
     ]
     ((group, _, _),) = group_table(rows, risks, "rank_1_difference").rows
-    assert group == "sex: female-male"
+    assert group == "sex: female less male"
 
 
 def test_how_good_the_attackers_were(report):
@@ -131,7 +131,7 @@ def test_how_good_the_attackers_were(report):
 
 
 def test_what_is_known_of_the_attackers(report):
-    names = [name for name, _ in attackers_known(report)]
+    names = [attacker.title for attacker in attackers_known(report)]
     assert names[:2] == ["pretrained recognizer", "clean-trained encoder"]
     assert len(names) == len(set(report.results["attacker"].to_pylist()))
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from cldmray.arrays import Interval
 from cldmray.evaluation.decision import DEFAULT_POLICY, DecisionPolicy, decide
 from cldmray.evaluation.gate import evaluate_gate, parse_rules
 from cldmray.report.verdict import state_gate, state_verdict, verdict_tags
@@ -46,9 +47,10 @@ def verdict(
 def test_a_single_leaking_setting() -> None:
     outcome = verdict([LEAK], set())
     assert outcome.sentence == (
-        "cldm-canny-1.0 leaks identity. The attacker adaptive_contrastive identifies 62.0 % of the "
-        "images of cldm-canny-1.0 (95 % CI 50.0 % to 71.0 %; chance 1.0 %; Full-Ref, source "
-        "excluded). This rejects every claim of k-anonymity above k = 2."
+        "cldm-canny-1.0 leaks identity. An adaptive attacker (adaptive_contrastive) identifies "
+        "62.0 % of the images of cldm-canny-1.0 (95 % CI 50.0 % to 71.0 %; chance 1.0 %; Full-Ref, "
+        "attacker has another image of the person). This rejects every claim of k-anonymity above "
+        "k = 2."
     )
     assert outcome.severity == "leak"
     assert outcome.machine == {
@@ -57,9 +59,9 @@ def test_a_single_leaking_setting() -> None:
         "fail_on": None,
         "gate": {"outcome": "none", "reasons": []},
         "target_k": 20,
-        "rule": "Release: yes where every attack identifies at most 1/20 (5.0 %) of the images; no "
-        "where one identifies significantly more. Bounds hold for all attacks on one anonymizer "
-        "at once (95 %).",
+        "rule": "Release: yes where every attack on single images identifies at most 1/20 (5.0 %) "
+        "of them; no where one, on single images or on all images of a person, identifies "
+        "significantly more. Bounds hold for all attacks on one anonymizer at once (95 %).",
         "recommended": {
             "name": None,
             "reason": "No audited setting stays under 1/20 (5.0 %); the closest is "
@@ -74,8 +76,9 @@ def test_a_single_leaking_setting() -> None:
                 "candidate": True,
                 "is_control": False,
                 "release": "no",
-                "release_reason": "adaptive_contrastive identifies 62.0 % of the images, at least "
-                "50.0 %, more than 1/20 (5.0 %).",
+                "release_reason": "An adaptive attacker (adaptive_contrastive), holding another "
+                "image of the person, identifies 62.0 % of the images, at least 50.0 %, more than "
+                "1/20 (5.0 %).",
                 "finding": "leak",
                 "rank_1": 0.62,
                 "ci_low": 0.5,
@@ -106,8 +109,8 @@ def test_the_leak_with_the_highest_lower_bound_comes_first() -> None:
     unsure = replace(LEAK, anonymizer="blur", risk=0.8, low=0.4, high=0.9)
     outcome = verdict([CALM, unsure, LEAK], set())
     assert outcome.sentence.startswith(
-        "2 of 3 settings leak identity (cldm-canny-1.0, blur). The attacker adaptive_contrastive "
-        "identifies 62.0 % of the images of cldm-canny-1.0 "
+        "2 of 3 settings leak identity (cldm-canny-1.0, blur). An adaptive attacker "
+        "(adaptive_contrastive) identifies 62.0 % of the images of cldm-canny-1.0 "
     )
     assert [entry["finding"] for entry in outcome.machine["settings"]] == [
         "no_leak_found",
@@ -118,7 +121,9 @@ def test_the_leak_with_the_highest_lower_bound_comes_first() -> None:
 
 def test_one_of_several_leaks() -> None:
     sentence = verdict([CALM, LEAK], set()).sentence
-    assert sentence.startswith("1 of 2 settings leaks identity (cldm-canny-1.0). The attacker ")
+    assert sentence.startswith(
+        "1 of 2 settings leaks identity (cldm-canny-1.0). An adaptive attacker "
+    )
 
 
 def test_no_leak() -> None:
@@ -161,17 +166,20 @@ def test_controls_are_listed_but_not_candidates() -> None:
 
 
 def test_a_control_alone_is_a_candidate() -> None:
-    assert verdict([COPY], {"no_op"}).sentence.startswith("no_op leaks identity. The attacker ")
+    assert verdict([COPY], {"no_op"}).sentence.startswith("no_op leaks identity. An adaptive ")
 
 
 def test_the_sentence_names_the_attack_that_rejects_the_claim() -> None:
     firm = AttackRate("condition_only", "few_ref", "source_included", 0.6, 0.55, 0.65, 0.01)
-    sentence = verdict(
-        [replace(LEAK, low=0.4, highest_lower_bound=firm, k_not_rejected=1)], set()
-    ).sentence
-    assert "The attacker condition_only identifies 60.0 % of the images" in sentence
+    risk = replace(LEAK, low=0.4, highest_lower_bound=firm, k_not_rejected=1)
+    sentence = verdict([risk], set()).sentence
+    assert "kind of condition (condition_only) identifies 60.0 % of the images" in sentence
     assert sentence.endswith("This rejects every claim of k-anonymity from k = 2 on.")
-    assert "55.0 % to 65.0 %; chance 1.0 %; Few-Ref, source included" in sentence
+    assert "55.0 % to 65.0 %; chance 1.0 %; Few-Ref, attacker has the very image" in sentence
+    usual = AttackRate("pretrained", "full_ref", "source_excluded", 0.1, 0.05, 0.2, 0.01)
+    assert verdict([replace(risk, cross_image=usual)], set()).sentence.endswith(
+        "With another image of the person only, 10.0 % are identified (5.0 % to 20.0 %)."
+    )
 
 
 def test_only_settings_for_release_are_candidates() -> None:
@@ -323,14 +331,23 @@ class TestSeverityAndRelease:
             (replace(CALM, note=WEAK), None, f"Nothing can be concluded: {WEAK}."),
             (replace(CALM, gallery_size=8), None,
              "8 people in the gallery can show no more than k = 8, not 20."),
-            (replace(CALM, person_level=LINKED), None, "pretrained identifies 30.0 % of the people "
-             "by all of their images, at least 20.0 %, more than 1/20 (5.0 %)."),
+            (replace(CALM, person_level=LINKED), None, "A public face recognizer (pretrained), "
+             "holding other anonymized images only, identifies 30.0 % of the people by all of "
+             "their images, at least 20.0 %, more than 1/20 (5.0 %)."),
         ],
     )  # fmt: skip
     def test_reason(self, risk: AnonymizerRisk, rules: str | None, reason: str) -> None:
         policy = DecisionPolicy(rules=parse_rules(rules))
         (entry,) = verdict([risk], set(), policy).machine["settings"]
         assert entry["release_reason"] == reason
+
+    def test_a_leak_whose_interval_reaches_chance_is_explained(self) -> None:
+        paired = replace(self.BELOW, low=0.008, excess=Interval(0.02, 0.004, 0.04))
+        (entry,) = verdict([paired], set()).machine["settings"]
+        assert entry["finding"] == "leak"
+        assert (
+            "The rate is above chance though its interval reaches 0.80 %" in entry["release_reason"]
+        )
 
     def test_a_random_face_is_said_to_be_one(self) -> None:
         utility = [UtilityRow("cldm-none", "ssim", 0.2, 0.1, 0.3, 9, True, 1.0, 0.2)]

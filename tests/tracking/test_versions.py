@@ -2,8 +2,10 @@ import platform
 import subprocess
 from pathlib import Path
 
+import pytest
+
 import cldmray
-from cldmray.tracking.versions import git_commit, package_versions
+from cldmray.tracking.versions import built_commit, code_commit, git_commit, package_versions
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -44,3 +46,15 @@ def test_a_package_installed_inside_a_checkout_has_no_commit(tmp_path: Path) -> 
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     assert git_commit(str(package)) is None
+
+
+def test_the_commit_that_a_wheel_was_built_from(tmp_path: Path) -> None:
+    assert built_commit(str(tmp_path)) is None
+    (tmp_path / "COMMIT").write_text("1f" * 20 + "\n")
+    assert built_commit(str(tmp_path)) == "1f" * 20
+
+
+def test_code_outside_of_a_checkout_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cldmray.tracking.versions.git_commit", lambda: None)
+    monkeypatch.setattr("cldmray.tracking.versions.built_commit", lambda: None)
+    assert code_commit() == "not a checkout"
