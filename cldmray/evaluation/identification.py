@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from cldmray.arrays import Floats, Interval
 from cldmray.errors import BadInputError
+from cldmray.evaluation.measures import det_curves
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import CONTENT_ID, embedding_matrix
 from cldmray.gallery.albums import AlbumScores
-from cldmray.gallery.chance import MeasuredChance, measured_chance
+from cldmray.gallery.chance import MeasuredChance, measured_chance, measured_places
 from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol, Strings
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
 from cldmray.gallery.scores import EmbeddingScores, Scores, kept_if_small
@@ -23,7 +24,7 @@ from cldmray.metrics.chance import simultaneous_excess
 from cldmray.metrics.identification import chance, cmc, success_at_rank
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.metrics.rates import rate_intervals
-from cldmray.results.audit import AnonymizerRisk, AttackRate, CmcCurve
+from cldmray.results.audit import AnonymizerRisk, AttackRate, CmcCurve, DetCurve
 
 
 @dataclass(frozen=True)
@@ -186,8 +187,33 @@ def curve(attack: AttackResult) -> CmcCurve:
         attack.gallery,
         ranks,
         [float(rate) for rate in cmc(attack.ranks.n_higher, attack.ranks.n_tied, ranks)],
-        [chance(rank, attack.ranks.gallery_size) for rank in ranks],
+        _chance_at_ranks(attack),
     )
+
+
+def _chance_at_ranks(attack: AttackResult) -> list[float]:
+    """Success at every rank with permuted identities; k/N where the scores are unknown."""
+    size = attack.ranks.gallery_size
+    if not attack.scores:
+        return [chance(rank, size) for rank in range(1, size + 1)]
+    return [min(1.0, float(rate)) for rate in np.cumsum(measured_places(attack.scores))]
+
+
+def det(attack: AttackResult) -> list[DetCurve]:
+    """The DET curves of an attack; none where only its ranks are known."""
+    if not attack.scores:
+        return []
+    where = attack.anonymizer, attack.attacker, attack.protocol, attack.gallery
+    return [DetCurve(*where, kind, *rates) for kind, rates in det_curves(attack.scores).items()]
+
+
+def shown_attacks(
+    risks: Sequence[AnonymizerRisk], attacks: Sequence[AttackResult]
+) -> list[AttackResult]:
+    """The attack on each anonymizer whose curves a report shows."""
+    by_key = {(a.anonymizer, a.attacker, a.protocol, a.gallery): a for a in attacks}
+    keys = [(risk.anonymizer, *risk.shown_attack[:3]) for risk in risks]
+    return [by_key[key] for key in keys if key in by_key]
 
 
 def excess_over_chance(

@@ -6,16 +6,17 @@ What they need of its scores is read in one pass with bounded memory.
 import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cldmray.arrays import Interval
 from cldmray.evaluation.settings import BootstrapOptions, EvaluationSettings
+from cldmray.gallery.chance import permuted_places, probe_shares
 from cldmray.gallery.protocols import IntArray, Strings, Vectors
 from cldmray.gallery.ranking import Ranks
-from cldmray.gallery.scores import SAME_SCORE, Scores, tie_resolved_blocks
+from cldmray.gallery.scores import Scores, tie_resolved_blocks
 from cldmray.hashing import unit_hash
 from cldmray.metrics.confidence import (
     Unsupported,
@@ -27,6 +28,7 @@ from cldmray.metrics.confidence import (
 from cldmray.metrics.identification import (
     chance,
     expected_rank,
+    fnir_at_fpir,
     fnir_at_fpir_interval,
     reciprocal_rank,
     success_at_rank,
@@ -34,9 +36,10 @@ from cldmray.metrics.identification import (
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.metrics.linkage import linkage
 from cldmray.metrics.rates import rate_interval, rate_intervals
-from cldmray.metrics.verification import verification_intervals
+from cldmray.metrics.verification import fnmr_at_fmrs, verification_intervals
 
 Floats = npt.NDArray[np.float64]
+DetKind = Literal["verification", "open_set"]
 NON_MATED_SCORES = 200_000
 """Most non-mated scores of an attack. Where there are more, they are those of the probes whose
 sample ids come first by a hash."""
@@ -52,6 +55,8 @@ class ComparisonScores(NamedTuple):
 
     Attributes:
         shuffled: per probe, share of all probes that belong to its best candidate, (P,).
+        places: share of all probes that belong to the candidate in each place, mean over the
+            probes, (N,): summed up to k it is the success at rank k with permuted identities.
         mated: score of each probe with its own identity, (P,).
         labels: identity of each probe, (P,).
         non_mated: scores of some probes with all other candidates, (Q, N - 1).
@@ -65,6 +70,7 @@ class ComparisonScores(NamedTuple):
     """
 
     shuffled: Floats
+    places: Floats
     mated: Vectors
     labels: Strings
     non_mated: Vectors
@@ -82,19 +88,20 @@ def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> Compari
         most: non-mated scores that are kept, but at least those of one probe.
     """
     gallery_identities, probes = len(scores.gallery_identities), len(scores.mated_columns)
-    share = np.bincount(scores.mated_columns, minlength=gallery_identities) / probes
+    share = probe_shares(scores)
     stays = enrolled_identities(scores.gallery_identities)
     sampled = _sampled(scores.sample_ids, max(1, most // (gallery_identities - 1)))
     permuted_columns = _permuted_columns(scores.mated_columns, gallery_identities)
     permuted = np.empty(permuted_columns.shape, np.float32)
-    shuffled = np.empty(probes)
+    shuffled, places = np.empty(probes), np.zeros(gallery_identities)
     mated, best_non_mated = np.empty(probes, np.float32), np.empty(probes, np.float32)
     non_mated = []
     for rows, block in tie_resolved_blocks(scores):
         own = np.zeros(block.shape, bool)
         own[np.arange(len(rows)), scores.mated_columns[rows]] = True
-        first = block >= block.max(1, keepdims=True) - SAME_SCORE
-        shuffled[rows] = first @ share / first.sum(1)
+        permuted_share = permuted_places(block, share)
+        shuffled[rows] = permuted_share[:, 0]
+        places += permuted_share.sum(0) / probes
         mated[rows] = block[own]
         permuted[rows] = np.take_along_axis(block, permuted_columns[rows], axis=1)
         kept = sampled[rows]
@@ -102,6 +109,7 @@ def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> Compari
         best_non_mated[rows] = np.where(own | ~stays, -np.inf, block).max(1)
     return ComparisonScores(
         shuffled,
+        places,
         mated,
         scores.identities,
         np.concatenate(non_mated),
@@ -150,6 +158,50 @@ QUANTILES = {"median": 0.5, "p10": 0.1}
 SCORE_N_BOOTSTRAP = 500
 """Bootstrap resamples, up to a confidence level of 95 %, of the measures that need a threshold or a
 quantile in each; never more than the audit's."""
+
+
+DET_RATES = tuple(10 ** (power / 10) for power in range(-30, 1))
+"""Rates of false alarms at which DET curves are read: ten a decade."""
+
+
+def det_curves(scores: Sequence[Scores]) -> dict[DetKind, tuple[list[float], list[float]]]:
+    """Rates of false alarms and of misses of an attack, without bounds.
+
+    Only false alarms count that each training's comparisons support, one of them at least.
+    Trainings, whose thresholds are their own, are averaged.
+
+    Args:
+        scores: of every training, at least one.
+
+    Returns:
+        By ``verification`` and ``open_set``; one that cannot be measured is left out.
+    """
+    trainings = [collect_comparisons(training) for training in scores]
+    curves: dict[DetKind, tuple[list[float], list[float]]] = {}
+    rates = _supported_rates(min(training.non_mated.size for training in trainings))
+    by_training = [fnmr_at_fmrs(each.mated, each.non_mated, rates) for each in trainings]
+    curves["verification"] = rates, np.mean(by_training, axis=0).tolist()
+    if all(_has_open_set(training) for training in trainings):
+        rates = _supported_rates(min(int((~each.enrolled).sum()) for each in trainings))
+        misses = [[_fnir(training, rate) for rate in rates] for training in trainings]
+        curves["open_set"] = rates, np.mean(misses, axis=0).tolist()
+    return curves
+
+
+def _supported_rates(n_scores: int) -> list[float]:
+    return [rate for rate in DET_RATES if rate * n_scores >= 1 - 1e-9]
+
+
+def _has_open_set(comparisons: ComparisonScores) -> bool:
+    """Whether two people at least are enrolled, and either half of the gallery has a probe."""
+    mine = comparisons.enrolled
+    return comparisons.enrolled_identities >= 2 and bool(mine.any()) and not mine.all()
+
+
+def _fnir(comparisons: ComparisonScores, fpir: float) -> float:
+    mine = comparisons.enrolled
+    best = comparisons.best_non_mated
+    return fnir_at_fpir(comparisons.mated[mine], best[mine], best[~mine], fpir)
 
 
 class ProbeCounts(NamedTuple):
@@ -211,10 +263,11 @@ def measure(ranks: Ranks, scores: Sequence[Scores], settings: EvaluationSettings
         settings: confidence_level, n_bootstrap (see ``SCORE_N_BOOTSTRAP``) and seed.
     """
     comparisons = [collect_comparisons(training) for training in scores]
-    measured = _identification(ranks, comparisons, settings)
+    places = _places(comparisons, ranks.gallery_size)
+    measured = _identification(ranks, comparisons, places, settings)
     if len(scores) > 1:
         measured.append(_by_seed(ranks, len(scores)))
-    measured += _rank_statistics(ranks, settings)
+    measured += _rank_statistics(ranks, places, settings)
     if rate := measured[0].interval:
         measured += _claims(rate, ranks.gallery_size)
     by_training = [
@@ -249,24 +302,34 @@ def rank_1_by_subset(
     return rates
 
 
+def _places(comparisons: Sequence[ComparisonScores], size: int) -> Floats:
+    """Probability of each place with permuted identities, (N,); uniform without scores."""
+    if not comparisons:
+        return np.full(size, 1 / size)
+    mean: Floats = np.mean([training.places for training in comparisons], axis=0)
+    return mean
+
+
 def _identification(
-    ranks: Ranks, comparisons: list[ComparisonScores], settings: EvaluationSettings
+    ranks: Ranks,
+    comparisons: list[ComparisonScores],
+    places: Floats,
+    settings: EvaluationSettings,
 ) -> list[Measured]:
-    size = ranks.gallery_size
     intervals = rate_intervals(
         np.stack([success_at_rank(ranks.n_higher, ranks.n_tied, k) for k in RANKS], 1),
         ranks.identities,
         confidence_level=settings.confidence_level,
     )
     measured = [
-        Measured(f"rank_{k}", interval, chance(k, size))
+        Measured(f"rank_{k}", interval, min(1.0, float(places[:k].sum())))
         for k, interval in zip(RANKS, intervals, strict=True)
     ]
     # A mean of 1 / rank varies less than a rate of the same value, so it keeps the bootstrap.
     reciprocal = bootstrap_identities(
         reciprocal_rank(ranks.n_higher, ranks.n_tied), ranks.identities, **settings.bootstrap
     )
-    chance_value = float(np.mean(1 / np.arange(1, size + 1)))
+    chance_value = float(places @ (1 / np.arange(1, len(places) + 1)))
     measured.append(Measured("mean_reciprocal_rank", reciprocal, chance_value))
     if comparisons:
         shuffled = np.concatenate([training.shuffled for training in comparisons])
@@ -275,7 +338,7 @@ def _identification(
             ranks.identities,
             **settings.bootstrap,
         )
-        measured.append(Measured("rank_1_shuffled", mean, chance(1, size)))
+        measured.append(Measured("rank_1_shuffled", mean, chance(1, ranks.gallery_size)))
         measured[0] = measured[0]._replace(chance=mean.value)
     return measured
 
@@ -286,18 +349,19 @@ def _by_seed(ranks: Ranks, trainings: int) -> Measured:
     return Measured("rank_1_by_seed", spread, chance(1, ranks.gallery_size))
 
 
-def _rank_statistics(ranks: Ranks, settings: EvaluationSettings) -> list[Measured]:
-    """Chance gives every rank from 1 to N alike; a person's mean is taken to be normal then."""
-    size = ranks.gallery_size
+def _rank_statistics(ranks: Ranks, places: Floats, settings: EvaluationSettings) -> list[Measured]:
+    """Chance is that of the places, (N,); a person's mean rank is taken to be normal then."""
+    each_rank = np.arange(1, len(places) + 1)
+    expected = float(places @ each_rank)
     images = expected_rank(ranks.n_higher, ranks.n_tied)
     mean = bootstrap_mean(
         images,
         ranks.identities,
         **settings.bootstrap,
     )
-    measured = [Measured("mean_rank", mean, (size + 1) / 2)]
+    measured = [Measured("mean_rank", mean, expected)]
     sums, counts = sums_by_identity(images[:, None], ranks.identities)
-    spread = math.sqrt((size**2 - 1) / 12 * np.mean(1 / counts))
+    spread = math.sqrt(places @ (each_rank - expected) ** 2 * np.mean(1 / counts))
     mean_ranks, labels = sums[0] / counts, np.arange(len(counts))
     for values, owners, kind in (
         (images, ranks.identities, ""),
@@ -307,9 +371,9 @@ def _rank_statistics(ranks: Ranks, settings: EvaluationSettings) -> list[Measure
             values, owners, list(QUANTILES.values()), **_score_options(settings)
         )
         for (word, share), interval in zip(QUANTILES.items(), intervals, strict=True):
-            chance_value = float(math.ceil(round(share * size, 9)))
+            chance_value = 1.0 + int(np.searchsorted(np.cumsum(places), share - 1e-9))
             if kind:
-                chance_value = max(1.0, NormalDist((size + 1) / 2, spread).inv_cdf(share))
+                chance_value = max(1.0, NormalDist(expected, spread).inv_cdf(share))
             measured.append(Measured(f"{word}_rank{kind}", interval, chance_value))
     return measured
 
@@ -355,9 +419,9 @@ def _supported(
 
 
 def _open_set(comparisons: ComparisonScores, settings: EvaluationSettings) -> list[Measured]:
-    mine, others = comparisons.enrolled, ~comparisons.enrolled
-    if comparisons.enrolled_identities < 2 or not mine.any() or not others.any():
+    if not _has_open_set(comparisons):
         return []
+    mine, others = comparisons.enrolled, ~comparisons.enrolled
     measured = []
     for word, fpir in FPIRS.items():
         interval = fnir_at_fpir_interval(

@@ -6,10 +6,54 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cldmray.gallery.protocols import Vectors
 from cldmray.gallery.scores import SAME_SCORE, Scores, tie_resolved_blocks
 from cldmray.metrics.chance import permutation_excess
 
 Floats = npt.NDArray[np.float64]
+
+
+def permuted_places(block: Vectors, share: Floats) -> Floats:
+    """Probability that the identity of a probe drawn at random takes each place, shape (b, N).
+
+    Summed up to place k it is the success at rank k with permuted identities. It is 1/N in every
+    place only where all identities have as many probes. Tied candidates share their places.
+
+    Args:
+        block: scores of b probes with N candidates, (b, N).
+        share: of all probes that belong to each candidate, (N,).
+
+    >>> permuted_places(np.array([[0.1, 0.9, 0.9]]), np.array([0.2, 0.5, 0.3])).tolist()
+    [[0.4, 0.4, 0.2]]
+    """
+    order = np.argsort(-block, axis=1, kind="stable")
+    ranked = np.take_along_axis(block, order, axis=1)
+    # (b, N) number of the run of tied candidates that each place lies in, over all probes.
+    starts = np.ones(block.shape, bool)
+    starts[:, 1:] = ranked[:, :-1] - ranked[:, 1:] > SAME_SCORE
+    runs = np.cumsum(starts.ravel()) - 1
+    means = np.bincount(runs, weights=share[order].ravel()) / np.bincount(runs)
+    places: Floats = means[runs].reshape(block.shape)
+    return places
+
+
+def measured_places(trainings: Sequence[Scores]) -> Floats:
+    """:func:`permuted_places`, the mean over all probes of every training, shape (N,).
+
+    The scores are read once.
+    """
+    total = np.zeros(len(trainings[0].gallery_identities))
+    for scores in trainings:
+        share = probe_shares(scores)
+        for _, block in tie_resolved_blocks(scores):
+            total += permuted_places(block, share).sum(0)
+    return total / sum(len(scores.mated_columns) for scores in trainings)
+
+
+def probe_shares(scores: Scores) -> Floats:
+    """Share of all probes that belong to each candidate, shape (N,)."""
+    counts = np.bincount(scores.mated_columns, minlength=len(scores.gallery_identities))
+    return counts / len(scores.mated_columns)
 
 
 class MeasuredChance(NamedTuple):
@@ -45,8 +89,7 @@ def measured_chance(trainings: Sequence[Scores]) -> MeasuredChance:
 def _of_training(scores: Scores) -> MeasuredChance:
     probes, candidates = len(scores.mated_columns), len(scores.gallery_identities)
     # Share of all probes that belong to each candidate, and that it attracts, both (N,).
-    share = np.bincount(scores.mated_columns, minlength=candidates) / probes
-    attraction = np.zeros(candidates)
+    share, attraction = probe_shares(scores), np.zeros(candidates)
     success, permuted = np.empty(probes), np.empty(probes)
     for rows, block in tie_resolved_blocks(scores):
         # (b, N): probability that each candidate is ranked first, ties broken at random.

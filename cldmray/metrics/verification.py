@@ -108,6 +108,30 @@ def tmr_at_fmr(mated: npt.ArrayLike, non_mated: npt.ArrayLike, fmr: float) -> fl
     return float(np.mean(same > threshold_at(other, fmr)))
 
 
+def fnmr_at_fmrs(mated: npt.ArrayLike, non_mated: npt.ArrayLike, fmrs: Sequence[float]) -> Floats:
+    """False non-match rate at each of several false match rates: points of a DET curve.
+
+    Args:
+        mated, non_mated: see :func:`equal_error_rate`.
+        fmrs: largest false match rates, in [0, 1].
+
+    Returns:
+        1 - :func:`tmr_at_fmr`, shape (len(fmrs),).
+
+    Raises:
+        BadInputError: see :func:`tmr_at_fmr`.
+
+    >>> fnmr_at_fmrs([0.9, 0.8, 0.4, 0.3], [0.1, 0.2, 0.35], [0.0, 1 / 3]).tolist()
+    [0.25, 0.0]
+    """
+    same, other = _check(mated, "mated"), _check(non_mated, "non-mated")
+    for fmr in fmrs:
+        _check_fmr(fmr)
+    thresholds = [threshold_at(other, fmr) for fmr in fmrs]
+    rejected: Floats = np.searchsorted(same, thresholds, side="right") / len(same)
+    return rejected
+
+
 def _check_fmr(fmr: float) -> None:
     if not 0 <= fmr <= 1:
         raise BadInputError(f"fmr must lie in [0, 1], not {fmr}")

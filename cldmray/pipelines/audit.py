@@ -20,6 +20,8 @@ from cldmray.evaluation.identification import (
     AttackResult,
     anonymizer_risks,
     curve,
+    det,
+    shown_attacks,
     strongest,
 )
 from cldmray.evaluation.rows import results_table
@@ -181,6 +183,7 @@ class Audit:
             *weakness_notes(diagnostics, weakness),
             *self._nominal_k_notes(by_name),
         ]
+        drawn = shown_attacks(risks, results.attacks)
         most_exposed = exposed(results.attacks, config.audit)
         return AuditReport(
             title=config.audit.title,
@@ -188,7 +191,8 @@ class Audit:
             verdict=state_verdict(decision),
             risks=state_risks(decision),
             results=results_table(results.attacks, config.audit, groups),
-            curves=[curve(attack) for attack in results.attacks],
+            curves=[curve(attack) for attack in drawn],
+            det=[each for attack in drawn for each in det(attack)],
             grid=self._grid(faces, images.anonymized),
             evidence=self._evidence(images, decision.risks, results.attacks),
             rejected=faces.rejected(),

@@ -45,7 +45,6 @@ from cldmray.report.tables import (
     group_table,
     most_exposed,
     simultaneous_rates,
-    strongest_values,
     untouched_faces,
     with_one_interval,
 )
@@ -68,19 +67,12 @@ def report_figures(report: AuditReport) -> dict[str, bytes]:
     figures = {
         "frontier.svg": frontier_figure(report.ranked_risks, report.utility),
         "learning.svg": learning_figure(report.learning),
-        "det.svg": det_figure(_values(report)),
+        "det.svg": det_figure(report.det),
         "growth.svg": growth_figure(gallery_growth(report)),
     }
     if curves := report.strongest_curves():
         figures["cmc.svg"] = cmc_figure(curves)
     return {name: figure for name, figure in figures.items() if figure}
-
-
-def _values(report: AuditReport) -> dict[str, dict[str, float]]:
-    return {
-        name: {measure: row["value"] for measure, row in rows.items()}
-        for name, rows in strongest_values(report).items()
-    }
 
 
 SECTIONS: dict[str, tuple[str, Callable[[AuditReport], object]]] = {

@@ -253,6 +253,26 @@ class CmcCurve:
     chance: list[float]
 
 
+class DetCurve(NamedTuple):
+    """Detection error trade-off of one attack: misses over false alarms.
+
+    Attributes:
+        anonymizer, attacker, protocol, gallery: which attack, as in docs/results_files.md.
+        kind: one image with one person (``verification``: FNMR over FMR), or with all enrolled
+            people, of whom some probes are none (``open_set``: FNIR over FPIR).
+        false_alarms: rates in [0, 1], rising; only those that the comparisons support.
+        misses: least rate in [0, 1] at each of them.
+    """
+
+    anonymizer: str
+    attacker: str
+    protocol: str
+    gallery: str
+    kind: Literal["verification", "open_set"]
+    false_alarms: list[float]
+    misses: list[float]
+
+
 class LearningCurve(NamedTuple):
     """How one training of an attacker went.
 
@@ -362,6 +382,7 @@ class AuditReport:
         results: all measures, schema :data:`cldmray.results.table.RESULTS`.
         curves: CMC curves; the figure shows those of the strongest attacks that have
             another image of the person.
+        det: detection error trade-off of the same attacks; may be empty.
         grid: example images; zero originals leave the section out.
         rejected: files that were not audited, schema :data:`cldmray.faces.records.REJECTED`.
         n_listed: files that the source offered, rejected ones included.
@@ -415,6 +436,7 @@ class AuditReport:
     command: str = ""
     mlflow: str = ""
     inference: list[InferenceRow] = field(default_factory=list)
+    det: list[DetCurve] = field(default_factory=list)
     memorization: list[Memorization] = field(default_factory=list)
 
     @property

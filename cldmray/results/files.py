@@ -26,6 +26,7 @@ from cldmray.results.audit import (
     AuditReport,
     CmcCurve,
     DataSummary,
+    DetCurve,
     Evidence,
     Grid,
     GridRow,
@@ -75,9 +76,10 @@ LISTS: dict[str, Any] = {
     "utility": list[UtilityRow],
     "untouched": list[UntouchedFaces],
     "inference": list[InferenceRow],
+    "det": list[DetCurve],
     "memorization": list[Memorization],
 }
-"""Lists of records in ``report.json``, by key."""
+"""Lists of records in ``report.json``, by key; an audit that did not measure one lacks it."""
 JSON_FIELDS = (
     "title",
     "created",
@@ -150,7 +152,7 @@ def read_audit(folder_uri: str) -> AuditReport:
     try:
         return AuditReport(
             **{name: whole[name] for name in JSON_FIELDS},
-            **{name: _record(kind, whole[name]) for name, kind in LISTS.items()},
+            **{name: _record(kind, whole.get(name, [])) for name, kind in LISTS.items()},
             verdict=_record(Verdict, whole["verdict"]),
             data=_record(DataSummary | None, whole["data"]),
             results=_table(folder_uri, "results.parquet"),

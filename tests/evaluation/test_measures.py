@@ -7,7 +7,13 @@ import numpy.typing as npt
 import pytest
 
 from cldmray.arrays import Interval
-from cldmray.evaluation.measures import Measured, collect_comparisons, measure, rank_1_by_subset
+from cldmray.evaluation.measures import (
+    Measured,
+    collect_comparisons,
+    det_curves,
+    measure,
+    rank_1_by_subset,
+)
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_scores
@@ -16,6 +22,7 @@ from cldmray.metrics.identification import fnir_at_fpir
 from cldmray.metrics.linkage import d_sys
 from cldmray.metrics.rates import rate_interval
 from cldmray.metrics.verification import equal_error_rate, tmr_at_fmr
+from tests.gallery.given_scores import Given
 
 SETTINGS = EvaluationSettings(n_bootstrap=200)
 OF_RANKS = ["rank_1", "rank_5", "rank_10", "rank_50", "mean_reciprocal_rank"]
@@ -184,6 +191,38 @@ def test_chance_of_measures_of_scores() -> None:
     )
     assert 0.02 < linked < 0.2
     assert guesses["rank_1_shuffled"] == 1 / 20
+
+
+def test_chance_at_every_rank_is_that_of_permuted_identities() -> None:
+    """Three people with 3, 1 and 1 images, whom the attacker always ranks in this order."""
+    scores = Given([0, 0, 0, 1, 2], [[0.9, 0.5, 0.1]] * 5)
+    results = measured_of(scores)
+    assert results["rank_1"].chance == pytest.approx(3 / 5)
+    assert results["rank_5"].chance == 1
+    assert results["mean_reciprocal_rank"].chance == pytest.approx((3 + 1 / 2 + 1 / 3) / 5)
+    assert results["mean_rank"].chance == pytest.approx((3 + 2 + 3) / 5)
+    assert (results["median_rank"].chance, results["p10_rank"].chance) == (1, 1)
+    assert results["rank_1"].interval is not None
+    assert results["rank_1"].interval.value == pytest.approx(results["rank_1"].chance)
+
+
+def test_det_curves_pass_through_the_measures() -> None:
+    scores, other = crowd(1.5), crowd(2.5, seed=1)
+    results = measured_of(scores, other)
+    curves = det_curves([scores, other])
+    rates, misses = curves["verification"]
+    # 80 probes with 19 other people each support rates from 1 / 1520 on.
+    assert (rates[0], rates[-1], misses[-1]) == (0.001, 1.0, 0.0)
+    assert misses == sorted(misses, reverse=True)
+    at_hundredth = dict(zip(rates, misses, strict=True))[0.01]
+    assert results["tmr_at_fmr_1e-2"].interval is not None
+    assert at_hundredth == pytest.approx(1 - results["tmr_at_fmr_1e-2"].interval.value)
+    rates, misses = curves["open_set"]
+    assert rates[0] >= 1 / 40
+    assert results["fnir_at_fpir_1e-1"].interval is not None
+    assert dict(zip(rates, misses, strict=True))[0.1] == pytest.approx(
+        results["fnir_at_fpir_1e-1"].interval.value
+    )
 
 
 def test_a_perfect_attack() -> None:

@@ -14,9 +14,9 @@ from tests.tracking.test_audits import report
 
 HELD_BACK = {"grid", "evidence", "rejected", "exposed", "exposed_identities"}
 PUBLIC = {
-    "title", "created", "verdict", "risks", "results", "curves", "n_listed", "settings", "versions",
-    "stages", "notes", "data_fingerprint", "utility", "diagnostics", "attribution", "untouched",
-    "data", "learning", "command", "mlflow", "inference", "memorization",
+    "title", "created", "verdict", "risks", "results", "curves", "det", "n_listed", "settings",
+    "versions", "stages", "notes", "data_fingerprint", "utility", "diagnostics", "attribution",
+    "untouched", "data", "learning", "command", "mlflow", "inference", "memorization",
 }  # fmt: skip
 """Parts of a report that hold rates, settings and hashes only."""
 

@@ -9,6 +9,7 @@ from cldmray.results.audit import (
     AnonymizerRisk,
     AuditReport,
     CmcCurve,
+    DetCurve,
     Grid,
     GridRow,
     StageRecord,
@@ -149,6 +150,18 @@ def demo_report() -> AuditReport:
         risks=[risk(name) for name in reversed(RISKS)],
         results=results(),
         curves=[curve(name) for name in RISKS],
+        det=[
+            DetCurve(
+                name,
+                *RISKS[name][3:],
+                "full_ref",
+                "source_excluded",
+                "verification",
+                [0.001, 0.1, 1.0],
+                [0.9, 0.5, 0.0],
+            )
+            for name in RISKS
+        ],
         grid=grid(),
         rejected=pa.Table.from_pylist(
             [
@@ -164,7 +177,7 @@ def demo_report() -> AuditReport:
             "tracking": {"password": "swordfish", "uri": "sqlite:///mlflow.db"},
             "seed": 7,
         },
-        versions={"cldmray": "0.1.0", "torch": "2.9.0", "git": "abc1234"},
+        versions={"cldmray": "0.1.0", "torch": "2.9.0", "commit": "abc1234"},
         stages=[
             StageRecord("list faces", 0.42, 1203, False),
             StageRecord("anonymize", 754.0, 8400, True),

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from cldmray.report.figures import curves
 from cldmray.report.figures.curves import (
     GrowthPoint,
     cmc_figure,
@@ -16,12 +15,13 @@ from cldmray.report.figures.curves import (
     learning_figure,
 )
 from cldmray.report.figures.style import LINE_COLOURS, PAGE_COLOURS, on_page
-from cldmray.results.audit import LearningCurve
+from cldmray.results.audit import DetCurve, LearningCurve
 
-RATES = {
-    "blur": {"eer": 0.2, "tmr_at_fmr_1e-3": 0.4, "tmr_at_fmr_1e-2": 0.6},
-    "k_same": {"eer": 0.5, "fnir_at_fpir_1e-1": 0.9, "fnir_at_fpir_1e-2": 1.0},
-}
+WHERE = ("pretrained", "full_ref", "source_excluded")
+DET = [
+    DetCurve("blur", *WHERE, "verification", [0.001, 0.01, 1.0], [0.6, 0.4, 0.0]),
+    DetCurve("k_same", *WHERE, "open_set", [0.01, 0.1], [1.0, 0.9]),
+]
 LEARNING = [
     LearningCurve(name, "adaptive_contrastive", 0, [50, 100], [0.1, rate])
     for name, rate in (("blur", 0.8), ("k_same", 0.02), ("cldm-none", 0.1))
@@ -41,12 +41,13 @@ def test_cmc_figure(report):
 
 
 def test_det_figure():
-    svg = "".join(texts(det_figure(RATES)))
+    svg = "".join(texts(det_figure(DET)))
     assert "false match rate (FMR)" in svg and "false negative rate (FNIR)" in svg
     assert "blur" in svg and "k_same" in svg
-    assert det_figure({"blur": {"eer": 0.1}}) is None and det_figure({}) is None
-    assert curves._verification(RATES["blur"]) == [(0.001, 0.6), (0.01, 0.4), (0.2, 0.2)]
-    assert curves._open_set(RATES["k_same"]) == [(0.01, 1.0), (0.1, 0.9)]
+    alone = "".join(texts(det_figure(DET[:1])))
+    assert "false negative rate" not in alone and "k_same" not in alone
+    lone = DET[0]._replace(false_alarms=[1.0], misses=[0.0])
+    assert det_figure([lone]) is None and det_figure([]) is None
 
 
 def test_growth_figure():

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -23,7 +24,7 @@ from cldmray.report.figures.style import (
     svg,
 )
 from cldmray.report.formatting import attacker_name, percent
-from cldmray.results.audit import CmcCurve, LearningCurve
+from cldmray.results.audit import CmcCurve, DetCurve, LearningCurve
 
 CMC_HEIGHT = 4.4
 DET_HEIGHT = 4.0
@@ -36,17 +37,11 @@ MANY = 1000
 LOWEST_TOP = 0.05
 """Of an axis of rates, so that chance does not look like learning."""
 
-OPERATING_POINTS = {"tmr_at_fmr_1e-3": 1e-3, "tmr_at_fmr_1e-2": 1e-2}
-OPEN_SET_POINTS = {
-    "fnir_at_fpir_3e-3": 3e-3,
-    "fnir_at_fpir_1e-2": 1e-2,
-    "fnir_at_fpir_1e-1": 1e-1,
+DET_AXES = {
+    "verification": ("false match rate (FMR)", "false non-match rate (FNMR)"),
+    "open_set": ("false positive identification rate (FPIR)", "false negative rate (FNIR)"),
 }
-"""Measures of verification and of the open set, and the error rate at which they are read."""
-
-Rates = Mapping[str, float]
-"""Values of one attack by measure."""
-Points = list[tuple[float, float]]
+"""Names of the axes, across and up, by the kind of a DET curve."""
 
 
 def cmc_figure(curves: Sequence[CmcCurve]) -> bytes:
@@ -79,66 +74,36 @@ def cmc_figure(curves: Sequence[CmcCurve]) -> bytes:
     return svg(figure)
 
 
-def det_figure(attacks: Mapping[str, Rates]) -> bytes | None:
+def det_figure(curves: Sequence[DetCurve]) -> bytes | None:
     """Detection error trade-off: misses over false alarms, verification beside the open set.
 
-    The rates of the table are joined: a point each for the equal error rate and for each false
-    match rate or false positive identification rate.
-
     Args:
-        attacks: values by measure of the strongest attack on each anonymizer, by its name.
+        curves: of the strongest attack on each anonymizer, in the order of the legend.
 
     Returns:
-        SVG of ``WIDTH`` x ``DET_HEIGHT`` inches; None where no attack has two points.
+        SVG of ``WIDTH`` x ``DET_HEIGHT`` inches; None where no curve has two points.
     """
-    panels: list[tuple[str, str, Callable[[Rates], Points]]] = [
-        ("false match rate (FMR)", "false non-match rate (FNMR)", _verification),
-        ("false positive identification rate (FPIR)", "false negative rate (FNIR)", _open_set),
-    ]
-    drawn = [
-        (across, up, lines)
-        for across, up, points in panels
-        if (lines := {name: p for name, rates in attacks.items() if len(p := points(rates)) > 1})
-    ]
-    if not drawn:
+    drawn = [curve for curve in curves if len(curve.false_alarms) > 1]
+    kinds = [kind for kind in DET_AXES if any(curve.kind == kind for curve in drawn)]
+    if not kinds:
         return None
     figure = canvas(DET_HEIGHT)
-    places = list(attacks)
+    places = list(dict.fromkeys(curve.anonymizer for curve in drawn))
     handles: dict[str, Line2D] = {}
-    for axes, (across, up, lines) in zip(
-        figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True
-    ):
+    all_axes = figure.subplots(1, len(kinds), squeeze=False)[0]
+    for axes, kind in zip(all_axes, kinds, strict=True):
         style(axes)
-        for name, points in lines.items():
-            colour, dashes = line_style(places.index(name))
-            (line,) = axes.plot(
-                *zip(*points, strict=True), color=colour, ls=dashes, lw=1.8, marker="o", ms=4
-            )
-            handles.setdefault(name, line)
+        for curve in (curve for curve in drawn if curve.kind == kind):
+            colour, dashes = line_style(places.index(curve.anonymizer))
+            misses = np.maximum(curve.misses, LOWEST_RATE)
+            (line,) = axes.plot(curve.false_alarms, misses, color=colour, ls=dashes, lw=1.8)
+            handles.setdefault(curve.anonymizer, line)
         _log_axes(axes)
+        across, up = DET_AXES[kind]
         axes.set_xlabel(across)
         axes.set_ylabel(up)
     _legend_below(figure, handles)
     return svg(figure)
-
-
-def _verification(rates: Rates) -> Points:
-    points = [
-        (at, max(1 - rates[measure], LOWEST_RATE))
-        for measure, at in OPERATING_POINTS.items()
-        if measure in rates
-    ]
-    if "eer" in rates:
-        points.append((max(rates["eer"], LOWEST_RATE), max(rates["eer"], LOWEST_RATE)))
-    return sorted(points)
-
-
-def _open_set(rates: Rates) -> Points:
-    return [
-        (at, max(rates[measure], LOWEST_RATE))
-        for measure, at in OPEN_SET_POINTS.items()
-        if measure in rates
-    ]
 
 
 class GrowthPoint(NamedTuple):
