@@ -9,12 +9,13 @@ import numpy.typing as npt
 
 from cldmray.errors import BadInputError
 from cldmray.faces.base import FaceSource
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY
 from cldmray.hashing import identity_hash, unit_hash
 from cldmray.settings import checked_dataclass
 
 Protocol = Literal["full_ref", "few_ref", "single_ref"]
 Gallery = Literal["source_excluded", "source_included", "anonymized_only"]
-Distractors = Literal["none", "attacker"]
+Distractors = Literal["none", "attacker", "auxiliary", "all"]
 REFERENCES: dict[str, int | None] = {"full_ref": None, "few_ref": 5, "single_ref": 1}
 """References of an identity at most, by protocol; None: all."""
 
@@ -32,9 +33,10 @@ class GallerySettings:
 
     Attributes:
         distractors: identities that are in the galleries of originals and never probed, so that
-            claims of k-anonymity above the number of evaluated people can be tested. ``none``, or
-            ``attacker``: all attacker people. An attacker that was trained on them knows their
-            originals, and may tell them apart better than other strangers.
+            claims of k-anonymity above the number of evaluated people can be tested. ``none``;
+            ``attacker``: all attacker people; ``auxiliary``: all auxiliary people; ``all``: both.
+            An attacker that was trained on them knows their originals, and may tell them apart
+            better than other strangers.
         faces: a source of one's own whose people are distractors as well; None: there is none.
 
     Raises:
@@ -43,6 +45,17 @@ class GallerySettings:
 
     distractors: Distractors = "none"
     faces: FaceSource | None = None
+
+    @property
+    def distractor_splits(self) -> tuple[str, ...]:
+        """Splits of the audited source whose people are distractors.
+
+        >>> GallerySettings("all").distractor_splits
+        ('attacker', 'attacker_validation', 'auxiliary')
+        """
+        of_attacker = (ATTACKER, ATTACKER_VALIDATION) if self.distractors != "auxiliary" else ()
+        auxiliary = (AUXILIARY,) if self.distractors != "attacker" else ()
+        return () if self.distractors == "none" else (*of_attacker, *auxiliary)
 
 
 @dataclass(frozen=True)

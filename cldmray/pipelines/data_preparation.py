@@ -110,8 +110,9 @@ class DataPreparation:
             for key in self.config.anonymizers
         }
         anonymized = {key: self.stages.result(stage) for key, stage in stages.items()}
-        notes = [*listing.notes, *notes]
-        return PreparedImages(faces, anonymized, notes, contents, self._distractors(faces))
+        distractors, more = self._distractors(faces)
+        notes = [*listing.notes, *notes, *more]
+        return PreparedImages(faces, anonymized, notes, contents, distractors)
 
     def distractor_listing(self) -> pa.Table | None:
         """Samples of ``gallery.faces``, as people of the attacker; None: there is no such source.
@@ -132,16 +133,28 @@ class DataPreparation:
             )
         return listing.append_column("split", pa.array([ATTACKER] * len(listing), pa.string()))
 
-    def _distractors(self, faces: Artifact) -> list[tuple[Artifact, tuple[str, ...]]]:
-        """Originals that stand in the galleries beside those of evaluated people."""
+    def _distractors(
+        self, faces: Artifact
+    ) -> tuple[list[tuple[Artifact, tuple[str, ...]]], list[str]]:
+        """Originals that stand in the galleries beside those of evaluated people, and notes."""
         tables: list[tuple[Artifact, tuple[str, ...]]] = []
-        if self.config.gallery.distractors == "attacker":
-            tables.append((faces, (ATTACKER, ATTACKER_VALIDATION)))
+        if splits := self.config.gallery.distractor_splits:
+            tables.append((faces, splits))
         source, listing = self.config.gallery.faces, self.distractor_listing()
-        if source is not None and listing is not None:
-            stage = self.stages.submit(self._read_stage(source, listing))
-            tables.append((self.stages.result(stage), (ATTACKER,)))
-        return tables
+        if source is None or listing is None:
+            return tables, []
+        strangers = self.stages.result(self.stages.submit(self._read_stage(source, listing)))
+        copies = duplicates_of_evaluated(self._near_duplicates(faces, strangers))
+        twice = pc.is_in(listing["sample_id"], pa.array(copies, pa.string()))
+        if not pc.any(twice).as_py():
+            return [*tables, (strangers, (ATTACKER,))], []
+        kept = self._read_stage(source, listing.filter(pc.invert(twice)))
+        strangers = self.stages.result(self.stages.submit(kept))
+        note = (
+            f"{pc.sum(twice).as_py()} images of gallery.faces are near-duplicates of evaluated "
+            "images; they were left out, since an attack that finds one would count as wrong."
+        )
+        return [*tables, (strangers, (ATTACKER,))], [note]
 
     def training_faces(self) -> Artifact | None:
         """The table of images that the anonymizers were trained on; None: nobody knows them."""
@@ -159,9 +172,7 @@ class DataPreparation:
         Args:
             listing: the samples of the audit.
         """
-        splits = [EVALUATION]
-        if self.config.gallery.distractors == "attacker":
-            splits += [ATTACKER, ATTACKER_VALIDATION]
+        splits = [EVALUATION, *self.config.gallery.distractor_splits]
         rows = listing.filter(pc.is_in(listing["split"], pa.array(splits)))
         count: int = pc.count_distinct(rows["identity"]).as_py()
         others = self.distractor_listing()
@@ -180,7 +191,7 @@ class DataPreparation:
         column = [splits.get(identity, "") for identity in listing["identity"].to_pylist()]
         listing = listing.append_column("split", pa.array(column, pa.string()))
         used = [EVALUATION, ATTACKER, ATTACKER_VALIDATION]
-        if self._auxiliary:
+        if self._auxiliary or AUXILIARY in config.gallery.distractor_splits:
             used.append(AUXILIARY)
         kept = listing.filter(pc.is_in(listing["split"], pa.array(used)))
         assert_disjoint(zip(kept["identity"].to_pylist(), kept["split"].to_pylist(), strict=True))
@@ -406,15 +417,15 @@ class DataPreparation:
         )
         return listing.filter(unfit)["sample_id"].to_pylist(), [note]
 
-    def _near_duplicates(self, faces: Artifact) -> pa.Table:
-        """Pairs among all images, see :func:`find_near_duplicates`."""
+    def _near_duplicates(self, *faces: Artifact) -> pa.Table:
+        """Pairs among all images of some tables, see :func:`find_near_duplicates`."""
         engine = self.config.engine
 
         def produce(folder: str) -> None:
             find_near_duplicates(faces, engine, folder)
 
         stage = StageSpec(
-            "near-duplicates", {}, [faces], produce, "find near-duplicates", engine.task_stage
+            "near-duplicates", {}, [*faces], produce, "find near-duplicates", engine.task_stage
         )
         return pairs_of(self.stages.result(self.stages.submit(stage)))
 

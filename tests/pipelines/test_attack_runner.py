@@ -14,6 +14,7 @@ from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.detection import model_files
 from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
+from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.pipelines.attack_runner import AttackRunner
 from cldmray.pipelines.audit import Audit
 from cldmray.pipelines.data_preparation import DataPreparation
@@ -198,6 +199,18 @@ def test_an_error_of_one_attacker_stops_the_others(
     assert stopped.is_set()
 
 
+def renamed(folder: Path, n_identities: int, images_per_identity: int) -> Path:
+    """A folder with the images of synthetic people, who are called otherwise there."""
+    source = SyntheticFaces(n_identities, images_per_identity)
+    for i in range(n_identities):
+        album = folder / "renamed" / f"stranger_{i}"
+        album.mkdir(parents=True)
+        for j in range(images_per_identity):
+            (content,) = source.read([f"{i}/{j}"])
+            (album / f"{j}.png").write_bytes(content or b"")
+    return folder / "renamed"
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_distractors_enlarge_the_galleries_of_originals_alone(tmp_path: Path) -> None:
     options = [
@@ -211,10 +224,13 @@ def test_distractors_enlarge_the_galleries_of_originals_alone(tmp_path: Path) ->
         "engine.progress=false",
         "engine.actors=1",
     ]
-    sizes, clean = {}, {}
+    sizes, clean, notes = {}, {}, {}
     own = ["+faces@gallery.faces=synthetic", "gallery.faces.seed=1", "gallery.faces.name=strangers"]
     own += ["gallery.faces.n_identities=3", "gallery.faces.images_per_identity=2"]
+    # The audited images once more, under other names: copies of evaluated ones are left out.
+    copies = ["+faces@gallery.faces=folder", f"gallery.faces.root={renamed(tmp_path, 14, 2)}"]
     overrides = {"none": [], "attacker": ["gallery.distractors=attacker"], "own": own}
+    overrides["copies"] = copies
     for distractors, more in overrides.items():
         config = configured(tmp_path, *options, *more)
         pipeline = audit(config)
@@ -223,13 +239,15 @@ def test_distractors_enlarge_the_galleries_of_originals_alone(tmp_path: Path) ->
             images.faces, images.anonymized, distractors=images.distractors
         )
         sizes[distractors] = {a.gallery: a.ranks.gallery_size for a in results.attacks}
-        clean[distractors] = results.clean
+        clean[distractors], notes[distractors] = results.clean, images.notes
         assert {len(attack.ranks.sample_ids) for attack in results.attacks} == {8}
     galleries = ("source_excluded", "source_included")
     assert sizes["none"] == dict.fromkeys((*galleries, "anonymized_only"), 4)
     assert sizes["attacker"] == {**dict.fromkeys(galleries, 14), "anonymized_only": 4}
     assert sizes["own"] == {**dict.fromkeys(galleries, 7), "anonymized_only": 4}
+    assert sizes["copies"] == {**dict.fromkeys(galleries, 14), "anonymized_only": 4}
     assert clean["none"] == clean["attacker"] == clean["own"]
+    assert notes["own"] == [] and notes["copies"][0].startswith("8 images of gallery.faces are ")
 
 
 def test_a_distractor_is_somebody_else(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Finds near-duplicates among the faces: tasks hash the images, the driver compares the hashes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -26,20 +28,22 @@ NEAR_DUPLICATES = pa.schema(
 PAIRS = "pairs.parquet"
 
 
-def find_near_duplicates(faces: Artifact, engine: EngineConfig, folder: str) -> None:
+def find_near_duplicates(tables: Sequence[Artifact], engine: EngineConfig, folder: str) -> None:
     """Write the pairs of near-duplicates among all images.
 
     Args:
-        faces: the faces table.
+        tables: of faces, at least one; no sample is in two of them.
         folder: gets a table of schema :data:`NEAR_DUPLICATES`; without files where there is no
             pair.
     """
     columns = ["sample_id", "identity", "split"]
-    stream = faces.stream([*columns, "image"], engine.block_rows).map_batches(
-        _hashed, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
-    )
-    batches = stream.iter_batches(batch_size=None, batch_format="pyarrow")
-    table = pa.concat_tables(list(batches)).sort_by("sample_id")
+    batches: list[pa.Table] = []
+    for faces in tables:
+        stream = faces.stream([*columns, "image"], engine.block_rows).map_batches(
+            _hashed, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+        )
+        batches += stream.iter_batches(batch_size=None, batch_format="pyarrow")
+    table = pa.concat_tables(batches).sort_by("sample_id")
     pairs = near_duplicates(
         Fingerprints(
             _bytes_of(table["hash"]).reshape(-1, HASH_BYTES),
