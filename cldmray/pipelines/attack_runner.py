@@ -323,12 +323,7 @@ class AttackRunner:
     ) -> pa.Table | None:
         """Embeddings of attacker people from whom classifiers learn attributes."""
         config, groups = self.config, self.config.faces.groups()
-        is_asked = (
-            self._reads_attributes
-            and config.audit.n_inference_images > 0
-            and attacker.embeds_images
-            and (attacker.learns_from_anonymized or attacker is features_attacker(config.attackers))
-        )
+        is_asked = self._reads_attributes and reads_attributes(attacker, config)
         tables = [table for table in tables if table.count(ATTACKER)]
         if groups is None or not (is_asked and tables):
             return None
@@ -448,3 +443,15 @@ def _in_thread(call: Callable[[], Attempt]) -> "Future[Attempt]":
 
     threading.Thread(target=settle, daemon=True).start()
     return future
+
+
+def reads_attributes(attacker: Attacker, config: AuditConfig) -> bool:
+    """Whether classifiers on an attacker's embeddings read attributes in an audit.
+
+    Those do whose attacker can query the anonymizer, and the one whose features are compared.
+    """
+    return (
+        config.audit.n_inference_images > 0
+        and attacker.embeds_images
+        and (attacker.learns_from_anonymized or attacker is features_attacker(config.attackers))
+    )

@@ -7,10 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.anonymizers.base import Anonymizer
+from cldmray.attackers.base import Attacker
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.map_stages.cost import Cost, calibrate
 from cldmray.engine.stages import Stages
-from cldmray.faces.records import ATTACKER_VALIDATION, EVALUATION
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION
+from cldmray.pipelines.attack_runner import reads_attributes
 from cldmray.pipelines.data_preparation import DataPreparation
 
 WORTH_TRYING = 1000
@@ -76,7 +78,7 @@ class Estimate:
         self.preparation = preparation
 
     def steps(self, listing: pa.Table, always: bool) -> list[Step]:
-        """The rows of the plan: images, anonymizers, attackers.
+        """The rows of the plan: images, anonymizers, what is measured of them, attackers.
 
         Args:
             listing: the images that are used, with their splits.
@@ -113,7 +115,13 @@ class Estimate:
             anonymizers[key] = replace(anonymizers[key], cost=cost)
         reading = costs[0][0] if costs else None
         first = Step(faces.spec.name, listing.num_rows, None, reading, reused=faces.exists)
-        return [first, *anonymizers.values(), *self._attacks(listing)]
+        return [
+            first,
+            Step("near-duplicates", listing.num_rows),
+            *anonymizers.values(),
+            *self._measurements(listing),
+            *self._attacks(listing),
+        ]
 
     def lines(self, steps: list[Step]) -> Iterator[str]:
         """The plan as a table of at most 82 columns, and what it sums up to."""
@@ -148,6 +156,14 @@ class Estimate:
     def _on_gpu(self, anonymizer: Anonymizer) -> bool:
         return anonymizer.gpus_per_actor(self.config.engine.gpus_per_actor) > 0
 
+    def _measurements(self, listing: pa.Table) -> Iterator[Step]:
+        """Evaluated images that are compared with their originals, and measured for utility."""
+        settings, n_anonymizers = self.config.audit, len(self.config.anonymizers)
+        count = pc.sum(pc.equal(listing["split"], EVALUATION)).as_py() or 0
+        yield Step("pixels", count * n_anonymizers)
+        if settings.utility:
+            yield Step("utility", min(settings.n_utility_images, count) * (n_anonymizers + 1))
+
     def _attacks(self, listing: pa.Table) -> Iterator[Step]:
         """What attackers learn and embed; how long that takes is not estimated."""
         config = self.config
@@ -174,5 +190,21 @@ class Estimate:
                 if not any(start.without_labels() == other for other in trained):
                     trained.append(start.without_labels())
                     yield Step(f"train-{start.name}", 0, (start.max_steps or 0) * trainings)
-            views = trainings * (len(anonymizers) + targets)
-            yield Step(f"attack-{attacker.name}", identities.num_rows * views, steps, on_gpu=on_gpu)
+            views = len(anonymizers) + targets
+            yield Step(
+                f"attack-{attacker.name}",
+                identities.num_rows * trainings * views,
+                steps,
+                on_gpu=on_gpu,
+            )
+            if count := self._inference_images(attacker, listing):
+                yield Step(f"inference-{attacker.name}", count * views, on_gpu=on_gpu)
+
+    def _inference_images(self, attacker: Attacker, listing: pa.Table) -> int:
+        """Images of attacker people from which classifiers on its embeddings learn attributes."""
+        config = self.config
+        is_anonymized = self.preparation.samples.get(ATTACKER, 0) > 0
+        if not (is_anonymized and reads_attributes(attacker, config)) or not config.faces.groups():
+            return 0
+        count = pc.sum(pc.equal(listing["split"], ATTACKER)).as_py() or 0
+        return min(config.audit.n_inference_images, count)

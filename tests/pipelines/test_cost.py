@@ -64,8 +64,10 @@ def test_every_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     plan = Plan(tmp_path, monkeypatch, "audit.samples_per_image=3", "audit.n_training_seeds=2")
     steps = plan.steps()
     assert list(steps) == [
-        "faces", "anonymize-no_op", "anonymize-k_same", "anonymize-cldm-canny-1.0",
-        "attack-pretrained", "attack-clean_trained", "attack-adaptive_contrastive",
+        "faces", "near-duplicates", "anonymize-no_op", "anonymize-k_same",
+        "anonymize-cldm-canny-1.0", "pixels", "utility", "attack-pretrained",
+        "inference-pretrained", "attack-clean_trained", "attack-adaptive_contrastive",
+        "inference-adaptive_contrastive",
     ]  # fmt: skip
     evaluated, learnt, held = map(plan.split, ("evaluation", "attacker", "attacker_validation"))
     assert evaluated == 40 and learnt and held
@@ -84,6 +86,12 @@ def test_every_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert steps["attack-pretrained"].images == 40 * 4
     assert steps["attack-clean_trained"].images == 40 * 4 * 2
     assert steps["attack-adaptive_contrastive"].images == 40 * 2 * 2 * 2
+    # Every image once; evaluated images of three settings, and with their originals.
+    assert steps["near-duplicates"].images == steps["faces"].images
+    assert (steps["pixels"].images, steps["utility"].images) == (40 * 3, 40 * 4)
+    # Attributes are read from images of attacker people, of which there are fewer than 300.
+    assert steps["inference-pretrained"].images == learnt * 4
+    assert steps["inference-adaptive_contrastive"].images == learnt * 2 * 2
     trained = plan.estimate.config.attackers["adaptive_contrastive"].training.max_steps
     assert steps["attack-adaptive_contrastive"].steps == trained * 2 * 2
 
