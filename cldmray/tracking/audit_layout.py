@@ -173,7 +173,7 @@ def _record_attack(
         metrics["queries"] = attack.queries
     if risk is not None and risk.utility_kept is not None:
         metrics |= _bounded("utility_kept", risk.utility_kept)
-    curve = _shown_curve(attack.curves)
+    curve = shown_curve(attack.curves)
     n_curves = len({name for point in curve for name in point} - {"step"})
     utility = [row for row in report.utility if row.anonymizer == attack.anonymizer]
     room = MOST_METRICS - len(metrics) - n_curves
@@ -321,7 +321,7 @@ def _counts(results: pa.Table) -> dict[str, int]:
     }
 
 
-def _shown_curve(curves: Sequence[Curve]) -> list[dict[str, float]]:
+def shown_curve(curves: Sequence[Curve]) -> list[dict[str, float]]:
     """The first training's curve, with at most ``MOST_CURVES`` numbers."""
     if not curves:
         return []

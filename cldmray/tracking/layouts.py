@@ -2,12 +2,13 @@
 
 ========================  =========================================================================
 audit                     see :mod:`cldmray.tracking.audit_layout`
-attribution               one run with a metric for every number, and a table of them
-reconstruction            a parent run with a metric for every number, and a table of them; a child
-                          for each trial of a search
+attribution               one run with the largest number of each question, and a table of all
+reconstruction            a parent run with the most that is identified, and a table of all numbers;
+                          a child for each model on each anonymizer, and for each trial of a search
 training                  one run with learning curves by phase, sample images and the model's card
 ========================  =========================================================================
 
+An attribution, and a model of a reconstruction study, have at most ``MOST_METRICS`` metrics.
 Nothing that shows or names a person belongs there.
 """
 
@@ -17,9 +18,18 @@ from typing import Any
 
 import pyarrow as pa
 
+from cldmray.tracking.audit_layout import MOST_METRICS, shown_curve
 from cldmray.tracking.run import Curve, Run
 from cldmray.tracking.runs import Tracker
 
+Row = Mapping[str, Any]
+"""A row of one of the tables."""
+GALLERIES = {
+    "source_excluded": "cross_image",
+    "source_included": "same_image",
+    "anonymized_only": "linkage",
+}
+"""What the attacker holds, in the names of metrics."""
 TRIAL_NUMBERS = (
     "queries",
     "steps",
@@ -44,7 +54,15 @@ def record_attribution(
     Raises:
         TrackingError: MLflow failed.
     """
-    run.log(tags=tags, metrics=attribution_metrics(rows), description=f"**{tags['headline']}**")
+    largest = largest_rows(rows)
+    where = {
+        f"where.{name.replace('/', '.')}": " / ".join(
+            row[part] for part in ("anonymizer", "attacker", "gallery") if row[part]
+        )
+        for name, row in largest.items()
+    }
+    metrics = few_metrics(largest)
+    run.log(tags={**tags, **where}, metrics=metrics, description=f"**{tags['headline']}**")
     run.log_table("tables/attribution.json", rows)
     run.log_files(files)
 
@@ -64,7 +82,7 @@ def record_reconstruction(
     Args:
         rows: columns of ``results.reconstruction.RECONSTRUCTION``.
         learning: curves, with ``anonymizer``, ``reconstructor`` and ``points``; they become metrics
-            ``<anonymizer>/<reconstructor>/training/<number>``.
+            ``training/<number>`` of the child.
         trials: of all searches, with ``anonymizer``, ``trial``, ``status``, ``settings`` (nested),
             ``curve``, ``best`` and ``TRIAL_NUMBERS``.
         tags: headline, data fingerprint.
@@ -73,15 +91,23 @@ def record_reconstruction(
     Raises:
         TrackingError: MLflow failed.
     """
-    curves = {f"{c['anonymizer']}/{c['reconstructor']}/training": c["points"] for c in learning}
     run.log(
         tags=tags,
-        metrics=reconstruction_metrics(rows),
-        curves=curves,
+        metrics=most_identified(rows),
         description=f"**{tags['headline']}**",
     )
     run.log_table("tables/reconstruction.json", rows)
     run.log_files(files)
+    points = {(c["anonymizer"], c["reconstructor"]): c["points"] for c in learning}
+    for key, own in _by_model(rows).items():
+        curve = shown_curve([points[key]] if key in points else [])
+        n_curves = len({name for point in curve for name in point} - {"step"})
+        with tracker.child_run(run, *key) as child:
+            child.log(
+                params=dict(zip(("anonymizer", "reconstructor"), key, strict=True)),
+                metrics=reconstruction_metrics(own, MOST_METRICS - n_curves),
+                curves={"training": curve},
+            )
     for trial in trials:
         with tracker.trial_run(run, trial["anonymizer"], trial["trial"]) as child:
             child.log(
@@ -107,46 +133,102 @@ def record_training(run: Run, curves: Mapping[str, Curve], files: Mapping[str, b
     run.log_files(files)
 
 
-def attribution_metrics(rows: pa.Table) -> dict[str, float]:
-    """Metrics of rows of ``results.attribution.ATTRIBUTION``; only what is finite.
+def largest_rows(rows: pa.Table) -> dict[str, Row]:
+    """The largest number of each question and measure, by the name of its metric.
+
+    That is the highest finite value in the gallery ``source_excluded``, else in any. The name is
+    ``<question>/<measure>``, with the part of the image behind the measure where it is of one.
+
+    Args:
+        rows: schema ``results.attribution.ATTRIBUTION``.
+    """
+    largest: dict[str, Row] = {}
+    for row in rows.to_pylist():
+        if row["value"] is None or not math.isfinite(row["value"]):
+            continue
+        part = "" if row["subset"] == "all" else f" {row['subset'].partition('=')[2]}"
+        name = f"{row['question']}/{row['measure']}{part}"
+        if name not in largest or _size(row) > _size(largest[name]):
+            largest[name] = row
+    return largest
+
+
+def _size(row: Row) -> tuple[bool, float]:
+    return row["gallery"] == "source_excluded", row["value"]
+
+
+def most_identified(rows: pa.Table) -> dict[str, float]:
+    """The metrics of a whole reconstruction study.
+
+    Args:
+        rows: columns of ``results.reconstruction.RECONSTRUCTION``.
 
     Returns:
-        ``<question>/<anonymizer>/<attacker>/<gallery>/<measure>``, without what is empty and with
-        a subset behind the measure, and the same with ``_ci_low`` and ``_ci_high``.
+        ``n_models``, those that are compared with controls; and the highest rank-1 rate that one
+        of them reaches, under the names of audits (``rank_1_cross_image``) and with
+        ``/<anonymizer>`` behind.
     """
-    metrics: dict[str, float] = {}
-    for row in rows.to_pylist():
-        measure = row["measure"] if row["subset"] == "all" else f"{row['measure']} {row['subset']}"
-        parts = [row[name] for name in ("question", "anonymizer", "attacker", "gallery")]
-        metrics |= _with_bounds([*parts, measure], row)
-    return metrics
-
-
-def reconstruction_metrics(rows: pa.Table) -> dict[str, float]:
-    """Metrics of rows of ``results.reconstruction.RECONSTRUCTION``; only what is finite.
-
-    Returns:
-        ``<anonymizer>/<reconstructor>/<gallery>/<measure>``, without what is empty, a gain with
-        ``_over_<reconstructor>`` behind it, and the same with ``_ci_low`` and ``_ci_high``; and
-        ``<anonymizer>/<reconstructor>/queries``.
-    """
-    metrics: dict[str, float] = {}
-    for row in rows.to_pylist():
-        other = row["compared_with"]
-        measure = f"{row['measure']}_over_{other}" if other else row["measure"]
-        attack = [row["anonymizer"], row["reconstructor"]]
-        metrics |= _with_bounds([*attack, row["gallery"], measure], row)
-        if row["queries"]:
-            metrics["/".join([*attack, "queries"])] = row["queries"]
-    return metrics
-
-
-def _with_bounds(parts: Sequence[str], row: Mapping[str, Any]) -> dict[str, float]:
-    """A row's value and bounds, each under its name; parts that are empty are left out."""
-    name = "/".join(part for part in parts if part)
-    columns = {"value": "", "ci_low": "_ci_low", "ci_high": "_ci_high"}
-    return {
-        name + ending: row[column]
-        for column, ending in columns.items()
-        if row[column] is not None and math.isfinite(row[column])
+    models = {
+        (row["anonymizer"], row["reconstructor"])
+        for row in rows.to_pylist()
+        if row["compared_with"]
     }
+    metrics: dict[str, float] = {"n_models": len(models)}
+    for row in rows.to_pylist():
+        is_rate = row["measure"] == "rank_1" and row["gallery"] in GALLERIES
+        if is_rate and (row["anonymizer"], row["reconstructor"]) in models:
+            name = f"rank_1_{GALLERIES[row['gallery']]}"
+            for key in (name, f"{name}/{row['anonymizer']}"):
+                metrics[key] = max(row["value"], metrics.get(key, 0.0))
+    return metrics
+
+
+def reconstruction_metrics(rows: Sequence[Row], most: int = MOST_METRICS) -> dict[str, float]:
+    """Metrics of one model on one anonymizer; only what is finite.
+
+    Args:
+        rows: of the model, columns of ``results.reconstruction.RECONSTRUCTION``.
+        most: how many at most.
+
+    Returns:
+        ``rank_1_cross_image`` and the like, ``gain_over_<model>_cross_image``, ``psnr``, ``ssim``
+        and ``queries``; ``_low`` and ``_high`` as far as there is room.
+    """
+    asked = max((row["queries"] for row in rows), default=0)
+    queries = {"queries": float(asked)} if asked else {}
+    named: dict[str, Row] = {}
+    for row in rows:
+        other = row["compared_with"]
+        measure = f"gain_over_{other}" if other else row["measure"]
+        gallery = GALLERIES.get(row["gallery"], row["gallery"])
+        named[f"{measure}_{gallery}" if gallery else measure] = row
+    return queries | few_metrics(named, most - len(queries))
+
+
+def few_metrics(rows: Mapping[str, Row], most: int = MOST_METRICS) -> dict[str, float]:
+    """Values by their names, and their bounds as far as there is room; only what is finite.
+
+    Args:
+        rows: with ``value``, ``ci_low`` and ``ci_high``, the most telling first.
+        most: how many metrics at most.
+    """
+    values = [(name, row["value"]) for name, row in rows.items()]
+    bounds = [
+        (name + ending, row[column])
+        for name, row in rows.items()
+        for ending, column in (("_low", "ci_low"), ("_high", "ci_high"))
+    ]
+    finite = [
+        (name, value)
+        for name, value in (*values, *bounds)
+        if value is not None and math.isfinite(value)
+    ]
+    return dict(finite[:most])
+
+
+def _by_model(rows: pa.Table) -> dict[tuple[str, str], list[Row]]:
+    """The rows of each model on each anonymizer."""
+    models: dict[tuple[str, str], list[Row]] = {}
+    for row in rows.to_pylist():
+        models.setdefault((row["anonymizer"], row["reconstructor"]), []).append(row)
+    return models

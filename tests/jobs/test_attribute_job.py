@@ -82,7 +82,7 @@ def test_the_job_writes_tables_page_and_run(
     (run,) = client.search_runs([client.get_experiment_by_name("cldmray").experiment_id])  # type: ignore[union-attr]
     assert run.info.status == "FINISHED"
     assert run.data.tags["headline"] == whole["headline"]
-    assert "operating_point/cldm-canny-1.0/ssim" in run.data.metrics
+    assert "operating_point/ssim" in run.data.metrics and len(run.data.metrics) <= 40
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
         "attribution.html", "attribution.json", "attribution.parquet", "tables",
     }  # fmt: skip

@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cldmray.tracking.layouts import reconstruction_metrics, record_reconstruction
+from cldmray.tracking.layouts import (
+    most_identified,
+    reconstruction_metrics,
+    record_reconstruction,
+)
 from cldmray.tracking.runs import Tracker, TrackingConfig
 
 ROWS = [
@@ -18,16 +22,29 @@ ROWS.append({**ROWS[0], "reconstructor": "raw", "gallery": "", "measure": "psnr"
 
 
 def test_metrics() -> None:
-    assert reconstruction_metrics(pa.Table.from_pylist(ROWS)) == {
-        "blur/unet/source_excluded/rank_1": 0.5,
-        "blur/unet/source_excluded/rank_1_ci_low": 0.4,
-        "blur/unet/source_excluded/rank_1_ci_high": 0.6,
-        "blur/unet/source_excluded/rank_1_gain_over_raw": 0.5,
-        "blur/unet/source_excluded/rank_1_gain_over_raw_ci_low": 0.4,
-        "blur/unet/source_excluded/rank_1_gain_over_raw_ci_high": 0.6,
-        "blur/unet/queries": 7,
-        "blur/raw/psnr_ci_low": 0.4,
-        "blur/raw/psnr_ci_high": 0.6,
+    unet, raw = ROWS[:2], ROWS[2:]
+    assert reconstruction_metrics(unet) == {
+        "queries": 7,
+        "rank_1_cross_image": 0.5,
+        "gain_over_raw_cross_image": 0.5,
+        "rank_1_cross_image_low": 0.4,
+        "rank_1_cross_image_high": 0.6,
+        "gain_over_raw_cross_image_low": 0.4,
+        "gain_over_raw_cross_image_high": 0.6,
+    }
+    assert reconstruction_metrics(raw) == {"psnr_low": 0.4, "psnr_high": 0.6}
+    assert list(reconstruction_metrics(unet, 3))[-1] == "gain_over_raw_cross_image"
+
+
+def test_the_whole_is_the_most_that_a_model_identifies() -> None:
+    better = {**ROWS[0], "reconstructor": "diffusion", "value": 0.7}
+    control = {**ROWS[0], "reconstructor": "nearest_neighbor", "value": 0.9}
+    gain = {**ROWS[1], "reconstructor": "diffusion"}
+    table = pa.Table.from_pylist([*ROWS, better, control, gain])
+    assert most_identified(table) == {
+        "n_models": 2,
+        "rank_1_cross_image": 0.7,
+        "rank_1_cross_image/blur": 0.7,
     }
 
 
@@ -60,8 +77,11 @@ def test_every_trial_is_a_child(tmp_path: Path) -> None:
         )
     client = tracker.client
     (experiment,) = [e for e in client.search_experiments() if e.name == "cldmray"]
-    runs = {r.data.tags["kind"]: r for r in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"reconstruction", "trial"}
+    runs = {
+        r.data.tags.get("attacker", r.data.tags["kind"]): r
+        for r in client.search_runs([experiment.experiment_id])
+    }
+    assert set(runs) == {"reconstruction", "trial", "unet", "raw"}
     child, parent = runs["trial"], runs["reconstruction"]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.params == {"training.learning_rate": "0.1", "budget": "5"}
@@ -69,9 +89,12 @@ def test_every_trial_is_a_child(tmp_path: Path) -> None:
     assert child.data.tags["best"] == "True"
     history = client.get_metric_history(child.info.run_id, "training/validation_rank_1")
     assert [(point.step, point.value) for point in history] == [(2, 0.1), (4, 0.3)]
-    assert parent.data.metrics["blur/unet/queries"] == 7
-    history = client.get_metric_history(parent.info.run_id, "blur/unet/training/validation_cosine")
+    assert parent.data.metrics["rank_1_cross_image"] == 0.5
+    model = runs["unet"]
+    assert model.data.params == {"anonymizer": "blur", "reconstructor": "unet"}
+    assert model.data.metrics["queries"] == 7
+    history = client.get_metric_history(model.info.run_id, "training/validation_cosine")
     assert [(point.step, point.value) for point in history] == [(3, 0.1)]
-    assert parent.data.metrics["blur/unet/training/loss"] == 0.4
+    assert model.data.metrics["training/loss"] == 0.4
     assert parent.data.tags["headline"] == "x"
     assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["a.json", "tables"]
