@@ -12,6 +12,11 @@
 - *Leaks*: 36 attacks guess; some people attract guesses, the more images they have. How many
   audits find a leak (:func:`cldmray.metrics.chance.simultaneous_excess`), beside a test of the
   lower bounds against 1 / N.
+- *Power*: the same audits, but one attacker identifies a share of the images, whatever it guesses
+  of the others. How many audits find that leak.
+- *Inference*: embeddings of people that say nothing of an attribute, however alike a person's
+  images are. How often a classifier is said to read it
+  (:func:`cldmray.evaluation.utility.inference_rows`), beside its accuracy.
 
 Prints the tables and writes `statistics.json` and `statistics.md` to the folder `--out`. It is not
 called `statistics.py`, which would hide the module of that name from every benchmark beside it.
@@ -25,8 +30,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy import stats
 
+from cldmray.evaluation.settings import EvaluationSettings
+from cldmray.evaluation.utility import inference_rows
+from cldmray.faces.records import embeddings_schema
 from cldmray.metrics.chance import permutation_excess, simultaneous_excess
 from cldmray.metrics.confidence import bootstrap_columns, sums_by_identity, wilson
 from cldmray.metrics.linkage import linkage
@@ -74,6 +83,13 @@ LEAK_CELLS = {
     "100 people x 5 to 530": (None, 0.3),
 }
 """Images of each person, None: heavy-tailed; and how often they share their guess."""
+POWER_CELLS = {"100 people x 6": (np.full(100, 6), 0.2), "30 people x 9": (np.full(30, 9), 0.2)}
+POWER_RATES = (0.01, 0.02, 0.03, 0.05)
+"""Shares of the images that one attacker identifies beyond its guesses."""
+INFERENCE_CELLS = [(100, 6, 2), (100, 6, 3), (20, 6, 2)]
+"""Evaluated people, images of each, and values of the attribute."""
+DIMENSIONS = 32
+"""Of embeddings whose people have no attribute."""
 
 
 def images_of(cell: RateCell) -> Ints:
@@ -201,12 +217,21 @@ def heavy_tailed(rng: np.random.Generator) -> Ints:
     return counts
 
 
-def leaks(rng: np.random.Generator, counts: Ints, correlation: float) -> tuple[bool, bool]:
-    """Whether attacks of one null audit beat permuted identities, and whether they beat 1 / N."""
+def leaks(
+    rng: np.random.Generator, counts: Ints, correlation: float, identified: float = 0.0
+) -> tuple[bool, bool]:
+    """Whether attacks of one audit beat permuted identities, and whether they beat 1 / N.
+
+    Args:
+        identified: share of the images that the first attacker identifies in all of its variants.
+    """
     n_identities, identities = len(counts), np.repeat(np.arange(len(counts)), counts)
     share = counts / counts.sum()
     excess, chances, hits = [], [], []
-    for guess in guesses(rng, counts, identities, correlation):
+    is_found = rng.random(len(identities)) < identified if identified else None
+    for place, guess in enumerate(guesses(rng, counts, identities, correlation)):
+        if is_found is not None and place < N_VARIANTS:
+            guess = np.where(is_found, identities, guess)
         attraction = np.bincount(guess, minlength=n_identities) / len(identities)
         hits.append((guess == identities).astype(float))
         excess.append(permutation_excess(hits[-1], share[guess], attraction[identities]))
@@ -241,6 +266,61 @@ def guesses(
             yield np.where(rng.random(len(identities)) < 0.6, shared, draw())
 
 
+def power_rows(rng: np.random.Generator, trials: int) -> list[dict[str, Any]]:
+    """How many audits find a leak that is there."""
+    return [
+        {
+            "data": name,
+            "identified": rate,
+            "power": sum(leaks(rng, counts, correlation, rate)[0] for _ in range(trials)) / trials,
+        }
+        for name, (counts, correlation) in POWER_CELLS.items()
+        for rate in POWER_RATES
+    ]
+
+
+def inference_error_rows(rng: np.random.Generator, trials: int) -> list[dict[str, Any]]:
+    """How often an attribute that the images do not show is said to be read."""
+    rows = []
+    for n_identities, images, n_values in INFERENCE_CELLS:
+        read = [attributeless(rng, n_identities, images, n_values) for _ in range(trials)]
+        rows.append(
+            {
+                "n_identities": n_identities,
+                "images": images,
+                "n_values": n_values,
+                "accuracy": float(np.mean([row.value for row in read])),
+                "chance": 1 / n_values,
+                "false_positives": float(np.mean([row.low > row.chance for row in read])),
+            }
+        )
+    return rows
+
+
+def attributeless(rng: np.random.Generator, n_identities: int, images: int, n_values: int) -> Any:
+    """What a classifier reads of people whose embeddings do not depend on the attribute."""
+    learnt, probes = (embedded(rng, side, n_identities, images) for side in ("learnt", "probed"))
+    everybody = sorted({*learnt["identity"].to_pylist(), *probes["identity"].to_pylist()})
+    values = [f"v{place % n_values}" for place in range(len(everybody))]
+    groups = pa.table({"identity": everybody, "attribute": values})
+    (row,) = inference_rows("blur", "pretrained", learnt, probes, groups, EvaluationSettings())
+    return row
+
+
+def embedded(rng: np.random.Generator, side: str, n_identities: int, images: int) -> pa.Table:
+    """Embeddings of people, original and anonymized alike; half of the spread is the person's."""
+    own = rng.normal(size=(n_identities, DIMENSIONS))
+    vectors = np.repeat(own, images, axis=0) + rng.normal(size=(n_identities * images, DIMENSIONS))
+    vectors = np.float32(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    identities = np.repeat([f"{side}{place:03d}" for place in range(n_identities)], images)
+    rows = [
+        {"sample_id": f"{side}{place:05d}", "identity": name, "view": view, "embedding": vector}
+        for view in ("original", "blur")
+        for place, (name, vector) in enumerate(zip(identities.tolist(), vectors, strict=True))
+    ]
+    return pa.Table.from_pylist(rows, embeddings_schema(DIMENSIONS))
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The tables of a report."""
     rates = [
@@ -273,6 +353,20 @@ def markdown(report: dict[str, Any]) -> str:
         ]
         for row in report["leaks"]
     ]
+    power = [
+        [row["data"], f"{100 * row['identified']:g} %", f"{100 * row['power']:.1f} %"]
+        for row in report["power"]
+    ]
+    inferred = [
+        [
+            f"{row['n_identities']} x {row['images']}",
+            str(row["n_values"]),
+            f"{100 * row['accuracy']:.1f} %",
+            f"{100 * row['chance']:.1f} %",
+            f"{100 * row['false_positives']:.1f} %",
+        ]
+        for row in report["inference"]
+    ]
     trials = report["trials"]
     return "\n".join(
         [
@@ -301,6 +395,22 @@ def markdown(report: dict[str, Any]) -> str:
             "",
             table(["data", "against permuted identities", "against 1 / N"], leaked),
             "",
+            "## Leaks found where one attacker identifies some images",
+            "",
+            f"{trials['power']} simulated audits of {N_ATTACKERS * N_VARIANTS} attacks, against "
+            "permuted identities.",
+            "",
+            table(["data", "images identified beyond chance", "leak found"], power),
+            "",
+            "## Attributes read of people whose images do not show them",
+            "",
+            f"{trials['inference']} simulated attributes; goal: at most 5 % false positives.",
+            "",
+            table(
+                ["people x images", "values", "mean accuracy", "chance", "false positives"],
+                inferred,
+            ),
+            "",
         ]
     )
 
@@ -317,9 +427,9 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--out", type=Path, default=Path("docs/results"))
     options = arguments.parse_args()
-    trials = {"rates": 2000, "linkage": 300, "leaks": 200}
+    trials = {"rates": 2000, "linkage": 300, "leaks": 200, "power": 100, "inference": 200}
     if options.quick:
-        trials = {"rates": 200, "linkage": 15, "leaks": 4}
+        trials = {"rates": 200, "linkage": 15, "leaks": 4, "power": 3, "inference": 4}
     rng = np.random.default_rng(options.seed)
     quick = " --quick" if options.quick else ""
     report = {
@@ -328,6 +438,8 @@ def main() -> None:
         "rates": rate_rows(rng, trials["rates"]),
         "linkage": linkage_rows(rng, trials["linkage"]),
         "leaks": leak_rows(rng, trials["leaks"]),
+        "power": power_rows(rng, trials["power"]),
+        "inference": inference_error_rows(rng, trials["inference"]),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "statistics.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")

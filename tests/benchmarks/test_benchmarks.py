@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from cldmray.faces.synthetic import SyntheticFaces
+from cldmray.results.files import write_audit
+from tests.report.conftest import demo_report
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -301,6 +303,31 @@ def test_error_rates(tmp_path: Path) -> None:
     *balanced, heavy_tailed = report["leaks"]
     assert not any(row["permuted_identities"] for row in (*balanced, heavy_tailed))
     assert heavy_tailed["one_in_n"] >= 0.5
+    for data in ("100 people x 6", "30 people x 9"):
+        power = [row["power"] for row in report["power"] if row["data"] == data]
+        assert power[0] <= power[-1] and power[-1] > 0
+    assert all(abs(row["accuracy"] - row["chance"]) < 0.1 for row in report["inference"])
+
+
+def test_near_duplicates(tmp_path: Path) -> None:
+    printed = run("near_duplicates.py", "--identities", "12", "--out", str(tmp_path))
+    report = json.loads((tmp_path / "near_duplicates.json").read_text("utf-8"))
+    recall = {row["copy"]: row["recall"] for row in report["copies"]}
+    assert recall.pop("shifted by 1 pixel") < 1, "the docs say that such copies may be missed"
+    assert set(recall.values()) == {1.0}
+    assert report["strangers"]["n_duplicates"] == 0 and report["strangers"]["n_pairs"] == 276
+    assert "0 pairs found among 24" in printed
+
+
+def test_mlflow_cost(tmp_path: Path) -> None:
+    write_audit(demo_report(), str(tmp_path / "run"))
+    printed = run("mlflow_cost.py", str(tmp_path / "run"), "--repeats", "1", "--out", str(tmp_path))
+    report = json.loads((tmp_path / "mlflow_cost.json").read_text("utf-8"))
+    # Seven anonymizers, each attacked by the pretrained recognizer, by condition match and, where
+    # neither is the strongest, by a third.
+    assert report["children"] == 19
+    assert report["ratio"] > 1
+    assert printed.startswith("19 children: ")
 
 
 def test_camera_frames(tmp_path: Path) -> None:
