@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cldmray.attackers.nn.sface_student import SlopedUnit
+from cldmray.attackers.nn.training import autocast
 from cldmray.recognizers.base import Device
 from cldmray.recognizers.sface import SFace
 from cldmray.recognizers.sface_network import SFaceNet
@@ -56,7 +57,7 @@ class FaceGuide:
         halving = [n for n, layer in enumerate(self.layers) if _stride(layer) == 2]
         self.taps = frozenset(halving[1:])
         self.crop = recognizer.square
-        self.half = precision == "bf16"
+        self.precision = precision
 
     def __call__(self, reconstructions: Tensor, originals: Tensor) -> Distances:
         """Distances of images in -1..1, shape (n, 3, h, w), h = w; no gradient to the images."""
@@ -71,7 +72,7 @@ class FaceGuide:
 
     def _look(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Embeddings (n, 128) of unit norm, and features of unit norm over the channels."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half):
+        with autocast(self.precision, images.device.type):
             x = ((cropped(images, self.crop, self.side) + 1) * 127.5 - self.mean) * self.factor
             x = x.contiguous(memory_format=torch.channels_last)
             features = []

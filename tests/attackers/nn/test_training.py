@@ -16,6 +16,8 @@ from cldmray.attackers.nn.training import (
     Call,
     TrainingConfig,
     TrainingLoop,
+    autocast,
+    emulates_bf16,
     has_diverged,
     learning_rate,
 )
@@ -29,6 +31,36 @@ def pairs() -> PairSet:
     images = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
     identities = np.repeat(np.arange(5), 2)
     return PairSet(images, identities, np.arange(10), images, identities, True)
+
+
+class TestAutocast:
+    @pytest.mark.parametrize(
+        ("capabilities", "emulated"),
+        [
+            ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+            ({"architecture": "x86_64", "avx2": True}, True),
+            ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, False),
+            ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, False),
+            ({"architecture": "aarch64"}, False),
+        ],
+    )
+    def test_knows_which_cpus_emulate_bf16(
+        self, capabilities: dict[str, object], emulated: bool
+    ) -> None:
+        assert emulates_bf16(capabilities) is emulated
+
+    @pytest.mark.parametrize(("emulated", "kind"), [(True, torch.float32), (False, torch.bfloat16)])
+    def test_computes_bf16_where_the_cpu_has_it(
+        self, monkeypatch: pytest.MonkeyPatch, emulated: bool, kind: torch.dtype
+    ) -> None:
+        own = {"architecture": "x86_64", "avx512_bf16": not emulated}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: own)
+        with autocast("bf16", "cpu"):
+            assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == kind
+
+    def test_fp32_stays_fp32(self) -> None:
+        with autocast("fp32", "cpu"):
+            assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
 
 
 class TestLearningRate:
