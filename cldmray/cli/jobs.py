@@ -77,7 +77,8 @@ def train_cldm(composed: DictConfig) -> None:
 
     settings = to_container(composed)
     job = build(settings, CldmJob, "")
-    run_cldm_training(job, settings, connected(job.tracking, job.engine, output=job.output))
+    engine = job.engine if job.training.workers else None
+    run_cldm_training(job, settings, connected(job.tracking, engine, output=job.output))
 
 
 def train_depth(composed: DictConfig) -> None:

@@ -1,6 +1,8 @@
 """Ray Train runs the one training loop (:mod:`cldmray.attackers.nn.training`) on its workers."""
 
 import json
+import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,9 +33,13 @@ from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import CldmrayError
 
+logger = logging.getLogger(__name__)
+
 CHECKPOINTS = "checkpoints"
 CURVE = "curve.parquet"
 ERROR_FILE = "error.json"
+STEP = "step-"
+"""Begins the name of a checkpoint's folder of :func:`train_here`."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,47 @@ def train_in_process(trainable: Trainable, threads: int = 1) -> TrainingResult |
     with TemporaryDirectory() as folder:
         loop.save(folder)
         return TrainingResult(Path(folder, WEIGHTS_FILE).read_bytes(), loop.curve)
+
+
+def train_here(trainable: Trainable, folder: Path, threads: int) -> TrainingResult:
+    """Train in this process, with checkpoints; a training that was cut short goes on.
+
+    Ray is not asked, so that the process may be stopped for hours, or killed.
+
+    Args:
+        trainable: what is trained, with steps.
+        folder: gets the checkpoints, each in a folder of its own, of which the last is kept.
+        threads: of torch.
+
+    Raises:
+        CldmrayError: the trainable cannot be built, or the training diverged.
+    """
+    torch.set_num_threads(threads)
+    loop = TrainingLoop(trainable)
+    saved = sorted(folder.glob(f"{STEP}*"))
+    if saved:
+        loop.restore(saved[-1])
+    for point in loop.points():
+        logger.info("%s: step %d of %d, loss %.4f", trainable.name, point["step"],
+                    trainable.max_steps, point["loss"])  # fmt: skip
+        following = folder / f"{STEP}{loop.step:09d}"
+        with _new_folder(following) as partial:
+            loop.save(partial)
+        for older in saved:
+            shutil.rmtree(older)
+        saved = [following]
+    check_converged(trainable.name, loop.curve, trainable.remedy)
+    return TrainingResult((saved[-1] / WEIGHTS_FILE).read_bytes(), loop.curve)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write in, which gets its name when all is written."""
+    partial = folder.with_name("partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    partial.rename(folder)
 
 
 def train_worker(config: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ the saved folder like any Stable Diffusion (Rombach et al. 2022; Zhang, Rao and 
 
 import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,60 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from cldmray.settings import Count, checked_dataclass
+
 PROMPT = "a photo of a face"
 
 GROUPS = 8
 """Normalisation groups of the autoencoder."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class CldmArchitecture:
-    """Widths of the small model; images are ``size`` pixels, latents ``size / 8``."""
+    """Widths of the small model.
 
-    size: int = 64
-    latent_channels: int = 16
-    autoencoder_channels: tuple[int, ...] = (16, 48, 80, 80)
-    unet_channels: tuple[int, ...] = (80, 144)
-    condition_channels: tuple[int, ...] = (8, 16, 32, 64)
-    text_width: int = 64
-    text_length: int = 16
+    Attributes:
+        size: side of the images in pixels, a multiple of :attr:`factor`.
+        latent_channels: of the latents, whose side is ``size / factor``.
+        autoencoder_channels: of each level of the encoder, from full resolution down; see
+            :func:`cldmray.models.pca_initialization.check_widths`.
+        unet_channels: of the two levels of UNet and ControlNets.
+        condition_channels: of the embedding of condition maps, as many as the autoencoder has
+            levels, because it must halve the maps as often.
+        text_width, text_length: of the prompt's embedding.
+
+    >>> CldmArchitecture(size=64).factor
+    8
+    """
+
+    size: Count = 64
+    latent_channels: Count = 16
+    autoencoder_channels: tuple[Count, ...] = (16, 48, 80, 80)
+    unet_channels: tuple[Count, Count] = (80, 144)
+    condition_channels: tuple[Count, ...] = (8, 16, 32, 64)
+    text_width: Count = 64
+    text_length: Count = 16
+
+    def __post_init__(self) -> None:
+        levels = len(self.autoencoder_channels)
+        if len(self.condition_channels) != levels:
+            raise ValueError(f"condition_channels: must be {levels} widths, as of the autoencoder")
+        if self.size % (2 * self.factor):
+            raise ValueError(f"size: {self.size} is no multiple of {2 * self.factor}")
+
+    @property
+    def factor(self) -> int:
+        """Pixels of an image's side for each of the latents' side."""
+        return int(2 ** (len(self.autoencoder_channels) - 1))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the latents."""
+        return self.latent_channels, self.size // self.factor, self.size // self.factor
 
 
 def build_autoencoder(arch: CldmArchitecture) -> AutoencoderKL:
-    """Untrained autoencoder: images in -1..1 (3, size, size) to latents (channels, size / 8)."""
+    """Untrained autoencoder: images in -1..1 (3, size, size) to latents; see ``latent_shape``."""
     levels = len(arch.autoencoder_channels)
     return AutoencoderKL(
         sample_size=arch.size,
@@ -55,7 +87,7 @@ def build_autoencoder(arch: CldmArchitecture) -> AutoencoderKL:
 def build_unet(arch: CldmArchitecture) -> UNet2DConditionModel:
     """Untrained denoiser of the latents, predicting v (Salimans and Ho 2022)."""
     unet = UNet2DConditionModel(
-        sample_size=arch.size // 8,
+        sample_size=arch.latent_shape[1],
         in_channels=arch.latent_channels,
         out_channels=arch.latent_channels,
         block_out_channels=arch.unet_channels,
@@ -145,7 +177,7 @@ def encode_prompt(prompt: str, tokenizer: CLIPTokenizer, text_encoder: CLIPTextM
 
 
 @torch.no_grad()
-def normalise_latents(autoencoder: AutoencoderKL, latents: Tensor) -> None:
+def normalise_latents(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
     """Make each latent channel zero-mean and unit-variance, exactly, by changing weights only.
 
     The shift and scale fold into the two 1x1 convolutions beside the latent, so that the standard
@@ -154,9 +186,11 @@ def normalise_latents(autoencoder: AutoencoderKL, latents: Tensor) -> None:
     Args:
         autoencoder: changed in place.
         latents: posterior means of training images, shape (N, channels, h, w).
+
+    Returns:
+        The latents as the changed autoencoder gives them.
     """
-    mean = latents.mean((0, 2, 3))
-    std = latents.std((0, 2, 3))
+    std, mean = torch.std_mean(latents, (0, 2, 3))
     channels = mean.numel()
     quant, post = autoencoder.quant_conv, autoencoder.post_quant_conv
     quant.bias[:channels] = (quant.bias[:channels] - mean) / std
@@ -164,6 +198,7 @@ def normalise_latents(autoencoder: AutoencoderKL, latents: Tensor) -> None:
     quant.bias[channels:] -= 2 * std.log()
     post.bias += (post.weight[:, :, 0, 0] * mean).sum(1)
     post.weight *= std[None, :, None, None]
+    return (latents - mean[:, None, None]) / std[:, None, None]
 
 
 def save_controlnet_pipeline(folder: Path, parts: dict[str, Any]) -> None:

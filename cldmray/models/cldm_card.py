@@ -51,7 +51,7 @@ opens them on a CPU. The text encoder is untrained: prompts are labels without m
 - The model has seen its auxiliary people many times and may reproduce them; do not use its
   output as images of people who do not exist.
 """
-DECISIVE = ("training", "splits", "conditions", "synthetic")
+DECISIVE = ("training", "architecture", "splits", "conditions", "synthetic")
 """Parts of the composed configuration that decide the weights; the card prints them."""
 
 
@@ -83,7 +83,8 @@ def write_card(
         for source, images in identities.items()
     ]
     printed = {key: dict(value) for key, value in settings.items()}
-    printed["training"].pop("storage", None)
+    for place in ("storage", "arrays"):
+        printed["training"].pop(place, None)
     text = CARD.format(
         title=folder.name,
         size=size,

@@ -1,7 +1,9 @@
 """Training of the small CLDM in two phases: the autoencoder, then UNet and ControlNets."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ from cldmray.attackers.nn.training import Call, Curve, Worker, autocast
 from cldmray.conditions.base import Condition
 from cldmray.errors import BadInputError
 from cldmray.models import cldm, cldm_networks
+from cldmray.models.packing import Array, content_hash, mapped, packed
 from cldmray.models.pca_initialization import initialize_from_components
 from cldmray.models.phases import BatchShard, PhaseConfig, PhaseTrainable, TrainingRun, fit
 from cldmray.settings import Share, checked_dataclass
@@ -25,26 +28,33 @@ class CldmTraining(TrainingRun):
     """Everything that decides the weights of the small CLDM.
 
     Attributes:
-        autoencoder, diffusion: schedules of the two phases.
+        autoencoder, diffusion: schedules of the two phases. A finished phase goes on where its
+            ``max_steps`` are raised.
+        arrays: local folder that keeps images, condition maps and latents for the next start; it
+            holds people's faces.
         condition_dropout: fraction of the training images whose conditions are withheld.
         two_conditions_fraction: fraction of the training images on which two conditions act.
     """
 
     autoencoder: PhaseConfig
     diffusion: PhaseConfig
+    arrays: str
     name: str = "cldm"
     condition_dropout: Share = 0.15
     two_conditions_fraction: Share = 0.15
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if "://" in self.arrays:
+            raise ValueError("arrays: must be a local folder")
         self.check_batch(self.autoencoder)
         self.check_batch(self.diffusion)
 
 
-def random_subset(images: Images, seed: int, size: int = 2048) -> Images:
-    """At most ``size`` of the images, drawn with the seed."""
-    return images[np.random.default_rng(seed).permutation(len(images))[:size]]
+def random_subset(images: Images, seed: int, pixels: int = 2**23) -> Images:
+    """Some of the images, drawn with the seed, of at most so many pixels in all."""
+    most = pixels // (images.shape[1] * images.shape[2])
+    return images[np.random.default_rng(seed).permutation(len(images))[:most]]
 
 
 class AutoencoderTrainable(PhaseTrainable):
@@ -65,8 +75,7 @@ class AutoencoderTrainable(PhaseTrainable):
         return cldm_networks.SampledAutoencoder(autoencoder)
 
     def mean_loss(self, shard: BatchShard, call: Call) -> Tensor:
-        side = self._architecture.size // 8
-        shape = (shard.batch_size, self._architecture.latent_channels, side, side)
+        shape = (shard.batch_size, *self._architecture.latent_shape)
         noise = shard.local(torch.randn(shape, generator=shard.generator))
         batch = to_unit_range(self._images[shard.rows.numpy()]).to(self.worker.device)
         output, divergence = call(batch, noise.to(self.worker.device))
@@ -75,24 +84,17 @@ class AutoencoderTrainable(PhaseTrainable):
 
 
 @torch.no_grad()
-def encode_latents(autoencoder: Any, images: Images, precision: str, device: str) -> Tensor:
-    """Posterior means of all images: float32, shape (N, channels, h, w)."""
-    autoencoder.to(device).eval()
-
-    def chunks() -> Iterator[Tensor]:
-        for start in range(0, len(images), 128):
-            batch = to_unit_range(images[start : start + 128]).to(device)
-            with autocast(precision, device):
-                yield autoencoder.encode(batch).latent_dist.mean.float().cpu()
-
-    return torch.cat(list(chunks()))
+def encode_latents(autoencoder: Any, images: Images, precision: str) -> Array:
+    """Posterior means of images: float32, shape (N, channels, h, w)."""
+    with autocast(precision, "cpu"):
+        latents: Tensor = autoencoder.encode(to_unit_range(images)).latent_dist.mean
+    return latents.float().numpy()
 
 
-def extract_maps(condition: Condition, images: Images) -> Tensor:
-    """One channel of the condition maps of all images: uint8, shape (N, h, w)."""
-    parts = range(0, len(images), 256)
-    maps = [condition(images[start : start + 256])[..., 0] for start in parts]
-    return torch.from_numpy(np.concatenate(maps))
+def pack_maps(images: Images, condition: Condition, path: Path) -> Array:
+    """One channel of the condition maps of all images: uint8, shape (N, h, w), a memory map."""
+    compute = mapped(images, lambda chunk: condition(chunk)[..., 0])
+    return packed(path, images.shape[:3], np.uint8, compute)
 
 
 def build_denoiser(
@@ -108,46 +110,37 @@ class DiffusionTrainable(PhaseTrainable):
     """The second phase: UNet and ControlNets, on the latents of a trained autoencoder.
 
     Args:
-        autoencoder: its weights.
+        latents: of the images, shape (N, channels, h, w).
+        maps: by the conditions' names, uint8 (N, size, size) each.
         prompt: embedding, shape (1, length, width).
     """
 
     def __init__(
         self,
         name: str,
-        images: Images,
         training: CldmTraining,
         arch: cldm.CldmArchitecture,
         *,
-        autoencoder: Mapping[str, Tensor],
-        conditions: Mapping[str, Condition],
+        latents: Tensor,
+        maps: Mapping[str, Array],
         prompt: Tensor,
     ) -> None:
-        super().__init__(name, training.diffusion, training, len(images))
-        self._images = images
+        super().__init__(name, training.diffusion, training, len(latents))
         self._architecture = arch
-        self._autoencoder = autoencoder
-        self._conditions = conditions
+        self._latents = latents
+        self._maps = maps
         self._prompt = prompt
         self._dropout = training.condition_dropout
         self._two_conditions_fraction = training.two_conditions_fraction
 
     def build_network(self, worker: Worker) -> nn.Module:
-        autoencoder = cldm.build_autoencoder(self._architecture)
-        autoencoder.load_state_dict(self._autoencoder)
-        channels_last(autoencoder)
-        images = self._images
-        self.latents = encode_latents(autoencoder, images, self.schedule.precision, worker.device)
-        maps = [extract_maps(condition, images) for condition in self._conditions.values()]
-        self.maps = torch.stack(maps, 1)
         self.scheduler = cldm.build_scheduler()
         self.prompt = self._prompt.to(worker.device)
-        torch.manual_seed(self.schedule.seed)
-        return build_denoiser(self._architecture, self._conditions)
+        return build_denoiser(self._architecture, self._maps)
 
     def mean_loss(self, shard: BatchShard, call: Call) -> Tensor:
         count, generator = shard.batch_size, shard.generator
-        clean = self.latents[shard.rows]
+        clean = self._latents[shard.rows]
         noise = shard.local(torch.randn((count, *clean.shape[1:]), generator=generator))
         timesteps = torch.randint(0, len(self.scheduler.betas), (count,), generator=generator)
         times = shard.local(timesteps)
@@ -155,10 +148,12 @@ class DiffusionTrainable(PhaseTrainable):
         noisy = self.scheduler.add_noise(clean, noise, times)
         target = self.scheduler.get_velocity(clean, noise, times)
         acts = cldm_networks.choose_conditions(
-            count, len(self._conditions), self._two_conditions_fraction, generator
+            count, len(self._maps), self._two_conditions_fraction, generator
         )
+        rows = shard.rows.numpy()
+        maps = torch.from_numpy(np.stack([own[rows] for own in self._maps.values()], 1))
         # (n, conditions, h, w) in 0..255 to (n, conditions, 3, h, w) in 0..1
-        control = self.maps[shard.rows].float()[:, :, None].expand(-1, -1, 3, -1, -1) / 255
+        control = (maps.float() / 255)[:, :, None].expand(-1, -1, 3, -1, -1)
         inputs = (noisy, times, control, shard.local(acts), kept.float(), target)
         noisy, times, control, acts, kept, target = (x.to(self.worker.device) for x in inputs)
         output = call(noisy, times, self.prompt, control, acts, kept)
@@ -176,30 +171,49 @@ class TrainedCldm(NamedTuple):
     curves: dict[str, Curve]
 
 
+class TrainedAutoencoder(NamedTuple):
+    """An autoencoder with standardised latents.
+
+    Attributes:
+        network: in evaluation mode.
+        latents: of the training images, shape (N, channels, h, w).
+        curve: learning curve.
+        key: hash of the weights and of the images.
+    """
+
+    network: AutoencoderKL
+    latents: Tensor
+    curve: Curve
+    key: str
+
+
 def fit_autoencoder(
-    images: Images, training: CldmTraining, architecture: cldm.CldmArchitecture
-) -> tuple[str, AutoencoderKL, Curve]:
-    """The first phase: its name, the autoencoder with standardised latents, its curve."""
+    images: Images, content: str, training: CldmTraining, architecture: cldm.CldmArchitecture
+) -> TrainedAutoencoder:
+    """The first phase; ``content`` is the hash of the images."""
     decisive: dict[str, Any] = {
-        "images": hashlib.sha256(images.tobytes()).hexdigest(),
+        "images": content,
         "architecture": hashing.canonicalize(architecture),
-        "phase": hashing.canonicalize(training.autoencoder),
-        "seed": [training.seed, training.precision],
+        "phase": training.autoencoder.lasting,
+        "seed": training.seed,
     }
     name = f"autoencoder-{hashing.fingerprint(decisive)}"
     result = fit(AutoencoderTrainable(name, images, training, architecture), training)
     reconstruction = cldm_networks.SampledAutoencoder(cldm.build_autoencoder(architecture))
     reconstruction.load_state_dict(result.state)
-    autoencoder = reconstruction.autoencoder
-    with torch.no_grad():
-        parts = to_unit_range(random_subset(images, training.seed)).split(128)
-        latents = [autoencoder.encode(part).latent_dist.mean for part in parts]
-    cldm.normalise_latents(autoencoder, torch.cat(latents))
-    return name, autoencoder, result.curve
+    autoencoder = channels_last(reconstruction.autoencoder).eval()
+    key = hashing.fingerprint([hashlib.sha256(result.weights).hexdigest(), content])
+    latents = packed(
+        Path(training.arrays, f"latents-{key}.npy"),
+        (len(images), *architecture.latent_shape),
+        np.float32,
+        mapped(images, partial(encode_latents, autoencoder, precision=training.precision)),
+    )
+    standard = cldm.normalise_latents(autoencoder, torch.from_numpy(np.array(latents)))
+    return TrainedAutoencoder(autoencoder, standard, result.curve, key)
 
 
 def train_cldm(
-    originals: Images,
     images: Images,
     conditions: Mapping[str, Condition],
     training: CldmTraining,
@@ -211,10 +225,7 @@ def train_cldm(
     resumed; its folder's name ends with a hash of what decides its weights.
 
     Args:
-        originals: what the autoencoder learns from, uint8 (N, size, size, 3), with their augmented
-            copies.
-        images: what UNet and ControlNets learn to generate, uint8 (M, size, size, 3), with their
-            augmented copies.
+        images: what is learnt, uint8 (N, size, size, 3), augmented copies included.
         conditions: by the names that their ControlNets get.
 
     Raises:
@@ -225,35 +236,41 @@ def train_cldm(
             f"training.diffusion.batch_size: {training.diffusion.batch_size} images over "
             f"{training.most_workers} workers are too few for {len(conditions)} conditions"
         )
-    name, autoencoder, autoencoder_curve = fit_autoencoder(originals, training, architecture)
+    content = content_hash(images)
+    autoencoder = fit_autoencoder(images, content, training, architecture)
     torch.manual_seed(training.seed)
     tokenizer = cldm.build_tokenizer(architecture)
     text_encoder = cldm.build_text_encoder(architecture, tokenizer)
+    maps = {}
+    for name, condition in conditions.items():
+        key = hashing.fingerprint([content, hashing.canonicalize(condition)])
+        maps[name] = pack_maps(images, condition, Path(training.arrays, f"{name}-{key}.npy"))
     decisive = {
-        "autoencoder": name,
-        "images": hashlib.sha256(images.tobytes()).hexdigest(),
-        "phase": hashing.canonicalize(training.diffusion),
+        "autoencoder": autoencoder.key,
+        "architecture": hashing.canonicalize(architecture),
+        "phase": training.diffusion.lasting,
         "conditions": hashing.canonicalize(conditions),
         "dropout": [training.condition_dropout, training.two_conditions_fraction],
+        "seed": training.seed,
     }
     trainable = DiffusionTrainable(
         f"diffusion-{hashing.fingerprint(decisive)}",
-        images,
         training,
         architecture,
-        autoencoder=autoencoder.state_dict(),
-        conditions=conditions,
+        latents=autoencoder.latents,
+        maps=maps,
         prompt=cldm.encode_prompt(cldm.PROMPT, tokenizer, text_encoder),
     )
     result = fit(trainable, training)
     model = build_denoiser(architecture, conditions)
     model.load_state_dict(result.state)
+    curves = {"autoencoder": autoencoder.curve, "diffusion": result.curve}
     parts = {
-        "vae": autoencoder,
+        "vae": autoencoder.network,
         "unet": model.unet,
         "scheduler": cldm.build_scheduler(),
         "tokenizer": tokenizer,
         "text_encoder": text_encoder,
         "controlnets": dict(model.controlnets.items()),
     }
-    return TrainedCldm(parts, {"autoencoder": autoencoder_curve, "diffusion": result.curve})
+    return TrainedCldm(parts, curves)

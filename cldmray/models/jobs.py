@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from cldmray.conditions.base import Condition
 from cldmray.conditions.depth_network import DepthArchitecture
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.map_stages.faces import load_all, load_split
+from cldmray.engine.map_stages.faces import load_images
 from cldmray.faces.base import FaceSource
 from cldmray.faces.records import AUXILIARY
 from cldmray.faces.splits import SplitConfig
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.models import cldm, cldm_card, depth_card
-from cldmray.models.augmentation import augmented_copies
 from cldmray.models.cldm_training import CldmTraining, TrainedCldm, train_cldm
 from cldmray.models.depth_training import DepthTraining, render_heads, train_depth
+from cldmray.models.training_images import pack_copies, read_here, split_rows
 from cldmray.report.figures.image_grid import image_grid
 from cldmray.results.audit import Grid, GridRow
 from cldmray.tracking import DeferredErrors, Tracker, TrackingConfig
@@ -42,6 +43,7 @@ class CldmJob:
         engine: the cluster.
         tracking: where the run is recorded.
         splits: who is auxiliary.
+        architecture: widths of the networks.
         training: how it is trained.
         output: folder of the pipeline.
     """
@@ -52,6 +54,7 @@ class CldmJob:
     engine: EngineConfig
     tracking: TrackingConfig
     splits: SplitConfig
+    architecture: cldm.CldmArchitecture
     training: CldmTraining
     output: str
 
@@ -87,27 +90,30 @@ def run_cldm_training(job: CldmJob, settings: Mapping[str, Any], tracker: Tracke
     Raises:
         CldmrayError: there are no images, the training failed, or it could not be recorded.
     """
-    originals, identities = load_split(job.faces, job.splits, AUXILIARY)
-    rendered, rendered_identities = load_all(job.synthetic)
-    logger.info(
-        f"training on {len(originals)} images of {len(set(identities))} auxiliary identities "
-        f"and on "
-        f"{len(rendered)} rendered images of {len(set(rendered_identities))} synthetic ones"
-    )
+    sources: list[tuple[FaceSource, pa.Table]] = [
+        (job.faces, split_rows(job.faces, job.splits, AUXILIARY)),
+        (job.synthetic, job.synthetic.listing()),
+    ]
+    training, arrays = job.training, Path(job.training.arrays)
+    if training.workers:
+        loaded = [load_images(source, listing) for source, listing in sources]
+    else:
+        loaded = [read_here(source, listing, arrays) for source, listing in sources]
+    for (source, _), (images, identities) in zip(sources, loaded, strict=True):
+        count = len(set(identities))
+        logger.info(f"training on {len(images)} images of {count} identities of {source.name}")
+    originals = [images for images, _ in loaded]
+    images = pack_copies(originals, training.copies_per_image, training.seed, arrays)
     folder = Path(job.output)
-    copies = augmented_copies(originals, job.training.copies_per_image, job.training.seed)
     with DeferredErrors() as errors, tracker.job_run("training", folder.name, settings) as run:
-        trained = train_cldm(
-            copies,
-            np.concatenate([copies, rendered]),
-            job.conditions,
-            job.training,
-            cldm.CldmArchitecture(size=job.faces.size),
-        )
-        sources = {job.faces.name: identities, job.synthetic.name: rendered_identities}
-        _save_cldm(folder, trained, sources, settings, size=job.faces.size)
+        trained = train_cldm(images, job.conditions, training, job.architecture)
+        identities_of = {
+            source.name: identities
+            for (source, _), (_, identities) in zip(sources, loaded, strict=True)
+        }
+        _save_cldm(folder, trained, identities_of, settings, size=job.architecture.size)
         files = {
-            "samples.png": _sample_grid(folder, rendered[:N_SAMPLES], job.conditions),
+            "samples.png": _sample_grid(folder, np.array(originals[1][:N_SAMPLES]), job.conditions),
             "README.md": (folder / cldm_card.CARD_FILE).read_bytes(),
         }
         errors.written(job.output)

@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from cldmray.arrays import channels_last
 from cldmray.attackers.nn.training import Call, Decay, Trainable, TrainingSchedule, Worker
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.training import TrainingResult, train
+from cldmray.engine.training import TrainingResult, train, train_here
 from cldmray.settings import Count, checked_dataclass
 
 
@@ -36,20 +37,31 @@ class PhaseConfig:
     decay_from: Decay = 0.4
     ema: Decay = 0.0
 
+    @property
+    def lasting(self) -> dict[str, Any]:
+        """The settings that a training keeps when it goes on for longer, JSON-like."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("max_steps", "decay_from")
+        }
+
 
 @checked_dataclass(kw_only=True)
 class TrainingRun:
     """What every training of images needs beside its phases.
 
     Attributes:
-        storage: folder of Ray Train's checkpoints; a run of the same ``name`` there is resumed.
+        storage: folder of the checkpoints; a run of the same ``name`` there is resumed.
         name: begins the names of the folders there.
         seed: of the initial weights, the augmented copies and the batches.
         copies_per_image: 1 takes each image as it is, 2 mirrored as well, further ones turned,
-            scaled and shifted; see :mod:`cldmray.models.augmentation`.
+            scaled and shifted; see :func:`cldmray.models.training_images.augmented_copies`.
         precision: ``bf16``, ``fp16`` or ``fp32``.
         checkpoint_every: steps between two checkpoints, and two points of the learning curve.
-        workers: of the training, or the fewest.
+        workers: of the training, or the fewest; 0 trains in the process of the job, without Ray,
+            which may be stopped and killed at any time: the same command goes on from the last
+            checkpoint.
         max_workers: the most; None keeps ``workers``.
         use_gpu, threads: of each worker.
     """
@@ -60,19 +72,22 @@ class TrainingRun:
     copies_per_image: Count = 4
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     checkpoint_every: Count = 250
-    workers: Count = 1
+    workers: NonNegativeInt = 1
     max_workers: int | None = None
     use_gpu: bool = False
     threads: Count = 2
 
     def __post_init__(self) -> None:
-        if self.most_workers < self.workers:
-            raise ValueError(f"max_workers: must be at least workers, {self.workers}, or null")
+        least = max(1, self.workers)
+        if self.most_workers < least:
+            raise ValueError(f"max_workers: must be at least {least}, or null")
+        if not self.workers and "://" in self.storage:
+            raise ValueError("storage: must be a local folder where workers is 0")
 
     @property
     def most_workers(self) -> int:
         """Workers that the training may have at most."""
-        return self.workers if self.max_workers is None else self.max_workers
+        return max(1, self.workers) if self.max_workers is None else self.max_workers
 
     def schedule(self, phase: PhaseConfig) -> TrainingSchedule:
         """The phase as the training loop takes it."""
@@ -88,9 +103,9 @@ class TrainingRun:
 
     @property
     def engine(self) -> EngineConfig:
-        """The training workers."""
+        """The training workers, of which there is one at least."""
         return EngineConfig(
-            train_workers=self.workers,
+            train_workers=max(1, self.workers),
             max_train_workers=self.max_workers,
             gpus_per_train_worker=float(self.use_gpu),
             threads=self.threads,
@@ -181,7 +196,7 @@ class PhaseTrainable(Trainable):
 
 
 def fit(trainable: PhaseTrainable, training: TrainingRun) -> TrainingResult:
-    """Run one phase on the cluster; where it was cut off before, it goes on.
+    """Run one phase, on the cluster or here; where it was cut off before, it goes on.
 
     Its checkpoints lie in ``training.storage``, in a folder that begins with ``training.name`` and
     ends with the phase's name.
@@ -190,4 +205,6 @@ def fit(trainable: PhaseTrainable, training: TrainingRun) -> TrainingResult:
         CldmrayError: see :func:`cldmray.engine.training.train`.
     """
     run = f"{training.name}-{trainable.name}"
+    if not training.workers:
+        return train_here(trainable, Path(training.storage, run), training.threads)
     return train(trainable, training.engine, training.storage, run=run)

@@ -147,19 +147,19 @@ class ReconstructionResult(JobResult):
 
 
 @overload
-def connected(tracking: TrackingConfig, engine: EngineConfig, **folders: str) -> Tracker: ...
+def connected(tracking: TrackingConfig, engine: EngineConfig | None, **folders: str) -> Tracker: ...
 @overload
 def connected(
-    tracking: TrackingConfig | None, engine: EngineConfig, **folders: str
+    tracking: TrackingConfig | None, engine: EngineConfig | None, **folders: str
 ) -> Tracker | None: ...
 def connected(
-    tracking: TrackingConfig | None, engine: EngineConfig, **folders: str
+    tracking: TrackingConfig | None, engine: EngineConfig | None, **folders: str
 ) -> Tracker | None:
     """The tracker of a job, which is found to work before the job connects to its cluster.
 
     Args:
         tracking: where runs are recorded; None records nothing.
-        engine: the cluster.
+        engine: the cluster; None joins none.
         folders: where the job will write, by the settings that name them; found writable first.
 
     Raises:
@@ -175,6 +175,8 @@ def connected(
     tracker = None if tracking is None else Tracker(tracking)
     if tracker is not None:
         tracker.check()
+    if engine is None:
+        return tracker
     with _handler_of_sigterm_kept():
         cluster.connect(engine)
     if storage.in_job_package():

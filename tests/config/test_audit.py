@@ -108,6 +108,7 @@ PRIMARY = {
     "lfw": AuditConfig,
     "demo": AuditConfig,
     "cldm": None,
+    "cldm128": None,
     "depth": None,
     "attribute": None,
     "invert": None,

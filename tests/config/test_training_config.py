@@ -11,9 +11,16 @@ from cldmray.conditions import Canny, Depth, SoftEdge
 from cldmray.conditions.base import Condition
 from cldmray.config.instantiate import build, to_container
 from cldmray.errors import ConfigError
+from cldmray.models import cldm, cldm_training
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-TRAININGS = {"cldm": "cldm_training.CldmTraining", "depth": "depth_training.DepthTraining"}
+TRAININGS = {
+    "cldm": "cldm_training.CldmTraining",
+    "cldm128": "cldm_training.CldmTraining",
+    "depth": "depth_training.DepthTraining",
+}
+LARGEST = 40_000_000
+"""Bytes of a model that ships with the package."""
 
 
 def composed(*overrides: str, name: str = "audit") -> Any:
@@ -38,6 +45,22 @@ class TestTheTrainingJobs:
         settings = to_container(composed(name="cldm"))
         conditions = build(settings["conditions"], dict[str, Condition], "conditions")
         assert conditions == {"canny": Canny(), "soft_edge": SoftEdge(), "depth": Depth()}
+
+    def test_the_cldm_of_64_pixels_is_the_default_architecture(self) -> None:
+        settings = to_container(composed(name="cldm"))
+        arch = build(settings["architecture"], cldm.CldmArchitecture, "architecture")
+        assert arch == cldm.CldmArchitecture()
+        assert arch.latent_shape == (16, 8, 8)
+
+    def test_the_cldm_of_128_pixels_has_as_many_places_and_fits_the_package(self) -> None:
+        settings = to_container(composed(name="cldm128"))
+        arch = build(settings["architecture"], cldm.CldmArchitecture, "architecture")
+        assert settings["faces"]["size"] == settings["synthetic"]["size"] == arch.size == 128
+        assert arch.latent_shape == (32, 8, 8)
+        denoiser = cldm_training.build_denoiser(arch, settings["conditions"])
+        networks = [cldm.build_autoencoder(arch), denoiser]
+        weights = sum(p.numel() for network in networks for p in network.parameters())
+        assert 2 * weights <= LARGEST  # fp16
 
     def test_trained_people_are_not_those_that_audits_render(self) -> None:
         seeds = [

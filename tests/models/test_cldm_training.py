@@ -39,10 +39,12 @@ def images() -> Images:
 
 def test_too_many_conditions_for_a_batch(images: Images) -> None:
     phase = PhaseConfig(max_steps=1, batch_size=4, learning_rate=1e-3)
-    training = CldmTraining(autoencoder=phase, diffusion=phase, storage="nowhere", workers=2)
+    training = CldmTraining(
+        autoencoder=phase, diffusion=phase, storage="nowhere", arrays="nowhere", workers=2
+    )
     conditions = {str(number): Canny() for number in range(3)}
     with pytest.raises(BadInputError, match=r"^training.diffusion.batch_size: 4 .* 3 conditions"):
-        train_cldm(images, images, conditions, training, TINY)
+        train_cldm(images, conditions, training, TINY)
 
 
 def test_unit_range() -> None:
@@ -55,7 +57,6 @@ def test_unit_range() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
 def test_a_whole_training_is_resumed_and_can_be_drawn_with(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,8 +65,10 @@ def test_a_whole_training_is_resumed_and_can_be_drawn_with(
         autoencoder=phase,
         diffusion=replace(phase, ema=0.9),
         storage=str(tmp_path / "runs"),
+        arrays=str(tmp_path / "arrays"),
         checkpoint_every=2,
         precision="fp32",
+        workers=0,
         threads=1,
     )
     asked: list[tuple[str, dict[str, Any]]] = []
@@ -84,12 +87,12 @@ def test_a_whole_training_is_resumed_and_can_be_drawn_with(
 
     monkeypatch.setattr(cldm_training, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_cldm(images, images, conditions, training, TINY)
+        train_cldm(images, conditions, training, TINY)
     (saved,) = (tmp_path / "runs").rglob("state.pt")
     written = saved.stat().st_mtime_ns
 
     monkeypatch.setattr(cldm_training, "fit", recorded)
-    parts, curves = train_cldm(images, images, conditions, training, TINY)
+    parts, curves = train_cldm(images, conditions, training, TINY)
     assert [name for name, _ in asked] == ["autoencoder", "autoencoder", "diffusion"]
     for key, value in asked[0][1].items():
         torch.testing.assert_close(asked[1][1][key], value, atol=0, rtol=0)

@@ -13,6 +13,8 @@ from cldmray.models.pca_initialization import initialize_from_components, patch_
 ARCH = cldm.CldmArchitecture(
     size=32, latent_channels=12, autoencoder_channels=(16, 48, 64, 64), unet_channels=(16, 32)
 )
+ALL = (12, 48, 12)
+"""Components that each level keeps: all, until the patches are of 8x8 pixels."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,10 @@ def patches(images: torch.Tensor) -> np.ndarray:
 
 
 def test_components_are_those_of_scikit_learn(images: torch.Tensor) -> None:
-    mean, components = patch_components(images, 12)
+    *whole, (mean, components) = patch_components(images, ALL)
+    for (centre, kept), size in zip(whole, (12, 48), strict=True):
+        assert (centre == 0).all()
+        torch.testing.assert_close(kept, torch.eye(size))
     rows = patches(images)
     expected = PCA(12, whiten=True).fit(rows)
     np.testing.assert_allclose(mean, rows.mean(0), atol=1e-5)
@@ -52,13 +57,44 @@ def test_the_encoder_starts_as_the_components(images: torch.Tensor) -> None:
     torch.manual_seed(1)
     autoencoder = cldm.build_autoencoder(ARCH)
     initialize_from_components(autoencoder, images)
-    mean, components = patch_components(images, 12)
+    mean, components = patch_components(images, ALL)[-1]
     with torch.no_grad():
         latents = autoencoder.encode(images).latent_dist.mean
     scores = (patches(images) - mean.numpy()) @ components.numpy().T
     result = latents.permute(0, 2, 3, 1).reshape(-1, 12).numpy()
     for latent in range(12):
         assert np.corrcoef(result[:, latent], scores[:, latent])[0, 1] > 0.9
+
+
+def test_levels_before_the_last_keep_leading_components_of_unit_norm(images: torch.Tensor) -> None:
+    mean, kept = patch_components(images, (12, 48, 40, 12))[2]
+    rows = patches(images)
+    np.testing.assert_allclose(mean, rows.mean(0), atol=1e-5)
+    torch.testing.assert_close(kept @ kept.T, torch.eye(40), atol=1e-5, rtol=0)
+    scores = (rows - mean.numpy()) @ kept.numpy().T
+    variances = PCA(40).fit(rows).explained_variance_
+    np.testing.assert_allclose(scores.var(0, ddof=1), variances, rtol=1e-3)
+
+
+def test_an_encoder_of_five_levels_starts_as_the_components(images: torch.Tensor) -> None:
+    deep = replace(
+        ARCH, autoencoder_channels=(16, 32, 48, 64, 64), condition_channels=(8, 8, 8, 8, 8)
+    )
+    torch.manual_seed(1)
+    autoencoder = cldm.build_autoencoder(deep)
+    initialize_from_components(autoencoder, images)
+    with torch.no_grad():
+        latents = autoencoder.encode(images).latent_dist.mean
+    assert latents.shape == (40, *deep.latent_shape) == (40, 12, 2, 2)
+    scores = images
+    for mean, components in patch_components(images, (16, 32, 48, 12)):
+        batch, channels, height, width = scores.shape
+        folded = scores.reshape(batch, channels, height // 2, 2, width // 2, 2)
+        folded = folded.permute(0, 3, 5, 1, 2, 4).reshape(batch, -1, height // 2, width // 2)
+        scores = torch.einsum("nchw,kc->nkhw", folded - mean[:, None, None], components)
+    for latent in range(12):
+        pair = torch.stack([latents[:, latent].flatten(), scores[:, latent].flatten()])
+        assert torch.corrcoef(pair)[0, 1] > 0.9
 
 
 def test_every_weight_but_the_silent_branches_can_learn(images: torch.Tensor) -> None:
@@ -77,9 +113,16 @@ def test_every_weight_but_the_silent_branches_can_learn(images: torch.Tensor) ->
 
 @pytest.mark.parametrize(
     "channels",
-    [(8, 48, 64, 64), (16, 40, 64, 64), (16, 48, 40, 40), (16, 48, 48, 64), (16, 48, 64)],
+    [
+        (8, 48, 64, 64),
+        (16, 8, 64, 64),
+        (16, 48, 40, 40),
+        (16, 48, 48, 64),
+        (16, 48, 64),
+    ],
 )
 def test_too_narrow_an_autoencoder_is_named(channels: tuple[int, ...]) -> None:
-    autoencoder = cldm.build_autoencoder(replace(ARCH, autoencoder_channels=channels))
+    arch = replace(ARCH, autoencoder_channels=channels, condition_channels=(8,) * len(channels))
+    autoencoder = cldm.build_autoencoder(arch)
     with pytest.raises(ValueError, match="^autoencoder_channels: "):
         initialize_from_components(autoencoder, torch.zeros(2, 3, 32, 32))

@@ -70,6 +70,12 @@ class TestBatchShard:
         assert len(drawn_batches) == 60
 
 
+def test_a_longer_schedule_is_the_same_training() -> None:
+    longer = replace(PHASE, max_steps=200, decay_from=0.7)
+    assert longer.lasting == PHASE.lasting
+    assert replace(PHASE, batch_size=11).lasting != PHASE.lasting
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -93,7 +99,7 @@ def test_a_wrong_schedule_is_named(key: str, value: Any) -> None:
     [
         ("copies_per_image", 0),
         ("checkpoint_every", 0),
-        ("workers", 0),
+        ("workers", -1),
         ("workers", 11),
         ("max_workers", 11),
         ("max_workers", -1),
@@ -101,9 +107,16 @@ def test_a_wrong_schedule_is_named(key: str, value: Any) -> None:
         ("seed", -1),
         ("condition_dropout", 1.1),
         ("two_conditions_fraction", -0.1),
+        ("arrays", "s3://bucket/arrays"),
     ],
 )
 def test_a_wrong_training_is_named(key: str, value: Any) -> None:
-    training = CldmTraining(autoencoder=PHASE, diffusion=PHASE, storage="somewhere")
+    training = CldmTraining(autoencoder=PHASE, diffusion=PHASE, storage="somewhere", arrays="there")
     with pytest.raises(ValueError, match=f"^{key}: "):
         replace(training, **{key: value})
+
+
+def test_a_training_without_workers_needs_a_local_folder() -> None:
+    training = CldmTraining(autoencoder=PHASE, diffusion=PHASE, storage="s3://b/runs", arrays="a")
+    with pytest.raises(ValueError, match="^storage: must be a local folder"):
+        replace(training, workers=0)

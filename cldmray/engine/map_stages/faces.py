@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
@@ -18,7 +17,6 @@ from cldmray.errors import BadInputError
 from cldmray.faces.base import FaceSource
 from cldmray.faces.decode import InvalidImageError
 from cldmray.faces.records import FACES, decode_images, encode_image
-from cldmray.faces.splits import SplitConfig, split_listing
 
 
 def blocks(table: pa.Table, rows: int) -> list[pa.Table]:
@@ -96,35 +94,21 @@ def map_rows(
     return sorted(stream.iter_rows(), key=lambda row: str(row["sample_id"]))
 
 
-def load_split(
-    source: FaceSource, splits: SplitConfig, split: str, block_rows: int = 256
+def load_images(
+    source: FaceSource, listing: pa.Table, block_rows: int = 256
 ) -> tuple[Images, list[str]]:
-    """Decode one split into memory, in order of sample id; bad files are left out.
+    """Decode the listed images into memory, in order of sample id; bad files are left out.
+
+    Args:
+        listing: schema ``records.LISTING``.
 
     Returns:
         Images (N, size, size, 3) and their identities.
 
     Raises:
-        BadInputError: the split has no usable image.
+        BadInputError: none of the files is a usable image.
     """
-    listing = source.listing()
-    assigned = split_listing(listing, splits)
-    column = [assigned.get(identity, "") for identity in listing["identity"].to_pylist()]
-    listing = listing.append_column("split", pa.array(column, pa.string()))
-    listing = listing.filter(pc.equal(listing["split"], split))
-    if not listing.num_rows:
-        raise BadInputError(f"{source.name}: there are no {split} people")
-    return _load(source, listing, block_rows)
-
-
-def load_all(source: FaceSource, block_rows: int = 256) -> tuple[Images, list[str]]:
-    """Decode every image of a source into memory; see :func:`load_split`."""
-    listing = source.listing()
-    column = pa.array([""] * listing.num_rows, pa.string())
-    return _load(source, listing.append_column("split", column), block_rows)
-
-
-def _load(source: FaceSource, listing: pa.Table, block_rows: int) -> tuple[Images, list[str]]:
+    listing = listing.append_column("split", pa.repeat("", listing.num_rows))
     stream = read_faces(source, listing, block_rows)
     rows: list[dict[str, Any]] = [row for row in stream.iter_rows() if not row["reason"]]
     if not rows:

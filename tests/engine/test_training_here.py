@@ -1,0 +1,90 @@
+"""A training in the job's own process: killed at any time, it goes on from its last checkpoint."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cldmray.attackers.nn.training import Call, Trainable, TrainingSchedule, Worker
+from cldmray.engine import training
+from cldmray.engine.training import train_here
+from cldmray.errors import CldmrayError
+
+
+class Line(Trainable):
+    """Fits a line to another one, on points that depend on the step only."""
+
+    name = "line"
+
+    def __init__(self, max_steps: int, slope: float = 2.0) -> None:
+        self.schedule = TrainingSchedule(
+            max_steps=max_steps, validate_every=2, precision="fp32", warmup_steps=1, ema=0.5,
+            learning_rate=0.1, decay_from=0.9,
+        )  # fmt: skip
+        self.slope = slope
+        self.steps: list[int] = []
+
+    def build(self, worker: Worker) -> nn.Module:
+        torch.manual_seed(0)
+        self.network = nn.Linear(1, 1)
+        return self.network
+
+    def loss(self, step: int, call: Call) -> Tensor:
+        self.steps.append(step)
+        points = torch.arange(4.0)[:, None] + step
+        loss: Tensor = (call(points) - self.slope * points).square().mean()
+        return loss
+
+    def state(self) -> dict[str, Tensor]:
+        return self.network.state_dict()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.network.load_state_dict(state)
+
+
+def test_a_killed_training_repeats_the_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_here(Line(6), tmp_path / "whole", 1)
+    save = training.TrainingLoop.save
+
+    def killed(self: Any, folder: Path) -> None:
+        save(self, folder)
+        if self.step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.TrainingLoop, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_here(Line(6), tmp_path / "run", 1)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "partial",
+        "step-000000002",
+    ]
+    monkeypatch.undo()
+    line = Line(6)
+    result = train_here(line, tmp_path / "run", 1)
+    assert line.steps == [2, 3, 4, 5]
+    assert result.weights == whole.weights
+    assert result.curve == whole.curve
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-000000006"]
+
+
+def test_a_finished_training_takes_no_step_and_a_longer_one_goes_on(tmp_path: Path) -> None:
+    first = train_here(Line(4), tmp_path, 1)
+    for steps in (4, 1):
+        line = Line(steps)
+        assert train_here(line, tmp_path, 1) == first
+        assert line.steps == []
+    line = Line(7)
+    longer = train_here(line, tmp_path, 1)
+    assert line.steps == [4, 5, 6]
+    assert [point["step"] for point in longer.curve] == [2, 4, 6, 7]
+
+
+def test_a_diverged_training_is_refused(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(CldmrayError, match="^line: the training diverged"):
+            train_here(Line(4, slope=float("nan")), tmp_path, 1)
