@@ -1,4 +1,4 @@
-"""Training of the small CLDM in two phases: the autoencoder, then UNet and ControlNets."""
+"""Training of the small CLDM: autoencoder, UNet and ControlNets, then the decoder once more."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -20,6 +20,7 @@ from cldmray.models import cldm, cldm_networks
 from cldmray.models.packing import Array, content_hash, mapped, packed
 from cldmray.models.pca_initialization import initialize_from_components
 from cldmray.models.phases import BatchShard, PhaseConfig, PhaseTrainable, TrainingRun, fit
+from cldmray.models.sharpening import SharpeningTrainable, load_decoder
 from cldmray.settings import Share, checked_dataclass
 
 
@@ -28,8 +29,8 @@ class CldmTraining(TrainingRun):
     """Everything that decides the weights of the small CLDM.
 
     Attributes:
-        autoencoder, diffusion: schedules of the two phases. A finished phase goes on where its
-            ``max_steps`` are raised.
+        autoencoder, diffusion, sharpening: schedules of the phases; None leaves the decoder as the
+            first phase made it. A finished phase goes on where its ``max_steps`` are raised.
         arrays: local folder that keeps images, condition maps and latents for the next start; it
             holds people's faces.
         condition_dropout: fraction of the training images whose conditions are withheld.
@@ -39,6 +40,7 @@ class CldmTraining(TrainingRun):
     autoencoder: PhaseConfig
     diffusion: PhaseConfig
     arrays: str
+    sharpening: PhaseConfig | None = None
     name: str = "cldm"
     condition_dropout: Share = 0.15
     two_conditions_fraction: Share = 0.15
@@ -49,6 +51,8 @@ class CldmTraining(TrainingRun):
             raise ValueError("arrays: must be a local folder")
         self.check_batch(self.autoencoder)
         self.check_batch(self.diffusion)
+        if self.sharpening is not None:
+            self.check_batch(self.sharpening)
 
 
 def random_subset(images: Images, seed: int, pixels: int = 2**23) -> Images:
@@ -219,7 +223,7 @@ def train_cldm(
     training: CldmTraining,
     architecture: cldm.CldmArchitecture,
 ) -> TrainedCldm:
-    """Fit autoencoder, UNet and one ControlNet a condition.
+    """Fit autoencoder, UNet and one ControlNet a condition, then the decoder again.
 
     A phase that ``training.storage`` holds, finished or not, with the same images and settings is
     resumed; its folder's name ends with a hash of what decides its weights.
@@ -265,6 +269,8 @@ def train_cldm(
     model = build_denoiser(architecture, conditions)
     model.load_state_dict(result.state)
     curves = {"autoencoder": autoencoder.curve, "diffusion": result.curve}
+    if training.sharpening is not None:
+        curves["sharpening"] = sharpen(autoencoder, images, training.sharpening, training)
     parts = {
         "vae": autoencoder.network,
         "unet": model.unet,
@@ -274,3 +280,20 @@ def train_cldm(
         "controlnets": dict(model.controlnets.items()),
     }
     return TrainedCldm(parts, curves)
+
+
+def sharpen(
+    autoencoder: TrainedAutoencoder, images: Images, phase: PhaseConfig, training: CldmTraining
+) -> Curve:
+    """The third phase, which changes the autoencoder's decoder; its learning curve."""
+    trainable = SharpeningTrainable(
+        f"sharpening-{hashing.fingerprint([autoencoder.key, phase.lasting, training.seed])}",
+        phase,
+        training,
+        images=images,
+        latents=autoencoder.latents,
+        autoencoder=autoencoder.network,
+    )
+    result = fit(trainable, training)
+    load_decoder(autoencoder.network, result.state)
+    return result.curve
