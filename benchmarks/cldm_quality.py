@@ -1,32 +1,37 @@
 """Whether a CLDM folder is a fair stand-in: measured on people whom it never saw.
 
-    python benchmarks/cldm_quality.py [--model embedded] [--lfw ../shared/lfw] [--images 500]
+    python benchmarks/cldm_quality.py [--model embedded] [--peer DIR] [--lfw DIR] [--images 500]
 
 Two sources: LFW's evaluation and attacker people by the default splits, where ``--lfw`` is given,
-and synthetic people of a seed of their own. Prints one table for each, with 95 % intervals from a
-bootstrap over identities, and writes ``quality.json`` and one grid of images for each source.
-Grids of LFW show real people: keep them out of the repository. Needs the extra ``recognizer``.
+and synthetic people of a seed of their own, both of the size that the model draws. Prints one table
+for each model, with 95 % intervals over identities, and writes ``quality.json``, one grid of images
+for each source and a sheet of 64 outputs for each condition. A peer is measured on the same images,
+shrunk and enlarged again where it draws smaller ones. Sheets of LFW show real people: keep them out
+of the repository. Needs the extra ``recognizer``.
 """
 
 import argparse
 import json
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from quality.drawing import Gallery
+from quality.drawing import Gallery, model_size
 from quality.measures import Row, all_rows, table
 from quality.subjects import Subjects, lfw_subjects, synthetic_subjects
 
 from cldmray.anonymizers.diffusion import Diffusion
+from cldmray.arrays import Images
 from cldmray.recognizers.sface import SFace
 
 GRID_ROWS = 12
 GRID_SIDE = 128
 HEADER = 16
+SHEET_SIDE = 8
+"""Images of a contact sheet in a row, and rows."""
 
 
 def grid(subjects: Subjects, gallery: Gallery) -> Image.Image:
@@ -49,31 +54,47 @@ def grid(subjects: Subjects, gallery: Gallery) -> Image.Image:
     return sheet
 
 
+def sheet(images: Images) -> Image.Image:
+    """The first 64 images, eight in a row."""
+    side = images.shape[1]
+    whole = np.zeros((SHEET_SIDE * side, SHEET_SIDE * side, 3), np.uint8)
+    for number, image in enumerate(images[: SHEET_SIDE**2]):
+        down, across = (side * place for place in divmod(number, SHEET_SIDE))
+        whole[down : down + side, across : across + side] = image
+    return Image.fromarray(whole)
+
+
 def record(row: Row) -> dict[str, Any]:
     """A row as JSON data."""
     return {"measure": row.measure, **row.interval._asdict(), "goal": row.goal, "met": row.met}
 
 
-def measure(model: Diffusion, subjects: Subjects, sface: SFace, out: Path) -> dict[str, Any]:
-    """Measure one source: print its table, write its grid, return its results."""
-    started = time.perf_counter()
-    gallery = Gallery(model, subjects)
-    rows = all_rows(subjects, gallery, sface)
+def measure(
+    models: Sequence[Diffusion], subjects: Subjects, sface: SFace, out: Path
+) -> dict[str, Any]:
+    """Measure models on one source: print tables, write sheets, return the results."""
     identities = len(np.unique(subjects.identities))
-    print(f"\n{subjects.name}: {len(subjects.given)} images of {identities} people", end="")
-    print(f", {time.perf_counter() - started:.0f} s\n{table(rows)}", flush=True)
-    grid(subjects, gallery).save(out / f"{subjects.name}.png")
-    return {
-        "images": len(subjects.given),
-        "identities": identities,
-        "rows": [record(row) for row in rows],
-    }
+    results: dict[str, Any] = {"images": len(subjects.given), "identities": identities}
+    galleries = [Gallery(model, subjects) for model in models]
+    peers = [*galleries[1:], None]
+    for model, gallery, peer in zip(models, galleries, peers, strict=True):
+        rows = all_rows(subjects, gallery, sface, peer)
+        print(f"\n{model.model}, {subjects.name}: {len(subjects.given)} images of ", end="")
+        print(f"{identities} people\n{table(rows)}", flush=True)
+        name = f"{subjects.name}-{Path(model.model).name}"
+        grid(subjects, gallery).save(out / f"{name}.png")
+        for drawn in (*gallery.maps, "none", "round_trip"):
+            sheet(gallery.images[drawn]).save(out / f"{name}-{drawn}.png")
+        results[model.model] = [record(row) for row in rows]
+    sheet(subjects.given).save(out / f"{subjects.name}-originals.png")
+    return results
 
 
 def main() -> None:
     """Parse, measure each source, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded", help="embedded, or a folder of diffusers")
+    parser.add_argument("--peer", help="another model, measured beside it")
     parser.add_argument("--lfw", help="folder of LFW; without it, synthetic people only")
     parser.add_argument("--images", type=int, default=500, help="at most, of each source")
     parser.add_argument("--align", choices=("fixed", "landmarks"), default="fixed")
@@ -82,20 +103,17 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    model, sface = Diffusion(arguments.model), SFace(align=arguments.align)
-    sources = []
+    models = [Diffusion(model) for model in (arguments.model, arguments.peer) if model]
+    size, sface = model_size(models[0]), SFace(align=arguments.align)
+    sources = [synthetic_subjects(arguments.images, size)]
     if arguments.lfw:
-        sources.append(lfw_subjects(arguments.lfw, arguments.images, model))
-    synthetic = synthetic_subjects(arguments.images)
-    if synthetic is None:
-        print("synthetic: left out, this version has no cldmray.faces.synthetic.SyntheticFaces")
-    else:
-        sources.append(synthetic)
-    results = {source.name: measure(model, source, sface, arguments.out) for source in sources}
-    about = {"model": arguments.model, "version": model.version(), "sface": sface.version()}
-    report = {**about, "align": arguments.align, "sources": results}
+        sources.insert(0, lfw_subjects(arguments.lfw, arguments.images, models, size))
+    results = {source.name: measure(models, source, sface, arguments.out) for source in sources}
+    versions = {model.model: model.version() for model in models}
+    about = {"models": versions, "sface": sface.version(), "align": arguments.align}
     path = arguments.out / "quality.json"
-    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps({**about, "sources": results}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", "utf-8")
     print(f"\n{path}")
 
 

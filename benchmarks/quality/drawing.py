@@ -1,12 +1,14 @@
 """What a model makes of the subjects under each condition."""
 
+import json
+import time
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import torch
 
-from cldmray.anonymizers.base import Batch
+from cldmray.anonymizers.base import AnonymizeFunction, Batch
 from cldmray.anonymizers.diffusion import Control, Diffusion, model_folder
 from cldmray.anonymizers.diffusion.inference import PipelineRunner, unit_range
 from cldmray.arrays import Images
@@ -16,34 +18,67 @@ from cldmray.hashing import image_seed
 from quality.subjects import Subjects
 
 BATCH = 64
-BLUR_SIGMA = 4.0
+BLUR_SIGMA, BLURRED_AT = 4.0, 64
+"""Standard deviation in pixels, of images of that side."""
 
 
 class Gallery:
     """Maps and images by name, each uint8 of the subjects' shape.
 
+    A model of another size draws from shrunk images, and its outputs are enlarged.
+
     Attributes:
-        maps: ``canny`` and, where the model has their ControlNets, ``soft_edge`` and ``depth``.
-        images: the same names for what is drawn from these maps; ``canny_off`` (Canny at scale
+        maps: ``canny`` and, where the model has their ControlNets, ``soft_edge`` and ``depth``, of
+            the subjects' images as they are.
+        images: the same names for what is drawn from such maps; ``canny_off`` (Canny at scale
             0), ``none`` (no ControlNet), ``round_trip`` (through the autoencoder) and ``blurred``.
+        seconds: of one thread's time that an image drawn from its Canny map takes.
     """
 
     def __init__(self, model: Diffusion, subjects: Subjects) -> None:
+        side = subjects.given.shape[1]
+        own = subjects._replace(given=resized(subjects.given, model_size(model)))
         self.maps: dict[str, Images] = {}
         self.images: dict[str, Images] = {}
+        self.seconds = 0.0
         for name, condition in conditions(model).items():
             self.maps[name] = condition(subjects.given)
-            control = Control(condition, f"controlnet-{name}")
-            settings = replace(model, controls={name: control})
-            self.images[name] = draw(settings, subjects, {name: self.maps[name]})
-        off = Control(Canny(), "controlnet-canny", controlnet_conditioning_scale=0.0)
-        settings = replace(model, controls={"canny": off})
-        self.images["canny_off"] = draw(settings, subjects, {"canny": self.maps["canny"]})
-        self.images["none"] = draw(model, subjects, {})
-        self.images["round_trip"] = round_trip(model, subjects.given)
+            maps = {name: condition(own.given)}
+            settings = replace(model, controls={name: Control(condition, f"controlnet-{name}")})
+            anonymize = settings.open()
+            started = time.process_time()
+            self.images[name] = draw(anonymize, own, maps)
+            if name == "canny":
+                self.seconds = (time.process_time() - started) / len(own.given)
+                off = Control(condition, f"controlnet-{name}", controlnet_conditioning_scale=0.0)
+                self.images["canny_off"] = draw(
+                    replace(model, controls={name: off}).open(), own, maps
+                )
+        self.images["none"] = draw(model.open(), own, {})
+        self.images["round_trip"] = round_trip(model, own.given)
+        self.images = {name: resized(images, side) for name, images in self.images.items()}
         self.images["blurred"] = np.stack(
-            [cv2.GaussianBlur(image, (0, 0), BLUR_SIGMA) for image in subjects.given]
+            [
+                cv2.GaussianBlur(image, (0, 0), BLUR_SIGMA * side / BLURRED_AT)
+                for image in subjects.given
+            ]
         )
+
+
+def model_size(model: Diffusion) -> int:
+    """Side in pixels of the images that a model's folder draws."""
+    folder = model_folder.find(model.model)
+    if folder is None or not (folder / "vae" / "config.json").is_file():
+        raise SystemExit(f"{model.model} is no local folder of diffusers")
+    return int(json.loads((folder / "vae" / "config.json").read_text())["sample_size"])
+
+
+def resized(images: Images, side: int) -> Images:
+    """Square images of another side: averaged where they shrink, cubic where they grow."""
+    if images.shape[1] == side:
+        return images
+    method = cv2.INTER_AREA if side < images.shape[1] else cv2.INTER_CUBIC
+    return np.stack([cv2.resize(image, (side, side), interpolation=method) for image in images])
 
 
 def conditions(model: Diffusion) -> dict[str, Condition]:
@@ -59,9 +94,8 @@ def conditions(model: Diffusion) -> dict[str, Condition]:
     return conditions
 
 
-def draw(settings: Diffusion, subjects: Subjects, maps: dict[str, Images]) -> Images:
+def draw(anonymize: AnonymizeFunction, subjects: Subjects, maps: dict[str, Images]) -> Images:
     """The subjects anonymized, each from the seed of its sample id, in batches."""
-    anonymize = settings.open()
     seeds = np.array([image_seed(sample_id, 0, 0) for sample_id in subjects.sample_ids], np.int64)
     parts = []
     for start in range(0, len(seeds), BATCH):

@@ -12,6 +12,7 @@ from cldmray.faces.base import FaceSource
 from cldmray.faces.decode import decode
 from cldmray.faces.records import AUXILIARY
 from cldmray.faces.splits import SplitConfig, split_listing
+from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.hashing import identity_hash, unit_hash
 
 SYNTHETIC_SEED = 20_261_123
@@ -36,11 +37,11 @@ class Subjects(NamedTuple):
     others: Images
 
 
-def lfw_subjects(root: str, count: int, model: Diffusion) -> Subjects:
-    """People of LFW's evaluation and attacker splits, less those whom the model's card lists."""
-    source = LfwFaces(root)
+def lfw_subjects(root: str, count: int, models: Sequence[Diffusion], size: int) -> Subjects:
+    """People of LFW's evaluation and attacker splits, less those whom a model's card lists."""
+    source = LfwFaces(root, size=size)
     splits = split_listing(source.listing(), SplitConfig())
-    trained_on = model.trained_on()
+    trained_on = {identity for model in models for identity in model.trained_on()}
     unseen = {
         identity
         for identity, split in splits.items()
@@ -49,13 +50,11 @@ def lfw_subjects(root: str, count: int, model: Diffusion) -> Subjects:
     return take(source, unseen, count)
 
 
-def synthetic_subjects(count: int) -> Subjects | None:
-    """Synthetic people of a seed of their own; None where the package has no such source."""
-    try:
-        from cldmray.faces.synthetic import SyntheticFaces
-    except ImportError:
-        return None
-    source = SyntheticFaces(n_identities=count, images_per_identity=2, seed=SYNTHETIC_SEED)
+def synthetic_subjects(count: int, size: int) -> Subjects:
+    """Synthetic people of a seed of their own."""
+    source = SyntheticFaces(
+        n_identities=count, images_per_identity=2, seed=SYNTHETIC_SEED, size=size
+    )
     return take(source, set(source.listing()["identity"].to_pylist()), count)
 
 
