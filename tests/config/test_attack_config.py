@@ -48,7 +48,9 @@ class TestSize:
     def test_the_larger_audit_has_larger_attackers(self) -> None:
         small = composed_attackers(f"attackers=[{','.join(TRAINED)}]")
         large = composed_attackers(name="lfw")
-        enlarged = composed_attackers("preset=large", f"attackers=[{','.join(TRAINED)}]")
+        enlarged = composed_attackers(
+            "preset=large", f"attackers=[{','.join(TRAINED)}]", "faces=lfw", "faces.root=DIR"
+        )
         for key in TRAINED:
             distilled = key.endswith("_distilled")
             for attacker, width, steps, batch in (

@@ -97,7 +97,7 @@ def tar(root: Path, drawn: Drawn) -> str:
 
 
 @pytest.mark.parametrize(
-    ("layout", "option", "n_people"),
+    ("layout", "option", "n_identities"),
     [
         (folder, "folder", IDENTITIES),
         (lfw, "lfw", IDENTITIES),
