@@ -14,6 +14,8 @@ GROUPED := --dist loadgroup --no-loadscope-reorder --durations=15
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
+# Ray starts dozens of processes: without compiled modules each takes seconds of CPU more.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup audit test test-fast test-nightly test-vision pytest lint format clean
@@ -67,5 +69,5 @@ $(STAMP): pyproject.toml constraints.txt
 	    echo '"$(PYTHON)" cannot make virtual environments: install its venv package (Debian: python3-venv)' >&2; exit 1; }
 	@echo 'Installing into $(VENV): a few minutes and some gigabytes, once'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt '$(TORCH)' -e '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt '$(TORCH)' -e '.[$(EXTRAS)]'
 	@touch $@
