@@ -150,6 +150,7 @@ class TestOnRay:
             )
         assert len(log.read_text().split()) == workers
 
+    @pytest.mark.nightly  # Ray keeps the first group's place until the session ends
     def test_a_group_that_was_not_complete_is_set_up_again(
         self,
         engine: EngineConfig,
@@ -165,7 +166,6 @@ class TestOnRay:
         monkeypatch.setattr(
             trainer, partial(TorchTrainer, torch_config=LosesPeerOnce(marker=str(marker)))
         )
-        # Ray Train keeps the place of a group whose set-up failed: there is room for two.
         small = replace(engine, train_workers=2, cpus_per_train_worker=0.1)
         for attempt in retry_on_node_failure():
             with attempt:
