@@ -123,9 +123,9 @@ def test_folders_around_people_are_looked_through(
 
 
 def test_sub_folders_of_people_are_no_people(tmp_path: Path) -> None:
-    put(tmp_path, ["Ann/holiday/1.jpg", "Ann/work/1.jpg", "Bob/1.jpg"])
+    put(tmp_path, ["Ann/holiday/1.jpg", "Ann/office/1.jpg", "Bob/1.jpg"])
     assert identities_of(FolderFaces(str(tmp_path))) == {"Ann": 2, "Bob": 1}
-    for images in (["Ann/holiday/1.jpg", "Bob/work/1.jpg"], ["Ann/holiday/1.jpg"]):
+    for images in (["Ann/holiday/1.jpg", "Bob/office/1.jpg"], ["Ann/holiday/1.jpg"]):
         root = put(tmp_path / f"deep{len(images)}", images)
         identities = ["Ann", "Bob"][: len(images)]
         assert identities_of(FolderFaces(str(root))) == dict.fromkeys(identities, 1)
