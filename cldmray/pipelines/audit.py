@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,6 +50,7 @@ from cldmray.results.audit import (
     Grid,
     StageRecord,
 )
+from cldmray.results.content import Memorization
 
 logger = logging.getLogger(__name__)
 
@@ -130,9 +131,16 @@ class Audit:
             utility = self.utility.result(measurement, embedded)
             memorized = measure_memorization(self.config, self.preparation, self.runner, results)
             attribution = self._attribution(images.faces, results)
-        report = self._report(listing, images, results, utility, attribution, versions)
-        notes = [*memorization_notes(self.config, memorized), *report.notes]
-        return AuditOutcome(replace(report, memorization=memorized, notes=notes), results)
+        report = self._report(
+            listing,
+            images,
+            results,
+            utility,
+            memorized=memorized,
+            attribution=attribution,
+            versions=versions,
+        )
+        return AuditOutcome(report, results)
 
     def _attribution(self, faces: Artifact, results: AttackResults) -> Attribution | None:
         """What carries the leak, where the audit asks for it."""
@@ -146,6 +154,8 @@ class Audit:
         images: PreparedImages,
         results: AttackResults,
         utility: UtilityResult,
+        *,
+        memorized: list[Memorization],
         attribution: Attribution | None,
         versions: dict[str, str],
     ) -> AuditReport:
@@ -173,6 +183,7 @@ class Audit:
             missed=missed,
         )
         notes = [
+            *memorization_notes(config, memorized),
             *untouched_notes(utility.untouched, controls),
             *images.notes,
             *group_notes,
@@ -205,6 +216,7 @@ class Audit:
             utility=utility.rows,
             untouched=utility.untouched,
             inference=results.inference,
+            memorization=memorized,
             diagnostics=diagnostics,
             attribution=attribution,
             exposed=most_exposed.images,

@@ -200,11 +200,11 @@ class DataPreparation:
             f"{config.faces.name}: {listing.num_rows} images of {len(splits)} people; "
             + ", ".join(f"{identities[split]} {split}" for split in used)
         )
-        for note in listing_notes(listing):
+        notes = listing_notes(listing)
+        for note in notes:
             logger.info(note)
         self._audited(kept)
         self._check_training(identities)
-        notes = listing_notes(listing)
         notes += self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
         if self._auxiliary:
             auxiliary = {i for i, split in splits.items() if split == AUXILIARY}
