@@ -248,6 +248,16 @@ def listing_table(source: str, samples: Iterable[Sample], notes: Sequence[str] =
     )
 
 
+def named_samples(images: Sequence[Sample]) -> list[Sample]:
+    """Samples whose ``name`` is the image's file name, as :func:`listing_table` takes them.
+
+    >>> named_samples([Sample("Ada", "1.png", "Ada/1.png", "1")])[0].name
+    'Ada/1'
+    """
+    names = sample_names([(image.identity, image.name) for image in images])
+    return [image._replace(name=name) for image, name in zip(images, names, strict=True)]
+
+
 def sample_names(images: Sequence[tuple[str, str]]) -> list[str]:
     """Names ``identity/stem`` of (identity, file name) pairs, in their order.
 

@@ -74,8 +74,8 @@ def test_groups_change_no_image() -> None:
 
 
 def test_majority() -> None:
-    votes = [("a", True), ("a", True), ("a", False), ("b", False), ("c", True), ("c", False)]
-    assert majority(votes, "yes", "no") == {"a": "yes", "b": "no", "c": None}
+    votes = ["yes", "yes", "no", "no", "yes", "no"]
+    assert majority(["a", "a", "a", "b", "c", "c"], votes) == {"a": "yes", "b": "no", "c": None}
 
 
 class TestCeleba:

@@ -9,14 +9,7 @@ import pyarrow as pa
 
 from cldmray import storage
 from cldmray.errors import BadInputError
-from cldmray.faces.base import (
-    Crop,
-    ImageFileSource,
-    Sample,
-    Side,
-    listing_table,
-    sample_names,
-)
+from cldmray.faces.base import Crop, ImageFileSource, Sample, Side, listing_table, named_samples
 from cldmray.faces.sources.companions import without_companions
 from cldmray.faces.sources.files import list_folder, read_files, read_lines, read_pairs
 from cldmray.faces.sources.groups import majority
@@ -76,17 +69,16 @@ class CelebaFaces(ImageFileSource):
             )
         if unnamed := len(listed) - len(files):
             notes.append(f"{unnamed} images are left out: {IDENTITIES} has no line for them.")
-        images = [(identities[_number(file.label)], file.label) for file in files]
-        return listing_table(
-            self.name,
-            (
-                Sample(identity, name, f"{folder}/{file.location}", file.version)
-                for (identity, _), name, file in zip(
-                    images, sample_names(images), files, strict=True
-                )
-            ),
-            notes,
-        )
+        images = [
+            Sample(
+                identities[_number(file.label)],
+                file.label,
+                f"{folder}/{file.location}",
+                file.version,
+            )
+            for file in files
+        ]
+        return listing_table(self.name, named_samples(images), notes)
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         return read_files(self.root, locations)
@@ -97,16 +89,18 @@ class CelebaFaces(ImageFileSource):
         if file is None:
             return None
         identities = self._identities()
-        votes: dict[str, list[tuple[str, bool]]] = {name: [] for name in GROUPS}
+        owners: list[str] = []
+        attributes: dict[str, list[str]] = {name: [] for name in GROUPS}
         for image, values in _attributes(join(self.root, file)):
             identity = identities.get(_number(image))
             if identity is not None:
-                for name, value in values.items():
-                    votes[name].append((identity, value))
-        rated = sorted({identity for identity, _ in votes["Male"]})
+                owners.append(identity)
+                for name, (_, yes, no) in GROUPS.items():
+                    attributes[name].append(yes if values[name] else no)
+        rated = sorted(set(owners))
         columns = {"identity": pa.array(rated, pa.string())}
-        for name, (attribute, yes, no) in GROUPS.items():
-            majorities = majority(votes[name], yes, no)
+        for name, (attribute, _, _) in GROUPS.items():
+            majorities = majority(owners, attributes[name])
             columns[attribute] = pa.array([majorities[identity] for identity in rated], pa.string())
         return pa.table(columns)
 

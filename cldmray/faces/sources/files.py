@@ -23,6 +23,8 @@ from cldmray.faces.decode import MAX_FILE_BYTES
 
 ESCAPE = "bytes:"
 REMOTE_READERS = 16
+IDENTITY_NAMES = ("identity", "label", "person", "subject")
+"""Columns of tables and fields of JSON that name the person, the first that is there."""
 
 
 class ListedFile(NamedTuple):
@@ -238,7 +240,7 @@ def read_text_table(uri: str, key: str, expected: str) -> pa.Table:
         columns = {
             name: column.cast(pa.string())
             for name, column in zip(table.column_names, table.columns, strict=True)
-            if not (pa.types.is_nested(column.type) or _is_binary(column.type))
+            if not (pa.types.is_nested(column.type) or is_binary(column.type))
         }
     except (OSError, ValueError, AttributeError, pa.ArrowException, BadInputError) as error:
         raise BadInputError(f"{key}: cannot read {uri}: {error}; expected {expected}") from error
@@ -249,7 +251,8 @@ def read_text_table(uri: str, key: str, expected: str) -> pa.Table:
     return pa.table(columns)
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds bytes, in any of Arrow's layouts."""
     return bool(
         pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
     )

@@ -9,14 +9,7 @@ import pyarrow as pa
 from pydantic import AfterValidator
 
 from cldmray.errors import BadInputError
-from cldmray.faces.base import (
-    Crop,
-    ImageFileSource,
-    Sample,
-    Side,
-    listing_table,
-    sample_names,
-)
+from cldmray.faces.base import Crop, ImageFileSource, Sample, Side, listing_table, named_samples
 from cldmray.faces.sources.companions import without_companions
 from cldmray.faces.sources.files import ListedFile, list_folder, read_files
 from cldmray.faces.sources.groups import read_groups
@@ -101,37 +94,33 @@ def folder_samples(root: str, pattern: str | None = None) -> tuple[list[Sample],
     """
     files, notes = without_companions(list_folder(root, LAYOUT))
     if pattern is not None:
-        places, more = _by_pattern(files, pattern)
+        images, more = _by_pattern(files, pattern)
     else:
-        places, more = _by_folder(files)
-    if not places:
+        images, more = _by_folder(files)
+    if not images:
         raise BadInputError(
             f"faces.root: no images in sub-folders of {root}; expected {LAYOUT}; where the files' "
             "names tell the people set faces.identity_pattern"
             if pattern is None
             else f"faces.identity_pattern: {pattern!r} matches no file below {root}"
         )
-    names = sample_names([(identity, image) for identity, image, _ in places])
-    samples = [
-        Sample(identity, name, file.location, file.version)
-        for (identity, _, file), name in zip(places, names, strict=True)
-    ]
-    return samples, [*notes, *more]
+    return named_samples(images), [*notes, *more]
 
 
-def _by_folder(files: list[ListedFile]) -> tuple[list[tuple[str, str, ListedFile]], list[str]]:
-    """Identity and image of each file in a sub-folder, and which folders were looked through."""
+def _by_folder(files: list[ListedFile]) -> tuple[list[Sample], list[str]]:
+    """Files in sub-folders, named within them, and which folders were looked through."""
     deep = [file for file in files if "/" in file.label]
     depth, parted = wrappers([file.label for file in deep])
-    places = []
+    images = []
     for file in deep:
         parts = file.label.split("/")
         if len(parts) > depth + 1:
             part = parts[depth - 1 : depth] if parted else []
-            places.append((parts[depth], "/".join([*part, *parts[depth + 1 :]]), file))
+            image = "/".join([*part, *parts[depth + 1 :]])
+            images.append(Sample(parts[depth], image, file.location, file.version))
     if not depth:
-        return places, []
-    return places, [
+        return images, []
+    return images, [
         f"The people are the folders at depth {depth + 1} below the root: those above are "
         f"{'parts of a data set (train, test)' if parted else 'around all people'}."
     ]
@@ -165,15 +154,13 @@ def wrappers(paths: Sequence[str]) -> tuple[int, bool]:
     return (depth, parted) if several or parted else (0, False)
 
 
-def _by_pattern(
-    files: list[ListedFile], pattern: str
-) -> tuple[list[tuple[str, str, ListedFile]], list[str]]:
-    """Identity and image of each file that matches, and how many do not."""
-    places = []
+def _by_pattern(files: list[ListedFile], pattern: str) -> tuple[list[Sample], list[str]]:
+    """Files that match, named below a folder of their identity's name, and how many do not."""
+    images = []
     for file in files:
         match = re.match(pattern, file.label)
         if match and match[1]:
             image = file.label.removeprefix(f"{match[1]}/")
-            places.append((match[1], image, file))
-    left = len(files) - len(places)
-    return places, [f"{left} files do not match faces.identity_pattern."] if left else []
+            images.append(Sample(match[1], image, file.location, file.version))
+    left = len(files) - len(images)
+    return images, [f"{left} files do not match faces.identity_pattern."] if left else []

@@ -1,7 +1,7 @@
 """Groups of people, such as sex or age, for the risk of each group: one row an identity."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -48,16 +48,22 @@ def read_groups(uri: str | None) -> pa.Table | None:
     return table
 
 
-def majority(votes: Iterable[tuple[str, bool]], yes: str, no: str) -> dict[str, str | None]:
-    """What most of each person's images say: ``yes``, ``no``, or None where they are even.
+def majority(identities: Sequence[str], values: Sequence[str | None]) -> dict[str, str | None]:
+    """The value that most images of a person have; None where two are equally common.
+
+    >>> majority(["Ann", "Ann", "Ann", "Bob"], ["f", "m", "f", None])
+    {'Ann': 'f', 'Bob': None}
 
     Args:
-        votes: identity and what one of its images says.
+        identities: of each image.
+        values: of each image; None: unknown.
     """
-    balance: Counter[str] = Counter()
-    for identity, vote in votes:
-        balance[identity] += 1 if vote else -1
-    return {
-        identity: yes if total > 0 else no if total < 0 else None
-        for identity, total in balance.items()
-    }
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for identity, value in zip(identities, values, strict=True):
+        counts[identity].update([value] if value else [])
+    result: dict[str, str | None] = {}
+    for identity, counter in counts.items():
+        ranked = counter.most_common(2)
+        even = len(ranked) == 2 and ranked[0][1] == ranked[1][1]
+        result[identity] = None if even or not ranked else ranked[0][0]
+    return result

@@ -15,18 +15,12 @@ from pyarrow import fs
 
 from cldmray import storage
 from cldmray.errors import BadInputError
-from cldmray.faces.base import (
-    Crop,
-    ImageFileSource,
-    Sample,
-    Side,
-    listing_table,
-    sample_names,
-)
+from cldmray.faces.base import Crop, ImageFileSource, Sample, Side, listing_table, named_samples
 from cldmray.faces.decode import MAX_FILE_BYTES
 from cldmray.faces.sources.files import (
     ESCAPE,
     ListedFile,
+    is_binary,
     list_archives,
     local_path,
     normalize_name,
@@ -73,23 +67,14 @@ class ParquetFaces(ImageFileSource):
         """
         filesystem, folder, _ = root_info(self.root)
         files = list_archives(self.root, ".parquet", LAYOUT)
-        images: list[tuple[str, str]] = []
-        origins: list[tuple[str, str]] = []
-        for file in files:
-            for row, image in enumerate(_rows_of(filesystem, folder, file)):
-                images.append(image)
-                origins.append((f"{file.location}#{row}", file.version))
+        images = [
+            Sample(identity, image, f"{file.location}#{row}", file.version)
+            for file in files
+            for row, (identity, image) in enumerate(_rows_of(filesystem, folder, file))
+        ]
         if not images:
             raise BadInputError(f"faces.root: {self.root} has no rows; expected {LAYOUT}")
-        return listing_table(
-            self.name,
-            (
-                Sample(identity, name, location, file_version)
-                for (identity, _), name, (location, file_version) in zip(
-                    images, sample_names(images), origins, strict=True
-                )
-            ),
-        )
+        return listing_table(self.name, named_samples(images))
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         """See :meth:`FaceSource.read`; each row group that holds a wanted row is read once."""
@@ -226,6 +211,4 @@ def _content(image: Any, filesystem: fs.FileSystem, folder: str) -> bytes | None
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return BYTES in kind.names and _holds_bytes(kind.field(BYTES).type)
-    return bool(
-        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    )
+    return is_binary(kind)

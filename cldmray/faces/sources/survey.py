@@ -26,11 +26,11 @@ from cldmray.faces.decode import InvalidImageError, decode_whole
 from cldmray.faces.records import listing_notes
 from cldmray.faces.sources.celeba import CelebaFaces, is_celeba
 from cldmray.faces.sources.companions import without_companions
-from cldmray.faces.sources.files import list_folder, read_text_table, root_info
+from cldmray.faces.sources.files import IDENTITY_NAMES, list_folder, read_text_table, root_info
 from cldmray.faces.sources.folder import FolderFaces
 from cldmray.faces.sources.lfw import LfwFaces
 from cldmray.faces.sources.parquet import ParquetFaces
-from cldmray.faces.sources.table import EXPECTED, IDENTITIES, PATHS, TableFaces
+from cldmray.faces.sources.table import EXPECTED, PATHS, TableFaces
 from cldmray.faces.sources.webdataset import WebDatasetFaces
 
 SAMPLE = 64
@@ -55,7 +55,7 @@ class Layout:
     Attributes:
         option: of the configuration group ``faces``.
         settings: of that option.
-        layout: in words.
+        description: in words.
         source: reads the images.
     """
 
@@ -159,7 +159,7 @@ def _is_table(uri: str) -> bool:
         columns = set(read_text_table(uri, "faces.table", EXPECTED).column_names)
     except BadInputError:
         return False
-    return not columns.isdisjoint(PATHS) and not columns.isdisjoint(IDENTITIES)
+    return not columns.isdisjoint(PATHS) and not columns.isdisjoint(IDENTITY_NAMES)
 
 
 def _folder(place: str, labels: Sequence[str]) -> Layout:

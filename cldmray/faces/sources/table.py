@@ -1,6 +1,5 @@
 """Folder of images with a table that says whom each shows."""
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from posixpath import dirname
@@ -9,8 +8,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
-from cldmray.faces.base import Crop, ImageFileSource, Sample, Side, listing_table, sample_names
+from cldmray.faces.base import Crop, ImageFileSource, Sample, Side, listing_table, named_samples
 from cldmray.faces.sources.files import (
+    IDENTITY_NAMES,
     ListedFile,
     list_folder,
     normalize_name,
@@ -18,13 +18,12 @@ from cldmray.faces.sources.files import (
     read_text_table,
     table_path,
 )
+from cldmray.faces.sources.groups import majority
 from cldmray.hashing import EXCLUDED_FROM_KEY
 from cldmray.settings import NonEmpty, checked_dataclass
 
 PATHS = ("path", "file_name", "filename", "file", "image")
 """Columns that name the image, the first that is there; ``file_name`` is Hugging Face's."""
-IDENTITIES = ("identity", "label", "person", "subject")
-"""Columns that name the person, the first that is there."""
 MOST_GROUPS = 20
 """Values of a column that tells groups, at most; one with more is left out."""
 EXPECTED = "a CSV, JSONL or Parquet file with a column path and a column identity"
@@ -70,33 +69,23 @@ class TableFaces(ImageFileSource):
         """
         rows, path_key, identity_key = self._rows()
         files = {file.label: file for file in list_folder(self._root, "the table's images")}
-        images: list[tuple[str, str]] = []
-        listed: list[ListedFile] = []
-        for image, identity in zip(
+        images: list[Sample] = []
+        for path, identity in zip(
             rows[path_key].to_pylist(), rows[identity_key].to_pylist(), strict=True
         ):
-            file = _file_of(image or "", files, self._root)
+            file = _file_of(path or "", files, self._root)
             if file is not None and identity:
-                images.append((normalize_name(identity), file.label))
-                listed.append(file)
-        if not listed:
+                owner = normalize_name(identity)
+                image = file.label.removeprefix(f"{owner}/")
+                images.append(Sample(owner, image, file.location, file.version))
+        if not images:
             raise BadInputError(
                 f"faces.table: none of the {len(rows)} rows of {self.table} has a person and a "
                 f"path of a file below {self._root}; set faces.root or faces.path_column"
             )
-        absent = len(rows) - len(listed)
+        absent = len(rows) - len(images)
         note = f"{absent} of {len(rows)} rows of the table name no person or no file that is there."
-        names = sample_names(
-            [(identity, image.removeprefix(f"{identity}/")) for identity, image in images]
-        )
-        return listing_table(
-            self.name,
-            (
-                Sample(identity, name, file.location, file.version)
-                for (identity, _), name, file in zip(images, names, listed, strict=True)
-            ),
-            [note] if absent else [],
-        )
+        return listing_table(self.name, named_samples(images), [note] if absent else [])
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         return read_files(self._root, locations)
@@ -112,7 +101,7 @@ class TableFaces(ImageFileSource):
                 name not in (path_key, identity_key)
                 and 1 < len(set(values) - {None}) <= MOST_GROUPS
             ):
-                columns[name] = most_common(identities, values)
+                columns[name] = majority(identities, values)
         if not columns:
             return None
         listed = sorted(set(identities) - {""})
@@ -136,7 +125,7 @@ class TableFaces(ImageFileSource):
         listed = []
         for key, given, usual in (
             ("path_column", self.path_column, PATHS),
-            ("identity_column", self.identity_column, IDENTITIES),
+            ("identity_column", self.identity_column, IDENTITY_NAMES),
         ):
             wanted = usual if given is None else (given,)
             column = next((name for name in wanted if name in rows.column_names), None)
@@ -156,20 +145,3 @@ def _file_of(path: str, files: Mapping[str, ListedFile], root: str) -> ListedFil
         if candidate in files:
             return files[candidate]
     return None
-
-
-def most_common(identities: Sequence[str], values: Sequence[str | None]) -> dict[str, str | None]:
-    """The value that most images of a person have; None where two are equally common.
-
-    >>> most_common(["Ann", "Ann", "Ann", "Bob"], ["f", "m", "f", None])
-    {'Ann': 'f', 'Bob': None}
-    """
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for identity, value in zip(identities, values, strict=True):
-        counts[identity].update([value] if value else [])
-    result: dict[str, str | None] = {}
-    for identity, counter in counts.items():
-        ranked = counter.most_common(2)
-        even = len(ranked) == 2 and ranked[0][1] == ranked[1][1]
-        result[identity] = None if even or not ranked else ranked[0][0]
-    return result

@@ -12,9 +12,10 @@ import pyarrow as pa
 from pyarrow import fs
 
 from cldmray.errors import BadInputError
-from cldmray.faces.base import Crop, ImageFileSource, Sample, Side, listing_table, sample_names
+from cldmray.faces.base import Crop, ImageFileSource, Sample, Side, listing_table, named_samples
 from cldmray.faces.decode import MAX_FILE_BYTES
 from cldmray.faces.sources.files import (
+    IDENTITY_NAMES,
     ListedFile,
     list_archives,
     normalize_name,
@@ -28,8 +29,6 @@ from cldmray.settings import NonEmpty, checked_dataclass
 LAYOUT = "tar files of images with their identity (.json or .cls, or a folder a person)"
 IMAGES = {"jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "heic", "avif", "img", "image"}
 """Extensions of the member that holds a sample's image."""
-FIELDS = ("identity", "label", "person", "subject")
-"""Fields of a sample's JSON that name the person, the first that is there."""
 TEXTS = ("cls", "identity")
 """Extensions of members whose whole text is the identity; a ``.txt`` is a caption."""
 LONGEST_TEXT = 1 << 16
@@ -76,28 +75,19 @@ class WebDatasetFaces(ImageFileSource):
         """
         filesystem, folder, _ = root_info(self.root)
         files = list_archives(self.root, ".tar", LAYOUT)
-        members = [
-            (file, member)
+        images = [
+            Sample(
+                member.identity,
+                f"{member.key.removeprefix(f'{member.identity}/')}.",
+                f"{file.location}#{member.offset},{member.size}",
+                file.version,
+            )
             for file in files
             for member in _members(filesystem, folder, file, self.identity_field)
         ]
-        if not members:
+        if not images:
             raise BadInputError(f"faces.root: {self.root} holds no image; expected {LAYOUT}")
-        names = sample_names(
-            [(m.identity, f"{m.key.removeprefix(f'{m.identity}/')}.") for _, m in members]
-        )
-        return listing_table(
-            self.name,
-            (
-                Sample(
-                    member.identity,
-                    name,
-                    f"{file.location}#{member.offset},{member.size}",
-                    file.version,
-                )
-                for (file, member), name in zip(members, names, strict=True)
-            ),
-        )
+        return listing_table(self.name, named_samples(images))
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         """See :meth:`FaceSource.read`; each tar file is opened once."""
@@ -173,5 +163,5 @@ def _identity(kind: str, content: bytes, identity_field: str | None) -> str:
         return ""
     if not isinstance(values, dict):
         return ""
-    fields = FIELDS if identity_field is None else (identity_field,)
+    fields = IDENTITY_NAMES if identity_field is None else (identity_field,)
     return next((str(values[name]) for name in fields if values.get(name) is not None), "")
