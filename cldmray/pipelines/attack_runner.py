@@ -35,6 +35,7 @@ from cldmray.faces.records import (
 from cldmray.gallery.scores import kept_if_small
 from cldmray.hashing import unit_hash
 from cldmray.pipelines.utility import features_attacker
+from cldmray.report.formatting import gallery_name, protocol_name
 from cldmray.results.content import InferenceRow
 
 Pair = tuple[str, str]
@@ -403,7 +404,7 @@ def combine(
                 [views.scores(protocol, gallery) for views in held_out],
             )
         except BadInputError as error:
-            failures.append(f"{protocol}, {gallery}: {error}")
+            failures.append(f"{protocol_name(protocol)}, {gallery_name(gallery)}: {error}")
             continue
         owners = [part.attacker.name for part in parts for _ in part.embeddings]
         for owner, weight in zip(owners, rule.tolist(), strict=True):

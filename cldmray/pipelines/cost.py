@@ -163,6 +163,8 @@ class Estimate:
         yield Step("pixels", count * n_anonymizers)
         if settings.utility:
             yield Step("utility", min(settings.n_utility_images, count) * (n_anonymizers + 1))
+        if (training := self.preparation.training_listing()) is not None:
+            yield Step("memorization", training.num_rows)
 
     def _attacks(self, listing: pa.Table) -> Iterator[Step]:
         """What attackers learn and embed; how long that takes is not estimated."""

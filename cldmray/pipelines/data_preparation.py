@@ -156,15 +156,21 @@ class DataPreparation:
         )
         return [*tables, (strangers, (ATTACKER,))], [note]
 
-    def training_faces(self) -> Artifact | None:
-        """The table of images that the anonymizers were trained on; None: nobody knows them."""
+    def training_listing(self) -> pa.Table | None:
+        """Samples that the anonymizers were trained on, with their split; None: nobody knows."""
         source = self.config.audit.training_faces
         if source is None:
             return None
         listing = source.listing()
         split = pa.array([AUXILIARY] * len(listing), pa.string())
-        stage = self._read_stage(source, listing.append_column("split", split))
-        return self.stages.result(self.stages.submit(stage))
+        return listing.append_column("split", split)
+
+    def training_faces(self) -> Artifact | None:
+        """The table of images that the anonymizers were trained on; None: nobody knows them."""
+        source, listing = self.config.audit.training_faces, self.training_listing()
+        if source is None or listing is None:
+            return None
+        return self.stages.result(self.stages.submit(self._read_stage(source, listing)))
 
     def gallery_identities(self, listing: pa.Table) -> int:
         """How many people the galleries of originals hold.

@@ -102,7 +102,7 @@ def _answer_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
         leak = ", which is still above chance" if risk.finding == "leak" else ""
         return (
             f"{at_most.capitalize()}{leak}, not more than {target}"
-            f"{kept if risk.keeps_nothing else ''}."
+            f"{kept if risk.keeps_nothing else ''}.{_unsettled(risk, policy)}"
         )
     if risk.release == "inconclusive":
         if risk.note:
@@ -117,6 +117,17 @@ def _answer_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
             f"{_and(_broken(risk, policy))}."
         )
     return ""
+
+
+def _unsettled(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
+    """What a yes leaves open: people by all of their images, who are fewer than images."""
+    pooled = risk.person_level
+    if pooled is None or pooled.high <= 1 / policy.target_k:
+        return ""
+    return (
+        f" By all images of a person together up to {percent(pooled.high)} of the people may be "
+        "identified: more people must be audited to say less."
+    )
 
 
 def _broken(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:

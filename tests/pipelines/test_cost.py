@@ -96,6 +96,17 @@ def test_every_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert steps["attack-adaptive_contrastive"].steps == trained * 2 * 2
 
 
+def test_training_images_of_the_anonymizers_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(
+        tmp_path, monkeypatch, "+faces@audit.training_faces=synthetic",
+        "audit.training_faces.name=training", "audit.training_faces.n_identities=7",
+        "audit.training_faces.images_per_identity=3",
+    )  # fmt: skip
+    assert plan.steps()["memorization"].images == 7 * 3
+
+
 def test_what_an_attacker_starts_from_is_counted_unless_it_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

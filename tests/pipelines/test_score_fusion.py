@@ -103,7 +103,7 @@ def test_too_few_validation_people_are_reported() -> None:
     assert (results.attacks, results.weights) == ([], {PAIR: {}})
     (note,) = results.notes
     assert note.startswith(
-        "score_fusion was not run against blur in full_ref, source_excluded: 24 valid"
+        "score_fusion was not run against blur in Full-Ref, source excluded: 24 valid"
     )
     assert f"fusion.min_identities asks for {IDENTITIES + 1}" in note
 

@@ -334,6 +334,12 @@ class TestSeverityAndRelease:
             (replace(CALM, person_level=LINKED), None, "A public face recognizer (pretrained), "
              "holding other anonymized images only, identifies 30.0 % of the people by all of "
              "their images, at least 20.0 %, more than 1/20 (5.0 %)."),
+            (replace(CALM, person_level=LINKED._replace(value=0.04, low=0.01, high=0.135)), None,
+             "At most 3.1 % of the images are identified, not more than 1/20 (5.0 %). By all "
+             "images of a person together up to 13.5 % of the people may be identified: more "
+             "people must be audited to say less."),
+            (replace(CALM, person_level=LINKED._replace(value=0.02, low=0.0, high=0.05)), None,
+             "At most 3.1 % of the images are identified, not more than 1/20 (5.0 %)."),
         ],
     )  # fmt: skip
     def test_reason(self, risk: AnonymizerRisk, rules: str | None, reason: str) -> None:
