@@ -261,7 +261,8 @@ def strongest(
     choosing the strongest afterwards does not make a claim look rejected by luck. The strongest is
     the one with the highest rate among those that are significantly above chance; where there is
     none, the one with the highest upper bound, which is the most that the measurements leave
-    possible. Claims of k-anonymity are tested against the highest lower bound of all.
+    possible. Claims of k-anonymity are tested against the highest lower bound of those that are
+    above chance, else of all: in a gallery of few people guessing alone exceeds 1/k.
 
     Args:
         attacks: the attacks on one anonymizer.
@@ -280,7 +281,7 @@ def strongest(
     else:
         worst = max(measured, key=lambda row: (row.rate.high, row.rate.value))
     attack, rate = worst.attack, worst.rate
-    firm = max(measured, key=lambda row: (row.rate.low, row is worst))
+    firm = max(leaking or measured, key=lambda row: (row.rate.low, row is worst))
     size = attack.ranks.gallery_size
     highest_upper = max(row.rate.high for row in measured)
     supported = k_anonymity(Interval(rate.value, rate.low, highest_upper), size).k_supported

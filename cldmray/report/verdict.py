@@ -69,17 +69,18 @@ def _release_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
     """Why in plain words, and how a leak goes with an interval that reaches chance; empty for a
     control."""
     reason = _answer_reason(risk, policy)
-    return f"{reason} {note}" if reason and (note := _sharper_test(risk)) else reason
+    attack = rejecting_attack(risk, policy.target_k) or risk.strongest_attack
+    return f"{reason} {note}" if reason and (note := _sharper_test(attack)) else reason
 
 
-def _sharper_test(risk: AnonymizerRisk) -> str:
+def _sharper_test(attack: AttackRate) -> str:
     """A sentence for the reader who sees a leak, and an interval that reaches down to chance."""
-    attack = risk.strongest_attack
     if not (attack.above_chance and attack.low <= attack.chance):
         return ""
     return (
-        f"The rate is above chance though its interval reaches {percent(attack.low)}: chance is "
-        "tested on the same images with permuted identities, which tells more than the interval."
+        f"{percent(attack.value)} is above chance though the interval begins at "
+        f"{percent(attack.low)}: chance is tested on the same images with permuted identities, "
+        "which tells more than the interval."
     )
 
 

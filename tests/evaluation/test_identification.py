@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
 from cldmray.evaluation.decision import supported_k
 from cldmray.evaluation.identification import (
@@ -245,6 +246,14 @@ class TestStrongest:
         assert (outcome.tested_attack.attacker, outcome.tested_attack.value) == ("narrow", 0.6)
         assert outcome.tested_attack.low > outcome.low
         assert outcome.k_not_rejected == int(1 / outcome.tested_attack.low)
+
+    def test_claims_are_not_tested_against_an_attack_that_guesses(self) -> None:
+        guess, leak = many(0.6, name="guess"), many(0.3, name="leak")
+        excess = [Interval(0.05, -0.01, 0.1), Interval(0.2, 0.1, 0.3)]
+        outcome = strongest([guess, leak], SETTINGS, "", excess)
+        assert (outcome.attacker, outcome.tested_attack.attacker) == ("leak", "leak")
+        assert outcome.k_not_rejected == int(1 / outcome.low)
+        assert outcome.simultaneous_upper_bound > outcome.high
 
     def test_the_note_passes(self) -> None:
         outcome = strongest([many(0.0)], SETTINGS, "attacker too weak")

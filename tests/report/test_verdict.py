@@ -352,7 +352,7 @@ class TestSeverityAndRelease:
         (entry,) = verdict([paired], set()).machine["settings"]
         assert entry["finding"] == "leak"
         assert (
-            "The rate is above chance though its interval reaches 0.80 %" in entry["release_reason"]
+            "3.0 % is above chance though the interval begins at 0.80 %" in entry["release_reason"]
         )
 
     def test_a_random_face_is_said_to_be_one(self) -> None:
