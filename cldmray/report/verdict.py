@@ -107,7 +107,7 @@ def _answer_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
         )
     if risk.release == "inconclusive":
         if risk.note:
-            return f"Nothing can be concluded: {risk.note}."
+            return f"{sentence_case(risk.note)}."
         if risk.gallery_size < policy.target_k:
             return (
                 f"{risk.gallery_size} people in the gallery can show no more than "

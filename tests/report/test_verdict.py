@@ -328,7 +328,7 @@ class TestSeverityAndRelease:
              "(adaptive_contrastive, Full-Ref: 3.0 %, 2.0 % to 4.5 %)."),
             (UNDECIDED, None, "The data support k = 5: at most 20.0 % of the images are identified,"
              " and 1/20 (5.0 %) is asked for."),
-            (replace(CALM, note=WEAK), None, f"Nothing can be concluded: {WEAK}."),
+            (replace(CALM, note=WEAK), None, f"A{WEAK[1:]}."),
             (replace(CALM, gallery_size=8), None,
              "8 people in the gallery can show no more than k = 8, not 20."),
             (replace(CALM, person_level=LINKED), None, "A public face recognizer (pretrained), "
