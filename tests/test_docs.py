@@ -23,7 +23,7 @@ from cldmray.results.files import EVIDENCE, IMAGES, report_json
 from cldmray.results.table import RESULTS, UTILITY
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "llms.txt"])
 CONFIGS = {
     "audit": "audit",
     "plan": "audit",
