@@ -1,0 +1,36 @@
+"""The documentation site: it builds without a warning, and every link in it leads somewhere."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LINK = re.compile(r'(?:href|src)="([^"#?]+)(?:[?][^"#]*)?(?:#([^"]*))?"')
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_its_links_hold(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-q", "-d", tmp_path / "trees", ROOT / "docs",
+         tmp_path / "site"],
+        check=True, timeout=600,
+    )  # fmt: skip
+    pages = {page.resolve(): page.read_text("utf-8") for page in tmp_path.glob("site/**/*.html")}
+    names = {page.relative_to(tmp_path / "site").as_posix() for page in pages}
+    assert {"index.html", "measures.html", "api.html", "project/contributing.html"} <= names
+    broken = [
+        f"{page.name}: {target}"
+        for page, text in pages.items()
+        for target, anchor in LINK.findall(text)
+        if not re.match(r"[a-z]+:", target)
+        and not _leads_somewhere((page.parent / target).resolve(), anchor, pages)
+    ]
+    assert broken == []
+    assert "cldmray.audit" in pages[tmp_path.resolve() / "site" / "api.html"]
+
+
+def _leads_somewhere(target: Path, anchor: str, pages: dict[Path, str]) -> bool:
+    return target.exists() and (not anchor or f'id="{anchor}"' in pages.get(target, ""))
