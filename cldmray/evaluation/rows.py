@@ -1,6 +1,7 @@
 """From attacks to rows of results, of all identities and of groups of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from cldmray.evaluation.measures import Measured, ProbeCounts, measure, probe_co
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import Strings
 from cldmray.results.table import ALL, IDENTITY_LEVEL, IMAGE_LEVEL, RESULTS, Level
+
+Apply = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""The built-in ``map``, or what does the same in other processes."""
 
 
 def result_rows(
@@ -112,26 +116,34 @@ def measured_row(
 
 
 def results_table(
-    attacks: Sequence[AttackResult], settings: EvaluationSettings, groups: pa.Table | None = None
+    attacks: Sequence[AttackResult],
+    settings: EvaluationSettings,
+    groups: pa.Table | None = None,
+    apply: Apply = map,
 ) -> pa.Table:
     """All rows of all attacks, schema :data:`cldmray.results.table.RESULTS`.
 
     Args:
         groups: of the audited people, see :meth:`cldmray.faces.base.FaceSource.groups`.
+        apply: calls a function for each of many values, here or in other processes.
     """
     strongest: dict[tuple[str, str], AttackResult] = {}
-    members: dict[bytes, dict[str, Strings]] = {}
-    rows = []
     for attack in attacks:
-        identities = np.unique(attack.ranks.identities)
-        key = identities.tobytes()
-        if key not in members:
-            members[key] = group_members(groups, identities)
-        rows.extend(result_rows(attack, settings, members[key]))
         place = attack.anonymizer, attack.gallery
         if place not in strongest or attack.rank_1.mean() > strongest[place].rank_1.mean():
             strongest[place] = attack
-    for attack in strongest.values():
-        key = np.unique(attack.ranks.identities).tobytes()
-        rows.extend(detail_rows(attack, settings, members[key]))
+    members: dict[bytes, dict[str, Strings]] = {}
+    calls: list[Callable[[], list[dict[str, Any]]]] = []
+    for rows_of, ranked in ((result_rows, attacks), (detail_rows, strongest.values())):
+        for attack in ranked:
+            identities = np.unique(attack.ranks.identities)
+            key = identities.tobytes()
+            if key not in members:
+                members[key] = group_members(groups, identities)
+            calls.append(partial(rows_of, attack, settings, members[key]))
+    rows = [row for rows in apply(_called, calls) for row in rows]
     return pa.Table.from_pylist(rows, RESULTS)
+
+
+def _called(call: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return call()

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.stages import Stages
+from cldmray.engine.tasks import map_in_tasks
 from cldmray.evaluation.by_identity.exposed import exposed
 from cldmray.evaluation.decision import decide
 from cldmray.evaluation.diagnostics import attacker_diagnostics, learning_curves, weaknesses
@@ -201,7 +202,7 @@ class Audit:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             verdict=state_verdict(decision),
             risks=state_risks(decision),
-            results=results_table(results.attacks, config.audit, groups),
+            results=results_table(results.attacks, config.audit, groups, map_in_tasks),
             curves=[curve(attack) for attack in drawn],
             det=[each for attack in drawn for each in det(attack)],
             grid=self._grid(faces, images.anonymized),
