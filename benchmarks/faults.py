@@ -3,7 +3,7 @@
     python benchmarks/faults.py [--kills 4] [--seed 0] [--targets driver node ...] [--out DIR]
 
 Starts a head and two worker nodes on this machine and runs a small audit undisturbed; then one in
-which anonymizer actors, embedding actors and training workers are killed, one in which whole worker
+which tasks that anonymize, embed and train are killed, one in which whole worker
 nodes are, and one whose driver is: with SIGKILL, in stages and at moments drawn with the seed. A
 killed node is replaced by another, a killed driver is started again. Every image, embedding,
 encoder and table must be the same, byte by byte.

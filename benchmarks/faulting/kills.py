@@ -36,10 +36,10 @@ class Target:
 
 TARGETS = {
     "anonymizer": Target(
-        "anonymizer actor", r"anonymize by (blur|cldm)", r"^ray::.*AnonymizerActor"
+        "anonymizer task", r"anonymize by (blur|cldm)", r"^ray::.*AnonymizerActor"
     ),
-    "embedding": Target("embedding actor", r"embed by", r"^ray::.*EmbedActor"),
-    "training": Target("training worker", r"train ", r"^ray::.*RayTrainWorker"),
+    "embedding": Target("embedding task", r"embed by", r"^ray::.*EmbedActor"),
+    "training": Target("training task", r"train ", r"^ray::(training_task|.*RayTrainWorker)"),
     "node": Target("worker node", r"."),
     "driver": Target("driver", r"."),
 }

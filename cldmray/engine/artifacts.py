@@ -26,7 +26,7 @@ from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
 
 from cldmray import storage
-from cldmray.engine.cluster import TASK_CPUS
+from cldmray.engine.cluster import TASK_CPUS, WRITE_CPUS
 from cldmray.errors import BadInputError
 from cldmray.faces.records import REJECTED
 
@@ -120,19 +120,23 @@ class Artifact:
         Raises:
             BadInputError: the table is empty.
         """
+        return stream_tables([self], columns, block_rows)
+
+    def slices(self, block_rows: int) -> "list[Slice]":
+        """The blocks that :meth:`stream` reads.
+
+        Raises:
+            BadInputError: the table is empty.
+        """
         rows = self.manifest.rows
         if not rows:
             raise BadInputError(f"{self.folder}: the table is empty")
         size = math.ceil(rows / block_count(rows, block_rows))
-        slices = [
+        return [
             Slice(storage.join(self.folder, name), start, min(size, count - start))
             for name, count in self.manifest.files.items()
             for start in range(0, count, size)
         ]
-        stream: Dataset = ray.data.read_datasource(
-            Slices(slices, columns), override_num_blocks=len(slices), num_cpus=TASK_CPUS
-        )
-        return stream
 
     def read(self, columns: list[str] | None = None, split: str | None = None) -> pa.Table:
         """The table in memory, sorted by those of :data:`SORTED_BY` that it has.
@@ -180,6 +184,21 @@ class Artifact:
         return storage.read_table(uri).cast(REJECTED).sort_by("sample_id")
 
 
+def stream_tables(tables: Sequence[Artifact], columns: list[str], block_rows: int) -> Dataset:
+    """Several tables as one stream, cut into the blocks of each; see :meth:`Artifact.stream`.
+
+    A column that a table does not have is null there.
+
+    Raises:
+        BadInputError: one of the tables is empty.
+    """
+    slices = [piece for table in tables for piece in table.slices(block_rows)]
+    stream: Dataset = ray.data.read_datasource(
+        Slices(slices, columns), override_num_blocks=len(slices), num_cpus=TASK_CPUS
+    )
+    return stream
+
+
 class Slice(NamedTuple):
     """Consecutive rows of a Parquet file."""
 
@@ -188,8 +207,14 @@ class Slice(NamedTuple):
     rows: int
 
     def read(self, columns: list[str]) -> Iterator[pa.Table]:
-        """The rows as one table."""
-        yield storage.read_table(self.uri, columns).slice(self.start, self.rows).combine_chunks()
+        """The rows as one table; a column that the file does not have is null."""
+        there = set(storage.table_schema(self.uri).names)
+        names = [name for name in columns if name in there]
+        table = storage.read_table(self.uri, names).slice(self.start, self.rows).combine_chunks()
+        for name in columns:
+            if name not in there:
+                table = table.append_column(name, pa.nulls(len(table), pa.string()))
+        yield table.select(columns)
 
 
 class Slices(Datasource):
@@ -303,7 +328,7 @@ class RecordsSink(Datasink[list[_Part]]):
 
 def write_records(stream: Dataset, folder: str, schema: pa.Schema) -> None:
     """Write a stream as one committed table; see :class:`RecordsSink`."""
-    stream.write_datasink(RecordsSink(folder, schema), ray_remote_args={"num_cpus": TASK_CPUS})
+    stream.write_datasink(RecordsSink(folder, schema), ray_remote_args={"num_cpus": WRITE_CPUS})
 
 
 def commit(folder: str, manifest: Manifest) -> None:

@@ -21,8 +21,8 @@ from cldmray.attackers.data import AttackData, Table
 from cldmray.attackers.nn.training import Trainable
 from cldmray.attackers.pretrained import Pretrained
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
-from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest, commit
-from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.artifacts import WEIGHTS, Artifact, ArtifactKey, Manifest, commit
+from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.map_stages.embed import embed_views, learnt_arrays
 from cldmray.engine.map_stages.reconstruct import reconstruct
 from cldmray.engine.stages import StageHandle, Stages, StageSpec
@@ -44,6 +44,10 @@ class AttackContext:
         faces: the table of originals.
         seed: of the audit, for what is random in reconstructions.
         regions: parts of anonymized images that are embedded by themselves as well.
+
+    Attributes:
+        copies: names of the anonymizers whose images are the originals as they are, by the keys of
+            their tables: what embeds both alike embeds them once.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class AttackContext:
         self.faces = faces
         self.seed = seed
         self.regions = list(regions)
+        self.copies: dict[ArtifactKey, str] = {}
         self._stages: dict[str, StageHandle] = {}
         self._reported: set[str] = set()
         self._lock = threading.Lock()
@@ -98,12 +103,11 @@ class AttackContext:
         """What an attacker with a training of its own has learnt, and its learning curve."""
 
         def produce(folder: str) -> None:
-            task = ray.remote(num_cpus=self.engine.cpus_per_actor, max_retries=3)(_learn)
+            task = ray.remote(num_cpus=TASK_CPUS, max_retries=3)(_learn)
             curve = ray.get(task.remote(learn, data, self.engine.threads, folder))
             _commit_curve(folder, curve)
 
-        resources = {"CPU": self.engine.cpus_per_actor}
-        return self._fitted(attacker, data, [], produce, resources)
+        return self._fitted(attacker, data, [], produce, self.engine.task_stage)
 
     def train(
         self,
@@ -146,16 +150,19 @@ class AttackContext:
         }
         if samples is not None:
             settings["samples"] = fingerprint_rows(samples)
+        images = cast(Sequence[Artifact], tables)
+        copies = self._copies(attacker, images, splits) if originals else {}
         produce = partial(
             embed_views,
             attacker,
             cast(Artifact | None, fitted),
             faces,
-            cast(Sequence[Artifact], tables),
+            [table for table in images if table.key not in copies],
             self.engine,
             splits=splits,
             regions=self.regions,
             samples=samples,
+            copies=list(copies.values()),
         )
         return self._artifact(
             f"embed-{attacker.name}",
@@ -199,6 +206,19 @@ class AttackContext:
             title=f"reconstruct by {reconstructing.model.name}",
             resources=self.engine.pool_stage(),
         )
+
+    def _copies(
+        self, attacker: Attacker, tables: Sequence[Artifact], splits: tuple[str, ...]
+    ) -> dict[ArtifactKey, str]:
+        """Those of :attr:`copies` in which the attacker sees the originals of the splits."""
+        if attacker.probe_condition is not None or self.regions:
+            return {}
+        return {
+            table.key: self.copies[table.key]
+            for table in tables
+            if table.key in self.copies
+            and all(table.count(split) == self.faces.count(split) for split in splits)
+        }
 
     def _fitted(
         self,

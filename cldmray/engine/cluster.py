@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field
 from typing import Annotated, Any
@@ -21,11 +21,16 @@ from cldmray.errors import ConfigError
 from cldmray.settings import checked_dataclass
 
 STDERR = 2
-TASK_CPUS = 0.5
-"""Logical CPUs of a data task; below 1, so that it runs beside actors on a small machine."""
+TASK_CPUS = 1.0
+"""Logical CPUs of a task that computes, in one thread; as many run at once as there are cores."""
+WRITE_CPUS = 0.5
+"""Logical CPUs of a task that writes what others have computed."""
 CONNECT_SECONDS = 5.0
 """How long a cluster may take to answer at all."""
 HOST_AND_PORT = re.compile(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)$")
+KEEP_WORKERS = {"RAY_idle_worker_killing_time_threshold_ms": "60000"}
+"""How long a local Ray keeps idle processes: until the next stage needs them. Ray's own limit of
+one second is over before that, and another process has to import torch for three seconds."""
 HIDE_GPUS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 """Without it, Ray 2.60 and later show all GPUs to a worker that asked for none."""
 WORKER_ENVIRONMENT = {
@@ -50,23 +55,25 @@ class EngineConfig:
         address: None joins the cluster of ``ray job submit`` (``RAY_ADDRESS``) or starts a local
             one; ``local`` always starts one; otherwise an address to join.
         cpus: logical CPUs of a local cluster; None takes the machine's.
-        actors: size of each actor pool (anonymizers, embedders), or its least size.
+        actors: size of each pool of GPU actors (anonymizers, embedders), or its least size. Work
+            on CPUs goes to tasks, as many at once as the cluster has CPUs.
         max_actors: most actors of a pool, which grows with the work and the cluster and shrinks
             with them; None keeps every pool at ``actors``.
-        cpus_per_actor: logical CPUs of one pool actor. Small shares let several stages run at once
-            and always leave room for data tasks.
+        cpus_per_actor: logical CPUs of one pool actor. Small shares always leave room for the tasks
+            that feed it.
         gpus_per_actor: GPUs of one pool actor; 0 runs on the CPU.
-        threads: torch threads of one actor on the CPU.
-        batch_size: images that an actor anonymizes or embeds at once. None: an anonymizer on a GPU
+        threads: torch threads of one task or actor on the CPU.
+        batch_size: images that are anonymized or embedded at once. None: an anonymizer on a GPU
             anonymizes as many as its memory holds, and everything else takes
             :data:`~cldmray.anonymizers.batching.DEFAULT_BATCH`.
         block_rows: images in one block of the stream and in one Parquet file at most.
-        train_workers: data-parallel workers of every training, or the fewest.
+        train_workers: data-parallel workers of every training, or the fewest. Trainings of one
+            worker without a GPU run in tasks, one beside the other; all others on Ray Train.
         max_train_workers: most workers of a training, which takes as many as the cluster has room
             for, and starts again from its last checkpoint where that changes; None keeps
             ``train_workers``.
         train_failures: failures of training workers that one training survives.
-        cpus_per_train_worker: logical CPUs of one training worker that has no GPU.
+        cpus_per_train_worker: logical CPUs of one of several training workers without GPUs.
         gpus_per_train_worker: 0 trains on the CPU.
         object_store_mb: object store of a local cluster.
         dashboard: whether a local cluster serves Ray's dashboard on 127.0.0.1.
@@ -85,7 +92,7 @@ class EngineConfig:
     threads: Annotated[int, Field(ge=1)] = 1
     batch_size: Annotated[int, Field(ge=1)] | None = 64
     block_rows: Annotated[int, Field(ge=1)] = 256
-    train_workers: Annotated[int, Field(ge=1)] = 2
+    train_workers: Annotated[int, Field(ge=1)] = 1
     max_train_workers: int | None = None
     train_failures: Annotated[int, Field(ge=0)] = 3
     cpus_per_train_worker: Annotated[float, Field(ge=0)] = 0.5
@@ -138,21 +145,30 @@ class EngineConfig:
         return {"CPU": TASK_CPUS}
 
     def pool_stage(self, gpus: float | None = None) -> dict[str, float]:
-        """Resources of a stage with an actor pool and the data tasks that feed it.
+        """Resources of a stage that opens models: of tasks, or of an actor pool and what feeds it.
 
         The actors hold theirs until the stage ends. One data task is added, because actors that
         hold all CPUs would wait for ever for what feeds them.
 
         Args:
-            gpus: of one actor; None: ``gpus_per_actor``.
+            gpus: of one actor; 0: it has tasks; None: ``gpus_per_actor``.
         """
         actors = self.actors if self.max_actors is None else self.max_actors
         share = self.gpus_per_actor if gpus is None else gpus
+        if not share:
+            return {**self.task_stage, "GPU": 0.0}
         return {"CPU": actors * self.cpus_per_actor + TASK_CPUS, "GPU": actors * share}
+
+    @property
+    def trains_in_tasks(self) -> bool:
+        """Whether a training is one task, which needs no group of workers."""
+        return self.most_train_workers == 1 and not self.gpus_per_train_worker
 
     @property
     def training_stage(self) -> dict[str, float]:
         """Resources of a training: those of its workers."""
+        if self.trains_in_tasks:
+            return self.task_stage
         workers = self.most_train_workers
         if self.gpus_per_train_worker:
             return {"GPU": workers * self.gpus_per_train_worker}
@@ -198,9 +214,14 @@ def connect(config: EngineConfig) -> dict[str, Any]:
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if not ray.is_initialized():
-        runtime_env = {"env_vars": config.worker_environment}
-        options: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False}
-        if address == "local":
+        variables = config.worker_environment
+        options: dict[str, Any] = {"log_to_driver": False}
+        if address != "local":
+            options["runtime_env"] = {"env_vars": variables}
+            variables = {}
+        else:
+            # What Ray's processes inherit costs their workers nothing; a runtime environment does.
+            variables = {**KEEP_WORKERS, **variables}
             options.update(
                 num_cpus=config.cpus or os.cpu_count(),
                 object_store_memory=config.object_store_mb * 2**20,
@@ -209,7 +230,8 @@ def connect(config: EngineConfig) -> dict[str, Any]:
             )
         key = "engine.address" if config.address else "RAY_ADDRESS"
         _check_address(address, key)
-        with _without_log_level_line(), _start_errors(address, key):
+        quiet, started = _without_log_level_line(), _start_errors(address, key)
+        with quiet, started, _environment(variables):
             ray.init(address=address, logging_level=logging.ERROR, **options)
     context = DataContext.get_current()
     context.enable_progress_bars = config.progress
@@ -283,7 +305,7 @@ def _check_room(config: EngineConfig, cpus: float) -> None:
     """
     share = config.cpus_per_actor
     needed = config.actors * share + TASK_CPUS
-    if needed > cpus + 1e-9:
+    if config.gpus_per_actor and needed > cpus + 1e-9:
         fits = int((cpus - TASK_CPUS) / share + 1e-9)
         cure = f"set engine.actors={fits}" if fits >= 1 else "lower engine.cpus_per_actor"
         raise ConfigError(
@@ -302,6 +324,21 @@ def _check_room(config: EngineConfig, cpus: float) -> None:
 def n_machines() -> int:
     """Machines of the connected cluster; several nodes of Ray on one machine count once."""
     return len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

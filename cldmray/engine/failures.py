@@ -2,7 +2,6 @@
 
 import errno
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -26,37 +25,6 @@ LOSSES = (NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError)
 ATTEMPTS = 5
 RAY_DATA_NOTE = "\nFailed to apply UDF transform"
 """Where the note begins that Ray Data adds to the message of a task's error."""
-
-
-class OpenedActor(ABC):
-    """An actor of Ray Data whose opening may raise one of cldmray's own errors.
-
-    Ray hands on what a constructor raises as text, and what a call raises as an object. So the
-    error is kept, and a call begins with :meth:`check_opened`, which raises it.
-
-    Args:
-        arguments: for :meth:`open`.
-    """
-
-    def __init__(self, *arguments: Any) -> None:
-        self._error: CldmrayError | None = None
-        try:
-            self.open(*arguments)
-        except CldmrayError as error:
-            self._error = error
-
-    @abstractmethod
-    def open(self, *arguments: Any) -> None:
-        """Load what the calls need, once."""
-
-    def check_opened(self) -> None:
-        """Raise what :meth:`open` has raised.
-
-        Raises:
-            CldmrayError: it could not be opened.
-        """
-        if self._error is not None:
-            raise self._error
 
 
 @contextmanager

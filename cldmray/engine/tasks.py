@@ -19,10 +19,6 @@ def map_in_tasks(function: Callable[[Value], Result], values: Iterable[Value]) -
 
     Raises:
         CldmrayError: the one that the function raised.
-
-    Example:
-        >>> list(map_in_tasks(abs, [-2, 1]))  # doctest: +SKIP
-        [2, 1]
     """
     task: Any = ray.remote(num_cpus=TASK_CPUS)(_call)
     shared = ray.put(function)

@@ -1,8 +1,13 @@
-"""Ray Train runs the one training loop (:mod:`cldmray.attackers.nn.training`) on its workers."""
+"""The one training loop (:mod:`cldmray.attackers.nn.training`) on the workers of a cluster.
 
+One worker on a CPU is a Ray task: it needs no group of processes, and several trainings share the
+machine. Several workers, elastic ones and those with GPUs are Ray Train's.
+"""
+
+import io
 import json
 import logging
-import shutil
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +35,7 @@ from cldmray.attackers.nn.training import (
     saved_curve,
 )
 from cldmray.engine.artifacts import Artifact, Manifest, commit
-from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.errors import CldmrayError
 
 logger = logging.getLogger(__name__)
@@ -38,8 +43,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 CURVE = "curve.parquet"
 ERROR_FILE = "error.json"
-STEP = "step-"
-"""Begins the name of a checkpoint's folder of :func:`train_here`."""
+CHECKPOINT_FILE = "checkpoint.tar"
+"""The last checkpoint of a training in one process; one file is there whole or not at all."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def train(
     setting, unsuitable data or a diverged training, is not tried again.
 
     Args:
-        trainable: what is trained; without steps it learns in one Ray task.
+        trainable: what is trained; without steps it learns in one task.
         engine: how many workers, on what.
         folder: local, ``s3://`` or ``gs://``; gets the checkpoints, of which the last is kept.
         run: name of their folder in it.
@@ -77,15 +82,20 @@ def train(
     Raises:
         CldmrayError: the trainable raised one on a worker, or the training diverged.
     """
-    if not trainable.max_steps:
-        remote = ray.remote(num_cpus=engine.cpus_per_actor, max_retries=engine.train_failures)
-        task: Any = remote(train_in_process)
-        outcome = ray.get(task.remote(trainable, engine.threads))
+    in_task = engine.trains_in_tasks or not trainable.max_steps
+    trainable.check(1 if in_task else engine.most_train_workers)
+    if in_task:
+        remote = ray.remote(
+            num_cpus=TASK_CPUS, max_retries=engine.train_failures, retry_exceptions=True
+        )
+        task: Any = remote(training_task)
+        checkpoints = storage.join(folder, run) if trainable.max_steps else None
+        outcome: TrainingResult | CldmrayError = ray.get(
+            task.remote(trainable, engine.threads, checkpoints)
+        )
         if isinstance(outcome, CldmrayError):
             raise outcome
-        result: TrainingResult = outcome
-        return result
-    trainable.check(engine.most_train_workers)
+        return outcome
     error = storage.join(folder, f"{run}-{ERROR_FILE}")
     storage.delete(error)
     config = {"trainable": ray.put(trainable), "threads": engine.threads, "error": error}
@@ -117,59 +127,61 @@ def learning_curve(stage: Artifact) -> Curve:
     return rows
 
 
-def train_in_process(trainable: Trainable, threads: int = 1) -> TrainingResult | CldmrayError:
-    """Train in this process; an error of ours is returned, not raised."""
-    torch.set_num_threads(threads)
-    try:
-        loop = TrainingLoop(trainable)
-        for _ in loop.points():
-            pass
-    except CldmrayError as error:
-        return error
-    with TemporaryDirectory() as folder:
-        loop.save(folder)
-        return TrainingResult(Path(folder, WEIGHTS_FILE).read_bytes(), loop.curve)
-
-
-def train_here(trainable: Trainable, folder: Path, threads: int) -> TrainingResult:
-    """Train in this process, with checkpoints; a training that was cut short goes on.
+def train_in_process(
+    trainable: Trainable, threads: int = 1, checkpoints: str | None = None
+) -> TrainingResult:
+    """Train in this process; with checkpoints, a training that was cut short goes on.
 
     Ray is not asked, so that the process may be stopped for hours, or killed.
 
     Args:
-        trainable: what is trained, with steps.
-        folder: gets the checkpoints, each in a folder of its own, of which the last is kept.
         threads: of torch.
+        checkpoints: folder, local or remote, that gets a checkpoint at each point of the curve, in
+            place of the one before; None: nothing is kept.
 
     Raises:
         CldmrayError: the trainable cannot be built, or the training diverged.
     """
     torch.set_num_threads(threads)
     loop = TrainingLoop(trainable)
-    saved = sorted(folder.glob(f"{STEP}*"))
-    if saved:
-        loop.restore(saved[-1])
+    kept = checkpoints and storage.join(checkpoints, CHECKPOINT_FILE)
+    if kept and storage.exists(kept):
+        _restore(loop, storage.read_bytes(kept))
     for point in loop.points():
         logger.info("%s: step %d of %d, loss %.4f", trainable.name, point["step"],
                     trainable.max_steps, point["loss"])  # fmt: skip
-        following = folder / f"{STEP}{loop.step:09d}"
-        with _new_folder(following) as partial:
-            loop.save(partial)
-        for older in saved:
-            shutil.rmtree(older)
-        saved = [following]
+        if kept:
+            storage.write_bytes(kept, _saved(loop))
     check_converged(trainable.name, loop.curve, trainable.remedy)
-    return TrainingResult((saved[-1] / WEIGHTS_FILE).read_bytes(), loop.curve)
+    with TemporaryDirectory() as folder:
+        loop.save(folder)
+        return TrainingResult(Path(folder, WEIGHTS_FILE).read_bytes(), loop.curve)
 
 
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write in, which gets its name when all is written."""
-    partial = folder.with_name("partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    partial.rename(folder)
+def training_task(
+    trainable: Trainable, threads: int, checkpoints: str | None
+) -> TrainingResult | CldmrayError:
+    """:func:`train_in_process` in a task; an error of ours is returned, since Ray would retry."""
+    try:
+        return train_in_process(trainable, threads, checkpoints)
+    except CldmrayError as error:
+        return error
+
+
+def _saved(loop: TrainingLoop) -> bytes:
+    """What the loop needs to go on, as a tar archive."""
+    content = io.BytesIO()
+    with TemporaryDirectory() as folder, tarfile.open(fileobj=content, mode="w") as archive:
+        loop.save(folder)
+        archive.add(folder, ".")
+    return content.getvalue()
+
+
+def _restore(loop: TrainingLoop, saved: bytes) -> None:
+    """Go on from what :func:`_saved` gave."""
+    with TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(saved)) as archive:
+        archive.extractall(folder, filter="data")
+        loop.restore(folder)
 
 
 def train_worker(config: dict[str, Any]) -> None:

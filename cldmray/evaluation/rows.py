@@ -134,7 +134,7 @@ def results_table(
             strongest[place] = attack
     members: dict[bytes, dict[str, Strings]] = {}
     calls: list[Callable[[], list[dict[str, Any]]]] = []
-    for rows_of, ranked in ((result_rows, attacks), (detail_rows, strongest.values())):
+    for rows_of, ranked in ((result_rows, attacks), (detail_rows, list(strongest.values()))):
         for attack in ranked:
             identities = np.unique(attack.ranks.identities)
             key = identities.tobytes()

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,10 +9,11 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
+from cldmray import storage
 from cldmray.arrays import channels_last
 from cldmray.attackers.nn.training import Call, Decay, Trainable, TrainingSchedule, Worker
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.training import TrainingResult, train, train_here
+from cldmray.engine.training import TrainingResult, train, train_in_process
 from cldmray.settings import Count, checked_dataclass
 
 
@@ -81,8 +81,6 @@ class TrainingRun:
         least = max(1, self.workers)
         if self.most_workers < least:
             raise ValueError(f"max_workers: must be at least {least}, or null")
-        if not self.workers and "://" in self.storage:
-            raise ValueError("storage: must be a local folder where workers is 0")
 
     @property
     def most_workers(self) -> int:
@@ -206,5 +204,6 @@ def fit(trainable: PhaseTrainable, training: TrainingRun) -> TrainingResult:
     """
     run = f"{training.name}-{trainable.name}"
     if not training.workers:
-        return train_here(trainable, Path(training.storage, run), training.threads)
+        checkpoints = storage.join(training.storage, run)
+        return train_in_process(trainable, training.threads, checkpoints)
     return train(trainable, training.engine, training.storage, run=run)

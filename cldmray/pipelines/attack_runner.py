@@ -179,6 +179,11 @@ class AttackRunner:
             BadInputError: no attack could be run.
         """
         self._content_ids, self._reads_attributes = content_ids or {}, reads_attributes
+        self.context(faces).copies = {
+            table.key: self.config.anonymizers[key].name
+            for key, table in anonymized.items()
+            if self.config.anonymizers[key].unchanged
+        }
         self._distractors = [(self.context(table), splits) for table, splits in distractors]
         audit, results = self.config.audit, AttackResults()
         combiners = {key: a for key, a in self.config.attackers.items() if self._combined(key)}

@@ -42,7 +42,7 @@ class Step:
 
     @property
     def hours(self) -> float | None:
-        """Of one actor's processor or GPU."""
+        """Of one core or GPU."""
         if self.reused:
             return 0.0
         return None if self.cost is None else self.images * self.cost.seconds / 3600
@@ -137,7 +137,7 @@ class Estimate:
         sums = " and ".join(f"{value:.3f} {unit}" for unit, value in hours.items() if value)
         left = [step.name for step in steps if step.hours is None]
         yield (
-            f"estimated: {sums or 'nothing'} over {self.config.engine.actors} actors, "
+            f"estimated: {sums or 'nothing'}, "
             f"{sum(step.mib or 0.0 for step in estimated):.0f} MiB in {self.config.cache_dir}"
             + (f"; not estimated: {', '.join(left)}" if left else "")
         )

@@ -146,11 +146,15 @@ class TestWhatCannotBeJoinedOrStarted:
         ("engine", "cpus", "message"),
         [
             (
-                EngineConfig(actors=4, cpus_per_actor=0.5),
+                EngineConfig(actors=4, cpus_per_actor=0.5, gpus_per_actor=0.25),
                 2,
-                "need 2.5 CPUs, .* set engine.actors=3",
+                "need 3 CPUs, .* set engine.actors=2",
             ),
-            (EngineConfig(actors=1, cpus_per_actor=1), 1, "lower engine.cpus_per_actor"),
+            (
+                EngineConfig(actors=1, cpus_per_actor=1, gpus_per_actor=0.25),
+                1,
+                "lower engine.cpus_per_actor",
+            ),
             (EngineConfig(train_workers=3), 1, "engine.train_workers: 3 workers"),
         ],
     )
@@ -158,11 +162,12 @@ class TestWhatCannotBeJoinedOrStarted:
         self, monkeypatch: pytest.MonkeyPatch, engine: EngineConfig, cpus: int, message: str
     ) -> None:
         monkeypatch.setattr("ray.init", lambda **options: None)
-        monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": float(cpus)})
+        monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": float(cpus), "GPU": 1.0})
         with pytest.raises(ConfigError, match=message):
             connect(engine)
 
-    def test_the_defaults_fit_on_one_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_tasks_fit_on_one_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("ray.init", lambda **options: None)
         monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 1.0})
-        assert connect(EngineConfig()) == {"CPU": 1.0}
+        for engine in (EngineConfig(), EngineConfig(actors=4, cpus_per_actor=0.5)):
+            assert connect(engine) == {"CPU": 1.0}

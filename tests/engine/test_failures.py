@@ -12,10 +12,10 @@ from ray.train.torch import TorchTrainer
 
 from cldmray.engine.failures import (
     ATTEMPTS,
-    OpenedActor,
     reraise_worker_errors,
     retry_on_node_failure,
 )
+from cldmray.engine.opened import Opened
 from cldmray.errors import BadInputError, ConfigError, StorageError
 
 OWN = BadInputError("images: a/b.png: truncated")
@@ -87,21 +87,15 @@ class TestOwnErrors:
             pass
 
 
-class Refuses(OpenedActor):
-    """An actor that cannot be opened."""
+class Refuses(Opened):
+    """A function that cannot be opened."""
 
     def open(self, reason: str) -> None:
         raise BadInputError(reason)
 
     def __call__(self, block: Any) -> Any:
-        self.check_opened()
+        self.ensure_opened()
         return block
-
-
-def test_an_actor_raises_in_its_first_call_what_its_constructor_raised() -> None:
-    actor = Refuses("images: none")
-    with pytest.raises(BadInputError, match=r"^images: none$"):
-        actor({})
 
 
 def refuse(block: Any) -> Any:

@@ -15,12 +15,12 @@ from cldmray.attackers.nn.training import Call, Trainable, TrainingSchedule, Wor
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.failures import retry_on_node_failure
 from cldmray.engine.training import (
-    TrainingResult,
     commit_training,
     learning_curve,
     torch_trainer,
     train,
     train_in_process,
+    training_task,
 )
 from cldmray.errors import BadInputError, CldmrayError, ConfigError
 
@@ -87,8 +87,8 @@ def lose_peer() -> None:
 
 
 class TestInProcess:
-    def test_an_error_of_ours_is_returned(self, tmp_path: Path) -> None:
-        outcome = train_in_process(Line(tmp_path / "log", "build 0"))
+    def test_a_task_returns_an_error_of_ours(self, tmp_path: Path) -> None:
+        outcome = training_task(Line(tmp_path / "log", "build 0"), 1, None)
         assert isinstance(outcome, ConfigError)
         assert str(outcome) == "line.slope: cannot be built"
 
@@ -96,7 +96,6 @@ class TestInProcess:
         from cldmray.engine.artifacts import Artifact, read_manifest
 
         outcome = train_in_process(Line(tmp_path / "log"))
-        assert isinstance(outcome, TrainingResult)
         assert set(outcome.state) == {"weight", "bias"}
         commit_training(str(tmp_path), "line.safetensors", outcome)
         manifest = read_manifest(str(tmp_path))

@@ -40,9 +40,7 @@ def fit_in_process(
     init_from: Mapping[str, Tensor] | None = None,
 ) -> TrainingResult:
     """What the attacker's encoder learns here, without Ray: what all workers have to learn."""
-    result = train_in_process(_trainable(attacker, pairs, validation, init_from))
-    assert isinstance(result, TrainingResult), result
-    return result
+    return train_in_process(_trainable(attacker, pairs, validation, init_from))
 
 
 def _trainable(

@@ -12,7 +12,7 @@ from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.arrays import Images, to_unit_range
 from cldmray.conditions import Canny, SoftEdge
-from cldmray.engine.training import TrainingResult
+from cldmray.engine.training import CHECKPOINT_FILE, TrainingResult
 from cldmray.errors import BadInputError
 from cldmray.faces.records import decode_images
 from cldmray.faces.synthetic import SyntheticFaces
@@ -88,7 +88,7 @@ def test_a_whole_training_is_resumed_and_can_be_drawn_with(
     monkeypatch.setattr(cldm_training, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_cldm(images, conditions, training, TINY)
-    (saved,) = (tmp_path / "runs").rglob("state.pt")
+    (saved,) = (tmp_path / "runs").rglob(CHECKPOINT_FILE)
     written = saved.stat().st_mtime_ns
 
     monkeypatch.setattr(cldm_training, "fit", recorded)

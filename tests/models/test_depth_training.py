@@ -10,6 +10,7 @@ import torch
 
 from cldmray.attackers.nn.training import Worker
 from cldmray.conditions.depth_network import DepthArchitecture
+from cldmray.engine.training import CHECKPOINT_FILE
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.faces.synthetic.scene import relative_depth, render
 from cldmray.models.depth_training import DepthTraining, augment_colors, render_heads, train_depth
@@ -78,7 +79,7 @@ def test_rendered_people_are_trained_on_and_the_run_is_found_again(tmp_path: Pat
     arch = DepthArchitecture(32, (8, 16))
     network, curve = train_depth(rendered, training, arch)
     assert [point["step"] for point in curve] == [2, 4]
-    (saved,) = tmp_path.rglob("state.pt")
+    (saved,) = tmp_path.rglob(CHECKPOINT_FILE)
     written = saved.stat().st_mtime_ns
     again, _ = train_depth(rendered, training, arch)
     assert saved.stat().st_mtime_ns == written

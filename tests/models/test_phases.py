@@ -114,9 +114,3 @@ def test_a_wrong_training_is_named(key: str, value: Any) -> None:
     training = CldmTraining(autoencoder=PHASE, diffusion=PHASE, storage="somewhere", arrays="there")
     with pytest.raises(ValueError, match=f"^{key}: "):
         replace(training, **{key: value})
-
-
-def test_a_training_without_workers_needs_a_local_folder() -> None:
-    training = CldmTraining(autoencoder=PHASE, diffusion=PHASE, storage="s3://b/runs", arrays="a")
-    with pytest.raises(ValueError, match="^storage: must be a local folder"):
-        replace(training, workers=0)

@@ -159,7 +159,7 @@ def test_the_table_is_compact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len({len(line) for line in lines[:-1]}) == 1
     assert max(map(len, lines[:-1])) <= 82
     assert lines[-1] == (
-        "estimated: 0.100 CPU-hours and 0.500 GPU-hours over 2 actors, 3604 MiB in runs/cache; not "
+        "estimated: 0.100 CPU-hours and 0.500 GPU-hours, 3604 MiB in runs/cache; not "
         "estimated: attack-adaptive_contrastive"
     )
 

@@ -19,7 +19,7 @@ from cldmray.anonymizers.batching import BatchedRunner
 from cldmray.arrays import Images
 from cldmray.engine.artifacts import Artifact, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
-from cldmray.engine.failures import OpenedActor
+from cldmray.engine.opened import Opened, map_opened
 from cldmray.engine.stages import StageHandle
 from cldmray.faces.records import (
     ANONYMIZED,
@@ -112,7 +112,7 @@ def _is_raw(column: str) -> bool:
     return column == PIXELS or column.startswith(MAP)
 
 
-class AnonymizerActor(OpenedActor):
+class AnonymizerActor(Opened):
     """Holds one opened anonymizer, whose weights load once, and anonymizes blocks batch by batch.
 
     Calls may overlap; one of them anonymizes at a time.
@@ -142,7 +142,7 @@ class AnonymizerActor(OpenedActor):
         self.anonymizing = threading.Lock()
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        self.check_opened()
+        self.ensure_opened()
         table = block.select([name for name in block.column_names if not _is_raw(name)])
         if not block.num_rows:
             return table.append_column(PIXELS, block[PIXELS])
@@ -192,22 +192,19 @@ def anonymize(
     rows = faces
     if not isinstance(rows, Dataset):
         rows = rows.stream(FACES.names, engine.block_rows)
-    resources = dict(anonymizer.resources)
-    resources.pop("GPU", None)
+    resources = {kind: n for kind, n in anonymizer.resources.items() if kind != "GPU"}
     gpus = anonymizer.gpus_per_actor(engine.gpus_per_actor)
     blocks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
     prepared = rows.map_batches(
         ActorInputs(anonymizer, samples, audit_seed).__call__, num_cpus=TASK_CPUS, **blocks
     )
-    anonymized = prepared.map_batches(
-        AnonymizerActor,
-        fn_constructor_args=(anonymizer, engine.batch_size, engine.threads, gpus),
-        compute=engine.pool(GPU_CALLS if gpus else None, gpus),
-        num_cpus=engine.cpus_per_actor,
-        num_gpus=gpus or None,
-        resources=resources or None,
-        batch_format="pyarrow",
-        batch_size=engine.rows_per_call(gpus),
+    anonymized = map_opened(
+        prepared,
+        AnonymizerActor(anonymizer, engine.batch_size, engine.threads, gpus),
+        engine,
+        gpus,
+        calls=GPU_CALLS,
+        resources=resources,
     )
     encoded = anonymized.map_batches(encode, num_cpus=TASK_CPUS, **blocks)
     write_records(encoded, folder, schema)

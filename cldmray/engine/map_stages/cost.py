@@ -8,7 +8,7 @@ import pyarrow as pa
 import ray
 
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.failures import reraise_worker_errors
 from cldmray.engine.map_stages.anonymize import PIXELS, ActorInputs, AnonymizerActor, raw_images
 from cldmray.faces.base import FaceSource
@@ -39,7 +39,7 @@ def calibrate(
     listing: pa.Table,
     engine: EngineConfig,
 ) -> list[Trial]:
-    """Costs of each anonymizer, in a worker like the stage's own, which ends afterwards.
+    """Costs of each anonymizer, in a worker like the stage's own.
 
     Loading the model and the first call, which is slower than others, are not counted.
 
@@ -59,8 +59,9 @@ def calibrate(
     few = listing.slice(0, min(IMAGES, engine.embedded_at_once)).combine_chunks()
     trials: dict[int, Trial] = {}
     for (gpus, resources), places in alike_places.items():
-        worker = ray.remote(max_calls=1, max_retries=0)(_try_all).options(
-            num_cpus=engine.cpus_per_actor,
+        # A process with a GPU ends afterwards; one without serves the stages, torch imported.
+        worker = ray.remote(max_calls=1 if gpus else 0, max_retries=0)(_try_all).options(
+            num_cpus=TASK_CPUS,
             num_gpus=gpus or None,
             resources=dict(resources) or None,
         )
@@ -103,6 +104,7 @@ def _anonymizing(
         return None
     inputs = ActorInputs(anonymizer, {EVALUATION: 1}, 0)
     actor = AnonymizerActor(anonymizer, engine.batch_size, engine.threads, float(on_gpu))
+    actor.ensure_opened()
     clock = time.perf_counter if on_gpu else time.process_time
 
     def anonymize(part: list[dict[str, Any]]) -> Cost:

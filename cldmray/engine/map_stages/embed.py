@@ -1,7 +1,6 @@
-"""Streams images through a pool of encoder actors into an embeddings table."""
+"""Streams images through encoders into an embeddings table."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +9,9 @@ from safetensors.numpy import load
 
 from cldmray import storage
 from cldmray.attackers.base import Attacker, Learnt
-from cldmray.engine.artifacts import WEIGHTS, Artifact, write_records
+from cldmray.engine.artifacts import WEIGHTS, Artifact, stream_tables, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
-from cldmray.engine.failures import OpenedActor
+from cldmray.engine.opened import Opened, map_opened
 from cldmray.errors import BadInputError
 from cldmray.faces.records import (
     EVALUATION,
@@ -29,7 +28,7 @@ def region_view(view: str, region: Region) -> str:
     return f"{view} region={region}"
 
 
-class EmbedActor(OpenedActor):
+class EmbedActor(Opened):
     """Holds what an attacker embeds with.
 
     Originals are read as they are, other views as the attacker reads them.
@@ -50,7 +49,7 @@ class EmbedActor(OpenedActor):
         self.embed = attacker.embedder(learnt, device, engine.embedded_at_once)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        self.check_opened()
+        self.ensure_opened()
         table = block.select(["sample_id", "identity", "view"])
         images = decode_images(block["image"].to_pylist())
         condition = self.attacker.probe_condition
@@ -100,6 +99,7 @@ def embed_views(
     splits: Sequence[str] = (EVALUATION,),
     regions: Sequence[Region] = (),
     samples: Sequence[str] | None = None,
+    copies: Sequence[str] = (),
 ) -> None:
     """Write embeddings of images and of anonymized images, by one attacker.
 
@@ -113,43 +113,39 @@ def embed_views(
             rest is masked. An attacker that reads probes through a condition sees the mask's
             border.
         samples: that are embedded alone; None: all.
+        copies: further views that show the originals as they are, and get their embeddings.
 
     Raises:
         BadInputError: there is nothing to embed.
     """
-    columns = ["sample_id", "identity", "split", "image"]
-
-    def of_splits(block: pa.Table) -> pa.Table:
-        rows = block.filter(pc.is_in(block["split"], pa.array(list(splits), pa.string())))
-        if samples is None:
-            return rows
-        return rows.filter(pc.is_in(rows["sample_id"], pa.array(list(samples), pa.string())))
-
-    def original(block: pa.Table) -> pa.Table:
-        table = of_splits(block)
-        return table.append_column("view", pa.array([ORIGINAL] * len(table), pa.string()))
-
-    def anonymized_rows(block: pa.Table) -> pa.Table:
-        whole = of_splits(block).rename_columns({"anonymizer": "view"}).select([*columns, "view"])
-        return with_regions(whole, regions)
-
-    tasks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": TASK_CPUS}
-    rows = engine.block_rows
-    views = [table.stream([*columns, "anonymizer"], rows) for table in anonymized]
-    parts = [view.map_batches(anonymized_rows, **tasks) for view in views]
-    if faces is not None:
-        parts.insert(0, faces.stream(columns, rows).map_batches(original, **tasks))
-    if not parts:
+    tables = [*anonymized] if faces is None else [faces, *anonymized]
+    if not tables:
         raise BadInputError(f"{attacker.name}: was given no images to embed")
-    stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
+
+    def views(block: pa.Table) -> pa.Table:
+        rows = block.filter(pc.is_in(block["split"], pa.array(list(splits), pa.string())))
+        if samples is not None:
+            rows = rows.filter(pc.is_in(rows["sample_id"], pa.array(list(samples), pa.string())))
+        is_original = bool(rows["anonymizer"].null_count)  # a block is of one table
+        rows = rows.append_column("view", pc.fill_null(rows["anonymizer"], ORIGINAL))
+        return rows if is_original else with_regions(rows, regions)
+
+    stream = stream_tables(
+        tables, ["sample_id", "identity", "split", "image", "anonymizer"], engine.block_rows
+    ).map_batches(views, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS)
     gpus = attacker.gpus_per_actor(engine.gpus_per_actor)
-    embedded = stream.map_batches(
-        EmbedActor,
-        fn_constructor_args=(attacker, fitted, engine),
-        batch_format="pyarrow",
-        batch_size=engine.rows_per_call(gpus),
-        compute=engine.pool(gpus=gpus),
-        num_cpus=engine.cpus_per_actor,
-        num_gpus=gpus or None,
-    )
+    embedded = map_opened(stream, EmbedActor(attacker, fitted, engine), engine, gpus)
+    if copies:
+
+        def with_copies(block: pa.Table) -> pa.Table:
+            originals = block.filter(pc.equal(block["view"], ORIGINAL))
+            place = block.schema.get_field_index("view")
+            names = (pa.array([name] * len(originals), pa.string()) for name in copies)
+            return pa.concat_tables(
+                [block, *(originals.set_column(place, "view", n) for n in names)]
+            )
+
+        embedded = embedded.map_batches(
+            with_copies, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+        )
     write_records(embedded, folder, embeddings_schema(attacker.dimensions))

@@ -10,10 +10,10 @@ from cldmray import storage
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.attackers.reconstruction.training import load_reconstructor
 from cldmray.attackers.reconstruction.validation import embed_guesses
-from cldmray.engine.artifacts import WEIGHTS, Artifact, write_records
+from cldmray.engine.artifacts import WEIGHTS, Artifact, stream_tables, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
-from cldmray.engine.failures import OpenedActor
 from cldmray.engine.map_stages.embed import with_regions
+from cldmray.engine.opened import Opened, map_opened
 from cldmray.errors import BadInputError
 from cldmray.faces.records import EVALUATION, decode_images, embeddings_schema, encode_image
 from cldmray.faces.regions import Region
@@ -41,7 +41,7 @@ def reconstruction_seed(sample_id: str, sample: int, audit_seed: int) -> int:
     return image_seed(f"reconstruction of {sample_id}", sample, audit_seed)
 
 
-class ReconstructActor(OpenedActor):
+class ReconstructActor(Opened):
     """Holds a reconstruction model and the held-out recognizer."""
 
     def open(
@@ -68,7 +68,7 @@ class ReconstructActor(OpenedActor):
         self.batch_size = engine.embedded_at_once
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        self.check_opened()
+        self.ensure_opened()
         parts = [
             self._rebuilt(block.slice(start, self.batch_size))
             for start in range(0, max(1, block.num_rows), self.batch_size)
@@ -124,20 +124,9 @@ def reconstruct(
         names = ["view" if name == "anonymizer" else name for name in rows.column_names]
         return with_regions(rows.rename_columns(names), regions)
 
-    parts = [
-        table.stream(COLUMNS, engine.block_rows).map_batches(
-            of_splits, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
-        )
-        for table in anonymized
-    ]
-    stream = parts[0].union(*parts[1:]) if parts[1:] else parts[0]
-    rebuilt = stream.map_batches(
-        ReconstructActor,
-        fn_constructor_args=(attacker, fitted, seed, engine),
-        batch_format="pyarrow",
-        batch_size=engine.rows_per_call(engine.gpus_per_actor),
-        compute=engine.pool(),
-        num_cpus=engine.cpus_per_actor,
-        num_gpus=engine.gpus_per_actor or None,
+    stream = stream_tables(anonymized, COLUMNS, engine.block_rows).map_batches(
+        of_splits, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
+    actor = ReconstructActor(attacker, fitted, seed, engine)
+    rebuilt = map_opened(stream, actor, engine, engine.gpus_per_actor)
     write_records(rebuilt, folder, reconstructions_schema(attacker.dimensions))

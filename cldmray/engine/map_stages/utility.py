@@ -24,6 +24,7 @@ from cldmray.conditions.canny import Canny
 from cldmray.detection.yunet import YuNet
 from cldmray.engine.artifacts import LEAST_BLOCKS, Artifact, read_samples, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
+from cldmray.engine.opened import Opened, map_opened
 from cldmray.faces.records import ATTACKER, EVALUATION, ORIGINAL, decode_image, decode_images
 from cldmray.hashing import unit_hash
 from cldmray.metrics.image_similarity import edge_f1, ssim
@@ -189,18 +190,10 @@ def _evaluated(table: Artifact) -> dict[str, str]:
     return identities
 
 
-class UtilityActor:
-    """Measures blocks of images; see :data:`MEASURED`.
+class UtilityActor(Opened):
+    """Measures blocks of images; see :data:`MEASURED`."""
 
-    Args:
-        measures: which columns to fill.
-        originals: reference to the encoded original of each chosen sample.
-        others: sample of another person for each chosen sample that has one.
-        probes: read the attributes.
-        threads: of OpenCV.
-    """
-
-    def __init__(
+    def open(
         self,
         measures: Sequence[ImageMeasure],
         originals: Any,
@@ -208,6 +201,15 @@ class UtilityActor:
         probes: Sequence[Probe],
         threads: int,
     ) -> None:
+        """Fetch the originals.
+
+        Args:
+            measures: which columns to fill.
+            originals: reference to the encoded original of each chosen sample.
+            others: sample of another person for each chosen sample that has one.
+            probes: read the attributes.
+            threads: of OpenCV.
+        """
         cv2.setNumThreads(threads)
         self.measures = frozenset(measures)
         self.originals: dict[str, bytes] = ray.get(originals)
@@ -215,6 +217,7 @@ class UtilityActor:
         self.probes = probes
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        self.ensure_opened()
         views = pc.unique(block["view"]).to_pylist()
         parts = [self._measured(block.filter(pc.equal(block["view"], view))) for view in views]
         return pa.concat_tables([MEASURED.empty_table(), *parts])
@@ -324,21 +327,8 @@ def measure_utility(
     images = ray.data.from_items(files, override_num_blocks=blocks).map_batches(
         read, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
-    measured = images.map_batches(
-        UtilityActor,
-        fn_constructor_args=(
-            list(measures),
-            ray.put(originals),
-            others,
-            probes,
-            engine.threads,
-        ),
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=engine.pool(gpus=0.0),
-        num_cpus=engine.cpus_per_actor,
-    )
-    write_records(measured, folder, MEASURED)
+    actor = UtilityActor(list(measures), ray.put(originals), others, probes, engine.threads)
+    write_records(map_opened(images, actor, engine), folder, MEASURED)
 
 
 def _read(uri: str, view: str, samples: pa.Array) -> pa.Table:

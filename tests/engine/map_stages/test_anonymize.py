@@ -163,7 +163,9 @@ class TestActor:
         limits: list[float] = []
         monkeypatch.setattr(memory, "limit", limits.append)
         for gpus, share in ((0.25, 0.25), (1.0, 1.0), (0.0, 1.0)):
-            assert AnonymizerActor(Blur(), None, 1, gpus).runner.share == share
+            actor = AnonymizerActor(Blur(), None, 1, gpus)
+            actor.ensure_opened()
+            assert actor.runner.share == share
         assert limits == [0.25, 1.0, 0.0]
 
 

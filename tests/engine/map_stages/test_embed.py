@@ -128,7 +128,7 @@ class TestActor:
 class TestWhatIsGiven:
     def test_a_trained_attacker_needs_its_encoder(self, engine: EngineConfig) -> None:
         with pytest.raises(ValueError, match="clean_trained embeds with a trained encoder"):
-            EmbedActor(ATTACKERS[0], None, engine)
+            EmbedActor(ATTACKERS[0], None, engine).ensure_opened()
 
     def test_nothing_to_embed(self, engine: EngineConfig, tmp_path: Path) -> None:
         with pytest.raises(BadInputError, match="condition_match: was given no images"):
@@ -232,3 +232,19 @@ class TestStream:
         table = committed(folder)
         assert table.schema.equals(embeddings_schema(16))
         check(table, directly(attacker, encoder, faces, anonymized))
+
+    def test_copies_of_the_originals_get_their_embeddings(
+        self, faces: Artifact, anonymized: list[Artifact], engine: EngineConfig, tmp_path: Path
+    ) -> None:
+        attacker = ConditionMatch(side=8)
+        folder = str(tmp_path / "embeddings")
+        embed_views(attacker, None, faces, anonymized[:1], engine, folder, copies=["no_op"])
+        table = committed(folder)
+        assert table.schema.equals(embeddings_schema(attacker.dimensions))
+        views = {
+            view: table.filter(pc.equal(table["view"], view)).drop_columns("view")
+            for view in (ORIGINAL, "no_op", "upside")
+        }
+        assert sum(len(rows) for rows in views.values()) == len(table)
+        assert views["no_op"].equals(views[ORIGINAL])
+        assert not views["upside"].equals(views[ORIGINAL])

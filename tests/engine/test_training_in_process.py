@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cldmray.attackers.nn.training import Call, Trainable, TrainingSchedule, Worker
 from cldmray.engine import training
-from cldmray.engine.training import train_here
+from cldmray.engine.training import CHECKPOINT_FILE, train_in_process
 from cldmray.errors import CldmrayError
 
 
@@ -48,7 +48,7 @@ class Line(Trainable):
 def test_a_killed_training_repeats_the_undisturbed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train_here(Line(6), tmp_path / "whole", 1)
+    whole = train_in_process(Line(6))
     save = training.TrainingLoop.save
 
     def killed(self: Any, folder: Path) -> None:
@@ -58,28 +58,25 @@ def test_a_killed_training_repeats_the_undisturbed_one(
 
     monkeypatch.setattr(training.TrainingLoop, "save", killed)
     with pytest.raises(KeyboardInterrupt):
-        train_here(Line(6), tmp_path / "run", 1)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "partial",
-        "step-000000002",
-    ]
+        train_in_process(Line(6), checkpoints=str(tmp_path))
     monkeypatch.undo()
     line = Line(6)
-    result = train_here(line, tmp_path / "run", 1)
+    result = train_in_process(line, checkpoints=str(tmp_path))
     assert line.steps == [2, 3, 4, 5]
     assert result.weights == whole.weights
     assert result.curve == whole.curve
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-000000006"]
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
 
 
 def test_a_finished_training_takes_no_step_and_a_longer_one_goes_on(tmp_path: Path) -> None:
-    first = train_here(Line(4), tmp_path, 1)
+    folder = f"file://{tmp_path}"
+    first = train_in_process(Line(4), checkpoints=folder)
     for steps in (4, 1):
         line = Line(steps)
-        assert train_here(line, tmp_path, 1) == first
+        assert train_in_process(line, checkpoints=folder) == first
         assert line.steps == []
     line = Line(7)
-    longer = train_here(line, tmp_path, 1)
+    longer = train_in_process(line, checkpoints=folder)
     assert line.steps == [4, 5, 6]
     assert [point["step"] for point in longer.curve] == [2, 4, 6, 7]
 
@@ -87,4 +84,4 @@ def test_a_finished_training_takes_no_step_and_a_longer_one_goes_on(tmp_path: Pa
 def test_a_diverged_training_is_refused(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(CldmrayError, match="^line: the training diverged"):
-            train_here(Line(4, slope=float("nan")), tmp_path, 1)
+            train_in_process(Line(4, slope=float("nan")), checkpoints=str(tmp_path))
