@@ -1,12 +1,13 @@
 """Kills parts of a cluster while an audit runs, and compares what it finds with an undisturbed run.
 
-    python benchmarks/faults.py [--kills 4] [--seed 0] [--targets driver node ...] [--out DIR]
+    python benchmarks/faults.py [--kills 4] [--seed 0] [--targets driver node ...] [--together]
+        [--out DIR]
 
 Starts a head and two worker nodes on this machine and runs a small audit undisturbed; then one in
-which tasks that anonymize, embed and train are killed, one in which whole worker
-nodes are, and one whose driver is: with SIGKILL, in stages and at moments drawn with the seed. A
-killed node is replaced by another, a killed driver is started again. Every image, embedding,
-encoder and table must be the same, byte by byte.
+which tasks that anonymize, embed and train are killed, one in which whole worker nodes are, and one
+whose driver is, or one that bears all of that (``--together``): with SIGKILL, in stages and at
+moments drawn with the seed. A killed node is replaced by another, a killed driver is started again.
+Every image, embedding, encoder and table must be the same, byte by byte.
 
 Writes ``faults.json`` and the table ``faults.md``. Exit status 1: something differed, or stages
 ended before enough processes could be killed.
@@ -30,7 +31,7 @@ from faulting.kills import PATIENCE, TARGETS, Disturbance, Kill
 ROUNDS = 6
 """Audits of the same targets at most, until each has been killed often enough."""
 TOGETHER = (("anonymizer", "embedding", "training"), ("node",), ("driver",))
-"""Targets that one audit has to bear."""
+"""Targets that one audit has to bear; with ``--together`` it bears all."""
 
 
 def parsed() -> argparse.Namespace:
@@ -40,6 +41,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=4, help="of each target, at least")
     parser.add_argument("--seed", type=int, default=0, help="of stages and moments")
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--together", action="store_true", help="all targets in one audit")
     parser.add_argument("--nodes", type=int, default=2, help="worker nodes")
     parser.add_argument("--out", type=Path, default=Path("runs/faults"))
     return parser.parse_args()
@@ -67,7 +69,7 @@ def disturbed(cluster: Cluster, options: argparse.Namespace, folder: Path) -> li
     print(f"undisturbed: {len(expected)} files; {seconds}", flush=True)
     disturbance = Disturbance(cluster, start, undisturbed.seconds, expected)
     kills: list[Kill] = []
-    for targets in TOGETHER:
+    for targets in [tuple(TARGETS)] if options.together else TOGETHER:
         scenarios = [name for name in targets if name in options.targets]
         for number in range(ROUNDS):
             done = Counter(kill.target for kill in kills)

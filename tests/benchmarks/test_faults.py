@@ -28,7 +28,8 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_kills_change_no_byte(tmp_path: Path) -> None:
     """Set ``CLDMRAY_FAULTS`` to a folder to keep the table of kills."""
     out = Path(os.environ.get("CLDMRAY_FAULTS", tmp_path))
-    process = run("faults.py", f"--kills={KILLS}", "--seed=0", f"--out={out}")
+    together = ["--together"] if KILLS == 1 else []
+    process = run("faults.py", f"--kills={KILLS}", "--seed=0", f"--out={out}", *together)
     assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
     kills = json.loads((out / "faults.json").read_text())["kills"]
     assert {kill["result"] for kill in kills} == {"identical"}

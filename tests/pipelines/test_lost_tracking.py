@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import requests
 
+from tests.small_audit import SMALL
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,21 +31,16 @@ job = sys.argv.pop(1)
 sys.argv[0] = job
 runpy.run_path(job, run_name="__main__")
 """
-SMALL = [
-    "faces.n_identities=6",
-    "faces.images_per_identity=2",
-    "splits.n_evaluation_identities=4",
-    "splits.min_images=2",
+SETTINGS = [
+    *SMALL,
     "anonymizers=[no_op]",
     "attackers=[condition_match]",
     "audit.attribution=false",
     "audit.utility=[]",
-    "audit.n_bootstrap=100",
     "engine.cpus=2",
     "engine.actors=1",
     "engine.object_store_mb=100",
-    "engine.progress=false",
-    "cache_dir=cache_dir",
+    "cache_dir=cache",
     "output=out",
 ]
 
@@ -93,7 +90,7 @@ def audit(folder: Path, port: int, **variables: str) -> subprocess.CompletedProc
     environment = {**os.environ, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", **variables}
     job = str(ROOT / "jobs/full_audit.py")
     return subprocess.run(
-        [sys.executable, "-c", JOB, job, f"tracking.uri=http://127.0.0.1:{port}", *SMALL],
+        [sys.executable, "-c", JOB, job, f"tracking.uri=http://127.0.0.1:{port}", *SETTINGS],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=1000,
     )  # fmt: skip
 
@@ -123,11 +120,11 @@ def test_a_server_that_is_down_is_named_before_any_work(tmp_path: Path) -> None:
         "another place"
     )
     assert "CLDMRAY_VERDICT" not in result.stdout
-    assert not list((tmp_path / "cache_dir").iterdir())
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_a_server_that_dies_takes_no_result_along(
-    tmp_path: Path, serve: Callable[[int], subprocess.Popen[bytes]]
+    tmp_path: Path, cache_dir: Path, serve: Callable[[int], subprocess.Popen[bytes]]
 ) -> None:
     port = free_port()
     server = serve(port)
@@ -151,7 +148,8 @@ def test_a_server_that_dies_takes_no_result_along(
     serve(port)
     again = audit(tmp_path, port)
     assert again.returncode == 0, again.stderr[-3000:]
-    for stage in ("read synthetic", "anonymize by no_op", "embed by condition_match"):
+    assert "read synthetic ..." not in result.stdout, "its images were there before"
+    for stage in ("anonymize by no_op", "embed by condition_match"):
         assert f"{stage} ..." in result.stdout
         assert f"{stage} ..." not in again.stdout
     lost, recorded = runs(port)

