@@ -32,6 +32,8 @@ OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?!docs/)[^)]*\)")
 
 def keep_links_inside(app: Sphinx, docname: str, source: list[str]) -> None:
     """Pages link to files that the site has not got: such a link becomes its text."""
+    if app.env.doc2path(docname).suffix != ".md":
+        return
     up = "../" * docname.count("/")
     pages = PROJECT.sub(lambda page: f"]({up}project/{page[1].lower()}.md", source[0])
     source[0] = OUTSIDE.sub(r"\1", pages)

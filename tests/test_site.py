@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 LINK = re.compile(r'(?:href|src)="([^"#?]+)(?:[?][^"#]*)?(?:#([^"]*))?"')
 
 
@@ -34,3 +37,19 @@ def test_the_site_builds_and_its_links_hold(tmp_path: Path) -> None:
 
 def _leads_somewhere(target: Path, anchor: str, pages: dict[Path, str]) -> bool:
     return target.exists() and (not anchor or f'id="{anchor}"' in pages.get(target, ""))
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_tutorial_prints_what_it_shows(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    printed = _printed(notebook)
+    nbclient.NotebookClient(notebook, timeout=900, kernel_name="python3").execute()
+    assert printed == _printed(notebook) and printed
+
+
+def _printed(notebook: nbformat.NotebookNode) -> list[str]:
+    """What the cells of a notebook printed, without what went to stderr."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [o.text for o in outputs if o.output_type == "stream" and o.name == "stdout"]
