@@ -94,7 +94,7 @@ def gather(plan: Plan, anonymizer: Anonymizer) -> tuple[Identities, Identities]:
         )
         config = SplitConfig(n_evaluation_identities=plan.evaluated, min_images=plan.originals)
     else:
-        source = LfwFaces(plan.lfw)
+        source = LfwFaces(plan.lfw, size=64)
         config = SplitConfig(n_evaluation_identities=plan.evaluated)
     listing = source.listing()
     splits = split_listing(listing, replace(config, validation_fraction=0.0))

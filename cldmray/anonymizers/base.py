@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ class Batch:
         images: RGB, uint8, shape (N, height, width, 3).
         seeds: one random seed an image, int64, shape (N,), all >= 0.
         conditions: maps by control name, each shaped like ``images``.
+        samples: which of several anonymized images of its image each is to be, from 0 on, int,
+            shape (N,); None: the first.
 
     >>> images = np.zeros((3, 8, 8, 3), np.uint8)
     >>> batch = Batch(["a", "b", "c"], images, np.arange(3))
@@ -36,6 +38,7 @@ class Batch:
     images: Images
     seeds: Seeds
     conditions: Mapping[str, Images] = field(default_factory=dict)
+    samples: npt.NDArray[np.integer[Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -48,6 +51,7 @@ class Batch:
             self.images[rows],
             self.seeds[rows],
             {name: maps[rows] for name, maps in self.conditions.items()},
+            None if self.samples is None else self.samples[rows],
         )
 
 
@@ -128,6 +132,14 @@ class Anonymizer(ABC):
         return {}
 
     @property
+    def input_side(self) -> int | None:
+        """Side in pixels of the images and maps that it works on; None: as they are audited.
+
+        Its images are brought back to the size of the audited ones.
+        """
+        return None
+
+    @property
     def is_control(self) -> bool:
         """Whether this is a control of the audit rather than a candidate for release."""
         return False
@@ -149,6 +161,14 @@ class Anonymizer(ABC):
 
     def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which samples this anonymizer has an image for; all of them unless overridden."""
+        return np.ones(len(sample_ids), bool)
+
+    def usable(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which of the selected samples it can make images of; all of them unless overridden.
+
+        It is asked where the images are made. Those left out are counted, and stop an audit where
+        they are too many, as files of originals do.
+        """
         return np.ones(len(sample_ids), bool)
 
     def version(self) -> str:

@@ -1,41 +1,99 @@
 """Images that somebody anonymized elsewhere, with any tool."""
 
-from collections.abc import Sequence
+import posixpath
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cldmray import hashing
 from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
 from cldmray.arrays import Images
+from cldmray.detection.alignment import fitted
+from cldmray.detection.face_search import find_face
+from cldmray.detection.yunet import FindFaces
 from cldmray.errors import BadInputError
-from cldmray.faces.base import Crop, Side
-from cldmray.faces.decode import InvalidImageError, decode
-from cldmray.faces.sources.folder import FolderFaces
+from cldmray.faces.base import FaceSource, ImageFileSource
+from cldmray.faces.decode import (
+    UPRIGHT,
+    InvalidImageError,
+    decode_whole,
+    orientation,
+    square_of,
+    turned_by,
+)
+from cldmray.faces.sources.companions import without_companions
+from cldmray.faces.sources.files import (
+    ListedFile,
+    list_folder,
+    normalize_name,
+    open_root,
+    read_files,
+    read_text_table,
+    table_path,
+)
 from cldmray.hashing import fingerprint_rows, safe_location
 from cldmray.results.names import Label
 from cldmray.settings import NonEmpty, checked_dataclass
 
+LAYOUT = "the anonymized images, in folders and with names as the originals have them"
+TABLE = ("original", "anonymized")
+"""Columns of a table of files."""
+SUFFIX = re.compile(
+    r"[-_. ]?(anonymi[sz]ed|anonym|anon|blurred|blur|deidentified|deid|masked|pixelated|redacted)$",
+    re.IGNORECASE,
+)
+"""Endings that tools add to a file's name."""
+NUMBERED = re.compile(r"[-_](?:sample)?(\d{1,3})$", re.IGNORECASE)
+"""Ending of one of several samples of an image."""
+
+LIKENESS_SIDE = 16
+
+Shows = Literal["auto", "scene", "face"]
+
+
+class Match(NamedTuple):
+    """An anonymized file of a sample; those of one sample are sorted by the number in their name.
+
+    Attributes:
+        number: that the name ends in; 0: none.
+        location: below the root.
+    """
+
+    number: int
+    location: str
+
 
 @checked_dataclass
 class Precomputed(Anonymizer):
-    """A folder laid out like the originals: one sub-folder a person, the same file stems.
+    """A folder laid out like the originals, with the same file stems.
 
-    Extensions may differ from the originals'. The folder is listed once for each object, which
-    carries its list to the workers when it was already asked what it holds.
+    A file belongs to the original of the same folder and stem, with any extension or two, with one
+    of the endings that tools add (``_anonymized``, ``-blurred``, ``_anon`` ...), or with a number
+    behind that where an image has several samples. Folders around all files may differ, and the
+    folder may be the person's. Other names need a table. The folder is listed once for each
+    object, which carries its list to the workers when it was already asked what it holds.
 
     Attributes:
         root: local path, ``s3://`` or ``gs://`` URI.
-        source: name of the face source that holds the originals; it enters the sample ids.
-        crop: left, top, right, bottom in pixels, a square; None: the central square.
-        size: side in pixels to which images are resized; that of the originals.
+        faces: the source of the originals.
+        table: CSV, JSONL or Parquet file with the columns ``original`` and ``anonymized``, paths
+            below the roots of either; None: names tell.
+        shows: ``scene``: a file shows what the original file shows, at any size, and its face is
+            where the original's is. ``face``: it shows the face as it is audited. ``auto``:
+            ``face`` for square files of the audited size whose original has another one.
         label: name in tables.
     """
 
     root: NonEmpty
-    source: NonEmpty
-    crop: Crop | None = None
-    size: Side = 64
+    faces: FaceSource
+    table: str | None = None
+    shows: Shows = "auto"
     label: Label = "precomputed"
 
     @property
@@ -43,11 +101,36 @@ class Precomputed(Anonymizer):
         return self.label
 
     def version(self) -> str:
-        """Fingerprint of the folder's samples and of their files' sizes and times."""
-        listing = self._folder.listing()
-        columns = listing["sample_id"].to_pylist(), listing["version"].to_pylist()
+        """Fingerprint of the folder's files that belong to a sample, their sizes and times."""
+        versions = {file.location: file.version for file in self._files}
         return fingerprint_rows(
-            f"{sample} {version}" for sample, version in zip(*columns, strict=True)
+            f"{sample} {match.number} {versions[match.location]}"
+            for sample, matches in self._matches.items()
+            for match in matches
+        )
+
+    def check(self) -> None:
+        """See :meth:`Anonymizer.check`.
+
+        Raises:
+            BadInputError: the folder is the originals' own, or no file belongs to an original; the
+                message shows one of either.
+        """
+        originals = getattr(self.faces, "root", None)
+        if originals and open_root(originals) == open_root(self.root):
+            raise BadInputError(
+                f"{self.name}: {self.root} is the folder of the originals (faces.root), which "
+                "would be audited as they are; move the anonymized images to a folder of their own"
+            )
+        if self._matches:
+            return
+        listed = list(self._originals.values())
+        example = safe_location(listed[0]) if listed else "nothing"
+        raise BadInputError(
+            f"{self.name}: none of {len(self._files)} files in {self.root} belongs to one of the "
+            f"{len(listed)} originals: one is {safe_location(self._files[0].location)}, and an "
+            f"original is {example} (names of people are hashed). Name them like the originals, or "
+            "give a table with the columns original and anonymized (table)"
         )
 
     def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
@@ -56,7 +139,20 @@ class Precomputed(Anonymizer):
         Raises:
             BadInputError: the folder is missing, empty or laid out in another way.
         """
-        return np.array([sample_id in self._locations for sample_id in sample_ids], bool)
+        return np.array([sample_id in self._matches for sample_id in sample_ids], bool)
+
+    def usable(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which samples' files can all be read; each is decoded for it."""
+        return np.array([self._is_readable(sample_id) for sample_id in sample_ids], bool)
+
+    def _is_readable(self, sample_id: str) -> bool:
+        files = [match.location for match in self._matches.get(sample_id, ())]
+        try:
+            for content in read_files(self.root, files):
+                decode_whole(content)
+        except InvalidImageError:
+            return False
+        return True
 
     def open(self) -> AnonymizeFunction:
         """List the folder and return the function that reads the images of a batch.
@@ -64,40 +160,199 @@ class Precomputed(Anonymizer):
         That function raises BadInputError for a sample without an image, and for a file that
         cannot be read, which it names.
         """
-        locations = self._locations
-        folder = self._folder
+        matches = self._matches
+        find = None
+        if isinstance(self.faces, ImageFileSource) and self.faces.finds_faces:
+            find = self.faces.detector.open()
 
         def read(batch: Batch) -> Images:
-            wanted = [self._location(locations, sample_id) for sample_id in batch.sample_ids]
-            images = np.empty((len(wanted), self.size, self.size, 3), np.uint8)
-            contents = folder.read(wanted)
-            rows = zip(batch.sample_ids, wanted, contents, strict=True)
-            for position, (sample_id, location, content) in enumerate(rows):
+            size = self.faces.size
+            images = np.empty((len(batch), size, size, 3), np.uint8)
+            samples = batch.samples if batch.samples is not None else np.zeros(len(batch), int)
+            locations = [
+                self._location(matches, sample_id, int(sample))
+                for sample_id, sample in zip(batch.sample_ids, samples, strict=True)
+            ]
+            originals = self.faces.read([self._originals[key] for key in batch.sample_ids])
+            contents = read_files(self.root, locations)
+            for position, (original, content) in enumerate(zip(originals, contents, strict=True)):
                 try:
-                    images[position] = decode(content, self.crop, self.size)
+                    images[position] = self._face(original, content, find)
                 except InvalidImageError as error:
                     raise BadInputError(
-                        f"{self.name}: {self.root.rstrip('/')}/{safe_location(location)}, the "
-                        f"image of sample {sample_id} (names of people are hashed): {error.reason}"
+                        f"{self.name}: {self.root.rstrip('/')}/"
+                        f"{safe_location(locations[position])}, the image of sample "
+                        f"{batch.sample_ids[position]} (names of people are hashed): {error.reason}"
                     ) from error
             return images
 
         return read
 
-    def _location(self, locations: dict[str, str], sample_id: str) -> str:
-        if sample_id not in locations:
+    def _location(self, matches: dict[str, list[Match]], sample_id: str, number: int) -> str:
+        """Of the file of a sample; numbers begin again where there are fewer files."""
+        own = matches.get(sample_id)
+        if own is None:
             raise BadInputError(f"{self.name}: no image of sample {sample_id} in {self.root}")
-        return locations[sample_id]
+        return own[number % len(own)].location
 
-    @property
-    def _folder(self) -> FolderFaces:
-        return FolderFaces(root=self.root, name=self.source, crop=self.crop, size=self.size)
+    def _face(
+        self, original: bytes | None, content: bytes | None, find: FindFaces | None
+    ) -> Images:
+        """The face in an anonymized file, where it is in the original."""
+        scene, image, faces = decode_whole(original), decode_whole(content), self.faces
+        height, width = scene.shape[:2]
+        is_face = image.shape[:2] == (faces.size, faces.size) != (height, width)
+        if self.shows == "face" or (self.shows == "auto" and is_face):
+            return square_of(image, None, faces.size)
+        if orientation(content) == UPRIGHT:
+            image = closer(image, turned_by(image, orientation(original)), scene)
+        scaled = fitted(image[None], height, width)[0]
+        if find is None or not isinstance(faces, ImageFileSource):
+            return square_of(scaled, faces.crop, faces.size)
+        face = find_face(scene, find)
+        if face is None:
+            raise InvalidImageError("no face found in the original")
+        return faces.cut(scaled, face)
 
     @cached_property
-    def _locations(self) -> dict[str, str]:
+    def _files(self) -> list[ListedFile]:
         try:
-            listing = self._folder.listing()
+            files, _ = without_companions(list_folder(self.root, LAYOUT))
         except BadInputError as error:
             raise BadInputError(f"{self.name}: {error}") from error
+        if not files:
+            raise BadInputError(f"{self.name}: no images in {self.root}; expected {LAYOUT}")
+        return files
+
+    @cached_property
+    def _originals(self) -> dict[str, str]:
+        """Location of each original, by sample id."""
+        listing = self.faces.listing()
         columns = listing["sample_id"].to_pylist(), listing["location"].to_pylist()
         return dict(zip(*columns, strict=True))
+
+    @cached_property
+    def _matches(self) -> dict[str, list[Match]]:
+        """The files of each sample that has any."""
+        pairs = self._by_name() if self.table is None else self._by_table(self.table)
+        matches: dict[str, list[Match]] = defaultdict(list)
+        for sample_id, match in pairs:
+            matches[sample_id].append(match)
+        return {sample_id: sorted(own) for sample_id, own in sorted(matches.items())}
+
+    def _by_name(self) -> Iterator[tuple[str, Match]]:
+        """Samples and files whose names agree: the sample's own name, or the original's path."""
+        places = samples_by_path(self._originals)
+        inner = below_common_folder([file.label for file in self._files])
+        for file, label in zip(self._files, inner, strict=True):
+            for number, name in chain(possible_names(file.label), possible_names(label)):
+                own = hashing.sample_id(self.faces.name, name)
+                sample_id = own if own in self._originals else places.get(name)
+                if sample_id is not None:
+                    yield sample_id, Match(number, file.location)
+                    break
+
+    def _by_table(self, table: str) -> Iterator[tuple[str, Match]]:
+        samples = {normalize_name(place): sample for sample, place in self._originals.items()}
+        there = {file.label: file.location for file in self._files}
+        expected = f"the columns {' and '.join(TABLE)}"
+        rows = read_text_table(table, f"{self.name}.table", expected)
+        if not set(TABLE) <= set(rows.column_names):
+            raise BadInputError(f"{self.name}.table: {table} lacks {expected}")
+        for number, row in enumerate(rows.select(TABLE).to_pylist()):
+            original, anonymized = (table_path(row[column] or "") for column in TABLE)
+            if original in samples and anonymized in there:
+                yield samples[original], Match(number, there[anonymized])
+
+
+def samples_by_path(originals: Mapping[str, str]) -> dict[str, str]:
+    """Sample ids by the originals' paths, with and without extension and folders around all.
+
+    A path without its extension that several originals share is left out.
+
+    Args:
+        originals: location of each, by sample id.
+
+    >>> samples_by_path({"a": "images/1.jpg", "b": "images/2.jpg"})["2"]
+    'b'
+    """
+    whole = [normalize_name(location) for location in originals.values()]
+    samples: dict[str, str] = {}
+    for paths in (whole, below_common_folder(whole)):
+        stems = [_without_extension(path) for path in paths]
+        shared = Counter(stems)
+        for sample_id, path, stem in zip(originals, paths, stems, strict=True):
+            samples.setdefault(path, sample_id)
+            if shared[stem] == 1:
+                samples.setdefault(stem, sample_id)
+    return samples
+
+
+def below_common_folder(paths: Sequence[str]) -> list[str]:
+    """Paths below the deepest folder that holds all of them.
+
+    >>> below_common_folder(["set/Ann/1.jpg", "set/Bob/1.jpg"])
+    ['Ann/1.jpg', 'Bob/1.jpg']
+    """
+    folder = posixpath.commonpath([posixpath.dirname(path) for path in paths] or [""])
+    return [path[len(folder) :].removeprefix("/") if folder else path for path in paths]
+
+
+def closer(image: Images, turned: Images, original: Images) -> Images:
+    """Whichever of two images is more like the original, by what is coarse in them.
+
+    Tools that read pixels without their EXIF orientation write images that lie on their side, and
+    drop the orientation.
+    """
+    if image.shape == turned.shape and (image == turned).all():
+        return image
+    small = [
+        fitted(each[None], LIKENESS_SIDE, LIKENESS_SIDE)[0].astype(np.float64)
+        for each in (image, turned, original)
+    ]
+    errors = [float(np.abs(each - small[2]).mean()) for each in small[:2]]
+    return image if errors[0] <= errors[1] else turned
+
+
+def possible_names(label: str) -> Iterator[tuple[int, str]]:
+    """Names of originals that an anonymized file may belong to, the likeliest first.
+
+    Args:
+        label: path of the file below its root.
+
+    Returns:
+        The number of the sample, 0 where there is none, and the name as in a sample's id.
+
+    >>> [name for _, name in possible_names("Ann/1_anonymized.png")]
+    ['Ann/1_anonymized.png', 'Ann/1_anonymized', 'Ann/1']
+    >>> list(possible_names("Ann/1.jpg-anon-2.png"))[-2:]
+    [(2, 'Ann/1.jpg'), (2, 'Ann/1')]
+    """
+    seen = set()
+    for number, name in _reduced_names(label):
+        if name not in seen:
+            seen.add(name)
+            yield number, name
+
+
+def _reduced_names(label: str) -> Iterator[tuple[int, str]]:
+    stem = _without_extension(label)
+    yield 0, label
+    for number, whole in ((0, stem), *_numbered(stem)):
+        for name in (whole, SUFFIX.sub("", whole)):
+            yield number, name
+            yield number, _without_extension(name)
+
+
+def _numbered(stem: str) -> Iterator[tuple[int, str]]:
+    """The name without the number that it ends in, and the number; nothing where there is none."""
+    ending = NUMBERED.search(stem)
+    if ending is not None:
+        yield int(ending[1]), stem[: ending.start()]
+
+
+def _without_extension(name: str) -> str:
+    folder, _, file = name.rpartition("/")
+    stem, dot, extension = file.rpartition(".")
+    is_extension = dot and stem and extension.isalnum() and len(extension) <= 5
+    return posixpath.join(folder, stem) if is_extension else name

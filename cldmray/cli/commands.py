@@ -119,6 +119,21 @@ def _survey(place: str) -> None:
 @app.command(
     context_settings=HYDRA,
     epilog=_examples(
+        "cldmray anonymize faces=folder faces.root=DIR anonymizers=[blur] output=OUT",
+        "cldmray anonymize faces=lfw faces.root=DIR anonymizers=[cldm_canny,k_same] output=OUT",
+        "cldmray anonymize faces=celeba faces.root=DIR anonymizers=[sd15] output=OUT",
+    ),
+)
+def anonymize(
+    overrides: Overrides = None, config_name: ConfigName = None, config_dir: ConfigDir = None
+) -> None:
+    """Write the images that an audit would attack as files, with a manifest."""
+    _hydra(jobs.anonymize, "audit", overrides, config_name, config_dir)
+
+
+@app.command(
+    context_settings=HYDRA,
+    epilog=_examples(
         "cldmray demo",
         "cldmray demo output=my-demo",
         "cldmray demo anonymizers=[blur,pixelate] anonymizers.blur.sigma=8",

@@ -31,6 +31,20 @@ def audit(composed: DictConfig) -> int:
     return GATE_FAILED if result.verdict.gate.outcome == "failed" else 0
 
 
+def anonymize(composed: DictConfig) -> None:
+    """Write the images that an audit would attack as files.
+
+    Raises:
+        CldmrayError: the images could not be made.
+    """
+    from cldmray.config.audit import build_audit
+    from cldmray.errors import redact_text
+    from cldmray.pipelines.jobs import run_anonymization
+
+    for folder in run_anonymization(build_audit(composed)):
+        print(f"Images: {redact_text(folder)}", flush=True)
+
+
 def attribute(composed: DictConfig) -> None:
     """Find out what carries the leak: ablations, condition swaps, an operating point.
 

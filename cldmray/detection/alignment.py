@@ -153,3 +153,12 @@ def needed_part(image: Images, matrix: Matrix, side: int) -> tuple[Images, Matri
         return image, matrix
     shift = matrix[:, 2] + matrix[:, :2] @ np.array([left, top], np.float64)
     return image[top:bottom, left:right], np.column_stack([matrix[:, :2], shift])
+
+
+def fitted(images: Images, height: int, width: int) -> Images:
+    """Images (N, h, w, 3) at another size: cubic where they grow, averaged where they shrink."""
+    if images.shape[1:3] == (height, width) or not len(images):
+        return images
+    grows = images.shape[1] < height or images.shape[2] < width
+    how = cv2.INTER_CUBIC if grows else cv2.INTER_AREA
+    return np.stack([cv2.resize(p, (width, height), interpolation=how) for p in images])

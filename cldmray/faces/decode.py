@@ -37,6 +37,20 @@ MAGIC = (
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """What stands at byte 8 of the files that phones write as HEIC."""
 
+ORIENTATION = 0x0112
+"""EXIF tag of the orientation."""
+UPRIGHT = 1
+TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image is made upright, by its orientation."""
+
 CANNOT_OPEN = "cannot be opened"
 EMPTY = "empty file"
 TOO_LARGE = "file too large"
@@ -83,6 +97,23 @@ def decode(
         InvalidImageError: with the reason.
     """
     upright = _upright_image(content, max_pixels, 3 * size if crop is None else None)
+    return _square(upright, crop, size)
+
+
+def square_of(image: Images, crop: Sequence[int] | None, size: int) -> Images:
+    """The square of a decoded image that :func:`decode` would give.
+
+    Args:
+        image: RGB, uint8, shape (height, width, 3), upright.
+        crop, size: see :func:`decode`.
+
+    Raises:
+        InvalidImageError: the image is smaller than the crop.
+    """
+    return _square(Image.fromarray(image), crop, size)
+
+
+def _square(upright: Image.Image, crop: Sequence[int] | None, size: int) -> Images:
     left, top, right, bottom = _central_square(upright.size) if crop is None else tuple(crop)
     if right > upright.width or bottom > upright.height:
         raise InvalidImageError(SMALLER_THAN_CROP)
@@ -103,6 +134,32 @@ def decode_whole(content: bytes | None, max_pixels: int = MAX_PIXELS) -> Images:
         InvalidImageError: with the reason.
     """
     return np.array(_upright_image(content, max_pixels, None))
+
+
+def orientation(content: bytes | None) -> int:
+    """EXIF orientation of an encoded file, 1 to 8; 1 where it says none or cannot be read."""
+    if not content:
+        return UPRIGHT
+    try:
+        value = _open(content).getexif().get(ORIENTATION, UPRIGHT)
+    except Exception:
+        return UPRIGHT
+    return int(value) if value in TRANSPOSES else UPRIGHT
+
+
+def turned_by(image: Images, value: int) -> Images:
+    """An image as it is shown where its file has an EXIF orientation.
+
+    Args:
+        image: as stored, uint8, shape (height, width, 3).
+        value: of the orientation, 1 to 8.
+
+    >>> turned_by(np.arange(6, dtype=np.uint8).reshape(1, 2, 3), 6).tolist()
+    [[[0, 1, 2]], [[3, 4, 5]]]
+    """
+    if value == UPRIGHT:
+        return image
+    return np.array(Image.fromarray(image).transpose(TRANSPOSES[value]))
 
 
 def _upright_image(content: bytes | None, max_pixels: int, draft: int | None) -> Image.Image:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +13,7 @@ from cldmray import hashing
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.map_stages.anonymize import anonymize, anonymize_groups, samples_per_split
-from cldmray.engine.map_stages.faces import SEARCH_COLUMNS, load_faces
+from cldmray.engine.map_stages.faces import load_faces
 from cldmray.engine.map_stages.near_duplicates import find_near_duplicates, pairs_of
 from cldmray.engine.stages import StageHandle, Stages, StageSpec
 from cldmray.errors import BadInputError, CldmrayError
@@ -28,6 +27,12 @@ from cldmray.faces.records import (
 )
 from cldmray.faces.splits import assert_disjoint, split_listing
 from cldmray.gallery.near_duplicates import content_ids
+from cldmray.pipelines.data_notes import (
+    alignment_notes,
+    duplicate_notes,
+    duplicates_of_evaluated,
+    hidden,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +116,7 @@ class DataPreparation:
         }
         anonymized = {key: self.stages.result(stage) for key, stage in stages.items()}
         distractors, more = self._distractors(faces)
-        notes = [*listing.notes, *notes, *more]
+        notes = [*listing.notes, *notes, *self._unusable_notes(faces, anonymized), *more]
         return PreparedImages(faces, anonymized, notes, contents, distractors)
 
     def distractor_listing(self) -> pa.Table | None:
@@ -128,7 +133,7 @@ class DataPreparation:
         twice = listing.filter(pc.is_in(listing["identity"], audited))["identity"].to_pylist()
         if twice:
             raise BadInputError(
-                f"gallery.faces: {_hidden(min(twice))} is in the audited source, too; a distractor "
+                f"gallery.faces: {hidden(min(twice))} is in the audited source, too; a distractor "
                 "is somebody else: leave such people out, or rename them"
             )
         return listing.append_column("split", pa.array([ATTACKER] * len(listing), pa.string()))
@@ -211,6 +216,7 @@ class DataPreparation:
             logger.info(note)
         self._audited(kept)
         self._check_training(identities)
+        notes += self._missing_notes(kept)
         notes += self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
         if self._auxiliary:
             auxiliary = {i for i, split in splits.items() if split == AUXILIARY}
@@ -266,7 +272,7 @@ class DataPreparation:
         rows = table.filter(pc.equal(table["split"], EVALUATION))
         images = Counter(rows["identity"].to_pylist())
         if len(images) < 2:
-            subject = f"only {_hidden(next(iter(images)))} has" if images else "nobody has"
+            subject = f"only {hidden(next(iter(images)))} has" if images else "nobody has"
             raise BadInputError(
                 f"splits: of the people to be evaluated {subject} a usable image, and a gallery "
                 "needs at least two people who can be confused; evaluate more (splits.evaluation, "
@@ -293,6 +299,61 @@ class DataPreparation:
                     f"told where all {n_identities} people to be evaluated have one image; add "
                     "images, or leave it out"
                 )
+
+    def _unusable_notes(self, faces: Artifact, anonymized: Mapping[str, Artifact]) -> list[str]:
+        """A note on every anonymizer some of whose images of evaluated people cannot be used.
+
+        Raises:
+            BadInputError: they are more than ``audit.max_invalid_fraction`` allows.
+        """
+        samples = faces.read(["sample_id"], EVALUATION)["sample_id"].to_pylist()
+        allowed, notes = self.config.audit.max_invalid_fraction, []
+        for key, table in anonymized.items():
+            anonymizer = self.config.anonymizers[key]
+            selected = int(anonymizer.select(samples).sum())
+            lost = selected - table.count(EVALUATION)
+            if not lost:
+                continue
+            note = f"{lost} of {selected} images of {anonymizer.name} cannot be used"
+            if lost > allowed * selected:
+                raise BadInputError(
+                    f"anonymizers.{key}: {note}, more than audit.max_invalid_fraction={allowed:g} "
+                    "allows: they are no images, or end early"
+                )
+            logger.warning(note)
+            notes.append(f"{note}, because they are no images, or end early.")
+        return notes
+
+    def _missing_notes(self, listing: pa.Table) -> list[str]:
+        """A note on every anonymizer that has images of some of the evaluated ones only.
+
+        Raises:
+            BadInputError: one has images of none.
+        """
+        rows = listing.filter(pc.equal(listing["split"], EVALUATION))
+        samples, identities = rows["sample_id"].to_pylist(), rows["identity"].to_pylist()
+        notes = []
+        for key, anonymizer in self.config.anonymizers.items():
+            kept = anonymizer.select(samples)
+            count, total = int(kept.sum()), len(samples)
+            if not count:
+                raise BadInputError(
+                    f"anonymizers.{key}: {anonymizer.name} has an image of none of the {total} "
+                    "images of the people to be evaluated; evaluate others (splits.evaluation), or "
+                    "anonymize these"
+                )
+            if count == total:
+                continue
+            whose = {identity for identity, has in zip(identities, kept, strict=True) if has}
+            absent = next(sample for sample, has in zip(samples, kept, strict=True) if not has)
+            note = (
+                f"{anonymizer.name} has {count} of the {total} images of evaluated people, of "
+                f"{len(whose)} of {len(set(identities))} people (none of image {absent}, for "
+                "example): all that is said of it is about these."
+            )
+            logger.warning(note)
+            notes.append(note)
+        return notes
 
     def _auxiliary_notes(self, auxiliary: set[str]) -> list[str]:
         """A note on every anonymizer that was trained on people from whom attackers learn too."""
@@ -361,7 +422,7 @@ class DataPreparation:
             return table, notes
         note = (
             f"{len(single)} of the {len(images)} evaluated people have one usable image only (one "
-            f"is {_hidden(single[0])}): it stands in everybody's gallery, but is a probe only "
+            f"is {hidden(single[0])}): it stands in everybody's gallery, but is a probe only "
             "where the gallery includes the source."
         )
         return table, [*notes, note]
@@ -413,7 +474,7 @@ class DataPreparation:
             return [], []
         note = (
             f"{len(short)} people are not evaluated, because fewer of their images than "
-            f"splits.min_images={splits.min_images} can be used (one is {_hidden(short[0])})."
+            f"splits.min_images={splits.min_images} can be used (one is {hidden(short[0])})."
         )
         logger.warning(note)
         unusable = faces.rejected()["sample_id"]
@@ -485,102 +546,6 @@ class DataPreparation:
         return StageSpec(
             f"anonymize-{name}", settings, [faces], produce, f"anonymize by {name}", resources
         )
-
-
-def alignment_notes(source: FaceSource, faces: Artifact) -> list[str]:
-    """What the report says of how faces were found; where none was searched for, only the log.
-
-    Args:
-        faces: the table of originals of the source.
-    """
-    if not source.finds_faces:
-        logger.info(f"{source.name}: images are taken as aligned; no face was searched for")
-        return []
-    searches = faces.read(SEARCH_COLUMNS.names)
-    least = getattr(source, "min_face", 0)
-    kinds = {
-        "show several faces, of which the largest and most central one was taken": pc.greater(
-            searches["n_faces"], 1
-        ),
-        "were turned by 90, 180 or 270 degrees": pc.greater(searches["quarter_turns"], 0),
-        f"show a face of fewer than {least} pixels a side (faces.min_face), of which a recognizer "
-        "may read little": pc.less(searches["side"], least),
-    }
-    counts = {kind: pc.sum(rows).as_py() or 0 for kind, rows in kinds.items()}
-    parts = [f"{count} {kind}" for kind, count in counts.items() if count]
-    note = "; ".join(
-        [
-            f"The face of each of {len(searches)} images was found by "
-            f"{type(getattr(source, 'detector', source)).__name__} and brought into place by its "
-            "five landmarks",
-            *parts,
-        ]
-    )
-    logger.info(f"{source.name}: {note}")
-    return [f"{note}."]
-
-
-def duplicates_of_evaluated(pairs: pa.Table) -> list[str]:
-    """Samples of other splits that are near-duplicates of evaluated ones, sorted.
-
-    Args:
-        pairs: schema :data:`cldmray.engine.map_stages.near_duplicates.NEAR_DUPLICATES`.
-    """
-    samples = set()
-    for row in pairs.to_pylist():
-        if row["split"] != EVALUATION == row["other_split"]:
-            samples.add(row["sample_id"])
-        if row["split"] == EVALUATION != row["other_split"]:
-            samples.add(row["other_sample_id"])
-    return sorted(samples)
-
-
-def duplicate_notes(pairs: pa.Table) -> list[str]:
-    """What the report says of near-duplicates, with images and people as hashes.
-
-    Args:
-        pairs: schema :data:`cldmray.engine.map_stages.near_duplicates.NEAR_DUPLICATES`.
-    """
-    rows = pairs.to_pylist()
-    evaluated = [row for row in rows if row["split"] == EVALUATION == row["other_split"]]
-    same = [row for row in evaluated if row["identity"] == row["other_identity"]]
-    strangers = [row for row in rows if row["identity"] != row["other_identity"]]
-    leaked = duplicates_of_evaluated(pairs)
-    notes = []
-    if same:
-        notes.append(
-            f"{_pairs(len(same))} of near-duplicates show one evaluated person (for example "
-            f"images {_examples(same)}): where the source is excluded, a near-duplicate of it "
-            "is excluded with it."
-        )
-    if leaked:
-        notes.append(
-            f"{len(leaked)} images of other splits are near-duplicates of evaluated images (for "
-            f"example image {leaked[0]}); they were left out, so that nothing learns from what is "
-            "evaluated."
-        )
-    if strangers:
-        names = " and ".join(_hidden(strangers[0][key]) for key in ("identity", "other_identity"))
-        notes.append(
-            f"{_pairs(len(strangers))} of near-duplicates stand under two different people "
-            f"(for example images {_examples(strangers)} of {names}): correct the names, since "
-            "an attack that finds such an image counts as wrong."
-        )
-    return notes
-
-
-def _pairs(count: int) -> str:
-    return f"{count} pair" + ("s" if count > 1 else "")
-
-
-def _examples(rows: list[dict[str, Any]]) -> str:
-    """The samples of at most three pairs; their ids are hashes of the files' names."""
-    return ", ".join(f"{row['sample_id']} and {row['other_sample_id']}" for row in rows[:3])
-
-
-def _hidden(identity: str) -> str:
-    """An identity in notes, logs and errors, which must not name people."""
-    return f"identity {hashing.identity_hash(identity)}"
 
 
 def _trained_on(identities: set[str], hashes: frozenset[str]) -> list[str]:

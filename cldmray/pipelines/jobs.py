@@ -231,6 +231,44 @@ def plan_audit(config: AuditConfig, settings: Settings) -> None:
     Audit(config, dict(settings)).plan()
 
 
+def run_anonymization(config: AuditConfig) -> list[str]:
+    """Write the images that an audit would attack as files, one folder an anonymizer.
+
+    Each folder has a ``manifest.csv`` of originals and anonymized files, which
+    :class:`~cldmray.anonymizers.precomputed.Precomputed` takes as its table.
+
+    Returns:
+        The folders.
+
+    Raises:
+        CldmrayError: the audit could not run; the message names the key, file or package.
+    """
+    from pyarrow import csv
+
+    from cldmray.engine.map_stages.export import export_images
+    from cldmray.engine.stages import Stages
+    from cldmray.pipelines.data_preparation import DataPreparation
+
+    connected(None, config.engine, cache_dir=config.cache_dir, output=config.output)
+    stages = Stages(config.cache_dir)
+    preparation = DataPreparation(config, stages)
+    preparation.check()
+    listing = preparation.listing()
+    columns = (listing.samples[name].to_pylist() for name in ("sample_id", "location"))
+    locations = dict(zip(*columns, strict=True))
+    folders = []
+    with stages:
+        images = preparation.run(listing)
+        for key, table in images.anonymized.items():
+            folder = storage.join(config.output, config.anonymizers[key].name)
+            manifest = export_images(table, locations, config.faces.name, config.engine, folder)
+            sink = pa.BufferOutputStream()
+            csv.write_csv(manifest, sink)
+            storage.write_bytes(storage.join(folder, "manifest.csv"), sink.getvalue().to_pybytes())
+            folders.append(folder)
+    return folders
+
+
 def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
     """Audit anonymizers: anonymize, attack, measure, write the report and record it.
 

@@ -15,6 +15,7 @@ from cldmray.arrays import Images
 from cldmray.conditions.canny import Canny
 from cldmray.conditions.soft_edge import SoftEdge
 from cldmray.errors import BadInputError
+from cldmray.faces.sources.folder import FolderFaces
 
 CONF = Path(__file__).parents[2] / "conf" / "anonymizers"
 BASELINES = ["no_op", "blur", "pixelate", "k_same", "precomputed"]
@@ -135,11 +136,10 @@ def test_a_condition_map_is_what_the_model_would_be_given(noise: Images) -> None
         (lambda: Blur(label="../up"), "label"),
         (lambda: Pixelate(label=""), "label"),
         (lambda: KSame(label="x" * 81), "label"),
-        (lambda: Precomputed("", "faces"), "root"),
-        (lambda: Precomputed("there", ""), "source"),
-        (lambda: Precomputed("there", "faces", label="/"), "label"),
-        (lambda: Precomputed("there", "faces", crop=[1, 2, 3]), "crop"),
-        (lambda: Precomputed("there", "faces", size=0), "size"),
+        (lambda: Precomputed("", FolderFaces("x")), "root"),
+        (lambda: Precomputed("there", "x"), "faces"),
+        (lambda: Precomputed("there", FolderFaces("x"), label="/"), "label"),
+        (lambda: Precomputed("there", FolderFaces("x"), shows="all"), "shows"),
     ],
 )
 def test_a_wrong_setting_is_named(build: Callable[[], object], key: str) -> None:
@@ -157,7 +157,7 @@ def test_a_label_tells_two_settings_apart() -> None:
 def test_yaml_holds_every_field_with_its_default(name: str) -> None:
     path = CONF / f"{name}.yaml"
     assert path.read_text().startswith(f"# @package anonymizers.{name}\n# ")
-    whole = OmegaConf.create({"faces": {"name": "some_faces", "size": 64}})
+    whole = OmegaConf.create({"faces": OmegaConf.load(CONF.parent / "faces" / "synthetic.yaml")})
     config = OmegaConf.merge(whole, {"one": OmegaConf.load(path)}).one
     keys = [str(key) for key in config]
     given = {key: f"some_{key}" for key in keys if OmegaConf.is_missing(config, key)}
@@ -167,4 +167,5 @@ def test_yaml_holds_every_field_with_its_default(name: str) -> None:
     assert anonymizer == type(anonymizer)(**{key: getattr(anonymizer, key) for key in required})
     assert anonymizer.name == name
     assert set(keys) - {"_target_"} == set(type(anonymizer).__dataclass_fields__)  # type: ignore[union-attr]
-    OmegaConf.structured(type(anonymizer))
+    if name != "precomputed":  # OmegaConf takes no fields of abstract types, such as its source
+        OmegaConf.structured(type(anonymizer))

@@ -31,7 +31,7 @@ class Thumbnails(Recognizer):
         return faces.reshape(len(faces), -1) - 127.5
 
 
-VERBS = ("audit", "plan", "demo", "attribute", "invert", "report", "list", "search")
+VERBS = ("audit", "plan", "anonymize", "demo", "attribute", "invert", "report", "list", "search")
 runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
 
 
@@ -57,6 +57,7 @@ def test_help_shows_three_commands_that_can_be_pasted(verb: str) -> None:
         ("audit --cfg job", jobs.audit, "audit", ["--cfg", "job"]),
         ("audit --config-name lfw faces.root=D", jobs.audit, "lfw", ["faces.root=D"]),
         ("plan", jobs.audit, "audit", ["audit.dry_run=true"]),
+        ("anonymize output=o", jobs.anonymize, "audit", ["output=o"]),
         ("demo output=o", jobs.audit, "demo", ["output=o"]),
         ("attribute", jobs.attribute, "attribute", []),
         ("invert --config-dir C ~x", jobs.invert, "invert", ["~x", "--config-dir", "C"]),

@@ -69,7 +69,9 @@ class TestSize:
             ):
                 assert isinstance(attacker, EncoderAttacker)
                 learning = SFaceEncoder(n_frozen_layers=7)
-                assert attacker.encoder == (learning if distilled else SmallEncoder(width=width))
+                assert attacker.encoder == (
+                    learning if distilled else SmallEncoder(width=width, input_side=64)
+                )
                 assert (attacker.training.max_steps, attacker.training.batch_size) == (steps, batch)
             assert enlarged[key] == large[key]
 

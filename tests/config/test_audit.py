@@ -183,7 +183,8 @@ class TestShippedConfiguration:
             "anonymizers=[precomputed]",
             "anonymizers.precomputed.root=x",
         )
-        assert config.anonymizers == {"precomputed": Precomputed("x", source="mine", size=32)}
+        assert config.anonymizers == {"precomputed": Precomputed("x", config.faces)}
+        assert (config.faces.name, config.faces.size) == ("mine", 32)
 
     def test_nested_values_reach_their_objects(self) -> None:
         config = audit(

@@ -190,7 +190,7 @@ def refused(override: str) -> str:
             id="reserved",
         ),
         pytest.param(
-            "+anonymizers.own={_target_:cldmray.anonymizers.precomputed.Precomputed,root:x,source:y,label:../../x}",
+            "+anonymizers.own={_target_:cldmray.anonymizers.precomputed.Precomputed,root:x,faces:${faces},label:../../x}",
             "anonymizers.own.label: may hold letters",
             id="label-leaves-the-cache",
         ),

@@ -19,7 +19,7 @@ from cldmray.faces.base import ImageFileSource
 from cldmray.faces.records import FACES
 from cldmray.faces.synthetic.scene import render_image
 from cldmray.hashing import canonicalize
-from cldmray.pipelines.data_preparation import alignment_notes
+from cldmray.pipelines.data_notes import alignment_notes
 from cldmray.recognizers.base import LFW_CROP
 
 

@@ -184,7 +184,7 @@ def test_lfw_layout_and_crop(tmp_path):
     (row,) = by_name(source)
     assert row["sample_id"] == hashing.sample_id("lfw", "Ann_Lee/Ann_Lee_0001")
     (content,) = source.read([row["location"]])
-    assert decode(content, source.crop, source.size).shape == (64, 64, 3)
+    assert decode(content, source.crop, source.size).shape == (128, 128, 3)
 
 
 def test_lfw_without_a_network_says_what_to_do(tmp_path, monkeypatch):

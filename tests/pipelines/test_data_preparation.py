@@ -1,6 +1,7 @@
 """What an audit finds out before any stage runs: groups of the people who are audited."""
 
 import shutil
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -10,18 +11,17 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from cldmray import storage
 from cldmray.conditions import ControlNetAux
 from cldmray.config.audit import AuditConfig, build_audit
+from cldmray.engine.artifacts import Artifact, Manifest
 from cldmray.engine.map_stages.near_duplicates import NEAR_DUPLICATES
 from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, MissingDependencyError
 from cldmray.faces.records import ATTACKER, EVALUATION
 from cldmray.faces.synthetic import SyntheticFaces
-from cldmray.pipelines.data_preparation import (
-    DataPreparation,
-    duplicate_notes,
-    duplicates_of_evaluated,
-)
+from cldmray.pipelines.data_notes import duplicate_notes, duplicates_of_evaluated
+from cldmray.pipelines.data_preparation import DataPreparation
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 LISTING = pa.table({"identity": ["ann", "bob"], "split": ["evaluation", "attacker"]})
@@ -144,6 +144,70 @@ class TestIdentities:
         single = self.identities(tmp_path, ["ann", "bob"], *asked, ann=1, bob=1, cat=4)
         with pytest.raises(BadInputError, match="^attackers.clean_trained: .*have one image"):
             single.listing()
+
+
+class TestImagesAnonymizedElsewhere:
+    """Three images of each of two evaluated people, of which some were anonymized."""
+
+    def preparation(self, root: Path, *anonymized: str) -> DataPreparation:
+        for folder, names in (
+            ("faces", [f"{name}/{number}.jpg" for name in ("ann", "bob") for number in range(3)]),
+            ("anonymized", anonymized),
+        ):
+            for name in names:
+                path = root / folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"")
+        (root / "list.txt").write_text("ann\nbob")
+        overrides = ["faces=folder", f"faces.root={root}/faces", "anonymizers=[no_op,precomputed]"]
+        overrides += [f"anonymizers.precomputed.root={root}/anonymized"]
+        return started(configured(*overrides, f"splits.evaluation={root}/list.txt"), root)
+
+    def test_what_is_missing_is_said(self, tmp_path: Path) -> None:
+        single = self.preparation(tmp_path, "ann/0.png", "ann/2_anonymized.png", "cat/1.png")
+        (note,) = single.listing().notes
+        assert note.startswith("precomputed has 2 of the 6 images of evaluated people, of 1 of 2")
+
+    def test_files_that_cannot_be_used_are_counted(self, tmp_path: Path) -> None:
+        names = [f"{name}/{number}.png" for name in ("ann", "bob") for number in range(3)]
+        single = self.preparation(tmp_path, *names)
+        samples = single.listing().samples
+        tables = {
+            "faces": samples.select(["sample_id", "split"]),
+            "precomputed": samples.slice(1).select(["sample_id", "split"]),
+            "worse": samples.slice(2).select(["sample_id", "split"]),
+        }
+        artifacts = {}
+        for name, table in tables.items():
+            storage.write_table(f"{tmp_path}/{name}/part.parquet", table)
+            manifest = Manifest({"part.parquet": len(table)})
+            artifacts[name] = Artifact(f"{tmp_path}/{name}", manifest, "0" * 16)
+        faces = artifacts["faces"]
+        whole = {"no_op": faces, "precomputed": faces}
+        assert single._unusable_notes(faces, whole) == []
+        with pytest.raises(BadInputError, match=r"^anonymizers\.precomputed: 1 of 6 images of"):
+            single._unusable_notes(faces, {"precomputed": artifacts["precomputed"]})
+        config = replace(
+            single.config, audit=replace(single.config.audit, max_invalid_fraction=0.2)
+        )
+        patient = started(config, tmp_path)
+        (note,) = patient._unusable_notes(faces, {"precomputed": artifacts["precomputed"]})
+        assert note.startswith("1 of 6 images of precomputed cannot be used")
+        with pytest.raises(BadInputError, match=r"2 of 6 .* audit\.max_invalid_fraction=0\.2"):
+            patient._unusable_notes(faces, {"precomputed": artifacts["worse"]})
+
+    def test_nothing_fits(self, tmp_path: Path) -> None:
+        single = self.preparation(tmp_path, "cat/1.png")
+        with pytest.raises(
+            BadInputError, match=r"^anonymizers\.precomputed: precomputed: none of 1"
+        ):
+            single.check()
+        with pytest.raises(BadInputError, match=r"has an image of none of the 6 images"):
+            single.listing()
+
+    def test_all_are_there(self, tmp_path: Path) -> None:
+        names = [f"{name}/{number}.png" for name in ("ann", "bob") for number in range(3)]
+        assert self.preparation(tmp_path, *names).listing().notes == []
 
 
 def test_what_an_anonymizer_lacks_is_found_before_any_work(

@@ -69,6 +69,8 @@ class DiffusionSettings:
     Attributes:
         model: ``embedded`` (the package's own small model), a local folder, or a hub id.
         controls: ControlNets by name; none leaves the image to the prompt and the mode alone.
+        input_side: side in pixels at which the model works; its images are brought back to the size
+            of the audited ones. None works at theirs.
         mode: ``text2img`` starts from noise, ``img2img`` from the noised image, ``inpaint``
             anonymizes an ellipse in the middle and keeps the rest.
         prompt: for all images; it may have placeholders such as ``{style}``.
@@ -104,6 +106,7 @@ class DiffusionSettings:
 
     model: NonEmpty = model_folder.EMBEDDED
     controls: dict[Label, Control] = field(default_factory=dict)
+    input_side: Annotated[int, Field(ge=8)] | None = None
     mode: Mode = "text2img"
     prompt: str = "a photo of a face"
     negative_prompt: str = ""

@@ -17,6 +17,7 @@ from cldmray import hashing
 from cldmray.anonymizers.base import Anonymizer, Batch, GroupAnonymizer
 from cldmray.anonymizers.batching import BatchedRunner
 from cldmray.arrays import Images
+from cldmray.detection.alignment import fitted
 from cldmray.engine.artifacts import Artifact, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.opened import Opened, map_opened
@@ -34,6 +35,8 @@ from cldmray.faces.records import (
 )
 
 SHAPE = ["height", "width"]
+AUDITED_SHAPE = ["audited_height", "audited_width"]
+"""Columns of the size of the images before they are brought to an anonymizer's own."""
 PIXELS = "pixels"
 MAP = "condition "
 """Prefix of the columns of condition maps, before the control's name."""
@@ -63,7 +66,8 @@ def raw_images(block: pa.Table, column: str) -> Images:
 class ActorInputs:
     """Turns faces into what the actors need: samples, seeds, raw pixels and condition maps.
 
-    The maps are those of the images in the column :data:`CONDITION_IMAGE` where there is one.
+    Images and maps have the anonymizer's own size, where it has one. The maps are those of the
+    images in the column :data:`CONDITION_IMAGE` where there is one.
     Columns that faces do not have travel on with the images.
     """
 
@@ -76,6 +80,8 @@ class ActorInputs:
         ids: list[str] = block["sample_id"].to_pylist()
         splits: list[str] = block["split"].to_pylist()
         kept = self.anonymizer.select(ids)
+        made = [row for row, split in enumerate(splits) if kept[row] and self.samples.get(split)]
+        kept[made] = self.anonymizer.usable([ids[row] for row in made])
         rows = [
             (row, sample)
             for row, split in enumerate(splits)
@@ -89,9 +95,11 @@ class ActorInputs:
         table = block.select(others).take(pa.array(take, pa.int64()))
         used, position = np.unique(np.array(take, np.int64), return_inverse=True)
         images = decode_images(block["image"].to_pylist())[used]
+        audited = images.shape[1:3]
+        images = self._own_size(images)
         sources = images
         if CONDITION_IMAGE in block.column_names:
-            sources = decode_images(block[CONDITION_IMAGE].to_pylist())[used]
+            sources = self._own_size(decode_images(block[CONDITION_IMAGE].to_pylist())[used])
         height, width = images.shape[1:3]
         columns: dict[str, pa.Array] = {
             "sample": pa.array(samples, pa.int32()),
@@ -100,12 +108,27 @@ class ActorInputs:
             "width": pa.array([width] * len(rows), pa.int32()),
             PIXELS: raw_column(images[position]),
         }
+        for name, length in zip(AUDITED_SHAPE, audited, strict=True):
+            columns[name] = pa.array([length] * len(rows), pa.int32())
         for name, condition in self.anonymizer.conditions.items():
             maps = condition(sources) if rows else sources
             columns[MAP + name] = raw_column(maps[position])
         for name, column in columns.items():
             table = table.append_column(name, column)
         return table
+
+    def _own_size(self, images: Images) -> Images:
+        side = self.anonymizer.input_side
+        return images if side is None else fitted(images, side, side)
+
+
+def audited_images(block: pa.Table) -> Images:
+    """Anonymized images of a block, brought back to the size of the audited ones."""
+    images = raw_images(block, PIXELS)
+    if not block.num_rows:
+        return images
+    height, width = (block[name][0].as_py() for name in AUDITED_SHAPE)
+    return fitted(images, height, width)
 
 
 def _is_raw(column: str) -> bool:
@@ -160,6 +183,7 @@ class AnonymizerActor(Opened):
             images=raw_images(rows, PIXELS),
             seeds=rows["seed"].to_numpy(),
             conditions={name: raw_images(rows, MAP + name) for name in self.controls},
+            samples=rows["sample"].to_numpy(),
         )
 
 
@@ -185,8 +209,8 @@ def anonymize(
     name = anonymizer.name
 
     def encode(block: pa.Table) -> pa.Table:
-        images = encode_images(raw_images(block, PIXELS))
-        table = block.drop_columns([*SHAPE, PIXELS]).append_column("image", images)
+        images = encode_images(audited_images(block))
+        table = block.drop_columns([*SHAPE, *AUDITED_SHAPE, PIXELS]).append_column("image", images)
         return table.append_column("anonymizer", pa.array([name] * len(table), pa.string()))
 
     rows = faces

@@ -10,7 +10,7 @@ import ray
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.failures import reraise_worker_errors
-from cldmray.engine.map_stages.anonymize import PIXELS, ActorInputs, AnonymizerActor, raw_images
+from cldmray.engine.map_stages.anonymize import ActorInputs, AnonymizerActor, audited_images
 from cldmray.faces.base import FaceSource
 from cldmray.faces.decode import InvalidImageError
 from cldmray.faces.records import EVALUATION, FACES, encode_image, encode_images
@@ -110,7 +110,7 @@ def _anonymizing(
     def anonymize(part: list[dict[str, Any]]) -> Cost:
         started = clock()
         block = pa.Table.from_pylist(part, FACES)
-        encoded = encode_images(raw_images(actor(inputs(block)), PIXELS))
+        encoded = encode_images(audited_images(actor(inputs(block))))
         sizes = [len(content.as_buffer()) for content in encoded]
         return Cost((clock() - started) / len(part), sum(sizes) / len(part))
 

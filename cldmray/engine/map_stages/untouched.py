@@ -5,9 +5,9 @@ import pyarrow.compute as pc
 import ray
 
 from cldmray import storage
+from cldmray.detection.alignment import fitted
 from cldmray.engine.artifacts import Artifact, read_samples, write_records
 from cldmray.engine.cluster import TASK_CPUS
-from cldmray.engine.map_stages.utility import fitted
 from cldmray.faces.records import EVALUATION, decode_image
 from cldmray.faces.regions import FACE, ellipse
 from cldmray.metrics.image_similarity import mean_absolute_difference

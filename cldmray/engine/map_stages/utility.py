@@ -21,6 +21,7 @@ import ray
 from cldmray import storage
 from cldmray.arrays import Images
 from cldmray.conditions.canny import Canny
+from cldmray.detection.alignment import fitted
 from cldmray.detection.yunet import YuNet
 from cldmray.engine.artifacts import LEAST_BLOCKS, Artifact, read_samples, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
@@ -276,15 +277,6 @@ class UtilityActor(Opened):
         features = small_images(images)
         read = [[f"{p.attribute}={value}" for value in p.read(features)] for p in self.probes]
         return [[values[row] for values in read] for row in range(len(images))]
-
-
-def fitted(images: Images, height: int, width: int) -> Images:
-    """Images (N, h, w, 3) at another size: cubic where they grow, averaged where they shrink."""
-    if images.shape[1:3] == (height, width):
-        return images
-    grows = images.shape[1] < height or images.shape[2] < width
-    how = cv2.INTER_CUBIC if grows else cv2.INTER_AREA
-    return np.stack([cv2.resize(p, (width, height), interpolation=how) for p in images])
 
 
 def measure_utility(

@@ -56,7 +56,7 @@ class CelebaFaces(ImageFileSource):
     aligned_already: ClassVar[bool] = True
     name: NonEmpty = "celeba"
     crop: Crop | None = field(default_factory=lambda: [25, 45, 153, 173])
-    size: Side = 64
+    size: Side = 128
 
     def listing(self) -> pa.Table:
         identities = self._identities()

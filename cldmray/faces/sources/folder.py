@@ -65,7 +65,7 @@ class FolderFaces(ImageFileSource):
     root: str
     name: NonEmpty = "folder"
     crop: Crop | None = None
-    size: Side = 64
+    size: Side = 128
     groups_file: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
     identity_pattern: Pattern | None = None
 

@@ -37,7 +37,7 @@ class LfwFaces(ImageFileSource):
     aligned_already: ClassVar[bool] = True
     name: NonEmpty = "lfw"
     crop: Crop | None = field(default_factory=lambda: [61, 56, 189, 184])
-    size: Side = 64
+    size: Side = 128
     groups_file: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
 
     def listing(self) -> pa.Table:

@@ -56,7 +56,7 @@ class ParquetFaces(ImageFileSource):
     root: str
     name: NonEmpty = "parquet"
     crop: Crop | None = None
-    size: Side = 64
+    size: Side = 128
     groups_file: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
 
     def listing(self) -> pa.Table:

@@ -57,7 +57,7 @@ class TableFaces(ImageFileSource):
     root: str | None = None
     name: NonEmpty = "table"
     crop: Crop | None = None
-    size: Side = 64
+    size: Side = 128
     path_column: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
     identity_column: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
 

@@ -63,7 +63,7 @@ class WebDatasetFaces(ImageFileSource):
     root: str
     name: NonEmpty = "webdataset"
     crop: Crop | None = None
-    size: Side = 64
+    size: Side = 128
     groups_file: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
     identity_field: str | None = field(default=None, metadata=EXCLUDED_FROM_KEY)
 

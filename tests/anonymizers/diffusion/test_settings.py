@@ -184,8 +184,8 @@ class TestConf:
             "cldm_canny": "cldm-canny-1.0",
             "diffusion": "sd-canny-1.0",
         }
-        assert made["cldm_none"] == Diffusion()
-        assert made["cldm_canny"] == Diffusion(controls={"canny": CANNY})
+        assert made["cldm_none"] == Diffusion(input_side=64)
+        assert made["cldm_canny"] == Diffusion(controls={"canny": CANNY}, input_side=64)
         assert type(made["cldm_canny"].controls) is dict
 
     def test_overrides(self, tmp_path: Path) -> None:

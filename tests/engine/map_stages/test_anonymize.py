@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from cldmray.engine.map_stages.anonymize import (
     AnonymizerActor,
     anonymize,
     anonymize_groups,
+    audited_images,
     raw_column,
     raw_images,
     samples_per_split,
@@ -39,7 +40,9 @@ from cldmray.faces.records import (
     EVALUATION,
     FACES,
     decode_images,
+    encode_images,
 )
+from cldmray.faces.synthetic import SyntheticFaces
 
 SEED = 11
 DRAWS = {EVALUATION: 1, ATTACKER: 2}
@@ -230,7 +233,9 @@ class TestStream:
             def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
                 return np.ones(len(sample_ids), bool)
 
-        images = All(str(tmp_path / "images"), source="synthetic")
+        images = All(
+            str(tmp_path / "images"), SyntheticFaces(n_identities=2, images_per_identity=1)
+        )
         message = "no such folder" if where == "actor" else "no image of sample"
         with (
             pytest.raises(BadInputError, match=f"^precomputed: .*{message}"),
@@ -284,3 +289,30 @@ class TestGroups:
         with pytest.raises(BadInputError, match="k=7 needs as many people"):
             anonymize_groups(faces, KSame(k=7), {EVALUATION: 1}, engine, str(tmp_path / "0"))
         assert read_manifest(str(tmp_path / "0")) is None
+
+
+def test_an_anonymizer_works_at_its_own_size() -> None:
+    @dataclass(frozen=True)
+    class Sized(Anonymizer):
+        name = "sized"
+        input_side = 8
+        conditions: Mapping[str, Condition] = field(default_factory=lambda: {"canny": Canny()})
+
+        def open(self) -> AnonymizeFunction:
+            return lambda batch: batch.images // 2 + batch.conditions["canny"][:1, :1, :1] * 0
+
+    images = np.full((3, 16, 24, 3), 100, np.uint8)
+    block = pa.table(
+        {
+            "sample_id": list("abc"),
+            "identity": list("abc"),
+            "split": [EVALUATION] * 3,
+            "image": encode_images(images),
+        }
+    )
+    inputs = ActorInputs(Sized(), {EVALUATION: 1}, 0)(block)
+    assert raw_images(inputs, "pixels").shape == (3, 8, 8, 3)
+    assert raw_images(inputs, "condition canny").shape == (3, 8, 8, 3)
+    actor = AnonymizerActor(Sized(), 2, 1)
+    result = audited_images(actor(inputs))
+    assert result.shape == (3, 16, 24, 3) and (result == 50).all()
