@@ -149,7 +149,7 @@ class Precomputed(Anonymizer):
         files = [match.location for match in self._matches.get(sample_id, ())]
         try:
             for content in read_files(self.root, files):
-                decode_whole(content)
+                decode_whole(content, self.faces.max_pixels)
         except InvalidImageError:
             return False
         return True
@@ -199,7 +199,8 @@ class Precomputed(Anonymizer):
         self, original: bytes | None, content: bytes | None, find: FindFaces | None
     ) -> Images:
         """The face in an anonymized file, where it is in the original."""
-        scene, image, faces = decode_whole(original), decode_whole(content), self.faces
+        faces = self.faces
+        scene, image = (decode_whole(each, faces.max_pixels) for each in (original, content))
         height, width = scene.shape[:2]
         is_face = image.shape[:2] == (faces.size, faces.size) != (height, width)
         if self.shows == "face" or (self.shows == "auto" and is_face):

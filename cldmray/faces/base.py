@@ -23,7 +23,14 @@ from cldmray.detection.alignment import (
 from cldmray.detection.face_search import FoundFace, find_face
 from cldmray.detection.yunet import FaceDetector, FindFaces, YuNet
 from cldmray.errors import BadInputError, CldmrayError
-from cldmray.faces.decode import NO_FACE, InvalidImageError, decode, decode_whole
+from cldmray.faces.decode import (
+    MAX_PIXELS,
+    MOST_PIXELS,
+    NO_FACE,
+    InvalidImageError,
+    decode,
+    decode_whole,
+)
 from cldmray.faces.records import LISTING, NOTES
 from cldmray.hashing import EXCLUDED_FROM_KEY, canonicalize, fingerprint
 from cldmray.settings import checked_dataclass
@@ -77,6 +84,7 @@ class FaceSource(ABC):
         crop: left, top, right, bottom in pixels of the upright image, a square; None takes the
             largest central square of each image.
         size: side of the square output image in pixels.
+        max_pixels: files of larger images are rejected before they are decoded.
         synthetic: whether its people do not exist, so that a report may show their faces.
     """
 
@@ -84,6 +92,7 @@ class FaceSource(ABC):
     name: str
     crop: list[int] | None
     size: int
+    max_pixels: int = MAX_PIXELS
 
     @abstractmethod
     def listing(self) -> pa.Table:
@@ -119,7 +128,7 @@ class FaceSource(ABC):
 
     def open(self) -> ReadFace:
         """Load what is needed, and return the function that makes faces of files' contents."""
-        return lambda content: FaceImage(decode(content, self.crop, self.size))
+        return lambda content: FaceImage(decode(content, self.crop, self.size, self.max_pixels))
 
     def groups(self) -> pa.Table | None:
         """Groups of its people, such as sex or age; None where the source has none.
@@ -146,6 +155,8 @@ class ImageFileSource(FaceSource):
         margin: what is shown around ArcFace's square on each side, in sides of it; 0.1 keeps the
             chin and the hairline, 0.3 the whole head.
         min_face: side in pixels of a face in its file, below which the report warns.
+        max_pixels: files of larger images are rejected before they are decoded, since each pixel
+            takes several bytes of memory then; cameras take up to 150 million.
         detector: finds faces and their landmarks.
     """
 
@@ -153,6 +164,7 @@ class ImageFileSource(FaceSource):
     align: Align = "auto"
     margin: Annotated[float, Field(ge=0, le=2)] = 0.1
     min_face: Annotated[int, Field(ge=0)] = field(default=40, metadata=EXCLUDED_FROM_KEY)
+    max_pixels: Annotated[int, Field(ge=1, le=MOST_PIXELS)] = MAX_PIXELS
     detector: FaceDetector = field(default_factory=YuNet, metadata=EXCLUDED_FROM_KEY)
 
     def version(self) -> str:
@@ -184,7 +196,7 @@ class ImageFileSource(FaceSource):
         if not self.finds_faces:
             return super().open()
         find = self.detector.open()
-        return lambda content: self._face(decode_whole(content), find)
+        return lambda content: self._face(decode_whole(content, self.max_pixels), find)
 
     def _face(self, scene: Images, find: FindFaces) -> FaceImage:
         face = find_face(scene, find)

@@ -13,7 +13,9 @@ from cldmray.errors import CldmrayError
 
 MAX_FILE_BYTES = 1 << 28
 MAX_PIXELS = 160_000_000
-"""Of an image; the largest cameras take 150 million."""
+"""Of an image, unless a source says otherwise; the largest cameras take 150 million."""
+MOST_PIXELS = 178_956_970
+"""Pillow opens no larger image."""
 
 Image.init()
 FORMATS = tuple(
@@ -55,7 +57,7 @@ CANNOT_OPEN = "cannot be opened"
 EMPTY = "empty file"
 TOO_LARGE = "file too large"
 NOT_AN_IMAGE = "not an image"
-TOO_MANY_PIXELS = "too many pixels (decompression bomb)"
+TOO_MANY_PIXELS = "more pixels than faces.max_pixels allows"
 NO_HEIF = "HEIC, which needs the package pillow-heif: pip install 'cldmray[heic]'"
 TRUNCATED = "truncated"
 UNREADABLE = "unreadable"

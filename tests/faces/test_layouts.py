@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cldmray import hashing
+from cldmray.detection.yunet import YuNet
 from cldmray.errors import BadInputError
 from cldmray.faces import (
     CelebaFaces,
@@ -23,7 +24,7 @@ from cldmray.faces import (
     WebDatasetFaces,
     split_listing,
 )
-from cldmray.faces.base import FaceSource
+from cldmray.faces.base import Align, FaceSource
 from cldmray.faces.decode import MAX_PIXELS, NO_HEIF, InvalidImageError, decode
 from cldmray.faces.records import listing_notes
 from cldmray.storage import resolve
@@ -282,8 +283,26 @@ class TestFormats:
         Image.new("L", (9504, 6336)).save(buffer, "JPEG", quality=20)  # 61 megapixels
         assert decode(buffer.getvalue(), None, 16).shape == (16, 16, 3)
         assert MAX_PIXELS > 14_204 * 10_652  # 151 megapixels, medium format
-        with pytest.raises(InvalidImageError, match="too many pixels"):
-            decode(buffer.getvalue(), None, 16, max_pixels=60_000_000)
+
+    @pytest.mark.parametrize("align", ["none", "landmarks"])
+    def test_a_source_says_how_large_images_may_be(
+        self, align: Align, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(YuNet, "open", lambda _: lambda image: [])
+        buffer = io.BytesIO()
+        Image.new("L", (40, 30)).save(buffer, "PNG")
+        with pytest.raises(InvalidImageError, match=r"^more pixels than faces\.max_pixels allows$"):
+            FolderFaces("x", align=align, max_pixels=1199).open()(buffer.getvalue())
+        allowed = FolderFaces("x", align=align, max_pixels=1200).open()
+        if align == "none":
+            assert allowed(buffer.getvalue()).image.shape == (128, 128, 3)
+            return
+        with pytest.raises(InvalidImageError, match="^no face found$"):
+            allowed(buffer.getvalue())
+
+    def test_no_source_allows_more_than_can_be_opened(self) -> None:
+        with pytest.raises(ValueError, match=r"^max_pixels: "):
+            FolderFaces("x", max_pixels=200_000_000)
 
 
 def test_uris_as_people_write_them(tmp_path: Path) -> None:

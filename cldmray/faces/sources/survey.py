@@ -208,7 +208,7 @@ def survey(source: FaceSource) -> Survey:
     unreadable: Counter[str] = Counter()
     for content in source.read(sample):
         try:
-            scenes.append(decode_whole(content))
+            scenes.append(decode_whole(content, source.max_pixels))
         except InvalidImageError as error:
             unreadable[error.reason] += 1
     n_equal, n_strangers = _equal(source, listing)
