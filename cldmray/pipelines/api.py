@@ -1,5 +1,7 @@
 """The Python API: audits from a notebook or a program, on names, objects, arrays and tables."""
 
+import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from cldmray.errors import BadInputError, ConfigError
 from cldmray.faces.base import FaceSource
 from cldmray.faces.records import encode_image
 from cldmray.faces.sources.parquet import IDENTITY, IMAGE, ParquetFaces
+from cldmray.faces.sources.survey import recognize
 from cldmray.hashing import digest
 from cldmray.pipelines.jobs import (
     AttributionResult,
@@ -31,6 +34,8 @@ from cldmray.pipelines.jobs import (
     run_audit,
     run_reconstruction,
 )
+
+logger = logging.getLogger(__name__)
 
 AnonymizerLike = str | Mapping[str, Any] | Anonymizer | Callable[..., Any]
 """A name of ``cldmray list anonymizers``, settings with ``_target_``, an object, or a function
@@ -51,10 +56,11 @@ def audit(
     """Audit anonymizers: attack their images, measure, write the report.
 
     Args:
-        faces: a folder with one sub-folder an identity, a Parquet file, a name of ``cldmray list
-            faces``, a :class:`~cldmray.faces.base.FaceSource`, a pair (images, identities) with
-            images as uint8 arrays (height, width, 3), which are taken as aligned, or a table with
-            the columns ``identity`` and ``image``: pandas, PyArrow or Hugging Face ``datasets``.
+        faces: a folder, table, Parquet or tar file, whose layout is recognised as ``cldmray plan
+            faces=DIR`` says it, a name of ``cldmray list faces``, a
+            :class:`~cldmray.faces.base.FaceSource`, a pair (images, identities) with images as
+            uint8 arrays (height, width, 3), which are taken as aligned, or a table with the columns
+            ``identity`` and ``image``: pandas, PyArrow or Hugging Face ``datasets``.
         anonymizers: names, objects, mappings with ``_target_`` and functions ``(images, seeds) ->
             images``; None: those of the default audit.
         attackers: names, objects and mappings with ``_target_``; None: those of the default audit.
@@ -133,18 +139,40 @@ def _settings(
         if isinstance(value, str):
             choices.append(f"{group}={value}")
             rest.pop(group, None)
-    named = isinstance(faces, str) and shipped("faces", faces)
-    if named:
-        choices.append(f"faces={faces}")
+    option, place = _option(faces)
+    if option is not None:
+        choices.append(f"faces={option}")
     settings = compose(base, choices)
+    composed = settings["faces"]
     if tracking is not None and not isinstance(tracking, str):
         rest["tracking"] = tracking
-    if not named:
+    if option is not None:
+        settings["faces"] = {**composed, **place}
+    else:
         settings["faces"] = _faces(faces, str(rest.get("cache_dir", settings["cache_dir"])))
     for group, given in (("anonymizers", anonymizers), ("attackers", attackers)):
         if given is not None:
             settings[group] = _members(group, given, settings.get(group) or {})
-    return updated(settings, rest)
+    result = updated(settings, rest)
+    # Where a member of the group refers to the source of originals, it means the given one.
+    for member in result["anonymizers"].values():
+        if isinstance(member, dict) and member.get("faces") == composed:
+            member["faces"] = result["faces"]
+    return result
+
+
+def _option(faces: Any) -> tuple[str | None, dict[str, str]]:
+    """The option of the group ``faces`` that reads a name or place, and its settings.
+
+    None stands for what is no name and no place.
+    """
+    if not isinstance(faces, str | Path):
+        return None, {}
+    if isinstance(faces, str) and shipped("faces", faces):
+        return faces, {}
+    layout = recognize(str(faces))
+    logger.info("%s: %s, read by %s", faces, layout.description, shlex.join(layout.overrides))
+    return layout.option, layout.settings
 
 
 def _choices(group: str, given: Sequence[Any] | None) -> list[str]:
@@ -184,10 +212,6 @@ def _faces(faces: Any, cache_dir: str) -> Any:
     """A source of faces, or its settings."""
     if isinstance(faces, FaceSource | Mapping):
         return faces
-    if isinstance(faces, str | Path):
-        kind = "parquet" if str(faces).endswith(".parquet") else "folder"
-        target = {"parquet": "parquet.ParquetFaces", "folder": "folder.FolderFaces"}[kind]
-        return {TARGET: f"cldmray.faces.sources.{target}", "root": str(faces)}
     table, side = _face_table(faces)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=256)

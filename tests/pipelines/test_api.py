@@ -1,5 +1,6 @@
 """The Python API takes names, objects, functions, arrays and tables."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import pytest
 
 import cldmray
 from cldmray.anonymizers.baselines import Blur
+from cldmray.anonymizers.precomputed import Precomputed
 from cldmray.attackers.condition_match import ConditionMatch
 from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.errors import BadInputError, ConfigError
-from cldmray.faces import FolderFaces
+from cldmray.faces import FolderFaces, LfwFaces
 from cldmray.faces.records import encode_image
 from cldmray.faces.sources.parquet import ParquetFaces
+from cldmray.faces.sources.survey import recognize
+from cldmray.faces.sources.table import TableFaces
+from cldmray.faces.sources.webdataset import WebDatasetFaces
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.pipelines import api
 from tests.small_audit import IMAGES, N_EVALUATED
@@ -108,13 +113,43 @@ class TestOverrides:
 
 
 class TestFaces:
-    def test_folders_and_files(self) -> None:
-        assert configured("faces/").faces == FolderFaces("faces/")
-        assert configured(Path("faces")).faces == FolderFaces("faces")
-        assert configured("s3://bucket/faces.parquet").faces == ParquetFaces(
-            "s3://bucket/faces.parquet"
-        )
-        assert isinstance(configured("lfw").faces, object)
+    @pytest.mark.parametrize(
+        ("files", "place", "expected"),
+        [
+            (["Ann/1.jpg", "Bob/1.jpg"], "", FolderFaces),
+            (["Ann_Lee/Ann_Lee_0001.jpg", "Bob/Bob_0001.jpg"], "", LfwFaces),
+            (["Ann_1.jpg", "Ann_2.jpg", "Bob_1.jpg", "Bob_2.jpg"], "", FolderFaces),
+            (["faces.tar"], "", WebDatasetFaces),
+            (["faces.tar"], "faces.tar", WebDatasetFaces),
+            (["faces.parquet"], "faces.parquet", ParquetFaces),
+            (["1.jpg", "faces.csv"], "", TableFaces),
+        ],
+    )
+    @pytest.mark.parametrize("kind", [str, Path])
+    def test_folders_and_files(
+        self, tmp_path: Path, kind: Any, files: list[str], place: str, expected: type
+    ) -> None:
+        for name in files:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("path,identity\n1.jpg,Ann\n")
+        faces = configured(kind(tmp_path / place), **{"faces.size": 96}).faces
+        assert type(faces) is expected and faces.size == 96
+        layout = recognize(str(tmp_path / place))
+        assert replace(layout.source, size=96) == replace(faces, name=layout.source.name)
+
+    def test_what_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(BadInputError, match="no folder or file .*nowhere, and no option"):
+            configured(tmp_path / "nowhere")
+        assert isinstance(configured("lfw").faces, LfwFaces)
+
+    def test_images_anonymized_elsewhere_belong_to_the_given_faces(self, tmp_path: Path) -> None:
+        given = SyntheticFaces(n_identities=30, images_per_identity=2)
+        overrides = {"anonymizers.precomputed.root": "x"}
+        config = configured(given, ["precomputed"], **overrides)
+        assert config.anonymizers["precomputed"] == Precomputed("x", given)
+        sized = configured(anonymizers=["precomputed"], **overrides, **{"faces.size": 96})
+        assert sized.anonymizers["precomputed"] == Precomputed("x", sized.faces)
+        assert sized.faces.size == 96
 
     def test_arrays(self, tmp_path: Path) -> None:
         images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
