@@ -177,7 +177,7 @@ def invert(
 @app.command(
     epilog=_examples(
         "cldmray report cldmray-demo",
-        "cldmray report runs/2026-01-31_12-00-00",
+        "cldmray report runs/2026-01-31_12-00-00-123456",
         "cldmray report s3://BUCKET/cldmray/celeba",
     )
 )

@@ -127,6 +127,7 @@ def run_job(task: Task, config_name: str) -> None:
         if SWEEP.isdisjoint(sys.argv):
             run_or_exit(task, composed)
         else:
+            OmegaConf.clear_cache(composed)  # Hydra hands the first job's time, and output, on
             statuses.append(_status_in_sweep(task, composed))
 
     hydra.main(config_path=str(conf_folder()), config_name=config_name, version_base="1.3")(run)()

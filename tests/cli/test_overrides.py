@@ -54,7 +54,9 @@ def run(tmp_path: Path, *arguments: str, lines: int = 0) -> subprocess.Completed
 @pytest.mark.slow
 def test_a_sweep_runs_every_job_and_ends_with_the_worst_status(tmp_path: Path) -> None:
     result = run(tmp_path, "-m", "audit.seed=3,0,2")
-    assert [line.split()[1] for line in result.stderr.splitlines()] == ["3", "0", "2"]
+    jobs = [line.split() for line in result.stderr.splitlines()]
+    assert [seed for _, seed, _ in jobs] == ["3", "0", "2"]
+    assert len({output for _, _, output in jobs}) == 3
     assert result.returncode == 3
     result = run(tmp_path, "-m", "audit.seed=3,1,2")
     assert "BadInputError: seed 1" in result.stderr and "ran 2" in result.stderr

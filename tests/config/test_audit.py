@@ -159,6 +159,7 @@ class TestShippedConfiguration:
         assert config.splits == SplitConfig()
         assert config.audit == AuditSettings()
         assert config.output.startswith("runs/20")
+        assert config.output != audit().output, "two audits that start in the same second"
 
     @pytest.mark.parametrize("path", ANONYMIZERS, ids=str)
     def test_every_member_of_a_group_builds(self, path: Path) -> None:
