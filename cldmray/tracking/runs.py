@@ -4,8 +4,10 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
 
 from pydantic import PositiveFloat, StringConstraints
 
@@ -17,6 +19,7 @@ from cldmray.tracking.connection import (
     TrackingError,
     check_reachable,
     explained,
+    failure,
     impatient,
     open_client,
     resolve_uri,
@@ -98,7 +101,8 @@ class Tracker:
         """Make sure, within seconds, that runs can be written; creates the experiment.
 
         Raises:
-            TrackingError: they cannot; the message names the URI and what to do.
+            TrackingError: they cannot, or the SQLite file was moved; the message names the URI and
+                what to do.
             StorageError: the folder of the default SQLite file cannot be made.
             ConfigError: the experiment was deleted.
         """
@@ -209,6 +213,8 @@ class Tracker:
                     f"tracking.experiment: {name!r} was deleted in MLflow at {self.shown_uri}; "
                     "restore it there or take another name"
                 )
+            if experiment is not None:
+                self._refuse_moved(experiment.artifact_location)
             with explained(self.uri):
                 self._experiment_id = (
                     experiment.experiment_id
@@ -216,6 +222,26 @@ class Tracker:
                     else self.client.create_experiment(name, self._artifact_location(name))
                 )
         return self._experiment_id
+
+    def _refuse_moved(self, location: str) -> None:
+        """Raise where a SQLite file's experiment writes to the place that the file once had.
+
+        MLflow keeps that place in the file: artifacts would go to the former folder, or nowhere.
+
+        Args:
+            location: URI of the experiment's artifacts.
+        """
+        expected = self._artifact_location(self.experiment)
+        if expected is None or not location.startswith("file:"):
+            return
+        before, now = (Path(url2pathname(urlsplit(uri).path)) for uri in (location, expected))
+        if before.parts[-2:] == now.parts[-2:] and before.resolve() != now.resolve():
+            raise failure(
+                self.uri,
+                f"it was moved or copied, and the experiment {self.experiment!r} still writes "
+                f"its artifacts to {before}",
+                "move it back, or begin another experiment there (tracking.experiment=NAME)",
+            )
 
     def _artifact_location(self, experiment: str) -> str | None:
         """Beside a SQLite file, whatever the current folder; a server has its own place."""

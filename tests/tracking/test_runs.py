@@ -47,6 +47,24 @@ def test_an_audit_and_its_children_are_recorded(tracker: Tracker) -> None:
     assert attack.data.metrics["m/1499"] == 1499
 
 
+def test_a_folder_that_moved_is_found_before_any_work(tmp_path: Path) -> None:
+    def tracker(folder: str, experiment: str = "a b") -> Tracker:
+        uri = f"sqlite:///{tmp_path}/{folder}/mlflow.db"
+        return Tracker(TrackingConfig(uri=uri, experiment=experiment))
+
+    (tmp_path / "before").mkdir()
+    tracker("before").check()
+    tracker("before").check()
+    (tmp_path / "before").rename(tmp_path / "after")
+    with pytest.raises(
+        TrackingError, match=r"was moved or copied.* to \S+/before/mlruns/a%20b; move"
+    ):
+        tracker("after").check()
+    tracker("after", "another").check()
+    (tmp_path / "before").symlink_to(tmp_path / "after")
+    tracker("after").check()
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
