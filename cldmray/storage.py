@@ -27,6 +27,10 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 PROBE_BYTES = 4096
 """An empty file fits on a full disk, one of this size does not."""
 
+RETRY_SECONDS = 60
+"""How long a storage at ``gs://`` is asked again; Google's own 15 minutes pass without a word where
+there are no credentials."""
+
 PARTIAL = ".partial"
 """Ending of a local file that is being written, or was when its writer was killed."""
 ROOT_VARIABLE = "CLDMRAY_STORAGE"
@@ -86,7 +90,10 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
 
         return fs.PyFileSystem(fs.FSSpecHandler(HfFileSystem())), uri.removeprefix("hf://")
     if "://" in uri:
-        filesystem, path = fs.FileSystem.from_uri(escaped(uri))
+        address = escaped(uri)
+        if uri.startswith("gs://") and "retry_limit_seconds=" not in uri:
+            address += f"{'&' if '?' in uri else '?'}retry_limit_seconds={RETRY_SECONDS}"
+        filesystem, path = fs.FileSystem.from_uri(address)
         return filesystem, path
     return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
 
