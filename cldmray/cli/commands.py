@@ -194,7 +194,7 @@ def report(
     epilog=_examples(
         "cldmray search GALLERY face.jpg",
         "cldmray search GALLERY face.jpg --build FACES_FOLDER",
-        "cldmray search s3://BUCKET/gallery a.png b.png --top 10",
+        "cldmray search s3://BUCKET/gallery a.png --top 10 --evidence matches.png --faces DIR",
     )
 )
 def search(
@@ -202,7 +202,7 @@ def search(
     images: Annotated[list[str], typer.Argument(help="Image files to search with.")],
     build: Annotated[
         str | None,
-        typer.Option(help="Build the gallery first, from faces in one sub-folder an identity."),
+        typer.Option(help="Build the gallery first, from a folder (or table, tar) of faces."),
     ] = None,
     recognizer: Annotated[
         str | None,
@@ -214,9 +214,25 @@ def search(
         AlignOption,
         typer.Option(help="landmarks finds the face of each image, none crops the middle."),
     ] = "landmarks",
+    evidence: Annotated[
+        str | None,
+        typer.Option(help="Write a PNG that shows each query beside its matches."),
+    ] = None,
+    faces: Annotated[
+        str | None,
+        typer.Option(help="The gallery's faces, for --evidence; else those of --build."),
+    ] = None,
 ) -> None:
     """Search a saved identity gallery with images: whom do they show?"""
-    _exiting(lambda: _search(gallery, images, build, recognizer, top=top, size=size, align=align))
+    place = faces or build
+    if evidence is not None and place is None:
+        sys.exit("ConfigError: --evidence shows images of the gallery: give its faces (--faces)")
+    sheet = None if evidence is None or place is None else (evidence, place)
+    _exiting(
+        lambda: _search(
+            gallery, images, build, recognizer, top=top, size=size, align=align, evidence=sheet
+        )
+    )
 
 
 def _search(
@@ -228,8 +244,10 @@ def _search(
     top: int,
     size: int,
     align: AlignOption,
+    evidence: tuple[str, str] | None,
 ) -> None:
-    from cldmray.cli.saved import build_gallery, query_images, recognizer_called
+    """See :func:`search`; ``evidence``: the file to write, and the place of the gallery's faces."""
+    from cldmray.cli.saved import build_gallery, query_images, recognizer_called, write_evidence
     from cldmray.gallery.index import open_gallery
     from cldmray.gallery.matches import search_images
 
@@ -238,7 +256,10 @@ def _search(
         build_gallery(gallery, build, encoder, size, align=align)
     opened = open_gallery(gallery)
     encoder = recognizer_called(recognizer or opened.recognizer or SFACE)
-    matches = search_images(opened, query_images(paths, size, align), encoder, top)
+    queries = query_images(paths, size, align)
+    matches = search_images(opened, queries, encoder, top)
+    if evidence is not None:
+        write_evidence(evidence[0], queries, matches, evidence[1], align)
     table = Table("image", "rank", "identity", "sample", "score", box=None, pad_edge=False)
     for row, path in enumerate(paths):
         for rank in range(matches.scores.shape[1]):

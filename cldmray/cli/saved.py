@@ -1,17 +1,22 @@
 """Commands on what lies in storage: a finished audit is shown again, a gallery is searched."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from cldmray import storage
 from cldmray.arrays import Images
 from cldmray.errors import BadInputError, redact_text
-from cldmray.faces.base import Align
+from cldmray.faces.base import Align, ImageFileSource
+from cldmray.gallery.index import Matches
 from cldmray.recognizers.base import Recognizer
 
 BLOCK = 256
 """Images that are decoded and embedded at once."""
+BLANK = 255
+"""Grey level of a place in a sheet of matches for which there is no image."""
 
 
 def show_report(folder: str) -> None:
@@ -54,7 +59,7 @@ def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int, *, ali
 
     Args:
         uri: folder of the gallery, local or remote.
-        root: faces, one sub-folder an identity.
+        root: faces, in any layout that is recognised.
         recognizer: embeds them.
         size: side in pixels to which they are brought.
         align: how faces are found, as of :class:`~cldmray.faces.base.ImageFileSource`.
@@ -66,10 +71,9 @@ def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int, *, ali
         BadInputError: there is no image that can be read.
     """
     from cldmray.faces.decode import InvalidImageError
-    from cldmray.faces.sources.folder import FolderFaces
     from cldmray.gallery.index import GalleryIndex
 
-    source = FolderFaces(root, size=size, align=align)
+    source = _source(root, size, align)
     read_face = source.open()
     listing = source.listing()
     embeddings, rows = [], []
@@ -113,3 +117,49 @@ def query_images(paths: Sequence[str], size: int, align: Align) -> Images:
         except (InvalidImageError, OSError) as error:
             raise BadInputError(f"{path}: {error}") from error
     return np.stack(images)
+
+
+def write_evidence(uri: str, queries: Images, matches: Matches, root: str, align: Align) -> None:
+    """Write a PNG with one row a query: its face, then those of its matches, the best first.
+
+    Args:
+        uri: of the file, local or remote.
+        queries: faces, shape (N, size, size, 3).
+        matches: of each query, shape (N, k).
+        root: the faces of the gallery; a match that is not there, or cannot be read, stays blank.
+        align: how faces are found.
+
+    Raises:
+        BadInputError: none of the matches is there.
+    """
+    from cldmray.faces.decode import InvalidImageError
+    from cldmray.report.figures.image_grid import image_sheet
+
+    source = _source(root, queries.shape[1], align)
+    read_face, listing = source.open(), source.listing()
+    ids, locations = (listing[name].to_pylist() for name in ("sample_id", "location"))
+    wanted = sorted(set(matches.sample_ids.ravel().tolist()) & set(ids))
+    if not wanted:
+        raise BadInputError(f"{root} holds none of the images that match; give the gallery's faces")
+    place = dict(zip(ids, locations, strict=True))
+    faces = {}
+    for sample, content in zip(wanted, source.read([place[key] for key in wanted]), strict=True):
+        try:
+            faces[sample] = read_face(content).image
+        except InvalidImageError:
+            continue
+    blank = np.full(queries.shape[1:], BLANK, np.uint8)
+    rows = [
+        (f"query {row + 1}", "and its matches", np.stack([query, *own]))
+        for row, query in enumerate(queries)
+        for own in [[faces.get(sample, blank) for sample in matches.sample_ids[row].tolist()]]
+    ]
+    storage.write_bytes(uri, image_sheet(rows))
+
+
+def _source(root: str, size: int, align: Align) -> ImageFileSource:
+    """The source that reads the faces of a place, whatever its layout."""
+    from cldmray.faces.sources.survey import recognize
+
+    settings: dict[str, Any] = {"size": size, "align": align}
+    return replace(recognize(root).source, **settings)

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 from cldmray.cli import commands, jobs, saved
 from cldmray.config.files import LISTED_GROUPS
 from cldmray.errors import BadInputError, ConfigError
+from cldmray.gallery.index import Matches
 from cldmray.recognizers.base import Recognizer
 from cldmray.recognizers.sface import SFace
+from cldmray.report.figures import image_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,27 @@ def test_a_gallery_is_built_and_searched(tmp_path: Path, monkeypatch: pytest.Mon
     rows = [row.split()[-4:] for row in again.output.splitlines()[1:]]
     assert [row[0] for row in rows] == ["1", "2"]
     assert (rows[0][1], rows[0][3]) == ("b", "1.000")
+    sheet = ["--top", "2", "--evidence", str(tmp_path / "sheet.png")]
+    refused = runner.invoke(commands.app, [*line, *sheet])
+    assert refused.exit_code == 1 and "give its faces (--faces)" in refused.output
+    result = runner.invoke(commands.app, [*line, *sheet, "--faces", str(tmp_path / "faces")])
+    assert result.exit_code == 0, result.output
+    drawn = np.asarray(Image.open(tmp_path / "sheet.png"))
+    width = drawn.shape[1] - image_grid.LABEL_WIDTH
+    query, match, other = np.split(
+        drawn[:, image_grid.LABEL_WIDTH :], [width // 3, 2 * width // 3], 1
+    )
+    assert (query == match).all() and (query != other).any()
+
+
+def test_evidence_of_another_gallery(tmp_path: Path) -> None:
+    for name in ("Ann", "Bob"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (16, 16)).save(tmp_path / name / "1.png")
+    queries = np.zeros((1, 16, 16, 3), np.uint8)
+    matches = Matches(np.array([["x"]]), np.array([["y"]]), np.ones((1, 1), np.float32))
+    with pytest.raises(BadInputError, match="holds none of the images that match"):
+        saved.write_evidence(str(tmp_path / "s.png"), queries, matches, str(tmp_path), "none")
 
 
 def test_a_query_that_is_no_image(tmp_path: Path) -> None:
