@@ -31,18 +31,24 @@ TEXT_KEYS = {
 LEFT_ALONE = re.compile(r"""^(null|\?\?\?|)$|^(['"]).*\2$|\$\{""", re.DOTALL)
 """Values that mean something to OmegaConf, or are quoted already."""
 SWEEP = {"-m", "--multirun"}
+OTHER_FACES = {"gallery.faces": "distractors", "audit.training_faces": "training_faces"}
+"""Keys of further sources of faces, and the names that these get: no two of an audit are equal."""
 
 
-def place_of_faces(arguments: Sequence[str]) -> str | None:
+def place_of_faces(arguments: Sequence[str], key: str = "faces") -> str | None:
     """The folder or file of ``faces=DIR``; None where ``faces`` is an option, or is not given.
+
+    Args:
+        arguments: overrides.
+        key: of the source of faces.
 
     >>> place_of_faces(["faces=folder"]), place_of_faces(["audit.seed=1", "faces=~/my faces"])
     (None, '~/my faces')
     """
     for argument in arguments:
-        key, _, value = argument.partition("=")
+        name, _, value = argument.partition("=")
         value = value.strip("'\"")
-        if key != "faces" or shipped("faces", value):
+        if name != key or shipped("faces", value):
             continue
         if "/" in value or "~" in value or "." in value or storage.exists(value):
             return value
@@ -52,21 +58,35 @@ def place_of_faces(arguments: Sequence[str]) -> str | None:
 def with_recognized_faces(arguments: Sequence[str]) -> list[str]:
     """Arguments with ``faces=DIR`` replaced by the option and the settings that read the folder.
 
+    The same for the keys of :data:`OTHER_FACES`.
+
     Raises:
         BadInputError: nothing is there, or no layout fits.
     """
-    place = place_of_faces(arguments)
-    if place is None:
-        return list(arguments)
+    changed = list(arguments)
+    for key in ("faces", *OTHER_FACES):
+        place = place_of_faces(changed, key)
+        if place is not None:
+            settings = _recognized(place, key)
+            changed = [
+                each
+                for argument in changed
+                for each in (settings if argument.startswith(f"{key}=") else [argument])
+            ]
+    return changed
+
+
+def _recognized(place: str, key: str) -> list[str]:
+    """The overrides by which a source of faces with some key reads a place."""
     from cldmray.faces.sources.survey import recognize
 
     layout = recognize(place)
-    logger.info("%s: %s, read by %s", place, layout.description, shlex.join(layout.overrides))
-    return [
-        changed
-        for argument in arguments
-        for changed in (layout.overrides if argument.startswith("faces=") else [argument])
-    ]
+    overrides = layout.overrides
+    if key != "faces":
+        settings = [setting.replace("faces.", f"{key}.", 1) for setting in overrides[1:]]
+        overrides = [f"+faces@{key}={layout.option}", *settings, f"{key}.name={OTHER_FACES[key]}"]
+    logger.info("%s: %s, read by %s", place, layout.description, shlex.join(overrides))
+    return overrides
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:

@@ -199,3 +199,17 @@ def test_options_are_no_places() -> None:
     assert place_of_faces(["faces=lfw", "faces.root=a/b", "output=x/y"]) is None
     assert place_of_faces(["faces='a b/c'"]) == "a b/c"
     assert with_recognized_faces(["faces=lfw", "-m"]) == ["faces=lfw", "-m"]
+
+
+def test_other_sources_of_faces_are_recognised(tmp_path: Path, drawn: Drawn) -> None:
+    place = folder(tmp_path / "others", drawn)
+    arguments = [f"gallery.faces={place}", f"audit.training_faces={place}"]
+    settings = compose("audit", quoted(with_recognized_faces(arguments)))
+    for group, key, name in (
+        ("gallery", "faces", "distractors"),
+        ("audit", "training_faces", "training_faces"),
+    ):
+        assert (settings[group][key]["root"], settings[group][key]["name"]) == (place, name)
+    assert (
+        compose("audit", with_recognized_faces(["gallery.faces=null"]))["gallery"]["faces"] is None
+    )
