@@ -139,8 +139,8 @@ def kept_files(folder: Path) -> dict[str, str]:
     }
 
 
-def measures(folder: Path) -> dict[tuple[str, ...], float]:
-    """Every value of an audit's results, by what it measures."""
-    keys = ("anonymizer", "attacker", "protocol", "gallery", "measure")
+def measures(folder: Path) -> dict[tuple[str, ...], float | None]:
+    """Every value of an audit's results, by what it measures; None is one that is not supported."""
+    keys = ("anonymizer", "attacker", "protocol", "gallery", "level", "subset", "measure")
     rows = pq.read_table(folder / "out" / "results.parquet").to_pylist()
     return {tuple(row[key] for key in keys): row["value"] for row in rows}

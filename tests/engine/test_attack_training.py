@@ -169,7 +169,7 @@ class TestTraining:
     ) -> None:
         """Four people are eight images: two chunks of each of two workers."""
         single = in_process(**{**training, "micro_batch_size": None})
-        two = fit("two", 2, training=training)
+        two = fit("-".join(["two", *training]), 2, training=training)
         assert_same(load_encoder(two, TINY).state_dict(), single.state)
         assert_moved(single)
         assert_same_curve(learning_curve(two), single.curve)

@@ -18,6 +18,8 @@ from mlflow.tracking import MlflowClient
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util import get_node_ip_address
 
+from cldmray.engine.cluster import KEEP_WORKERS
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +104,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         "RAY_JOB_STOP_WAIT_TIME_S": "60",
         "RAY_TMPDIR": short.name,
         "RAY_worker_niceness": "0",
+        **KEEP_WORKERS,
     }
     port = free_port()
     start = [
@@ -218,7 +221,7 @@ def test_an_audit_that_is_stopped_goes_on_when_submitted_again(
         assert not client.get_job_status("stopped").is_terminal(), log
         assert time.monotonic() < until, log
         time.sleep(0.2)
-    assert head.ray_job("stop", "stopped").returncode == 0
+    assert client.stop_job("stopped")
     until = time.monotonic() + PATIENCE
     while not client.get_job_status("stopped").is_terminal():
         assert time.monotonic() < until

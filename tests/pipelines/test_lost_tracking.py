@@ -12,37 +12,28 @@ from typing import Any
 
 import pytest
 import requests
+from hydra import compose, initialize_config_dir
 
-from tests.small_audit import SMALL
+from cldmray.cli import jobs
+from cldmray.cli.runtime import run_or_exit
+from cldmray.pipelines.audit import Audit, AuditOutcome
+from tests.small_audit import CONF, SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-ROOT = Path(__file__).resolve().parents[2]
-JOB = """
-import os, runpy, signal, sys
-import cldmray.pipelines.audit
-work = cldmray.pipelines.audit.Audit.run
-def run(self, versions):
-    if server := os.environ.get("DOOMED"):
-        os.killpg(int(server), signal.SIGKILL)
-    return work(self, versions)
-cldmray.pipelines.audit.Audit.run = run
-job = sys.argv.pop(1)
-sys.argv[0] = job
-runpy.run_path(job, run_name="__main__")
-"""
 SETTINGS = [
     *SMALL,
     "anonymizers=[no_op]",
     "attackers=[condition_match]",
     "audit.attribution=false",
     "audit.utility=[]",
-    "engine.cpus=2",
-    "engine.actors=1",
-    "engine.object_store_mb=100",
-    "cache_dir=cache",
-    "output=out",
 ]
+
+
+@pytest.fixture(autouse=True)
+def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow gives a server that is away up after one more request."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 
 def free_port() -> int:
@@ -85,14 +76,12 @@ def serve(tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
             server.wait()
 
 
-def audit(folder: Path, port: int, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A small audit, which kills the server ``DOOMED`` after its run was opened there."""
-    environment = {**os.environ, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", **variables}
-    job = str(ROOT / "jobs/full_audit.py")
-    return subprocess.run(
-        [sys.executable, "-c", JOB, job, f"tracking.uri=http://127.0.0.1:{port}", *SETTINGS],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=1000,
-    )  # fmt: skip
+def audit(folder: Path, port: int) -> None:
+    """A small audit, by its job."""
+    places = [f"cache_dir={folder}/cache", f"output={folder}/out"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("audit", [*SETTINGS, f"tracking.uri=http://127.0.0.1:{port}", *places])
+    run_or_exit(jobs.audit, composed)
 
 
 def runs(port: int) -> list[Any]:
@@ -110,35 +99,49 @@ def runs(port: int) -> list[Any]:
     )
 
 
-def test_a_server_that_is_down_is_named_before_any_work(tmp_path: Path) -> None:
+def test_a_server_that_is_down_is_named_before_any_work(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     port = free_port()
-    result = audit(tmp_path, port)
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == (
+    with pytest.raises(SystemExit) as end:
+        audit(tmp_path, port)
+    assert end.value.code == (
         f"TrackingError: MLflow at http://127.0.0.1:{port} cannot be used: no answer within 5 s "
         "(ConnectionError); start the server, or set tracking.uri or MLFLOW_TRACKING_URI to "
         "another place"
     )
-    assert "CLDMRAY_VERDICT" not in result.stdout
+    assert "CLDMRAY_VERDICT" not in capfd.readouterr().out
     assert not list((tmp_path / "cache").iterdir())
 
 
 def test_a_server_that_dies_takes_no_result_along(
-    tmp_path: Path, cache_dir: Path, serve: Callable[[int], subprocess.Popen[bytes]]
+    tmp_path: Path,
+    cache_dir: Path,
+    serve: Callable[[int], subprocess.Popen[bytes]],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     port = free_port()
     server = serve(port)
-    result = audit(tmp_path, port, DOOMED=str(server.pid))
+    run = Audit.run
+
+    def without_server(self: Audit, versions: dict[str, str]) -> AuditOutcome:
+        """The work of an audit whose run is open at a server that is no more."""
+        os.killpg(server.pid, signal.SIGKILL)
+        return run(self, versions)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(Audit, "run", without_server)
+        audit(tmp_path, port)
     assert server.wait(60) == -signal.SIGKILL
-    assert result.returncode == 1, result.stderr[-3000:]
-    assert "Traceback" not in result.stderr
-    assert result.stdout.splitlines()[-1].startswith("CLDMRAY_VERDICT {")
+    result = capfd.readouterr()
+    assert "Traceback" not in result.err
+    assert result.out.splitlines()[-1].startswith("CLDMRAY_VERDICT {")
     assert {"report.html", "verdict.json", "results.parquet"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
-    complaint = result.stderr.splitlines()[-1]
+    complaint = str(end.value.code)
     assert complaint.startswith(
-        f"TrackingError: the results are complete in out, but not in MLflow. MLflow at "
+        f"TrackingError: the results are complete in {tmp_path}/out, but not in MLflow. MLflow at "
         f"http://127.0.0.1:{port} cannot be used: "
     )
     assert complaint.endswith(
@@ -146,12 +149,12 @@ def test_a_server_that_dies_takes_no_result_along(
     )
 
     serve(port)
-    again = audit(tmp_path, port)
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert "read synthetic ..." not in result.stdout, "its images were there before"
-    for stage in ("anonymize by no_op", "embed by condition_match"):
-        assert f"{stage} ..." in result.stdout
-        assert f"{stage} ..." not in again.stdout
+    audit(tmp_path, port)
+    again = capfd.readouterr().out
+    assert "embed by condition_match ..." in result.out
+    for stage in ("read synthetic", "anonymize by no_op", "embed by condition_match"):
+        assert f"{stage}: " in again
+        assert f"{stage} ..." not in again
     lost, recorded = runs(port)
     assert lost.info.status == "KILLED"
     assert lost.data.tags["continued_by"] == recorded.info.run_id
