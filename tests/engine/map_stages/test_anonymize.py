@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +296,10 @@ def test_an_anonymizer_works_at_its_own_size() -> None:
     class Sized(Anonymizer):
         name = "sized"
         input_side = 8
-        conditions: Mapping[str, Condition] = field(default_factory=lambda: {"canny": Canny()})
+
+        @property
+        def conditions(self) -> Mapping[str, Condition]:
+            return {"canny": Canny()}
 
         def open(self) -> AnonymizeFunction:
             return lambda batch: batch.images // 2 + batch.conditions["canny"][:1, :1, :1] * 0
