@@ -31,7 +31,11 @@ TEXT_KEYS = {
 LEFT_ALONE = re.compile(r"""^(null|\?\?\?|)$|^(['"]).*\2$|\$\{""", re.DOTALL)
 """Values that mean something to OmegaConf, or are quoted already."""
 SWEEP = {"-m", "--multirun"}
-OTHER_FACES = {"gallery.faces": "distractors", "audit.training_faces": "training_faces"}
+OTHER_FACES = {
+    "gallery.faces": "distractors",
+    "gallery.references": "references",
+    "audit.training_faces": "training_faces",
+}
 """Keys of further sources of faces, and the names that these get: no two of an audit are equal."""
 
 

@@ -110,6 +110,7 @@ class AuditConfig:
             object.__setattr__(self, "attackers", attackers)
         others = {
             "gallery.faces": self.gallery.faces,
+            "gallery.references": self.gallery.references,
             "audit.training_faces": self.audit.training_faces,
         }
         for key, other in others.items():

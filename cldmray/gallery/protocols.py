@@ -38,6 +38,11 @@ class GallerySettings:
             An attacker that was trained on them knows their originals, and may tell them apart
             better than other strangers.
         faces: a source of one's own whose people are distractors as well; None: there is none.
+        references: a source of one's own whose images are the references, in place of the
+            originals of evaluated people: what an attacker knows from elsewhere, such as passport
+            images. People are the same where their names are. Those of the source who are not
+            evaluated stand in the galleries, too; evaluated people who are not in it are no
+            probes there. None: the originals are the references.
 
     Raises:
         ValueError: a value is unknown; the message begins with the key.
@@ -45,6 +50,7 @@ class GallerySettings:
 
     distractors: Distractors = "none"
     faces: FaceSource | None = None
+    references: FaceSource | None = None
 
     @property
     def distractor_splits(self) -> tuple[str, ...]:
@@ -138,7 +144,8 @@ def choose_references(
     it first, and *anonymized only*, whose references are anonymized images themselves, removes
     the probe. Whatever is removed takes its near-duplicates with it: a recompressed copy of the
     source is the source. A probe whose identity has no other image is left out, but for *source
-    included*.
+    included*. Where the references are from elsewhere, so that no probe's source is among them,
+    its near-duplicates are the source, and probes of identities without a reference are left out.
 
     >>> names = np.array(["ann", "ann", "bob"])
     >>> views = EmbeddingSet(np.array(["a1", "a2", "b1"]), names, np.eye(3, dtype=np.float32))
@@ -152,8 +159,9 @@ def choose_references(
             *anonymized only* the view that the probes are of.
 
     Raises:
-        BadInputError: no probe is left, a probe's sample is not among its identity's images, a
-            sample is there twice, or there are fewer than two identities.
+        BadInputError: no probe is left, the sources of some probes are among their identity's
+            images and those of others are not, a sample is there twice, or there are fewer than
+            two identities.
     """
     names, columns = np.unique(references.identities, return_inverse=True)
     check_gallery_size(len(names))
@@ -169,20 +177,30 @@ def choose_references(
         twice = Counter(references.sample_ids.tolist()).most_common(1)[0][0]
         raise BadInputError(f"image {twice} is in the gallery more than once")
     contents = references.contents
+    elsewhere = not any(sample in row_of for sample in probes.sample_ids.tolist())
     mated_rows, probe_rows, mated_columns = [], [], []
-    for probe, (sample, identity) in enumerate(
-        zip(probes.sample_ids.tolist(), probes.identities.tolist(), strict=True)
+    for probe, (sample, identity, content) in enumerate(
+        zip(
+            probes.sample_ids.tolist(),
+            probes.identities.tolist(),
+            probes.contents.tolist(),
+            strict=True,
+        )
     ):
-        if sample not in row_of or columns[row_of[sample]] != column_of.get(identity):
+        column, source = column_of.get(identity), row_of.get(sample)
+        if column is None and elsewhere:
+            continue
+        if column is None or not (elsewhere or (source is not None and columns[source] == column)):
             raise BadInputError(
                 f"probe {sample} of person {identity_hash(identity)} has no source in the gallery"
             )
-        column, source = column_of[identity], row_of[sample]
         rows = by_identity[column]
+        is_copy = contents[rows] == (content if source is None else contents[source])
+        is_source = is_copy if source is None else rows == source
         if gallery == "source_included":
-            rows = np.concatenate([[source], rows[rows != source]])
+            rows = np.concatenate([rows[is_source], rows[~is_source]])
         else:
-            rows = rows[contents[rows] != contents[source]]
+            rows = rows[~is_copy]
         if len(rows):
             probe_rows.append(probe)
             mated_columns.append(column)

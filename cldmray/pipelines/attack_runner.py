@@ -100,6 +100,8 @@ class Attempt:
         validation: of each training: attacker-validation identities; only where needed.
         probes: table of the last training.
         distractors: of each training: originals of identities that are never probed; may be empty.
+        references: of each training: images that take the place of the evaluated originals; empty:
+            nothing does.
         learnt: embeddings by the last training of attacker people whose attributes are known, see
             :func:`inference_rows`; None where no attribute is to be read.
     """
@@ -112,17 +114,24 @@ class Attempt:
     validation: list[pa.Table]
     probes: Table
     distractors: list[pa.Table] = field(default_factory=list)
+    references: list[pa.Table] = field(default_factory=list)
     learnt: pa.Table | None = None
 
     @property
     def galleries(self) -> list[pa.Table]:
-        """The embeddings of each training, with those of its distractors."""
-        if not self.distractors:
-            return self.embeddings
-        return [
-            pa.concat_tables([table, others])
-            for table, others in zip(self.embeddings, self.distractors, strict=True)
-        ]
+        """The embeddings of each training, with its references and distractors."""
+        tables = self.embeddings
+        if self.references:
+            tables = [
+                pa.concat_tables([table.filter(pc.not_equal(table["view"], ORIGINAL)), own])
+                for table, own in zip(tables, self.references, strict=True)
+            ]
+        if self.distractors:
+            tables = [
+                pa.concat_tables([table, others])
+                for table, others in zip(tables, self.distractors, strict=True)
+            ]
+        return tables
 
 
 class AttackRunner:
@@ -140,6 +149,7 @@ class AttackRunner:
         self._content_ids: Mapping[str, str] = {}
         self._reads_attributes = False
         self._distractors: list[tuple[AttackContext, tuple[str, ...]]] = []
+        self._references: AttackContext | None = None
 
     def check(self) -> None:
         """Find out before any work starts whether every attacker has what it needs.
@@ -162,6 +172,7 @@ class AttackRunner:
         content_ids: Mapping[str, str] | None = None,
         *,
         distractors: Sequence[tuple[Artifact, tuple[str, ...]]] = (),
+        references: Artifact | None = None,
         reads_attributes: bool = False,
     ) -> AttackResults:
         """Fit, embed, score: each attacker against each anonymizer.
@@ -173,6 +184,8 @@ class AttackRunner:
                 :func:`cldmray.gallery.near_duplicates.content_ids`; None: none has.
             distractors: tables of originals whose people stand in the galleries and are never
                 probed, and which splits of each.
+            references: table of images that take the place of the evaluated originals in the
+                galleries; None: nothing does.
             reads_attributes: whether attributes are read, too, where the source knows any.
 
         Raises:
@@ -185,6 +198,7 @@ class AttackRunner:
             if self.config.anonymizers[key].unchanged
         }
         self._distractors = [(self.context(table), splits) for table, splits in distractors]
+        self._references = None if references is None else self.context(references)
         audit, results = self.config.audit, AttackResults()
         combiners = {key: a for key, a in self.config.attackers.items() if self._combined(key)}
         attempts = self._attempts(
@@ -293,7 +307,7 @@ class AttackRunner:
         splits = (EVALUATION, ATTACKER_VALIDATION) if with_validation else (EVALUATION,)
         trainings = self.config.audit.n_training_seeds if attacker.has_seed else 1
         fitted: list[Table | None] = []
-        tables, distractors = [], []
+        tables, distractors, references = [], [], []
         for training in range(trainings):
             seeded = attacker.with_seed(training)
             fitted.append(seeded.fit(data, context))
@@ -301,6 +315,9 @@ class AttackRunner:
                 fitted[-1], [anonymized[name] for name in target], splits, context
             )
             tables.append(with_content_ids(views.embeddings, self._content_ids))
+            if self._references is not None:
+                own = seeded.references(fitted[-1], (EVALUATION,), self._references)
+                references.append(with_content_ids(own, self._content_ids))
             if self._distractors:
                 others = [
                     seeded.references(fitted[-1], those, strangers)
@@ -317,6 +334,7 @@ class AttackRunner:
             [_of_split(table, context, ATTACKER_VALIDATION) for table in held_out],
             views.probes,
             distractors,
+            references,
             self._learnt(attacker, fitted[-1], [anonymized[name] for name in target], context),
         )
 

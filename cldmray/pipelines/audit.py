@@ -27,6 +27,7 @@ from cldmray.evaluation.identification import (
 )
 from cldmray.evaluation.rows import results_table
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION
+from cldmray.gallery.identities import gallery_size
 from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
 from cldmray.pipelines.attribution_study import AttributionAnalysis
 from cldmray.pipelines.cost import Estimate
@@ -101,7 +102,8 @@ class Audit:
         check_memorization(self.config)
         listing = self.preparation.listing()
         samples = listing.samples
-        check_identities(settings.policy.rules, self.preparation.gallery_identities(samples))
+        size = gallery_size(self.config.gallery, self.config.faces, samples)
+        check_identities(settings.policy.rules, size)
         estimate = Estimate(self.config, self.stages, self.preparation)
         for line in estimate.lines(estimate.steps(samples, always=settings.dry_run)):
             logger.info(line)
@@ -126,6 +128,7 @@ class Audit:
                 images.anonymized,
                 images.content_ids,
                 distractors=images.distractors,
+                references=images.references,
                 reads_attributes=True,
             )
             embedded = {attacker: table for (_, attacker), table in results.probes.items()}
@@ -239,13 +242,15 @@ class Audit:
         if not self.config.report.shows_evidence(self.config.faces.synthetic):
             return []
 
-        def reader(table: Artifact) -> ImageReader:
-            return lambda samples: table.read_samples(["sample_id", "image"], samples)
+        def reader(*tables: Artifact) -> ImageReader:
+            return lambda samples: pa.concat_tables(
+                table.read_samples(["sample_id", "image"], samples) for table in tables
+            )
 
         return leak_evidence(
             risks,
             attacks,
-            reader(images.faces),
+            reader(*images.originals),
             {
                 self.config.anonymizers[key].name: reader(table)
                 for key, table in images.anonymized.items()

@@ -26,6 +26,7 @@ from cldmray.faces.records import (
     listing_notes,
 )
 from cldmray.faces.splits import assert_disjoint, split_listing
+from cldmray.gallery.identities import distractor_listing, reference_listing, reference_note
 from cldmray.gallery.near_duplicates import content_ids
 from cldmray.pipelines.data_notes import (
     alignment_notes,
@@ -61,6 +62,7 @@ class PreparedImages:
         content_ids: of images that have near-duplicates, see
             :func:`cldmray.gallery.near_duplicates.content_ids`.
         distractors: tables of originals whose people are never probed, and which splits of each.
+        references: table of ``gallery.references``; None: the originals are the references.
     """
 
     faces: Artifact
@@ -68,6 +70,14 @@ class PreparedImages:
     notes: list[str]
     content_ids: Mapping[str, str]
     distractors: list[tuple[Artifact, tuple[str, ...]]] = field(default_factory=list)
+    references: Artifact | None = None
+
+    @property
+    def originals(self) -> list[Artifact]:
+        """All tables that references are of."""
+        others = [table for table, _ in self.distractors]
+        own = [] if self.references is None else [self.references]
+        return list({table.key: table for table in (self.faces, *others, *own)}.values())
 
 
 class DataPreparation:
@@ -117,26 +127,20 @@ class DataPreparation:
         anonymized = {key: self.stages.result(stage) for key, stage in stages.items()}
         distractors, more = self._distractors(faces)
         notes = [*listing.notes, *notes, *self._unusable_notes(faces, anonymized), *more]
-        return PreparedImages(faces, anonymized, notes, contents, distractors)
+        references, reference_notes = self._references(listing.samples)
+        if references is not None:
+            contents = _contents(self._near_duplicates(faces, references))
+        notes += reference_notes
+        return PreparedImages(faces, anonymized, notes, contents, distractors, references)
 
-    def distractor_listing(self) -> pa.Table | None:
-        """Samples of ``gallery.faces``, as people of the attacker; None: there is no such source.
-
-        Raises:
-            BadInputError: somebody is there who is in the audited source as well.
-        """
-        source = self.config.gallery.faces
-        if source is None:
-            return None
-        listing = source.listing()
-        audited = pc.unique(self.config.faces.listing()["identity"])
-        twice = listing.filter(pc.is_in(listing["identity"], audited))["identity"].to_pylist()
-        if twice:
-            raise BadInputError(
-                f"gallery.faces: {hidden(min(twice))} is in the audited source, too; a distractor "
-                "is somebody else: leave such people out, or rename them"
-            )
-        return listing.append_column("split", pa.array([ATTACKER] * len(listing), pa.string()))
+    def _references(self, listing: pa.Table) -> tuple[Artifact | None, list[str]]:
+        """The table of ``gallery.references``, and a note on whom it shows."""
+        settings = self.config.gallery
+        source, references = settings.references, reference_listing(settings, listing)
+        if source is None or references is None:
+            return None, []
+        table = self.stages.result(self.stages.submit(self._read_stage(source, references)))
+        return table, [reference_note(table.read(["identity"]), listing)]
 
     def _distractors(
         self, faces: Artifact
@@ -145,7 +149,8 @@ class DataPreparation:
         tables: list[tuple[Artifact, tuple[str, ...]]] = []
         if splits := self.config.gallery.distractor_splits:
             tables.append((faces, splits))
-        source, listing = self.config.gallery.faces, self.distractor_listing()
+        settings = self.config.gallery
+        source, listing = settings.faces, distractor_listing(settings, self.config.faces)
         if source is None or listing is None:
             return tables, []
         strangers = self.stages.result(self.stages.submit(self._read_stage(source, listing)))
@@ -176,18 +181,6 @@ class DataPreparation:
         if source is None or listing is None:
             return None
         return self.stages.result(self.stages.submit(self._read_stage(source, listing)))
-
-    def gallery_identities(self, listing: pa.Table) -> int:
-        """How many people the galleries of originals hold.
-
-        Args:
-            listing: the samples of the audit.
-        """
-        splits = [EVALUATION, *self.config.gallery.distractor_splits]
-        rows = listing.filter(pc.is_in(listing["split"], pa.array(splits)))
-        count: int = pc.count_distinct(rows["identity"]).as_py()
-        others = self.distractor_listing()
-        return count + (0 if others is None else pc.count_distinct(others["identity"]).as_py())
 
     def listing(self) -> Listing:
         """Samples of the people who are audited or train the attacker, with their splits.
@@ -285,7 +278,10 @@ class DataPreparation:
     def _refuse_single_images(self, n_identities: int) -> None:
         """Raise BadInputError where a gallery or an attacker needs a second image of a person."""
         config = self.config
-        needed = [name for name in config.audit.galleries if name != "source_included"]
+        enough = {"source_included"}
+        if config.gallery.references is not None:
+            enough.add("source_excluded")
+        needed = [name for name in config.audit.galleries if name not in enough]
         if needed:
             raise BadInputError(
                 f"audit.galleries: {needed[0]} needs a second image of a person, and all "
@@ -453,9 +449,7 @@ class DataPreparation:
             left_out = pa.array([*leaked, *unfit], pa.string())
             kept = pc.invert(pc.is_in(listing["sample_id"], left_out))
             table, notes = self.faces(listing.filter(kept))
-        columns = (pairs[name].to_pylist() for name in ("sample_id", "other_sample_id"))
-        contents = content_ids(list(zip(*columns, strict=True)))
-        return table, contents, [*notes, *short_notes, *duplicate_notes(pairs)]
+        return table, _contents(pairs), [*notes, *short_notes, *duplicate_notes(pairs)]
 
     def _short_of_images(self, faces: Artifact, listing: pa.Table) -> tuple[list[str], list[str]]:
         """Usable images of evaluated people who have fewer of them than the rule asks for.
@@ -546,6 +540,12 @@ class DataPreparation:
         return StageSpec(
             f"anonymize-{name}", settings, [faces], produce, f"anonymize by {name}", resources
         )
+
+
+def _contents(pairs: pa.Table) -> Mapping[str, str]:
+    """Content ids of pairs of near-duplicates."""
+    columns = (pairs[name].to_pylist() for name in ("sample_id", "other_sample_id"))
+    return content_ids(list(zip(*columns, strict=True)))
 
 
 def _trained_on(identities: set[str], hashes: frozenset[str]) -> list[str]:

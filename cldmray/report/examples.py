@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -202,4 +203,7 @@ def _images(read: ImageReader, samples: Sequence[str]) -> Images:
     table = read(samples)
     columns = (table[name].to_pylist() for name in ("sample_id", "image"))
     by_sample = dict(zip(*columns, strict=True))
-    return np.stack([decode_image(by_sample[sample]) for sample in samples])
+    images = [decode_image(by_sample[sample]) for sample in samples]
+    height, width, _ = images[0].shape
+    # References of different sources may differ in size.
+    return np.stack([cv2.resize(each, (width, height)) for each in images])

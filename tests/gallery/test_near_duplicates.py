@@ -44,6 +44,36 @@ def test_where_the_source_is_included_its_copies_are_too() -> None:
     assert [rows[0] for rows in references.mated_rows] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("gallery", "mated"),
+    [("source_excluded", [["k2"]]), ("source_included", [["k1", "k2"], ["k3"]])],
+)
+def test_references_from_elsewhere_have_copies_and_no_source(
+    gallery: str, mated: list[list[str]]
+) -> None:
+    """k1 is a copy of a1's source and k3 of b1's; cat is in no reference, dan in no probe."""
+    probes = EmbeddingSet(
+        np.array(["a1", "b1", "c1"]), np.array(["ann", "bob", "cat"]), VECTORS[:3],
+        np.array(["a1", "b1", "c1"]),
+    )  # fmt: skip
+    elsewhere = EmbeddingSet(
+        np.array(["k1", "k2", "k3", "k4"]), np.array(["ann", "ann", "bob", "dan"]), VECTORS[:4],
+        np.array(["a1", "k2", "b1", "k4"]),
+    )  # fmt: skip
+    references = choose_references(probes, elsewhere, "full_ref", gallery)  # type: ignore[arg-type]
+    own = [elsewhere.sample_ids[rows].tolist() for rows in references.mated_rows]
+    if gallery == "source_included":
+        assert own[0][0] == "k1"  # the source comes first, in small galleries too
+    assert [sorted(names) for names in own] == mated
+    assert references.gallery_identities.tolist() == ["ann", "bob", "dan"]
+
+
+def test_a_gallery_with_the_sources_of_some_probes_is_refused() -> None:
+    probes = EmbeddingSet(np.array(["a1", "x1"]), np.array(["ann", "ann"]), VECTORS[:2])
+    with pytest.raises(BadInputError, match="probe x1 .* has no source"):
+        choose_references(probes, views(None), "full_ref", "source_excluded")
+
+
 def test_without_content_ids_each_sample_is_itself() -> None:
     references = choose_references(views(None), views(None), "full_ref", "source_excluded")
     assert [len(rows) for rows in references.mated_rows] == [2, 2, 2, 1, 1]

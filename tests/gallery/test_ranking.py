@@ -198,7 +198,8 @@ class TestErrors:
         with pytest.raises(
             BadInputError, match=f"{probe[0]} of person {identity_hash(probe[1])} has no"
         ):
-            rank_probes(embedded([probe], np.array([A])), images, "full_ref", "source_excluded")
+            probes = embedded([("b1", "Ben"), probe], np.array([C, A]))
+            rank_probes(probes, images, "full_ref", "source_excluded")
 
     def test_lengths_differ(self) -> None:
         with pytest.raises(BadInputError, match="differ in number"):

@@ -13,7 +13,11 @@ from cldmray.config.audit import AuditConfig
 from cldmray.detection import model_files
 from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
+from cldmray.faces.sources.folder import FolderFaces
 from cldmray.faces.synthetic import SyntheticFaces
+from cldmray.gallery.identities import distractor_listing, gallery_size, reference_listing
+from cldmray.gallery.matches import best_identities
+from cldmray.gallery.scores import EmbeddingScores
 from cldmray.pipelines.attack_runner import AttackRunner
 from cldmray.pipelines.audit import Audit
 from cldmray.pipelines.data_preparation import DataPreparation
@@ -234,7 +238,74 @@ def test_a_distractor_is_somebody_else(tmp_path: Path) -> None:
         configured(tmp_path, *own)
     same = configured(tmp_path, *own, "gallery.faces.name=again")
     with pytest.raises(BadInputError, match="gallery.faces: identity [0-9a-f]{12} is in the"):
-        DataPreparation(same, Stages(str(tmp_path))).distractor_listing()
+        distractor_listing(same.gallery, same.faces)
+
+
+def from_elsewhere(folder: Path, names: dict[int, str]) -> Path:
+    """A folder with two further images of some synthetic people, by the names given."""
+    source = SyntheticFaces(n_identities=14, images_per_identity=4)
+    for i, name in names.items():
+        album = folder / "elsewhere" / name
+        album.mkdir(parents=True)
+        for j in (2, 3):
+            (content,) = source.read([f"{i}/{j}"])
+            (album / f"{j}.png").write_bytes(content or b"")
+    return folder / "elsewhere"
+
+
+def known_from_elsewhere(folder: Path, *numbers: int) -> tuple[list[str], list[str]]:
+    """Options of an audit of four people with one image each, and their names.
+
+    Some of the four have references from elsewhere; numbers from 4 on are other people there.
+    """
+    listing = SyntheticFaces(n_identities=14, images_per_identity=1).listing().to_pylist()
+    names = {int(row["location"].split("/")[0]): row["identity"] for row in listing}
+    evaluated = folder / "evaluated.txt"
+    evaluated.write_text("\n".join(names[i] for i in range(4)))
+    references = {i: names[i] if i < 4 else f"stranger_{i}" for i in numbers}
+    options = [
+        "faces.n_identities=14", "faces.images_per_identity=1",
+        f"splits.evaluation={evaluated}", "anonymizers=[no_op]", "attackers=[condition_match]",
+        "audit.protocols=[full_ref]", "audit.galleries=[source_excluded,source_included]",
+        "engine.progress=false", "engine.actors=1", "audit.utility=[]", "audit.attribution=false",
+        "+faces@gallery.references=folder", "gallery.references.name=references",
+        "gallery.references.align=none", "gallery.references.size=64",
+        f"gallery.references.root={from_elsewhere(folder, references)}",
+    ]  # fmt: skip
+    return options, [names[i] for i in range(4)]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_references_from_elsewhere_take_the_place_of_the_originals(tmp_path: Path) -> None:
+    options, names = known_from_elsewhere(tmp_path, 0, 1, 2, 7, 8)
+    pipeline = audit(configured(tmp_path, *options))
+    outcome = pipeline.run({})
+    files = FolderFaces(str(tmp_path / "elsewhere"), name="references").listing()
+    for attack in outcome.results.attacks:
+        assert attack.ranks.gallery_size == 5
+        assert sorted(attack.ranks.identities) == sorted(names[:3])
+        (scores,) = attack.scores
+        assert isinstance(scores, EmbeddingScores)
+        matches = best_identities(scores, str(attack.ranks.sample_ids[0]), 5)
+        assert matches is not None
+        assert set(matches.sample_ids[0]) <= set(files["sample_id"].to_pylist())
+    (note,) = [note for note in outcome.report.notes if "gallery.references" in note]
+    assert note == (
+        "References are the 10 images of gallery.references. They show 3 of the 4 evaluated "
+        "people, of whom the rates are, and 2 others."
+    )
+    listing, config = pipeline.preparation.listing().samples, pipeline.config
+    assert gallery_size(config.gallery, config.faces, listing) == 5
+
+
+def test_references_from_elsewhere_need_two_people_of_the_same_names(tmp_path: Path) -> None:
+    options, _ = known_from_elsewhere(tmp_path, 0, 7)
+    config = configured(tmp_path, *options)
+    listing = DataPreparation(config, Stages(str(tmp_path))).listing().samples
+    with pytest.raises(BadInputError, match=r"^gallery\.references: 1 of the 4 people"):
+        reference_listing(config.gallery, listing)
+    with pytest.raises(ConfigError, match=r"gallery\.references\.name"):
+        configured(tmp_path, *options, "gallery.references.name=synthetic")
 
 
 def test_an_unknown_kind_of_distractors_is_refused(tmp_path: Path) -> None:

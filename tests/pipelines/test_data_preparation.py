@@ -4,6 +4,8 @@ import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +23,7 @@ from cldmray.errors import BadInputError, MissingDependencyError
 from cldmray.faces.records import ATTACKER, EVALUATION
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.pipelines.data_notes import duplicate_notes, duplicates_of_evaluated
-from cldmray.pipelines.data_preparation import DataPreparation
+from cldmray.pipelines.data_preparation import DataPreparation, PreparedImages
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 LISTING = pa.table({"identity": ["ann", "bob"], "split": ["evaluation", "attacker"]})
@@ -313,3 +315,12 @@ def test_attackers_without_people_to_learn_from_are_refused(
         return
     with pytest.raises(BadInputError, match="^attackers.clean_trained: .*validation_fraction"):
         preparation.listing()
+
+
+def test_originals_are_those_of_all_galleries() -> None:
+    own, strangers, references = (cast(Artifact, SimpleNamespace(key=key)) for key in "abc")
+    images = PreparedImages(
+        own, {}, [], {}, [(own, (ATTACKER,)), (strangers, (ATTACKER,))], references
+    )
+    assert images.originals == [own, strangers, references]
+    assert PreparedImages(own, {}, [], {}).originals == [own]

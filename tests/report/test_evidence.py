@@ -17,12 +17,14 @@ SAMPLES = [f"s{number}" for number in range(12)]
 IDENTITIES = [f"person {number // 2}" for number in range(12)]
 
 
-def reader(first):
+def reader(first, side=lambda sample: 8):
     """Images of one grey value each: ``first`` plus the sample's number."""
 
     def read(samples):
         images = [
-            encode_image(np.full((8, 8, 3), first + int(sample[1:]), np.uint8))
+            encode_image(
+                np.full((side(sample), side(sample), 3), first + int(sample[1:]), np.uint8)
+            )
             for sample in sorted(samples)
         ]
         return pa.table({"sample_id": sorted(samples), "image": images})
@@ -83,6 +85,15 @@ def test_matches_stand_in_the_order_of_the_scores(report, attack):
         assert item.rank == own + 1
         assert item.margin == pytest.approx(ordered[own] - np.delete(ordered, own).max(), abs=1e-6)
         assert (item.margin > 0) == (item.rank == 1)
+
+
+def test_references_of_several_sources_may_differ_in_size(report, attack):
+    mixed = reader(0, lambda sample: 8 if sample < "s5" else 12)
+    risks, tables = report.ranked_risks[:1], {attack.anonymizer: reader(100)}
+    evidence = leak_evidence(risks, [attack], mixed, tables)
+    for item, other in zip(evidence, collect(report, attack), strict=True):
+        assert item.matches.shape[1] in (8, 12)
+        assert list(map(number, item.matches)) == list(map(number, other.matches))
 
 
 def test_what_does_not_leak_or_has_no_embeddings_is_left_out(report, attack):
