@@ -1,11 +1,13 @@
-"""Settings that pydantic checks, and the one line that says what is wrong with them."""
+"""Settings that pydantic checks, what is wrong with them in one line, and those of the process."""
 
 import dataclasses
 import functools
+import os
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar, dataclass_transform, overload
 
 from annotated_types import MinLen
@@ -166,3 +168,18 @@ def choices(hint: Any) -> tuple[Any, ...]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return typing.get_args(hint)
     return (hint,)
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables within the block, also for processes that are started there."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

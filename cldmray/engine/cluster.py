@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import field
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from cldmray.anonymizers.batching import DEFAULT_BATCH
 from cldmray.errors import ConfigError
-from cldmray.settings import checked_dataclass
+from cldmray.settings import checked_dataclass, environment
 
 STDERR = 2
 TASK_CPUS = 1.0
@@ -231,7 +231,7 @@ def connect(config: EngineConfig) -> dict[str, Any]:
         key = "engine.address" if config.address else "RAY_ADDRESS"
         _check_address(address, key)
         quiet, started = _without_log_level_line(), _start_errors(address, key)
-        with quiet, started, _environment(variables):
+        with quiet, started, environment(variables):
             ray.init(address=address, logging_level=logging.ERROR, **options)
     context = DataContext.get_current()
     context.enable_progress_bars = config.progress
@@ -324,21 +324,6 @@ def _check_room(config: EngineConfig, cpus: float) -> None:
 def n_machines() -> int:
     """Machines of the connected cluster; several nodes of Ray on one machine count once."""
     return len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cldmray import storage
 from cldmray.errors import CldmrayError, redact_text
+from cldmray.settings import environment
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -75,16 +76,8 @@ def impatient(timeout: float) -> Iterator[None]:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(max(1, round(timeout))),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
+    with environment(settings):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
