@@ -83,7 +83,7 @@ class Survey:
         sizes: width and height in pixels of the others.
         n_faces: in how many of these an audit would find a face; None: the detector is not
             installed.
-        n_equal: images that are byte-equal to an earlier one.
+        n_equal: images that are byte-equal to another one, of which one is not counted.
         n_strangers: of these, those that are under another person.
     """
 
@@ -126,9 +126,10 @@ def recognize(place: str) -> Layout:
     if not images:
         endings = Counter(splitext(file.label)[1] for file in listed)
         if endings[".tar"]:
-            return _archive("webdataset", place, f"{endings['.tar']} tar files of WebDataset")
+            description = f"{_count(endings['.tar'], 'tar file')} of WebDataset"
+            return _archive("webdataset", place, description)
         if endings[".parquet"]:
-            return _archive("parquet", place, f"{endings['.parquet']} Parquet files")
+            return _archive("parquet", place, _count(endings[".parquet"], "Parquet file"))
         layout = ", ".join(f"{n} {end or 'without ending'}" for end, n in endings.most_common(3))
         raise BadInputError(f"faces: no images below {place}; found {layout or 'nothing'}")
     return _folder(place, labels)
@@ -237,30 +238,37 @@ def _detector(source: ImageFileSource) -> FindFaces | None:
 
 
 def _equal(source: FaceSource, listing: pa.Table) -> tuple[int, int]:
-    """Images that are byte-equal to an earlier one, and those of them under another person."""
+    """Images that are byte-equal to another one, and those of them under another person.
+
+    One image of each group of equal ones is not counted. The person of a group is the one under
+    whom most of it stands.
+    """
     by_version: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in listing.to_pylist():
         by_version[row["version"].partition("-")[0]].append(row)  # the size, where it is a file's
     candidates = [row for rows in by_version.values() if len(rows) > 1 for row in rows]
     candidates = candidates[:MOST_COMPARED]
-    owners: dict[str, str] = {}
-    equal = strangers = 0
+    images_of: dict[str, set[tuple[str, str]]] = defaultdict(set)
     contents = source.read([row["location"] for row in candidates])
     for row, content in zip(candidates, contents, strict=True):
-        owner = owners.setdefault(hashing.digest(content), row["sample_id"] + row["identity"])
-        if owner != row["sample_id"] + row["identity"]:
-            equal += 1
-            strangers += owner[len(row["sample_id"]) :] != row["identity"]
+        images_of[hashing.digest(content)].add((row["identity"], row["sample_id"]))
+    equal = strangers = 0
+    for images in images_of.values():
+        (_, most), *_ = Counter(identity for identity, _ in images).most_common(1)
+        equal += len(images) - 1
+        strangers += len(images) - most
     return equal, strangers
 
 
 def describe(layout: Layout, result: Survey) -> list[str]:
     """The lines of ``cldmray plan faces=DIR``, without names of people."""
     counts = sorted(result.images.values())
+    each = f"with {counts[0]} to {counts[-1]} images each (median {median(counts):g})"
+    if counts[0] == counts[-1]:
+        each = f"with {_count(counts[0], 'image')} each"
     lines = [
         f"layout   {layout.description}",
-        f"people   {len(counts)}, with {counts[0]} to {counts[-1]} images each (median "
-        f"{median(counts):g}); {result.n_identities_with(2)} with at least 2, "
+        f"people   {len(counts)}, {each}; {result.n_identities_with(2)} with at least 2, "
         f"{result.n_identities_with(5)} with at least 5",
         f"images   {sum(counts)}",
     ]
@@ -284,6 +292,10 @@ def describe(layout: Layout, result: Survey) -> list[str]:
     lines.append(f"equal    {result.n_equal} images are copies of another one{strangers}")
     lines += [f"note     {note}" for note in result.notes]
     return [*lines, f"use      {shlex.join(_use(layout, result))}"]
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _crop(source: FaceSource) -> str:
