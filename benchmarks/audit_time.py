@@ -257,7 +257,7 @@ def report(taken: AuditTime) -> str:
     for name in ("driver", "tasks", "startup", "ray"):
         lines.append(f"{name:<61}{getattr(taken, name):9.1f}")
     lines += [
-        f"{taken.usefulers} worker processes; {taken.total:.0f} CPU-seconds, of which "
+        f"{taken.workers} worker processes; {taken.total:.0f} CPU-seconds, of which "
         f"{taken.useful:.0f} are work",
         f"wall {taken.wall:.0f} s on {taken.cores} cores, of which other processes took "
         f"{taken.others:.0f} CPU-seconds; ideal {taken.ideal:.0f} s",

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,6 +17,7 @@ from cldmray.errors import BadInputError
 from cldmray.faces.decode import InvalidImageError
 from cldmray.faces.sources.survey import describe, recognize, survey
 from cldmray.faces.synthetic import SyntheticFaces
+from cldmray.gallery.index import GalleryIndex
 
 IDENTITIES, IMAGES = 4, 3
 OPTIONS = {
@@ -118,6 +120,13 @@ def test_what_is_not_there_or_no_images(tmp_path: Path) -> None:
         recognize(str(tmp_path))
     with pytest.raises(BadInputError, match="is no folder, table"):
         recognize(str(tmp_path / "a.txt"))
+
+
+def test_a_gallery_of_embeddings_is_no_images(tmp_path: Path) -> None:
+    vectors = np.eye(2, dtype=np.float32)
+    GalleryIndex.build(vectors, ["ann", "bob"], ["a1", "b1"]).save(str(tmp_path))
+    with pytest.raises(BadInputError, match="gallery of embeddings.*name the folder of images"):
+        with_recognized_faces([f"gallery.references={tmp_path}"])
 
 
 def test_options_are_no_places() -> None:

@@ -118,6 +118,11 @@ def recognize(place: str) -> Layout:
     if is_celeba(place):
         return Layout("celeba", {"root": place}, "CelebA, aligned", CelebaFaces(place))
     listed = list_folder(place, "images")
+    if any(file.label.endswith(".faiss") for file in listed):
+        raise BadInputError(
+            f"faces: {place} is a gallery of embeddings, as `cldmray search --build` saves it; "
+            "every attacker embeds images by itself: name the folder of images"
+        )
     images = without_companions(listed)[0]
     labels = [file.label for file in images]
     for table in (file.label for file in listed if "/" not in file.label):
