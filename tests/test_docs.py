@@ -1,5 +1,9 @@
-"""What README and docs say exists: linked files, commands that can be pasted, columns and keys."""
+"""What README and docs say exists: linked files, commands that can be pasted, columns and keys.
 
+Examples with ``>>>`` are run; ``tests/test_commands_of_docs.py`` runs the other blocks.
+"""
+
+import doctest
 import json
 import re
 import shlex
@@ -112,6 +116,17 @@ def test_commands_compose(page: Path) -> None:
             overrides = [text for text in overrides if "=" in text and text != "faces=DIR"]
             with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
                 compose(config, [text.replace("DIR_OR_HUB_ID", "DIR") for text in overrides])
+
+
+EXAMPLES = [page for page in PAGES if ">>> " in page.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda path: path.name)
+def test_examples_hold(page: Path) -> None:
+    unfenced = re.sub(r"^```.*$", "", page.read_text(encoding="utf-8"), flags=re.M)
+    test = doctest.DocTestParser().get_doctest(unfenced, {}, page.name, str(page), 0)
+    outcome = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
+    assert outcome.attempted > 0 and outcome.failed == 0
 
 
 TABLES: Mapping[str, pa.Schema] = {
