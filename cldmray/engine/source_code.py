@@ -52,6 +52,17 @@ def code_fingerprint(settings: Any, produce: Callable[..., Any] | None = None) -
     return hashing.fingerprint([loose, {name: module_hash(name) for name in _closure(names)}])
 
 
+@functools.cache
+def package_hash() -> str:
+    """Hash of all modules of cldmray as they are, for what nearly all of them decide."""
+    total = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for path in sorted(root.rglob("*.py")):
+        total.update(f"{path.relative_to(root).as_posix()}\n".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
 def module_hash(name: str) -> str:
     """Hash of a module's statements, without comments, docstrings and layout."""
     file = _module_file(name)

@@ -129,6 +129,10 @@ class Stages:
     Args:
         cache_dir: local path or URI that audits share; each stage has the folder ``<name>-<key>``.
 
+    Attributes:
+        times: of the stages that have ended.
+        keys: of all stages that were submitted, which stand for everything that they depend on.
+
     Example:
         >>> import tempfile
         >>> from cldmray.engine.artifacts import Manifest, commit
@@ -146,6 +150,7 @@ class Stages:
     def __init__(self, cache_dir: str) -> None:
         self.cache_dir = cache_dir
         self.times: list[StageTime] = []
+        self.keys: set[ArtifactKey] = set()
         self._lock = threading.RLock()
         self._waiting: list[StageHandle] = []
         self._running: dict[StageHandle, threading.Thread] = {}
@@ -170,6 +175,7 @@ class Stages:
         """
         handle = self.plan(spec)
         with self._lock:
+            self.keys.add(handle.key)
             for other in (*self._running, *self._waiting):
                 if other.key == handle.key:
                     return other

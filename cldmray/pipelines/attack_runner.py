@@ -175,7 +175,28 @@ class AttackRunner:
         references: Artifact | None = None,
         reads_attributes: bool = False,
     ) -> AttackResults:
-        """Fit, embed, score: each attacker against each anonymizer.
+        """:meth:`fit` with these arguments, then :meth:`score`."""
+        attempts = self.fit(
+            faces,
+            anonymized,
+            content_ids,
+            distractors=distractors,
+            references=references,
+            reads_attributes=reads_attributes,
+        )
+        return self.score(attempts, anonymized)
+
+    def fit(
+        self,
+        faces: Artifact,
+        anonymized: Mapping[str, Artifact],
+        content_ids: Mapping[str, str] | None = None,
+        *,
+        distractors: Sequence[tuple[Artifact, tuple[str, ...]]] = (),
+        references: Artifact | None = None,
+        reads_attributes: bool = False,
+    ) -> list[Attempt]:
+        """Fit every attacker that has scores of its own, and let it embed the images.
 
         Args:
             faces: the table of originals.
@@ -187,9 +208,6 @@ class AttackRunner:
             references: table of images that take the place of the evaluated originals in the
                 galleries; None: nothing does.
             reads_attributes: whether attributes are read, too, where the source knows any.
-
-        Raises:
-            BadInputError: no attack could be run.
         """
         self._content_ids, self._reads_attributes = content_ids or {}, reads_attributes
         self.context(faces).copies = {
@@ -199,19 +217,34 @@ class AttackRunner:
         }
         self._distractors = [(self.context(table), splits) for table, splits in distractors]
         self._references = None if references is None else self.context(references)
-        audit, results = self.config.audit, AttackResults()
-        combiners = {key: a for key, a in self.config.attackers.items() if self._combined(key)}
-        attempts = self._attempts(
+        combiners, others = self._combiners_and_others()
+        return self._attempts(
             [
                 (key, target)
-                for key, attacker in self.config.attackers.items()
-                if key not in combiners
-                for target in self._targets(attacker, anonymized, results.notes)
+                for key, attacker in others.items()
+                for target in self._targets(attacker, anonymized, [])
             ],
             anonymized,
             self.context(faces),
             with_validation=bool(combiners),
         )
+
+    def score(
+        self, attempts: Sequence[Attempt], anonymized: Mapping[str, Artifact]
+    ) -> AttackResults:
+        """Score what was embedded, each attacker against each anonymizer.
+
+        Args:
+            attempts: as :meth:`fit` returned them.
+            anonymized: table of each anonymizer, by its key.
+
+        Raises:
+            BadInputError: no attack could be run.
+        """
+        audit, results = self.config.audit, AttackResults()
+        combiners, others = self._combiners_and_others()
+        for attacker in others.values():
+            self._targets(attacker, anonymized, results.notes)
         for attempt in attempts:
             results.add(self._diagnosed(attempt))
             name, tables = attempt.attacker.name, attempt.galleries
@@ -241,6 +274,12 @@ class AttackRunner:
         """A fitted attacker's embeddings of evaluated identities: originals, and another table."""
         views = attacker.embeddings(fitted, [table], (EVALUATION,), self.context(faces))
         return with_content_ids(views.embeddings, self._content_ids)
+
+    def _combiners_and_others(self) -> tuple[dict[str, Attacker], dict[str, Attacker]]:
+        """The attackers that combine scores, and those that have scores of their own, by key."""
+        attackers = self.config.attackers
+        combiners = {key: attacker for key, attacker in attackers.items() if self._combined(key)}
+        return combiners, {key: a for key, a in attackers.items() if key not in combiners}
 
     def _combined(self, key: str) -> Sequence[str]:
         """Keys of the attackers that one combines; none where it has scores of its own."""

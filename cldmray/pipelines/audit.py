@@ -1,16 +1,19 @@
 """The plan of an audit: which stages run, in which order, and what is made of them."""
 
+import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cldmray import hashing, storage
 from cldmray.config.audit import AuditConfig
-from cldmray.engine.artifacts import Artifact
+from cldmray.engine.artifacts import Artifact, Manifest, commit, read_manifest
+from cldmray.engine.source_code import code_fingerprint, package_hash
 from cldmray.engine.stages import Stages
 from cldmray.engine.tasks import map_in_tasks
 from cldmray.evaluation.by_identity.exposed import exposed
@@ -53,8 +56,14 @@ from cldmray.results.audit import (
     StageRecord,
 )
 from cldmray.results.content import Memorization
+from cldmray.results.files import read_audit, write_audit
 
 logger = logging.getLogger(__name__)
+
+ATTACKS = "attacks.json"
+"""File of a kept report: curves, weights and queries of every attack."""
+UNDECISIVE = ("output", "cache_dir", "tracking", "engine")
+"""Settings that change no number of a report."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,8 @@ class AuditOutcome:
 
     Attributes:
         report: everything that the page shows.
-        results: what came of the attacks.
+        results: what came of the attacks; where the report of an earlier audit was found, only
+            curves, weights and queries.
     """
 
     report: AuditReport
@@ -122,8 +132,9 @@ class Audit:
         listing = self.plan()
         with self.stages:
             images = self.preparation.run(listing)
+            self.preparation.training_faces()
             measurement = self.utility.start(images.faces, images.anonymized)
-            results = self.runner.run(
+            attempts = self.runner.fit(
                 images.faces,
                 images.anonymized,
                 images.content_ids,
@@ -131,6 +142,14 @@ class Audit:
                 references=images.references,
                 reads_attributes=True,
             )
+            folder = storage.join(
+                self.config.cache_dir,
+                f"report-{self._report_key([*listing.notes, *images.notes], versions)}",
+            )
+            earlier = self._earlier(folder)
+            if earlier is not None:
+                return replace(earlier, report=self._dated(earlier.report, versions))
+            results = self.runner.score(attempts, images.anonymized)
             embedded = {attacker: table for (_, attacker), table in results.probes.items()}
             utility = self.utility.result(measurement, embedded)
             memorized = measure_memorization(self.config, self.preparation, self.runner, results)
@@ -142,9 +161,71 @@ class Audit:
             utility,
             memorized=memorized,
             attribution=attribution,
-            versions=versions,
         )
-        return AuditOutcome(report, results)
+        self._keep(folder, report, results)
+        return AuditOutcome(self._dated(report, versions), results)
+
+    def _report_key(self, notes: Sequence[str], versions: Mapping[str, str]) -> str:
+        """Hash of all that decides the report once every image is embedded.
+
+        Stages stand for images and embeddings. What is computed from these depends on nearly all
+        of cldmray, so that all of its code counts.
+        """
+        config, groups = self.config, self.config.faces.groups()
+        parts = [config.audit, config.gallery, config.report]
+        parts += [config.anonymizers, config.attackers]
+        decisive = {
+            "stages": sorted(self.stages.keys),
+            "settings": {k: v for k, v in self.settings.items() if k not in UNDECISIVE},
+            "parts": hashing.canonicalize(parts),
+            "code": [package_hash(), code_fingerprint(parts)],
+            "groups": None if groups is None else groups.to_pylist(),
+            "notes": list(notes),
+            "versions": {name: v for name, v in versions.items() if name != "commit"},
+        }
+        return hashing.fingerprint(decisive)
+
+    def _earlier(self, folder: str) -> AuditOutcome | None:
+        """What an audit of the same images, settings and code has left; None: there was none."""
+        if read_manifest(folder) is None:
+            return None
+        logger.info("compute the statistics: found")
+        outcome = AuditOutcome(read_audit(folder), AttackResults())
+        for attack in json.loads(storage.read_bytes(storage.join(folder, ATTACKS))):
+            pair = attack["anonymizer"], attack["attacker"]
+            outcome.results.curves[pair] = attack["curves"]
+            if attack["weights"]:
+                outcome.results.weights[pair] = attack["weights"]
+            if attack["queries"] is not None:
+                outcome.results.queries[pair] = attack["queries"]
+        return outcome
+
+    def _keep(self, folder: str, report: AuditReport, results: AttackResults) -> None:
+        """Leave the report, and what is recorded of attacks, to later audits."""
+        storage.make_folder(folder)
+        write_audit(report, folder)
+        attacks = [
+            {
+                "anonymizer": pair[0],
+                "attacker": pair[1],
+                "curves": curves,
+                "weights": results.weights.get(pair),
+                "queries": results.queries.get(pair),
+            }
+            for pair, curves in results.curves.items()
+        ]
+        storage.write_bytes(storage.join(folder, ATTACKS), json.dumps(attacks).encode())
+        commit(folder, Manifest({}))
+
+    def _dated(self, report: AuditReport, versions: dict[str, str]) -> AuditReport:
+        """The report with what belongs to this run and not to its images."""
+        return replace(
+            report,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            settings=self.settings,
+            versions=versions,
+            stages=[StageRecord(*time) for time in self.stages.times],
+        )
 
     def _attribution(self, faces: Artifact, results: AttackResults) -> Attribution | None:
         """What carries the leak, where the audit asks for it."""
@@ -161,9 +242,8 @@ class Audit:
         *,
         memorized: list[Memorization],
         attribution: Attribution | None,
-        versions: dict[str, str],
     ) -> AuditReport:
-        """Everything that the report shows, with the decision."""
+        """Everything that the report shows, with the decision, but for :meth:`_dated`."""
         config, faces = self.config, images.faces
         groups, group_notes = self.preparation.groups(listing.samples)
         names = [anonymizer.name for anonymizer in config.anonymizers.values()]
@@ -202,7 +282,7 @@ class Audit:
         most_exposed = exposed(results.attacks, config.audit)
         return AuditReport(
             title=config.audit.title,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created="",
             verdict=state_verdict(decision),
             risks=state_risks(decision),
             results=results_table(results.attacks, config.audit, groups, map_in_tasks),
@@ -212,9 +292,9 @@ class Audit:
             evidence=self._evidence(images, decision.risks, results.attacks),
             rejected=faces.rejected(),
             n_listed=listing.samples.num_rows,
-            settings=self.settings,
-            versions=versions,
-            stages=[StageRecord(*time) for time in self.stages.times],
+            settings={},
+            versions={},
+            stages=[],
             notes=[note for note in notes if note],
             data_fingerprint=faces.manifest.content[:16],
             utility=utility.rows,

@@ -293,6 +293,11 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
         job.deferred.written(config.output)
         if job.tracked is not None:
             names = {uri: uri.removeprefix(f"{config.output.rstrip('/')}/") for uri in written}
+            figures = {
+                name.removeprefix("figures/"): storage.read_bytes(uri)
+                for uri, name in names.items()
+                if name.startswith("figures/")
+            }
             record_audit(
                 *job.tracked,
                 report=report,
@@ -300,7 +305,7 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
                 data=_audited_data(config, settings, report),
                 tags=verdict_tags(report.verdict),
                 files={n: storage.read_bytes(u) for u, n in names.items() if n in PUBLIC_FILES},
-                page=render_html(without_identities(report)),
+                page=render_html(without_identities(report), figures),
             )
     return AuditResult(written[-1], job.place, job.deferred, report)
 

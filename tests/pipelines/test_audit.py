@@ -111,15 +111,58 @@ def test_the_job_writes_report_tables_and_runs(
     assert all("rank_1_cross_image" in run.data.metrics for run in children)
     assert {run.data.params["anonymizer"] for run in children} == settings
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("audit", [*overrides, f"output={tmp_path}/again"])
-    capfd.readouterr()
-    run_or_exit(jobs.audit, composed)
-    printed = capfd.readouterr().out.splitlines()
-    stages = [line for line in printed if line.endswith(" rows, found")]
-    assert len(stages) == len([line for line in printed if " rows, " in line]) > 10
-    first_bytes = (out / "results.parquet").read_bytes()
-    assert (tmp_path / "again/results.parquet").read_bytes() == first_bytes
+    def run_again(output: str) -> list[str]:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("audit", [*overrides, f"output={tmp_path}/{output}"])
+        capfd.readouterr()
+        run_or_exit(jobs.audit, composed)
+        printed = capfd.readouterr().out.splitlines()
+        stages = [line for line in printed if line.endswith(" rows, found")]
+        assert len(stages) == len([line for line in printed if " rows, " in line]) > 10
+        first_bytes = (out / "results.parquet").read_bytes()
+        assert (tmp_path / output / "results.parquet").read_bytes() == first_bytes
+        return printed
+
+    line = "compute the statistics: found"
+    (kept,) = cache_dir.glob("report-*")
+    shutil.rmtree(kept)
+    assert line not in run_again("computed")
+    assert line in run_again("found")
+    computed, again = (
+        {
+            (run.data.params["anonymizer"], run.data.params["attacker"]): run.data.metrics
+            for run in client.search_runs(
+                [experiment.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
+            )
+        }
+        for parent in client.search_runs(
+            [experiment.experiment_id],
+            "tags.kind = 'audit'",
+            order_by=["attributes.start_time DESC"],
+            max_results=2,
+        )
+    )
+    assert again == computed and set(again) == results
+
+
+@pytest.mark.slow
+def test_a_report_is_found_where_nothing_changed(tmp_path: Path, cache_dir: Path) -> None:
+    overrides = [*SMALL, "anonymizers=[blur]", "attackers=[condition_match]"]
+    overrides += ["audit.utility=[]", "audit.n_inference_images=0", f"cache_dir={cache_dir}"]
+
+    def kept(*others: str, versions: str = "1") -> set[str]:
+        config = configured(tmp_path, *overrides, *others)
+        outcome = Audit(config, {"audit": others}).run({"cldmray": versions, "commit": "a"})
+        assert outcome.report.created and outcome.report.settings == {"audit": others}
+        return {folder.name for folder in cache_dir.glob("report-*")}
+
+    before = kept()
+    assert kept() == before
+    reports = [before]
+    for others in (["audit.target_k=7"], ["report.evidence=false"]):
+        reports.append(kept(*others))
+        assert len(reports[-1] - reports[-2]) == 1
+    assert len(kept(versions="2") - reports[-1]) == 1
 
 
 @pytest.mark.slow
