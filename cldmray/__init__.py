@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cldmray.pipelines.jobs import AuditResult
     from cldmray.recognizers.base import Recognizer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Anonymizer",
     "Attacker",
