@@ -1,5 +1,6 @@
 """The documentation site: it builds without a warning, and every link in it leads somewhere."""
 
+import os
 import re
 import subprocess
 import sys
@@ -41,11 +42,24 @@ def _leads_somewhere(target: Path, anchor: str, pages: dict[Path, str]) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.nightly
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_tutorial_prints_what_it_shows(path: Path) -> None:
+def test_a_tutorial_prints_what_it_shows(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "bin" / "cldmray"
+    command.parent.mkdir()
+    command.write_text(f"#!{sys.executable}\nfrom cldmray.cli import main\n\nmain()\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("COLUMNS", "100")
     notebook = nbformat.read(path, as_version=4)
     printed = _printed(notebook)
-    nbclient.NotebookClient(notebook, timeout=900, kernel_name="python3").execute()
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(
+        notebook, timeout=900, kernel_name="python3", resources=resources
+    ).execute()
     assert printed == _printed(notebook) and printed
 
 
