@@ -60,6 +60,8 @@ from cldmray.results.files import read_audit, write_audit
 
 logger = logging.getLogger(__name__)
 
+REPORTS = "reports"
+"""Folder of the kept reports, beside those of the stages."""
 ATTACKS = "attacks.json"
 """File of a kept report: curves, weights and queries of every attack."""
 UNDECISIVE = ("output", "cache_dir", "tracking", "engine")
@@ -142,10 +144,8 @@ class Audit:
                 references=images.references,
                 reads_attributes=True,
             )
-            folder = storage.join(
-                self.config.cache_dir,
-                f"report-{self._report_key([*listing.notes, *images.notes], versions)}",
-            )
+            key = self._report_key([*listing.notes, *images.notes], versions)
+            folder = storage.join(self.config.cache_dir, REPORTS, key)
             earlier = self._earlier(folder)
             if earlier is not None:
                 return replace(earlier, report=self._dated(earlier.report, versions))

@@ -124,7 +124,7 @@ def test_the_job_writes_report_tables_and_runs(
         return printed
 
     line = "compute the statistics: found"
-    (kept,) = cache_dir.glob("report-*")
+    (kept,) = (cache_dir / "reports").iterdir()
     shutil.rmtree(kept)
     assert line not in run_again("computed")
     assert line in run_again("found")
@@ -154,7 +154,7 @@ def test_a_report_is_found_where_nothing_changed(tmp_path: Path, cache_dir: Path
         config = configured(tmp_path, *overrides, *others)
         outcome = Audit(config, {"audit": others}).run({"cldmray": versions, "commit": "a"})
         assert outcome.report.created and outcome.report.settings == {"audit": others}
-        return {folder.name for folder in cache_dir.glob("report-*")}
+        return {folder.name for folder in (cache_dir / "reports").iterdir()}
 
     before = kept()
     assert kept() == before
