@@ -5,10 +5,11 @@
 
 The first form runs ``jobs/full_audit.py`` of a checkout with a cache of its own and prints a
 table; ``DIR/times.json`` keeps it. ``--again`` uses the cache that is there: what a second audit
-takes. The second form lays two such folders side by side, for example those of two commits::
+takes. ``--cache-key`` is the setting of the cache's folder, which older commits called otherwise.
+The second form lays two such folders side by side, for example those of two commits::
 
     git worktree add ../before eb4deac
-    python benchmarks/audit_time.py --out runs/before --repository ../before
+    python benchmarks/audit_time.py --out runs/before --repository ../before --cache-key work
     python benchmarks/audit_time.py --out runs/after
     python benchmarks/audit_time.py --compare runs/before runs/after
 
@@ -160,13 +161,15 @@ def kind_of(title: str, running: Sequence[StageUse]) -> list[StageUse]:
     ]
 
 
-def measure(out: Path, repository: Path, overrides: Sequence[str]) -> AuditTime:
+def measure(
+    out: Path, repository: Path, overrides: Sequence[str], cache_key: str = "cache_dir"
+) -> AuditTime:
     """Run an audit and watch it."""
     command = [
         sys.executable,
         "jobs/full_audit.py",
         f"output={out}/report",
-        f"cache_dir={out}/cache",
+        f"{cache_key}={out}/cache",
     ]
     command += [f"tracking.uri=sqlite:///{out}/mlflow.db", *overrides]
     environment = {**os.environ, "PYTHONPATH": str(repository)}
@@ -260,7 +263,8 @@ def report(taken: AuditTime) -> str:
         f"{taken.workers} worker processes; {taken.total:.0f} CPU-seconds, of which "
         f"{taken.useful:.0f} are work",
         f"wall {taken.wall:.0f} s on {taken.cores} cores, of which other processes took "
-        f"{taken.others:.0f} CPU-seconds; ideal {taken.ideal:.0f} s",
+        f"{taken.others:.0f} CPU-seconds; ideal {taken.ideal:.0f} s, of which the wall time is "
+        f"{taken.wall / taken.ideal:.2f} times",
     ]
     return "\n".join(lines)
 
@@ -286,6 +290,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the audit and its times")
     parser.add_argument("--repository", type=Path, default=ROOT, help="checkout to run")
     parser.add_argument("--again", action="store_true", help="with the cache that is there")
+    parser.add_argument("--cache-key", default="cache_dir", help="setting of the cache's folder")
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("BEFORE", "AFTER"))
     arguments, overrides = parser.parse_known_args()
     if arguments.compare:
@@ -297,7 +302,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     if (out / "cache").exists() and not arguments.again:
         parser.error(f"{out}/cache is there already; give --again or another folder")
-    taken = measure(out, arguments.repository.resolve(), overrides)
+    taken = measure(out, arguments.repository.resolve(), overrides, arguments.cache_key)
     (out / "times.json").write_text(json.dumps(asdict(taken)), encoding="utf-8")
     print(report(taken))
 
