@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -16,12 +17,25 @@ from ray.exceptions import (
 )
 
 from cldmray import storage
-from cldmray.errors import CldmrayError
+from cldmray.errors import CldmrayError, ConfigError
 
 logger = logging.getLogger(__name__)
 
 LOSSES = (NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError)
 """What Ray raises where something was lost that it cannot bring back itself."""
+FINAL = (
+    CldmrayError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
+"""What settings, data and code raise, and would raise again."""
 ATTEMPTS = 5
 RAY_DATA_NOTE = "\nFailed to apply UDF transform"
 """Where the note begins that Ray Data adds to the message of a task's error."""
@@ -82,6 +96,42 @@ def _causes(error: BaseException) -> list[BaseException]:
             cause.__cause__,
         ]
     return causes[::-1]
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether the same work would end in the same error again, so that no retry can help.
+
+    Memory that has run out is final: whoever can do with less has tried that before.
+
+    >>> is_final(KeyError("image")), is_final(ConnectionError("reset by peer"))
+    (True, False)
+    """
+    from cldmray.anonymizers.memory import is_out_of_memory
+
+    return isinstance(error, FINAL) or is_out_of_memory(error)
+
+
+def final_error(error: Exception, name: str) -> Exception:
+    """A training's :func:`is_final` error as the driver raises it; it can be pickled.
+
+    Args:
+        error: that a worker has caught.
+        name: of what was trained.
+
+    Returns:
+        The error itself where it is one of cldmray's; a ConfigError where memory has run out; else
+        a RuntimeError with the worker's traceback.
+    """
+    from cldmray.anonymizers.memory import is_out_of_memory
+
+    if isinstance(error, CldmrayError):
+        return error
+    if is_out_of_memory(error):
+        return ConfigError(
+            f"{name}: a training step does not fit into memory; lower its training.batch_size, or "
+            "an encoder's training.micro_batch_size, which leaves the gradient as it is"
+        )
+    return RuntimeError("".join(traceback.format_exception(error)).strip())
 
 
 def _is_loss(error: Exception) -> bool:

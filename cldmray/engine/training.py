@@ -36,6 +36,7 @@ from cldmray.attackers.nn.training import (
 )
 from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
+from cldmray.engine.failures import final_error, is_final
 from cldmray.errors import CldmrayError
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def train(
     """Train on the engine's training workers; a training that was cut short goes on.
 
     Workers that fail are replaced, ``engine.train_failures`` times. What would fail again, a wrong
-    setting, unsuitable data or a diverged training, is not tried again.
+    setting, unsuitable data, too little memory or a diverged training, is not tried again.
 
     Args:
         trainable: what is trained; without steps it learns in one task.
@@ -80,7 +81,10 @@ def train(
         run: name of their folder in it.
 
     Raises:
-        CldmrayError: the trainable raised one on a worker, or the training diverged.
+        CldmrayError: the trainable raised one on a worker, a step does not fit into memory, or the
+            training diverged.
+        RuntimeError: something else that is :func:`~cldmray.engine.failures.is_final`, with the
+            worker's traceback.
     """
     in_task = engine.trains_in_tasks or not trainable.max_steps
     trainable.check(1 if in_task else engine.most_train_workers)
@@ -90,16 +94,17 @@ def train(
         )
         task: Any = remote(training_task)
         checkpoints = storage.join(folder, run) if trainable.max_steps else None
-        outcome: TrainingResult | CldmrayError = ray.get(
+        outcome: TrainingResult | Exception = ray.get(
             task.remote(trainable, engine.threads, checkpoints)
         )
-        if isinstance(outcome, CldmrayError):
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome
     error = storage.join(folder, f"{run}-{ERROR_FILE}")
     storage.delete(error)
     config = {"trainable": ray.put(trainable), "threads": engine.threads, "error": error}
-    with last_checkpoint(torch_trainer(train_worker, config, engine, folder, run=run)) as local:
+    trainer = torch_trainer(train_worker, config, engine, folder, run=run)
+    with _error_in(error), last_checkpoint(trainer) as local:
         if storage.exists(error):
             raise _read_error(error)
         if local is None:
@@ -160,12 +165,14 @@ def train_in_process(
 
 def training_task(
     trainable: Trainable, threads: int, checkpoints: str | None
-) -> TrainingResult | CldmrayError:
-    """:func:`train_in_process` in a task; an error of ours is returned, since Ray would retry."""
+) -> TrainingResult | Exception:
+    """:func:`train_in_process` in a task; a final error is returned, since Ray would retry."""
     try:
         return train_in_process(trainable, threads, checkpoints)
-    except CldmrayError as error:
-        return error
+    except Exception as error:
+        if not is_final(error):
+            raise
+        return final_error(error, trainable.name)
 
 
 def _saved(loop: TrainingLoop) -> bytes:
@@ -187,9 +194,12 @@ def _restore(loop: TrainingLoop, saved: bytes) -> None:
 def train_worker(config: dict[str, Any]) -> None:
     """Run the loop as a worker function of Ray Train.
 
-    An error of ours would come again in another try. It is therefore written to the file
-    ``config["error"]``, and the worker ends as if it had succeeded.
+    A final error would come again in another try. It is therefore written to the file
+    ``config["error"]``, and the worker ends as if it had succeeded. Where others may wait for this
+    worker, only its failure ends them; the workers of the next try find the file and end at once.
     """
+    if storage.exists(config["error"]):
+        return
     torch.set_num_threads(config["threads"])
     trainable: Trainable = ray.get(config["trainable"])
     worker = this_worker()
@@ -207,12 +217,13 @@ def train_worker(config: dict[str, Any]) -> None:
                     loop.save(folder)
                     saved = Checkpoint.from_directory(folder)
                 ray.train.report(point, checkpoint=saved)
-    except CldmrayError as error:
-        # Between steps, other workers may wait for this one: only its failure ends them.
-        if loop is not None and worker.workers > 1:
+    except Exception as error:
+        if not is_final(error):
             raise
-        if worker.rank == 0:
-            _write_error(config["error"], error)
+        _write_error(config["error"], final_error(error, trainable.name))
+        raised_by_all = loop is None and isinstance(error, CldmrayError)
+        if worker.workers > 1 and not raised_by_all:
+            raise
 
 
 def this_worker() -> Worker:
@@ -238,15 +249,26 @@ def _wrap_with(trainable: Trainable) -> Any:
     return wrap
 
 
-def _write_error(uri: str, error: CldmrayError) -> None:
+@contextmanager
+def _error_in(uri: str) -> Iterator[None]:
+    """Raise what a worker has written instead of what Ray Train makes of the worker's end."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, CldmrayError) or not storage.exists(uri):
+            raise
+        raise _read_error(uri) from error
+
+
+def _write_error(uri: str, error: Exception) -> None:
     record = {"kind": type(error).__name__, "message": str(error)}
     storage.write_bytes(uri, json.dumps(record).encode())
 
 
-def _read_error(uri: str) -> CldmrayError:
+def _read_error(uri: str) -> Exception:
     record = json.loads(storage.read_bytes(uri))
-    kind = getattr(errors, record["kind"], CldmrayError)
-    error: CldmrayError = kind(record["message"])
+    kind = getattr(errors, record["kind"], RuntimeError)
+    error: Exception = kind(record["message"])
     return error
 
 

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pyarrow as pa
+import ray
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
@@ -108,7 +109,8 @@ class SearchConfig:
     Attributes:
         trials: reconstruction models that are tried; 0 searches none.
         model: key of the one whose settings are varied.
-        max_concurrent_trials: trials at a time.
+        max_concurrent_trials: trials at a time; None: as many as the cluster has room for, so that
+            those that fall behind are found early. With 1 the same seed finds the same again.
         cpus, gpus: of one trial, which may be fractions.
         objective: what is maximised, by the validation recognizer on validation identities:
             ``rank_1``; ``cosine``, which tells more where few are identified, but rises for the
@@ -122,8 +124,8 @@ class SearchConfig:
 
     trials: NonNegativeInt = 0
     model: str = "unet"
-    max_concurrent_trials: Count = 1
-    cpus: NonNegativeFloat = 0.5
+    max_concurrent_trials: Count | None = None
+    cpus: NonNegativeFloat = 1.0
     gpus: NonNegativeFloat = 0.0
     objective: Objective = "cosine"
     seed: NonNegativeInt = 0
@@ -136,6 +138,21 @@ class SearchConfig:
             raise ValueError("cpus: must be above 0 where gpus is 0")
         if self.trials and not self.space:
             raise ValueError("space: name what is to be varied")
+
+    def trials_at_once(self, there: Mapping[str, float]) -> int:
+        """Trials that run side by side, at least 1.
+
+        Args:
+            there: CPUs and GPUs of the cluster.
+
+        >>> SearchConfig(cpus=1.0, gpus=0.5).trials_at_once({"CPU": 8.0, "GPU": 2.0})
+        4
+        """
+        if self.max_concurrent_trials is not None:
+            return self.max_concurrent_trials
+        wanted = {"CPU": self.cpus, "GPU": self.gpus}
+        room = [int(there.get(kind, 0.0) / amount) for kind, amount in wanted.items() if amount]
+        return max(1, min(room))
 
 
 INSTALL = "pip install 'cldmray[tune]'"
@@ -330,7 +347,7 @@ def _new_tuner(
             metric=OBJECTIVE,
             mode="max",
             num_samples=settings.trials,
-            max_concurrent_trials=settings.max_concurrent_trials,
+            max_concurrent_trials=settings.trials_at_once(ray.cluster_resources()),
             reuse_actors=True,
             trial_dirname_creator=trial_folder,
             search_alg=OptunaSearch(seed=settings.seed),

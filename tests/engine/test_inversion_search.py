@@ -61,6 +61,22 @@ class TestSpace:
             SearchConfig(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("settings", "there", "at_once"),
+    [
+        ({}, {"CPU": 8.0}, 8),
+        ({"cpus": 0.5}, {"CPU": 2.0}, 4),
+        ({"gpus": 0.5}, {"CPU": 8.0, "GPU": 2.0}, 4),
+        ({"gpus": 1.0}, {"CPU": 8.0}, 1),
+        ({"max_concurrent_trials": 3}, {"CPU": 8.0}, 3),
+    ],
+)
+def test_trials_fill_the_cluster_unless_said_otherwise(
+    settings: dict[str, Any], there: dict[str, float], at_once: int
+) -> None:
+    assert SearchConfig(**settings).trials_at_once(there) == at_once
+
+
 def test_a_diverged_training_is_the_worst() -> None:
     point = {"step": 2.0, "loss": 0.5, "validation_cosine": 0.25, "validation_rank_1": 0.5}
     assert objective_at(point, "cosine") == 0.25

@@ -12,6 +12,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor, nn
 
 from cldmray.attackers.nn.training import Call, Trainable, TrainingSchedule, Worker
+from cldmray.engine import training
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.failures import retry_on_node_failure
 from cldmray.engine.training import (
@@ -49,6 +50,12 @@ class Line(Trainable):
     def loss(self, step: int, call: Call) -> Tensor:
         if self.trouble == "loss" and step == 1:
             raise BadInputError("line: no numbers")
+        if self.trouble == "bug":
+            raise KeyError("no such column")
+        if self.trouble == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if self.trouble == "connection":
+            raise ConnectionError("reset by peer")
         loss: Tensor = (call(torch.ones(3, 1)) - 2).pow(2).mean()
         return loss * (float("nan") if self.trouble == "diverges" and step == 1 else 1)
 
@@ -92,6 +99,41 @@ class TestInProcess:
         assert isinstance(outcome, ConfigError)
         assert str(outcome) == "line.slope: cannot be built"
 
+    def test_a_task_returns_what_would_fail_again(self, tmp_path: Path) -> None:
+        bug = training_task(Line(tmp_path / "log", "bug"), 1, None)
+        assert isinstance(bug, RuntimeError)
+        assert str(bug).endswith("KeyError: 'no such column'") and "in loss" in str(bug)
+        memory = training_task(Line(tmp_path / "log", "memory"), 1, None)
+        assert isinstance(memory, ConfigError)
+        assert str(memory).startswith("line: a training step does not fit into memory; lower its")
+
+    def test_a_task_raises_what_may_pass_so_that_ray_tries_again(self, tmp_path: Path) -> None:
+        with pytest.raises(ConnectionError):
+            training_task(Line(tmp_path / "log", "connection"), 1, None)
+
+    @pytest.mark.parametrize(("trouble", "kind"), [("bug", RuntimeError), ("loss", BadInputError)])
+    def test_a_worker_of_several_fails_once_and_the_next_ends_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, kind: Any
+    ) -> None:
+        trainable = Line(tmp_path / "log", trouble)
+        monkeypatch.setattr(training, "this_worker", lambda: Worker(1, 2))
+        monkeypatch.setattr(training.ray, "get", lambda reference: reference)
+        monkeypatch.setattr(training.ray.train, "get_checkpoint", lambda: None)
+        monkeypatch.setattr(training, "_wrap_with", lambda trainable: None)
+        monkeypatch.setattr(
+            torch.distributed, "all_gather_object", lambda errors, error: [None, None]
+        )
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: None)
+        monkeypatch.setattr(training.ray.train, "report", lambda point, checkpoint: None)
+        error = str(tmp_path / "error.json")
+        config = {"trainable": trainable, "threads": 1, "error": error}
+        with pytest.raises((KeyError, BadInputError)):
+            training.train_worker(config)
+        training.train_worker(config)
+        assert len((tmp_path / "log").read_text().split()) == 1
+        with pytest.raises(kind, match="no such column|no numbers"), training._error_in(error):
+            raise ConnectionError("what Ray Train makes of it")
+
     def test_what_was_learnt_is_committed_with_its_curve(self, tmp_path: Path) -> None:
         from cldmray.engine.artifacts import Artifact, read_manifest
 
@@ -124,6 +166,7 @@ class TestOnRay:
             ),
             (2, "build 1", ConfigError, "line.slope: cannot be built"),
             (1, "loss", BadInputError, "line: no numbers"),
+            (2, "loss", BadInputError, "line: no numbers"),
             pytest.param(
                 *(1, "diverges", CldmrayError, "line: the training diverged; lower"),
                 marks=pytest.mark.nightly,
