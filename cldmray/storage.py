@@ -9,8 +9,9 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
@@ -208,6 +209,13 @@ def write_bytes(uri: str, content: bytes) -> None:
     Raises:
         StorageError: the storage is full, read-only or fails; no part of the file stays.
     """
+    with _replacing(uri) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def _replacing(uri: str) -> Iterator[pa.NativeFile]:
+    """A stream whose content becomes the file in one step, when the context ends well."""
     filesystem, path = resolve(uri)
     local = isinstance(filesystem, fs.LocalFileSystem)
     target = f"{path}.{uuid.uuid4().hex}{PARTIAL}" if local else path
@@ -215,7 +223,7 @@ def write_bytes(uri: str, content: bytes) -> None:
         filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
         try:
             with filesystem.open_output_stream(target) as stream:
-                stream.write(content)
+                yield stream
             if local:
                 filesystem.move(target, path)
         except BaseException:
@@ -238,9 +246,26 @@ def write_table(uri: str, table: pa.Table) -> None:
     Raises:
         StorageError: see :func:`write_bytes`.
     """
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    write_bytes(uri, sink.getvalue().to_pybytes())
+    write_blocks(uri, [table])
+
+
+def write_blocks(uri: str, blocks: Iterable[pa.Table]) -> None:
+    """Write one Parquet file atomically, in which each block is a row group.
+
+    Args:
+        blocks: tables of one schema, at least one; one of them at a time is held in memory.
+
+    Raises:
+        StorageError: see :func:`write_bytes`.
+    """
+    blocks = iter(blocks)
+    first = next(blocks)
+    with (
+        _replacing(uri) as stream,
+        pq.ParquetWriter(stream, first.schema, compression="zstd") as writer,
+    ):
+        for block in chain([first], blocks):
+            writer.write_table(block, row_group_size=max(1, len(block)))
 
 
 def table_schema(uri: str) -> pa.Schema:
@@ -256,14 +281,19 @@ def table_schema(uri: str) -> pa.Schema:
         raise BadInputError(f"cannot read the Parquet table {uri}: {error}") from error
 
 
-def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Read one Parquet file.
+def read_table(
+    uri: str, columns: list[str] | None = None, row_groups: Sequence[int] | None = None
+) -> pa.Table:
+    """Read one Parquet file, or some of its row groups.
 
     Raises:
         BadInputError: the file is absent or not Parquet; the message names it.
     """
     filesystem, path = resolve(uri)
     try:
-        return pq.read_table(path, columns=columns, filesystem=filesystem)
+        if row_groups is None:
+            return pq.read_table(path, columns=columns, filesystem=filesystem)
+        with pq.ParquetFile(path, filesystem=filesystem) as file:
+            return file.read_row_groups(row_groups, columns)
     except (FileNotFoundError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise BadInputError(f"cannot read the Parquet table {uri}: {error}") from error

@@ -4,20 +4,23 @@ Every write task writes its own Parquet files; the driver then commits them by w
 ``manifest.json`` in one atomic step. Readers see the files that the manifest names and nothing
 else, so a task that was retried or killed leaves no row twice and none half-written.
 
-Files are named after their content and cut where the stage before cut its own, so that a table is
-the same, byte by byte, however many actors wrote it, in whatever order, and whoever was killed.
-Ray reads them in slices, so that small tables keep many workers busy.
+Blocks are cut where the stage before cut its own, and files are named after their content, so that
+a table is the same, byte by byte, however many actors wrote it, in whatever order, and whoever was
+killed. Before the commit, small files are gathered into files of about ``FILE_BYTES``, in which
+each block stays a row group. Ray reads slices of these, so that small tables keep many workers
+busy.
 """
 
 import hashlib
 import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -27,6 +30,7 @@ from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
 
 from cldmray import storage
 from cldmray.engine.cluster import TASK_CPUS, WRITE_CPUS
+from cldmray.engine.tasks import map_in_tasks
 from cldmray.errors import BadInputError
 from cldmray.faces.records import REJECTED
 
@@ -34,7 +38,11 @@ MANIFEST = "manifest.json"
 REJECTED_FILE = "rejected.parquet"
 WEIGHTS = "weights.safetensors"
 """File of what an attacker has learnt, in the folder of its artifact."""
+MISSING = b"\xff" * 8
+"""What is hashed of a null, in place of the length of a value."""
 SORTED_BY = ("sample_id", "sample", "view")
+FILE_BYTES = 128 * 2**20
+"""Size of a file, unless a single block is larger or the table smaller."""
 LEAST_BLOCKS, LEAST_ROWS = 16, 32
 """Small tables are cut into that many blocks, unless blocks had fewer rows than that."""
 
@@ -61,11 +69,15 @@ class Manifest:
         files: names of its Parquet files and the rows of each.
         content: order-free hash of all rows, 32 hexadecimal characters.
         rejected: rows of ``rejected.parquet``.
+        splits: rows of each split, where the table has splits.
+        row_groups: rows of each row group, of the files that have several.
     """
 
     files: dict[str, int]
     content: str = ""
     rejected: int = 0
+    splits: dict[str, int] = field(default_factory=dict)
+    row_groups: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -88,7 +100,7 @@ class Artifact:
         >>> folder = tempfile.mkdtemp()
         >>> table = pa.table({"sample_id": ["b", "a"], "split": ["evaluation", "attacker"]})
         >>> storage.write_table(storage.join(folder, "part.parquet"), table)
-        >>> commit(folder, Manifest({"part.parquet": 2}))
+        >>> commit(folder, Manifest({"part.parquet": 2}, splits={"evaluation": 1, "attacker": 1}))
         >>> artifact = Artifact(folder, read_manifest(folder), key="0123456789abcdef")
         >>> artifact.read(["sample_id"])["sample_id"].to_pylist()
         ['a', 'b']
@@ -122,6 +134,14 @@ class Artifact:
         """
         return stream_tables([self], columns, block_rows)
 
+    def blocks(self) -> "list[Slice]":
+        """The row groups of all files, as the tasks of the stage have written them."""
+        return [
+            Slice(storage.join(self.folder, name), group, 0, rows)
+            for name, count in self.manifest.files.items()
+            for group, rows in enumerate(self.manifest.row_groups.get(name, [count]))
+        ]
+
     def slices(self, block_rows: int) -> "list[Slice]":
         """The blocks that :meth:`stream` reads.
 
@@ -133,9 +153,9 @@ class Artifact:
             raise BadInputError(f"{self.folder}: the table is empty")
         size = math.ceil(rows / block_count(rows, block_rows))
         return [
-            Slice(storage.join(self.folder, name), start, min(size, count - start))
-            for name, count in self.manifest.files.items()
-            for start in range(0, count, size)
+            block._replace(start=start, rows=min(size, block.rows - start))
+            for block in self.blocks()
+            for start in range(0, block.rows, size)
         ]
 
     def read(self, columns: list[str] | None = None, split: str | None = None) -> pa.Table:
@@ -158,23 +178,45 @@ class Artifact:
             needed = list(dict.fromkeys([*columns, *others]))
         tables = []
         for uri in self.uris:
-            table = storage.read_table(uri, needed)
-            if split is not None:
-                table = table.filter(pc.equal(table["split"], split))
-            tables.append(table)
+            if split is None:
+                tables.append(storage.read_table(uri, needed))
+                continue
+            splits = storage.read_table(uri, ["split"])["split"]
+            tables.append(self._rows_where(uri, pc.equal(splits, split), needed))
         whole = _in_order(pa.concat_tables(tables))
         return whole if columns is None else whole.select(columns)
 
     def read_samples(self, columns: Sequence[str], sample_ids: Sequence[str]) -> pa.Table:
         """Rows of some samples, sorted by sample id, without reading the images of all others."""
         ids = pa.array(sample_ids, pa.string())
-        parts = [read_samples(uri, columns, ids) for uri in self.uris]
+        parts = []
+        for uri in self.uris:
+            wanted = pc.is_in(storage.read_table(uri, ["sample_id"])["sample_id"], ids)
+            parts.append(self._rows_where(uri, wanted, columns))
         return pa.concat_tables(parts).sort_by("sample_id")
 
+    def _rows_where(
+        self, uri: str, wanted: pa.ChunkedArray, columns: Sequence[str] | None
+    ) -> pa.Table:
+        """Rows of a file; of its row groups only those are read that hold a wanted one."""
+        name = uri.rpartition("/")[2]
+        kept, groups, start = [], [], 0
+        for group, rows in enumerate(self.manifest.row_groups.get(name, [len(wanted)])):
+            part = wanted.slice(start, rows)
+            start += rows
+            if pc.any(part, min_count=0).as_py():
+                groups.append(group)
+                kept += part.chunks
+        names = None if columns is None else list(columns)
+        if not groups:
+            empty = storage.table_schema(uri).empty_table()
+            return empty if names is None else empty.select(names)
+        table = storage.read_table(uri, names, groups)
+        return table.filter(pa.chunked_array(kept, pa.bool_()))
+
     def count(self, split: str) -> int:
-        """Rows of a split; only that column is read."""
-        columns = (storage.read_table(uri, ["split"])["split"] for uri in self.uris)
-        return sum(pc.sum(pc.equal(column, split)).as_py() or 0 for column in columns)
+        """Rows of a split, as the manifest says; no file is opened."""
+        return self.manifest.splits.get(split, 0)
 
     def rejected(self) -> pa.Table:
         """Samples that the stage refused, sorted by ``sample_id``; schema ``records.REJECTED``."""
@@ -200,9 +242,10 @@ def stream_tables(tables: Sequence[Artifact], columns: list[str], block_rows: in
 
 
 class Slice(NamedTuple):
-    """Consecutive rows of a Parquet file."""
+    """Consecutive rows of a row group of a Parquet file."""
 
     uri: str
+    row_group: int
     start: int
     rows: int
 
@@ -210,11 +253,26 @@ class Slice(NamedTuple):
         """The rows as one table; a column that the file does not have is null."""
         there = set(storage.table_schema(self.uri).names)
         names = [name for name in columns if name in there]
-        table = storage.read_table(self.uri, names).slice(self.start, self.rows).combine_chunks()
+        table = storage.read_table(self.uri, names, [self.row_group])
+        table = table.slice(self.start, self.rows).combine_chunks()
         for name in columns:
             if name not in there:
                 table = table.append_column(name, pa.nulls(len(table), pa.string()))
         yield table.select(columns)
+
+    def read_samples(self, columns: Sequence[str], sample_ids: pa.Array) -> pa.Table:
+        """Rows of some samples; where the row group holds none, nothing else is read of it.
+
+        Args:
+            columns: the columns to return.
+            sample_ids: of the rows.
+        """
+        (ids,) = self.read(["sample_id"])
+        here = pc.is_in(ids["sample_id"], sample_ids)
+        if not pc.any(here, min_count=0).as_py():
+            return storage.table_schema(self.uri).empty_table().select(columns)
+        (table,) = self.read(list(columns))
+        return table.filter(here)
 
 
 class Slices(Datasource):
@@ -254,28 +312,45 @@ class Slices(Datasource):
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
+    """One block as a task has written it.
+
+    Attributes:
+        file: name of its file.
+        rows: good ones; where there is none, there is no file.
+        content: sum of the hashes of its rows.
+        rejected: the others, schema ``records.REJECTED``.
+        splits: rows of each split.
+        size: bytes of the rows in memory, nearly those of the file where they hold images.
+    """
+
     file: str
     rows: int
     content: int
     rejected: list[dict[str, Any]]
+    splits: dict[str, int]
+    size: int
 
 
-class RecordsSink(Datasink[list[_Part]]):
-    """Writes a stream of records as one committed table.
+class RecordsSink(Datasink[list[Part]]):
+    """Writes each block of a stream of records as a file, for :func:`commit_parts`.
 
     A column ``reason``, where the stream has one, tells rejected rows (not empty) from good ones.
 
     Args:
         folder: local path or URI of the stage.
         schema: of the good rows; further columns of the stream are dropped.
+
+    Attributes:
+        parts: what was written, once the stream has ended.
     """
 
     def __init__(self, folder: str, schema: pa.Schema) -> None:
         self.folder = folder
         self.schema = schema
+        self.parts: list[Part] = []
 
-    def write(self, blocks: Iterable[Block], ctx: Any) -> list[_Part]:
+    def write(self, blocks: Iterable[Block], ctx: Any) -> list[Part]:
         """Write the blocks of one task; called by Ray in a worker."""
         parts = []
         for block in blocks:
@@ -287,48 +362,100 @@ class RecordsSink(Datasink[list[_Part]]):
                 good = pc.equal(table["reason"], "")
                 rejected = table.filter(pc.invert(good)).select(REJECTED.names).to_pylist()
                 table = table.filter(good)
-            table = _in_order(table.select(self.schema.names).cast(self.schema))
+            table = _in_order(table.select(self.schema.names).cast(self.schema)).combine_chunks()
             content = _content_hash(table)
             name = f"part-{content:032x}.parquet"
             if table.num_rows:
                 storage.write_table(storage.join(self.folder, name), table)
-            parts.append(_Part(name, table.num_rows, content, rejected))
+            splits: dict[str, int] = {}
+            if "split" in self.schema.names:
+                counted = table["split"].value_counts().to_pylist()
+                splits = {row["values"]: row["counts"] for row in counted}
+            parts.append(Part(name, table.num_rows, content, rejected, splits, table.nbytes))
         return parts
 
-    def on_write_complete(self, write_result: WriteResult[list[_Part]]) -> None:
-        """Commit the files of all tasks; called by Ray on the driver."""
-        parts = [part for parts in write_result.write_returns for part in parts or []]
-        rejected = [row for part in parts for row in part.rejected]
-        if rejected:
-            table = pa.Table.from_pylist(rejected, REJECTED).sort_by("sample_id")
-            storage.write_table(storage.join(self.folder, REJECTED_FILE), table)
-        files = {part.file: part.rows for part in parts if part.rows}
-        for file, times in Counter(part.file for part in parts if part.rows).items():
-            for number in range(1, times):
-                again = file.replace(".", f"-{number}.")
-                content = storage.read_bytes(storage.join(self.folder, file))
-                storage.write_bytes(storage.join(self.folder, again), content)
-                files[again] = files[file]
-        manifest = Manifest(
-            files=files,
-            content=f"{sum(part.content for part in parts) % 2**128:032x}",
-            rejected=len(rejected),
-        )
-        commit(self.folder, manifest)
-        self._sweep(files)
-
-    def _sweep(self, files: Iterable[str]) -> None:
-        """Delete what drivers and tasks that were killed have left beside the table's files."""
-        for info in storage.list_files(self.folder, recursive=False):
-            name = info.base_name
-            left = name.startswith("part-") and name not in files
-            if left or name.endswith(storage.PARTIAL):
-                storage.delete(storage.join(self.folder, name))
+    def on_write_complete(self, write_result: WriteResult[list[Part]]) -> None:
+        """Take note of the files of all tasks; called by Ray on the driver."""
+        self.parts = [part for parts in write_result.write_returns for part in parts or []]
 
 
 def write_records(stream: Dataset, folder: str, schema: pa.Schema) -> None:
     """Write a stream as one committed table; see :class:`RecordsSink`."""
-    stream.write_datasink(RecordsSink(folder, schema), ray_remote_args={"num_cpus": WRITE_CPUS})
+    sink = RecordsSink(folder, schema)
+    stream.write_datasink(sink, ray_remote_args={"num_cpus": WRITE_CPUS})
+    commit_parts(folder, sink.parts, map_in_tasks)
+
+
+Gather = Callable[[Sequence[Part]], tuple[str, list[int]]]
+"""Makes one file of several parts; gives its name and the rows of its row groups."""
+
+
+def commit_parts(
+    folder: str,
+    parts: Sequence[Part],
+    run: Callable[[Gather, list[list[Part]]], Iterable[tuple[str, list[int]]]] = map,
+) -> None:
+    """Gather the files of all tasks into files of about ``FILE_BYTES``, and commit the table.
+
+    Args:
+        folder: of the stage.
+        parts: what the tasks have written, in any order.
+        run: calls a function for each of many values, as ``map`` does.
+    """
+    rejected = [row for part in parts for row in part.rejected]
+    if rejected:
+        table = pa.Table.from_pylist(rejected, REJECTED).sort_by("sample_id")
+        storage.write_table(storage.join(folder, REJECTED_FILE), table)
+    together: list[list[Part]] = []
+    room = 0
+    splits: dict[str, int] = {}
+    for part in sorted((part for part in parts if part.rows), key=lambda part: part.file):
+        is_again = bool(together) and together[-1][-1].file == part.file
+        if part.size > room and not is_again:
+            together.append([])
+            room = FILE_BYTES
+        together[-1].append(part)
+        room -= part.size
+        for split, rows in part.splits.items():
+            splits[split] = splits.get(split, 0) + rows
+    files, row_groups = {}, {}
+    several = [group for group in together if len(group) > 1]
+    for name, row_counts in run(partial(_gathered, folder), several):
+        files[name], row_groups[name] = sum(row_counts), row_counts
+    files |= {group[0].file: group[0].rows for group in together if len(group) == 1}
+    manifest = Manifest(
+        files=files,
+        content=f"{sum(part.content for part in parts) % 2**128:032x}",
+        rejected=len(rejected),
+        splits=splits,
+        row_groups=row_groups,
+    )
+    commit(folder, manifest)
+    _sweep(folder, files)
+
+
+def _gathered(folder: str, parts: Sequence[Part]) -> tuple[str, list[int]]:
+    """Write several parts as one file and delete theirs, so that little is there twice.
+
+    A task that is repeated, because its result was lost, finds the file and not all of the parts.
+    """
+    name = f"part-{sum(part.content for part in parts) % 2**128:032x}.parquet"
+    target = storage.join(folder, name)
+    files = [storage.join(folder, part.file) for part in parts]
+    if all(map(storage.exists, files)) or not storage.exists(target):
+        storage.write_blocks(target, (storage.read_table(file) for file in files))
+    for file in files:
+        storage.delete(file)
+    return name, [part.rows for part in parts]
+
+
+def _sweep(folder: str, files: Iterable[str]) -> None:
+    """Delete what drivers and tasks that were killed have left beside the table's files."""
+    for info in storage.list_files(folder, recursive=False):
+        name = info.base_name
+        left = name.startswith("part-") and name not in files
+        if left or name.endswith(storage.PARTIAL):
+            storage.delete(storage.join(folder, name))
 
 
 def commit(folder: str, manifest: Manifest) -> None:
@@ -360,20 +487,37 @@ def _in_order(table: pa.Table) -> pa.Table:
 def _content_hash(table: pa.Table) -> int:
     """Sum of the rows' hashes, so that the order and the division into files do not count."""
     total = 0
-    for row in table.to_pylist():
-        text = repr(sorted(row.items())).encode()
-        total += int.from_bytes(hashlib.sha256(text).digest()[:16], "big")
+    for row in zip(*(_values(table[name]) for name in sorted(table.column_names)), strict=True):
+        digest = hashlib.sha256()
+        for value in row:
+            digest.update(MISSING if value is None else len(value).to_bytes(8, "little"))
+            digest.update(value or b"")
+        total += int.from_bytes(digest.digest()[:16], "big")
     return total % 2**128
 
 
-def read_samples(uri: str, columns: Sequence[str], sample_ids: pa.Array) -> pa.Table:
-    """Rows of some samples of one Parquet file; a file that holds none is not read any further.
+def _values(column: pa.ChunkedArray) -> Iterator[bytes | memoryview | None]:
+    """Bytes of each value of a column, None where it is null; texts and images are not copied."""
+    kind = column.type
+    is_text = pa.types.is_binary(kind) or pa.types.is_string(kind)
+    is_vector = pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
+    for chunk in column.chunks:
+        if not (is_text or is_vector):
+            yield from (repr(value).encode() for value in chunk.to_pylist())
+            continue
+        values: Iterator[bytes | memoryview] = _texts(chunk) if is_text else _vectors(chunk)
+        there = chunk.is_valid().to_pylist()
+        yield from (value if kept else None for value, kept in zip(values, there, strict=True))
 
-    Args:
-        columns: the columns to return.
-        sample_ids: of the rows.
-    """
-    here = pc.is_in(storage.read_table(uri, ["sample_id"])["sample_id"], sample_ids)
-    if not pc.any(here, min_count=0).as_py():
-        return storage.table_schema(uri).empty_table().select(columns)
-    return storage.read_table(uri, list(columns)).filter(here)
+
+def _texts(chunk: pa.Array) -> Iterator[memoryview]:
+    _, offsets, content = chunk.buffers()
+    places = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+    view = memoryview(content) if content is not None else memoryview(b"")
+    return (view[start:end] for start, end in pairwise(places.tolist()))
+
+
+def _vectors(chunk: pa.Array) -> Iterator[bytes]:
+    size = chunk.type.list_size
+    rows = chunk.values.slice(chunk.offset * size, len(chunk) * size)
+    return (row.tobytes() for row in rows.to_numpy(zero_copy_only=False).reshape(-1, size))

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from ray.data.datasource import WriteResult
 
-from cldmray.engine.artifacts import Artifact, RecordsSink, read_manifest
+from cldmray.engine.artifacts import Artifact, RecordsSink, commit_parts, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, FACES
 from cldmray.faces.synthetic import SyntheticFaces
@@ -19,6 +19,7 @@ def commit_tasks(folder: str, schema: pa.Schema, tasks: Iterable[list[pa.Table]]
     """Write the blocks of each task as Ray's workers would, and commit them."""
     sink = RecordsSink(folder, schema)
     sink.on_write_complete(WriteResult(0, 0, [sink.write(blocks, None) for blocks in tasks]))
+    commit_parts(folder, sink.parts)
     manifest = read_manifest(folder)
     assert manifest is not None
     return Artifact(folder, manifest, key=Path(folder).name)

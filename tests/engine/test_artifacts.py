@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import ray
 from ray.data.datasource import WriteResult
 
 from cldmray import storage
+from cldmray.engine import artifacts
 from cldmray.engine.artifacts import (
     MANIFEST,
     Artifact,
@@ -14,7 +16,9 @@ from cldmray.engine.artifacts import (
     RecordsSink,
     block_count,
     commit,
+    commit_parts,
     read_manifest,
+    write_records,
 )
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError
@@ -42,7 +46,9 @@ class TestSink:
     def test_commits_what_the_tasks_wrote(self, write_table: Any, folder: str) -> None:
         table = write_table(folder, FACES, [[rows(3, 1), rows(2)], [], [rows(0)]])
         assert table.manifest.rows == 4
-        assert len(table.manifest.files) == 3
+        assert list(table.manifest.files.values()) == [4]
+        assert sorted(*table.manifest.row_groups.values()) == [1, 1, 2]
+        assert table.manifest.splits == {EVALUATION: 2, "attacker": 2}
         assert table.manifest.rejected == 0
         whole = table.read()
         assert whole.schema.equals(FACES)
@@ -59,10 +65,11 @@ class TestSink:
         sink.write([rows(1, 2), rows(3)], None)
         again = sink.write([rows(1, 2), rows(3)], None)
         sink.on_write_complete(WriteResult(3, 0, [again]))
+        commit_parts(folder, sink.parts)
         manifest = read_manifest(folder)
         assert manifest is not None
         assert manifest.rows == 3
-        assert len(storage.list_files(folder)) == 2 + len([MANIFEST])
+        assert len(storage.list_files(folder)) == 1 + len([MANIFEST])
         assert Artifact(folder, manifest, "").read().num_rows == 3
 
     def test_files_tell_of_rows_alone(self, write_table: Any, tmp_path: Path) -> None:
@@ -78,7 +85,7 @@ class TestSink:
             assert table.manifest.rows == 6
             written.append({path.name: path.read_bytes() for path in folder.iterdir()})
         assert written[0] == written[1]
-        assert len(written[0]) == 4 + len([MANIFEST, "rejected.parquet"])
+        assert len(written[0]) == 1 + len([MANIFEST, "rejected.parquet"])
 
     def test_what_a_killed_driver_left_is_swept(self, write_table: Any, folder: str) -> None:
         RecordsSink(folder, FACES).write([rows(1), rows(2)], None)
@@ -87,6 +94,42 @@ class TestSink:
         (file,) = write_table(folder, FACES, [[rows(1, 2)]]).manifest.files
         kept = {Path(info.path).name for info in storage.list_files(folder)}
         assert kept == {MANIFEST, file, "state"}
+
+    def test_small_files_are_gathered_up_to_a_size(
+        self, write_table: Any, folder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        blocks = [rows(*range(start, start + 3)).cast(FACES) for start in range(0, 27, 3)]
+        size = blocks[0].nbytes
+        monkeypatch.setattr(artifacts, "FILE_BYTES", 4.5 * size)
+        table = write_table(folder, FACES, [blocks])
+        assert sorted(table.manifest.files.values()) == [3, 12, 12]
+        assert list(table.manifest.row_groups.values()) == [[3] * 4] * 2
+        assert {block.rows for block in table.blocks()} == {3}
+        assert len(table.blocks()) == 9
+        assert table.read().equals(rows(*range(27)).cast(FACES))
+        assert table.read(split="attacker")["sample_id"].to_pylist() == [
+            f"{number:04d}" for number in range(0, 27, 3)
+        ]
+        assert len(storage.list_files(folder)) == 3 + len([MANIFEST])
+
+    def test_a_gathering_that_is_repeated_finds_what_it_wrote(self, folder: str) -> None:
+        parts = RecordsSink(folder, FACES).write([rows(1, 2), rows(3)], None)
+        first = artifacts._gathered(folder, parts)
+        files = [info.path for info in storage.list_files(folder)]
+        content = [Path(file).read_bytes() for file in files]
+        assert len(files) == 1
+        assert artifacts._gathered(folder, parts) == first
+        assert [Path(file).read_bytes() for file in files] == content
+        RecordsSink(folder, FACES).write([rows(1, 2), rows(3)], None)
+        assert artifacts._gathered(folder, parts) == first
+        assert [info.path for info in storage.list_files(folder)] == files
+
+    def test_large_blocks_of_the_same_rows_are_all_there(
+        self, write_table: Any, folder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(artifacts, "FILE_BYTES", 1)
+        table = write_table(folder, FACES, [[rows(1), rows(2), rows(1)]])
+        assert table.read()["sample_id"].to_pylist() == ["0001"] * 2 + ["0002"]
 
     def test_blocks_of_the_same_rows_are_all_there(self, write_table: Any, folder: str) -> None:
         table = write_table(folder, FACES, [[rows(1), rows(1)], [rows(1), rows(2)]])
@@ -149,6 +192,30 @@ class TestContent:
         }
         assert len(results) == len(tables)
 
+    def test_is_that_of_each_value_bytes(self, write_table: Any, tmp_path: Path) -> None:
+        table = rows(129).set_column(3, "image", pa.array([b"\x01\x02"]))
+        expected = hashlib.sha256()
+        for value in (b"person 64", b"\x01\x02", b"0129", b"attacker"):
+            expected.update(len(value).to_bytes(8, "little") + value)
+        written = write_table(str(tmp_path / "one"), FACES, [[table]]).manifest
+        assert written.content == expected.hexdigest()[:32]
+
+    def test_of_slices_vectors_and_missing_values(self, write_table: Any, tmp_path: Path) -> None:
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 0.0, 0.5, 2.0], pa.float32()), 2)
+        schema = pa.schema([*embeddings_schema(2), pa.field("note", pa.string())])
+        table = pa.table(
+            {
+                **_pick(rows(1, 2)),
+                "view": ["blur"] * 2,
+                "embedding": vectors,
+                "note": pa.array([None, "x"]),
+            }
+        )
+        whole = write_table(str(tmp_path / "whole"), schema, [[table]]).manifest
+        halves = write_table(str(tmp_path / "halves"), schema, [[table[1:], table[:1]]]).manifest
+        first = write_table(str(tmp_path / "first"), schema, [[table[:1]]]).manifest
+        assert whole.content == halves.content != first.content
+
 
 class TestRead:
     def test_sorts_by_sample_and_draw(self, write_table: Any, folder: str) -> None:
@@ -172,14 +239,14 @@ class TestRead:
         seen: list[list[str] | None] = []
         read = storage.read_table
 
-        def spy(uri: str, columns: list[str] | None = None) -> pa.Table:
+        def spy(uri: str, columns: list[str] | None = None, groups: Any = None) -> pa.Table:
             seen.append(columns)
-            return read(uri, columns)
+            return read(uri, columns, groups)
 
         monkeypatch.setattr(storage, "read_table", spy)
         result = table.read(["identity"], EVALUATION)
         assert result.to_pydict() == {"identity": ["person 0", "person 1"]}
-        assert seen == [["identity", "sample_id", "split"]] * 2
+        assert seen == [["split"], ["identity", "sample_id", "split"]]
 
     def test_sorts_embeddings_by_view(self, write_table: Any, folder: str) -> None:
         vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 0.0] * 2, pa.float32()), 2)
@@ -231,7 +298,7 @@ class TestBlocks:
 
 class TestManifest:
     def test_round_trip(self, folder: str) -> None:
-        manifest = Manifest({"a": 3, "b": 4}, "ab" * 16, 2)
+        manifest = Manifest({"a": 3, "b": 4}, "ab" * 16, 2, {EVALUATION: 7}, {"b": [1, 3]})
         commit(folder, manifest)
         assert read_manifest(folder) == manifest
         assert manifest.rows == 7
@@ -259,7 +326,7 @@ class TestRay:
         folder = str(tmp_path / name)
         whole = rows(*range(100))
         stream = ray.data.from_arrow([whole[:30], whole[30:]])
-        stream.write_datasink(RecordsSink(folder, FACES))
+        write_records(stream, folder, FACES)
         manifest = read_manifest(folder)
         assert manifest is not None
         table = Artifact(folder, manifest, "")

@@ -26,8 +26,8 @@ from cldmray.faces.synthetic import SyntheticFaces
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 SOURCE = SyntheticFaces(n_identities=16, images_per_identity=3)
-SMALL_KIB = 512
-"""Room for the faces, but not for their copies as well."""
+SMALL_KIB = 900
+"""Room for the faces, twice while they are gathered, but not for their copies as well."""
 
 
 def mount(*arguments: str) -> bool:

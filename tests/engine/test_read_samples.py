@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from cldmray import storage
-from cldmray.engine.artifacts import Artifact, read_samples
+from cldmray.engine.artifacts import Artifact
 
 COLUMNS = ["sample_id", "image"]
 
@@ -22,18 +22,22 @@ def test_none(faces: Artifact) -> None:
     assert (none.num_rows, none.column_names) == (0, COLUMNS)
 
 
-def test_images_of_other_files_are_not_read(
+def test_images_of_other_blocks_are_not_read(
     faces: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[tuple[str, Any]] = []
+    first, second = faces.blocks()
+    read: list[tuple[Any, Any]] = []
     read_table = storage.read_table
 
-    def watched(uri: str, columns: Any = None) -> Any:
-        read.append((uri, columns))
-        return read_table(uri, columns)
+    def watched(uri: str, columns: Any = None, groups: Any = None) -> Any:
+        read.append((columns, groups))
+        return read_table(uri, columns, groups)
 
-    samples = read_table(faces.uris[0])["sample_id"][:2].combine_chunks()
+    (ids,) = first.read(["sample_id"])
+    samples = ids["sample_id"][:2].combine_chunks()
     monkeypatch.setattr(storage, "read_table", watched)
-    rows = [read_samples(uri, COLUMNS, samples).num_rows for uri in faces.uris]
+    rows = [block.read_samples(COLUMNS, samples).num_rows for block in (first, second)]
     assert rows == [2, 0]
-    assert [uri for uri, columns in read if "image" in columns] == [faces.uris[0]]
+    assert faces.read_samples(COLUMNS, samples.to_pylist()).num_rows == 2
+    group = first.row_group
+    assert [groups for columns, groups in read if "image" in columns] == [[group], [group]]

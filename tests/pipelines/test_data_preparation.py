@@ -182,7 +182,8 @@ class TestImagesAnonymizedElsewhere:
         artifacts = {}
         for name, table in tables.items():
             storage.write_table(f"{tmp_path}/{name}/part.parquet", table)
-            manifest = Manifest({"part.parquet": len(table)})
+            splits = {EVALUATION: len(table)}
+            manifest = Manifest({"part.parquet": len(table)}, splits=splits)
             artifacts[name] = Artifact(f"{tmp_path}/{name}", manifest, "0" * 16)
         faces = artifacts["faces"]
         whole = {"no_op": faces, "precomputed": faces}

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cldmray import storage
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.engine.artifacts import Artifact, block_count
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
@@ -107,9 +106,7 @@ def swap_conditions(
     Raises:
         BadInputError: there are fewer than two evaluation people.
     """
-    columns = [storage.read_table(uri, ["identity", "split"]) for uri in faces.uris]
-    rows = pa.concat_tables(columns)
-    evaluated = rows.filter(pc.equal(rows["split"], EVALUATION))["identity"].to_pylist()
+    evaluated = faces.read(["identity"], EVALUATION)["identity"].to_pylist()
     partners = identities_in_pairs(evaluated, audit_seed)
     partner_of = {identity: partner for identity, (partner, _) in partners.items()}
     pair_of = {identity: pair for identity, (_, pair) in partners.items()}

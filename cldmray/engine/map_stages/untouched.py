@@ -1,12 +1,14 @@
 """Compares anonymized images with their originals, pixel by pixel, within the face."""
 
+from itertools import chain, repeat
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
 from cldmray import storage
 from cldmray.detection.alignment import fitted
-from cldmray.engine.artifacts import Artifact, read_samples, write_records
+from cldmray.engine.artifacts import Artifact, Slice, write_records
 from cldmray.engine.cluster import TASK_CPUS
 from cldmray.faces.records import EVALUATION, decode_image
 from cldmray.faces.regions import FACE, ellipse
@@ -32,30 +34,36 @@ def compare_pixels(faces: Artifact, anonymized: list[Artifact], folder: str) -> 
         anonymized: table of each anonymizer.
         folder: gets a table of schema :data:`PIXELS`.
     """
-    file_of: dict[str, str] = {}
-    for uri in faces.uris:
-        table = storage.read_table(uri, ["sample_id", "split"])
-        evaluated = table.filter(pc.equal(table["split"], EVALUATION))["sample_id"]
-        file_of |= dict.fromkeys(evaluated.to_pylist(), uri)
+    blocks = faces.blocks()
+    ids = (storage.read_table(uri, ["sample_id"])["sample_id"] for uri in faces.uris)
+    numbers = chain.from_iterable(repeat(n, block.rows) for n, block in enumerate(blocks))
+    number_of = dict(zip(chain.from_iterable(i.to_pylist() for i in ids), numbers, strict=True))
+    pieces = [piece for table in anonymized for piece in table.blocks()]
 
     def compare(block: pa.Table) -> pa.Table:
-        return pa.concat_tables([_compared(uri, file_of) for uri in block["uri"].to_pylist()])
+        (piece,) = (pieces[place] for place in block["place"].to_pylist())
+        return _compared(piece, blocks, number_of)
 
-    files = [{"uri": uri} for table in anonymized for uri in table.uris]
-    stream = ray.data.from_items(files, override_num_blocks=len(files)).map_batches(
+    places = [{"place": place} for place in range(len(pieces))]
+    stream = ray.data.from_items(places, override_num_blocks=len(places)).map_batches(
         compare, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
     write_records(stream, folder, PIXELS)
 
 
-def _compared(uri: str, file_of: dict[str, str]) -> pa.Table:
-    """Rows of :data:`PIXELS` for one file of anonymized images."""
-    columns = ["sample_id", "identity", "split", "anonymizer", "image"]
-    rows = storage.read_table(uri, columns)
+def _compared(piece: Slice, blocks: list[Slice], number_of: dict[str, int]) -> pa.Table:
+    """Rows of :data:`PIXELS` for one block of anonymized images.
+
+    Args:
+        blocks: of the faces table.
+        number_of: place of each original's block among them.
+    """
+    (rows,) = piece.read(["sample_id", "identity", "split", "anonymizer", "image"])
     rows = rows.filter(pc.equal(rows["split"], EVALUATION))
     samples = rows["sample_id"]
-    files = sorted({file_of[sample] for sample in samples.to_pylist()})
-    parts = [read_samples(file, ["sample_id", "image"], samples.combine_chunks()) for file in files]
+    wanted = samples.combine_chunks()
+    numbers = sorted({number_of[sample] for sample in samples.to_pylist()})
+    parts = [blocks[number].read_samples(["sample_id", "image"], wanted) for number in numbers]
     originals = {
         sample: image
         for part in parts

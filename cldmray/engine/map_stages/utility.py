@@ -18,12 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from cldmray import storage
 from cldmray.arrays import Images
 from cldmray.conditions.canny import Canny
 from cldmray.detection.alignment import fitted
 from cldmray.detection.yunet import YuNet
-from cldmray.engine.artifacts import LEAST_BLOCKS, Artifact, read_samples, write_records
+from cldmray.engine.artifacts import LEAST_BLOCKS, Artifact, Slice, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.opened import Opened, map_opened
 from cldmray.faces.records import ATTACKER, EVALUATION, ORIGINAL, decode_image, decode_images
@@ -99,11 +98,8 @@ def fit_probes(faces: Artifact, groups: pa.Table) -> list[Probe]:
         faces: the faces table.
         groups: column ``identity``, and one of text for each attribute; null where unknown.
     """
-    columns = ["sample_id", "identity", "split", "image"]
-    tables = (storage.read_table(uri, columns) for uri in faces.uris)
-    images = pa.concat_tables(
-        [table.filter(pc.equal(table["split"], ATTACKER)) for table in tables]
-    ).to_pylist()
+    columns = ["sample_id", "identity", "image"]
+    images = faces.read(columns, ATTACKER).to_pylist()
     images = sorted(images, key=lambda row: unit_hash("attribute probe", row["sample_id"]))
     del images[MOST_IMAGES:]
     features = small_images(decode_images(row["image"] for row in images))
@@ -122,8 +118,8 @@ def fit_probes(faces: Artifact, groups: pa.Table) -> list[Probe]:
 
 ImageMeasure = Literal["ssim", "edge_f1", "face_detection_rate", "pose_consistency", "attributes"]
 """What is measured image by image."""
-FILES_AT_ONCE = 16
-"""Most files of tables that one task reads, of each only the chosen rows."""
+BLOCKS_AT_ONCE = 16
+"""Most blocks of tables that one task reads, of each only the chosen rows."""
 TOLERANCE = 2.0
 """Pixels by which an edge may be shifted."""
 MEASURED = pa.schema(
@@ -183,12 +179,8 @@ def choose_images(
 
 def _evaluated(table: Artifact) -> dict[str, str]:
     """Identity of each evaluation sample of a table."""
-    identities: dict[str, str] = {}
-    for uri in table.uris:
-        rows = storage.read_table(uri, ["sample_id", "identity", "split"])
-        rows = rows.filter(pc.equal(rows["split"], EVALUATION))
-        identities |= zip(rows["sample_id"].to_pylist(), rows["identity"].to_pylist(), strict=True)
-    return identities
+    rows = table.read(["sample_id", "identity"], EVALUATION)
+    return dict(zip(rows["sample_id"].to_pylist(), rows["identity"].to_pylist(), strict=True))
 
 
 class UtilityActor(Opened):
@@ -300,32 +292,31 @@ def measure_utility(
     Raises:
         MissingDependencyError: faces are looked for without the extra ``recognizer``.
     """
-    samples = pa.array([choice.sample_id for choice in choices], pa.string())
-    originals = pa.concat_tables([_read(uri, ORIGINAL, samples) for uri in faces.uris])
-    originals = dict(
-        zip(originals["sample_id"].to_pylist(), originals["image"].to_pylist(), strict=True)
-    )
+    sample_ids = [choice.sample_id for choice in choices]
+    samples = pa.array(sample_ids, pa.string())
+    rows = faces.read_samples(["sample_id", "image"], sample_ids)
+    originals = dict(zip(rows["sample_id"].to_pylist(), rows["image"].to_pylist(), strict=True))
     others = {choice.sample_id: choice.other for choice in choices if choice.other is not None}
     probes = fit_probes(faces, groups) if groups is not None and "attributes" in measures else []
-    files = [{"uri": uri, "view": ORIGINAL} for uri in faces.uris]
-    files += [{"uri": uri, "view": ""} for table in anonymized for uri in table.uris]
+    pieces = [(piece, ORIGINAL) for piece in faces.blocks()]
+    pieces += [(piece, "") for table in anonymized for piece in table.blocks()]
 
     def read(block: pa.Table) -> pa.Table:
-        return pa.concat_tables(
-            [_read(row["uri"], row["view"], samples) for row in block.to_pylist()]
-        )
+        wanted = (pieces[place] for place in block["place"].to_pylist())
+        return pa.concat_tables([_read(piece, view, samples) for piece, view in wanted])
 
-    blocks = max(math.ceil(len(files) / FILES_AT_ONCE), min(len(files), LEAST_BLOCKS))
-    images = ray.data.from_items(files, override_num_blocks=blocks).map_batches(
+    tasks = max(math.ceil(len(pieces) / BLOCKS_AT_ONCE), min(len(pieces), LEAST_BLOCKS))
+    places = [{"place": place} for place in range(len(pieces))]
+    images = ray.data.from_items(places, override_num_blocks=tasks).map_batches(
         read, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
     actor = UtilityActor(list(measures), ray.put(originals), others, probes, engine.threads)
     write_records(map_opened(images, actor, engine), folder, MEASURED)
 
 
-def _read(uri: str, view: str, samples: pa.Array) -> pa.Table:
-    """Rows of some samples of a file, with their view: the anonymizer where none is given."""
+def _read(piece: Slice, view: str, samples: pa.Array) -> pa.Table:
+    """Rows of some samples of a block, with their view: the anonymizer where none is given."""
     columns = ["sample_id", "identity", "image", *([] if view else ["anonymizer"])]
-    rows = read_samples(uri, columns, samples)
+    rows = piece.read_samples(columns, samples)
     given = pa.array([view] * len(rows), pa.string()) if view else rows["anonymizer"]
     return pa.table({**{name: rows[name] for name in columns[:3]}, "view": given})
