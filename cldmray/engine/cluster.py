@@ -25,6 +25,8 @@ TASK_CPUS = 1.0
 """Logical CPUs of a task that computes, in one thread; as many run at once as there are cores."""
 WRITE_CPUS = 0.5
 """Logical CPUs of a task that writes what others have computed."""
+BLOCK_BYTES = 128 * 2**20
+"""Raw pixels of one block of images at most."""
 CONNECT_SECONDS = 5.0
 """How long a cluster may take to answer at all."""
 HOST_AND_PORT = re.compile(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)$")
@@ -66,7 +68,8 @@ class EngineConfig:
         batch_size: images that are anonymized or embedded at once. None: an anonymizer on a GPU
             anonymizes as many as its memory holds, and everything else takes
             :data:`~cldmray.anonymizers.batching.DEFAULT_BATCH`.
-        block_rows: images in one block of the stream and in one Parquet file at most.
+        block_rows: images in one block of the stream and in one row group at most; large images
+            make smaller blocks, of 128 MiB of raw pixels.
         train_workers: data-parallel workers of every training, or the fewest. Trainings of one
             worker without a GPU run in tasks, one beside the other; all others on Ray Train.
         max_train_workers: most workers of a training, which takes as many as the cluster has room
@@ -108,6 +111,17 @@ class EngineConfig:
             value = getattr(self, most)
             if value is not None and value < getattr(self, least):
                 raise ValueError(f"{most}: must be null or at least {least}, got {value}")
+
+    def rows_of(self, side: int) -> int:
+        """Rows of a block of square images: ``block_rows``, fewer where the images are large.
+
+        Args:
+            side: of the images in pixels.
+
+        >>> EngineConfig().rows_of(128), EngineConfig().rows_of(512), EngineConfig().rows_of(1024)
+        (256, 170, 42)
+        """
+        return max(1, min(self.block_rows, BLOCK_BYTES // (3 * side**2)))
 
     @property
     def most_train_workers(self) -> int:

@@ -62,7 +62,7 @@ def render_heads(source: SyntheticFaces, block_rows: int = 64) -> Rendered:
             "depth": np.stack([relative_depth(image) for image in images]),
         }
 
-    rows = map_rows(source.listing(), load, block_rows)
+    rows = map_rows(source, source.listing(), load, block_rows)
     return Rendered(
         np.stack([row["image"] for row in rows]), np.stack([row["depth"] for row in rows])
     )

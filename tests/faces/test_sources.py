@@ -248,6 +248,49 @@ def test_parquet_round_trip(tmp_path):
     assert source.read(["gone.parquet#0", "faces.parquet#10"]) == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("group_rows", "block_rows", "blocks", "reads"),
+    [(20, 32, 10, 10), (10, 32, 7, 20), (200, 16, 4, 4), (64, 100, 3, 4)],
+)
+def test_parquet_reads_each_row_group_once(
+    tmp_path, monkeypatch, group_rows, block_rows, blocks, reads
+):
+    identities = [f"person {row // 4}" for row in range(200)]
+    images = [image(row % 7) for row in range(200)]
+    table = pa.table({"identity": identities, "image": images})
+    pq.write_table(table, tmp_path / "faces.parquet", row_group_size=group_rows)
+    source = ParquetFaces(str(tmp_path))
+    listing = source.listing()
+    parts = source.reading_blocks(listing, block_rows)
+    assert len(parts) == blocks
+    assert pa.concat_tables(parts).sort_by("sample_id").equals(listing)
+    seen = []
+    iter_batches = pq.ParquetFile.iter_batches
+
+    def counted(self, *arguments, row_groups, **options):
+        seen.append(*row_groups)
+        return iter_batches(self, *arguments, row_groups=row_groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    for part in parts:
+        locations = part["location"].to_pylist()
+        rows = [int(location.rpartition("#")[2]) for location in locations]
+        assert source.read(locations) == [images[row] for row in rows]
+    assert len(seen) == reads, "a row group of more than four blocks is divided among tasks"
+
+
+def test_blocks_of_a_source_are_consecutive(tmp_path):
+    listing = pa.table({"sample_id": ["a", "b", "c"]})
+    source = FolderFaces(str(tmp_path))
+    assert [part["sample_id"].to_pylist() for part in source.reading_blocks(listing, 2)] == [
+        ["a", "b"], ["c"],
+    ]  # fmt: skip
+    assert [len(part) for part in source.reading_blocks(listing[:0], 2)] == [0]
+    pq.write_table(pa.table({"identity": ["A"], "image": [image(0)]}), tmp_path / "f.parquet")
+    parquet = ParquetFaces(str(tmp_path))
+    assert [len(part) for part in parquet.reading_blocks(parquet.listing()[:0], 2)] == [0]
+
+
 def test_parquet_without_names_and_with_hugging_face_images(tmp_path):
     (tmp_path / "part").mkdir()
     for number in (0, 1):

@@ -3,14 +3,16 @@
 Anonymizers that need to see all images: features, a plan of groups, one surrogate a group.
 """
 
+import io
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from PIL import Image
 from ray.data import Dataset
 
 from cldmray import hashing
@@ -42,6 +44,8 @@ MAP = "condition "
 """Prefix of the columns of condition maps, before the control's name."""
 GPU_CALLS = 2
 """Calls of an actor at once: one anonymizes while the other unpacks its block or packs it."""
+PIECE_BYTES = 128 * 2**20
+"""Raw pixels, maps included, that a task prepares at once; it takes about four times as much."""
 CONDITION_IMAGE = "condition_image"
 """Column, where a block has one, of the images that the conditions are taken from."""
 
@@ -116,6 +120,23 @@ class ActorInputs:
         for name, column in columns.items():
             table = table.append_column(name, column)
         return table
+
+    def pieces(self, block: pa.Table) -> Iterator[pa.Table]:
+        """The inputs of a block in pieces of at most :data:`PIECE_BYTES`, of one image at least.
+
+        Whole blocks of large images, or of many samples, would not fit into memory beside those of
+        other tasks.
+        """
+        rows = max(1, len(block))
+        if len(block):
+            width, height = Image.open(io.BytesIO(block["image"][0].as_py())).size
+            side = self.anonymizer.input_side
+            pixels = width * height if side is None else side * side
+            samples = max(1, *self.samples.values()) if self.samples else 1
+            columns = 1 + len(self.anonymizer.conditions)
+            rows = max(1, PIECE_BYTES // (3 * pixels * samples * columns))
+        for start in range(0, max(1, len(block)), rows):
+            yield self(block.slice(start, rows))
 
     def _own_size(self, images: Images) -> Images:
         side = self.anonymizer.input_side
@@ -220,7 +241,7 @@ def anonymize(
     gpus = anonymizer.gpus_per_actor(engine.gpus_per_actor)
     blocks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
     prepared = rows.map_batches(
-        ActorInputs(anonymizer, samples, audit_seed).__call__, num_cpus=TASK_CPUS, **blocks
+        ActorInputs(anonymizer, samples, audit_seed).pieces, num_cpus=TASK_CPUS, **blocks
     )
     anonymized = map_opened(
         prepared,

@@ -18,13 +18,6 @@ from cldmray.faces.base import FaceSource
 from cldmray.faces.decode import InvalidImageError
 from cldmray.faces.records import FACES, decode_images, encode_image
 
-
-def blocks(table: pa.Table, rows: int) -> list[pa.Table]:
-    """The table cut into consecutive pieces of at most ``rows`` rows (at least one piece)."""
-    starts = range(0, max(table.num_rows, 1), rows)
-    return [table.slice(start, rows).combine_chunks() for start in starts]
-
-
 SEARCH_COLUMNS = pa.schema(
     [
         pa.field("n_faces", pa.int32()),
@@ -48,7 +41,7 @@ def read_faces(source: FaceSource, listing: pa.Table, block_rows: int) -> Datase
     Args:
         source: where the samples are.
         listing: schema ``records.LISTING`` plus ``split``.
-        block_rows: samples read by one task.
+        block_rows: samples read by one task, about.
 
     Returns:
         Dataset with ``sample_id, identity, split, location, image, reason``: ``image`` holds a
@@ -75,20 +68,24 @@ def read_faces(source: FaceSource, listing: pa.Table, block_rows: int) -> Datase
             table = table.append_column(column.name, values)
         return table
 
-    stream = ray.data.from_arrow(blocks(listing, block_rows))
+    stream = ray.data.from_arrow(source.reading_blocks(listing, block_rows))
     return stream.map_batches(load, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS)
 
 
 def map_rows(
-    listing: pa.Table, load: Callable[[pa.Table], dict[str, Any]], block_rows: int
+    source: FaceSource,
+    listing: pa.Table,
+    load: Callable[[pa.Table], dict[str, Any]],
+    block_rows: int,
 ) -> list[dict[str, Any]]:
     """Rows of arrays that tasks make of a listing's blocks, in order of sample id.
 
     Args:
+        source: of the listing.
         listing: schema ``records.LISTING``.
-        load: columns of a block of at most ``block_rows`` rows, ``sample_id`` among them.
+        load: columns of a block of about ``block_rows`` rows, ``sample_id`` among them.
     """
-    stream = ray.data.from_arrow(blocks(listing, block_rows)).map_batches(
+    stream = ray.data.from_arrow(source.reading_blocks(listing, block_rows)).map_batches(
         load, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
     return sorted(stream.iter_rows(), key=lambda row: str(row["sample_id"]))
@@ -131,4 +128,4 @@ def load_faces(source: FaceSource, listing: pa.Table, engine: EngineConfig, fold
     if not listing.num_rows:
         raise BadInputError(f"{source.name}: no images of people to evaluate or to learn from")
     schema = pa.schema([*FACES, *SEARCH_COLUMNS]) if source.finds_faces else FACES
-    write_records(read_faces(source, listing, engine.block_rows), folder, schema)
+    write_records(read_faces(source, listing, engine.rows_of(source.size)), folder, schema)

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from itertools import accumulate
+from itertools import accumulate, groupby
 from posixpath import splitext
 from typing import Any
 
@@ -33,6 +33,10 @@ from cldmray.settings import NonEmpty, checked_dataclass
 
 IDENTITY, LABEL, IMAGE, NAME = "identity", "label", "image", "name"
 BYTES, PATH = "bytes", "path"
+PARTS = 4
+"""Blocks of usual size that a row group may make one block of."""
+BATCH = 64
+"""Images of a row group that are in memory at once."""
 LAYOUT = "Parquet files with the columns identity or label, and image (encoded bytes)"
 
 
@@ -89,6 +93,31 @@ class ParquetFaces(ImageFileSource):
                 for place in places[row]:
                     contents[place] = content
         return contents
+
+    def reading_blocks(self, listing: pa.Table, rows: int) -> list[pa.Table]:
+        """See :meth:`FaceSource.reading_blocks`; blocks are of whole row groups.
+
+        Each row group is read once, unless it holds more than ``PARTS`` times ``rows`` wanted rows,
+        which are divided so that several tasks have work.
+        """
+        filesystem, folder, _ = root_info(self.root)
+        split = [location.rpartition("#") for location in listing["location"].to_pylist()]
+        starts = {file: _group_starts(filesystem, folder, file) for file, _, _ in split}
+        keys = [
+            (file, bisect_right(starts[file], int(number)), int(number))
+            for file, _, number in split
+        ]
+        blocks: list[list[int]] = [[]]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        for _, group in groupby(order, key=lambda place: keys[place][:2]):
+            places = list(group)
+            if len(blocks[-1]) + len(places) <= rows:
+                blocks[-1] += places
+                continue
+            most = PARTS * rows
+            blocks += [places[start : start + most] for start in range(0, len(places), most)]
+        kept = [block for block in blocks if block] or [[]]
+        return [listing.take(pa.array(block, pa.int64())).combine_chunks() for block in kept]
 
     def groups(self) -> pa.Table | None:
         """See :meth:`FaceSource.groups`."""
@@ -169,20 +198,40 @@ def _images(
     contents: dict[int, bytes | None] = {}
     try:
         with _opened(filesystem, folder, file) as table:
-            counts = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
-            starts = [0, *accumulate(counts)]
+            starts = _starts(table)
             groups: dict[int, list[int]] = defaultdict(list)
             for row in rows:
                 if 0 <= row < starts[-1]:
                     groups[bisect_right(starts, row) - 1].append(row)
             for group, wanted in groups.items():
-                column = table.read_row_group(group, columns=[IMAGE])[IMAGE]
-                for row in wanted:
-                    image = column[row - starts[group]].as_py()
-                    contents[row] = _content(image, filesystem, folder)
+                first = starts[group]
+                batches = table.iter_batches(BATCH, row_groups=[group], columns=[IMAGE])
+                for batch in batches:
+                    end = bisect_right(wanted, first + len(batch) - 1)
+                    for row in wanted[:end]:
+                        image = batch.column(0)[row - first].as_py()
+                        contents[row] = _content(image, filesystem, folder)
+                    wanted, first = wanted[end:], first + len(batch)
+                    if not wanted:
+                        break
     except (OSError, pa.ArrowException, KeyError):
         return contents
     return contents
+
+
+def _starts(table: pq.ParquetFile) -> list[int]:
+    """First row of each row group, and the number of all rows."""
+    counts = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
+    return [0, *accumulate(counts)]
+
+
+def _group_starts(filesystem: fs.FileSystem, folder: str, file: str) -> list[int]:
+    """:func:`_starts` of a file; all rows are one group where it cannot be read any more."""
+    try:
+        with _opened(filesystem, folder, file) as table:
+            return _starts(table)
+    except (OSError, pa.ArrowException):
+        return [0]
 
 
 def _content(image: Any, filesystem: fs.FileSystem, folder: str) -> bytes | None:

@@ -21,6 +21,7 @@ from cldmray.conditions.canny import Canny
 from cldmray.engine.artifacts import Artifact, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.failures import reraise_worker_errors
+from cldmray.engine.map_stages import anonymize as stage
 from cldmray.engine.map_stages.anonymize import (
     ActorInputs,
     AnonymizerActor,
@@ -138,6 +139,20 @@ class TestPrepare:
         assert "condition edges" in prepared.column_names
         assert AnonymizerActor(anonymizer, 4, 1)(prepared).num_rows == 0
         assert ActorInputs(anonymizer, DRAWS, SEED)(FACES.empty_table()).num_rows == 0
+
+    @pytest.mark.parametrize(("images", "pieces"), [(1, 42), (10, 5), (42, 1), (0.1, 42)])
+    def test_large_blocks_are_prepared_in_pieces(
+        self, faces: Artifact, monkeypatch: pytest.MonkeyPatch, images: float, pieces: int
+    ) -> None:
+        inputs = ActorInputs(seeded(), {EVALUATION: 1, "attacker": 3}, SEED)
+        # 32 x 32 pixels, of the image and of two maps, for each of three samples.
+        monkeypatch.setattr(stage, "PIECE_BYTES", int(images * 32 * 32 * 3 * 3 * 3))
+        block = faces.read()
+        made = list(inputs.pieces(block))
+        assert len(made) == pieces
+        assert pa.concat_tables(made).equals(inputs(block))
+        (empty,) = inputs.pieces(FACES.empty_table())
+        assert empty.num_rows == 0
 
 
 class TestActor:
