@@ -86,6 +86,7 @@ def main(settings: dict[str, Any]) -> None:
     from cldmray.engine.map_stages.anonymize import anonymize, samples_per_split
     from cldmray.engine.map_stages.embed import embed_views
     from cldmray.engine.map_stages.faces import load_faces
+    from cldmray.engine.tasks import map_in_tasks
     from cldmray.evaluation.identification import attacks
     from cldmray.faces import SyntheticFaces
     from cldmray.faces.records import EVALUATION, ORIGINAL
@@ -139,7 +140,12 @@ def main(settings: dict[str, Any]) -> None:
     ranked = timed(
         "rank",
         lambda: attacks(
-            [embedded.read()], anonymizer.name, attacker.name, AuditSettings(), ORIGINAL
+            [embedded.read()],
+            anonymizer.name,
+            attacker.name,
+            AuditSettings(),
+            ORIGINAL,
+            apply=map_in_tasks,
         ),
     )
     store.look()

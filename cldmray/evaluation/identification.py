@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
+from itertools import islice, product
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +16,17 @@ from cldmray.evaluation.measures import det_curves
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import CONTENT_ID, embedding_matrix
 from cldmray.gallery.albums import AlbumScores
-from cldmray.gallery.chance import MeasuredChance, measured_chance, measured_places
+from cldmray.gallery.chance import (
+    Apply,
+    MeasuredChance,
+    measured_chance,
+    measured_places,
+    pool_chance,
+    ranks_and_chance,
+)
 from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol, Strings
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_probes, rank_scores
-from cldmray.gallery.scores import EmbeddingScores, Scores, kept_if_small
+from cldmray.gallery.scores import EmbeddingScores, Scores, is_small, kept_if_small
 from cldmray.metrics.chance import simultaneous_excess
 from cldmray.metrics.identification import chance, cmc, success_at_rank
 from cldmray.metrics.k_anonymity import k_anonymity
@@ -37,6 +44,7 @@ class AttackResult:
         ranks: of the probes, those of every training of the attacker one after the other.
         scores: from which they were counted, one per training; empty where only the ranks are
             known.
+        chance_by_shards: :attr:`measured_chance` where it was measured with the ranks, else None.
         rank_1: probability per probe, shape (P,), that its identity is ranked first.
     """
 
@@ -46,6 +54,7 @@ class AttackResult:
     gallery: str
     ranks: Ranks
     scores: tuple[Scores, ...] = ()
+    chance_by_shards: MeasuredChance | None = field(default=None, repr=False, compare=False)
     rank_1: Floats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -91,6 +100,8 @@ class AttackResult:
     @cached_property
     def measured_chance(self) -> MeasuredChance:
         """Success with permuted identities; 1/N of a gallery of N where the scores are unknown."""
+        if self.chance_by_shards is not None:
+            return self.chance_by_shards
         if self.scores:
             return measured_chance(self.scores)
         expected = np.full(len(self.rank_1), chance(1, self.ranks.gallery_size))
@@ -151,22 +162,34 @@ def attacks(
     attacker: str,
     settings: EvaluationSettings,
     original: str,
+    *,
+    apply: Apply = map,
 ) -> list[AttackResult]:
     """Rank the probes of one view in every protocol and gallery of the audit.
 
     Args:
         tables: embeddings of the evaluation people by every training of the attacker.
         view: of the probes, such as an anonymizer's name; it becomes the attacks' ``anonymizer``.
+        apply: calls a function for each shard of those scores that are too many to be kept, here or
+            in other processes.
 
     Raises:
         BadInputError: see :class:`ProbesAndReferences`.
     """
     trainings = [ProbesAndReferences.of(table, view, original) for table in tables]
+    places = list(product(settings.protocols, settings.galleries))
+    scored = [tuple(views.scores(*place) for views in trainings) for place in places]
+    sharded = [scores for scores in scored if not all(map(is_small, scores))]
+    outcomes = iter(ranks_and_chance([each for scores in sharded for each in scores], apply))
     results = []
-    for protocol, gallery in product(settings.protocols, settings.galleries):
-        scores = tuple(views.scores(protocol, gallery) for views in trainings)
-        ranks = pool_ranks([rank_scores(each) for each in scores])
-        results.append(AttackResult(view, attacker, protocol, gallery, ranks, scores))
+    for (protocol, gallery), scores in zip(places, scored, strict=True):
+        measured = None
+        if all(map(is_small, scores)):
+            ranks = pool_ranks([rank_scores(each) for each in scores])
+        else:
+            parts, chances = zip(*islice(outcomes, len(scores)), strict=True)
+            ranks, measured = pool_ranks(parts), pool_chance(chances)
+        results.append(AttackResult(view, attacker, protocol, gallery, ranks, scores, measured))
     return results
 
 

@@ -1,6 +1,6 @@
 """From attacks to rows of results, of all identities and of groups of them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,11 +20,9 @@ from cldmray.evaluation.by_identity.groups import (
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.measures import Measured, ProbeCounts, measure, probe_counts
 from cldmray.evaluation.settings import EvaluationSettings
+from cldmray.gallery.chance import Apply
 from cldmray.gallery.protocols import Strings
 from cldmray.results.table import ALL, IDENTITY_LEVEL, IMAGE_LEVEL, RESULTS, Level
-
-Apply = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-"""The built-in ``map``, or what does the same in other processes."""
 
 
 def result_rows(

@@ -1,16 +1,20 @@
 """Chance as it is measured: the same attack with the identities of its probes permuted."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cldmray.gallery.protocols import Vectors
-from cldmray.gallery.scores import SAME_SCORE, Scores, tie_resolved_blocks
+from cldmray.gallery.ranking import Ranks, pool_ranks, rank_scores
+from cldmray.gallery.scores import SAME_SCORE, KeptScores, Scores, tie_resolved_blocks
 from cldmray.metrics.chance import permutation_excess
 
 Floats = npt.NDArray[np.float64]
+Apply = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""The built-in ``map``, or what does the same in other processes."""
 
 
 def permuted_places(block: Vectors, share: Floats) -> Floats:
@@ -82,21 +86,83 @@ def measured_chance(trainings: Sequence[Scores]) -> MeasuredChance:
     Args:
         trainings: scores of each training of an attacker, at least one.
     """
-    parts = [_of_training(scores) for scores in trainings]
+    parts = [
+        _merged(scores, [_of_shard(scores, probe_shares(scores), len(scores.mated_columns))])
+        for scores in trainings
+    ]
+    return pool_chance(parts)
+
+
+def pool_chance(parts: Sequence[MeasuredChance]) -> MeasuredChance:
+    """The probes of several attacks as one, one after the other."""
     return MeasuredChance(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _of_training(scores: Scores) -> MeasuredChance:
-    probes, candidates = len(scores.mated_columns), len(scores.gallery_identities)
-    # Share of all probes that belong to each candidate, and that it attracts, both (N,).
-    share, attraction = probe_shares(scores), np.zeros(candidates)
-    success, permuted = np.empty(probes), np.empty(probes)
+def ranks_and_chance(
+    attacks: Sequence[Scores], apply: Apply = map
+) -> list[tuple[Ranks, MeasuredChance]]:
+    """Ranks, and :func:`measured_chance`, of each of several scores, which are read once.
+
+    Args:
+        apply: calls a function for each shard of all scores, here or in other processes.
+    """
+    shards = [scores.shards() for scores in attacks]
+    calls = (
+        (shard, probe_shares(scores), len(scores.mated_columns))
+        for scores, own in zip(attacks, shards, strict=True)
+        for shard in own
+    )
+    outcomes = iter(apply(_shard_outcome, calls))
+    results = []
+    for scores, own in zip(attacks, shards, strict=True):
+        ranks, parts = zip(*islice(outcomes, len(own)), strict=True)
+        results.append((pool_ranks(ranks), _merged(scores, parts)))
+    return results
+
+
+class _ShardChance(NamedTuple):
+    """Success and permuted success of a shard's probes, and what they add to the attraction, (N,).
+
+    The attraction of a candidate is the share of all probes whose best candidate it is.
+    """
+
+    success: Floats
+    permuted: Floats
+    attraction: Floats
+
+
+def _shard_outcome(call: tuple[Scores, Floats, int]) -> tuple[Ranks, _ShardChance]:
+    shard, share, probes = call
+    kept = KeptScores(shard)
+    return rank_scores(kept), _of_shard(kept, share, probes)
+
+
+def _merged(scores: Scores, parts: Sequence[_ShardChance]) -> MeasuredChance:
+    attraction = np.zeros(len(scores.gallery_identities))
+    for part in parts:
+        attraction += part.attraction
+    success, permuted = (
+        np.concatenate([part.success for part in parts]),
+        np.concatenate([part.permuted for part in parts]),
+    )
+    attracted = attraction[scores.mated_columns]
+    return MeasuredChance(permuted, permutation_excess(success, permuted, attracted), attracted)
+
+
+def _of_shard(scores: Scores, share: Floats, n_probes: int) -> _ShardChance:
+    """Chance of the probes of a shard.
+
+    Args:
+        share: of all probes that belong to each candidate, (N,).
+        n_probes: of all shards.
+    """
+    attraction = np.zeros(len(scores.gallery_identities))
+    success, permuted = np.empty(len(scores.mated_columns)), np.empty(len(scores.mated_columns))
     for rows, block in tie_resolved_blocks(scores):
         # (b, N): probability that each candidate is ranked first, ties broken at random.
         first = block >= block.max(1, keepdims=True) - SAME_SCORE
         best = first / first.sum(1, keepdims=True)
         success[rows] = best[np.arange(len(rows)), scores.mated_columns[rows]]
         permuted[rows] = best @ share
-        attraction += best.sum(0) / probes
-    attracted = attraction[scores.mated_columns]
-    return MeasuredChance(permuted, permutation_excess(success, permuted, attracted), attracted)
+        attraction += best.sum(0) / n_probes
+    return _ShardChance(success, permuted, attraction)

@@ -1,7 +1,8 @@
 """Exact scores of probes with every identity of a gallery, by matrix products."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,10 @@ class Scores(ABC):
     def blocks(self) -> Iterator[ScoreBlock]:
         """All scores, each probe once and in order, in blocks that bound the memory used."""
 
+    def shards(self) -> "Sequence[Scores]":
+        """Scores of some probes each, in order, that can be computed apart from each other."""
+        return [self]
+
 
 class KeptScores(Scores):
     """Scores of any kind that are computed once and held in memory.
@@ -84,10 +89,14 @@ class KeptScores(Scores):
         yield from self._blocks
 
 
+def is_small(scores: Scores) -> bool:
+    """Whether the scores are at most ``KEPT_CELLS``."""
+    return len(scores.mated_columns) * len(scores.gallery_identities) <= KEPT_CELLS
+
+
 def kept_if_small(scores: Scores) -> Scores:
     """:class:`KeptScores` of at most ``KEPT_CELLS`` scores, else the scores as they are."""
-    cells = len(scores.mated_columns) * len(scores.gallery_identities)
-    return KeptScores(scores) if cells <= KEPT_CELLS else scores
+    return KeptScores(scores) if is_small(scores) else scores
 
 
 class EmbeddingScores(Scores):
@@ -128,6 +137,29 @@ class EmbeddingScores(Scores):
         self.sample_ids = probes.sample_ids[rows.probe_rows]
         self.identities = probes.identities[rows.probe_rows]
 
+    def shards(self) -> Sequence[Scores]:
+        """See :meth:`Scores.shards`: one for each block. They share the embeddings."""
+        selection, shards = self._rows, []
+        step = self._probes_per_block
+        for start in range(0, len(self.mated_columns), step):
+            part = slice(start, start + step)
+            shard = copy(self)
+            shard._kept = []
+            shard._rows = selection._replace(
+                probe_rows=selection.probe_rows[part],
+                mated_columns=selection.mated_columns[part],
+                mated_rows=selection.mated_rows[part],
+            )
+            shard.mated_columns = shard._rows.mated_columns
+            shard.sample_ids, shard.identities = self.sample_ids[part], self.identities[part]
+            shards.append(shard)
+        return shards
+
+    @property
+    def _probes_per_block(self) -> int:
+        rows = min(self._shard_rows, len(self._rows.reference_rows))
+        return max(1, CELLS // max(len(self.gallery_identities), rows))
+
     def probe(self, row: int) -> EmbeddingSet:
         """One probe."""
         return self._probes.take(self._rows.probe_rows[[row]])
@@ -140,7 +172,7 @@ class EmbeddingScores(Scores):
 
     def blocks(self) -> Iterator[ScoreBlock]:
         """See :meth:`Scores.blocks`. At most ``KEPT_CELLS`` scores are computed once and kept."""
-        if len(self.mated_columns) * len(self.gallery_identities) > KEPT_CELLS:
+        if not is_small(self):
             yield from self._computed_blocks()
             return
         self._kept = self._kept or list(self._computed_blocks())
@@ -148,10 +180,7 @@ class EmbeddingScores(Scores):
 
     def _computed_blocks(self) -> Iterator[ScoreBlock]:
         selection = self._rows
-        width = max(
-            len(self.gallery_identities), min(self._shard_rows, len(selection.reference_rows))
-        )
-        step = max(1, CELLS // width)
+        step = self._probes_per_block
         for start in range(0, len(self.mated_columns), step):
             rows = np.arange(start, min(start + step, len(self.mated_columns)))
             vectors = self._probes.vectors[selection.probe_rows[rows]]

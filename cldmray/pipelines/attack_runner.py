@@ -17,6 +17,7 @@ from cldmray.engine.artifacts import Artifact
 from cldmray.engine.attack_context import AttackContext
 from cldmray.engine.map_stages.embed import region_view
 from cldmray.engine.stages import Stages
+from cldmray.engine.tasks import map_in_tasks
 from cldmray.errors import BadInputError, CldmrayError
 from cldmray.evaluation.identification import (
     AttackResult,
@@ -248,10 +249,18 @@ class AttackRunner:
         for attempt in attempts:
             results.add(self._diagnosed(attempt))
             name, tables = attempt.attacker.name, attempt.galleries
+            ranked = partial(
+                attacks,
+                tables,
+                attacker=name,
+                settings=audit,
+                original=ORIGINAL,
+                apply=map_in_tasks,
+            )
             for anonymizer in (self.config.anonymizers[key].name for key in attempt.anonymizers):
-                results.attacks += attacks(tables, anonymizer, name, audit, ORIGINAL)
+                results.attacks += ranked(anonymizer)
                 for view in (region_view(anonymizer, region) for region in audit.regions):
-                    results.regions += attacks(tables, view, name, audit, ORIGINAL)
+                    results.regions += ranked(view)
         for key, attacker in combiners.items():
             for name in chain(*self._targets(attacker, anonymized, results.notes)):
                 results.add(self._combine(key, name, attempts))

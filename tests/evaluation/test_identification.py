@@ -1,8 +1,9 @@
 """From embeddings to rows, curves and the strongest attack, by hand-computed examples."""
 
-from collections.abc import Iterator
+import pickle
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from cldmray.evaluation.identification import (
 )
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.faces.records import embeddings_schema
+from cldmray.gallery import scores as scores_module
 from cldmray.gallery.ranking import Ranks, rank_scores
 from cldmray.gallery.scores import ScoreBlock, Scores
 from cldmray.metrics.rates import rate_interval
@@ -158,6 +160,32 @@ class TestAttacks:
         (again,) = attacks([table, table], "blur", "adaptive_contrastive", settings, "original")
         assert again.ranks.n_higher.tolist() == twice.ranks.n_higher.tolist()
         assert len(again.scores) == 2
+
+    def test_shards_of_large_scores_change_no_bit(
+        self, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = attacks([table, table], "blur", "pretrained", SETTINGS, "original")
+        calls: list[int] = []
+
+        def elsewhere(function: Any, values: Iterable[Any]) -> Iterator[Any]:
+            for value in values:
+                calls.append(1)
+                yield pickle.loads(pickle.dumps(function(pickle.loads(pickle.dumps(value)))))
+
+        monkeypatch.setattr(scores_module, "KEPT_CELLS", 0)
+        monkeypatch.setattr(scores_module, "CELLS", 4 * 6)
+        sharded = attacks(
+            [table, table], "blur", "pretrained", SETTINGS, "original", apply=elsewhere
+        )
+        # Blocks of 4 of 6 probes, or of all where there are but 3 references: twice, 3 galleries.
+        assert len(calls) == (2 + 2 + 1) * 3 * 2
+        for attack, other in zip(sharded, whole, strict=True):
+            assert (attack.protocol, attack.gallery) == (other.protocol, other.gallery)
+            for own, its in zip(attack.ranks, other.ranks, strict=True):
+                np.testing.assert_array_equal(own, its)
+            assert attack.chance_by_shards is not None and other.chance_by_shards is None
+            for own, its in zip(attack.measured_chance, other.measured_chance, strict=True):
+                np.testing.assert_array_equal(own, its)
 
     def test_an_anonymizer_without_images_is_named(self, table: pa.Table) -> None:
         with pytest.raises(BadInputError, match="^mine: there is no image of the people"):
