@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import field, replace
+from functools import partial
 from typing import Literal, Self
 
 import numpy as np
@@ -125,7 +126,7 @@ class EncoderAttacker(Attacker):
     def trainable(
         self, data: AttackData, start: Learnt | None = None, targets: Table | None = None
     ) -> EncoderTrainable:
-        """The training of its encoder.
+        """The training of its encoder, whose workers read the images.
 
         Args:
             start: weights to start from.
@@ -135,8 +136,8 @@ class EncoderAttacker(Attacker):
             self.name,
             self.encoder,
             self.training,
-            training_pairs(self, data, targets),
-            validation=validation_pairs(self, data, targets),
+            partial(training_pairs, self, data, targets),
+            validation=partial(validation_pairs, self, data, targets),
             init_from=None if start is None else tensors(start),
         )
 

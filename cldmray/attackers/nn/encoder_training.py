@@ -1,6 +1,6 @@
 """The training of an attacker's face encoder: what the one loop needs to know of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from cldmray.arrays import Images, channels_last
 from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, embed
 from cldmray.attackers.nn.objectives import objective
 from cldmray.attackers.nn.pairs import PairSet, Validation
-from cldmray.attackers.nn.training import Call, Trainable, TrainingConfig, Worker
+from cldmray.attackers.nn.training import Call, Trainable, TrainingConfig, Worker, loaded
 from cldmray.recognizers.base import Embeddings
 
 
@@ -22,8 +22,8 @@ class EncoderTrainable(Trainable):
         name: of the attacker.
         encoder: its shape.
         training: how it learns.
-        pairs: what it learns from.
-        validation: other identities; None measures no rank-1 rate.
+        pairs: what it learns from, or a function that reads it on each worker.
+        validation: other identities, or a function as for ``pairs``; None measures no rank-1 rate.
         init_from: weights to start from; None draws them with ``training.seed``.
 
     >>> from cldmray.attackers.nn.encoder import SmallEncoder
@@ -47,9 +47,9 @@ class EncoderTrainable(Trainable):
         name: str,
         encoder: EncoderConfig,
         training: TrainingConfig,
-        pairs: PairSet,
+        pairs: PairSet | Callable[[], PairSet],
         *,
-        validation: Validation | None = None,
+        validation: Validation | Callable[[], Validation] | None = None,
         init_from: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.name = name
@@ -62,21 +62,23 @@ class EncoderTrainable(Trainable):
         self._init_from = init_from
 
     def check(self, workers: int) -> None:
-        """Refuse more workers than a batch has identities.
+        """Refuse more workers than a batch has identities; :meth:`build` does where they are read.
 
         Raises:
             BadInputError: there are too few identities.
         """
-        objective(self._pairs, self.schedule, workers)
+        if isinstance(self._pairs, PairSet):
+            objective(self._pairs, self.schedule, workers)
 
     def build(self, worker: Worker) -> nn.Module:
         self.worker = worker
-        self.objective = objective(self._pairs, self.schedule, worker.workers)
+        self.objective = objective(loaded(self._pairs), self.schedule, worker.workers)
+        self._validation = loaded(self._validation)
         encoder = initial_encoder(self._config, self.schedule, self._init_from)
         if self._config.shared_statistics and worker.workers > 1:
             encoder.features = self._config.share_statistics(encoder.features)
         self.network = encoder.to(worker.device)
-        if self._validation is not None:
+        if isinstance(self._validation, Validation):
             self._untrained = self._validation.rank_1(
                 lambda images: embed(encoder.eval(), images, device=worker.device)
             )
@@ -89,7 +91,7 @@ class EncoderTrainable(Trainable):
         return weight * self.objective.loss(step, own, call, torch.device(self.worker.device))
 
     def validate(self) -> dict[str, float]:
-        if self._validation is None:
+        if not isinstance(self._validation, Validation):
             return {}
         return {
             "validation_rank_1": self._validation.rank_1(self._embed_shared),

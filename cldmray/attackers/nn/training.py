@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
@@ -150,6 +150,21 @@ class Worker:
         Gradients are averaged over workers, whose shares of a batch may differ in length.
         """
         return rows * self.workers / size
+
+
+Data = TypeVar("Data")
+
+
+def loaded(data: Data | Callable[[], Data]) -> Data:
+    """What a trainable learns from: as it was given, or from a function that reads it.
+
+    A trainable that is sent to its workers with a function stays small, and the images are read
+    there.
+
+    >>> loaded([1, 2]), loaded(lambda: [1, 2])
+    ([1, 2], [1, 2])
+    """
+    return data() if callable(data) else data
 
 
 class Trainable(ABC):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import field, replace
+from functools import partial
 from typing import Self
 
 import pyarrow as pa
@@ -9,7 +10,11 @@ import pyarrow as pa
 from cldmray.attackers.base import Attacker, Context, Views
 from cldmray.attackers.data import AttackData, Table
 from cldmray.attackers.reconstruction.base import ReconstructionModel, ReconstructionTraining
-from cldmray.attackers.reconstruction.pairs import check_validation, queried
+from cldmray.attackers.reconstruction.pairs import (
+    ReconstructionPairs,
+    check_validation,
+    queried,
+)
 from cldmray.attackers.reconstruction.training import ReconstructionTrainable
 from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION
@@ -95,19 +100,19 @@ class ReconstructionAttacker(Attacker):
         return context.train(self, data, lambda: self.trainable(data))
 
     def trainable(self, data: AttackData) -> ReconstructionTrainable:
-        """The training of its model.
+        """The training of its model, whose workers read the images.
 
-        Raises:
-            BadInputError: there are no images to learn from or to validate on.
+        They raise BadInputError where there are none to learn from or to validate on.
         """
-        validation = queried(data, ATTACKER_VALIDATION).pairs
-        check_validation(validation)
         return ReconstructionTrainable(
             self.model,
-            queried(data, ATTACKER).within(self.budget),
-            validation=validation,
+            partial(self._training_pairs, data),
+            validation=partial(_validation_pairs, data),
             validation_recognizer=self.validation_recognizer,
         )
+
+    def _training_pairs(self, data: AttackData) -> ReconstructionPairs:
+        return queried(data, ATTACKER).within(self.budget)
 
     def embeddings(
         self,
@@ -133,3 +138,9 @@ class ReconstructionAttacker(Attacker):
         self, fitted: Table | None, splits: tuple[str, ...], context: Context
     ) -> pa.Table:
         return context.recognize(self.held_out_recognizer, splits).read()
+
+
+def _validation_pairs(data: AttackData) -> ReconstructionPairs:
+    pairs = queried(data, ATTACKER_VALIDATION).pairs
+    check_validation(pairs)
+    return pairs

@@ -15,7 +15,7 @@ from cldmray import storage
 from cldmray.arrays import to_unit_range
 from cldmray.attackers.nn.augment import augment, augmentation
 from cldmray.attackers.nn.pairs import Index
-from cldmray.attackers.nn.training import Call, Trainable, TrainingLoop, Worker
+from cldmray.attackers.nn.training import Call, Trainable, TrainingLoop, Worker, loaded
 from cldmray.attackers.reconstruction.base import (
     ReconstructionBatch,
     ReconstructionModel,
@@ -103,17 +103,19 @@ class ReconstructionTrainable(Trainable):
 
     Args:
         reconstruction: its settings; where it is the control, it shuffles the pairs itself.
-        pairs: of attacker identities, within the query budget; not shuffled yet.
-        validation: pairs of other identities; None measures nothing.
+        pairs: of attacker identities, within the query budget, or a function that reads them on
+            each worker; not shuffled yet.
+        validation: pairs of other identities, or a function as for ``pairs``; None measures
+            nothing.
         validation_recognizer: embeds them.
     """
 
     def __init__(
         self,
         reconstruction: ReconstructionModel,
-        pairs: ReconstructionPairs,
+        pairs: ReconstructionPairs | Callable[[], ReconstructionPairs],
         *,
-        validation: ReconstructionPairs | None = None,
+        validation: ReconstructionPairs | Callable[[], ReconstructionPairs] | None = None,
         validation_recognizer: Recognizer | None = None,
     ) -> None:
         self.name = reconstruction.name
@@ -129,20 +131,24 @@ class ReconstructionTrainable(Trainable):
         return self._reconstruction.max_steps
 
     def check(self, workers: int) -> None:
-        """Refuse more workers than there are pairs.
+        """Refuse more workers than there are pairs; :meth:`build` does where they are read.
 
         Raises:
             BadInputError: there are fewer pairs.
         """
-        if self._pairs.queries < workers:
+        pairs = self._pairs
+        if isinstance(pairs, ReconstructionPairs) and pairs.queries < workers:
             raise BadInputError(
-                f"{self.name}: {self._pairs.queries} anonymized images are too few for "
+                f"{self.name}: {pairs.queries} anonymized images are too few for "
                 f"{workers} training workers; raise the query budget"
             )
 
     def build(self, worker: Worker) -> nn.Module | None:
         self.worker = worker
-        pairs = self._reconstruction.training_pairs(self._pairs)
+        given = loaded(self._pairs)
+        self._queries = given.queries
+        self._validation = loaded(self._validation)
+        pairs = self._reconstruction.training_pairs(given)
         self.reconstructor = self._reconstruction.build(worker.device)
         self.reconstructor.learn(pairs)
         network = self.reconstructor.network
@@ -161,10 +167,13 @@ class ReconstructionTrainable(Trainable):
 
     def validate(self) -> dict[str, float]:
         """How many queries were learnt from; on the first worker also :func:`validation_point`."""
-        point = {"queries": float(self._pairs.queries)}
-        if self._validation is None or self._recognizer is None or self.worker.rank:
+        point = {"queries": float(self._queries)}
+        validation = self._validation
+        if not isinstance(validation, ReconstructionPairs) or self._recognizer is None:
             return point
-        measured = validation_point(self.reconstructor, self._validation, self._recognizer)
+        if self.worker.rank:
+            return point
+        measured = validation_point(self.reconstructor, validation, self._recognizer)
         return point | {f"validation_{name}": value for name, value in measured.items()}
 
     def state(self) -> dict[str, Tensor]:
