@@ -38,6 +38,20 @@ def channels_last(module: Module) -> Module:
     return cast(Module, cast(Any, module).to(memory_format=torch.channels_last))
 
 
+def to_device(images: npt.NDArray[np.uint8], device: torch.device | str) -> torch.Tensor:
+    """An array as a tensor on a device.
+
+    For a GPU it goes through page-locked memory, so that the copy waits for nothing and runs beside
+    what the GPU is doing.
+    """
+    import torch
+
+    tensor = torch.from_numpy(np.array(images))
+    if torch.device(device).type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def to_unit_range(
     images: npt.NDArray[np.uint8], device: torch.device | str = "cpu"
 ) -> torch.Tensor:
@@ -47,5 +61,5 @@ def to_unit_range(
     """
     import torch
 
-    tensor = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2)
+    tensor = to_device(images, device).permute(0, 3, 1, 2)
     return (tensor.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
-from cldmray.errors import ConfigError
+from cldmray.errors import BadInputError, ConfigError
 
 Seeds = npt.NDArray[np.int64]
 """One random seed an image, shape (N,), all >= 0."""
@@ -53,6 +53,24 @@ class Batch:
             {name: maps[rows] for name, maps in self.conditions.items()},
             None if self.samples is None else self.samples[rows],
         )
+
+
+class UnusableImagesError(BadInputError):
+    """Some images of a batch could not be made; the others are as good as ever.
+
+    Whoever can reject single images takes the others; for all others it is an error.
+
+    Attributes:
+        reason: why, for the list of rejected images.
+        images: of the whole batch, uint8, shape (N, height, width, 3); anything where unusable.
+        unusable: which, shape (N,).
+    """
+
+    def __init__(self, reason: str, images: Images, unusable: npt.NDArray[np.bool_]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.images = images
+        self.unusable = unusable
 
 
 AnonymizeFunction = Callable[[Batch], Images]

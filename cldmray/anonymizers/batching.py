@@ -7,7 +7,9 @@ from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
-from cldmray.anonymizers.base import AnonymizeFunction, Batch
+import numpy as np
+
+from cldmray.anonymizers.base import AnonymizeFunction, Batch, UnusableImagesError
 from cldmray.arrays import Images
 from cldmray.errors import ConfigError
 
@@ -38,12 +40,14 @@ class Attempt:
         batch: to anonymize; its last image may be repeated, to fill it up.
         count: images that are wanted of it.
         finish: to be set: waits for the batch's images and returns them.
+        reasons: why images are unusable, once they have been asked for, by their places.
         out_of_memory: whether smaller batches have to do its work.
     """
 
     batch: Batch
     count: int
     finish: Callable[[], Images] = field(init=False)
+    reasons: dict[int, str] = field(default_factory=dict)
     out_of_memory: bool = False
 
     def __enter__(self) -> Self:
@@ -66,7 +70,12 @@ class Attempt:
 
     def images(self) -> Images:
         """The anonymized images, without those that have filled it up."""
-        return self.finish()[: self.count]
+        try:
+            return self.finish()[: self.count]
+        except UnusableImagesError as error:
+            places = np.flatnonzero(error.unusable[: self.count]).tolist()
+            self.reasons = dict.fromkeys(places, error.reason)
+            return error.images[: self.count]
 
 
 class BatchedRunner:
@@ -100,7 +109,9 @@ class BatchedRunner:
         self.one_size = self.device is not None and self.device.one_size
         self.even = size is None and not self.one_size
 
-    def attempts(self, whole: Batch, done: list[Images]) -> Iterator[Attempt]:
+    def attempts(
+        self, whole: Batch, done: list[Images], unusable: dict[int, str] | None = None
+    ) -> Iterator[Attempt]:
         """Cut a batch of any size into batches to start, in its order.
 
         A batch is finished once the following one has been started.
@@ -108,9 +119,11 @@ class BatchedRunner:
         Args:
             whole: all images.
             done: gets the anonymized images of each batch.
+            unusable: gets why images could not be made, by their places; None: that is an error.
 
         Raises:
             ConfigError: there is not enough memory for one image.
+            BadInputError: an image could not be made, and may not be rejected.
         """
         before: Attempt | None = None
         first = 0
@@ -127,11 +140,11 @@ class BatchedRunner:
                 self.size = len(attempt.batch) // 2
                 continue
             if before is not None:
-                done.append(before.images())
+                _take(before, done, unusable)
             before = attempt
             first += len(rows)
         if before is not None:
-            done.append(before.images())
+            _take(before, done, unusable)
 
     def _step(self, whole: Batch) -> int:
         """Images in the next batch."""
@@ -152,8 +165,24 @@ class BatchedRunner:
 
 def _at_once(anonymize: AnonymizeFunction, batch: Batch) -> Callable[[], Images]:
     """Anonymize on the CPU, where there is nothing to wait for."""
-    images = anonymize(batch)
+    try:
+        images = anonymize(batch)
+    except UnusableImagesError as error:
+        return partial(_raise, error)
     return lambda: images
+
+
+def _raise(error: Exception) -> Images:
+    raise error
+
+
+def _take(attempt: Attempt, done: list[Images], unusable: dict[int, str] | None) -> None:
+    """Take the images of a batch, and note which of them are unusable."""
+    first = sum(map(len, done))
+    images = attempt.finish()[: attempt.count] if unusable is None else attempt.images()
+    done.append(images)
+    if unusable is not None:
+        unusable |= {first + place: reason for place, reason in attempt.reasons.items()}
 
 
 def _too_little(whole: Batch) -> ConfigError:

@@ -13,6 +13,8 @@ OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "MPS backend out of memory",
 )
 """What errors of other classes say: cuBLAS and cuDNN fail to start where nothing is left."""
 MOST = 64
@@ -28,7 +30,7 @@ def largest_batch(draw: Callable[[int], None], device: torch.device, share: floa
         share: of the GPU that belongs to this process, in (0, 1].
 
     Raises:
-        torch.OutOfMemoryError: not even one image fits.
+        RuntimeError: not even one image fits; :func:`is_out_of_memory` tells.
     """
     peaks = []
     for count in (1, 2):
@@ -36,8 +38,8 @@ def largest_batch(draw: Callable[[int], None], device: torch.device, share: floa
         torch.cuda.reset_peak_memory_stats(device)
         try:
             draw(count)
-        except torch.OutOfMemoryError:
-            if count == 1:
+        except Exception as error:
+            if count == 1 or not is_out_of_memory(error):
                 raise
             return 1
         peaks.append(torch.cuda.max_memory_allocated(device))

@@ -177,7 +177,6 @@ class Estimate:
         }
         splits = [EVALUATION, ATTACKER_VALIDATION] if combiners else [EVALUATION]
         identities = listing.filter(pc.is_in(listing["split"], pa.array(splits)))
-        on_gpu = config.engine.gpus_per_actor > 0
         trained = [attacker.without_labels() for attacker in config.attackers.values()]
         for key, attacker in config.attackers.items():
             if key in combiners:
@@ -193,6 +192,7 @@ class Estimate:
                     trained.append(start.without_labels())
                     yield Step(f"train-{start.name}", 0, (start.max_steps or 0) * trainings)
             views = len(anonymizers) + targets
+            on_gpu = attacker.gpus_per_actor(config.engine.gpus_per_actor) > 0
             yield Step(
                 f"attack-{attacker.name}",
                 identities.num_rows * trainings * views,

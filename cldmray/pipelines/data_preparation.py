@@ -311,13 +311,15 @@ class DataPreparation:
             if not lost:
                 continue
             note = f"{lost} of {selected} images of {anonymizer.name} cannot be used"
+            by_the_stage = sorted(set(table.rejected()["reason"].to_pylist()))
+            reasons = "; ".join(by_the_stage) or "they are no images, or end early"
             if lost > allowed * selected:
                 raise BadInputError(
                     f"anonymizers.{key}: {note}, more than audit.max_invalid_fraction={allowed:g} "
-                    "allows: they are no images, or end early"
+                    f"allows: {reasons}"
                 )
             logger.warning(note)
-            notes.append(f"{note}, because they are no images, or end early.")
+            notes.append(f"{note}, because {reasons}.")
         return notes
 
     def _missing_notes(self, listing: pa.Table) -> list[str]:

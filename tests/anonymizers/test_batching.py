@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cldmray.anonymizers import memory
-from cldmray.anonymizers.base import Batch
+from cldmray.anonymizers.base import Batch, UnusableImagesError
 from cldmray.anonymizers.batching import DEFAULT_BATCH, BatchedRunner
 from cldmray.arrays import Images
 from cldmray.errors import BadInputError, ConfigError
@@ -47,6 +47,26 @@ class Limited:
         if len(some) > self.most:
             raise self.error("CUDA out of memory. Tried to allocate 20.00 GiB")
         return drawn(some)
+
+
+def partly(some: Batch) -> Images:
+    """Cannot make the images of odd numbers."""
+    odd = np.array([int(sample) % 2 == 1 for sample in some.sample_ids])
+    if odd.any():
+        raise UnusableImagesError("odd", drawn(some), odd)
+    return drawn(some)
+
+
+def test_images_that_cannot_be_made_are_told_from_the_others() -> None:
+    whole, unusable, done = batch(7), dict[int, str](), list[Images]()
+    runner = BatchedRunner(partly, 3)
+    for attempt in runner.attempts(whole, done, unusable):
+        with attempt:
+            attempt.finish = runner.start(attempt.batch)
+    assert unusable == {1: "odd", 3: "odd", 5: "odd"}
+    np.testing.assert_array_equal(np.concatenate(done)[::2], drawn(whole)[::2])
+    with pytest.raises(BadInputError, match="^odd$"):
+        run(BatchedRunner(partly, 3), whole)
 
 
 @dataclass
@@ -182,6 +202,8 @@ class TestOutOfMemory:
     def test_what_counts_as_it(self) -> None:
         assert memory.is_out_of_memory(torch.OutOfMemoryError("x"))
         assert memory.is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+        assert memory.is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"))
+        assert memory.is_out_of_memory(RuntimeError("MPS backend out of memory (8 GB)"))
         assert not memory.is_out_of_memory(RuntimeError("shape mismatch"))
         assert not memory.is_out_of_memory(ValueError("ALLOC_FAILED"))
 

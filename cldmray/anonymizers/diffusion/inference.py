@@ -4,15 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cldmray.anonymizers import memory
-from cldmray.anonymizers.base import Batch
+from cldmray.anonymizers.base import Batch, UnusableImagesError
 from cldmray.anonymizers.diffusion import loading
 from cldmray.anonymizers.diffusion.prompt_table import PromptTable
 from cldmray.anonymizers.diffusion.settings import DiffusionSettings
-from cldmray.arrays import Images
+from cldmray.arrays import Images, to_device
 from cldmray.errors import BadInputError
 from cldmray.faces.regions import ellipse
 from cldmray.hashing import digest
@@ -29,6 +30,7 @@ class PipelineRunner:
         self.settings = settings
         self.pipe = loading.load(settings)
         self.device = torch.device(loading.find_device(settings.device))
+        self.encodes_batches = self.device.type != "cpu"
         self.prompts = PromptTable(self.pipe, settings, self.device)
         loading.place(self.pipe, settings.offload, str(self.device))
 
@@ -36,8 +38,9 @@ class PipelineRunner:
         """Anonymized images, uint8, shape (N, height, width, 3).
 
         Raises:
-            BadInputError: the sides are no multiples of the autoencoder's factor, or the result
-                is not finite.
+            BadInputError: the sides are no multiples of the autoencoder's factor.
+            UnusableImagesError: images are not finite, not even where the autoencoder decodes them
+                in float32.
         """
         return self.start(batch)()
 
@@ -82,32 +85,65 @@ class PipelineRunner:
                 f"{self.settings.name}: images of {width}x{height} pixels cannot be drawn, "
                 f"both sides must be multiples of {factor}"
             )
-        images = self.pipe(
-            **self.prompts(batch.seeds),
-            **self._control_inputs(batch),
-            **self._mode_inputs(batch),
-            generator=[torch.Generator().manual_seed(int(seed)) for seed in batch.seeds],
-            guidance_scale=self.settings.guidance_scale,
-            num_inference_steps=self.settings.num_inference_steps,
-            output_type="pt",
-        ).images
-        images = images.permute(0, 2, 3, 1).float()
-        finite = memory.to_host(torch.isfinite(images).all())
-        pixels = memory.to_host((images * 255).round().to(torch.uint8).contiguous())
+        images = self.pipe(**self._inputs(batch), output_type="pt").images
+        finite, pixels = _on_host(images)
 
         def finish() -> Images:
-            if not finite():
-                raise BadInputError(
-                    f"{self.settings.name}: the model overflows in {self.settings.dtype}: "
-                    "set dtype to float32 or bfloat16"
-                )
-            anonymized: Images = pixels().numpy()
+            anonymized, unusable = pixels().numpy(), ~finite().numpy()
+            if unusable.any():
+                anonymized, unusable = self._rescued(batch, anonymized, unusable)
             if self.settings.mode == "inpaint":
                 mask = ellipse(height, width, self.settings.mask)
                 anonymized = np.where(mask[..., None], anonymized, batch.images)
+            if unusable.any():
+                raise UnusableImagesError(
+                    f"{self.settings.name}: the model overflows in {self.settings.dtype}: "
+                    "set dtype to float32 or bfloat16",
+                    anonymized,
+                    unusable,
+                )
             return anonymized
 
         return finish
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        """What the pipeline is called with, but for the kind of its output."""
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in batch.seeds]
+        return {
+            **self.prompts(batch.seeds),
+            **self._control_inputs(batch),
+            **self._mode_inputs(batch, generators),
+            "generator": generators,
+            "guidance_scale": self.settings.guidance_scale,
+            "num_inference_steps": self.settings.num_inference_steps,
+        }
+
+    @torch.inference_mode()
+    def _rescued(
+        self, batch: Batch, anonymized: Images, unusable: npt.NDArray[np.bool_]
+    ) -> tuple[Images, npt.NDArray[np.bool_]]:
+        """The images, and which are still unusable, after an autoencoder in float32 decoded them.
+
+        In half precision the autoencoder overflows first. Networks that wait in main memory are
+        placed by hooks, which this would disturb.
+        """
+        vae, offload = self.pipe.vae, self.settings.offload
+        if vae.dtype == torch.float32 or offload != "none":
+            return anonymized, unusable
+        rows = np.flatnonzero(unusable)
+        again = self._inputs(batch.take(rows.tolist()))
+        latents = self.pipe(**again, output_type="latent").images.float()
+        usual = vae.dtype
+        try:
+            vae.to(torch.float32)
+            shift = getattr(vae.config, "shift_factor", None) or 0.0
+            decoded = vae.decode(latents / vae.config.scaling_factor + shift).sample
+        finally:
+            vae.to(usual)
+        finite, pixels = _on_host((decoded / 2 + 0.5).clamp(0, 1))
+        images, still = anonymized.copy(), np.zeros_like(unusable)
+        images[rows], still[rows] = pixels().numpy(), ~finite().numpy()
+        return images, still
 
     def _control_inputs(self, batch: Batch) -> dict[str, Any]:
         controls = self.settings.controls
@@ -131,17 +167,20 @@ class PipelineRunner:
             return inputs
         return {name: values[0] for name, values in inputs.items()}
 
-    def _mode_inputs(self, batch: Batch) -> dict[str, Any]:
+    def _mode_inputs(self, batch: Batch, generators: list[torch.Generator]) -> dict[str, Any]:
         count, height, width = batch.images.shape[:3]
         if self.settings.mode == "text2img":
             return {"height": height, "width": width}
+        takes_mask = self.settings.mode == "inpaint" and loading.takes_mask(self.pipe)
         inputs: dict[str, Any] = {
-            "image": self._pixels(batch.images),
+            "image": self._pixels(batch.images)
+            if takes_mask
+            else self._start(batch.images, generators),
             "strength": self.settings.strength,
         }
         if self.settings.mode == "inpaint":
             mask = torch.from_numpy(ellipse(height, width, self.settings.mask)).float()
-            if loading.takes_mask(self.pipe):
+            if takes_mask:
                 inputs["mask_image"] = mask.expand(count, 1, -1, -1)
                 inputs |= {"height": height, "width": width}
             else:
@@ -173,25 +212,57 @@ class PipelineRunner:
     def _pixels(self, images: Images) -> Tensor:
         return unit_range(images, self.device)
 
-    def _latents(self, images: Images) -> Tensor:
-        """Latents (N, channels, h, w) of images; an fp16 autoencoder encodes in float32."""
+    def _start(self, images: Images, generators: list[torch.Generator]) -> Tensor:
+        """What the pipeline starts from: on a GPU latents that were encoded all at once.
+
+        Where each image has a generator, diffusers encodes one after the other. Latents of four
+        channels it takes as they are; each generator gives the same numbers in the same order.
+        """
+        config = self.pipe.vae.config
+        is_usual = config.latent_channels == 4 and getattr(config, "latents_mean", None) is None
+        if not (self.encodes_batches and is_usual and self.settings.offload == "none"):
+            return self._pixels(images)
+        return self._latents(images, generators)
+
+    def _latents(self, images: Images, generators: list[torch.Generator] | None = None) -> Tensor:
+        """Latents (N, channels, h, w) of images; an fp16 autoencoder encodes in float32.
+
+        Args:
+            generators: draw them from the autoencoder's distribution; None: its mode.
+        """
         vae = self.pipe.vae
         half = vae.dtype == torch.float16
         if half:
             vae.to(torch.float32)
         encoded = vae.encode(self._pixels(images).to(vae.dtype) * 2 - 1)
         tiny = hasattr(encoded, "latents")
-        latents: Tensor = encoded.latents if tiny else encoded.latent_dist.mode()
+        latents: Tensor
+        if tiny:
+            latents = encoded.latents
+        elif generators is None:
+            latents = encoded.latent_dist.mode()
+        else:
+            latents = encoded.latent_dist.sample(generators)
         latents = latents * vae.config.scaling_factor
         if half:
             vae.to(torch.float16)
         return latents.to(vae.dtype)
 
 
+def _on_host(images: Tensor) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+    """Begin to copy images (N, 3, height, width) in 0..1 from their device.
+
+    Returns:
+        Functions that wait for which are finite, (N,), and for uint8 (N, height, width, 3).
+    """
+    images = images.permute(0, 2, 3, 1).float()
+    finite = memory.to_host(torch.isfinite(images).flatten(1).all(1))
+    return finite, memory.to_host((images * 255).round().to(torch.uint8).contiguous())
+
+
 def unit_range(images: Images, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (N, height, width, 3) to float32 (N, 3, height, width) in 0..1, on a device."""
-    bytes_ = torch.tensor(np.ascontiguousarray(images)).to(device)
-    return bytes_.permute(0, 3, 1, 2).float() / 255
+    return to_device(images, device).permute(0, 3, 1, 2).float() / 255
 
 
 def _noise(seed: np.int64, shape: torch.Size) -> Tensor:

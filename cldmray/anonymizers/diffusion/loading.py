@@ -81,6 +81,8 @@ def load(settings: DiffusionSettings) -> Any:
         module.eval().requires_grad_(False)
         if settings.channels_last:
             module.to(memory_format=torch.channels_last)
+    if settings.vae_tiling:
+        pipeline.vae.enable_tiling()
     if settings.offload == "none":
         pipeline.to(device)
     if settings.compile:

@@ -95,6 +95,8 @@ class DiffusionSettings:
         offload: what waits in main memory until the GPU needs it, by hooks of accelerate: ``none``;
             ``model``, each network as a whole, which is little slower; ``sequential``, each layer,
             for GPUs that do not hold the UNet.
+        vae_tiling: whether the autoencoder works on large images tile by tile, whose seams are
+            blended, so that they fit into memory.
         device: ``auto`` (the device that the engine reserves; elsewhere CUDA where there is one,
             else the CPU), ``cpu``, ``cuda``, ``cuda:1``.
         revision: branch, tag or commit of a hub id.
@@ -124,6 +126,7 @@ class DiffusionSettings:
     channels_last: bool = field(default=False, metadata=EXCLUDED_FROM_KEY)
     compile: bool = field(default=False, metadata=EXCLUDED_FROM_KEY)
     offload: Offload = field(default="none", metadata=EXCLUDED_FROM_KEY)
+    vae_tiling: bool = False
     device: Annotated[str, AfterValidator(_torch_device)] = "auto"
     revision: str | None = None
     variant: str | None = None

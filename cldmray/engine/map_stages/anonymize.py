@@ -159,6 +159,7 @@ def _is_raw(column: str) -> bool:
 class AnonymizerActor(Opened):
     """Holds one opened anonymizer, whose weights load once, and anonymizes blocks batch by batch.
 
+    Images that could not be made get a ``reason``, and a ``location`` for the list of those.
     Calls may overlap; one of them anonymizes at a time.
     """
 
@@ -188,15 +189,21 @@ class AnonymizerActor(Opened):
     def __call__(self, block: pa.Table) -> pa.Table:
         self.ensure_opened()
         table = block.select([name for name in block.column_names if not _is_raw(name)])
-        if not block.num_rows:
-            return table.append_column(PIXELS, block[PIXELS])
-        whole = self._batch(block)
-        done: list[Images] = []
-        with self.anonymizing:
-            for attempt in self.runner.attempts(whole, done):
-                with attempt:
-                    attempt.finish = self.runner.start(attempt.batch)
-        return table.append_column(PIXELS, raw_column(np.concatenate(done)))
+        unusable: dict[int, str] = {}
+        pixels: pa.Array | pa.ChunkedArray = block[PIXELS]
+        if block.num_rows:
+            done: list[Images] = []
+            with self.anonymizing:
+                for attempt in self.runner.attempts(self._batch(block), done, unusable):
+                    with attempt:
+                        attempt.finish = self.runner.start(attempt.batch)
+            pixels = raw_column(np.concatenate(done))
+        # Where a reason is not empty, the sink lists the row instead of keeping it.
+        reasons = [unusable.get(row, "") for row in range(block.num_rows)]
+        places = [f"sample {sample}" for sample in block["sample"].to_pylist()]
+        for name, column in (("reason", reasons), ("location", places)):
+            table = table.append_column(name, pa.array(column, pa.string()))
+        return table.append_column(PIXELS, pixels)
 
     def _batch(self, rows: pa.Table) -> Batch:
         return Batch(

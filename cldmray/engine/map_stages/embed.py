@@ -8,11 +8,13 @@ import pyarrow.compute as pc
 from safetensors.numpy import load
 
 from cldmray import storage
-from cldmray.attackers.base import Attacker, Learnt
+from cldmray.anonymizers.memory import is_out_of_memory
+from cldmray.arrays import Images
+from cldmray.attackers.base import Attacker, Embed, Learnt
 from cldmray.engine.artifacts import WEIGHTS, Artifact, stream_tables, write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.opened import Opened, map_opened
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, ConfigError
 from cldmray.faces.records import (
     EVALUATION,
     ORIGINAL,
@@ -21,6 +23,7 @@ from cldmray.faces.records import (
     encode_images,
 )
 from cldmray.faces.regions import Region, keep_region
+from cldmray.recognizers.base import Embeddings
 
 
 def region_view(view: str, region: Region) -> str:
@@ -60,9 +63,32 @@ class EmbedActor(Opened):
         dimensions = self.attacker.dimensions
         vectors = np.zeros((0, dimensions), np.float32)
         if len(images):
-            vectors = self.embed(images)
+            vectors = in_parts(self.embed, images)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dimensions)
         return table.append_column("embedding", column)
+
+
+def in_parts(embed: Embed, images: Images) -> Embeddings:
+    """Embeddings of images, of halves of them where memory runs out, again and again.
+
+    Raises:
+        ConfigError: memory does not suffice for one image.
+    """
+    try:
+        return embed(images)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(images) == 1:
+            raise ConfigError(
+                "engine.gpus_per_actor: not even one image can be embedded in the memory of this "
+                "share of a GPU, or of this machine; raise it, or lower engine.actors"
+            ) from error
+    from accelerate.utils.memory import clear_device_cache
+
+    clear_device_cache(garbage_collection=True)
+    middle = len(images) // 2
+    return np.concatenate([in_parts(embed, images[:middle]), in_parts(embed, images[middle:])])
 
 
 def learnt_arrays(fitted: Artifact) -> Learnt:

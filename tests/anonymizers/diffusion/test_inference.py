@@ -15,7 +15,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from cldmray.anonymizers.base import Batch
+from cldmray.anonymizers.base import Batch, UnusableImagesError
 from cldmray.anonymizers.diffusion import Control, Diffusion, inference
 from cldmray.arrays import Images
 from cldmray.conditions import Canny, SoftEdge
@@ -243,6 +243,49 @@ def test_an_overflow_is_no_image(folder: Path) -> None:
     paint.pipe.vae.post_quant_conv.bias.fill_(float("nan"))
     with pytest.raises(BadInputError, match="cldm-none: the model overflows in float32"):
         paint(batch(anonymizer))
+
+
+def test_an_autoencoder_that_overflows_decodes_again_in_float32(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anonymizer = replace(settings(folder, {}), dtype="bfloat16")
+    usual = anonymizer.open()(batch(anonymizer))
+    paint = anonymizer.open()
+    assert isinstance(paint, inference.PipelineRunner)
+    decode, kinds = paint.pipe.vae.decode, []
+
+    def overflowing(latents: Any, *arguments: Any, **options: Any) -> Any:
+        kinds.append((latents.dtype, len(latents)))
+        decoded = decode(latents, *arguments, **options)
+        if latents.dtype == torch.bfloat16 and len(latents) == 3:
+            decoded[0][1] = float("nan")
+        return decoded
+
+    monkeypatch.setattr(paint.pipe.vae, "decode", overflowing)
+    drawn = paint(batch(anonymizer))
+    assert kinds == [(torch.bfloat16, 3), (torch.float32, 1)]
+    assert paint.pipe.vae.dtype == torch.bfloat16
+    np.testing.assert_array_equal(drawn[[0, 2]], usual[[0, 2]])
+    assert np.abs(drawn[1].astype(int) - usual[1]).mean() < 4
+
+
+def test_images_that_stay_infinite_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    anonymizer = settings(folder, {})
+    usual = anonymizer.open()(batch(anonymizer))
+    paint = anonymizer.open()
+    assert isinstance(paint, inference.PipelineRunner)
+    on_host = inference._on_host
+
+    def overflowing(images: torch.Tensor) -> Any:
+        broken = images.clone()
+        broken[1, 0, 0, 0] = float("nan")
+        return on_host(broken)
+
+    monkeypatch.setattr(inference, "_on_host", overflowing)
+    with pytest.raises(UnusableImagesError, match="overflows in float32") as caught:
+        paint(batch(anonymizer))
+    assert caught.value.unusable.tolist() == [False, True, False]
+    np.testing.assert_array_equal(caught.value.images[[0, 2]], usual[[0, 2]])
 
 
 def test_sides_must_fit_the_autoencoder(folder: Path) -> None:

@@ -120,6 +120,12 @@ def test_a_device_that_is_not_there() -> None:
     assert loading.find_device("auto") in {"cpu", "cuda"}
 
 
+def test_large_images_are_decoded_in_tiles(folder: Path) -> None:
+    for wanted in (False, True):
+        paint: Any = replace(settings(folder, {}), vae_tiling=wanted).open()
+        assert paint.pipe.vae.use_tiling == wanted
+
+
 class TestOffload:
     @pytest.mark.parametrize("offload", ["model", "sequential"])
     def test_it_needs_a_gpu(self, folder: Path, offload: Any) -> None:

@@ -303,6 +303,29 @@ class TestLayoutAndCompiling:
         assert canonicalize(replace(plain, compile=True, channels_last=True)) == canonicalize(plain)
 
 
+@pytest.mark.parametrize("vae", [None, "tiny"])
+@pytest.mark.parametrize(("mode", "names"), [("img2img", []), ("inpaint", ["canny"])])
+def test_images_that_are_encoded_together_start_as_each_alone(
+    sd: Path, mode: Any, names: list[str], vae: str | None
+) -> None:
+    own = None if vae is None else str(sd / vae)
+    anonymizer = settings(sd, *names, mode=mode, vae=own)
+    paint = opened(anonymizer)
+    assert not paint.encodes_batches, "on a CPU"
+    alone = paint(batch(anonymizer))
+    encode, sizes = paint.pipe.vae.encode, []
+
+    def counted(images: Any, *arguments: Any, **options: Any) -> Any:
+        sizes.append(len(images))
+        return encode(images, *arguments, **options)
+
+    paint.pipe.vae.encode = counted
+    paint.encodes_batches = True
+    together = paint(batch(anonymizer))
+    assert set(sizes) == {3}
+    assert furthest(together, alone) <= 1
+
+
 def test_without_a_gpu_nothing_tells_how_many_fit(sd: Path) -> None:
     anonymizer = settings(sd)
     assert opened(anonymizer).largest_batch(batch(anonymizer, 1), 1.0) is None

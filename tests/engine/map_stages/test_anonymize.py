@@ -11,14 +11,19 @@ import torch
 
 from cldmray import hashing
 from cldmray.anonymizers import memory
-from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
+from cldmray.anonymizers.base import (
+    AnonymizeFunction,
+    Anonymizer,
+    Batch,
+    UnusableImagesError,
+)
 from cldmray.anonymizers.baselines import Blur
 from cldmray.anonymizers.k_same import KSame
 from cldmray.anonymizers.precomputed import Precomputed
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.conditions.canny import Canny
-from cldmray.engine.artifacts import Artifact, read_manifest
+from cldmray.engine.artifacts import Artifact, RecordsSink, read_manifest
 from cldmray.engine.cluster import EngineConfig
 from cldmray.engine.failures import reraise_worker_errors
 from cldmray.engine.map_stages import anonymize as stage
@@ -176,6 +181,35 @@ class TestActor:
         assert sizes[:3] == [16, 8, 4]
         assert result.equals(expected)
         assert result.num_rows == prepared.num_rows == 48
+
+    def test_images_that_cannot_be_made_are_rejected(
+        self, faces: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        anonymizer = seeded()
+        prepared = ActorInputs(anonymizer, DRAWS, SEED)(faces.read())
+        expected = AnonymizerActor(anonymizer, 7, 1)(prepared)
+        assert set(expected["reason"].to_pylist()) == {""}
+        usual = anonymizer.open()
+
+        def failing(batch: Batch) -> Images:
+            unusable = batch.seeds % 5 == 0
+            if unusable.any():
+                raise UnusableImagesError("it overflows", usual(batch), unusable)
+            return usual(batch)
+
+        monkeypatch.setattr(type(anonymizer), "open", lambda self: failing)
+        result = AnonymizerActor(anonymizer, 7, 1)(prepared)
+        bad = [seed % 5 == 0 for seed in result["seed"].to_pylist()]
+        assert 0 < sum(bad) < len(bad) == 48
+        assert [reason == "it overflows" for reason in result["reason"].to_pylist()] == bad
+        good = pa.array([not each for each in bad])
+        assert result.filter(good).equals(expected.filter(good))
+        encoded = result.append_column("image", encode_images(audited_images(result)))
+        encoded = encoded.append_column("anonymizer", pa.array(["seeded"] * len(encoded)))
+        (part,) = RecordsSink(str(tmp_path), ANONYMIZED).write([encoded], None)
+        assert part.rows == 48 - sum(bad)
+        assert len(part.rejected) == sum(bad)
+        assert part.rejected[0]["reason"] == "it overflows"
 
     def test_a_share_of_a_gpu_is_kept_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
         limits: list[float] = []

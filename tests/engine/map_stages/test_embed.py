@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 
 from cldmray import storage
+from cldmray.arrays import Images
 from cldmray.attackers.base import Attacker, TrainingFreeAttacker
 from cldmray.attackers.condition_match import ConditionMatch
 from cldmray.attackers.contrastive import CleanTrained, ConditionOnly
@@ -19,8 +20,8 @@ from cldmray.attackers.pretrained import Pretrained
 from cldmray.conditions.canny import Canny
 from cldmray.engine.artifacts import WEIGHTS, Artifact, Manifest, read_manifest
 from cldmray.engine.cluster import EngineConfig
-from cldmray.engine.map_stages.embed import EmbedActor, embed_views, region_view
-from cldmray.errors import BadInputError
+from cldmray.engine.map_stages.embed import EmbedActor, embed_views, in_parts, region_view
+from cldmray.errors import BadInputError, ConfigError
 from cldmray.faces.records import (
     ANONYMIZED,
     ATTACKER,
@@ -32,6 +33,7 @@ from cldmray.faces.records import (
     encode_images,
 )
 from cldmray.faces.regions import REGIONS, keep_region
+from cldmray.recognizers.base import Embeddings
 
 TINY = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=16, pool=2)
 ATTACKERS = [CleanTrained(TINY), ConditionOnly(TINY, condition=Canny(50, 100))]
@@ -133,6 +135,32 @@ class TestWhatIsGiven:
     def test_nothing_to_embed(self, engine: EngineConfig, tmp_path: Path) -> None:
         with pytest.raises(BadInputError, match="condition_match: was given no images"):
             embed_views(ConditionMatch(), None, None, [], engine, str(tmp_path))
+
+
+def test_memory_runs_out_and_no_embedding_is_lost() -> None:
+    images = np.arange(7 * 2 * 2 * 3, dtype=np.uint8).reshape(7, 2, 2, 3)
+    sizes: list[int] = []
+
+    def limited(some: Images) -> Embeddings:
+        sizes.append(len(some))
+        if len(some) > 2:
+            raise RuntimeError("CUDA error: out of memory")
+        return some.reshape(len(some), -1).astype(np.float32)
+
+    np.testing.assert_array_equal(in_parts(limited, images), images.reshape(7, -1))
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+
+    def never(some: Images) -> Embeddings:
+        raise MemoryError
+
+    with pytest.raises(ConfigError, match=r"^engine\.gpus_per_actor: not even one image"):
+        in_parts(never, images)
+
+    def wrong(some: Images) -> Embeddings:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        in_parts(wrong, images)
 
 
 @pytest.mark.slow
