@@ -6,7 +6,7 @@ Each takes images, finds their edges, anonymizes them and writes PNG files, as a
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from PIL import Image
 
@@ -105,14 +106,23 @@ def _with_diffusers(task: Task) -> Side:
 
 
 def ours(task: Task, options: dict[str, Any]) -> Side:
-    """The anonymizer of audits; other threads find edges ahead of it and write files behind it.
+    """What an audit does with a block, in its own tasks and actor, as threads instead of on Ray.
+
+    Threads prepare blocks ahead of the actor (decode PNG files, find edges) and encode behind it.
+    The actor works on as many calls at once as on a GPU of a cluster.
 
     Args:
         options: fields of ``Diffusion`` beside those of the task.
     """
-    from cldmray.anonymizers.base import Batch
     from cldmray.anonymizers.diffusion import Control, Diffusion
     from cldmray.conditions import Canny
+    from cldmray.engine.map_stages.anonymize import (
+        GPU_CALLS,
+        ActorInputs,
+        AnonymizerActor,
+        audited_images,
+    )
+    from cldmray.faces.records import EVALUATION, FACES, encode_images
 
     anonymizer = Diffusion(
         model=str(task.folder),
@@ -123,37 +133,35 @@ def ours(task: Task, options: dict[str, Any]) -> Side:
         device=task.device,
         **({"dtype": task.dtype} | options),
     )
-    anonymize = anonymizer.open()
+    prepare = ActorInputs(anonymizer, {EVALUATION: 1}, 0)
+    actor = AnonymizerActor(anonymizer, task.batch, THREADS, float(task.device.startswith("cuda")))
+    actor.ensure_opened()
 
-    def prepared(images: Images, start: int) -> Batch:
-        part = images[start : start + task.batch]
-        numbers = np.arange(start, start + len(part))
-        maps = {name: condition(part) for name, condition in anonymizer.conditions.items()}
-        return Batch([str(number) for number in numbers], part, numbers, maps)
+    def write(drawn: "Future[pa.Table]", out: Path) -> None:
+        block = drawn.result()
+        contents = encode_images(audited_images(block))
+        for name, content in zip(block["sample_id"].to_pylist(), contents, strict=True):
+            (out / f"{name}.png").write_bytes(content.as_py())
 
     def run(images: Images, out: Path) -> None:
-        with ThreadPoolExecutor(THREADS) as pool:
-            starts = range(0, len(images), task.batch)
-            written: list[Future[None]] = []
-            for batch in _ahead(pool, lambda start: prepared(images, start), starts):
-                for name, image in zip(batch.sample_ids, anonymize(batch), strict=True):
-                    written.append(pool.submit(Image.fromarray(image).save, out / f"{name}.png"))
-            for future in written:
+        count = len(images)
+        columns = [
+            [str(number) for number in range(count)],
+            ["person"] * count,
+            [EVALUATION] * count,
+            encode_images(images),
+        ]
+        faces = pa.Table.from_arrays([pa.array(column) for column in columns], schema=FACES)
+        with ThreadPoolExecutor(THREADS) as pool, ThreadPoolExecutor(GPU_CALLS) as callers:
+            prepared = [
+                pool.submit(prepare, faces.slice(start, task.batch))
+                for start in range(0, count, task.batch)
+            ]
+            drawn = [callers.submit(lambda block: actor(block.result()), p) for p in prepared]
+            for future in [pool.submit(write, each, out) for each in drawn]:
                 future.result()
 
     return run
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, prepare: Callable[[int], Any], starts: Sequence[int]
-) -> Iterator[Any]:
-    """What ``prepare`` makes of each start, the next being made while one is used."""
-    coming = pool.submit(prepare, starts[0])
-    for following in starts[1:]:
-        finished = coming.result()
-        coming = pool.submit(prepare, following)
-        yield finished
-    yield coming.result()
 
 
 def _edges(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
