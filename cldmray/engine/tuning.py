@@ -162,8 +162,6 @@ OBJECTIVE = "objective"
 DIVERGED = -2.0
 """Objective of a training that has diverged: below any rate, cosine and margin."""
 ENVIRONMENT = {
-    # Written that often, the search goes on after a kill where it was.
-    "TUNE_GLOBAL_CHECKPOINT_S": "1",
     # The trials' tables are ours; no files of loggers beside them.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # The older output, which can be turned off.
@@ -276,7 +274,8 @@ def search(
     """Run all trials and commit their table to a stage folder.
 
     A search whose driver was killed goes on from what lies in the folder: trials that had ended
-    are kept, others go on from their checkpoints, and only those that are missing are added.
+    are kept, others go on from their checkpoints, and only those that are missing are added. Its
+    state is written every second, to an object store every half minute.
 
     Args:
         data: of attacker and of validation identities, never of evaluation identities.
@@ -291,6 +290,7 @@ def search(
     check_tune()
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "30" if "://" in folder else "1")
     from ray import tune
 
     filesystem, path = storage.resolve(folder)

@@ -13,6 +13,8 @@ from cldmray.errors import BadInputError
 from cldmray.recognizers.base import Embeddings
 
 Index = npt.NDArray[np.int64]
+CELLS = 8_000_000
+"""Validation scores that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,20 @@ class Validation(NamedTuple):
         gallery = (
             embed(self.originals) if self.teacher_embeddings is None else self.teacher_embeddings
         )
-        scores = embed(self.queries) @ gallery.T
-        scores[np.arange(len(scores)), self.query_source] = -np.inf
+        queries = embed(self.queries)
+        nearest = np.empty(len(queries), np.int64)
+        step = max(1, CELLS // len(gallery))
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            # (b, G) scores; a query's own source is not in its gallery.
+            scores = queries[part] @ gallery.T
+            scores[np.arange(len(scores)), self.query_source[part]] = -np.inf
+            nearest[part] = scores.argmax(1)
         counts = np.bincount(self.original_identities)
         usable = counts[self.query_identities] > 1
         if not usable.any():
             return math.nan
-        best = self.original_identities[scores.argmax(1)]
+        best = self.original_identities[nearest]
         return float((best == self.query_identities)[usable].mean())
 
 

@@ -98,7 +98,9 @@ def validation(**changes: Any) -> Validation:
 
 
 class TestValidation:
-    def test_by_hand(self) -> None:
+    @pytest.mark.parametrize("cells", [1, 10, 1000])
+    def test_by_hand(self, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("cldmray.attackers.nn.pairs.CELLS", cells)
         # Query 0 lies at its own source; the next best is 65 of person 2, before its own 70.
         # Query 60 loses its source 70, and 65 is nearer than 0. Query 200 finds 250.
         assert validation().rank_1(first_pixel) == pytest.approx(1 / 3)
