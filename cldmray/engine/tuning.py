@@ -113,8 +113,9 @@ class SearchConfig:
             those that fall behind are found early. With 1 the same seed finds the same again.
         cpus, gpus: of one trial, which may be fractions.
         objective: what is maximised, by the validation recognizer on validation identities:
-            ``rank_1``; ``cosine``, which tells more where few are identified, but rises for the
-            average face too; or ``margin``, which takes off what is common to all identities.
+            ``margin``, the likeness to the person less that to others; ``cosine``, the likeness
+            alone, which rises for the average face too, and for permuted identities; or
+            ``rank_1``, which tells little where few are identified.
         seed: of the sampled settings.
         grace_period: optimizer steps before a trial may be stopped.
         reduction_factor: at each further look, so many times later, one of so many trials goes on.
@@ -127,7 +128,7 @@ class SearchConfig:
     max_concurrent_trials: Count | None = None
     cpus: NonNegativeFloat = 1.0
     gpus: NonNegativeFloat = 0.0
-    objective: Objective = "cosine"
+    objective: Objective = "margin"
     seed: NonNegativeInt = 0
     grace_period: Count = 100
     reduction_factor: Annotated[int, Field(ge=2)] = 3

@@ -154,7 +154,7 @@ class Search(NamedTuple):
 
     Attributes:
         anonymizer: its name.
-        objective: ``rank_1`` or ``cosine``, on validation people.
+        objective: ``margin``, ``cosine`` or ``rank_1``, on validation people.
         trials: best first.
         key: of the best settings among the attackers of an audit.
         yaml: these, as a file of the group ``attackers``.

@@ -77,6 +77,10 @@ def test_trials_fill_the_cluster_unless_said_otherwise(
     assert SearchConfig(**settings).trials_at_once(there) == at_once
 
 
+def test_the_average_face_is_no_objective() -> None:
+    assert SearchConfig().objective == "margin"
+
+
 def test_a_diverged_training_is_the_worst() -> None:
     point = {"step": 2.0, "loss": 0.5, "validation_cosine": 0.25, "validation_rank_1": 0.5}
     assert objective_at(point, "cosine") == 0.25

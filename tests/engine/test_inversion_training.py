@@ -187,6 +187,8 @@ class TestLoop:
         check_validation(pairs)
         with pytest.raises(BadInputError, match="no validation person has two images"):
             check_validation(replace(pairs, original_identities=np.arange(len(pairs.originals))))
+        with pytest.raises(BadInputError, match="1 validation person, .*validation_fraction"):
+            check_validation(replace(pairs, original_identities=np.zeros(len(pairs.originals))))
 
 
 @pytest.mark.slow

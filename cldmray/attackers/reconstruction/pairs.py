@@ -156,9 +156,16 @@ def check_validation(pairs: ReconstructionPairs) -> None:
     """Refuse validation identities of which none can be identified.
 
     Raises:
-        BadInputError: none has a second image, so that ``validation_rank_1`` says nothing.
+        BadInputError: there are fewer than two, so that nobody can be confused and
+            ``validation_margin`` has no other identity to compare with; or none has a second image,
+            so that ``validation_rank_1`` says nothing.
     """
     identities = pairs.original_identities.tolist()
+    if len(set(identities)) < 2:
+        raise BadInputError(
+            f"reconstruction: {len(set(identities))} validation person, but a model is rated by "
+            "telling at least two apart; raise splits.validation_fraction"
+        )
     if len(set(identities)) == len(identities):
         raise BadInputError(
             "reconstruction: no validation person has two images; see splits.validation_fraction"
