@@ -135,5 +135,5 @@ def linked_probes(table: npt.NDArray[np.floating], n_links: int) -> sparse.csr_a
         likeness[np.arange(len(rows)), rows] = -np.inf
         nearest[rows] = np.argsort(-likeness, axis=1, kind="stable")[:, :n_links]
     cells = np.repeat(np.arange(count), n_links), nearest.ravel()
-    chosen = sparse.csr_array((np.ones(nearest.size), cells), shape=(count, count))
-    return chosen.multiply(chosen.T).tocsr()
+    neighbors = sparse.csr_array((np.ones(nearest.size), cells), shape=(count, count))
+    return neighbors.multiply(neighbors.T).tocsr()
