@@ -95,8 +95,8 @@ def print_report(report: AuditReport, file: TextIO | None = None) -> None:
     console.print(
         _text(
             f"Identified in %, chance {chance_text(report.risks)}; bounds hold at "
-            f"{levels(report.risks)} for all attacks on an anonymizer together. Utility kept: 0 is "
-            "the image of a random other person, 1 the original."
+            f"{levels(report.risks)} for all attacks of one kind on an anonymizer together. "
+            "Utility kept: 0 is the image of a random other person, 1 the original."
         )
     )
     for risk in decision_order(report):

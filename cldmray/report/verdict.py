@@ -195,8 +195,8 @@ def state_rule(decision: Decision) -> str:
     return (
         "Release: yes where every attack on single images identifies at most "
         f"{_target(decision.policy.target_k)} of them{gate}; no where one, on single images or on "
-        "all images of a person, identifies significantly more. Bounds hold for all attacks on one "
-        f"anonymizer at once ({level})."
+        "all images of a person, identifies significantly more. Bounds hold for all attacks of one "
+        f"kind on an anonymizer at once ({level})."
     )
 
 

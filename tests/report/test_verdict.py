@@ -61,7 +61,8 @@ def test_a_single_leaking_setting() -> None:
         "target_k": 20,
         "rule": "Release: yes where every attack on single images identifies at most 1/20 (5.0 %) "
         "of them; no where one, on single images or on all images of a person, identifies "
-        "significantly more. Bounds hold for all attacks on one anonymizer at once (95 %).",
+        "significantly more. Bounds hold for all attacks of one kind on an anonymizer at once "
+        "(95 %).",
         "recommended": {
             "name": None,
             "reason": "No audited setting stays under 1/20 (5.0 %); the closest is "
