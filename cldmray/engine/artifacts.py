@@ -29,7 +29,7 @@ from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
 
 from cldmray import storage
-from cldmray.engine.cluster import TASK_CPUS, WRITE_CPUS
+from cldmray.engine.cluster import TASK_CPUS
 from cldmray.engine.tasks import map_in_tasks
 from cldmray.errors import BadInputError
 from cldmray.faces.records import REJECTED
@@ -380,9 +380,13 @@ class RecordsSink(Datasink[list[Part]]):
 
 
 def write_records(stream: Dataset, folder: str, schema: pa.Schema) -> None:
-    """Write a stream as one committed table; see :class:`RecordsSink`."""
+    """Write a stream as one committed table; see :class:`RecordsSink`.
+
+    Tasks that compute and tasks that write need the same, so that Ray Data makes one of both. If it
+    kept CPUs for writing, two cores would compute one block at a time.
+    """
     sink = RecordsSink(folder, schema)
-    stream.write_datasink(sink, ray_remote_args={"num_cpus": WRITE_CPUS})
+    stream.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
     commit_parts(folder, sink.parts, map_in_tasks)
 
 

@@ -23,8 +23,6 @@ from cldmray.settings import checked_dataclass, environment
 STDERR = 2
 TASK_CPUS = 1.0
 """Logical CPUs of a task that computes, in one thread; as many run at once as there are cores."""
-WRITE_CPUS = 0.5
-"""Logical CPUs of a task that writes what others have computed."""
 BLOCK_BYTES = 128 * 2**20
 """Raw pixels of one block of images at most."""
 CONNECT_SECONDS = 5.0
