@@ -171,21 +171,9 @@ class AttackRunner:
         faces: Artifact,
         anonymized: Mapping[str, Artifact],
         content_ids: Mapping[str, str] | None = None,
-        *,
-        distractors: Sequence[tuple[Artifact, tuple[str, ...]]] = (),
-        references: Artifact | None = None,
-        reads_attributes: bool = False,
     ) -> AttackResults:
         """:meth:`fit` with these arguments, then :meth:`score`."""
-        attempts = self.fit(
-            faces,
-            anonymized,
-            content_ids,
-            distractors=distractors,
-            references=references,
-            reads_attributes=reads_attributes,
-        )
-        return self.score(attempts, anonymized)
+        return self.score(self.fit(faces, anonymized, content_ids), anonymized)
 
     def fit(
         self,

@@ -217,9 +217,10 @@ def test_distractors_enlarge_the_galleries_of_originals_alone(tmp_path: Path) ->
         config = configured(tmp_path, *options, *more)
         pipeline = audit(config)
         images = pipeline.preparation.run(pipeline.preparation.listing())
-        results = pipeline.runner.run(
+        attempts = pipeline.runner.fit(
             images.faces, images.anonymized, distractors=images.distractors
         )
+        results = pipeline.runner.score(attempts, images.anonymized)
         sizes[distractors] = {a.gallery: a.ranks.gallery_size for a in results.attacks}
         clean[distractors], notes[distractors] = results.clean, images.notes
         assert {len(attack.ranks.sample_ids) for attack in results.attacks} == {8}
