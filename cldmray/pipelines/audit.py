@@ -134,7 +134,7 @@ class Audit:
         listing = self.plan()
         with self.stages:
             images = self.preparation.run(listing)
-            self.preparation.training_faces()
+            training_faces = self.preparation.training_faces()
             measurement = self.utility.start(images.faces, images.anonymized)
             attempts = self.runner.fit(
                 images.faces,
@@ -152,7 +152,7 @@ class Audit:
             results = self.runner.score(attempts, images.anonymized)
             embedded = {attacker: table for (_, attacker), table in results.probes.items()}
             utility = self.utility.result(measurement, embedded)
-            memorized = measure_memorization(self.config, self.preparation, self.runner, results)
+            memorized = measure_memorization(self.config, training_faces, self.runner, results)
             attribution = self._attribution(images.faces, results)
         report = self._report(
             listing,

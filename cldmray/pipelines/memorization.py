@@ -1,13 +1,13 @@
 """Which anonymized images lie next to an image that their anonymizer was trained on."""
 
 from cldmray.config.audit import AuditConfig
+from cldmray.engine.artifacts import Artifact
 from cldmray.errors import ConfigError
 from cldmray.evaluation.identification import view_of
 from cldmray.evaluation.memorization import memorization
 from cldmray.faces.records import AUXILIARY, ORIGINAL
 from cldmray.gallery.index import GalleryIndex
 from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
-from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.pipelines.utility import features_attacker
 from cldmray.report.formatting import percent
 from cldmray.results.content import Memorization
@@ -27,17 +27,18 @@ def check_memorization(config: AuditConfig) -> None:
 
 
 def measure_memorization(
-    config: AuditConfig, preparation: DataPreparation, runner: AttackRunner, results: AttackResults
+    config: AuditConfig, table: Artifact | None, runner: AttackRunner, results: AttackResults
 ) -> list[Memorization]:
     """Search the training images of ``audit.training_faces`` for what each anonymizer gave back.
 
     Args:
+        table: of these images; None: there are none.
         results: of the attacks, whose embeddings of the anonymized images are searched with.
 
     Returns:
         One record an anonymizer; none where no training images are training.
     """
-    table, attacker = preparation.training_faces(), features_attacker(config.attackers)
+    attacker = features_attacker(config.attackers)
     if table is None or attacker is None:
         return []
     names = [anonymizer.name for anonymizer in config.anonymizers.values()]
