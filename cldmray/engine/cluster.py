@@ -3,9 +3,11 @@
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from cldmray.anonymizers.batching import DEFAULT_BATCH
 from cldmray.errors import ConfigError
 from cldmray.settings import checked_dataclass, environment
 
+LOCAL = "local"
 STDERR = 2
 TASK_CPUS = 1.0
 """Logical CPUs of a task that computes, in one thread; as many run at once as there are cores."""
@@ -213,6 +216,44 @@ class EngineConfig:
         return variables
 
 
+_LOCK = threading.Lock()
+_postponed: EngineConfig | None = None
+"""A local cluster that nothing has needed so far."""
+
+
+def prepare(config: EngineConfig) -> None:
+    """Join the cluster that the job runs in; a local one starts when :func:`start` is called.
+
+    An audit that finds all its stages then never starts Ray.
+
+    Raises:
+        ConfigError: see :func:`connect`; of a local cluster what can be told before it starts.
+    """
+    global _postponed
+    if ray.is_initialized() or _address(config) != LOCAL:
+        connect(config)
+        return
+    _check_room(config, float(config.cpus or os.cpu_count() or 1))
+    _postponed = config
+
+
+def start() -> None:
+    """Start the local cluster of :func:`prepare`, where it is not there yet.
+
+    Raises:
+        ConfigError: see :func:`connect`.
+    """
+    global _postponed
+    with _LOCK:
+        if _postponed is not None:
+            connect(_postponed)
+            _postponed = None
+
+
+def _address(config: EngineConfig) -> str:
+    return config.address or os.environ.get("RAY_ADDRESS") or LOCAL
+
+
 def connect(config: EngineConfig) -> dict[str, Any]:
     """Join the cluster that the job runs in, or start a local one.
 
@@ -223,12 +264,12 @@ def connect(config: EngineConfig) -> dict[str, Any]:
         ConfigError: the cluster does not answer, Ray cannot be started, or actor pools or trainings
             ask for more than this machine could ever give.
     """
-    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(config)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if not ray.is_initialized():
         variables = config.worker_environment
         options: dict[str, Any] = {"log_to_driver": False}
-        if address != "local":
+        if address != LOCAL:
             options["runtime_env"] = {"env_vars": variables}
             variables = {}
         else:
@@ -243,7 +284,7 @@ def connect(config: EngineConfig) -> dict[str, Any]:
         key = "engine.address" if config.address else "RAY_ADDRESS"
         _check_address(address, key)
         quiet, started = _without_log_level_line(), _start_errors(address, key)
-        with quiet, started, environment(variables):
+        with quiet, started, environment(variables), _handler_of_sigterm_kept():
             ray.init(address=address, logging_level=logging.ERROR, **options)
     context = DataContext.get_current()
     context.enable_progress_bars = config.progress
@@ -253,14 +294,23 @@ def connect(config: EngineConfig) -> dict[str, Any]:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\..*")
     resources = dict(ray.cluster_resources())
     wanted_gpus = config.gpus_per_actor * config.actors
-    if wanted_gpus > 0 and resources.get("GPU", 0.0) == 0.0 and address == "local":
+    if wanted_gpus > 0 and resources.get("GPU", 0.0) == 0.0 and address == LOCAL:
         raise ConfigError(
             f"engine.gpus_per_actor: {config.gpus_per_actor} GPUs are asked for an actor, but this "
             "machine offers none to Ray; set it to 0 to run on the CPU"
         )
-    if address == "local":
+    if address == LOCAL:
         _check_room(config, resources.get("CPU", 0.0))
     return resources
+
+
+@contextmanager
+def _handler_of_sigterm_kept() -> Iterator[None]:
+    """Ray's drivers install a handler of their own; outside of the main thread nobody can."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _check_address(address: str, key: str) -> None:
@@ -294,7 +344,7 @@ def _start_errors(address: str, key: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        if address != "local":
+        if address != LOCAL:
             cure = "start a cluster first (ray start --head), or set engine=laptop"
             raise ConfigError(
                 f"{key}: cannot join the cluster {address}: {reason}; {cure}"

@@ -23,6 +23,7 @@ import ray
 from ray.data import Dataset
 
 from cldmray import __version__, hashing, storage
+from cldmray.engine import cluster
 from cldmray.engine.artifacts import Artifact, ArtifactKey, read_manifest
 from cldmray.engine.failures import reraise_worker_errors, retry_on_node_failure
 from cldmray.engine.source_code import code_fingerprint
@@ -174,6 +175,8 @@ class Stages:
         A stage that is waiting or running already is not run a second time.
         """
         handle = self.plan(spec)
+        if not handle.exists:
+            cluster.start()
         with self._lock:
             self.keys.add(handle.key)
             for other in (*self._running, *self._waiting):

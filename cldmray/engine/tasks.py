@@ -9,6 +9,7 @@ import numpy as np
 import ray
 from ray import cloudpickle
 
+from cldmray.engine import cluster
 from cldmray.engine.cluster import TASK_CPUS
 from cldmray.engine.failures import reraise_worker_errors
 
@@ -28,6 +29,7 @@ def map_in_tasks(function: Callable[[Value], Result], values: Iterable[Value]) -
     Raises:
         CldmrayError: the one that the function raised.
     """
+    cluster.start()
     task: Any = ray.remote(num_cpus=TASK_CPUS)(_call)
     shared = ray.put(function)
     arrays = SharedArrays(ray.put)

@@ -34,6 +34,7 @@ from cldmray.attackers.nn.training import (
     check_converged,
     saved_curve,
 )
+from cldmray.engine import cluster
 from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.failures import final_error, is_final
@@ -86,6 +87,7 @@ def train(
         RuntimeError: something else that is :func:`~cldmray.engine.failures.is_final`, with the
             worker's traceback.
     """
+    cluster.start()
     in_task = engine.trains_in_tasks or not trainable.max_steps
     trainable.check(1 if in_task else engine.most_train_workers)
     if in_task:

@@ -4,7 +4,6 @@ The command ``cldmray``, the scripts in ``jobs/`` and the Python API all call th
 """
 
 import shlex
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -165,7 +164,7 @@ def connected(
     Raises:
         StorageError: a folder cannot be written.
         TrackingError: MLflow cannot be used.
-        ConfigError: see :func:`cldmray.engine.cluster.connect`; or a submitted job would keep its
+        ConfigError: see :func:`cldmray.engine.cluster.prepare`; or a submitted job would keep its
             results on one of several machines, because nothing says where they go.
     """
     from cldmray.engine import cluster
@@ -177,9 +176,9 @@ def connected(
         tracker.check()
     if engine is None:
         return tracker
-    with _handler_of_sigterm_kept():
-        cluster.connect(engine)
+    cluster.prepare(engine)
     if storage.in_job_package():
+        cluster.start()
         _check_shared(cluster.n_machines(), tracker, folders)
     return tracker
 
@@ -198,17 +197,6 @@ def _check_shared(n_machines: int, tracker: Tracker | None, folders: Mapping[str
             f"{', '.join(lost)}: the default lies on one of the {n_machines} machines of this "
             f"cluster, where the others and the next job may not find it; set {' and '.join(cures)}"
         )
-
-
-@contextmanager
-def _handler_of_sigterm_kept() -> Iterator[None]:
-    """Ray's drivers install a handler of their own; outside of the main thread nobody can."""
-    import threading
-
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
 
 
 def _joined(audit: AuditConfig, **folders: str) -> Tracker | None:

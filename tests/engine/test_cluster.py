@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from cldmray.anonymizers.k_same import KSame
 from cldmray.attackers.condition_match import ConditionMatch
 from cldmray.attackers.contrastive import CleanTrained
 from cldmray.config.instantiate import build
+from cldmray.engine import cluster
+from cldmray.engine.artifacts import Manifest, commit
 from cldmray.engine.cluster import EngineConfig, connect
+from cldmray.engine.stages import Stages
 from cldmray.engine.training import torch_trainer, worker_range
 from cldmray.errors import ConfigError
 
@@ -96,6 +100,55 @@ class TestGpus:
 
     def test_encoders_ask_for_one(self) -> None:
         assert CleanTrained().gpus_per_actor(1.0) == 1
+
+
+class TestPostponing:
+    """A local Ray starts when something needs it, and everything else is joined at once."""
+
+    @pytest.fixture
+    def joined(self, monkeypatch: pytest.MonkeyPatch) -> list[EngineConfig]:
+        joined: list[EngineConfig] = []
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
+        monkeypatch.setattr(cluster, "connect", joined.append)
+        monkeypatch.setattr(cluster, "_postponed", None)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        return joined
+
+    def test_a_local_cluster_starts_once(self, joined: list[EngineConfig]) -> None:
+        cluster.prepare(EngineConfig(cpus=2))
+        assert joined == []
+        cluster.start()
+        cluster.start()
+        assert joined == [EngineConfig(cpus=2)]
+
+    def test_nothing_starts_unasked(self, joined: list[EngineConfig]) -> None:
+        cluster.start()
+        assert joined == []
+
+    def test_another_cluster_is_joined_at_once(
+        self, joined: list[EngineConfig], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cluster.prepare(EngineConfig(address="auto"))
+        monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+        cluster.prepare(EngineConfig())
+        assert joined == [EngineConfig(address="auto"), EngineConfig()]
+
+    def test_what_can_never_fit_is_refused_before(self, joined: list[EngineConfig]) -> None:
+        with pytest.raises(ConfigError, match=r"engine.train_workers: 3 workers"):
+            cluster.prepare(EngineConfig(cpus=1, train_workers=3))
+
+    def test_only_a_stage_that_is_missing_needs_it(
+        self, joined: list[EngineConfig], tmp_path: Path
+    ) -> None:
+        def produce(folder: str) -> None:
+            commit(folder, Manifest({}))
+
+        for expected in (1, 0):
+            cluster.prepare(EngineConfig(cpus=2))
+            with Stages(str(tmp_path)) as stages:
+                stages.run("stage", {}, [], produce)
+            assert len(joined) == expected
+            joined.clear()
 
 
 class TestWhatCannotBeJoinedOrStarted:

@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from cldmray.cli import jobs
 from cldmray.cli.runtime import run_or_exit
 from cldmray.config.audit import AuditConfig
+from cldmray.engine import cluster
 from cldmray.errors import BadInputError
 from cldmray.faces.records import decode_images
 from cldmray.hashing import identity_hash
@@ -41,7 +42,10 @@ def images_of(cache_dir: Path, anonymizer: str) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_job_writes_report_tables_and_runs(
-    tmp_path: Path, cache_dir: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    cache_dir: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
     overrides = [*SMALL, *weak(*ATTACKERS), "attackers.score_fusion.min_identities=2"]
@@ -127,6 +131,7 @@ def test_the_job_writes_report_tables_and_runs(
     (kept,) = (cache_dir / "reports").iterdir()
     shutil.rmtree(kept)
     assert line not in run_again("computed")
+    monkeypatch.setattr(cluster, "start", lambda: pytest.fail("Ray was asked for"))
     assert line in run_again("found")
     computed, again = (
         {

@@ -8,6 +8,7 @@ import pyarrow as pa
 import ray
 
 from cldmray.anonymizers.base import Anonymizer
+from cldmray.engine import cluster
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.failures import reraise_worker_errors
 from cldmray.engine.map_stages.anonymize import ActorInputs, AnonymizerActor, audited_images
@@ -59,6 +60,7 @@ def calibrate(
     few = listing.slice(0, min(IMAGES, engine.embedded_at_once)).combine_chunks()
     trials: dict[int, Trial] = {}
     for (gpus, resources), places in alike_places.items():
+        cluster.start()
         # A process with a GPU ends afterwards; one without serves the stages, torch imported.
         worker = ray.remote(max_calls=1 if gpus else 0, max_retries=0)(_try_all).options(
             num_cpus=TASK_CPUS,
