@@ -101,7 +101,16 @@ def redact_text(text: str) -> str:
     >>> redact_text("https://me:hunter2@host/runs?token=abc&page=2")
     'https://***@host/runs?token=***&page=2'
     """
-    pattern = _environment_pattern(len(os.environ), int(time.monotonic() / ENVIRONMENT_AGE))
+    return _redacted(text, len(os.environ), int(time.monotonic() / ENVIRONMENT_AGE))
+
+
+@lru_cache(maxsize=4096)
+def _redacted(text: str, size: int, moment: int) -> str:
+    """See :func:`redact_text`, and :func:`_environment_pattern` of the other arguments.
+
+    The page of an audit has 183,000 expressions, most of them the same few words.
+    """
+    pattern = _environment_pattern(size, moment)
     if pattern is not None:
         text = pattern.sub(HIDDEN, text)
     for shape in SHAPES:
