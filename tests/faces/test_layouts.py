@@ -76,7 +76,7 @@ def test_companions_are_skipped_and_counted_in_one_line(tmp_path: Path) -> None:
     source = FolderFaces(str(tmp_path))
     assert identities_of(source) == {"Ann": 1, "Bob": 2}
     assert listing_notes(source.listing()) == [
-        "15 files beside the images are skipped (3 in folders of storage devices, 2 .json, 2 .txt, "
+        "Files beside the images, skipped: 15 (3 in folders of storage devices, 2 .json, 2 .txt, "
         "2 icon, 2 thumbs.db, 2 .mov, 2 desktop.ini)."
     ]
 
@@ -136,7 +136,7 @@ def test_identities_by_a_pattern_of_paths(tmp_path: Path) -> None:
     root = str(put(tmp_path, ["Ann_1.jpg", "Ann_2.jpg", "Bob_Lee_1.jpg", "cover.jpg"]))
     source = FolderFaces(root, identity_pattern=r"(.*)_\d+")
     assert identities_of(source) == {"Ann": 2, "Bob_Lee": 1}
-    assert listing_notes(source.listing()) == ["1 files do not match faces.identity_pattern."]
+    assert listing_notes(source.listing()) == ["Files that do not match faces.identity_pattern: 1."]
     with pytest.raises(BadInputError, match="identity_pattern: 'x"):
         FolderFaces(root, identity_pattern="x(y)").listing()
     for wrong in ("no group", "(open"):

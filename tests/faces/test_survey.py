@@ -77,7 +77,7 @@ def test_copies_strangers_and_files_that_are_no_images(tmp_path: Path, subjects:
     text = "\n".join(describe(recognize(place), result))
     assert "bad      1 of 15: not an image" in text
     assert "equal    2 images are copies of another one, 1 of them under another person" in text
-    assert "1 files beside the images are skipped (1 thumbs.db)" in text
+    assert "Files beside the images, skipped: 1 (1 thumbs.db)" in text
 
 
 def test_what_becomes_of_the_images_is_said(tmp_path: Path, subjects: Subjects) -> None:

@@ -61,7 +61,7 @@ def without_companions(files: Iterable[ListedFile]) -> tuple[list[ListedFile], l
     if not skipped:
         return kept, []
     kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common())
-    return kept, [f"{skipped.total()} files beside the images are skipped ({kinds})."]
+    return kept, [f"Files beside the images, skipped: {skipped.total()} ({kinds})."]
 
 
 def _kind(label: str) -> str:

@@ -163,4 +163,4 @@ def _by_pattern(files: list[ListedFile], pattern: str) -> tuple[list[Sample], li
             image = file.label.removeprefix(f"{match[1]}/")
             images.append(Sample(match[1], image, file.location, file.version))
     left = len(files) - len(images)
-    return images, [f"{left} files do not match faces.identity_pattern."] if left else []
+    return images, [f"Files that do not match faces.identity_pattern: {left}."] if left else []
