@@ -48,7 +48,7 @@ def write_frames(source: FaceSource, pairs: list[tuple[str, str]], folder: Path,
 
 def anonymize(program: str, frames: Path, options: list[str], folder: Path) -> None:
     """Run deface on all frames, and move what it writes into a folder of its own."""
-    files = sorted(str(path) for path in frames.rglob("*.jpg"))
+    files = sorted(str(path) for path in frames.rglob("*.*"))
     subprocess.run([program, *options, *files], check=True, capture_output=True)
     for made in frames.rglob(f"*{ENDING}.*"):
         place = folder / made.relative_to(frames)

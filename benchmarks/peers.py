@@ -1,0 +1,327 @@
+"""How private images look, and how private they are: six anonymizers before three judges.
+
+    python -m venv DEFACE && DEFACE/bin/pip install deface onnxruntime
+    pip install hifd
+    python benchmarks/peers.py --root LFW --work DIR --deface DEFACE/bin/deface
+
+The same images of LFW go through nothing, ``deface`` (the blur that people install from PyPI, on
+the whole photographs), blur, mosaic and the embedded diffusion model without and with Canny edges.
+Then the judges:
+
+- HiFD's privacy score (package ``hifd``), as its authors define it: half of one less the cosine of
+  an image and its own original, averaged over the recognizers SFace and dlib. 0 is the same face,
+  0.5 a stranger's.
+- a fixed recognizer: the share of images that SFace tells from their own original, at the
+  threshold of OpenCV's zoo.
+- the audit: the rank-1 rate (Full-Ref, source excluded) of the recognizer as it is, and of the
+  strongest attack, which may learn from images of other people.
+
+Needs the extra `dlib`. Writes peers.md, peers.json and peers.svg. ``--work`` keeps the stages, so
+that a run that was cut off goes on; it holds images of real people.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from deface import ENDING, WAYS, anonymize
+
+from cldmray.arrays import Images, Interval
+from cldmray.config.audit import AuditConfig, build_audit
+from cldmray.config.compose import compose, updated
+from cldmray.config.instantiate import settings_of
+from cldmray.faces.base import FaceSource
+from cldmray.faces.decode import decode
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION
+from cldmray.faces.splits import split_listing
+from cldmray.hashing import unit_hash
+from cldmray.metrics.confidence import bootstrap_mean
+from cldmray.metrics.rates import rate_interval
+from cldmray.pipelines.jobs import run_anonymization, run_audit
+from cldmray.recognizers.base import SAME_IDENTITY, Recognizer
+from cldmray.recognizers.dlib import DlibResNet
+from cldmray.recognizers.sface import SFace
+
+ANONYMIZERS = ("no_op", "precomputed", "blur", "pixelate", "cldm_none", "cldm_canny")
+ATTACKERS = (
+    "pretrained",
+    "condition_match",
+    "adaptive_contrastive",
+    "adaptive_distilled",
+    "score_fusion",
+)
+BATCH = 64
+
+
+def composed(options: argparse.Namespace) -> dict[str, Any]:
+    """Settings of the audit, without who takes part."""
+    layout = ["faces=lfw"] if options.layout == "lfw" else ["faces=folder", "faces.align=none"]
+    settings = compose(
+        "audit",
+        [
+            *layout,
+            f"anonymizers=[{','.join(ANONYMIZERS)}]",
+            f"attackers=[{','.join(options.attacks)}]",
+            f"preset={options.preset}",
+            "~tracking",
+        ],
+    )
+    images = str((options.work / "deface").resolve())
+    source = {**settings["faces"], "root": str(Path(options.root).resolve())}
+    return updated(
+        settings,
+        {
+            "faces": source,
+            "anonymizers.precomputed": {"faces": source, "root": images, "label": "deface"},
+            "splits.n_evaluation_identities": options.identities,
+            "splits.min_images": options.images,
+            "audit": {"utility": [], "attribution": False},
+            "cache_dir": str(options.work / "cache"),
+            "output": str(options.work / "audit"),
+        },
+    )
+
+
+def participants(config: AuditConfig, attackers: int) -> dict[str, str]:
+    """Who is evaluated and who trains the attackers, drawn by a hash; identity to list."""
+    splits = split_listing(config.faces.listing(), config.splits)
+    others = [name for name, split in splits.items() if split in (ATTACKER, ATTACKER_VALIDATION)]
+    others.sort(key=lambda name: unit_hash("peers", name))
+    taken = dict.fromkeys(others[:attackers], "attacker")
+    return taken | {name: "evaluation" for name, split in splits.items() if split == EVALUATION}
+
+
+def write_lists(participating: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The lists as files; settings of the splits that name them."""
+    settings = {}
+    for split in sorted(set(participating.values())):
+        path = folder / f"{split}.txt"
+        names = sorted(name for name, own in participating.items() if own == split)
+        path.write_text("\n".join(names) + "\n", "utf-8")
+        settings[f"splits.{split}"] = str(path)
+    return settings
+
+
+def defaced_file(folder: Path, place: str) -> Path | None:
+    """What deface made of an original; None: nothing yet."""
+    return next(folder.glob(f"{Path(place).with_suffix('')}{ENDING}.*"), None)
+
+
+def deface(program: str, source: FaceSource, places: Sequence[str], folder: Path) -> None:
+    """Blurred photographs, named like their originals; what is there is kept.
+
+    Args:
+        places: of the originals, as in the source's listing.
+    """
+    missing = [place for place in places if defaced_file(folder, place) is None]
+    copies = folder.with_name("originals")
+    for start in range(0, len(missing), BATCH):
+        part = missing[start : start + BATCH]
+        for place, content in zip(part, source.read(part), strict=True):
+            copy = copies / place
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(content or b"")
+        anonymize(program, copies, WAYS["deface_blur"], folder)
+        shutil.rmtree(copies)
+
+
+def exported(manifest: Path, source: FaceSource) -> tuple[Images, Images, np.ndarray]:
+    """Originals and anonymized images of evaluated people, and whose they are."""
+    with manifest.open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["split"] == EVALUATION]
+    listing = source.listing()
+    people = dict(
+        zip(listing["location"].to_pylist(), listing["identity"].to_pylist(), strict=True)
+    )
+    places = [row["original"] for row in rows]
+    originals = [decode(content, source.crop, source.size) for content in source.read(places)]
+    files = [(manifest.parent / row["anonymized"]).read_bytes() for row in rows]
+    anonymized = [decode(content, None, source.size) for content in files]
+    return np.stack(originals), np.stack(anonymized), np.array([people[place] for place in places])
+
+
+def looks(folder: Path, source: FaceSource, recognizers: Sequence[Recognizer]) -> dict[str, Any]:
+    """What judges who compare an image with its own original say."""
+    import hifd
+
+    originals, anonymized, identities = exported(folder / "manifest.csv", source)
+    scores, cosines = {}, {}
+    for recognizer in recognizers:
+        pair = recognizer.embed(originals), recognizer.embed(anonymized)
+        scores[recognizer.name] = hifd.batch_privacy_score(*pair)
+        cosines[recognizer.name] = (pair[0] * pair[1]).sum(1)
+    told_apart = cosines[recognizers[0].name] < SAME_IDENTITY
+    return {
+        "images": len(identities),
+        "hifd_privacy": list(bootstrap_mean(hifd.privacy_ensemble(scores), identities)),
+        "told_from_original": list(rate_interval(told_apart, identities)),
+    }
+
+
+def risks(table: Any) -> dict[str, dict[str, Any]]:
+    """What the audit says of each anonymizer: the recognizer as it is, and the strongest attack."""
+    kept = table[
+        (table.measure == "rank_1")
+        & (table.protocol == "full_ref")
+        & (table.level == "image")
+        & (table.subset == "all")
+        & (table.gallery == "source_excluded")
+    ]
+    found = {}
+    for anonymizer, own in kept.groupby("anonymizer"):
+        rates = {row.attacker: row for row in own.itertuples()}
+        strongest = max(rates.values(), key=lambda row: row.value)
+        found[anonymizer] = {
+            "pretrained": interval(rates["pretrained"]),
+            "strongest": interval(strongest),
+            "attacker": strongest.attacker,
+            "chance": strongest.chance,
+        }
+    return found
+
+
+def interval(row: Any) -> list[float]:
+    return [row.value, row.ci_low, row.ci_high]
+
+
+def percent(bounds: Sequence[float]) -> str:
+    value, low, high = (100 * bound for bound in bounds)
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report as a page."""
+    lines = []
+    for row in report["rows"]:
+        score = Interval(*row["hifd_privacy"])
+        lines.append(
+            f"| `{row['anonymizer']}` | {score.value:.2f} [{score.low:.2f}, {score.high:.2f}] | "
+            f"{percent(row['told_from_original'])} | {percent(row['pretrained'])} | "
+            f"{percent(row['strongest'])} | `{row['attacker']}` |"
+        )
+    return "\n".join(
+        [
+            "# How private it looks, and how private it is",
+            "",
+            f"{report['images']} images of {report['identities']} people of `{report['source']}`, "
+            f"through every anonymizer; {report['attackers']} others train the attackers. "
+            f"{report['versions']}. Values and 95 % intervals over people; the audit's rates are "
+            "rank-1 rates in % (Full-Ref, source excluded), chance "
+            f"{100 * report['chance']:.1f} %.",
+            "",
+            "| anonymizer | HiFD's privacy score (0.5: a stranger's) | told from the original by "
+            "SFace, % | identified: recognizer as it is | identified: strongest attack | which |",
+            "|---|---|---|---|---|---|",
+            *lines,
+            "",
+            "![Two judges who compare an image with its own original, and the audit](peers.svg)",
+            "",
+            f"```\n{report['command']}\n```",
+            "",
+        ]
+    )
+
+
+def draw(report: Mapping[str, Any], path: Path) -> None:
+    """Three bars an anonymizer: two that say how private it looks, one how private it is."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "peers"
+    from matplotlib import pyplot
+
+    rows = report["rows"]
+    bars = {
+        "HiFD's privacy score, of a stranger's": [200 * row["hifd_privacy"][0] for row in rows],
+        "told from the original by SFace": [100 * row["told_from_original"][0] for row in rows],
+        "not identified by the strongest attack": [100 - 100 * row["strongest"][0] for row in rows],
+    }
+    figure, axes = pyplot.subplots(figsize=(8, 0.7 * len(rows) + 1.2))
+    places = np.arange(len(rows))
+    for number, ((name, values), colour) in enumerate(
+        zip(bars.items(), ("#9bb8d3", "#5b8db8", "#b5403a"), strict=True)
+    ):
+        axes.barh(places + 0.25 * number, values, 0.24, label=name, color=colour)
+        for place, value in zip(places, values, strict=True):
+            axes.text(value + 1, place + 0.25 * number, f"{value:.0f}", va="center", fontsize=7)
+    axes.set_yticks(places + 0.25, [row["anonymizer"] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 112)
+    axes.set_xlabel("% private")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=3, frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", required=True, help="LFW, or aligned images by person")
+    parser.add_argument("--layout", choices=["lfw", "folder"], default="lfw")
+    parser.add_argument("--work", type=Path, required=True, help="folder outside of the repository")
+    parser.add_argument("--deface", default="deface", help="the program")
+    parser.add_argument("--identities", type=int, default=100)
+    parser.add_argument("--images", type=int, default=5, help="of everybody evaluated, at least")
+    parser.add_argument("--attackers", type=int, default=800, help="people who train attackers")
+    parser.add_argument("--attacks", nargs="+", choices=ATTACKERS, default=ATTACKERS)
+    parser.add_argument("--preset", choices=["small", "large"], default="small")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    version = subprocess.run(
+        [options.deface, "--version"], check=True, capture_output=True, text=True
+    )
+    settings = composed(options)
+    (options.work / "deface").mkdir(exist_ok=True)
+    source = build_audit(settings).faces
+    participating = participants(build_audit(settings), options.attackers)
+    listing = source.listing()
+    rows = zip(listing["identity"].to_pylist(), listing["location"].to_pylist(), strict=True)
+    places = [place for name, place in rows if name in participating]
+    deface(options.deface, source, places, options.work / "deface")
+    settings = updated(settings, write_lists(participating, options.work))
+    config = build_audit(settings)
+    audited = risks(run_audit(config, settings_of(settings)).table)
+    folders = run_anonymization(replace(config, output=str(options.work / "images")))
+    recognizers = [SFace(), DlibResNet()]
+    rows = [
+        {"anonymizer": Path(folder).name}
+        | looks(Path(folder), source, recognizers)
+        | audited[Path(folder).name]
+        for folder in folders
+    ]
+    import hifd
+
+    report = {
+        "command": f"python benchmarks/peers.py --root DIR --layout {options.layout} --work DIR "
+        f"--deface PROGRAM --identities {options.identities} --images {options.images} "
+        f"--attackers {options.attackers} --attacks {' '.join(options.attacks)} "
+        f"--preset {options.preset}",
+        "versions": f"deface {version.stdout.split()[-1]}, hifd {hifd.__version__}",
+        "source": source.name,
+        "identities": options.identities,
+        "attackers": options.attackers,
+        "images": rows[0]["images"],
+        "chance": rows[0]["chance"],
+        "rows": rows,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "peers.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    draw(report, options.out / "peers.svg")
+    text = markdown(report)
+    (options.out / "peers.md").write_text(text, "utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
