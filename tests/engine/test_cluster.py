@@ -1,5 +1,6 @@
 """What is asked of a cluster: pools and trainings of a fixed size, and those that grow."""
 
+import signal
 import socket
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -149,6 +150,21 @@ class TestPostponing:
                 stages.run("stage", {}, [], produce)
             assert len(joined) == expected
             joined.clear()
+
+
+def test_rays_handler_of_sigterm_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        connect(EngineConfig(address="local"))
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class TestWhatCannotBeJoinedOrStarted:
