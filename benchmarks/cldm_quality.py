@@ -1,18 +1,21 @@
 """Whether a CLDM folder is a fair stand-in: measured on people whom it never saw.
 
     python benchmarks/cldm_quality.py [--model embedded] [--peer DIR] [--lfw DIR] [--images 500]
+        [--scheduler DDIMScheduler] [--steps 8]
 
 Two sources: LFW's evaluation and attacker people by the default splits, where ``--lfw`` is given,
 and synthetic people of a seed of their own, both of the size that the model draws. Prints one table
 for each model, with 95 % intervals over identities, and writes ``quality.json``, one grid of images
 for each source and a sheet of 64 outputs for each condition. A peer is measured on the same images,
-shrunk and enlarged again where it draws smaller ones. Sheets of LFW show real people: keep them out
+shrunk and enlarged again where it draws smaller ones. Sampled is as ``anonymizers.cldm_none`` says,
+unless ``--scheduler`` and ``--steps`` say otherwise. Sheets of LFW show real people: keep them out
 of the repository. Needs the extra ``recognizer``.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,8 @@ from quality.subjects import Subjects, lfw_subjects, synthetic_subjects
 
 from cldmray.anonymizers.diffusion import Diffusion
 from cldmray.arrays import Images
+from cldmray.config.compose import compose
+from cldmray.config.instantiate import build
 from cldmray.recognizers.sface import SFace
 
 GRID_ROWS = 12
@@ -90,11 +95,22 @@ def measure(
     return results
 
 
+def configured(scheduler: str | None, steps: int | None) -> Diffusion:
+    """The embedded model as audits sample it, but for what is given; at the size of its images."""
+    members = compose("audit", ["anonymizers=[cldm_none]"])["anonymizers"]
+    given = {"scheduler": scheduler, "num_inference_steps": steps}
+    changed = {key: value for key, value in given.items() if value is not None}
+    settings = members["cldm_none"] | {"input_side": None} | changed
+    return build(settings, Diffusion, "anonymizers.cldm_none")
+
+
 def main() -> None:
     """Parse, measure each source, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded", help="embedded, or a folder of diffusers")
     parser.add_argument("--peer", help="another model, measured beside it")
+    parser.add_argument("--scheduler", help="class of diffusers; none: the configuration's")
+    parser.add_argument("--steps", type=int, help="of the sampler; none: the configuration's")
     parser.add_argument("--lfw", help="folder of LFW; without it, synthetic people only")
     parser.add_argument("--images", type=int, default=500, help="at most, of each source")
     parser.add_argument("--align", choices=("fixed", "landmarks"), default="fixed")
@@ -103,14 +119,16 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    models = [Diffusion(model) for model in (arguments.model, arguments.peer) if model]
+    sampled = configured(arguments.scheduler, arguments.steps)
+    models = [replace(sampled, model=name) for name in (arguments.model, arguments.peer) if name]
     size, sface = model_size(models[0]), SFace(align=arguments.align)
     sources = [synthetic_subjects(arguments.images, size)]
     if arguments.lfw:
         sources.insert(0, lfw_subjects(arguments.lfw, arguments.images, models, size))
     results = {source.name: measure(models, source, sface, arguments.out) for source in sources}
     versions = {model.model: model.version() for model in models}
-    about = {"models": versions, "sface": sface.version(), "align": arguments.align}
+    sampler = {"scheduler": sampled.scheduler, "steps": sampled.num_inference_steps}
+    about = {"models": versions, **sampler, "sface": sface.version(), "align": arguments.align}
     path = arguments.out / "quality.json"
     text = json.dumps({**about, "sources": results}, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", "utf-8")

@@ -24,6 +24,9 @@ from cldmray.errors import ConfigError
 
 CONF = Path(__file__).parents[3] / "conf"
 CANNY = Control(Canny(), "controlnet-canny")
+EMBEDDED: Any = {
+    "input_side": 64, "scheduler": "UniPCMultistepScheduler", "num_inference_steps": 5
+}  # fmt: skip
 SOFT = Control(SoftEdge(), "controlnet-soft", controlnet_conditioning_scale=0.5)
 
 
@@ -190,8 +193,8 @@ class TestConf:
             "cldm_canny": "cldm-canny-1.0",
             "diffusion": "sd-canny-1.0",
         }
-        assert made["cldm_none"] == Diffusion(input_side=64)
-        assert made["cldm_canny"] == Diffusion(controls={"canny": CANNY}, input_side=64)
+        assert made["cldm_none"] == Diffusion(**EMBEDDED)
+        assert made["cldm_canny"] == Diffusion(controls={"canny": CANNY}, **EMBEDDED)
         assert type(made["cldm_canny"].controls) is dict
 
     def test_overrides(self, tmp_path: Path) -> None:
