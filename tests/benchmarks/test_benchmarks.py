@@ -396,6 +396,7 @@ def test_deface(tmp_path: Path) -> None:
     assert "| deface_mosaic |" in printed
 
 
+@pytest.mark.nightly
 def test_peers(tmp_path: Path) -> None:
     pytest.importorskip("dlib")
     pytest.importorskip("hifd")
