@@ -26,8 +26,9 @@ def run(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
         client = NotebookClient(
-            notebook, timeout=SECONDS, kernel_name="python3", resources=resources
-        )
+            notebook, timeout=SECONDS, kernel_name="python3", resources=resources,
+            coalesce_streams=True,
+        )  # fmt: skip
         client.execute()
     for place, cell in enumerate(notebook.cells):
         cell["id"], cell["metadata"] = f"cell-{place}", {}
