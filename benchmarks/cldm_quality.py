@@ -22,14 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from quality.drawing import Gallery, model_size
+from quality.drawing import Gallery, configured, model_size
 from quality.measures import Row, all_rows, table
 from quality.subjects import Subjects, lfw_subjects, synthetic_subjects
 
 from cldmray.anonymizers.diffusion import Diffusion
 from cldmray.arrays import Images
-from cldmray.config.compose import compose
-from cldmray.config.instantiate import build
 from cldmray.recognizers.sface import SFace
 
 GRID_ROWS = 12
@@ -95,15 +93,6 @@ def measure(
     return results
 
 
-def configured(scheduler: str | None, steps: int | None) -> Diffusion:
-    """The embedded model as audits sample it, but for what is given; at the size of its images."""
-    members = compose("audit", ["anonymizers=[cldm_none]"])["anonymizers"]
-    given = {"scheduler": scheduler, "num_inference_steps": steps}
-    changed = {key: value for key, value in given.items() if value is not None}
-    settings = members["cldm_none"] | {"input_side": None} | changed
-    return build(settings, Diffusion, "anonymizers.cldm_none")
-
-
 def main() -> None:
     """Parse, measure each source, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -119,7 +108,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    sampled = configured(arguments.scheduler, arguments.steps)
+    given = {"scheduler": arguments.scheduler, "num_inference_steps": arguments.steps}
+    changed = {key: value for key, value in given.items() if value is not None}
+    sampled = configured("cldm_none", input_side=None, **changed)
     models = [replace(sampled, model=name) for name in (arguments.model, arguments.peer) if name]
     size, sface = model_size(models[0]), SFace(align=arguments.align)
     sources = [synthetic_subjects(arguments.images, size)]

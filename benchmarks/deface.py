@@ -71,14 +71,7 @@ def audit(frames: Path, anonymized: dict[str, Path], folder: Path, images: int) 
         splits={"n_evaluation_identities": identities, "min_images": images},
         audit={"utility": [], "attribution": False},
     )
-    table = result.table
-    kept = table[
-        (table.measure == "rank_1")
-        & (table.protocol == "full_ref")
-        & (table.level == "image")
-        & (table.subset == "all")
-        & (table.gallery == "source_excluded")
-    ]
+    kept = main_rates(result.table)
     columns = ["anonymizer", "attacker", "value", "ci_low", "ci_high", "chance", "n_probes"]
     return {
         "identities": identities,
@@ -89,6 +82,17 @@ def audit(frames: Path, anonymized: dict[str, Path], folder: Path, images: int) 
         ],
         "notes": [note for note in result.record.notes if note.startswith(tuple(anonymized))],
     }
+
+
+def main_rates(table: Any) -> Any:
+    """Rows of an audit's table: rank-1 of all images, Full-Ref, source excluded."""
+    return table[
+        (table.measure == "rank_1")
+        & (table.protocol == "full_ref")
+        & (table.level == "image")
+        & (table.subset == "all")
+        & (table.gallery == "source_excluded")
+    ]
 
 
 def markdown(report: dict[str, Any]) -> str:

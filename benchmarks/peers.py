@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from deface import ENDING, WAYS, anonymize
+from deface import ENDING, WAYS, anonymize, main_rates
 
 from cldmray.arrays import Images, Interval
 from cldmray.config.audit import AuditConfig, build_audit
@@ -171,13 +171,7 @@ def looks(folder: Path, source: FaceSource, recognizers: Sequence[Recognizer]) -
 
 def risks(table: Any) -> dict[str, dict[str, Any]]:
     """What the audit says of each anonymizer: the recognizer as it is, and the strongest attack."""
-    kept = table[
-        (table.measure == "rank_1")
-        & (table.protocol == "full_ref")
-        & (table.level == "image")
-        & (table.subset == "all")
-        & (table.gallery == "source_excluded")
-    ]
+    kept = main_rates(table)
     by_anonymizer = {}
     for anonymizer, own in kept.groupby("anonymizer"):
         rates = {row.attacker: row for row in own.itertuples()}

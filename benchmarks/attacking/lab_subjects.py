@@ -1,6 +1,7 @@
 """Who is in the laboratory, and what anonymizes their images: options of its commands."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--anonymizer", choices=ANONYMIZERS, default="cldm_canny")
     parser.add_argument("--model", help="folder of another CLDM than the embedded one")
     parser.add_argument("--size", type=int, default=128, help="side of the images, pixels")
-    parser.add_argument("--side", type=int, help="at which the CLDM works; none: ``--size``")
+    parser.add_argument("--side", type=int, help="at which the CLDM works; none: what it draws")
     parser.add_argument("--attackers", type=int, default=600, help="people to learn from")
     parser.add_argument("--validation", type=int, default=150, help="people, at most")
     parser.add_argument("--images", type=int, default=5, help="of each person, at most")
@@ -69,19 +70,19 @@ def source_of(options: argparse.Namespace, count: int) -> Any:
 
 
 def anonymizer_of(name: str, model: str | None, side: int | None) -> Any:
-    """An anonymizer by its name.
+    """An anonymizer by its name; CLDMs sample as audits let them.
 
     Args:
         name: one of ``ANONYMIZERS``.
         model: folder of the CLDM; None: the embedded one.
-        side: at which the CLDM works, pixels; None: at the images' own.
+        side: at which the CLDM works, pixels; None: at the size that it draws.
     """
+    from quality.drawing import configured, model_size
+
     from cldmray.anonymizers.baselines import Blur, ConditionMap, Pixelate
-    from cldmray.anonymizers.diffusion import Control, Diffusion
     from cldmray.conditions import Canny
 
-    folder = {} if model is None else {"model": model}
-    controls = {"canny": Control(Canny(), "controlnet-canny")} if name == "cldm_canny" else {}
     if name.startswith("cldm"):
-        return Diffusion(controls=controls, input_side=side, **folder)
+        anonymizer = configured(name, **({} if model is None else {"model": model}))
+        return replace(anonymizer, input_side=side or model_size(anonymizer))
     return {"canny_map": ConditionMap(Canny()), "blur": Blur(), "pixelate": Pixelate()}[name]

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ from cldmray.anonymizers.diffusion.inference import PipelineRunner, unit_range
 from cldmray.arrays import Images
 from cldmray.conditions import Canny, Depth, SoftEdge
 from cldmray.conditions.base import Condition
+from cldmray.config.compose import compose
+from cldmray.config.instantiate import build
 from cldmray.hashing import image_seed
 from quality.subjects import Subjects
 
@@ -63,6 +66,12 @@ class Gallery:
                 for image in subjects.given
             ]
         )
+
+
+def configured(key: str, **changes: Any) -> Diffusion:
+    """A member of the group ``anonymizers`` as audits run it, but for some settings."""
+    settings = compose("audit", [f"anonymizers=[{key}]"])["anonymizers"][key]
+    return build(settings | changes, Diffusion, f"anonymizers.{key}")
 
 
 def model_size(model: Diffusion) -> int:
