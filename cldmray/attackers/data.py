@@ -1,7 +1,8 @@
 """What an attacker learns from: originals of attacker identities, and their anonymized images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cldmray.arrays import Images
-from cldmray.faces.records import decode_images
+from cldmray.conditions.base import Condition
 
 Index = npt.NDArray[np.int64]
 
@@ -23,6 +24,9 @@ class Table(Protocol):
 
     def read(self, columns: list[str] | None = None, split: str | None = None) -> pa.Table:
         """The table in memory, sorted by sample; of one split, if one is given."""
+
+    def images(self, split: str, prepare: Callable[[Images], Images]) -> Images:
+        """Its images in that order; ``prepare`` is called with some, and what it gives is kept."""
 
     def count(self, split: str) -> int:
         """Rows of a split."""
@@ -68,21 +72,67 @@ class AttackData:
     anonymized: Table | None = None
     anonymizer: str = ""
 
-    def images(self, *splits: str) -> AttackerImages:
-        """Images of the identities of some splits; there may be none."""
-        originals = _rows(self.faces, splits)
+    def images(self, *splits: str, side: int | None = None) -> AttackerImages:
+        """Images of the identities of some splits; there may be none.
+
+        Args:
+            side: in pixels, to which larger images are brought while they are read, so that no more
+                pixels are held than a network sees; None keeps them as they are.
+        """
+        originals = _rows(self.faces, splits, ["sample_id", "identity"])
         sample_ids = originals["sample_id"].to_pylist()
-        images = decode_images(originals["image"].to_pylist())
+        prepare = partial(shrunk, side=side)
+        images = _images(self.faces, splits, prepare)
         _, codes = np.unique(np.asarray(originals["identity"].to_pylist()), return_inverse=True)
         anonymized = np.zeros((0, *images.shape[1:]), np.uint8)
         source = np.zeros(0, np.int64)
         if self.anonymized is not None:
-            table = _rows(self.anonymized, splits)
+            table = _rows(self.anonymized, splits, ["sample_id"])
             row_of = {sample: row for row, sample in enumerate(sample_ids)}
             source = np.array([row_of[s] for s in table["sample_id"].to_pylist()], np.int64)
-            anonymized = decode_images(table["image"].to_pylist())
+            anonymized = _images(self.anonymized, splits, prepare)
         return AttackerImages(sample_ids, images, codes.astype(np.int64), anonymized, source)
 
+    def condition_maps(self, condition: Condition, *splits: str, side: int | None = None) -> Images:
+        """Condition maps of the anonymized images, or of the originals where there are none.
 
-def _rows(table: Table, splits: Sequence[str]) -> pa.Table:
-    return pa.concat_tables([table.read(split=split) for split in splits])
+        Args:
+            condition: extracts them, at the images' own size.
+            side: as for :meth:`images`.
+
+        Returns:
+            In the order of :meth:`images`, shape (N, height, width, 3).
+        """
+        table = self.faces if self.anonymized is None else self.anonymized
+        return _images(table, splits, lambda images: shrunk(condition(images), side))
+
+
+def shrunk(images: Images, side: int | None) -> Images:
+    """Images whose sides are ``side`` pixels, as networks bring them to their own size.
+
+    Images that are no larger, and all where the side is None, are left as they are.
+
+    >>> shrunk(np.full((1, 64, 64, 3), 7, np.uint8), 32).shape
+    (1, 32, 32, 3)
+    """
+    if side is None or min(images.shape[1:3]) <= side:
+        return images
+    import torch
+
+    small = torch.nn.functional.interpolate(
+        torch.from_numpy(np.array(images)).permute(0, 3, 1, 2),
+        (side, side),
+        mode="bilinear",
+        antialias=True,
+    )
+    return np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())
+
+
+def _rows(table: Table, splits: Sequence[str], columns: list[str]) -> pa.Table:
+    return pa.concat_tables([table.read(columns, split) for split in splits])
+
+
+def _images(table: Table, splits: Sequence[str], prepare: Callable[[Images], Images]) -> Images:
+    parts = [table.images(split, prepare) for split in splits]
+    some = [part for part in parts if len(part)]
+    return np.concatenate(some) if len(some) > 1 else (some or parts)[0]

@@ -186,8 +186,9 @@ def training_pairs(
         BadInputError: there are no images of attacker identities, or of fewer than two; or the
             teacher has not embedded an image.
     """
-    images = _images(attacker, data, attacker.training_splits)
-    queries, source = _queries(attacker, images)
+    splits = attacker.training_splits
+    images = _images(attacker, data, splits)
+    queries, source = _queries(attacker, data, images, splits)
     return PairSet(
         queries,
         images.identities[source],
@@ -203,8 +204,9 @@ def validation_pairs(
     attacker: EncoderAttacker, data: AttackData, targets: Table | None = None
 ) -> Validation:
     """Validation queries and gallery of an attacker, over the validation identities only."""
-    images = _images(attacker, data, (ATTACKER_VALIDATION,))
-    queries, source = _queries(attacker, images)
+    splits = (ATTACKER_VALIDATION,)
+    images = _images(attacker, data, splits)
+    queries, source = _queries(attacker, data, images, splits)
     return Validation(
         queries,
         images.identities[source],
@@ -218,7 +220,7 @@ def validation_pairs(
 def _images(attacker: EncoderAttacker, data: AttackData, splits: tuple[str, ...]) -> AttackerImages:
     if attacker.learns_from_anonymized and data.anonymized is None:
         raise BadInputError(f"{attacker.name}: learns from anonymized images, but was given none")
-    images = data.images(*splits)
+    images = data.images(*splits, side=attacker.encoder.input_side)
     if not len(images.originals):
         raise BadInputError(
             f"{attacker.name}: no images of {splits[0]} people; see splits.attacker, "
@@ -229,13 +231,16 @@ def _images(attacker: EncoderAttacker, data: AttackData, splits: tuple[str, ...]
     return images
 
 
-def _queries(attacker: EncoderAttacker, images: AttackerImages) -> tuple[Images, Index]:
+def _queries(
+    attacker: EncoderAttacker, data: AttackData, images: AttackerImages, splits: tuple[str, ...]
+) -> tuple[Images, Index]:
     """The queries, and the row of the original behind each."""
     queries, source = images.originals, np.arange(len(images.originals))
     if attacker.learns_from_anonymized:
         queries, source = images.anonymized, images.source
-    condition = attacker.probe_condition
-    return queries if condition is None else condition(queries), source
+    if (condition := attacker.probe_condition) is not None:
+        queries = data.condition_maps(condition, *splits, side=attacker.encoder.input_side)
+    return queries, source
 
 
 def _vectors_of(embeddings: Table | None, samples: Sequence[str]) -> Embeddings | None:

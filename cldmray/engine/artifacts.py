@@ -29,11 +29,12 @@ from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
 
 from cldmray import storage
+from cldmray.arrays import Images
 from cldmray.engine import cluster
 from cldmray.engine.cluster import TASK_CPUS
 from cldmray.engine.tasks import map_in_tasks
 from cldmray.errors import BadInputError
-from cldmray.faces.records import REJECTED
+from cldmray.faces.records import REJECTED, decode_images
 
 MANIFEST = "manifest.json"
 REJECTED_FILE = "rejected.parquet"
@@ -44,6 +45,8 @@ MISSING = b"\xff" * 8
 SORTED_BY = ("sample_id", "sample", "view")
 FILE_BYTES = 128 * 2**20
 """Size of a file, unless a single block is larger or the table smaller."""
+DECODED_AT_ONCE = 256
+"""Images whose pixels are held before a reader has prepared them."""
 LEAST_BLOCKS, LEAST_ROWS = 16, 32
 """Small tables are cut into that many blocks, unless blocks had fewer rows than that."""
 
@@ -170,6 +173,44 @@ class Artifact:
         Raises:
             BadInputError: the table is empty; that of a split may be.
         """
+        whole = _in_order(pa.concat_tables(self._files(columns, split)))
+        return whole if columns is None else whole.select(columns)
+
+    def images(self, split: str, prepare: Callable[[Images], Images]) -> Images:
+        """The images of a split in the order of :meth:`read`, shape (N, height, width, 3).
+
+        They are decoded file by file, ``DECODED_AT_ONCE`` at a time, so that beside the result only
+        the encoded images of one file are held.
+
+        Args:
+            split: whose images to return; there may be none.
+            prepare: called with some images, shape (n, h, w, 3); gives what is kept of each.
+
+        Raises:
+            BadInputError: the table is empty; that of the split may be.
+        """
+        keys = pa.concat_tables(self._files([], split))
+        place = np.empty(keys.num_rows, np.int64)
+        place[_order(keys).to_numpy()] = np.arange(keys.num_rows)
+        images = np.zeros((0, 0, 0, 3), np.uint8)
+        start = 0
+        for file in self._files(["image"], split):
+            for part in file.select(["image"]).to_batches(max_chunksize=DECODED_AT_ONCE):
+                if not part.num_rows:
+                    continue
+                some = prepare(decode_images(part["image"].to_pylist()))
+                if not start:
+                    images = np.empty((len(place), *some.shape[1:]), np.uint8)
+                images[place[start : start + len(some)]] = some
+                start += len(some)
+        return images
+
+    def _files(self, columns: list[str] | None, split: str | None) -> Iterator[pa.Table]:
+        """Each file's rows of a split, with the columns and with those that they are sorted by.
+
+        Raises:
+            BadInputError: the table is empty.
+        """
         if not self.manifest.files:
             raise BadInputError(f"{self.folder}: the table is empty")
         needed = None
@@ -177,15 +218,12 @@ class Artifact:
             there = storage.table_schema(self.uris[0]).names
             others = [name for name in (*SORTED_BY, *(["split"] if split else [])) if name in there]
             needed = list(dict.fromkeys([*columns, *others]))
-        tables = []
         for uri in self.uris:
             if split is None:
-                tables.append(storage.read_table(uri, needed))
+                yield storage.read_table(uri, needed)
                 continue
             splits = storage.read_table(uri, ["split"])["split"]
-            tables.append(self._rows_where(uri, pc.equal(splits, split), needed))
-        whole = _in_order(pa.concat_tables(tables))
-        return whole if columns is None else whole.select(columns)
+            yield self._rows_where(uri, pc.equal(splits, split), needed)
 
     def read_samples(self, columns: Sequence[str], sample_ids: Sequence[str]) -> pa.Table:
         """Rows of some samples, sorted by sample id, without reading the images of all others."""
@@ -486,8 +524,13 @@ def read_manifest(folder: str) -> Manifest | None:
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    order = [(name, "ascending") for name in SORTED_BY if name in table.column_names]
-    return table.sort_by(order) if order else table
+    return table.take(_order(table))
+
+
+def _order(table: pa.Table) -> pa.Array:
+    """Rows of a table, sorted by those of :data:`SORTED_BY` that it has."""
+    keys = [(name, "ascending") for name in SORTED_BY if name in table.column_names]
+    return pc.sort_indices(table, keys) if keys else pa.array(range(table.num_rows))
 
 
 def _content_hash(table: pa.Table) -> int:

@@ -2,12 +2,14 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import ray
 from ray.data.datasource import WriteResult
 
 from cldmray import storage
+from cldmray.arrays import Images
 from cldmray.engine import artifacts
 from cldmray.engine.artifacts import (
     MANIFEST,
@@ -22,7 +24,14 @@ from cldmray.engine.artifacts import (
 )
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError
-from cldmray.faces.records import ANONYMIZED, EVALUATION, FACES, REJECTED, embeddings_schema
+from cldmray.faces.records import (
+    ANONYMIZED,
+    EVALUATION,
+    FACES,
+    REJECTED,
+    embeddings_schema,
+    encode_images,
+)
 
 
 def rows(*numbers: int, **extra: list[Any]) -> pa.Table:
@@ -269,6 +278,32 @@ class TestRead:
         assert table.count("attacker") == 2
         assert table.read(split="background").num_rows == 0
         assert table.count("background") == 0
+
+    def test_images_are_prepared_a_few_at_a_time_in_that_order(
+        self, write_table: Any, folder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(artifacts, "DECODED_AT_ONCE", 2)
+        numbers = [[7, 1, 6, 3], [0, 9, 12]]
+        tables = [
+            rows(*part).set_column(
+                3,
+                "image",
+                [encode_images(np.full((len(part), 2, 2, 3), [[[[n]]] for n in part], np.uint8))],
+            )
+            for part in numbers
+        ]
+        table = write_table(folder, FACES, [[part] for part in tables])
+        seen = []
+
+        def halved(images: Images) -> Images:
+            seen.append(len(images))
+            return images[:, :1, :1] * 2
+
+        images = table.images("attacker", halved)
+        assert images.shape == (5, 1, 1, 3)
+        assert images[:, 0, 0, 0].tolist() == [0, 6, 12, 18, 24]
+        assert max(seen) == 2
+        assert table.images("background", halved).shape == (0, 0, 0, 3)
 
     def test_an_empty_table_is_named(self, write_table: Any, folder: str) -> None:
         table = write_table(folder, FACES, [[rows()]])

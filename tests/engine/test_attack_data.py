@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
+from cldmray.arrays import to_unit_range
 from cldmray.attackers.contrastive import AdaptiveContrastive, CleanTrained, ConditionOnly
 from cldmray.attackers.data import AttackData
 from cldmray.attackers.distilled import AdaptiveCondition, AdaptiveDistilled, ConditionOnlyDistilled
@@ -94,6 +96,36 @@ class TestPairSets:
         np.testing.assert_array_equal(pairs.queries, Canny(50, 100)(plain.queries))
         np.testing.assert_array_equal(pairs.originals, plain.originals)
         np.testing.assert_array_equal(pairs.query_source, plain.query_source)
+
+    def test_images_are_brought_to_the_encoders_size_as_they_are_read(
+        self, faces: Artifact, anonymized: Artifact
+    ) -> None:
+        whole = AttackData(faces, anonymized)
+        side = whole.images(ATTACKER).originals.shape[1]
+        small = replace(TINY, input_side=side // 2)
+        plain = training_pairs(AdaptiveCondition(TINY, STEPS), whole)
+        pairs = training_pairs(AdaptiveCondition(small, STEPS), whole)
+        for kept, original in (
+            (pairs.originals, plain.originals),
+            (pairs.queries, Canny()(whole.images(ATTACKER).anonymized)),
+        ):
+            assert kept.shape == (len(original), side // 2, side // 2, 3)
+            resized = torch.nn.functional.interpolate(
+                to_unit_range(original), (side // 2,) * 2, mode="bilinear", antialias=True
+            )
+            # rows and columns are rounded to whole levels, half a level each
+            assert (to_unit_range(kept) - resized).abs().max() <= 1 / 127.5
+        validation = validation_pairs(AdaptiveCondition(small, STEPS), whole)
+        assert (
+            validation.queries.shape[1:]
+            == validation.originals.shape[1:]
+            == pairs.queries.shape[1:]
+        )
+
+    def test_no_image_is_made_larger(self, faces: Artifact) -> None:
+        plain = AttackData(faces).images(ATTACKER)
+        larger = AttackData(faces).images(ATTACKER, side=2 * plain.originals.shape[1])
+        np.testing.assert_array_equal(larger.originals, plain.originals)
 
     def test_validation_people_are_others(self, faces: Artifact, anonymized: Artifact) -> None:
         for attacker, table in ((LEARNER, None), (AdaptiveContrastive(TINY, STEPS), anonymized)):

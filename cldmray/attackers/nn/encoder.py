@@ -62,6 +62,11 @@ class EncoderConfig(ABC):
         """Length of the embedding."""
 
     @property
+    def input_side(self) -> int | None:
+        """Side in pixels to which images are brought; None leaves them as they are."""
+        return None
+
+    @property
     def normalisation(self) -> Normalisation:
         """In which range the network takes pixels."""
         return "half"
@@ -172,6 +177,10 @@ class SFaceEncoder(EncoderConfig):
         return sface_network.DIMENSION
 
     @property
+    def input_side(self) -> int:
+        return sface_network.SIDE
+
+    @property
     def has_unused_parameters(self) -> bool:
         return True
 
@@ -180,7 +189,8 @@ class SFaceEncoder(EncoderConfig):
         return (SFace(),)
 
     def layers(self, pretrained: bool) -> Layers:
-        return Layers(SFaceStudent(self.n_frozen_layers), nn.Identity(), nn.Identity())
+        student = SFaceStudent(self.n_frozen_layers)
+        return Layers(student, nn.Identity(), nn.Identity(), self.input_side)
 
     def version(self) -> str:
         return model_files.file_version(model_files.model_file(model_files.SFACE))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cldmray.detection.model_files import SFACE, model_file
 from cldmray.errors import ConfigError
-from cldmray.recognizers.sface_network import SIDE, load_sface
+from cldmray.recognizers.sface_network import load_sface
 
 
 class SlopedUnit(nn.Module):
@@ -73,9 +73,7 @@ class SFaceStudent(nn.Module):
         """Embeddings of unit norm, float32, shape (N, 128).
 
         Args:
-            images: in -1..1, shape (N, 3, height, width).
+            images: in -1..1, shape (N, 3, SIDE, SIDE) with :data:`sface_network.SIDE`.
         """
-        if images.shape[-2:] != (SIDE, SIDE):
-            images = nn.functional.interpolate(images, (SIDE, SIDE), mode="bilinear")
         embeddings: Tensor = self.network((images + 1) * 127.5)
         return embeddings

@@ -36,7 +36,7 @@ class TestStudent:
 
     def test_frozen_convolutions_get_no_gradient(self) -> None:
         student = SFaceStudent(n_frozen_layers=7)
-        student(torch.zeros(1, 3, 64, 64)).sum().backward()
+        student(torch.zeros(1, 3, SIDE, SIDE)).sum().backward()
         learning = [layer.weight.grad is not None for layer in convolutions(student)]
         assert learning == [False] * 7 + [True] * 20
 
