@@ -214,6 +214,17 @@ class Attacker(ABC):
         """Learn; None where there is nothing to learn."""
         return None
 
+    def rehearsal(self, images: Images) -> "Trainable | None":
+        """A training whose steps cost what those of its own cost, to estimate an audit's work.
+
+        Args:
+            images: any, at least one, shape (N, h, w, 3); they stand for all that it learns from.
+
+        Returns:
+            None where nothing takes steps, or where their cost is not known beforehand.
+        """
+        return None
+
     # How it embeds, or combines scores.
 
     @property

@@ -11,12 +11,20 @@ in a Neural Network", 2015; the loss is in :func:`cldmray.attackers.nn.losses.di
 from collections.abc import Sequence
 from dataclasses import field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cldmray.arrays import Images
 from cldmray.attackers.base import Context, Views
 from cldmray.attackers.data import Table
-from cldmray.attackers.encoder_attacker import ConditionMapAttacker, EncoderAttacker, Query
+from cldmray.attackers.encoder_attacker import (
+    ConditionMapAttacker,
+    EncoderAttacker,
+    Query,
+    rehearsed,
+)
+from cldmray.attackers.nn.encoder_training import EncoderTrainable
 from cldmray.errors import ConfigError
 from cldmray.faces.records import ATTACKER, AUXILIARY
 from cldmray.recognizers.base import Recognizer
@@ -62,6 +70,11 @@ class DistilledAttacker(EncoderAttacker):
                 f"encoder.dimensions: must be {self.teacher.dimension}, the length of "
                 f"{self.teacher.name}'s embeddings, got {self.encoder.dimensions}"
             )
+
+    def rehearsal(self, images: Images) -> EncoderTrainable:
+        teacher_embeddings = np.zeros((self.training.batch_size, self.dimensions), np.float32)
+        teacher_embeddings[:, 0] = 1
+        return rehearsed(self, images, teacher_embeddings)
 
     def targets(self, context: Context) -> Table:
         return context.recognize(self.teacher)

@@ -11,7 +11,7 @@ import torch
 
 from cldmray.arrays import Images, channels_last
 from cldmray.attackers.base import Attacker, Context, Embed, Learnt
-from cldmray.attackers.data import AttackData, AttackerImages, Index, Table
+from cldmray.attackers.data import AttackData, AttackerImages, Index, Table, shrunk
 from cldmray.attackers.nn.encoder import EncoderConfig, FaceEncoder, SmallEncoder, embed
 from cldmray.attackers.nn.encoder_training import EncoderTrainable
 from cldmray.attackers.nn.pairs import PairSet, Validation
@@ -141,6 +141,9 @@ class EncoderAttacker(Attacker):
             init_from=None if start is None else tensors(start),
         )
 
+    def rehearsal(self, images: Images) -> EncoderTrainable:
+        return rehearsed(self, images)
+
     def targets(self, context: Context) -> Table | None:
         """Embeddings of the originals that the encoder learns to reach; None: it learns its own."""
         return None
@@ -152,6 +155,23 @@ class EncoderAttacker(Attacker):
         network.load_state_dict(tensors(learnt))
         network = channels_last(network).eval().to(device)
         return lambda images: embed(network, images, batch_size, device)
+
+
+def rehearsed(
+    attacker: EncoderAttacker, images: Images, teacher_embeddings: Embeddings | None = None
+) -> EncoderTrainable:
+    """See :meth:`Attacker.rehearsal`: each pair of a batch is an image with itself.
+
+    Args:
+        teacher_embeddings: of as many images as a batch has, for attackers that have a teacher.
+    """
+    condition, side = attacker.probe_condition, attacker.encoder.input_side
+    queries = images if condition is None else condition(images)
+    pairs = np.arange(attacker.training.batch_size)
+    rows = pairs % len(images)
+    queries, originals = shrunk(queries, side)[rows], shrunk(images, side)[rows]
+    made_up = PairSet(queries, pairs, pairs, originals, pairs, False, teacher_embeddings)
+    return EncoderTrainable(attacker.name, attacker.encoder, attacker.training, made_up)
 
 
 def tensors(learnt: Learnt) -> dict[str, torch.Tensor]:

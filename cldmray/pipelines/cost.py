@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from cldmray.anonymizers.base import Anonymizer
 from cldmray.attackers.base import Attacker
 from cldmray.config.audit import AuditConfig
-from cldmray.engine.map_stages.cost import Cost, calibrate
+from cldmray.engine.map_stages.cost import AttackCost, Cost, calibrate, calibrate_attackers
 from cldmray.engine.stages import Stages
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION
 from cldmray.pipelines.attack_runner import reads_attributes
@@ -29,6 +29,7 @@ class Step:
         images: to be read, anonymized or embedded; of a training, in all its steps.
         steps: of the diffusion of one image, or of all trainings.
         cost: of one image.
+        step_seconds: of one step of the trainings; 0 where the steps are those of one image.
         on_gpu: whether a GPU does it.
         reused: whether an earlier audit has done it, which makes it free.
     """
@@ -37,6 +38,7 @@ class Step:
     images: int
     steps: int | None = None
     cost: Cost | None = None
+    step_seconds: float = 0.0
     on_gpu: bool = False
     reused: bool = False
 
@@ -45,7 +47,9 @@ class Step:
         """Of one core or GPU."""
         if self.reused:
             return 0.0
-        return None if self.cost is None else self.images * self.cost.seconds / 3600
+        if self.cost is None:
+            return None
+        return (self.images * self.cost.seconds + (self.steps or 0) * self.step_seconds) / 3600
 
     @property
     def mib(self) -> float | None:
@@ -82,10 +86,11 @@ class Estimate:
 
         Args:
             listing: the images that are used, with their splits.
-            always: whether anonymizers are tried for fewer than :data:`WORTH_TRYING` images.
+            always: whether anonymizers are tried for fewer than :data:`WORTH_TRYING` images, and
+                attackers at all.
 
         Raises:
-            CldmrayError: an anonymizer cannot be opened.
+            CldmrayError: an anonymizer cannot be opened, or an attacker lacks what it needs.
         """
         config = self.config
         faces = self.stages.plan(self.preparation.faces_stage(listing))
@@ -120,7 +125,7 @@ class Estimate:
             Step("near-duplicates", listing.num_rows),
             *anonymizers.values(),
             *self._measurements(listing),
-            *self._attacks(listing),
+            *self._attacks(listing, always),
         ]
 
     def lines(self, steps: list[Step]) -> Iterator[str]:
@@ -166,9 +171,23 @@ class Estimate:
         if (training := self.preparation.training_listing()) is not None:
             yield Step("memorization", training.num_rows)
 
-    def _attacks(self, listing: pa.Table) -> Iterator[Step]:
-        """What attackers learn and embed; how long that takes is not estimated."""
+    def _attacks(self, listing: pa.Table, tried: bool) -> Iterator[Step]:
+        """What attackers learn and embed, all of it as if no earlier audit had done any.
+
+        Args:
+            tried: whether to find out how long it takes.
+        """
         config = self.config
+        attackers = {
+            repr(one.without_labels()): one
+            for attacker in config.attackers.values()
+            for one in (attacker, *attacker.prerequisites)
+        }
+        costs = [AttackCost()] * len(attackers)
+        if tried:
+            some = list(attackers.values())
+            costs = calibrate_attackers(config.faces, some, listing, config.engine)
+        cost_of = dict(zip(attackers, costs, strict=True))
         keys = list(config.attackers)
         combiners = {
             key
@@ -190,17 +209,29 @@ class Estimate:
             for start in attacker.prerequisites:
                 if not any(start.without_labels() == other for other in trained):
                     trained.append(start.without_labels())
-                    yield Step(f"train-{start.name}", 0, (start.max_steps or 0) * trainings)
+                    learning = cost_of[repr(start.without_labels())]
+                    yield Step(
+                        f"train-{start.name}",
+                        0,
+                        (start.max_steps or 0) * trainings,
+                        None if learning.step is None else Cost(0.0, 0.0),
+                        learning.step or 0.0,
+                        on_gpu=start.gpus_per_actor(config.engine.gpus_per_actor) > 0,
+                    )
             views = len(anonymizers) + targets
-            on_gpu = attacker.gpus_per_actor(config.engine.gpus_per_actor) > 0
-            yield Step(
+            cost = cost_of[repr(attacker.without_labels())]
+            embedding = Step(
                 f"attack-{attacker.name}",
                 identities.num_rows * trainings * views,
                 steps,
-                on_gpu=on_gpu,
+                cost.embedding,
+                cost.step or 0.0,
+                on_gpu=attacker.gpus_per_actor(config.engine.gpus_per_actor) > 0,
             )
+            yield embedding
             if count := self._inference_images(attacker, listing):
-                yield Step(f"inference-{attacker.name}", count * views, on_gpu=on_gpu)
+                name = f"inference-{attacker.name}"
+                yield replace(embedding, name=name, images=count * views, steps=None)
 
     def _inference_images(self, attacker: Attacker, listing: pa.Table) -> int:
         """Images of attacker people from which classifiers on its embeddings learn attributes."""

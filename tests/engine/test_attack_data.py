@@ -15,7 +15,8 @@ from cldmray.attackers.data import AttackData
 from cldmray.attackers.distilled import AdaptiveCondition, AdaptiveDistilled, ConditionOnlyDistilled
 from cldmray.attackers.encoder_attacker import training_pairs, validation_pairs
 from cldmray.attackers.nn.encoder import SmallEncoder
-from cldmray.attackers.nn.training import TrainingConfig
+from cldmray.attackers.nn.objectives import Contrast, Guidance
+from cldmray.attackers.nn.training import TrainingConfig, TrainingLoop, Worker
 from cldmray.conditions.canny import Canny
 from cldmray.engine.artifacts import Artifact
 from cldmray.errors import BadInputError
@@ -151,6 +152,27 @@ class TestPairSets:
             training_pairs(LEARNER, AttackData(first))
         with pytest.raises(BadInputError, match="adaptive_contrastive: .* given none"):
             training_pairs(AdaptiveContrastive(TINY, STEPS), AttackData(faces))
+
+
+class TestRehearsal:
+    @pytest.mark.parametrize("kind", [CleanTrained, AdaptiveContrastive, AdaptiveDistilled])
+    def test_it_takes_the_steps_of_the_training(self, kind: Any) -> None:
+        attacker = kind(replace(TINY, input_side=16), replace(STEPS, batch_size=5))
+        image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+        rehearsal = attacker.rehearsal(image)
+        loop = TrainingLoop(rehearsal)
+        assert len(list(loop.steps())) == 4
+        objective = Guidance if kind is AdaptiveDistilled else Contrast
+        assert type(rehearsal.objective) is objective
+        assert rehearsal.objective.size == 5
+        assert rehearsal.objective.pairs.queries.shape == (5, 16, 16, 3)
+
+    def test_maps_are_read_where_a_condition_is(self) -> None:
+        image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+        rehearsal = ConditionOnly(TINY, STEPS).rehearsal(image)
+        rehearsal.build(Worker())
+        queries = rehearsal.objective.pairs.queries
+        np.testing.assert_array_equal(queries, Canny()(image)[[0, 1, 0, 1]])
 
 
 class TestDistilledPairs:

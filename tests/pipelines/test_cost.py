@@ -13,7 +13,7 @@ from cldmray.config.attribution import build_attribution
 from cldmray.config.audit import build_audit
 from cldmray.config.reconstruction import build_reconstruction
 from cldmray.engine.artifacts import Manifest, commit
-from cldmray.engine.map_stages.cost import Cost
+from cldmray.engine.map_stages.cost import AttackCost, Cost
 from cldmray.engine.stages import Stages
 from cldmray.errors import ConfigError
 from cldmray.pipelines.cost import Estimate, Step
@@ -36,16 +36,26 @@ def configured(*overrides: str) -> Any:
 
 
 class Plan:
-    """Estimates whose anonymizers seem to cost one second and 2**20 bytes an image."""
+    """Estimates whose anonymizers seem to cost one second and 2**20 bytes an image.
+
+    Attackers: a quarter of a second and 512 bytes an image, two seconds a step.
+    """
 
     def __init__(self, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
         self.tried: list[str] = []
+        self.attackers: list[str] = []
 
         def calibrate(source: Any, anonymizers: Any, listing: Any, engine: Any) -> Any:
             self.tried += [anonymizer.name for anonymizer in anonymizers]
             return [(Cost(0.5, 2**19), Cost(1.0, 2**20)) for _ in anonymizers]
 
+        def calibrate_attackers(source: Any, attackers: Any, listing: Any, engine: Any) -> Any:
+            self.attackers = [attacker.name for attacker in attackers]
+            trained = [attacker.max_steps is not None for attacker in attackers]
+            return [AttackCost(Cost(0.25, 2**9), 2.0 if steps else None) for steps in trained]
+
         monkeypatch.setattr(cldmray.pipelines.cost, "calibrate", calibrate)
+        monkeypatch.setattr(cldmray.pipelines.cost, "calibrate_attackers", calibrate_attackers)
         config = configured(*overrides)
         self.stages = Stages(str(cache_dir))
         self.preparation = DataPreparation(config, self.stages)
@@ -94,6 +104,13 @@ def test_every_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert steps["inference-adaptive_contrastive"].images == learnt * 2 * 2
     trained = plan.estimate.config.attackers["adaptive_contrastive"].training.max_steps
     assert steps["attack-adaptive_contrastive"].steps == trained * 2 * 2
+    assert plan.attackers == ["pretrained", "clean_trained", "adaptive_contrastive"]
+    assert steps["attack-pretrained"].hours == pytest.approx(40 * 4 / 4 / 3600)
+    attack = steps["attack-adaptive_contrastive"]
+    assert attack.hours == pytest.approx((40 * 2 * 2 * 2 / 4 + 2 * trained * 2 * 2) / 3600)
+    assert attack.mib == 40 * 2 * 2 * 2 / 2**11
+    inference = steps["inference-adaptive_contrastive"]
+    assert inference.hours == pytest.approx(learnt * 2 * 2 / 4 / 3600)
 
 
 def test_training_images_of_the_anonymizers_are_counted(
@@ -115,13 +132,15 @@ def test_what_an_attacker_starts_from_is_counted_unless_it_is_listed(
     ).steps()
     start = alone["train-clean_trained"]
     assert (start.images, start.steps) == (0, 2 * 100)
+    assert start.hours == pytest.approx(2 * 100 * 2 / 3600)
+    assert start.mib == 0
     assert "train-clean_trained" not in Plan(tmp_path, monkeypatch).steps()
 
 
 def test_few_images_are_worth_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan(tmp_path, monkeypatch)
     steps = plan.steps(always=False)
-    assert plan.tried == []
+    assert plan.tried == plan.attackers == []
     assert all(step.hours is None for step in steps.values())
     monkeypatch.setattr(cldmray.pipelines.cost, "WORTH_TRYING", 100)
     assert plan.steps(always=False)["anonymize-no_op"].hours is not None
