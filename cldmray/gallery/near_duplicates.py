@@ -36,8 +36,12 @@ class NearDuplicate(NamedTuple):
     is_mirrored: bool
 
 
-def near_duplicates(fingerprints: Fingerprints) -> list[NearDuplicate]:
-    """All pairs of near-duplicates among N images, sorted by their rows.
+def near_duplicates(
+    fingerprints: Fingerprints, start: int = 0, stop: int | None = None
+) -> list[NearDuplicate]:
+    """Pairs of near-duplicates among N images, sorted by their rows; all, unless rows are given.
+
+    Every image is compared with all others, in time that grows with their square.
 
     >>> from cldmray.faces.near_duplicates import fingerprint
     >>> noise = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
@@ -47,6 +51,7 @@ def near_duplicates(fingerprints: Fingerprints) -> list[NearDuplicate]:
 
     Args:
         fingerprints: see :func:`cldmray.faces.near_duplicates.fingerprint`.
+        start, stop: of the pairs whose ``row`` is from ``start`` to before ``stop``.
     """
     index = load_faiss().IndexBinaryFlat(8 * HASH_BYTES)
     index.add(np.ascontiguousarray(fingerprints.hashes))
@@ -54,18 +59,19 @@ def near_duplicates(fingerprints: Fingerprints) -> list[NearDuplicate]:
     pairs: dict[tuple[int, int], NearDuplicate] = {}
     for is_mirrored in (True, False):
         hashes = mirrored(fingerprints.hashes) if is_mirrored else fingerprints.hashes
-        limits, _, columns = index.range_search(np.ascontiguousarray(hashes), MAX_DISTANCE + 1)
-        rows = np.repeat(np.arange(len(hashes)), np.diff(limits.astype(np.int64)))
+        own = np.ascontiguousarray(hashes[start:stop])
+        limits, _, columns = index.range_search(own, MAX_DISTANCE + 1)
+        rows = start + np.repeat(np.arange(len(own)), np.diff(limits.astype(np.int64)))
         above = rows < columns
         rows, columns = rows[above], columns[above]
-        for start in range(0, len(rows), MOST_COMPARED):
-            part = slice(start, start + MOST_COMPARED)
+        for first in range(0, len(rows), MOST_COMPARED):
+            part = slice(first, first + MOST_COMPARED)
             others = fingerprints.thumbnails[columns[part]]
             alike = likeness(
                 fingerprints.thumbnails[rows[part]], others[..., ::-1] if is_mirrored else others
             )
             for place in np.flatnonzero(alike >= MIN_LIKENESS).tolist():
-                key = int(rows[start + place]), int(columns[start + place])
+                key = int(rows[first + place]), int(columns[first + place])
                 pairs[key] = NearDuplicate(*key, float(alike[place]), is_mirrored)
     return [pairs[key] for key in sorted(pairs)]
 

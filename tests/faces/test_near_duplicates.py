@@ -68,6 +68,16 @@ def test_copies_are_near_duplicates(
     assert min(pair.likeness for pair in pairs) >= MIN_LIKENESS
 
 
+@pytest.mark.parametrize("rows", [1, 7, 40])
+def test_pairs_are_the_same_however_the_images_are_shared_out(faces: Images, rows: int) -> None:
+    copies = np.concatenate([faces, faces[:, :, ::-1], faces[3:5]])
+    marks = fingerprint(np.ascontiguousarray(copies))
+    whole = near_duplicates(marks)
+    assert len(whole) == len(faces) + 2 + 2
+    parts = [near_duplicates(marks, start, start + rows) for start in range(0, len(copies), rows)]
+    assert [pair for part in parts for pair in part] == whole
+
+
 def test_two_images_of_one_person_are_none(faces: Images) -> None:
     assert near_duplicates(fingerprint(faces)) == []
 

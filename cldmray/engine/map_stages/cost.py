@@ -109,7 +109,7 @@ def _in_workers(
         others = tuple(sorted((name, n) for name, n in wanted.items() if name != "GPU"))
         alike.setdefault((share, others), []).append(place)
     few = listing.slice(0, min(IMAGES, engine.embedded_at_once)).combine_chunks()
-    found: dict[int, Result] = {}
+    results: dict[int, Result] = {}
     for (share, others), places in alike.items():
         cluster.start()
         # A process with a GPU ends afterwards; one without serves the stages, torch imported.
@@ -121,8 +121,8 @@ def _in_workers(
         some = [members[place] for place in places]
         with reraise_worker_errors():
             costs = ray.get(worker.remote(source, some, few, engine, share > 0))
-        found.update(zip(places, costs, strict=True))
-    return [found[place] for place in range(len(members))]
+        results.update(zip(places, costs, strict=True))
+    return [results[place] for place in range(len(members))]
 
 
 def _try_anonymizers(

@@ -1,4 +1,4 @@
-"""Finds near-duplicates among the faces: tasks hash the images, the driver compares the hashes."""
+"""Finds near-duplicates among the faces: tasks hash the images, and compare each with all."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,10 @@ import pyarrow as pa
 from cldmray import storage
 from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
-from cldmray.faces.near_duplicates import HASH_BYTES, SIDE, Fingerprints, fingerprint
+from cldmray.engine.tasks import map_in_tasks
+from cldmray.faces.near_duplicates import HASH_BYTES, SIDE, Bytes, Fingerprints, fingerprint
 from cldmray.faces.records import decode_images
-from cldmray.gallery.near_duplicates import near_duplicates
+from cldmray.gallery.near_duplicates import NearDuplicate, near_duplicates
 
 NEAR_DUPLICATES = pa.schema(
     [
@@ -26,6 +27,8 @@ NEAR_DUPLICATES = pa.schema(
 )
 """One row a pair; ``sample_id < other_sample_id``."""
 PAIRS = "pairs.parquet"
+COMPARED_ROWS = 20_000
+"""Images that a task compares with all others; so few that there are go without a task."""
 
 
 def find_near_duplicates(tables: Sequence[Artifact], engine: EngineConfig, folder: str) -> None:
@@ -44,12 +47,13 @@ def find_near_duplicates(tables: Sequence[Artifact], engine: EngineConfig, folde
         )
         batches += stream.iter_batches(batch_size=None, batch_format="pyarrow")
     table = pa.concat_tables(batches).sort_by("sample_id")
-    pairs = near_duplicates(
-        Fingerprints(
-            _bytes_of(table["hash"]).reshape(-1, HASH_BYTES),
-            _bytes_of(table["thumbnail"]).reshape(-1, SIDE, SIDE),
-        )
+    marks = Fingerprints(
+        _bytes_of(table["hash"]).reshape(-1, HASH_BYTES),
+        _bytes_of(table["thumbnail"]).reshape(-1, SIDE, SIDE),
     )
+    parts = [(marks, start) for start in range(0, table.num_rows, COMPARED_ROWS)]
+    compare = map if len(parts) == 1 else map_in_tasks
+    pairs = [pair for part in compare(_compared, parts) for pair in part]
     if not pairs:
         commit(folder, Manifest({}))
         return
@@ -77,9 +81,18 @@ def _hashed(block: pa.Table) -> pa.Table:
     marks = fingerprint(decode_images(block["image"].to_pylist()))
     table = block.select(["sample_id", "identity", "split"])
     for name, values in zip(("hash", "thumbnail"), marks, strict=True):
-        table = table.append_column(name, pa.array([row.tobytes() for row in values], pa.binary()))
+        # of fixed size, since offsets of 32 bits end at 2.1 million thumbnails
+        kind = pa.binary(values[0].size if len(values) else 0)
+        table = table.append_column(name, pa.array([row.tobytes() for row in values], kind))
     return table
 
 
-def _bytes_of(column: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    return np.frombuffer(b"".join(column.to_pylist()), np.uint8)
+def _compared(part: tuple[Fingerprints, int]) -> list[NearDuplicate]:
+    marks, start = part
+    return near_duplicates(marks, start, start + COMPARED_ROWS)
+
+
+def _bytes_of(column: pa.ChunkedArray) -> Bytes:
+    values = column.combine_chunks()
+    width = values.type.byte_width
+    return np.frombuffer(values.buffers()[1], np.uint8, len(values) * width, values.offset * width)
