@@ -10,14 +10,13 @@ project = "cldmray"
 author = "The cldmray maintainers"
 release = version = cldmray.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.mermaid"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
 html_title = f"cldmray {release}"
 
 myst_heading_anchors = 3
-myst_fence_as_directive = ["mermaid"]
 nb_execution_mode = "off"
 
 autodoc_member_order = "bysource"

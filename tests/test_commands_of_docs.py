@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.M | re.S)
 NEEDS = re.compile(r"# needs: \w")
-LANGUAGES = {"sh", "python", "text", "mermaid", "{include}", "{toctree}", "{eval-rst}"}
+LANGUAGES = {"sh", "python", "text", "{include}", "{toctree}", "{eval-rst}"}
 GATE_FAILED = 3
 
 COMMAND = '''#!{python}
