@@ -1,10 +1,11 @@
-"""What the driver of an audit does alone: CPU-seconds a block of a stage, and a pair of images.
+"""What bounds large audits: the driver's CPU-seconds a block of a stage, and those of a pair.
 
     python benchmarks/driver.py [--blocks 250 1000] [--images 10000 20000]
 
-All images of an audit pass through tasks, but one process lists them, hands out the blocks of every
-stage and compares the hashes of all images in search of near-duplicates. No further core makes
-that faster, so it bounds an audit from some size on (``docs/scaling.md``).
+All images of an audit pass through tasks, but one process lists them and hands out the blocks of
+every stage. No further core makes that faster, so it bounds an audit from some size on
+(``docs/scaling.md``). The search for near-duplicates is shared out, but grows with the square of
+the images.
 
 - *a block*: CPU-seconds of the driver between two numbers of blocks of one image each, in the stage
   that reads images and in one that anonymizes them by ``no_op``. Ray's own processes are not in it.

@@ -44,7 +44,7 @@ EMBED = 57.9 / 5082
 LIST = 7e-6
 """An image listed and split, in the driver (scaling)."""
 PAIR = 2.5e-9
-"""The search for near-duplicates, over the square of the images, in the driver (driver)."""
+"""The search for near-duplicates, over the square of the images (driver)."""
 HAND_OUT = 0.027
 """A block handed out and taken back by the driver: 25 and 29 ms, on a busy machine (driver)."""
 START = 40.8 / 13

@@ -179,9 +179,9 @@ class Estimate:
         """
         config = self.config
         attackers = {
-            repr(one.without_labels()): one
-            for attacker in config.attackers.values()
-            for one in (attacker, *attacker.prerequisites)
+            repr(attacker.without_labels()): attacker
+            for listed in config.attackers.values()
+            for attacker in (listed, *listed.prerequisites)
         }
         costs = [AttackCost()] * len(attackers)
         if tried:
