@@ -2,8 +2,8 @@
 
 ``base`` says what an anonymizer is, ``baselines`` has blur, pixelation and the controls, ``k_same``
 the mean face of k people, ``precomputed`` images that were anonymized elsewhere, ``function`` a
-function of one's own, and ``diffusion`` Stable Diffusion with ControlNets. ``batching`` and
-``memory`` fit batches into a device's memory.
+function of one's own, and ``diffusion`` Stable Diffusion and FLUX with ControlNets. ``batching``
+and ``memory`` fit batches into a device's memory.
 """
 
 from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch, GroupAnonymizer

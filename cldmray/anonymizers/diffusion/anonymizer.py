@@ -1,4 +1,4 @@
-"""Any Stable Diffusion model of diffusers, with any ControlNets, as an anonymizer."""
+"""Any Stable Diffusion or FLUX model of diffusers, with any ControlNets, as an anonymizer."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +18,8 @@ from cldmray.settings import checked_dataclass
 class Diffusion(DiffusionSettings, Anonymizer):
     """Anonymizes images with a latent diffusion model (Rombach et al. 2022).
 
-    Stable Diffusion 1.x, 2.x and XL in diffusers' folder layout, weights as safetensors only.
+    Stable Diffusion 1.x, 2.x, XL and 3.x and FLUX in diffusers' folder layout, weights as
+    safetensors only.
     A safety checker, where the model has one, is left out: it would put black images among the
     audited ones. Each image's noise comes from its own seed on the CPU, so that neither its
     neighbours in the batch nor the device's random generator matter.
@@ -101,7 +102,8 @@ class Diffusion(DiffusionSettings, Anonymizer):
             BadInputError: the model is missing, incomplete, not of a supported kind, has no
                 safetensors, or cannot be fetched; the message names the path or id.
             MissingDependencyError: see :meth:`check`.
-            ConfigError: ``scheduler`` or ``device`` names something that is not there.
+            ConfigError: ``scheduler`` or ``device`` names something that is not there, or a setting
+                does not suit the model's family; the message begins with it.
         """
         return self.open_on("auto")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cldmray.anonymizers import memory
 from cldmray.anonymizers.base import Batch, UnusableImagesError
-from cldmray.anonymizers.diffusion import loading
+from cldmray.anonymizers.diffusion import families, loading
 from cldmray.anonymizers.diffusion.prompt_table import PromptTable
 from cldmray.anonymizers.diffusion.settings import DiffusionSettings
 from cldmray.arrays import Images, to_device
@@ -29,6 +29,7 @@ class PipelineRunner:
     def __init__(self, settings: DiffusionSettings) -> None:
         self.settings = settings
         self.pipe = loading.load(settings)
+        self.family = families.of_pipeline(self.pipe)
         self.device = torch.device(loading.find_device(settings.device))
         self.encodes_batches = self.device.type != "cpu"
         self.prompts = PromptTable(self.pipe, settings, self.device)
@@ -38,7 +39,7 @@ class PipelineRunner:
         """Anonymized images, uint8, shape (N, height, width, 3).
 
         Raises:
-            BadInputError: the sides are no multiples of the autoencoder's factor.
+            BadInputError: the sides are no multiples of what the model can draw.
             UnusableImagesError: images are not finite, not even where the autoencoder decodes them
                 in float32.
         """
@@ -77,7 +78,7 @@ class PipelineRunner:
             BadInputError: as for a plain call.
         """
         count, height, width = batch.images.shape[:3]
-        factor = self.pipe.vae_scale_factor
+        factor = self._side_factor()
         if not count:
             return lambda: np.empty_like(batch.images)
         if height % factor or width % factor:
@@ -106,6 +107,12 @@ class PipelineRunner:
 
         return finish
 
+    def _side_factor(self) -> int:
+        """Pixels of which an image's sides are multiples: the autoencoder's, times a patch's."""
+        denoiser = getattr(self.pipe, self.family.denoiser)
+        patch = denoiser.config.get("patch_size", 1) if self.family.is_transformer else 1
+        return int(self.pipe.vae_scale_factor * self.family.packing * patch)
+
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         """What the pipeline is called with, but for the kind of its output."""
         generators = [torch.Generator().manual_seed(int(seed)) for seed in batch.seeds]
@@ -133,6 +140,9 @@ class PipelineRunner:
         rows = np.flatnonzero(unusable)
         again = self._inputs(batch.take(rows.tolist()))
         latents = self.pipe(**again, output_type="latent").images.float()
+        if self.family.packing > 1:
+            height, width = batch.images.shape[1:3]
+            latents = self.pipe._unpack_latents(latents, height, width, self.pipe.vae_scale_factor)
         usual = vae.dtype
         try:
             vae.to(torch.float32)
@@ -149,10 +159,13 @@ class PipelineRunner:
         controls = self.settings.controls
         if not controls:
             return {}
+        maps = [self._pixels(batch.conditions[name]) for name in controls]
+        if self.family.is_transformer:
+            # The autoencoder encodes them; diffusers scales images of PIL alone to -1..1.
+            maps = [2 * pixels - 1 for pixels in maps]
+        is_only_image = self.settings.mode == "text2img" and not self.family.is_transformer
         inputs: dict[str, list[Any]] = {
-            "image" if self.settings.mode == "text2img" else "control_image": [
-                self._pixels(batch.conditions[name]) for name in controls
-            ],
+            "image" if is_only_image else "control_image": maps,
             "controlnet_conditioning_scale": [
                 float(control.controlnet_conditioning_scale) for control in controls.values()
             ],
@@ -164,6 +177,8 @@ class PipelineRunner:
             ],
         }
         if len(controls) > 1:
+            if self.family is families.FLUX:
+                inputs["control_mode"] = [None] * len(controls)
             return inputs
         return {name: values[0] for name, values in inputs.items()}
 
@@ -178,6 +193,8 @@ class PipelineRunner:
             else self._start(batch.images, generators),
             "strength": self.settings.strength,
         }
+        if self.family.is_transformer:
+            inputs |= {"height": height, "width": width}
         if self.settings.mode == "inpaint":
             mask = torch.from_numpy(ellipse(height, width, self.settings.mask)).float()
             if takes_mask:
@@ -219,7 +236,11 @@ class PipelineRunner:
         channels it takes as they are; each generator gives the same numbers in the same order.
         """
         config = self.pipe.vae.config
-        is_usual = config.latent_channels == 4 and getattr(config, "latents_mean", None) is None
+        is_usual = (
+            not self.family.is_transformer
+            and config.latent_channels == 4
+            and getattr(config, "latents_mean", None) is None
+        )
         if not (self.encodes_batches and is_usual and self.settings.offload == "none"):
             return self._pixels(images)
         return self._latents(images, generators)

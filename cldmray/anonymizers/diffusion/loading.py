@@ -5,21 +5,18 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.models.autoencoders.vae import IdentityDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from torch import Tensor
 
-from cldmray.anonymizers.diffusion import hub, lora, model_folder
-from cldmray.anonymizers.diffusion.settings import Control, DiffusionSettings, Offload
+from cldmray.anonymizers.diffusion import families, hub, lora, model_folder
+from cldmray.anonymizers.diffusion.families import Family
+from cldmray.anonymizers.diffusion.settings import DiffusionSettings, Offload
 from cldmray.errors import BadInputError, ConfigError
 
 GRAPHS = 64
 """Compiled versions of one network's code that are kept: ControlNets share theirs, and each scale
 and each batch size makes a version; beyond the limit torch would silently not compile."""
-
-PIPELINES = {
-    "text2img": diffusers.AutoPipelineForText2Image,
-    "img2img": diffusers.AutoPipelineForImage2Image,
-    "inpaint": diffusers.AutoPipelineForImage2Image,
-}
-"""Loaders of models that were not made for inpainting."""
 
 
 def load(settings: DiffusionSettings) -> Any:
@@ -46,14 +43,14 @@ def load(settings: DiffusionSettings) -> Any:
     else:
         source, options = str(folder), {}
         index = model_folder.check_pipeline(folder)
-    kind = _pipeline_kind(index, source, settings.mode)
+    family = families.of_index(index, source)
+    family.check(settings, index)
+    kind = _pipeline_kind(family, index, source, settings)
     dtype = getattr(torch, settings.dtype)
     parts: dict[str, Any] = {}
     if "safety_checker" in index:
         parts = {"safety_checker": None, "requires_safety_checker": False}
-    controls = [
-        _load_control(folder, settings, control, dtype) for control in settings.controls.values()
-    ]
+    controls = [_load_control(family, folder, settings, name, dtype) for name in settings.controls]
     if controls:
         parts["controlnet"] = controls if len(controls) > 1 else controls[0]
     if settings.vae is not None:
@@ -67,17 +64,26 @@ def load(settings: DiffusionSettings) -> Any:
         **options,
         **parts,
     )
-    _check_kind(pipeline, source, settings.mode)
-    for name, control in zip(settings.controls, controls, strict=True):
-        _check_match(pipeline, name, control)
+    denoiser = getattr(pipeline, family.denoiser)
+    if takes_mask(pipeline):
+        _refuse_other_modes(source, settings.mode)
+    stack = {
+        name: control.config for name, control in zip(settings.controls, controls, strict=True)
+    }
+    for name, config in stack.items():
+        family.check_control(name, config, denoiser.config)
+    family.check_stack(stack)
     if settings.mode == "inpaint" and takes_mask(pipeline):
         pipeline = diffusers.AutoPipelineForInpainting.from_pipe(pipeline, dtype=dtype)
     if settings.scheduler is not None:
         pipeline.scheduler = _scheduler(settings.scheduler, pipeline.scheduler)
+    if family.is_transformer:
+        _check_sampling(pipeline, source, settings)
+        encode_to_mode(pipeline.vae)
     if settings.lora is not None:
         lora.merge(pipeline, settings.lora)
     pipeline.set_progress_bar_config(disable=True)
-    for module in (pipeline.unet, pipeline.vae, *controls):
+    for module in (denoiser, pipeline.vae, *controls):
         module.eval().requires_grad_(False)
         if settings.channels_last:
             module.to(memory_format=torch.channels_last)
@@ -89,7 +95,7 @@ def load(settings: DiffusionSettings) -> Any:
     if settings.offload == "none":
         pipeline.to(device)
     if settings.compile:
-        _compile(pipeline.unet, *controls)
+        _compile(denoiser, *controls)
     return pipeline
 
 
@@ -123,8 +129,29 @@ def find_device(device: str) -> str:
 
 
 def takes_mask(pipeline: Any) -> bool:
-    """Whether the UNet reads a mask and the masked image beside the latents."""
-    return bool(pipeline.unet.config.in_channels == 2 * pipeline.vae.config.latent_channels + 1)
+    """Whether a UNet reads a mask and the masked image beside the latents."""
+    unet = getattr(pipeline, "unet", None)
+    return unet is not None and bool(
+        unet.config.in_channels == 2 * pipeline.vae.config.latent_channels + 1
+    )
+
+
+def encode_to_mode(vae: Any) -> None:
+    """Let an autoencoder encode to its distribution's mode wherever diffusers asks for a sample.
+
+    The pipelines of transformers encode condition maps, too. Those of Stable Diffusion 3 would draw
+    that sample from torch's global generator, those of FLUX from an image's own before its noise,
+    so that a control at scale 0 would change the image.
+    """
+    encode = vae.encode
+
+    def mode(images: Tensor, return_dict: bool = True) -> Any:
+        encoded = encode(images)
+        latents = encoded.latent_dist.mode() if "latent_dist" in encoded else encoded.latents
+        output = AutoencoderKLOutput(latent_dist=IdentityDistribution(latents))
+        return output if return_dict else output.to_tuple()
+
+    vae.encode = mode
 
 
 def _load_part(model: str, dtype: torch.dtype) -> Any:
@@ -152,8 +179,9 @@ def _compile(*networks: torch.nn.Module) -> None:
 
 
 def _load_control(
-    folder: Path | None, settings: DiffusionSettings, control: Control, dtype: torch.dtype
+    family: Family, folder: Path | None, settings: DiffusionSettings, name: str, dtype: torch.dtype
 ) -> Any:
+    control = settings.controls[name]
     local = model_folder.find_control(folder, control.model)
     if local is not None:
         model_folder.check_component(local)
@@ -163,8 +191,15 @@ def _load_control(
     else:
         source, options = settings.model, hub.options(settings.model, settings.revision)
         options["subfolder"] = control.model
+    kind = getattr(diffusers, family.controlnet)
+    class_name = hub.call(kind.load_config, source, **options).get("_class_name")
+    if class_name != family.controlnet:
+        raise BadInputError(
+            f"controls.{name}.model belongs to another model: it is a {class_name}, and "
+            f"{family.name} needs a {family.controlnet}"
+        )
     return hub.call(
-        diffusers.ControlNetModel.from_pretrained,
+        kind.from_pretrained,
         source,
         dtype=dtype,
         use_safetensors=True,
@@ -172,15 +207,17 @@ def _load_control(
     )
 
 
-def _pipeline_kind(index: dict[str, Any], source: str, mode: str) -> Any:
+def _pipeline_kind(
+    family: Family, index: dict[str, Any], source: str, settings: DiffusionSettings
+) -> Any:
     """The loader of diffusers that suits a repository's own class and the mode.
 
     With ControlNets diffusers derives the class from the repository's: its loader for images to
     images does not know inpainting repositories, such as ``StableDiffusionInpaintPipeline``.
     """
     if "Inpaint" not in str(index.get("_class_name")):
-        return PIPELINES[mode]
-    _refuse_other_modes(source, mode)
+        return getattr(diffusers, family.pipeline(settings.mode, bool(settings.controls)))
+    _refuse_other_modes(source, settings.mode)
     return diffusers.AutoPipelineForInpainting
 
 
@@ -195,22 +232,20 @@ def _local_variant(folder: Path, variant: str | None) -> str | None:
     return variant if has_variant else None
 
 
-def _check_kind(pipeline: Any, source: str, mode: str) -> None:
-    if not (hasattr(pipeline, "unet") and hasattr(pipeline, "vae")):
-        kind = type(pipeline).__name__
-        raise BadInputError(f"{source} is a {kind}; only Stable Diffusion 1, 2 and XL are known")
-    if takes_mask(pipeline):
-        _refuse_other_modes(source, mode)
+def _check_sampling(pipeline: Any, source: str, settings: DiffusionSettings) -> None:
+    """Check what only a loaded transformer and its scheduler tell.
 
-
-def _check_match(pipeline: Any, name: str, control: Any) -> None:
-    for key in ("cross_attention_dim", "block_out_channels"):
-        ours, theirs = control.config[key], pipeline.unet.config[key]
-        if ours != theirs:
-            raise BadInputError(
-                f"controls.{name}.model belongs to another model: its {key} is {ours}, "
-                f"the UNet's {theirs}"
-            )
+    Raises:
+        BadInputError: the scheduler draws noise, for which diffusers has no generator.
+        ConfigError: the transformer does not read the guidance scale.
+    """
+    if pipeline.scheduler.config.stochastic_sampling:
+        raise BadInputError(
+            f"{source}: its scheduler has stochastic_sampling, whose noise no image's seed decides"
+        )
+    reads_guidance = pipeline.transformer.config.get("guidance_embeds", True)
+    if settings.guidance_scale > 1 and not reads_guidance:
+        raise ConfigError(f"guidance_scale: {source} reads none; set it to 1 or less")
 
 
 def _scheduler(name: str, current: Any) -> Any:

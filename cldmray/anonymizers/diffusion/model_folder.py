@@ -117,7 +117,7 @@ def version(folder: Path | None, parts: Sequence[Path | None], commits: str) -> 
     content: list[object] = [commits]
     for part in used:
         for file in [part] if part.is_file() else sorted(part.iterdir()):
-            if file.suffix in {".json", ".txt", ".safetensors"}:
+            if file.suffix in {".json", ".txt", ".safetensors", ".model"}:
                 content += [part.name, file.name, file_hash(file)]
     return digest(*content)[:16]
 

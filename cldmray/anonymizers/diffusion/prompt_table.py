@@ -7,16 +7,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cldmray.anonymizers.diffusion import prompts
+from cldmray.anonymizers.diffusion import families, prompts
 from cldmray.anonymizers.diffusion.settings import DiffusionSettings
 
-EMBEDS = (
-    "prompt_embeds",
-    "negative_prompt_embeds",
-    "pooled_prompt_embeds",
-    "negative_pooled_prompt_embeds",
-)
-"""What ``encode_prompt`` returns, in this order; the last two come from SDXL only."""
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 class PromptTable:
@@ -37,7 +31,7 @@ class PromptTable:
         self.embeds = {
             name: torch.cat([embeds[name] for embeds in encoded]).to(device) for name in encoded[0]
         }
-        for name in ("text_encoder", "text_encoder_2"):
+        for name in ENCODERS:
             if getattr(pipe, name, None) is not None:
                 setattr(pipe, name, None)
         if pipe.device.type == "cuda":
@@ -45,15 +39,24 @@ class PromptTable:
 
     @torch.inference_mode()
     def _encode(self, pipe: Any, prompt: str, negative: str) -> dict[str, Tensor]:
+        family = families.of_pipeline(pipe)
+        guidance: dict[str, Any] = {}
+        if family.has_negative_prompt:
+            guidance = {
+                "do_classifier_free_guidance": self.settings.guidance_scale > 1,
+                "negative_prompt": negative,
+            }
         embeds = pipe.encode_prompt(
             prompt=prompt,
             device=pipe.device,
             num_images_per_prompt=1,
-            do_classifier_free_guidance=self.settings.guidance_scale > 1,
-            negative_prompt=negative,
+            **dict.fromkeys(family.own_prompts),
+            **guidance,
         )
         return {
-            name: tensor for name, tensor in zip(EMBEDS, embeds, strict=False) if tensor is not None
+            name: tensor
+            for name, tensor in zip(family.embeds, embeds, strict=False)
+            if tensor is not None
         }
 
     def __call__(self, seeds: npt.NDArray[np.int64]) -> dict[str, Tensor]:

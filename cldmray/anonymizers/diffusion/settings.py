@@ -72,16 +72,18 @@ class DiffusionSettings:
         input_side: side in pixels at which the model works; its images are brought back to the size
             of the audited ones. None works at theirs.
         mode: ``text2img`` starts from noise, ``img2img`` from the noised image, ``inpaint``
-            anonymizes an ellipse in the middle and keeps the rest.
+            anonymizes an ellipse in the middle and keeps the rest. Stable Diffusion 3 and FLUX have
+            no ``inpaint`` here, and diffusers has no ``img2img`` of Stable Diffusion 3 with
+            ControlNets.
         prompt: for all images; it may have placeholders such as ``{style}``.
         negative_prompt: what guidance leads away from; used when ``guidance_scale`` is above 1. It
-            may have placeholders, too.
+            may have placeholders, too. FLUX takes none.
         prompt_choices: texts that may stand for each placeholder; an image's seed chooses.
         guidance_scale: of classifier-free guidance, >= 0; up to 1 means none (Ho and Salimans
-            2022).
+            2022). FLUX reads it as an input.
         num_inference_steps: denoising steps, >= 1.
         scheduler: class name in diffusers, for example ``UniPCMultistepScheduler``; None: the
-            model's own.
+            model's own, as Stable Diffusion 3 and FLUX need.
         strength: fraction of the noise schedule that ``img2img`` and ``inpaint`` run, in (0, 1].
         mask: axes of the ellipse of ``inpaint`` as fractions of the image's sides, in (0, 1].
         lora: adapter that is merged into the weights; needs the extra ``lora``.
@@ -90,11 +92,11 @@ class DiffusionSettings:
         dtype: of weights and arithmetic.
         channels_last: layout of the weights that suits GPUs in half precision. Like batch sizes it
             changes images by rounding only.
-        compile: whether torch compiles UNet and ControlNets, minutes once for each batch size.
-            Changes images by rounding only.
+        compile: whether torch compiles UNet or transformer and ControlNets, minutes once for each
+            batch size. Changes images by rounding only.
         offload: what waits in main memory until the GPU needs it, by hooks of accelerate: ``none``;
             ``model``, each network as a whole, which is little slower; ``sequential``, each layer,
-            for GPUs that do not hold the UNet.
+            for GPUs that do not hold the UNet or transformer.
         vae_tiling: whether the autoencoder works on large images tile by tile, whose seams are
             blended, so that they fit into memory.
         device: ``auto`` (the device that the engine reserves; elsewhere CUDA where there is one,

@@ -98,7 +98,9 @@ class DiffusionReconstructor(Reconstructor):
         from cldmray.anonymizers.diffusion import loading
 
         pipe = loading.load(Diffusion(config.model, device=device))
-        if pipe.unet.config.addition_embed_type is not None or loading.takes_mask(pipe):
+        unet = getattr(pipe, "unet", None)
+        is_known = unet is not None and unet.config.addition_embed_type is None
+        if not is_known or loading.takes_mask(pipe):
             raise BadInputError(
                 f"{config.model}: only Stable Diffusion 1 and 2 can be inverted with"
             )

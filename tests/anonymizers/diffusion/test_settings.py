@@ -230,7 +230,12 @@ class TestConf:
         assert listed | {"condition"} == {field.name for field in fields(Control)}
 
 
-PUBLIC = sorted(path.stem for path in (CONF / "anonymizers").glob("sd*.yaml"))
+PUBLIC = sorted(
+    path.stem
+    for pattern in ("sd*.yaml", "flux*.yaml")
+    for path in (CONF / "anonymizers").glob(pattern)
+)
+TRANSFORMERS = {"sd3_canny": "float16", "flux_canny": "bfloat16"}
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +250,7 @@ def made() -> dict[str, Diffusion]:
 class TestPublicModels:
     def test_their_names(self, made: dict[str, Diffusion]) -> None:
         assert {key: anonymizer.name for key, anonymizer in made.items()} == {
+            "flux_canny": "flux-canny-0.6",
             "sd15": "sd15-none",
             "sd15_canny": "sd15-canny-1.0",
             "sd15_depth": "sd15-depth-1.0",
@@ -253,6 +259,7 @@ class TestPublicModels:
             "sd15_img2img": "sd15-none-img2img-0.6",
             "sd15_lcm": "sd15-lcm-canny-1.0",
             "sd15_soft_edge": "sd15-soft_edge-1.0",
+            "sd3_canny": "sd3-canny-0.5",
             "sd_turbo": "sd-turbo-none-img2img-0.5",
             "sdxl": "sdxl-none",
             "sdxl_canny": "sdxl-canny-0.5",
@@ -288,12 +295,10 @@ class TestPublicModels:
         assert all(made[key].guidance_scale == 0 for key in ("sd_turbo", "sdxl_turbo"))
 
     def test_all_suit_a_gpu_and_vary_their_prompts(self, made: dict[str, Diffusion]) -> None:
-        for anonymizer in made.values():
-            assert (
-                anonymizer.channels_last
-                and anonymizer.dtype == "float16"
-                and anonymizer.variant == "fp16"
-            )
+        for key, anonymizer in made.items():
+            assert anonymizer.channels_last
+            assert anonymizer.dtype == TRANSFORMERS.get(key, "float16")
+            assert anonymizer.variant == (None if key in TRANSFORMERS else "fp16")
             assert (
                 len(
                     prompts.all_prompts(
