@@ -236,12 +236,19 @@ def _check_sampling(pipeline: Any, source: str, settings: DiffusionSettings) -> 
     """Check what only a loaded transformer and its scheduler tell.
 
     Raises:
-        BadInputError: the scheduler draws noise, for which diffusers has no generator.
+        BadInputError: the scheduler draws noise, for which diffusers has no generator, or shifts
+            its steps by the image's size, which diffusers leaves out where ControlNets are.
         ConfigError: the transformer does not read the guidance scale.
     """
     if pipeline.scheduler.config.stochastic_sampling:
         raise BadInputError(
             f"{source}: its scheduler has stochastic_sampling, whose noise no image's seed decides"
+        )
+    is_shifted = pipeline.scheduler.config.get("use_dynamic_shifting", False)
+    if is_shifted and type(pipeline) is diffusers.StableDiffusion3ControlNetPipeline:
+        raise BadInputError(
+            f"{source}: its scheduler has use_dynamic_shifting, with which diffusers runs "
+            f"{families.SD3.name} without ControlNets only"
         )
     reads_guidance = pipeline.transformer.config.get("guidance_embeds", True)
     if settings.guidance_scale > 1 and not reads_guidance:

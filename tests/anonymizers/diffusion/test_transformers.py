@@ -426,6 +426,17 @@ class TestRefusals:
         with pytest.raises(BadInputError, match="copy: its scheduler has stochastic_sampling"):
             settings(copy).open()
 
+    def test_steps_that_shift_with_the_size_beside_controls(
+        self, models_of: Path, tmp_path: Path
+    ) -> None:
+        copy = Path(shutil.copytree(models_of / "sd3", tmp_path / "copy"))
+        diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).save_pretrained(
+            copy / "scheduler"
+        )
+        assert settings(copy).open()
+        with pytest.raises(BadInputError, match="copy: its scheduler has use_dynamic_shifting"):
+            settings(copy, ("canny",)).open()
+
     def test_other_pipelines(self, models_of: Path, tmp_path: Path) -> None:
         copy = Path(shutil.copytree(models_of / "flux", tmp_path / "copy"))
         index = copy / "model_index.json"
