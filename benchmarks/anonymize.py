@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 ACTORS, THREADS, BATCH = 2, 1, 64
+SIDE = 128
 
 
 def anonymizer() -> Any:
@@ -55,7 +56,7 @@ def bare_process(images: np.ndarray, seeds: np.ndarray, out: str) -> None:
         generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds[part]]
         drawn = pipeline(
             ["a photo of a face"] * len(maps), image=maps, num_inference_steps=8,
-            guidance_scale=1.0, generator=generators, output_type="np", width=64, height=64,
+            guidance_scale=1.0, generator=generators, output_type="np", width=SIDE, height=SIDE,
         ).images  # fmt: skip
         for offset, image in enumerate((drawn * 255).round().astype(np.uint8)):
             Image.fromarray(image).save(f"{out}/{start + offset}.png", compress_level=1)
@@ -127,7 +128,7 @@ def main() -> None:
     engine = EngineConfig(actors=ACTORS, threads=THREADS, batch_size=BATCH, progress=False)
     connect(engine)
     cache_dir = Path(tempfile.mkdtemp())
-    source = SyntheticFaces(n_identities=-(-arguments.images // 5), images_per_identity=5)
+    source = SyntheticFaces(n_identities=-(-arguments.images // 5), images_per_identity=5, size=SIDE)
     listing = source.listing().slice(0, arguments.images)
     listing = listing.append_column("split", pa.array(["evaluation"] * listing.num_rows))
     load_faces(source, listing, engine, f"{cache_dir}/faces")
@@ -150,7 +151,7 @@ def main() -> None:
         "bare loop": len(images) / bare,
         "naive script": arguments.naive / naive,
     }
-    print(f"{len(images)} images of 64x64, 8 steps, {ACTORS} workers x {THREADS} thread(s)")
+    print(f"{len(images)} images of {SIDE}x{SIDE}, 8 steps, {ACTORS} workers x {THREADS} thread(s)")
     for name, rate in rates.items():
         print(f"{name:14s} {rate:8.2f} images/s   stage is {rates['stage'] / rate:5.2f} x")
     print(json.dumps({name.replace(" ", "_"): round(rate, 3) for name, rate in rates.items()}))

@@ -4,7 +4,8 @@
         [--scheduler DDIMScheduler] [--steps 8]
 
 Two sources: LFW's evaluation and attacker people by the default splits, where ``--lfw`` is given,
-and synthetic people of a seed of their own, both of the size that the model draws. Prints one table
+and synthetic people of a seed of their own, both of the size that the model draws, and then both
+together, which the images without a condition should look like. Prints one table
 for each model, with 95 % intervals over identities, and writes ``quality.json``, one grid of images
 for each source and a sheet of 64 outputs for each condition. A peer is measured on the same images,
 shrunk and enlarged again where it draws smaller ones. Sampled is as ``anonymizers.cldm_none`` says,
@@ -24,7 +25,7 @@ import torch
 from PIL import Image, ImageDraw
 from quality.drawing import Gallery, configured, model_size
 from quality.measures import Row, all_rows, table
-from quality.subjects import Subjects, lfw_subjects, synthetic_subjects
+from quality.subjects import Subjects, lfw_subjects, mixture, synthetic_subjects
 
 from cldmray.anonymizers.diffusion import Diffusion
 from cldmray.arrays import Images
@@ -115,7 +116,8 @@ def main() -> None:
     size, sface = model_size(models[0]), SFace(align=arguments.align)
     sources = [synthetic_subjects(arguments.images, size)]
     if arguments.lfw:
-        sources.insert(0, lfw_subjects(arguments.lfw, arguments.images, models, size))
+        real = lfw_subjects(arguments.lfw, arguments.images, models, size)
+        sources = [real, *sources, mixture(real, sources[0])]
     results = {source.name: measure(models, source, sface, arguments.out) for source in sources}
     versions = {model.model: model.version() for model in models}
     sampler = {"scheduler": sampled.scheduler, "steps": sampled.num_inference_steps}

@@ -14,6 +14,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 N_EVALUATED, IMAGES = 6, 4
 SMALL = [
     "faces.n_identities=20",
+    "faces.size=64",
     f"faces.images_per_identity={IMAGES}",
     f"splits.n_evaluation_identities={N_EVALUATED}",
     f"splits.min_images={IMAGES}",
@@ -22,7 +23,7 @@ SMALL = [
     "audit.n_example_images=4",
     "engine.progress=false",
 ]
-"""20 synthetic people with 4 images each: 6 to evaluate, 10 of the attacker, 4 to validate."""
+"""20 synthetic people with 4 images of 64 pixels each: 6 to evaluate, 10 of the attacker, 4 to validate."""
 K_SAME = "anonymizers.k_same.k=4"
 CLDM_CANNY = "anonymizers.cldm_canny.num_inference_steps=2"
 PREPARED = [

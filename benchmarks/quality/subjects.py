@@ -58,6 +58,17 @@ def synthetic_subjects(count: int, size: int) -> Subjects:
     return take(source, set(source.listing()["identity"].to_pylist()), count)
 
 
+def mixture(first: Subjects, second: Subjects) -> Subjects:
+    """Both together: what a model that was trained on both draws where nothing conditions it."""
+    return Subjects(
+        f"{first.name} and {second.name}",
+        [*first.sample_ids, *second.sample_ids],
+        np.concatenate([first.identities, second.identities]),
+        np.concatenate([first.given, second.given]),
+        np.concatenate([first.others, second.others]),
+    )
+
+
 def take(source: FaceSource, unique_identities: set[str], count: int) -> Subjects:
     """Up to ``count`` pairs: one of every person, then a second, and so on."""
     listing = source.listing()

@@ -38,15 +38,15 @@ class CldmArchitecture:
             levels, because it must halve the maps as often.
         text_width, text_length: of the prompt's embedding.
 
-    >>> CldmArchitecture(size=64).factor
-    8
+    >>> CldmArchitecture(size=128).factor
+    16
     """
 
-    size: Count = 64
-    latent_channels: Count = 16
-    autoencoder_channels: tuple[Count, ...] = (16, 48, 80, 80)
-    unet_channels: tuple[Count, Count] = (80, 144)
-    condition_channels: tuple[Count, ...] = (8, 16, 32, 64)
+    size: Count = 128
+    latent_channels: Count = 32
+    autoencoder_channels: tuple[Count, ...] = (16, 32, 64, 80, 80)
+    unet_channels: tuple[Count, Count] = (96, 160)
+    condition_channels: tuple[Count, ...] = (8, 16, 32, 64, 96)
     text_width: Count = 64
     text_length: Count = 16
 

@@ -108,7 +108,6 @@ PRIMARY = {
     "lfw": AuditConfig,
     "demo": AuditConfig,
     "cldm": None,
-    "cldm128": None,
     "depth": None,
     "attribute": None,
     "invert": None,

@@ -16,7 +16,6 @@ from cldmray.models import cldm, cldm_training
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TRAININGS = {
     "cldm": "cldm_training.CldmTraining",
-    "cldm128": "cldm_training.CldmTraining",
     "depth": "depth_training.DepthTraining",
 }
 LARGEST = 40_000_000
@@ -46,15 +45,10 @@ class TestTheTrainingJobs:
         conditions = build(settings["conditions"], dict[str, Condition], "conditions")
         assert conditions == {"canny": Canny(), "soft_edge": SoftEdge(), "depth": Depth()}
 
-    def test_the_cldm_of_64_pixels_is_the_default_architecture(self) -> None:
+    def test_the_cldm_is_the_default_architecture_and_fits_the_package(self) -> None:
         settings = to_container(composed(name="cldm"))
         arch = build(settings["architecture"], cldm.CldmArchitecture, "architecture")
         assert arch == cldm.CldmArchitecture()
-        assert arch.latent_shape == (16, 8, 8)
-
-    def test_the_cldm_of_128_pixels_has_as_many_places_and_fits_the_package(self) -> None:
-        settings = to_container(composed(name="cldm128"))
-        arch = build(settings["architecture"], cldm.CldmArchitecture, "architecture")
         assert settings["faces"]["size"] == settings["synthetic"]["size"] == arch.size == 128
         assert arch.latent_shape == (32, 8, 8)
         denoiser = cldm_training.build_denoiser(arch, settings["conditions"])

@@ -20,7 +20,7 @@ NEEDED = (
     "cldmray/conf/audit.yaml",
     "cldmray/conf/anonymizers/sd15_canny.yaml",
     "cldmray/report/templates/style.css",
-    "cldmray/weights/cldm64/unet/diffusion_pytorch_model.safetensors",
+    "cldmray/weights/cldm128/unet/diffusion_pytorch_model.safetensors",
 )
 
 

@@ -42,8 +42,8 @@ def recompressed(image: Images) -> Images:
 
 
 def resized(image: Images) -> Images:
-    small = cv2.resize(image, (40, 40), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(small, (64, 64), interpolation=cv2.INTER_CUBIC))
+    small = cv2.resize(image, (80, 80), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, (128, 128), interpolation=cv2.INTER_CUBIC))
 
 
 def brighter(image: Images) -> Images:

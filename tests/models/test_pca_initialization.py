@@ -11,7 +11,11 @@ from cldmray.models import cldm
 from cldmray.models.pca_initialization import initialize_from_components, patch_components
 
 ARCH = cldm.CldmArchitecture(
-    size=32, latent_channels=12, autoencoder_channels=(16, 48, 64, 64), unet_channels=(16, 32)
+    size=32,
+    latent_channels=12,
+    autoencoder_channels=(16, 48, 64, 64),
+    unet_channels=(16, 32),
+    condition_channels=(8, 16, 32, 64),
 )
 ALL = (12, 48, 12)
 """Components that each level keeps: all, until the patches are of 8x8 pixels."""

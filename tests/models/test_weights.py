@@ -22,7 +22,7 @@ from cldmray.models import cldm_card
 
 FOLDER = model_folder.EMBEDDED_FOLDER
 CONF = Path(__file__).resolve().parents[2] / "conf"
-LARGEST = 30_000_000
+LARGEST = 40_000_000
 
 
 def files() -> list[Path]:
@@ -32,7 +32,7 @@ def files() -> list[Path]:
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    source = SyntheticFaces(n_identities=4, images_per_identity=1, size=64)
+    source = SyntheticFaces(n_identities=4, images_per_identity=1, size=128)
     return decode_images(filter(None, source.read(source.listing()["location"].to_pylist())))
 
 
@@ -101,7 +101,7 @@ def test_its_people_are_listed_by_hash() -> None:
 )
 def test_it_draws_the_same_again(anonymizer: Diffusion, images: Images) -> None:
     drawn = draw(anonymizer, images)
-    assert drawn.shape == (4, 64, 64, 3)
+    assert drawn.shape == (4, 128, 128, 3)
     assert drawn.dtype == np.uint8
     assert (drawn.reshape(4, -1).std(1) > 10).all()
     np.testing.assert_array_equal(drawn, draw(anonymizer, images))
@@ -138,4 +138,4 @@ def test_the_shipped_configuration_opens_it(key: str, images: Images) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = to_container(compose("audit", [f"anonymizers=[{key}]"]))
     anonymizer = build(composed["anonymizers"][key], Diffusion, f"anonymizers.{key}")
-    assert draw(anonymizer, images[:1]).shape == (1, 64, 64, 3)
+    assert draw(anonymizer, images[:1]).shape == (1, 128, 128, 3)

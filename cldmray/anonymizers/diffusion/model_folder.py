@@ -13,7 +13,7 @@ from cldmray.hashing import digest, file_hash
 HUB_TIMEOUT = 10.0
 """Seconds that the hub has to answer before only its local cache is asked."""
 EMBEDDED = "embedded"
-EMBEDDED_FOLDER = Path(__file__).parents[2] / "weights" / "cldm64"
+EMBEDDED_FOLDER = Path(__file__).parents[2] / "weights" / "cldm128"
 INDEX = "model_index.json"
 TRAINING_IDENTITIES = "training_identities.txt"
 UNUSED = {"safety_checker", "feature_extractor", "image_encoder"}

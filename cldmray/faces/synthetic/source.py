@@ -55,7 +55,7 @@ class SyntheticFaces(FaceSource):
     seed: int = 0
     synthetic: ClassVar[bool] = True
     name: NonEmpty = "synthetic"
-    size: Annotated[int, Field(ge=8, le=LARGEST)] = 64
+    size: Annotated[int, Field(ge=8, le=LARGEST)] = 128
     crop: list[int] | None = field(default=None, init=False)
 
     def listing(self) -> pa.Table:

@@ -25,7 +25,7 @@ from cldmray.errors import ConfigError
 CONF = Path(__file__).parents[3] / "conf"
 CANNY = Control(Canny(), "controlnet-canny")
 EMBEDDED: Any = {
-    "input_side": 64, "scheduler": "UniPCMultistepScheduler", "num_inference_steps": 5
+    "input_side": 128, "scheduler": "UniPCMultistepScheduler", "num_inference_steps": 5
 }  # fmt: skip
 SOFT = Control(SoftEdge(), "controlnet-soft", controlnet_conditioning_scale=0.5)
 

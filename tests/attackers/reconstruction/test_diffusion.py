@@ -57,8 +57,8 @@ class TestStart:
         shipped = UNet2DConditionModel.from_pretrained(EMBEDDED_FOLDER, subfolder="unet")
         network = fresh.network.eval()
         noisy, given, time = (
-            torch.randn(2, 16, 4, 4),
-            torch.randn(2, 16, 4, 4),
+            torch.randn(2, 32, 4, 4),
+            torch.randn(2, 32, 4, 4),
             torch.tensor([1, 9]),
         )
         with torch.no_grad():
@@ -151,7 +151,7 @@ class TestReconstruction:
         assert fresh.reconstruct(images[:0], SEEDS[:0]).shape == (0, 2, 32, 32, 3)
 
     def test_sides_that_cannot_be_drawn(self, fresh):
-        with pytest.raises(BadInputError, match="24x32 pixels .* multiples of 16"):
+        with pytest.raises(BadInputError, match="24x32 pixels .* multiples of 32"):
             fresh.reconstruct(np.zeros((1, 32, 24, 3), np.uint8), SEEDS[:1])
 
     def test_edges_are_read_at_the_latents_size(self, pairs):
@@ -163,11 +163,11 @@ class TestReconstruction:
             training=TRAINING,
         )
         reconstructor = settings.build()
-        assert reconstructor.network.unet.conv_in.in_channels == 16 + 16 + 64
+        assert reconstructor.network.unet.conv_in.in_channels == 32 + 32 + 256
         goal = ReconstructionObjective(reconstructor, pairs, TRAINING, 1)
         goal.loss(0, slice(0, 8), reconstructor.network, torch.device("cpu")).backward()
         gradient = reconstructor.network.unet.conv_in.weight.grad
-        assert (gradient[:, 32:].abs().amax((0, 2, 3)) > 0).all()
+        assert (gradient[:, 64:].abs().amax((0, 2, 3)) > 0).all()
         assert reconstructor.reconstruct(pairs.anonymized[:2], SEEDS[:2]).shape == (2, 1, 32, 32, 3)
 
 
