@@ -61,6 +61,7 @@ NOTHING = -1
 NEAREST, FARTHEST = 40.0, 240.0
 """Range of depths in cm."""
 LEVELS = 65535
+NUMBER_BITS = 32
 BASE_SIDE = 128
 LEAK = 0.9
 """A pixel that lies this much, in cm, behind its surroundings is a gap between points."""
@@ -143,10 +144,11 @@ def splat(
         owners.append(places)
     flat, depth, owner = np.concatenate(flats), np.concatenate(depths), np.concatenate(owners)
     scale = LEVELS / (FARTHEST - NEAREST)
-    key = ((FARTHEST - np.clip(depth, NEAREST, FARTHEST)) * scale).astype(np.uint16)
-    order = np.argsort(key, kind="stable")
-    buffer = np.full(side * side, NOTHING, np.int64)
-    buffer[flat[order]] = order
+    key = ((FARTHEST - np.clip(depth, NEAREST, FARTHEST)) * scale).astype(np.int64)
+    # The nearest point of each pixel, of equally near ones the last: its number fills the low bits.
+    nearest = np.full(side * side, NOTHING, np.int64)
+    np.maximum.at(nearest, flat, key << NUMBER_BITS | np.arange(len(key)))
+    buffer = np.where(nearest == NOTHING, NOTHING, nearest & (1 << NUMBER_BITS) - 1)
     seen_depth = np.full(side * side, np.inf, np.float32)
     _assign(seen_depth, buffer, depth)
     _close(buffer, seen_depth, side)
