@@ -130,7 +130,7 @@ def draw_walk(report: AuditReport, run: Path) -> Figure:
         assert attack is not None, f"{run} did not measure what is identified {what}"
         bottom, rate = 0.66 - 0.15 * line, f"{100 * attack.value:.1f} %"
         figure.text(0.782, bottom, rate, fontsize=12, color=INK, weight="bold")
-        figure.text(0.858, bottom + 0.01, what, fontsize=9, color=INK)
+        figure.text(0.868, bottom + 0.01, what, fontsize=9, color=INK)
     label = f"release: {risk.release}"
     box = {"boxstyle": "round,pad=0.4", "edgecolor": WRONG, "facecolor": "#fdecea"}
     figure.text(0.787, 0.28, label, fontsize=12, color=WRONG, weight="bold", bbox=box)
