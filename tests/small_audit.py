@@ -23,7 +23,7 @@ SMALL = [
     "audit.n_example_images=4",
     "engine.progress=false",
 ]
-"""20 synthetic people with 4 images of 64 pixels each: 6 to evaluate, 10 of the attacker, 4 to validate."""
+"""20 synthetic people, 4 small images each: 6 to evaluate, 10 of the attacker, 4 to validate."""
 K_SAME = "anonymizers.k_same.k=4"
 CLDM_CANNY = "anonymizers.cldm_canny.num_inference_steps=2"
 PREPARED = [

@@ -1,15 +1,19 @@
 """How attackers are put together: their size, encoder, recognizer and name."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 
+from cldmray.anonymizers.diffusion import Diffusion
+from cldmray.attackers.contrastive import AdaptiveContrastive
 from cldmray.attackers.encoder_attacker import EncoderAttacker
 from cldmray.attackers.nn.encoder import BackboneEncoder, SFaceEncoder, SmallEncoder
 from cldmray.attackers.nn.training import TrainingConfig
 from cldmray.attackers.pretrained import Pretrained
+from cldmray.config.attribution import build_attribution
 from cldmray.config.audit import build_audit
 from cldmray.config.instantiate import to_container
 from cldmray.errors import ConfigError
@@ -94,6 +98,25 @@ class TestEncoders:
         assert attacker.encoder == BackboneEncoder(backbone="transformers:resnet-50")
         assert (attacker.training.batch_size, attacker.init_from) == (128, None)
         assert [item.name for item in attackers.values()] == list(attackers)
+
+    def test_the_documented_experiment_of_the_paper(self, tmp_path: Path) -> None:
+        page = (CONF.parent / "docs" / "attackers.md").read_text("utf-8")
+        (command,) = [
+            part for part in page.split("```") if "cldmray attribute faces=celeba" in part
+        ]
+        typed = command.partition("\n# needs:")[2].partition("\n")[2].replace("\\\n", " ")
+        program, job, *overrides = shlex.split(typed.replace("DIR", str(tmp_path)))
+        assert (program, job) == ("cldmray", "attribute")
+        config = build_attribution(composed(*overrides, name=job)).audit
+        assert config.audit.regions == ["face", "surroundings"]
+        assert config.splits.celeba_partition == f"{tmp_path}/list_eval_partition.txt"
+        attacker = config.attackers["adaptive_contrastive_resnet50"]
+        assert isinstance(attacker, AdaptiveContrastive)
+        assert attacker.encoder == BackboneEncoder(backbone="transformers:resnet-50")
+        assert (attacker.training.batch_size, attacker.init_from) == (128, None)
+        anonymizer = config.anonymizers["sd15_canny"]
+        assert isinstance(anonymizer, Diffusion)
+        assert (anonymizer.mode, "inpainting" in anonymizer.model) == ("inpaint", True)
 
     def test_which_run_by_default(self) -> None:
         for name, expected in (
