@@ -74,7 +74,7 @@ CHANGES: dict[str, Callable[[Images], Images]] = {
 
 def synthetic_images(n_identities: int) -> Images:
     """Two images of each person, (N, 64, 64, 3)."""
-    source = SyntheticFaces(n_identities, IMAGES_PER_IDENTITY)
+    source = SyntheticFaces(n_identities, IMAGES_PER_IDENTITY, size=64)
     places = source.listing()["location"].to_pylist()
     return np.stack([decode_image(content) for content in source.read(places) if content])
 
