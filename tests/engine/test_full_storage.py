@@ -25,7 +25,7 @@ from cldmray.faces.synthetic import SyntheticFaces
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
-SOURCE = SyntheticFaces(n_identities=16, images_per_identity=3)
+SOURCE = SyntheticFaces(n_identities=16, images_per_identity=3, size=64)
 SMALL_KIB = 900
 """Room for the faces, twice while they are gathered, but not for their copies as well."""
 

@@ -197,7 +197,7 @@ class TestFaces:
 @pytest.mark.slow
 def test_a_whole_audit(tmp_path: Path, cache_dir: Path) -> None:
     result = cldmray.audit(
-        SyntheticFaces(n_identities=20, images_per_identity=IMAGES),
+        SyntheticFaces(n_identities=20, images_per_identity=IMAGES, size=64),
         anonymizers=[darker, "blur"],
         attackers=[ConditionMatch()],
         output=str(tmp_path / "out"),
