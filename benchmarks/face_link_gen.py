@@ -250,7 +250,7 @@ def markdown(report: dict[str, Any]) -> str:
             "all, we leave out whom the embedded model was trained on. A clean image is identified "
             "by their teacher in 95.9 %, by ours as the row `no_op` says.",
             "",
-            f"```\n{report['command']}\n```",
+            f"```sh\n# needs: LFW\n{report['command']}\n```",
             "",
         ]
     )
@@ -259,9 +259,10 @@ def markdown(report: dict[str, Any]) -> str:
 def main() -> None:
     options = parsed()
     report = measured(options)
+    program = " --deface PROGRAM" if options.deface else ""
     report["command"] = (
-        f"python benchmarks/face_link_gen.py --root DIR --layout {options.layout} --cache DIR "
-        f"--size {options.size} --anonymizers {' '.join(options.anonymizers)} "
+        f"python benchmarks/face_link_gen.py --root DIR --layout {options.layout} --cache DIR"
+        f"{program} --size {options.size} --anonymizers {' '.join(options.anonymizers)} "
         f"--recipe {options.recipe} --pairs {' '.join(map(str, options.pairs))}"
     )
     options.out.mkdir(parents=True, exist_ok=True)
