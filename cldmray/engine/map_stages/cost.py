@@ -14,7 +14,7 @@ from cldmray.engine import cluster
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.engine.failures import reraise_worker_errors
 from cldmray.engine.map_stages.anonymize import ActorInputs, AnonymizerActor, audited_images
-from cldmray.faces.base import FaceSource
+from cldmray.faces.base import FaceSource, ReadFace
 from cldmray.faces.decode import InvalidImageError
 from cldmray.faces.records import EVALUATION, FACES, decode_images, encode_image, encode_images
 
@@ -132,8 +132,9 @@ def _try_anonymizers(
     engine: EngineConfig,
     on_gpu: bool,
 ) -> list[Trial]:
+    read_face = source.open()
     started = time.process_time()
-    rows = _read(source, listing)
+    rows = _read(source, read_face, listing)
     if not rows:
         return [(None, None) for _ in anonymizers]
     size = sum(len(row["image"]) for row in rows) / len(rows)
@@ -148,15 +149,14 @@ def _try_attackers(
     engine: EngineConfig,
     on_gpu: bool,
 ) -> list[AttackCost]:
-    rows = _read(source, listing)
+    rows = _read(source, source.open(), listing)
     return [
         _attacking(attacker, rows, engine, on_gpu) if rows else AttackCost()
         for attacker in attackers
     ]
 
 
-def _read(source: FaceSource, listing: pa.Table) -> Rows:
-    read_face = source.open()
+def _read(source: FaceSource, read_face: ReadFace, listing: pa.Table) -> Rows:
     rows = []
     contents = source.read(listing["location"].to_pylist())
     for sample, content in zip(listing["sample_id"].to_pylist(), contents, strict=True):
