@@ -16,8 +16,10 @@ What is measured:
 - the audit: the rank-1 rate (Full-Ref, source excluded) of the recognizer as it is, and of the
   strongest attack, which may learn from images of other people.
 
-Needs the extra `dlib`. Writes peers.md, peers.json and peers.svg. ``--work`` keeps the stages, so
-that a run that was cut off goes on; it holds images of real people.
+Settings of the audit may follow the options, such as ``preset=large``; with those of another audit
+of the same faces and its ``cache_dir``, what that one made is not made again. Needs the extra
+`dlib`. Writes peers.md, peers.json and peers.svg. ``--work`` keeps the stages, so that a run that
+was cut off goes on; it holds images of real people.
 """
 
 import argparse
@@ -69,8 +71,8 @@ def composed(options: argparse.Namespace) -> dict[str, Any]:
             *layout,
             f"anonymizers=[{','.join(ANONYMIZERS)}]",
             f"attackers=[{','.join(options.attacks)}]",
-            f"preset={options.preset}",
             "~tracking",
+            *options.settings,
         ],
     )
     images = str((options.work / "deface").resolve())
@@ -83,14 +85,17 @@ def composed(options: argparse.Namespace) -> dict[str, Any]:
             "splits.n_evaluation_identities": options.identities,
             "splits.min_images": options.images,
             "audit": {"utility": [], "attribution": False},
-            "cache_dir": str(options.work / "cache"),
+            "cache_dir": str(options.cache or options.work / "cache"),
             "output": str(options.work / "audit"),
         },
     )
 
 
 def participants(config: AuditConfig, attackers: int) -> dict[str, str]:
-    """Who is evaluated and who trains the attackers, drawn by a hash; identity to list."""
+    """Who is evaluated, and the people drawn by a hash who train the attackers; identity to list.
+
+    Nobody is auxiliary then.
+    """
     splits = split_listing(config.faces.listing(), config.splits)
     others = [name for name, split in splits.items() if split in (ATTACKER, ATTACKER_VALIDATION)]
     others.sort(key=lambda name: unit_hash("peers", name))
@@ -270,10 +275,11 @@ def main() -> None:
     parser.add_argument("--deface", default="deface", help="the program")
     parser.add_argument("--identities", type=int, default=100)
     parser.add_argument("--images", type=int, default=5, help="of everybody evaluated, at least")
-    parser.add_argument("--attackers", type=int, default=800, help="people who train attackers")
+    parser.add_argument("--attackers", type=int, help="people who train attackers; default: all")
     parser.add_argument("--attacks", nargs="+", choices=ATTACKERS, default=ATTACKERS)
-    parser.add_argument("--preset", choices=["small", "large"], default="small")
+    parser.add_argument("--cache", type=Path, help="stages of other audits; default: in --work")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("settings", nargs="*", help="of the audit, as key=value")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     version = subprocess.run(
@@ -282,12 +288,15 @@ def main() -> None:
     settings = composed(options)
     (options.work / "deface").mkdir(exist_ok=True)
     source = build_audit(settings).faces
-    participating = participants(build_audit(settings), options.attackers)
     listing = source.listing()
+    if options.attackers is None:
+        participating = split_listing(listing, build_audit(settings).splits)
+    else:
+        participating = participants(build_audit(settings), options.attackers)
+        settings = updated(settings, write_lists(participating, options.work))
     rows = zip(listing["identity"].to_pylist(), listing["location"].to_pylist(), strict=True)
     places = [place for name, place in rows if name in participating]
     deface(options.deface, source, places, options.work / "deface")
-    settings = updated(settings, write_lists(participating, options.work))
     config = build_audit(settings)
     audited = risks(run_audit(config, settings_of(settings)).table)
     folders = run_anonymization(replace(config, output=str(options.work / "images")))
@@ -303,12 +312,12 @@ def main() -> None:
     report = {
         "command": f"python benchmarks/peers.py --root DIR --layout {options.layout} --work DIR "
         f"--deface PROGRAM --identities {options.identities} --images {options.images} "
-        f"--attackers {options.attackers} --attacks {' '.join(options.attacks)} "
-        f"--preset {options.preset}",
+        + (f"--attackers {options.attackers} " if options.attackers else "")
+        + f"--attacks {' '.join(options.attacks)} {' '.join(options.settings)}".rstrip(),
         "versions": f"deface {version.stdout.split()[-1]}, hifd {hifd.__version__}",
         "source": source.name,
         "identities": options.identities,
-        "attackers": options.attackers,
+        "attackers": sum(split != EVALUATION for split in participating.values()),
         "images": rows[0]["images"],
         "chance": rows[0]["chance"],
         "rows": rows,
