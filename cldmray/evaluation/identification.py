@@ -146,7 +146,7 @@ class ProbesAndReferences(NamedTuple):
             raise BadInputError(f"{view}: there is no image of the people to be identified")
         return cls(probes, view_of(embeddings, original))
 
-    def scores(self, protocol: Protocol, gallery: Gallery) -> Scores:
+    def scores(self, protocol: Protocol, gallery: Gallery) -> EmbeddingScores:
         """Scores of the probes against everybody in the table.
 
         Raises:

@@ -13,7 +13,13 @@ import numpy.typing as npt
 
 from cldmray.arrays import Interval
 from cldmray.evaluation.settings import BootstrapOptions, EvaluationSettings
-from cldmray.gallery.chance import permuted_places, probe_shares
+from cldmray.gallery.chance import (
+    FirstPlaces,
+    permuted_places,
+    probe_shares,
+    probes_of_places,
+    sampled_probes,
+)
 from cldmray.gallery.protocols import IntArray, Strings, Vectors
 from cldmray.gallery.ranking import Ranks
 from cldmray.gallery.scores import Scores, tie_resolved_blocks
@@ -56,7 +62,8 @@ class ComparisonScores(NamedTuple):
     Attributes:
         shuffled: per probe, share of all probes that belong to its best candidate, (P,).
         places: share of all probes that belong to the candidate in each place, mean over the
-            probes, (N,): summed up to k it is the success at rank k with permuted identities.
+            probes, or over some of them (``gallery.chance.probes_of_places``), (N,): summed up to
+            k it is the success at rank k with permuted identities.
         mated: score of each probe with its own identity, (P,).
         labels: identity of each probe, (P,).
         non_mated: scores of some probes with all other candidates, (Q, N - 1).
@@ -90,7 +97,9 @@ def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> Compari
     gallery_identities, probes = len(scores.gallery_identities), len(scores.mated_columns)
     share = probe_shares(scores)
     stays = enrolled_identities(scores.gallery_identities)
-    sampled = _sampled(scores.sample_ids, max(1, most // (gallery_identities - 1)))
+    most_probes = max(1, most // (gallery_identities - 1))
+    sampled = sampled_probes(scores.sample_ids, most_probes, "non_mated")
+    in_places = probes_of_places(scores)
     permuted_columns = _permuted_columns(scores.mated_columns, gallery_identities)
     permuted = np.empty(permuted_columns.shape, np.float32)
     shuffled, places = np.empty(probes), np.zeros(gallery_identities)
@@ -99,9 +108,8 @@ def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> Compari
     for rows, block in tie_resolved_blocks(scores):
         own = np.zeros(block.shape, bool)
         own[np.arange(len(rows)), scores.mated_columns[rows]] = True
-        permuted_share = permuted_places(block, share)
-        shuffled[rows] = permuted_share[:, 0]
-        places += permuted_share.sum(0) / probes
+        shuffled[rows] = FirstPlaces.of(block).permuted(share)
+        places += permuted_places(block[in_places[rows]], share).sum(0) / in_places.sum()
         mated[rows] = block[own]
         permuted[rows] = np.take_along_axis(block, permuted_columns[rows], axis=1)
         kept = sampled[rows]
@@ -140,15 +148,6 @@ def _permuted_columns(own: IntArray, n_identities: int) -> IntArray:
     count = int(np.clip(PERMUTED_SCORES // len(own), MIN_PERMUTATIONS, MAX_PERMUTATIONS))
     rng = np.random.default_rng(0)
     return np.stack([rng.permutation(n_identities)[own] for _ in range(count)], axis=1)
-
-
-def _sampled(sample_ids: Strings, most: int) -> npt.NDArray[np.bool_]:
-    if len(sample_ids) <= most:
-        return np.ones(len(sample_ids), bool)
-    hashes = [unit_hash("non_mated", sample) for sample in sample_ids.tolist()]
-    kept = np.zeros(len(sample_ids), bool)
-    kept[np.argsort(hashes, kind="stable")[:most]] = True
-    return kept
 
 
 RANKS = (1, 5, 10, 50)

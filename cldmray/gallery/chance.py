@@ -7,12 +7,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cldmray.gallery.protocols import Vectors
+from cldmray.gallery.protocols import IntArray, Strings, Vectors
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_scores
-from cldmray.gallery.scores import SAME_SCORE, KeptScores, Scores, tie_resolved_blocks
+from cldmray.gallery.scores import (
+    SAME_SCORE,
+    EmbeddingScores,
+    KeptScores,
+    ScoreBlock,
+    Scores,
+    scores_together,
+    shards_together,
+    tie_resolved_blocks,
+)
+from cldmray.hashing import unit_hash
 from cldmray.metrics.chance import permutation_excess
 
 Floats = npt.NDArray[np.float64]
+PLACE_SCORES = 5_000_000
+"""Most scores that are sorted to measure chance at every rank."""
+
 Apply = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """The built-in ``map``, or what does the same in other processes."""
 
@@ -42,16 +55,75 @@ def permuted_places(block: Vectors, share: Floats) -> Floats:
 
 
 def measured_places(trainings: Sequence[Scores]) -> Floats:
-    """:func:`permuted_places`, the mean over all probes of every training, shape (N,).
+    """:func:`permuted_places`, the mean over the probes of every training, shape (N,).
 
-    The scores are read once.
+    The scores are read once. Where there are more than ``PLACE_SCORES``, the mean is over some of
+    the probes, see :func:`probes_of_places`.
     """
-    total = np.zeros(len(trainings[0].gallery_identities))
+    total, count = np.zeros(len(trainings[0].gallery_identities)), 0
     for scores in trainings:
-        share = probe_shares(scores)
-        for _, block in tie_resolved_blocks(scores):
-            total += permuted_places(block, share).sum(0)
-    return total / sum(len(scores.mated_columns) for scores in trainings)
+        share, sampled = probe_shares(scores), probes_of_places(scores)
+        for rows, block in tie_resolved_blocks(scores):
+            total += permuted_places(block[sampled[rows]], share).sum(0)
+        count += int(sampled.sum())
+    return total / count
+
+
+def probes_of_places(scores: Scores) -> npt.NDArray[np.bool_]:
+    """Which probes :func:`permuted_places` is measured on, shape (P,): sorting is what costs most.
+
+    All of them, or those whose sample ids come first by a hash, so that their scores are at most
+    ``PLACE_SCORES``, but at least one.
+    """
+    most = max(1, PLACE_SCORES // len(scores.gallery_identities))
+    return sampled_probes(scores.sample_ids, most, "places")
+
+
+def sampled_probes(sample_ids: Strings, most: int, salt: str) -> npt.NDArray[np.bool_]:
+    """Which probes come first by a hash of their sample ids, shape (P,); all, if they are few.
+
+    >>> sampled_probes(np.array(["a", "b", "c"]), 2, "any").sum()
+    np.int64(2)
+    """
+    if len(sample_ids) <= most:
+        return np.ones(len(sample_ids), bool)
+    hashes = [unit_hash(salt, sample) for sample in sample_ids.tolist()]
+    sampled = np.zeros(len(sample_ids), bool)
+    sampled[np.argsort(hashes, kind="stable")[:most]] = True
+    return sampled
+
+
+class FirstPlaces(NamedTuple):
+    """The candidates that are ranked first, of which most probes have one.
+
+    Attributes:
+        rows: of the probes in their block, rising, shape (F,).
+        columns: of the candidates, shape (F,).
+        weights: probability that the candidate is ranked first, ties broken at random, shape (F,).
+    """
+
+    rows: IntArray
+    columns: IntArray
+    weights: Floats
+
+    @classmethod
+    def of(cls, block: Vectors) -> "FirstPlaces":
+        """The first places of a block of scores, (b, N).
+
+        >>> places = FirstPlaces.of(np.array([[0.1, 0.9, 0.9], [0.7, 0.2, 0.1]]))
+        >>> places.columns.tolist(), places.weights.tolist()
+        ([1, 2, 0], [0.5, 0.5, 1.0])
+        """
+        rows, columns = np.nonzero(block >= block.max(1, keepdims=True) - SAME_SCORE)
+        return cls(rows, columns, 1 / np.bincount(rows)[rows])
+
+    def permuted(self, share: Floats) -> Floats:
+        """Success of each probe with permuted identities, shape (b,).
+
+        Args:
+            share: of all probes that belong to each candidate, (N,).
+        """
+        return np.asarray(np.bincount(self.rows, self.weights * share[self.columns]), np.float64)
 
 
 def probe_shares(scores: Scores) -> Floats:
@@ -86,10 +158,7 @@ def measured_chance(trainings: Sequence[Scores]) -> MeasuredChance:
     Args:
         trainings: scores of each training of an attacker, at least one.
     """
-    parts = [
-        _merged(scores, [_of_shard(scores, probe_shares(scores), len(scores.mated_columns))])
-        for scores in trainings
-    ]
+    parts = [_merged(scores, [_of_shard(scores, probe_shares(scores))]) for scores in trainings]
     return pool_chance(parts)
 
 
@@ -99,70 +168,86 @@ def pool_chance(parts: Sequence[MeasuredChance]) -> MeasuredChance:
 
 
 def ranks_and_chance(
-    attacks: Sequence[Scores], apply: Apply = map
+    attacks: Sequence[EmbeddingScores], apply: Apply = map
 ) -> list[tuple[Ranks, MeasuredChance]]:
-    """Ranks, and :func:`measured_chance`, of each of several scores, which are read once.
+    """Ranks, and :func:`measured_chance`, of each of several scores, which are computed once.
+
+    Protocols and galleries of the same probes and references share their matrix products.
 
     Args:
-        apply: calls a function for each shard of all scores, here or in other processes.
+        apply: calls a function for each block of probes, here or in other processes.
     """
-    shards = [scores.shards() for scores in attacks]
+    together: dict[tuple[int, int], list[int]] = {}
+    for place, scores in enumerate(attacks):
+        probes, references = scores.embedding_sets
+        together.setdefault((id(probes), id(references)), []).append(place)
+    groups = [[attacks[place] for place in places] for places in together.values()]
+    shards = [shards_together(group) for group in groups]
+    shares = [[probe_shares(scores) for scores in group] for group in groups]
     calls = (
-        (shard, probe_shares(scores), len(scores.mated_columns))
-        for scores, own in zip(attacks, shards, strict=True)
-        for shard in own
+        (shard, own_shares) for own, own_shares in zip(shards, shares, strict=True) for shard in own
     )
-    outcomes = iter(apply(_shard_outcome, calls))
-    results = []
-    for scores, own in zip(attacks, shards, strict=True):
-        ranks, parts = zip(*islice(outcomes, len(own)), strict=True)
-        results.append((pool_ranks(ranks), _merged(scores, parts)))
-    return results
+    outcomes = iter(apply(_shard_outcomes, calls))
+    results: dict[int, tuple[Ranks, MeasuredChance]] = {}
+    for places, own in zip(together.values(), shards, strict=True):
+        by_attack = zip(*islice(outcomes, len(own)), strict=True)
+        for place, parts in zip(places, by_attack, strict=True):
+            ranks, chances = zip(*parts, strict=True)
+            results[place] = pool_ranks(ranks), _merged(attacks[place], chances)
+    return [results[place] for place in range(len(attacks))]
 
 
 class _ShardChance(NamedTuple):
-    """Success and permuted success of a shard's probes, and what they add to the attraction, (N,).
+    """Success of a shard's probes, and how often candidates are ranked first.
 
-    The attraction of a candidate is the share of all probes whose best candidate it is.
+    Attributes:
+        success, permuted: of each probe, shape (b,).
+        columns: of the candidates that some probe ranks first, rising, shape (C,).
+        attracted: number of probes that rank each of them first, ties shared, shape (C,).
     """
 
     success: Floats
     permuted: Floats
-    attraction: Floats
+    columns: IntArray
+    attracted: Floats
 
 
-def _shard_outcome(call: tuple[Scores, Floats, int]) -> tuple[Ranks, _ShardChance]:
-    shard, share, probes = call
-    kept = KeptScores(shard)
-    return rank_scores(kept), _of_shard(kept, share, probes)
+def _shard_outcomes(
+    call: tuple[Sequence[EmbeddingScores], Sequence[Floats]],
+) -> list[tuple[Ranks, _ShardChance]]:
+    """Of some probes in each protocol and gallery; see :func:`_of_shard` for the shares."""
+    outcomes = []
+    for shard, best, share in zip(call[0], scores_together(call[0]), call[1], strict=True):
+        kept = KeptScores(shard, [ScoreBlock(np.arange(len(best)), best)])
+        outcomes.append((rank_scores(kept), _of_shard(kept, share)))
+    return outcomes
 
 
 def _merged(scores: Scores, parts: Sequence[_ShardChance]) -> MeasuredChance:
-    attraction = np.zeros(len(scores.gallery_identities))
-    for part in parts:
-        attraction += part.attraction
-    success, permuted = (
-        np.concatenate([part.success for part in parts]),
-        np.concatenate([part.permuted for part in parts]),
-    )
-    attracted = attraction[scores.mated_columns]
-    return MeasuredChance(permuted, permutation_excess(success, permuted, attracted), attracted)
+    success = np.concatenate([part.success for part in parts])
+    permuted = np.concatenate([part.permuted for part in parts])
+    columns = np.concatenate([part.columns for part in parts])
+    attracted = np.concatenate([part.attracted for part in parts])
+    # (N,): share of all probes whose best candidate is each.
+    by_candidate = np.bincount(columns, attracted, len(scores.gallery_identities)) / len(success)
+    attraction = by_candidate[scores.mated_columns]
+    return MeasuredChance(permuted, permutation_excess(success, permuted, attraction), attraction)
 
 
-def _of_shard(scores: Scores, share: Floats, n_probes: int) -> _ShardChance:
+def _of_shard(scores: Scores, share: Floats) -> _ShardChance:
     """Chance of the probes of a shard.
 
     Args:
         share: of all probes that belong to each candidate, (N,).
-        n_probes: of all shards.
     """
-    attraction = np.zeros(len(scores.gallery_identities))
     success, permuted = np.empty(len(scores.mated_columns)), np.empty(len(scores.mated_columns))
+    columns, attracted = np.empty(0, np.int64), np.empty(0)
     for rows, block in tie_resolved_blocks(scores):
-        # (b, N): probability that each candidate is ranked first, ties broken at random.
-        first = block >= block.max(1, keepdims=True) - SAME_SCORE
-        best = first / first.sum(1, keepdims=True)
-        success[rows] = best[np.arange(len(rows)), scores.mated_columns[rows]]
-        permuted[rows] = best @ share
-        attraction += best.sum(0) / n_probes
-    return _ShardChance(success, permuted, attraction)
+        first = FirstPlaces.of(block)
+        own = first.columns == scores.mated_columns[rows][first.rows]
+        success[rows] = np.bincount(first.rows, first.weights * own)
+        permuted[rows] = first.permuted(share)
+        columns, places = np.unique(np.concatenate([columns, first.columns]), return_inverse=True)
+        attracted = np.concatenate([attracted, first.weights])
+        attracted = np.asarray(np.bincount(places, attracted), np.float64)
+    return _ShardChance(success, permuted, columns, attracted)

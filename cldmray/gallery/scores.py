@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import copy
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -65,24 +66,21 @@ class Scores(ABC):
     def blocks(self) -> Iterator[ScoreBlock]:
         """All scores, each probe once and in order, in blocks that bound the memory used."""
 
-    def shards(self) -> "Sequence[Scores]":
-        """Scores of some probes each, in order, that can be computed apart from each other."""
-        return [self]
-
 
 class KeptScores(Scores):
     """Scores of any kind that are computed once and held in memory.
 
     Args:
         scores: whose blocks are kept, (P, N) in all.
+        blocks: of these scores; None: they are computed.
     """
 
-    def __init__(self, scores: Scores) -> None:
+    def __init__(self, scores: Scores, blocks: Sequence[ScoreBlock] | None = None) -> None:
         self.gallery_identities = scores.gallery_identities
         self.mated_columns = scores.mated_columns
         self.sample_ids = scores.sample_ids
         self.identities = scores.identities
-        self._blocks = list(scores.blocks())
+        self._blocks = list(scores.blocks() if blocks is None else blocks)
 
     def blocks(self) -> Iterator[ScoreBlock]:
         """See :meth:`Scores.blocks`."""
@@ -97,6 +95,48 @@ def is_small(scores: Scores) -> bool:
 def kept_if_small(scores: Scores) -> Scores:
     """:class:`KeptScores` of at most ``KEPT_CELLS`` scores, else the scores as they are."""
     return KeptScores(scores) if is_small(scores) else scores
+
+
+class _Layers(NamedTuple):
+    """References in layers: the first one of every identity, the second of those that have two, ...
+
+    Identities stand in the order of their number of references, the largest first, so that those of
+    each layer come first. A maximum over layers is one over slices, which is several times faster
+    than one over runs of references (``np.maximum.reduceat``).
+
+    Attributes:
+        rows: of the references, layer after layer, shape (S,).
+        starts: of each layer among them, and S, shape (L + 1,).
+        places: of each of the N identities in the order of numbers, shape (N,).
+    """
+
+    rows: IntArray
+    starts: IntArray
+    places: IntArray
+
+    @classmethod
+    def of(cls, rows: IntArray, columns: IntArray, n_identities: int) -> "_Layers":
+        """Layers of references, those of one identity together.
+
+        Args:
+            rows, columns: of the references, ``columns`` rising, shape (S,).
+        """
+        counts = np.bincount(columns, minlength=n_identities)
+        places = np.empty(n_identities, np.int64)
+        places[np.argsort(-counts, kind="stable")] = np.arange(n_identities)
+        layer_of = np.arange(len(rows)) - (np.cumsum(counts) - counts)[columns]
+        order = np.lexsort((places[columns], layer_of))
+        return cls(rows[order], np.cumsum([0, *np.bincount(layer_of)]), places)
+
+    def pieces(self, first: int, last: int) -> Iterator[tuple[int, slice, slice]]:
+        """Of each layer that lies in ``rows[first:last]``: its number, counted from 1, its place
+        there, and that in the order."""
+        layer = int(np.searchsorted(self.starts, first, side="right"))
+        while layer < len(self.starts) and self.starts[layer - 1] < last:
+            origin, end = self.starts[layer - 1 : layer + 1]
+            low, high = max(first, origin), min(last, end)
+            yield layer, slice(low - first, high - first), slice(low - origin, high - origin)
+            layer += 1
 
 
 class EmbeddingScores(Scores):
@@ -129,6 +169,8 @@ class EmbeddingScores(Scores):
         rows = choose_references(probes, references, protocol, gallery)
         self._rows = rows
         self._kept: list[ScoreBlock] = []
+        n_identities = len(rows.gallery_identities)
+        self._layers = _Layers.of(rows.reference_rows, rows.reference_columns, n_identities)
         self._probes = probes
         self._references = references
         self._shard_rows = shard_rows
@@ -137,23 +179,25 @@ class EmbeddingScores(Scores):
         self.sample_ids = probes.sample_ids[rows.probe_rows]
         self.identities = probes.identities[rows.probe_rows]
 
-    def shards(self) -> Sequence[Scores]:
-        """See :meth:`Scores.shards`: one for each block. They share the embeddings."""
-        selection, shards = self._rows, []
-        step = self._probes_per_block
-        for start in range(0, len(self.mated_columns), step):
-            part = slice(start, start + step)
-            shard = copy(self)
-            shard._kept = []
-            shard._rows = selection._replace(
-                probe_rows=selection.probe_rows[part],
-                mated_columns=selection.mated_columns[part],
-                mated_rows=selection.mated_rows[part],
-            )
-            shard.mated_columns = shard._rows.mated_columns
-            shard.sample_ids, shard.identities = self.sample_ids[part], self.identities[part]
-            shards.append(shard)
-        return shards
+    @property
+    def embedding_sets(self) -> tuple[EmbeddingSet, EmbeddingSet]:
+        """The probes and the references."""
+        return self._probes, self._references
+
+    def _of_probes(self, first: int, last: int) -> "EmbeddingScores":
+        """The scores of those of the probes ``first:last`` that have a mated reference."""
+        selection = self._rows
+        part = slice(*np.searchsorted(selection.probe_rows, [first, last]))
+        shard = copy(self)
+        shard._kept = []
+        shard._rows = selection._replace(
+            probe_rows=selection.probe_rows[part],
+            mated_columns=selection.mated_columns[part],
+            mated_rows=selection.mated_rows[part],
+        )
+        shard.mated_columns = shard._rows.mated_columns
+        shard.sample_ids, shard.identities = self.sample_ids[part], self.identities[part]
+        return shard
 
     @property
     def _probes_per_block(self) -> int:
@@ -179,26 +223,64 @@ class EmbeddingScores(Scores):
         yield from self._kept
 
     def _computed_blocks(self) -> Iterator[ScoreBlock]:
-        selection = self._rows
-        step = self._probes_per_block
-        for start in range(0, len(self.mated_columns), step):
-            rows = np.arange(start, min(start + step, len(self.mated_columns)))
-            vectors = self._probes.vectors[selection.probe_rows[rows]]
-            best = np.full((len(rows), len(self.gallery_identities)), -np.inf, np.float32)
-            for first in range(0, len(selection.reference_rows), self._shard_rows):
-                part = slice(first, first + self._shard_rows)
-                columns, starts = np.unique(selection.reference_columns[part], return_index=True)
-                references = self._references.vectors[selection.reference_rows[part]]
-                # (b, shard) products; references of one identity stand together, so each run of
-                # columns is one identity and reduces to (b, identities of the shard).
-                shard_best = np.maximum.reduceat(vectors @ references.T, starts, axis=1)
-                best[:, columns] = np.maximum(best[:, columns], shard_best)
-            # The mated score comes from references of its own, as the source may be left out.
-            mated = (self._references.vectors[selection.mated_rows[row]] for row in rows)
-            best[np.arange(len(rows)), self.mated_columns[rows]] = [
-                (own @ probe).max() for probe, own in zip(vectors, mated, strict=True)
-            ]
-            yield ScoreBlock(rows, best)
+        start = 0
+        for (shard,) in shards_together([self]):
+            (best,) = scores_together([shard])
+            yield ScoreBlock(np.arange(start, start + len(best)), best)
+            start += len(best)
+
+
+def shards_together(members: Sequence[EmbeddingScores]) -> list[list[EmbeddingScores]]:
+    """The members' scores of the same probes, for block after block of probes.
+
+    Blocks can be computed apart from each other. They share the embeddings.
+
+    Args:
+        members: protocols and galleries of the same probes and references.
+    """
+    step = min(member._probes_per_block for member in members)
+    rows = np.unique(np.concatenate([member._rows.probe_rows for member in members]))
+    bounds = [*rows[::step].tolist(), rows[-1] + 1]
+    return [[member._of_probes(*part) for member in members] for part in pairwise(bounds)]
+
+
+def scores_together(members: Sequence[EmbeddingScores]) -> Iterator[Vectors]:
+    """Scores of one block of probes in several protocols and galleries, from one matrix product.
+
+    References of an identity stand in the same order in all protocols, so the best of its first n
+    is what is reached after n layers of them all.
+
+    Args:
+        members: as :func:`shards_together` gives them.
+
+    Returns:
+        Scores of each member's probes, (b, N).
+    """
+    deepest = max(members, key=lambda member: len(member._layers.rows))
+    probes, references = deepest.embedding_sets
+    layers = deepest._layers
+    probe_rows = np.unique(np.concatenate([member._rows.probe_rows for member in members]))
+    vectors = probes.vectors[probe_rows]
+    depths = {len(member._layers.starts) - 1 for member in members}
+    # (N, b) in the order of the layers: what a layer reaches are its first rows.
+    reached = np.full((len(deepest.gallery_identities), len(vectors)), -np.inf, np.float32)
+    best_at: dict[int, Vectors] = {}
+    for first in range(0, len(layers.rows), deepest._shard_rows):
+        last = min(first + deepest._shard_rows, len(layers.rows))
+        products = references.vectors[layers.rows[first:last]] @ vectors.T
+        for layer, piece, identities in layers.pieces(first, last):
+            np.maximum(reached[identities], products[piece], out=reached[identities])
+            if layer in depths and layers.starts[layer] <= last:
+                best_at[layer] = np.ascontiguousarray(reached[layers.places].T)
+    for member in members:
+        own_rows = np.searchsorted(probe_rows, member._rows.probe_rows)
+        best = best_at[len(member._layers.starts) - 1][own_rows]
+        # The mated score comes from references of its own, as the source may be left out.
+        best[np.arange(len(best)), member.mated_columns] = [
+            (references.vectors[own] @ vectors[row]).max()
+            for row, own in zip(own_rows, member._rows.mated_rows, strict=True)
+        ]
+        yield best
 
 
 def tie_resolved_blocks(scores: Scores) -> Iterator[ScoreBlock]:

@@ -60,6 +60,17 @@ def test_attack(tmp_path: Path) -> None:
     assert (tmp_path / "attackers.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_ranking(tmp_path: Path) -> None:
+    few = ("--identities", "300", "--probes", "200", "--out", str(tmp_path))
+    places = ("--protocols", "full_ref", "single_ref", "--galleries", "source_included")
+    printed = run("ranking.py", *few, *places)
+    report = json.loads((tmp_path / "ranking.json").read_text("utf-8"))
+    assert report["rankings"] == 2 and "200 probes, 300 people with 1 reference" in printed
+    for workers in (1, 2):
+        ours, peer = report[f"ours_s_{workers}"], report[f"bare_s_{workers}"]
+        assert report[f"ours_to_bare_{workers}"] == pytest.approx(2 * peer / ours)
+
+
 def test_gallery(tmp_path: Path) -> None:
     sizes = ("--gallery", "2000", "--probes", "300", "--exact", "200", "--threads", "1")
     settings = ("--nprobe", "1", "100000", "--ef", "2000", "--out", str(tmp_path))

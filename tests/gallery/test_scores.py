@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from cldmray.errors import BadInputError
+from cldmray.gallery.chance import ranks_and_chance
 from cldmray.gallery.protocols import REFERENCES, EmbeddingSet, Gallery, Protocol
 from cldmray.gallery.ranking import rank_scores
 from cldmray.gallery.scores import (
@@ -16,6 +17,8 @@ from cldmray.gallery.scores import (
     EmbeddingScores,
     ScoreBlock,
     Scores,
+    scores_together,
+    shards_together,
     tie_resolved_blocks,
 )
 from cldmray.hashing import unit_hash
@@ -111,6 +114,41 @@ def test_shards_and_blocks_change_nothing(
     np.testing.assert_allclose(table(parts), expected, atol=3e-7)
     for column, again in zip(rank_scores(parts), ranks, strict=True):
         np.testing.assert_array_equal(column, again)
+
+
+@pytest.mark.parametrize("shard_rows", [1, 5, 1000])
+def test_one_product_gives_all_protocols_and_galleries(
+    shard_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cldmray.gallery.scores.CELLS", 60)
+    of_originals = [place for place in GRID if place[1] != "anonymized_only"]
+    given = views("source_excluded")
+    members = [EmbeddingScores(*given, *place, shard_rows=shard_rows) for place in of_originals]
+    shards = shards_together(members)
+    assert len(shards) > 2
+    blocks = [list(scores_together(shard)) for shard in shards]
+    for number, place in enumerate(of_originals):
+        expected = twin(*given, *place)
+        samples = [sample for shard in shards for sample in shard[number].sample_ids.tolist()]
+        assert samples == list(expected)
+        scores = np.concatenate([block[number] for block in blocks])
+        np.testing.assert_allclose(scores, list(expected.values()), atol=1e-6)
+
+
+def test_a_block_may_lack_probes_in_some_gallery(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cldmray.gallery.scores.CELLS", 3)
+    images = circle(ann1=0, bob1=30, bob2=80)
+    members = [
+        EmbeddingScores(images, images, "full_ref", gallery)
+        for gallery in ("source_excluded", "source_included")
+    ]
+    shards = shards_together(members)
+    sizes = [[len(block) for block in scores_together(shard)] for shard in shards]
+    assert sizes == [[0, 1], [1, 1], [1, 1]], "Ann has no other image"
+    (excluded, chance), (included, _) = ranks_and_chance(members)
+    assert excluded.sample_ids.tolist() == ["bob1", "bob2"]
+    assert included.sample_ids.tolist() == ["ann1", "bob1", "bob2"]
+    assert chance.permuted.tolist() == [0, 1], "the first is closer to Ann, whom no probe shows"
 
 
 @every_protocol
