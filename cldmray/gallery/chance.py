@@ -114,7 +114,8 @@ class FirstPlaces(NamedTuple):
         >>> places.columns.tolist(), places.weights.tolist()
         ([1, 2, 0], [0.5, 0.5, 1.0])
         """
-        rows, columns = np.nonzero(block >= block.max(1, keepdims=True) - SAME_SCORE)
+        first = np.flatnonzero(block >= block.max(1, keepdims=True) - SAME_SCORE)
+        rows, columns = np.divmod(first, block.shape[1])
         return cls(rows, columns, 1 / np.bincount(rows)[rows])
 
     def permuted(self, share: Floats) -> Floats:
@@ -185,12 +186,14 @@ def ranks_and_chance(
     shards = [shards_together(group) for group in groups]
     shares = [[probe_shares(scores) for scores in group] for group in groups]
     calls = (
-        (shard, own_shares) for own, own_shares in zip(shards, shares, strict=True) for shard in own
+        (shard, own_shares)
+        for (_, own), own_shares in zip(shards, shares, strict=True)
+        for shard in own
     )
     outcomes = iter(apply(_shard_outcomes, calls))
     results: dict[int, tuple[Ranks, MeasuredChance]] = {}
-    for places, own in zip(together.values(), shards, strict=True):
-        by_attack = zip(*islice(outcomes, len(own)), strict=True)
+    for places, (n_blocks, _) in zip(together.values(), shards, strict=True):
+        by_attack = zip(*islice(outcomes, n_blocks), strict=True)
         for place, parts in zip(places, by_attack, strict=True):
             ranks, chances = zip(*parts, strict=True)
             results[place] = pool_ranks(ranks), _merged(attacks[place], chances)

@@ -24,6 +24,9 @@ SAME_SCORE = 1e-6
 CELLS = 8_000_000
 """Scores of a block, of which a few copies are held in memory at once."""
 
+LEAST_PROBES = 32
+"""Probes of a block at least: with fewer, reading the references takes longer than products."""
+
 KEPT_CELLS = 250_000
 """Most scores of an attack that are kept in memory.
 
@@ -202,7 +205,7 @@ class EmbeddingScores(Scores):
     @property
     def _probes_per_block(self) -> int:
         rows = min(self._shard_rows, len(self._rows.reference_rows))
-        return max(1, CELLS // max(len(self.gallery_identities), rows))
+        return max(LEAST_PROBES, CELLS // max(len(self.gallery_identities), rows))
 
     def probe(self, row: int) -> EmbeddingSet:
         """One probe."""
@@ -224,24 +227,30 @@ class EmbeddingScores(Scores):
 
     def _computed_blocks(self) -> Iterator[ScoreBlock]:
         start = 0
-        for (shard,) in shards_together([self]):
+        for (shard,) in shards_together([self])[1]:
             (best,) = scores_together([shard])
             yield ScoreBlock(np.arange(start, start + len(best)), best)
             start += len(best)
 
 
-def shards_together(members: Sequence[EmbeddingScores]) -> list[list[EmbeddingScores]]:
+def shards_together(
+    members: Sequence[EmbeddingScores],
+) -> tuple[int, Iterator[list[EmbeddingScores]]]:
     """The members' scores of the same probes, for block after block of probes.
 
     Blocks can be computed apart from each other. They share the embeddings.
 
     Args:
         members: protocols and galleries of the same probes and references.
+
+    Returns:
+        The number of blocks, and the members' part of each.
     """
     step = min(member._probes_per_block for member in members)
     rows = np.unique(np.concatenate([member._rows.probe_rows for member in members]))
     bounds = [*rows[::step].tolist(), rows[-1] + 1]
-    return [[member._of_probes(*part) for member in members] for part in pairwise(bounds)]
+    parts = ([member._of_probes(*part) for member in members] for part in pairwise(bounds))
+    return len(bounds) - 1, parts
 
 
 def scores_together(members: Sequence[EmbeddingScores]) -> Iterator[Vectors]:

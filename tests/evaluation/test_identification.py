@@ -174,6 +174,7 @@ class TestAttacks:
 
         monkeypatch.setattr(scores_module, "KEPT_CELLS", 0)
         monkeypatch.setattr(scores_module, "CELLS", 4 * 6)
+        monkeypatch.setattr(scores_module, "LEAST_PROBES", 1)
         sharded = attacks(
             [table, table], "blur", "pretrained", SETTINGS, "original", apply=elsewhere
         )
