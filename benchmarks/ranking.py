@@ -9,6 +9,8 @@ all of their references in every gallery.
   identities (``cldmray.gallery.chance.ranks_and_chance``), in the protocols and galleries asked
   for, from one matrix product. Blocks of probes are shared out among worker processes of one
   thread each.
+- *measures*: what the other measures read of the same scores, once more, one core
+  (``cldmray.evaluation.measures.collect_comparisons``).
 - *bare*: torch multiplies blocks of probes with all references, and counts the scores above the
   probe's own. That is one ranking, without chance and of all references. As many threads as ours
   has workers.
@@ -63,6 +65,14 @@ def ranked(scores: list[Any], apply: Callable[..., Any]) -> list[npt.NDArray[np.
     from cldmray.gallery.chance import ranks_and_chance
 
     return [ranks.n_higher for ranks, _ in ranks_and_chance(scores, apply)]
+
+
+def read(scores: list[Any]) -> None:
+    """Read the scores as the measures do."""
+    from cldmray.evaluation.measures import collect_comparisons
+
+    for each in scores:
+        collect_comparisons(each)
 
 
 def bare(data: Data) -> npt.NDArray[np.int64]:
@@ -156,6 +166,10 @@ def main() -> None:
         print(f"{workers} worker(s): ours {mine:.1f} s, {1e9 * mine * workers / cells:.1f} core-ns "
               f"a probe, person and ranking; bare {peer:.1f} s for one ranking; rankings a second, "
               f"ours : bare {ratio:.2f}", flush=True)  # fmt: skip
+    own, _ = timed(read, scores)
+    report["measures_s"] = own
+    print(f"the other measures read these scores in {own:.1f} s on one core, "
+          f"{1e9 * own / cells:.1f} ns a probe, person and ranking", flush=True)  # fmt: skip
     first, last = options.workers[0], options.workers[-1]
     report["speed_up"] = report[f"ours_s_{first}"] / report[f"ours_s_{last}"]
     report["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

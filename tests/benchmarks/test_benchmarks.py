@@ -69,6 +69,7 @@ def test_ranking(tmp_path: Path) -> None:
     for workers in (1, 2):
         ours, peer = report[f"ours_s_{workers}"], report[f"bare_s_{workers}"]
         assert report[f"ours_to_bare_{workers}"] == pytest.approx(2 * peer / ours)
+    assert report["measures_s"] > 0
 
 
 def test_gallery(tmp_path: Path) -> None:

@@ -5,29 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cldmray.evaluation.decision import by_usefulness, recommend, supported_k
-from cldmray.results.audit import AnonymizerRisk, UtilityRow
-
-WEAK = "attacker too weak to conclude: it names 40.0 %"
-
-
-def risk(name: str, high: float, value: float = 0.01, low: float = 0.005) -> AnonymizerRisk:
-    return AnonymizerRisk(
-        anonymizer=name,
-        risk=value,
-        low=low,
-        high=high,
-        attacker="adaptive_contrastive",
-        protocol="full_ref",
-        gallery="source_excluded",
-        chance=0.01,
-        k_not_rejected=100,
-        confidence_level=0.95,
-        gallery_size=100,
-    )
-
-
-def rows(measure: str, higher: bool = True, **values: float) -> list[UtilityRow]:
-    return [UtilityRow(name, measure, v, v, v, 9, higher) for name, v in values.items()]
+from tests.given_risks import WEAK, risk, rows
 
 
 class TestUsefulness:

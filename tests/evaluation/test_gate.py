@@ -19,20 +19,9 @@ from cldmray.evaluation.gate import (
     parse_rules,
 )
 from cldmray.results.audit import AnonymizerRisk, AttackRate
+from tests.given_risks import risk
 
-RISK = AnonymizerRisk(
-    anonymizer="blur",
-    risk=0.08,
-    low=0.06,
-    high=0.11,
-    attacker="adaptive_contrastive",
-    protocol="full_ref",
-    gallery="source_excluded",
-    chance=0.01,
-    k_not_rejected=16,
-    confidence_level=0.95,
-    gallery_size=100,
-)
+RISK = risk("blur", high=0.11, value=0.08, low=0.06, k_not_rejected=16)
 LINKED = AttackRate("pretrained", "full_ref", "anonymized_only", 0.1, 0.06, 0.2, 0.01)
 CALM = replace(RISK, risk=0.01, low=0.005, high=0.02, k_not_rejected=100)
 WEAK = replace(CALM, note="attacker too weak")

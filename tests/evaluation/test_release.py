@@ -9,20 +9,9 @@ from cldmray.evaluation.decision import DecisionPolicy, decide
 from cldmray.evaluation.gate import parse_rules
 from cldmray.evaluation.release import utility_kept
 from cldmray.results.audit import AnonymizerRisk, AttackRate, Release, UtilityRow
+from tests.given_risks import risk
 
-CALM = AnonymizerRisk(
-    anonymizer="blur",
-    risk=0.02,
-    low=0.004,
-    high=0.031,
-    attacker="adaptive_contrastive",
-    protocol="full_ref",
-    gallery="source_excluded",
-    chance=0.01,
-    k_not_rejected=100,
-    confidence_level=0.95,
-    gallery_size=100,
-)
+CALM = risk("blur", high=0.031, value=0.02, low=0.004)
 LEAK = replace(CALM, risk=0.6, low=0.5, high=0.7, k_not_rejected=2)
 LINKED = AttackRate("pretrained", "full_ref", "anonymized_only", 0.1, 0.06, 0.2, 0.01)
 WEAK = "attacker too weak to conclude"

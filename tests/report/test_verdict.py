@@ -12,20 +12,9 @@ from cldmray.evaluation.gate import evaluate_gate, parse_rules
 from cldmray.report.verdict import state_gate, state_verdict, verdict_tags
 from cldmray.results.audit import AnonymizerRisk, AttackRate, UtilityRow, Verdict
 from cldmray.results.schema import SCHEMA_VERSION
+from tests.given_risks import risk
 
-LEAK = AnonymizerRisk(
-    anonymizer="cldm-canny-1.0",
-    risk=0.62,
-    low=0.5,
-    high=0.71,
-    attacker="adaptive_contrastive",
-    protocol="full_ref",
-    gallery="source_excluded",
-    chance=0.01,
-    k_not_rejected=2,
-    confidence_level=0.95,
-    gallery_size=100,
-)
+LEAK = risk("cldm-canny-1.0", high=0.71, value=0.62, low=0.5, k_not_rejected=2)
 CALM = replace(LEAK, anonymizer="cldm-none", risk=0.02, low=0.004, high=0.031, k_not_rejected=100)
 COPY = replace(LEAK, anonymizer="no_op", risk=1.0, low=0.96, high=1.0, k_not_rejected=1)
 LINKED = AttackRate("pretrained", "full_ref", "anonymized_only", 0.3, 0.2, 0.4, 0.01)
