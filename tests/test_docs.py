@@ -17,6 +17,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cldmray.arrays import Interval
+from cldmray.cli.overrides import quoted
 from cldmray.evaluation.decision import decide
 from cldmray.faces.records import REJECTED
 from cldmray.report.verdict import state_verdict
@@ -115,7 +116,9 @@ def test_commands_compose(page: Path) -> None:
                 continue
             overrides = [text for text in overrides if "=" in text and text != "faces=DIR"]
             with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-                compose(config, [text.replace("DIR_OR_HUB_ID", "DIR") for text in overrides])
+                compose(
+                    config, [text.replace("DIR_OR_HUB_ID", "DIR") for text in quoted(overrides)]
+                )
 
 
 EXAMPLES = [page for page in PAGES if ">>> " in page.read_text(encoding="utf-8")]

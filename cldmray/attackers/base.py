@@ -180,6 +180,11 @@ class Attacker(ABC):
     # What it learns from.
 
     @property
+    def has_teacher(self) -> bool:
+        """Whether it learns the embeddings of a public recognizer."""
+        return False
+
+    @property
     @abstractmethod
     def learns_from_anonymized(self) -> bool:
         """Whether it learns from every anonymizer's images of attacker identities.

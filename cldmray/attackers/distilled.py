@@ -51,6 +51,10 @@ class DistilledAttacker(EncoderAttacker):
     train_on_auxiliary: bool = False
 
     @property
+    def has_teacher(self) -> bool:
+        return True
+
+    @property
     def training_splits(self) -> tuple[str, ...]:
         return (ATTACKER, AUXILIARY) if self.train_on_auxiliary else (ATTACKER,)
 

@@ -70,7 +70,7 @@ def _hydra(
     epilog=_examples(
         "cldmray audit",
         "cldmray audit faces=folder faces.root=DIR anonymizers=[blur,k_same]",
-        "cldmray audit anonymizers=[cldm_canny] 'audit.fail_on=\"k<20 or inconclusive\"'",
+        "cldmray audit anonymizers=[cldm_canny] 'audit.fail_on=k_supported<20'",
     ),
 )
 def audit(

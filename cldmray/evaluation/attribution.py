@@ -132,7 +132,7 @@ def _row(
         attack.gallery,
         measure,
         *interval,
-        **{"n_probes": len(attack.ranks.identities), **more},
+        **{"n_probes": len(np.unique(attack.ranks.sample_ids)), **more},
     )
 
 
@@ -141,7 +141,10 @@ def rate_row(
 ) -> AttributionRow:
     """The rank-1 rate of an attack with its interval over identities."""
     interval = rate_interval(
-        attack.rank_1, attack.ranks.identities, confidence_level=settings.confidence_level
+        attack.rank_1,
+        attack.ranks.identities,
+        samples=attack.ranks.sample_ids,
+        confidence_level=settings.confidence_level,
     )
     return _row(question, attack, "rank_1", interval, chance=attack.chance, **more)
 

@@ -132,7 +132,13 @@ def _weakness(rows: Sequence[AttackerDiagnostics], required: float) -> str:
             f"less than the {100 * required:.1f} % that audit.min_clean_rank_1 asks for"
         )
     adaptive = [row for row in rows if row.learns_from_anonymized and row.ability != "unknown"]
-    if adaptive and not any(row.ability == "shown" for row in adaptive):
+    if not adaptive:
+        return (
+            f"{TOO_WEAK}: no attacker that learns from anonymized images was there, and others "
+            "miss what images still tell; add adaptive_contrastive, for real faces "
+            "adaptive_distilled"
+        )
+    if not any(row.ability == "shown" for row in adaptive):
         names = " and ".join(row.attacker for row in adaptive)
         return (
             f"{TOO_WEAK}: {names} learnt too little here and on every other anonymizer to tell "

@@ -103,9 +103,10 @@ class Linked(Rule):
         return "linkage" if self.rate is None else f"linkage>{self.rate:.12g}"
 
     def broken_by(self, risk: AnonymizerRisk) -> BreachKind | None:
-        if risk.linkage is None:
+        if risk.linking_attacks is None:
             return "not_measured"
-        linked = risk.linkage.above_chance if self.rate is None else risk.linkage.low > self.rate
+        best, tested = risk.linking_attacks
+        linked = best.above_chance if self.rate is None else tested.low > self.rate
         return "linked" if linked else None
 
 

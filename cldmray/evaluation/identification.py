@@ -361,6 +361,7 @@ def anonymizer_risks(
             replace(
                 identified[name],
                 linkage=None if linkage is None else linkage.strongest_attack,
+                tested_linkage=None if linkage is None else linkage.tested_attack,
                 person_level=None if person_level is None else person_level.strongest_attack,
             )
         )
@@ -397,11 +398,13 @@ def _rank_1_intervals(attacks: Sequence[AttackResult], confidence_level: float) 
     """Rank-1 rate of each attack; those on the same probes are computed together."""
     together: dict[bytes, list[int]] = {}
     for place, attack in enumerate(attacks):
-        together.setdefault(attack.ranks.identities.tobytes(), []).append(place)
+        together.setdefault(attack.ranks.sample_ids.tobytes(), []).append(place)
     interval_of: dict[int, Interval] = {}
     for places in together.values():
         columns = np.stack([attacks[place].rank_1 for place in places], 1)
-        identities = attacks[places[0]].ranks.identities
-        intervals = rate_intervals(columns, identities, confidence_level=confidence_level)
+        ranks = attacks[places[0]].ranks
+        intervals = rate_intervals(
+            columns, ranks.identities, samples=ranks.sample_ids, confidence_level=confidence_level
+        )
         interval_of.update(zip(places, intervals, strict=True))
     return [interval_of[place] for place in range(len(attacks))]

@@ -19,6 +19,7 @@ from cldmray.gallery.chance import (
     probe_shares,
     probes_of_places,
     sampled_probes,
+    with_first_place,
 )
 from cldmray.gallery.protocols import IntArray, Strings, Vectors
 from cldmray.gallery.ranking import Ranks
@@ -52,8 +53,9 @@ sample ids come first by a hash."""
 
 
 PERMUTED_SCORES = 5_000_000
-"""Most scores of permuted identities, within the two numbers of permutations below."""
-MIN_PERMUTATIONS, MAX_PERMUTATIONS = 39, 500
+"""Most scores of permuted identities, unless that were too few permutations to tell anything: the
+smallest p-value of R of them is 1 / (R + 1)."""
+MAX_PERMUTATIONS = 500
 
 
 class ComparisonScores(NamedTuple):
@@ -88,11 +90,14 @@ class ComparisonScores(NamedTuple):
     best_non_mated: Vectors
 
 
-def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> ComparisonScores:
+def collect_comparisons(
+    scores: Scores, most: int = NON_MATED_SCORES, confidence_level: float = 0.95
+) -> ComparisonScores:
     """Read the scores of an attack once.
 
     Args:
         most: non-mated scores that are kept, but at least those of one probe.
+        confidence_level: at which permutations must be able to tell something from chance.
     """
     gallery_identities, probes = len(scores.gallery_identities), len(scores.mated_columns)
     share = probe_shares(scores)
@@ -100,7 +105,8 @@ def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> Compari
     most_probes = max(1, most // (gallery_identities - 1))
     sampled = sampled_probes(scores.sample_ids, most_probes, "non_mated")
     in_places = probes_of_places(scores)
-    permuted_columns = _permuted_columns(scores.mated_columns, gallery_identities)
+    least = math.ceil(2 / (1 - confidence_level) - 1 - 1e-9)
+    permuted_columns = _permuted_columns(scores.mated_columns, gallery_identities, least)
     permuted = np.empty(permuted_columns.shape, np.float32)
     shuffled, places = np.empty(probes), np.zeros(gallery_identities)
     mated, best_non_mated = np.empty(probes, np.float32), np.empty(probes, np.float32)
@@ -117,7 +123,7 @@ def collect_comparisons(scores: Scores, most: int = NON_MATED_SCORES) -> Compari
         best_non_mated[rows] = np.where(own | ~stays, -np.inf, block).max(1)
     return ComparisonScores(
         shuffled,
-        places,
+        places if in_places.all() else with_first_place(places, float(shuffled.mean())),
         mated,
         scores.identities,
         np.concatenate(non_mated),
@@ -143,9 +149,9 @@ def enrolled_identities(gallery_identities: Strings) -> npt.NDArray[np.bool_]:
     return stays
 
 
-def _permuted_columns(own: IntArray, n_identities: int) -> IntArray:
+def _permuted_columns(own: IntArray, n_identities: int, least: int) -> IntArray:
     """Place of the identity that stands in for each probe's own one in R permutations, (P, R)."""
-    count = int(np.clip(PERMUTED_SCORES // len(own), MIN_PERMUTATIONS, MAX_PERMUTATIONS))
+    count = max(least, min(PERMUTED_SCORES // len(own), MAX_PERMUTATIONS))
     rng = np.random.default_rng(0)
     return np.stack([rng.permutation(n_identities)[own] for _ in range(count)], axis=1)
 
@@ -261,11 +267,12 @@ def measure(ranks: Ranks, scores: Sequence[Scores], settings: EvaluationSettings
             belong to one training, are averaged, value and bounds; without scores they are absent.
         settings: confidence_level, n_bootstrap (see ``SCORE_N_BOOTSTRAP``) and seed.
     """
-    comparisons = [collect_comparisons(training) for training in scores]
+    level = settings.confidence_level
+    comparisons = [collect_comparisons(each, confidence_level=level) for each in scores]
     places = _places(comparisons, ranks.gallery_size)
     measured = _identification(ranks, comparisons, places, settings)
     if len(scores) > 1:
-        measured.append(_by_seed(ranks, len(scores)))
+        measured.append(_by_seed(ranks, len(scores), measured[0].chance))
     measured += _rank_statistics(ranks, places, settings)
     if rate := measured[0].interval:
         measured += _claims(rate, ranks.gallery_size)
@@ -295,6 +302,7 @@ def rank_1_by_subset(
             interval = rate_interval(
                 success[own],
                 ranks.identities[own],
+                samples=ranks.sample_ids[own],
                 confidence_level=settings.confidence_level,
             )
             rates.append((name, interval, own))
@@ -318,6 +326,7 @@ def _identification(
     intervals = rate_intervals(
         np.stack([success_at_rank(ranks.n_higher, ranks.n_tied, k) for k in RANKS], 1),
         ranks.identities,
+        samples=ranks.sample_ids,
         confidence_level=settings.confidence_level,
     )
     measured = [
@@ -342,10 +351,10 @@ def _identification(
     return measured
 
 
-def _by_seed(ranks: Ranks, trainings: int) -> Measured:
+def _by_seed(ranks: Ranks, trainings: int, chance_value: float | None) -> Measured:
     rates = success_at_rank(ranks.n_higher, ranks.n_tied, 1).reshape(trainings, -1).mean(1)
     spread = Interval(float(rates.mean()), float(rates.min()), float(rates.max()))
-    return Measured("rank_1_by_seed", spread, chance(1, ranks.gallery_size))
+    return Measured("rank_1_by_seed", spread, chance_value)
 
 
 def _rank_statistics(ranks: Ranks, places: Floats, settings: EvaluationSettings) -> list[Measured]:
@@ -360,7 +369,9 @@ def _rank_statistics(ranks: Ranks, places: Floats, settings: EvaluationSettings)
     )
     measured = [Measured("mean_rank", mean, expected)]
     sums, counts = sums_by_identity(images[:, None], ranks.identities)
-    spread = math.sqrt(places @ (each_rank - expected) ** 2 * np.mean(1 / counts))
+    _, first = np.unique(ranks.sample_ids, return_index=True)
+    _, n_images = np.unique(ranks.identities[first], return_counts=True)
+    spread = math.sqrt(places @ (each_rank - expected) ** 2 * np.mean(1 / n_images))
     mean_ranks, labels = sums[0] / counts, np.arange(len(counts))
     for values, owners, kind in (
         (images, ranks.identities, ""),
@@ -371,7 +382,7 @@ def _rank_statistics(ranks: Ranks, places: Floats, settings: EvaluationSettings)
         )
         for (word, share), interval in zip(QUANTILES.items(), intervals, strict=True):
             chance_value = 1.0 + int(np.searchsorted(np.cumsum(places), share - 1e-9))
-            if kind:
+            if kind and spread:
                 chance_value = max(1.0, NormalDist(expected, spread).inv_cdf(share))
             measured.append(Measured(f"{word}_rank{kind}", interval, chance_value))
     return measured

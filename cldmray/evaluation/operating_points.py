@@ -40,13 +40,18 @@ def candidate_point(
     confidence_level = 1 - (1 - settings.confidence_level) / searched
     intervals = [
         (
-            rate_interval(a.rank_1, a.ranks.identities, confidence_level=confidence_level),
+            rate_interval(
+                a.rank_1,
+                a.ranks.identities,
+                samples=a.ranks.sample_ids,
+                confidence_level=confidence_level,
+            ),
             a,
         )
         for a in attacks
     ]
     interval, attack = max(intervals, key=lambda pair: (pair[0].high, pair[0].value))
-    count = len(attack.ranks.identities)
+    count = len(np.unique(attack.ranks.sample_ids))
     return OperatingPoint(attack.anonymizer, attack.attacker, *interval, count, utility)
 
 

@@ -1,6 +1,6 @@
 """Chance as it is measured: the same attack with the identities of its probes permuted."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -25,6 +25,9 @@ from cldmray.metrics.chance import permutation_excess
 Floats = npt.NDArray[np.float64]
 PLACE_SCORES = 5_000_000
 """Most scores that are sorted to measure chance at every rank."""
+
+FIRST_CELLS = 1_000_000
+"""Scores of which the first places are taken at once."""
 
 Apply = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """The built-in ``map``, or what does the same in other processes."""
@@ -57,16 +60,29 @@ def permuted_places(block: Vectors, share: Floats) -> Floats:
 def measured_places(trainings: Sequence[Scores]) -> Floats:
     """:func:`permuted_places`, the mean over the probes of every training, shape (N,).
 
-    The scores are read once. Where there are more than ``PLACE_SCORES``, the mean is over some of
-    the probes, see :func:`probes_of_places`.
+    The scores are read once. Where there are more than ``PLACE_SCORES``, the mean of all places but
+    the first is over some of the probes, see :func:`probes_of_places`.
     """
-    total, count = np.zeros(len(trainings[0].gallery_identities)), 0
+    total, count, first = np.zeros(len(trainings[0].gallery_identities)), 0, 0.0
     for scores in trainings:
         share, sampled = probe_shares(scores), probes_of_places(scores)
         for rows, block in tie_resolved_blocks(scores):
             total += permuted_places(block[sampled[rows]], share).sum(0)
+            first += float(FirstPlaces.of(block).permuted(share).sum())
         count += int(sampled.sum())
-    return total / count
+    probes = sum(len(scores.mated_columns) for scores in trainings)
+    return total / count if count == probes else with_first_place(total / count, first / probes)
+
+
+def with_first_place(places: Floats, first: float) -> Floats:
+    """Places of some probes, (N,), with the first one of all, to which the others are scaled.
+
+    >>> with_first_place(np.array([0.5, 0.25, 0.25]), 0.2).tolist()
+    [0.2, 0.4, 0.4]
+    """
+    others = places[1:].sum()
+    scale = (1 - first) / others if others > 0 else 0.0
+    return np.concatenate([[first], places[1:] * scale])
 
 
 def probes_of_places(scores: Scores) -> npt.NDArray[np.bool_]:
@@ -229,12 +245,20 @@ def _shard_outcomes(
 def _merged(scores: Scores, parts: Sequence[_ShardChance]) -> MeasuredChance:
     success = np.concatenate([part.success for part in parts])
     permuted = np.concatenate([part.permuted for part in parts])
-    columns = np.concatenate([part.columns for part in parts])
-    attracted = np.concatenate([part.attracted for part in parts])
-    # (N,): share of all probes whose best candidate is each.
-    by_candidate = np.bincount(columns, attracted, len(scores.gallery_identities)) / len(success)
-    attraction = by_candidate[scores.mated_columns]
+    # (N,): number of probes whose best candidate is each.
+    by_candidate = np.zeros(len(scores.gallery_identities))
+    for part in parts:
+        by_candidate[part.columns] += part.attracted
+    attraction = by_candidate[scores.mated_columns] / len(success)
     return MeasuredChance(permuted, permutation_excess(success, permuted, attraction), attraction)
+
+
+def _small_blocks(scores: Scores) -> Iterator[ScoreBlock]:
+    """Blocks of at most ``FIRST_CELLS`` scores, or of one probe: where all tie, all are first."""
+    for rows, block in tie_resolved_blocks(scores):
+        step = max(1, FIRST_CELLS // block.shape[1])
+        for start in range(0, len(rows), step):
+            yield ScoreBlock(rows[start : start + step], block[start : start + step])
 
 
 def _of_shard(scores: Scores, share: Floats) -> _ShardChance:
@@ -245,7 +269,7 @@ def _of_shard(scores: Scores, share: Floats) -> _ShardChance:
     """
     success, permuted = np.empty(len(scores.mated_columns)), np.empty(len(scores.mated_columns))
     columns, attracted = np.empty(0, np.int64), np.empty(0)
-    for rows, block in tie_resolved_blocks(scores):
+    for rows, block in _small_blocks(scores):
         first = FirstPlaces.of(block)
         own = first.columns == scores.mated_columns[rows][first.rows]
         success[rows] = np.bincount(first.rows, first.weights * own)

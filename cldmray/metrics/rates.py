@@ -22,7 +22,7 @@ intervals for proportions with small expected number of positive counts estimate
 data", Survey Methodology 24, 1998; L. Kish, "Survey Sampling", 1965 (design effect).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +52,11 @@ class Bounds(NamedTuple):
 
 
 def rate_interval(
-    success: npt.ArrayLike, identities: Labels, *, confidence_level: float = 0.95
+    success: npt.ArrayLike,
+    identities: Labels,
+    *,
+    samples: Labels | None = None,
+    confidence_level: float = 0.95,
 ) -> Interval:
     """Rate of success over probes with its interval over identities.
 
@@ -60,6 +64,9 @@ def rate_interval(
         success: per probe in [0, 1], shape (P,); see
             :func:`cldmray.metrics.identification.success_at_rank`.
         identities: label of each probe's identity, shape (P,).
+        samples: label of the image behind each probe, shape (P,); None: each has its own. Several
+            probes of one image, as of several trainings of an attacker, count as their mean, since
+            they make neither images nor people more numerous.
         confidence_level: two-sided, in (0, 1); any other level costs nothing.
 
     Returns:
@@ -76,17 +83,23 @@ def rate_interval(
     values = np.asarray(success, np.float64)
     if values.ndim != 1:
         raise BadInputError(f"success must have shape (P,), not {values.shape}")
-    return rate_intervals(values[:, None], identities, confidence_level=confidence_level)[0]
+    return rate_intervals(
+        values[:, None], identities, samples=samples, confidence_level=confidence_level
+    )[0]
 
 
 def rate_intervals(
-    success: npt.ArrayLike, identities: Labels, *, confidence_level: float = 0.95
+    success: npt.ArrayLike,
+    identities: Labels,
+    *,
+    samples: Labels | None = None,
+    confidence_level: float = 0.95,
 ) -> list[Interval]:
     """:func:`rate_interval` of several measures of the same probes at once.
 
     Args:
         success: per probe and measure in [0, 1], shape (P, M).
-        identities, confidence_level: see :func:`rate_interval`.
+        identities, samples, confidence_level: see :func:`rate_interval`.
 
     Returns:
         One interval per column, length M; each equals the one that the column has alone.
@@ -97,6 +110,8 @@ def rate_intervals(
     check_confidence_level(confidence_level)
     values = np.asarray(success, np.float64)
     check_unit(values)
+    if samples is not None:
+        values, identities = means_by_sample(values, identities, samples)
     sums, sizes = sums_by_identity(values, identities)
     rates = np.minimum(1.0, sums.sum(1) / sizes.sum())
     # Trials that the probes are worth: (M,) with these successes, and with none at all.
@@ -110,6 +125,29 @@ def rate_intervals(
         Interval(float(rate), float(lowest), float(highest))
         for rate, lowest, highest in zip(rates, low, high, strict=True)
     ]
+
+
+def means_by_sample(
+    values: Floats, identities: Labels, samples: Labels
+) -> tuple[Floats, npt.NDArray[Any]]:
+    """Mean of the probes of each image, (S, M), and whose it is, (S,).
+
+    Args:
+        values: shape (P, M).
+        identities, samples: of each probe, shape (P,).
+
+    >>> means_by_sample(np.array([[1.0], [0.0], [1.0]]), ["ann", "bob", "ann"], ["a", "b", "a"])
+    (array([[1.],
+           [0.]]), array(['ann', 'bob'], dtype='<U3'))
+    """
+    owners = np.asarray(identities)
+    _, first, places, counts = np.unique(
+        np.asarray(samples), return_index=True, return_inverse=True, return_counts=True
+    )
+    if len(first) == len(values):
+        return values, owners
+    sums = np.stack([np.bincount(places, weights=column) for column in values.T], axis=1)
+    return sums / counts[:, None], owners[first]
 
 
 def clopper_pearson(hits: Floats, trials: Floats, confidence_level: float = 0.95) -> Bounds:

@@ -58,6 +58,7 @@ class AttackResults:
         weights: of each attacker in a combination, ``<protocol>/<gallery>/<attacker>``.
         queries: anonymized images that one training has learnt from, of attackers with a budget.
         probes: table with the embeddings of the anonymized images, by the last training.
+        embeddings: of evaluated identities, by the last training.
         inference: attributes that are read from anonymized images, by attackers that depend on no
             anonymizer or learn from its images.
         notes: caveats for the report.
@@ -71,6 +72,7 @@ class AttackResults:
     weights: dict[Pair, dict[str, float]] = field(default_factory=dict)
     queries: dict[Pair, int] = field(default_factory=dict)
     probes: dict[Pair, Table] = field(default_factory=dict)
+    embeddings: dict[Pair, pa.Table] = field(default_factory=dict)
     inference: list[InferenceRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -86,6 +88,7 @@ class AttackResults:
         self.weights |= other.weights
         self.queries |= other.queries
         self.probes |= other.probes
+        self.embeddings |= other.embeddings
 
 
 @dataclass(frozen=True)
@@ -408,6 +411,7 @@ class AttackRunner:
             pair = self.config.anonymizers[key].name, attacker.name
             results.fitted[pair], results.curves[pair] = attempt.fitted[0], curves
             results.probes[pair] = attempt.probes
+            results.embeddings[pair] = attempt.embeddings[-1]
             if curves and "queries" in curves[0][-1]:
                 results.queries[pair] = int(curves[0][-1]["queries"])
         if attempt.learnt is not None:

@@ -200,7 +200,7 @@ def swap_outcomes(
     for gallery in galleries:
         if gallery not in ("source_excluded", "source_included"):
             continue
-        left_out = both if gallery == "source_excluded" else None
+        left_out = copies_of(both, originals) if gallery == "source_excluded" else None
         # Ranks of the condition's identity, and of the one whose image it starts from.
         ranks = [
             rank_claimed(
@@ -218,6 +218,22 @@ def swap_outcomes(
             Swap(anonymizer, attacker, gallery, condition[first], start[second], pairs, size)
         )
     return swaps
+
+
+def copies_of(groups: Sequence[Sequence[str]], images: EmbeddingSet) -> list[list[str]]:
+    """The images of each group, and their near-duplicates.
+
+    Args:
+        groups: sample ids of some of the images.
+    """
+    contents = images.contents.tolist()
+    content_of = dict(zip(images.sample_ids.tolist(), contents, strict=True))
+    alike: dict[str, list[str]] = {}
+    for sample, content in content_of.items():
+        alike.setdefault(content, []).append(sample)
+    return [
+        sorted({same for sample in group for same in alike[content_of[sample]]}) for group in groups
+    ]
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,12 @@ from cldmray.pipelines.memorization import (
 from cldmray.pipelines.utility import Utility, UtilityResult, untouched_notes
 from cldmray.report.examples import ImageReader, choose_examples, example_grid, leak_evidence
 from cldmray.report.formatting import percent
-from cldmray.report.statements import convergence_note, query_note, weakness_notes
+from cldmray.report.statements import (
+    convergence_note,
+    query_note,
+    teacher_note,
+    weakness_notes,
+)
 from cldmray.report.verdict import state_risks, state_verdict
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import (
@@ -150,7 +155,7 @@ class Audit:
             if earlier is not None:
                 return replace(earlier, report=self._dated(earlier.report, versions))
             results = self.runner.score(attempts, images.anonymized)
-            embedded = {attacker: table for (_, attacker), table in results.probes.items()}
+            embedded = {attacker: table for (_, attacker), table in results.embeddings.items()}
             utility = self.utility.result(measurement, embedded)
             memorized = measure_memorization(self.config, training_faces, self.runner, results)
             attribution = self._attribution(images.faces, results)
@@ -275,6 +280,10 @@ class Audit:
             *utility.notes,
             convergence_note(diagnostics),
             query_note(results.queries),
+            teacher_note(
+                config.faces.synthetic,
+                any(attacker.has_teacher for attacker in config.attackers.values()),
+            ),
             *weakness_notes(diagnostics, weakness),
             *self._nominal_k_notes(by_name),
         ]

@@ -50,7 +50,7 @@ def measure_memorization(
     )
     measured = []
     for name in names:
-        embeddings = results.probes[name, attacker.name].read()
+        embeddings = results.embeddings[name, attacker.name]
         record = memorization(
             name,
             attacker.name,

@@ -278,7 +278,10 @@ class ReconstructionStudy:
         """Rank-1 rate with its interval."""
         settings = self.config.audit.audit
         return rate_interval(
-            attack.rank_1, attack.ranks.identities, confidence_level=settings.confidence_level
+            attack.rank_1,
+            attack.ranks.identities,
+            samples=attack.ranks.sample_ids,
+            confidence_level=settings.confidence_level,
         )
 
     def gain(self, attack: AttackResult, other: AttackResult) -> Interval:

@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray.attackers.base import Attacker
-from cldmray.attackers.data import Table
 from cldmray.conditions.canny import Canny
 from cldmray.config.audit import AuditConfig
 from cldmray.detection.yunet import YuNet
@@ -129,14 +128,14 @@ class Utility:
         self,
         faces: Artifact,
         anonymized: Mapping[str, Artifact],
-        embedded: Mapping[str, Table],
+        embedded: Mapping[str, pa.Table],
     ) -> UtilityResult:
         """Measure all anonymizers.
 
         Args:
             faces: the table of originals.
             anonymized: table of each anonymizer, by its key.
-            embedded: embeddings by the attacker's name.
+            embedded: embeddings of evaluated people, by the attacker's name.
         """
         return self.result(self.start(faces, anonymized), embedded)
 
@@ -152,13 +151,13 @@ class Utility:
         return UtilityMeasurement(list(anonymized), choices, groups, stage, pixels)
 
     def result(
-        self, measurement: UtilityMeasurement, embedded: Mapping[str, Table]
+        self, measurement: UtilityMeasurement, embedded: Mapping[str, pa.Table]
     ) -> UtilityResult:
         """Rows of all measures, once they have been taken.
 
         Args:
             measurement: what :meth:`start` returned.
-            embedded: embeddings by the attacker's name, for the Fréchet distance.
+            embedded: embeddings of evaluated people, by the attacker's name.
         """
         settings, groups, result = self.config.audit, measurement.groups, UtilityResult()
         views: dict[str, dict[str, MeasuredImage]] = {}
@@ -187,16 +186,15 @@ class Utility:
         return result
 
     def _untouched(
-        self, measurement: UtilityMeasurement, embedded: Mapping[str, Table]
+        self, measurement: UtilityMeasurement, embedded: Mapping[str, pa.Table]
     ) -> list[UntouchedFaces]:
         """Untouched faces of each anonymizer, the most untouched first."""
         if measurement.pixels is None:
             return []
         pixels = self.stages.result(measurement.pixels).read()
         attacker = features_attacker(self.config.attackers)
-        table = None if attacker is None else embedded.get(attacker.name)
+        embeddings = None if attacker is None else embedded.get(attacker.name)
         name = None if attacker is None else attacker.name
-        embeddings = None if table is None else table.read()
         names = [self.config.anonymizers[key].name for key in measurement.keys]
         counted = (
             untouched_faces(anonymizer, pixels, name, embeddings, self.config.audit)
@@ -240,13 +238,13 @@ class Utility:
         )
 
     def _features(
-        self, embedded: Mapping[str, Table], choices: list[UtilityChoice]
+        self, embedded: Mapping[str, pa.Table], choices: list[UtilityChoice]
     ) -> tuple[str, pa.Table] | None:
         """Name of the attacker whose features are compared, and its embeddings of the choices."""
         attacker = features_attacker(self.config.attackers)
         if attacker is None or attacker.name not in embedded:
             return None
-        table = embedded[attacker.name].read()
+        table = embedded[attacker.name]
         samples = pa.array([choice.sample_id for choice in choices], pa.string())
         return attacker.name, table.filter(pc.is_in(table["sample_id"], samples))
 

@@ -239,6 +239,21 @@ def weakness_notes(rows: Sequence[AttackerDiagnostics], weakness: Mapping[str, s
     return notes
 
 
+def teacher_note(synthetic: bool, has_teacher: bool) -> str:
+    """One sentence where real faces were attacked without the strongest attackers; else empty.
+
+    Args:
+        synthetic: whether the people do not exist.
+        has_teacher: whether an attacker learnt from a public recognizer.
+    """
+    if synthetic or has_teacher:
+        return ""
+    return (
+        "No attacker here learnt from a public recognizer, as those do that find most in real "
+        "faces: add adaptive_distilled, or take the attackers of --config-name real."
+    )
+
+
 def query_note(queries: Mapping[tuple[str, str], int]) -> str:
     """One sentence on how often reconstruction attacks asked the anonymizers; empty if none did.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cldmray.arrays import Interval
 from cldmray.evaluation.decision import Decision, DecisionPolicy, ReleaseChoice, k_by_bound
-from cldmray.evaluation.gate import Breach, BreachKind, Rule, evaluate_gate
+from cldmray.evaluation.gate import Breach, BreachKind, Linked, Rule, evaluate_gate
 from cldmray.evaluation.release import rejecting_attack
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.report.formatting import (
@@ -283,9 +283,10 @@ def _bounds(interval: Interval) -> dict[str, float]:
 
 
 def _linked(risk: AnonymizerRisk, rule: Rule | None) -> str:
-    if risk.linkage is None:
+    if risk.linking_attacks is None:
         return f"{rule} cannot be tested; add anonymized_only to audit.galleries"
-    rate = risk.linkage
+    best, tested = risk.linking_attacks
+    rate = tested if isinstance(rule, Linked) and rule.rate is not None else best
     return (
         f"images of one person are linked with each other ({rate.attacker}, "
         f"{protocol_name(rate.protocol)}: {percent(rate.value)}, {percent(rate.low)} to "

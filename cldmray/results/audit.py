@@ -104,6 +104,8 @@ class AnonymizerRisk:
             once; None: not measured, ``low`` is compared with ``chance`` then.
         linkage: the attack that best links anonymized images of a person with each other, no
             original at hand; None where that was not measured.
+        tested_linkage: that with the highest lower bound, against which a rate is tested; None
+            likewise.
         cross_image: the strongest attack that holds other images of the person (gallery
             ``source_excluded``); None where that was not measured.
         same_image: the strongest that holds the very image (``source_included``); None likewise.
@@ -142,6 +144,7 @@ class AnonymizerRisk:
     highest_upper_bound: float | None = None
     excess: Interval | None = None
     linkage: AttackRate | None = None
+    tested_linkage: AttackRate | None = None
     cross_image: AttackRate | None = None
     same_image: AttackRate | None = None
     person_level: AttackRate | None = None
@@ -166,6 +169,16 @@ class AnonymizerRisk:
     def tested_attack(self) -> AttackRate:
         """The attack against which claims of k-anonymity are tested."""
         return self.highest_lower_bound or self.strongest_attack
+
+    @property
+    def linking_attacks(self) -> tuple[AttackRate, AttackRate] | None:
+        """The best linkage, and the one with the highest lower bound; None: not measured.
+
+        Where nothing but linkage was measured, they are those of the risk.
+        """
+        if self.gallery == "anonymized_only":
+            return self.strongest_attack, self.tested_attack
+        return None if self.linkage is None else (self.linkage, self.tested_linkage or self.linkage)
 
     @property
     def simultaneous_upper_bound(self) -> float:

@@ -106,6 +106,7 @@ PLACES: dict[str, Callable[[str], tuple[list[str], str, Any]]] = {
 PRIMARY = {
     "audit": AuditConfig,
     "lfw": AuditConfig,
+    "real": AuditConfig,
     "demo": AuditConfig,
     "cldm": None,
     "depth": None,

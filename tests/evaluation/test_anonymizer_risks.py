@@ -1,6 +1,7 @@
 """Each kind of attack has its strongest: on images, linkage, on all images of a person."""
 
 import numpy as np
+import pytest
 
 from cldmray.evaluation.identification import AttackResult, anonymizer_risks
 from cldmray.evaluation.settings import EvaluationSettings
@@ -46,10 +47,29 @@ def test_each_kind_of_attack_has_a_rate_of_its_own() -> None:
     assert attacks[3].albums is None
 
 
+def test_trainings_make_nobody_more_numerous() -> None:
+    once = attack("weak", 4.0, "source_excluded")
+    (scores,) = once.scores
+    again = AttackResult.of("blur", "weak", "full_ref", "source_excluded", scores, scores, scores)
+    (risk,), (same,) = (anonymizer_risks([item], SETTINGS, {}) for item in (once, again))
+    assert (risk.low, risk.high) == pytest.approx((same.low, same.high))
+    assert risk.n_probes == same.n_probes
+    pooled, other = risk.person_level, same.person_level
+    assert pooled is not None and other is not None
+    assert (pooled.low, pooled.high) == pytest.approx((other.low, other.high))
+
+
+def test_the_linkage_with_the_highest_lower_bound_is_kept() -> None:
+    attacks = [attack("linking", noise, "anonymized_only") for noise in (2.0, 0.1)]
+    (risk,) = anonymizer_risks([attack("weak", 30.0, "source_excluded"), *attacks], SETTINGS, {})
+    assert risk.tested_linkage == risk.linkage is not None
+
+
 def test_linkage_alone_is_the_risk() -> None:
     (risk,) = anonymizer_risks([attack("linking", 0.1, "anonymized_only")], SETTINGS, {})
     assert (risk.attacker, risk.finding) == ("linking", "leak")
     assert risk.linkage is None and risk.person_level is None
+    assert risk.linking_attacks == (risk.strongest_attack, risk.tested_attack)
 
 
 def test_ranks_alone_tell_no_person_level() -> None:

@@ -131,8 +131,11 @@ class TestAbility:
 
 
 class TestWeakness:
-    def test_an_encoder_that_knows_faces_suffices_where_nobody_learns(self) -> None:
-        assert weakness_of(CALM, row("condition_match")) == {"blur": ""}
+    def test_attackers_that_do_not_learn_what_images_keep_prove_nothing(self) -> None:
+        """On LFW a recognizer as it is identifies nobody behind a mosaic, a student 59 %."""
+        expected = "no attacker that learns from anonymized images was there"
+        for others in ([row("condition_match")], [row("score_fusion")], []):
+            assert expected in weakness_of(CALM, *others)["blur"]
 
     def test_none_recognizes_clean_faces(self) -> None:
         reason = weakness_of(row("clean_trained", clean=0.5), row("pretrained", clean=0.6))["blur"]
@@ -149,9 +152,9 @@ class TestWeakness:
         assert reason.startswith("attacker too weak to conclude: student learnt too little")
         able = row("adaptive_contrastive", clean=0.2, validation=0.6, untrained=0.05)
         assert weakness_of(CALM, weak, able) == {"blur": ""}
-        assert weakness_of(CALM, row("score_fusion")) == {"blur": ""}
 
     def test_each_anonymizer_by_itself(self) -> None:
+        able = row("adaptive_contrastive", validation=0.6, untrained=0.05)
         other = row("clean_trained", clean=0.5, anonymizer="k_same")
-        reasons = weakness_of(CALM, other)
+        reasons = weakness_of(CALM, able, other)
         assert reasons["blur"] == "" and reasons["k_same"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
 from cldmray.evaluation.gate import (
     Breach,
@@ -104,6 +105,22 @@ def test_claims_are_tested_against_the_highest_lower_bound() -> None:
     risk = replace(RISK, low=0.02, highest_lower_bound=firm)
     (breach,) = evaluate_gate(parse_rules("rank_1>0.05"), ["blur"], {"blur": risk})
     assert breach.kind == "rate_exceeded"
+
+
+def test_linkage_is_tested_against_the_highest_lower_bound() -> None:
+    firm = LINKED._replace(attacker="condition_match", value=0.09, low=0.08)
+    risk = replace(CALM, linkage=LINKED, tested_linkage=firm)
+    (breach,) = evaluate_gate(parse_rules("linkage>0.07"), ["blur"], {"blur": risk})
+    assert breach.kind == "linked"
+    assert evaluate_gate(parse_rules("linkage>0.08"), ["blur"], {"blur": risk}) == []
+
+
+def test_where_nothing_but_linkage_was_measured_it_is_the_risk() -> None:
+    risk = replace(RISK, gallery="anonymized_only", excess=Interval(0.07, 0.05, 0.1))
+    for rule in ("linkage", "linkage>0.05"):
+        (breach,) = evaluate_gate(parse_rules(rule), ["blur"], {"blur": risk})
+        assert breach.kind == "linked"
+    assert evaluate_gate(parse_rules("linkage>0.06"), ["blur"], {"blur": risk}) == []
 
 
 def test_without_rules_nothing_is_asked() -> None:

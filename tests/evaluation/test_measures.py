@@ -15,6 +15,7 @@ from cldmray.evaluation.measures import (
     rank_1_by_subset,
 )
 from cldmray.evaluation.settings import EvaluationSettings
+from cldmray.gallery.chance import measured_places
 from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.gallery.ranking import Ranks, pool_ranks, rank_scores
 from cldmray.gallery.scores import EmbeddingScores, Scores
@@ -256,6 +257,35 @@ def test_trainings_are_averaged() -> None:
         assert both[name].interval.value == pytest.approx(mean), name
     lows = alone["eer"].interval.low + other["eer"].interval.low
     assert both["eer"].interval.low == pytest.approx(lows / 2)
+
+
+def test_images_of_one_person_alone() -> None:
+    names = np.array(["ann", "ann", "bob", "cat"])
+    vectors = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    images = EmbeddingSet(np.array(["a1", "a2", "b1", "c1"]), names, vectors)
+    results = measured_of(EmbeddingScores(images, images, "full_ref", "source_excluded"))
+    assert results["rank_1"].interval is not None and results["rank_1"].interval.value == 1
+    assert results["median_rank_by_identity"].chance == 1, "whoever is probed, Ann comes first"
+
+
+def test_a_high_level_has_the_permutations_that_it_needs() -> None:
+    """The smallest p-value of R permutations is 1 / (R + 1)."""
+    settings = replace(SETTINGS, confidence_level=0.999)
+    linked = measured_of(crowd(0.0), settings=settings)["d_sys"].interval
+    assert linked is not None and linked.low > 0
+    permuted = collect_comparisons(crowd(0.0), confidence_level=0.999).permuted
+    assert permuted.shape[1] == 1999
+
+
+def test_the_first_place_is_that_of_all_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cldmray.gallery.chance.PLACE_SCORES", 300)
+    scores = crowd(1.5)
+    results = measured_of(scores)
+    places = measured_places([scores])
+    assert places[0] == pytest.approx(results["rank_1"].chance)
+    assert places.sum() == pytest.approx(1)
+    chances = [results[f"rank_{k}"].chance for k in (1, 5, 10, 50)]
+    assert chances == sorted(chances) and chances[-1] == pytest.approx(1)
 
 
 def test_too_few_people_for_an_open_set() -> None:

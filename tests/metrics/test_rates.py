@@ -107,6 +107,24 @@ def test_images_of_one_person_are_not_independent():
     assert over_identities.high - over_identities.low > 4 * (over_images.high - over_images.low)
 
 
+@pytest.mark.parametrize("trainings", [2, 3, 5])
+def test_trainings_make_images_no_more_numerous(trainings):
+    """100 people with one image each, whom nobody identifies: at most 3.6 %, however often."""
+    samples = np.tile(np.arange(100), trainings)
+    failures = np.zeros(100 * trainings)
+    interval = rate_interval(failures, samples, samples=samples)
+    assert interval == rate_interval(np.zeros(100), np.arange(100))
+    assert interval.high == pytest.approx(0.0362, abs=5e-5)
+    success, identities = hits_of(70)
+    images = np.arange(len(success))
+    repeated = rate_interval(
+        np.tile(success, trainings),
+        np.tile(identities, trainings),
+        samples=np.tile(images, trainings),
+    )
+    assert repeated == pytest.approx(rate_interval(success, identities))
+
+
 def test_a_collapsed_encoder_and_a_single_person_have_width():
     identities = np.repeat(np.arange(20), np.arange(1, 21))
     interval = rate_interval(np.full(210, 1 / 3), identities)

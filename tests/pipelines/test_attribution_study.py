@@ -13,9 +13,10 @@ from hydra import compose, initialize_config_dir
 from cldmray.attackers.base import Attacker
 from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.engine.map_stages.swap import SWAPPED
+from cldmray.errors import BadInputError
 from cldmray.evaluation.attribution import Swap
 from cldmray.evaluation.identification import AttackResult
-from cldmray.faces.records import ORIGINAL, embeddings_schema
+from cldmray.faces.records import CONTENT_ID, ORIGINAL, embeddings_schema
 from cldmray.gallery.ranking import Ranks
 from cldmray.pipelines.attack_runner import AttackResults
 from cldmray.pipelines.attribution_study import AttributionAnalysis, swap_outcomes
@@ -29,10 +30,15 @@ def unit(degrees: float) -> list[float]:
     return [float(np.cos(angle)), float(np.sin(angle))]
 
 
-def outcomes(probes: dict[str, tuple[str, str, float]], *galleries: str) -> list[Swap]:
+def outcomes(
+    probes: dict[str, tuple[str, str, float]], *galleries: str, copies: bool = False
+) -> list[Swap]:
     """Each probe: by its starting image, whose condition (image, pair) and its angle.
 
     Everybody has the images 1 and 2, ten degrees apart.
+
+    Args:
+        copies: whether these two are near-duplicates of each other.
     """
     rows = [
         {"sample_id": f"{p}/{n}", "identity": p, "view": ORIGINAL, "embedding": unit(a + 10 * n)}
@@ -50,8 +56,12 @@ def outcomes(probes: dict[str, tuple[str, str, float]], *galleries: str) -> list
                 "pair": pair,
             }
         )  # fmt: skip
+    embeddings = pa.Table.from_pylist(rows[::-1], embeddings_schema(2))
+    if copies:
+        contents = [sample[:3] for sample in embeddings["sample_id"].to_pylist()]
+        embeddings = embeddings.append_column(CONTENT_ID, pa.array(contents, pa.string()))
     return swap_outcomes(
-        pa.Table.from_pylist(rows[::-1], embeddings_schema(2)),
+        embeddings,
         pa.Table.from_pylist(origins, SWAPPED),
         "swapped",
         "adaptive_contrastive",
@@ -91,6 +101,13 @@ class TestOutcomes:
         assert moved.condition.tolist() == [1], "ann/1 is 47 degrees away, bob/1 only 43"
         whole = outcomes(probe, "source_included")[0]
         assert whole.start.tolist() == [1], "ann/2 is 37 degrees away"
+
+    def test_near_duplicates_of_the_images_behind_it_are_left_out_with_them(self) -> None:
+        probe = {"ann/2": ("bob/1", "cat", 9.0)}
+        (apart,) = outcomes(probe, "source_excluded")
+        assert apart.start.tolist() == [1], "ann/1 is at 10 degrees"
+        with pytest.raises(BadInputError, match="no probe's person has an image left"):
+            outcomes(probe, "source_excluded", copies=True)
 
     def test_other_galleries_are_passed_over(self) -> None:
         assert outcomes({"ann/1": ("bob/1", "ann", 95.0)}, "anonymized_only") == []

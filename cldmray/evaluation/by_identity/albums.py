@@ -5,8 +5,9 @@ import numpy as np
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.measures import RANKS, Measured
 from cldmray.evaluation.settings import EvaluationSettings
+from cldmray.gallery.chance import measured_places
 from cldmray.metrics.confidence import bootstrap_mean
-from cldmray.metrics.identification import chance, expected_rank, success_at_rank
+from cldmray.metrics.identification import expected_rank, success_at_rank
 from cldmray.metrics.rates import rate_intervals
 
 
@@ -20,14 +21,16 @@ def album_measures(albums: AttackResult, settings: EvaluationSettings) -> list[M
     rates = rate_intervals(
         np.stack([success_at_rank(ranks.n_higher, ranks.n_tied, k) for k in RANKS], 1),
         ranks.identities,
+        samples=ranks.sample_ids,
         confidence_level=settings.confidence_level,
     )
+    size = ranks.gallery_size
+    places = measured_places(albums.scores) if albums.scores else np.full(size, 1 / size)
     measured = [
-        Measured(f"rank_{k}", rate, chance(k, ranks.gallery_size))
+        Measured(f"rank_{k}", rate, min(1.0, float(places[:k].sum())))
         for k, rate in zip(RANKS, rates, strict=True)
     ]
-    measured[0] = measured[0]._replace(chance=albums.chance)
     mean = bootstrap_mean(
         expected_rank(ranks.n_higher, ranks.n_tied), ranks.identities, **settings.bootstrap
     )
-    return [*measured, Measured("mean_rank", mean, (ranks.gallery_size + 1) / 2)]
+    return [*measured, Measured("mean_rank", mean, float(places @ np.arange(1, size + 1)))]

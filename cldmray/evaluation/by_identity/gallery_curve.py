@@ -91,7 +91,10 @@ def gallery_curve(attack: AttackResult, settings: EvaluationSettings) -> list[Si
         success_in_smaller_gallery(ranks.n_higher, ranks.n_tied, largest, size) for size in sizes
     ]
     rates = rate_intervals(
-        np.stack(success, 1), ranks.identities, confidence_level=settings.confidence_level
+        np.stack(success, 1),
+        ranks.identities,
+        samples=ranks.sample_ids,
+        confidence_level=settings.confidence_level,
     )
     curve = [
         SizedMeasure(Measured(_name(size), rate, chance(1, size)), size)

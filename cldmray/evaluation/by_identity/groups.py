@@ -109,7 +109,10 @@ def within_rates(
         if not own.any():
             continue
         rate = rate_interval(
-            success[own, place], identities[own], confidence_level=settings.confidence_level
+            success[own, place],
+            identities[own],
+            samples=attack.ranks.sample_ids[own],
+            confidence_level=settings.confidence_level,
         )
         measured = Measured("rank_1", rate, chance(1, len(members)))
         rates.append(GroupMeasure(name + WITHIN, measured, own, len(members)))
