@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import numpy as np
+
 SEPARATOR = b"\x1f"
 IMAGE_SALT = "picture"
 """Part of every image's seed. Another word would change all anonymized images."""
@@ -98,7 +100,7 @@ def canonicalize(value: Any) -> Any:
 
     Fields with the metadata ``EXCLUDED_FROM_KEY`` are left out. An object's ``version()``, where
     it has one, is included: it changes with outside content (weights, folders) that the settings
-    only name. A function is described by its name.
+    only name. A function is described by its name, an array or tensor by its content.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
@@ -109,6 +111,9 @@ def canonicalize(value: Any) -> Any:
         if callable(version):
             settings["_version_"] = version()
         return settings
+    array = array_content(value)
+    if array is not None:
+        return array
     if isinstance(value, FunctionType):
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, Mapping):
@@ -118,6 +123,29 @@ def canonicalize(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted((canonicalize(item) for item in value), key=fingerprint)
     return value
+
+
+def array_content(value: Any) -> dict[str, Any] | None:
+    """Type, shape and hash of an array's or tensor's numbers, whose text leaves out most of them.
+
+    Returns:
+        None for anything else.
+
+    >>> array_content(np.zeros((2, 2), np.uint8))["shape"]
+    [2, 2]
+    """
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        array = value
+    elif type(value).__module__.startswith("torch") and hasattr(value, "detach"):
+        plain = value.detach().cpu()
+        array = (plain if str(plain.dtype) != "torch.bfloat16" else plain.float()).numpy()
+    else:
+        return None
+    return {
+        "type": f"{type(value).__name__} {value.dtype}",
+        "shape": list(array.shape),
+        "sha256": hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest(),
+    }
 
 
 def file_hash(path: Path) -> str:

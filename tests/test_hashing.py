@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cldmray import hashing
 from cldmray.anonymizers.baselines import Blur
@@ -95,6 +96,16 @@ class TestCanonicalize:
         )
         assert first["_version_"] == "first"
         assert hashing.fingerprint(first) != hashing.fingerprint(second)
+
+    def test_arrays_count_by_their_content(self) -> None:
+        masks = [np.zeros((64, 64)), np.zeros((64, 64)), np.zeros((64, 64), np.float32)]
+        masks[1][30, 30] = 1
+        keys = [hashing.fingerprint(hashing.canonicalize({"mask": mask})) for mask in masks]
+        assert len(set(keys)) == 3
+        again = hashing.canonicalize({"mask": np.zeros((64, 64))})
+        assert keys[0] == hashing.fingerprint(again)
+        tensors = [torch.tensor([0.1234567890]), torch.tensor([0.1234567])]
+        assert len({str(hashing.canonicalize(tensor)) for tensor in tensors}) == 2
 
     def test_reaches_into_mappings_and_sequences(self) -> None:
         described = hashing.canonicalize({"attackers": [ConditionOnly()], 3: Path("x")})

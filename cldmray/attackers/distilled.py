@@ -97,6 +97,12 @@ class DistilledAttacker(EncoderAttacker):
         probes = context.embed(self, fitted, tables, splits, originals=False)
         return Views(pa.concat_tables([gallery, probes.read()]), probes)
 
+    def references(
+        self, fitted: Table | None, splits: tuple[str, ...], context: Context
+    ) -> pa.Table:
+        """See :meth:`Attacker.references`: everybody in a gallery is embedded by the teacher."""
+        return context.recognize(self.teacher, splits).read()
+
 
 @checked_dataclass
 class AdaptiveDistilled(DistilledAttacker):

@@ -1,9 +1,13 @@
 """A plain function as an anonymizer."""
 
+import functools
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cldmray.anonymizers import Batch, FunctionAnonymizer
 from cldmray.anonymizers.base import Seeds
@@ -78,3 +82,53 @@ def test_what_changes_its_images_changes_its_key() -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert keys[2] == fingerprint(canonicalize(added(1)))
+
+
+def darkened(images: Images, seeds: Seeds, *, by: int = 1) -> Images:
+    return images // (by + 1)
+
+
+class Darkener:
+    """Carries what it does in its attributes, and itself."""
+
+    def __init__(self, by: object) -> None:
+        self.by = by
+        self.me = self
+
+    def __call__(self, images: Images, seeds: Seeds) -> Images:
+        return images // self.by  # type: ignore[operator]
+
+    def run(self, images: Images, seeds: Seeds) -> Images:
+        return self(images, seeds)
+
+
+def with_default(value: int) -> Any:
+    def inner(images: Images, seeds: Seeds, *, by: int = value) -> Images:
+        return images // by
+
+    return inner
+
+
+def with_helper(value: int) -> Any:
+    def helper() -> int:
+        return value
+
+    return lambda images, seeds: images // helper()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda value: functools.partial(darkened, by=value),
+        Darkener,
+        lambda value: Darkener(value).run,
+        with_default,
+        with_helper,
+        lambda value: Darkener(torch.arange(5000) * value),
+        lambda value: Darkener([np.arange(5000) * value]),
+        lambda value: Darkener({"deep": {value, "other"}}),
+    ],
+)
+def test_what_a_function_carries_counts(made: Callable[[int], Any]) -> None:
+    versions = [FunctionAnonymizer(made(value), "mine").version() for value in (2, 8, 2)]
+    assert versions[0] == versions[2] != versions[1]

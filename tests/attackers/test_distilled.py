@@ -1,4 +1,6 @@
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +60,20 @@ def test_what_they_read() -> None:
 def test_background_people_only_when_asked(attacker: DistilledAttacker) -> None:
     assert attacker.training_splits == (ATTACKER,)
     assert replace(attacker, train_on_auxiliary=True).training_splits == (ATTACKER, AUXILIARY)
+
+
+@pytest.mark.parametrize("attacker", ATTACKERS, ids=lambda attacker: str(attacker.name))
+def test_all_of_a_gallery_is_embedded_by_the_teacher(attacker: DistilledAttacker) -> None:
+    """Distractors and references of one's own too: a student's embeddings would stand apart."""
+    asked: list[Any] = []
+
+    def recognize(recognizer: Recognizer, splits: tuple[str, ...]) -> Any:
+        asked.append((recognizer, splits))
+        return SimpleNamespace(read=lambda: "embedded")
+
+    context: Any = SimpleNamespace(recognize=recognize)
+    assert attacker.references(None, (ATTACKER,), context) == "embedded"
+    assert asked == [(attacker.teacher, (ATTACKER,))]
 
 
 def test_the_student_must_have_the_length_of_the_teacher() -> None:
