@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from pydantic import Field, NonNegativeFloat
 
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.config.audit import AuditConfig, refuse_dry_run
+from cldmray.config.audit import AuditConfig, refuse_audit_only
 from cldmray.config.instantiate import build, to_container
 from cldmray.errors import ConfigError
 from cldmray.evaluation.attribution import conditioned
@@ -170,12 +170,13 @@ def build_attribution(composed: DictConfig | Mapping[str, Any]) -> AttributionCo
     """Check and build a whole attribution.
 
     Raises:
-        ConfigError: a key is unknown, missing or has a wrong value; the message names it.
+        ConfigError: a key is unknown, missing, of audits alone or has a wrong value; the message
+            names it.
     """
     data = to_container(composed)
     settings: AttributionSettings = build(
         data.pop("attribution", {}), AttributionSettings, "attribution"
     )
     audit: AuditConfig = build(data, AuditConfig, "")
-    refuse_dry_run(audit)
+    refuse_audit_only(audit)
     return expand(audit, settings)

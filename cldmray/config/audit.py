@@ -171,3 +171,21 @@ def refuse_dry_run(audit: AuditConfig) -> None:
     """Raise ConfigError where a job that cannot be planned is asked to."""
     if audit.audit.dry_run:
         raise ConfigError("audit.dry_run: only an audit can be planned: cldmray plan")
+
+
+def refuse_audit_only(audit: AuditConfig) -> None:
+    """Refuse in a study what only ``cldmray audit`` heeds.
+
+    Raises:
+        ConfigError: such a setting is given; the message begins with its key.
+    """
+    refuse_dry_run(audit)
+    given = {
+        "gallery.distractors": audit.gallery.distractors != "none",
+        "gallery.faces": audit.gallery.faces is not None,
+        "gallery.references": audit.gallery.references is not None,
+        "audit.fail_on": bool(audit.audit.policy.rules),
+    }
+    for key, is_given in given.items():
+        if is_given:
+            raise ConfigError(f"{key}: only cldmray audit takes it; leave it out here")

@@ -12,7 +12,7 @@ from cldmray.attackers.pretrained import Pretrained
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.attackers.reconstruction.base import ReconstructionModel
 from cldmray.attackers.reconstruction.controls import MeanFace, NearestTrainingFace
-from cldmray.config.audit import AuditConfig, refuse_dry_run
+from cldmray.config.audit import AuditConfig, refuse_audit_only
 from cldmray.config.instantiate import build, settings_of, to_container
 from cldmray.engine.tuning import BUDGET, SearchConfig, TrialSpec, check_tune
 from cldmray.errors import CldmrayError, ConfigError
@@ -234,7 +234,8 @@ def build_reconstruction(composed: DictConfig | Mapping[str, Any]) -> Reconstruc
     """Check and build a whole study of inversion attacks.
 
     Raises:
-        ConfigError: a key is unknown, missing or has a wrong value; the message names it.
+        ConfigError: a key is unknown, missing, of audits alone or has a wrong value; the message
+            names it.
     """
     data = to_container(composed)
     settings: ReconstructionSettings = build(
@@ -242,7 +243,7 @@ def build_reconstruction(composed: DictConfig | Mapping[str, Any]) -> Reconstruc
     )
     data["attackers"] = {RAW: settings_of(Pretrained(settings.held_out_recognizer, label=RAW))}
     audit: AuditConfig = build(data, AuditConfig, "")
-    refuse_dry_run(audit)
+    refuse_audit_only(audit)
     if audit.audit.n_training_seeds > 1:
         raise ConfigError(
             "audit.n_training_seeds: must be 1 here; give reconstruction.models another one with "
