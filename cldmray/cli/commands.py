@@ -102,7 +102,8 @@ def plan(
     images it holds, and which settings read it.
     """
     place = place_of_faces(overrides or [])
-    if place is not None and len(overrides or []) == 1:
+    is_alone = len(overrides or []) == 1 and config_name is None and config_dir is None
+    if place is not None and is_alone:
         _exiting(lambda: _survey(place))
         return
     overrides = [*(overrides or []), "audit.dry_run=true"]

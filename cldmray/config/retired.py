@@ -109,6 +109,13 @@ SETTINGS = {
 """Old name of a setting: its new name, by the new name of the key at the top."""
 
 
+VALUED = {
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
+    *("--package", "-p", "--cfg", "-c", "--experimental-rerun"),
+}
+"""Options of Hydra whose values are arguments of their own."""
+
+
 def renamed_key(key: str) -> str | None:
     """The key that takes the place of a retired one; None where nothing of it is retired.
 
@@ -138,7 +145,7 @@ def refuse_retired_overrides(overrides: Iterable[str]) -> None:
 
     Args:
         overrides: as on the command line, for example ``anonymizer=[blur]``, ``+attack.x.y=3`` or
-            ``~work``.
+            ``~work``; options and their values, as in ``--config-dir work``, are passed over.
 
     Raises:
         ConfigError: one has a retired key or option; the message names the new one.
@@ -148,9 +155,11 @@ def refuse_retired_overrides(overrides: Iterable[str]) -> None:
     Traceback (most recent call last):
     cldmray.errors.ConfigError: anonymizer: now called anonymizers, for example anonymizers=[blur]
     """
+    before = ""
     for override in overrides:
+        is_value, before = before in VALUED, override
         key, equals, value = override.partition("=")
-        if key.startswith("-"):
+        if is_value or key.startswith("-"):
             continue
         group, _, place = key.lstrip("+~").partition("@")
         for old in (group, place):

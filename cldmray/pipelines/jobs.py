@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from cldmray import storage
 from cldmray.config.attribution import AttributionConfig
-from cldmray.config.audit import AuditConfig
+from cldmray.config.audit import AuditConfig, refuse_dry_run
 from cldmray.config.reconstruction import ReconstructionConfig
 from cldmray.engine.cluster import EngineConfig
 from cldmray.errors import BadInputError, ConfigError, redact_text
@@ -237,6 +237,7 @@ def run_anonymization(config: AuditConfig) -> list[str]:
     from cldmray.engine.stages import Stages
     from cldmray.pipelines.data_preparation import DataPreparation
 
+    refuse_dry_run(config)
     connected(None, config.engine, cache_dir=config.cache_dir, output=config.output)
     stages = Stages(config.cache_dir)
     preparation = DataPreparation(config, stages)
@@ -261,8 +262,11 @@ def run_audit(config: AuditConfig, settings: Settings) -> AuditResult:
     """Audit anonymizers: anonymize, attack, measure, write the report and record it.
 
     Raises:
-        CldmrayError: the audit cannot run; the message names the key, file or package.
+        CldmrayError: the audit cannot run, or ``audit.dry_run`` asks for a plan; the message names
+            the key, file or package.
     """
+    if config.audit.dry_run:
+        raise ConfigError("audit.dry_run: this runs an audit; the command cldmray plan plans it")
     from cldmray.pipelines.audit import Audit
     from cldmray.report.html import render_html, write_report
     from cldmray.report.verdict import verdict_tags

@@ -59,6 +59,18 @@ def test_help_shows_three_commands_that_can_be_pasted(verb: str) -> None:
         ("audit --cfg job", jobs.audit, "audit", ["--cfg", "job"]),
         ("audit --config-name lfw faces.root=D", jobs.audit, "lfw", ["faces.root=D"]),
         ("plan", jobs.audit, "audit", ["audit.dry_run=true"]),
+        (
+            "plan --config-name real faces=./D",
+            jobs.audit,
+            "real",
+            ["faces=./D", "audit.dry_run=true"],
+        ),
+        (
+            "plan --config-dir C faces=./D",
+            jobs.audit,
+            "audit",
+            ["faces=./D", "audit.dry_run=true", "--config-dir", "C"],
+        ),
         ("anonymize output=o", jobs.anonymize, "audit", ["output=o"]),
         ("demo output=o", jobs.audit, "demo", ["output=o"]),
         ("attribute", jobs.attribute, "attribute", []),

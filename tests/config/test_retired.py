@@ -76,6 +76,14 @@ def test_what_is_not_retired_passes(override: str) -> None:
     refuse_retired_overrides([override])
 
 
+@pytest.mark.parametrize("option", ["--config-dir", "-cd", "--config-name", "-p"])
+def test_values_of_options_pass(option: str) -> None:
+    refuse_retired_overrides([option, "work", "audit.seed=1"])
+    for arguments in ([option, "conf", "work=x"], [f"{option}=conf", "work=x"], ["-m", "work=x"]):
+        with pytest.raises(ConfigError, match=r"^work: now called cache_dir"):
+            refuse_retired_overrides(arguments)
+
+
 def test_keys_of_a_whole_configuration() -> None:
     refuse_retired_keys({"anonymizers": {"blur": {"_target_": "x.Y", "steps": 3}}, "audit": {}})
     with pytest.raises(ConfigError, match=r"^audit.resamples: now called audit.n_bootstrap$"):

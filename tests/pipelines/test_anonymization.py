@@ -12,6 +12,7 @@ from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.baselines import Blur
 from cldmray.anonymizers.precomputed import Precomputed
 from cldmray.config.audit import AuditConfig, build_audit
+from cldmray.errors import ConfigError
 from cldmray.faces.decode import decode_whole
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.pipelines.jobs import run_anonymization
@@ -19,7 +20,7 @@ from cldmray.pipelines.jobs import run_anonymization
 CONF = Path(__file__).parents[2] / "conf"
 
 
-def configured(folder: Path) -> AuditConfig:
+def configured(folder: Path, *more: str) -> AuditConfig:
     overrides = [
         "faces=folder",
         f"faces.root={folder}/faces",
@@ -32,9 +33,16 @@ def configured(folder: Path) -> AuditConfig:
         "attackers=[condition_match]",
         f"output={folder}/out",
         f"cache_dir={folder}/cache",
+        *more,
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return build_audit(compose("audit", overrides))
+
+
+def test_a_plan_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^audit.dry_run: .*cldmray plan"):
+        run_anonymization(configured(tmp_path, "audit.dry_run=true"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

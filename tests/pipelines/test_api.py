@@ -112,6 +112,13 @@ class TestOverrides:
             configured(**overrides)
 
 
+def test_a_plan_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    places = {"output": str(tmp_path / "out"), "cache_dir": str(tmp_path / "cache")}
+    with pytest.raises(ConfigError, match=r"^audit.dry_run: .*cldmray plan"):
+        cldmray.audit(audit={"dry_run": True}, **places)
+    assert not list(tmp_path.iterdir())
+
+
 class TestFaces:
     @pytest.mark.parametrize(
         ("files", "place", "expected"),
