@@ -3,8 +3,9 @@
 import logging
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,13 +30,17 @@ from cldmray.hashing import digest
 from cldmray.pipelines.jobs import (
     AttributionResult,
     AuditResult,
+    JobResult,
     ReconstructionResult,
     run_attribution,
     run_audit,
     run_reconstruction,
 )
+from cldmray.tracking import TrackingError
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result", bound=JobResult)
 
 AnonymizerLike = str | Mapping[str, Any] | Anonymizer | Callable[..., Any]
 """A name of ``cldmray list anonymizers``, settings with ``_target_``, an object, or a function
@@ -69,6 +74,10 @@ def audit(
             mapping changes only what it names (``audit={"seed": 1}``). Nothing is recorded in
             MLflow unless ``tracking`` says where: ``auto``, ``sqlite``, ``server`` or settings.
 
+    Returns:
+        The audit. Where MLflow failed after the report was written, a warning is logged, ``mlflow``
+        is None, and ``raise_tracking_error()`` raises the failure.
+
     Raises:
         CldmrayError: the audit cannot run; the message names the key, file or package.
 
@@ -78,7 +87,7 @@ def audit(
     0.83
     """
     settings = _settings("audit", faces, anonymizers, attackers, preset, overrides)
-    return run_audit(build_audit(settings), settings_of(settings))
+    return _told(run_audit(build_audit(settings), settings_of(settings)))
 
 
 def attribute(
@@ -98,7 +107,7 @@ def attribute(
         CldmrayError: the study cannot run; the message names the key, file or package.
     """
     settings = _settings("attribute", faces, anonymizers, attackers, preset, overrides)
-    return run_attribution(build_attribution(settings), settings_of(settings))
+    return _told(run_attribution(build_attribution(settings), settings_of(settings)))
 
 
 def invert(
@@ -117,7 +126,17 @@ def invert(
         CldmrayError: the study cannot run; the message names the key, file or package.
     """
     settings = _settings("invert", faces, anonymizers, None, preset, overrides)
-    return run_reconstruction(build_reconstruction(settings), settings_of(settings))
+    return _told(run_reconstruction(build_reconstruction(settings), settings_of(settings)))
+
+
+def _told(result: Result) -> Result:
+    """The result; without its run, and with a warning, where MLflow failed after it was written."""
+    try:
+        result.raise_tracking_error()
+    except TrackingError as error:
+        logger.warning("%s: %s", type(error).__name__, error)
+        return replace(result, mlflow=None)
+    return result
 
 
 def _settings(

@@ -43,7 +43,8 @@ class JobResult:
 
     Attributes:
         page: URI of the HTML report.
-        mlflow: URI without secrets and run id of the record in MLflow; None: nothing was recorded.
+        mlflow: URI without secrets and run id of the record in MLflow; None: nothing was recorded,
+            or, in the Python API, MLflow failed after the report was written.
     """
 
     page: str

@@ -1,5 +1,6 @@
 """The Python API takes names, objects, functions, arrays and tables."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from cldmray.faces.sources.table import TableFaces
 from cldmray.faces.sources.webdataset import WebDatasetFaces
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.pipelines import api
+from cldmray.pipelines.jobs import JobResult
+from cldmray.tracking import DeferredErrors, TrackingError
 from tests.small_audit import IMAGES, N_EVALUATED
 
 
@@ -117,6 +120,47 @@ def test_a_plan_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^audit.dry_run: .*cldmray plan"):
         cldmray.audit(audit={"dry_run": True}, **places)
     assert not list(tmp_path.iterdir())
+
+
+class TestLostTracking:
+    @staticmethod
+    def result(is_lost: bool) -> JobResult:
+        with DeferredErrors() as deferred:
+            deferred.written("runs/1")
+            if is_lost:
+                raise TrackingError("MLflow is gone")
+        return JobResult("runs/1/report.html", ("http://mlflow", "run"), deferred)
+
+    @pytest.mark.parametrize(
+        ("call", "job"),
+        [
+            (cldmray.audit, "run_audit"),
+            (cldmray.attribute, "run_attribution"),
+            (cldmray.invert, "run_reconstruction"),
+        ],
+    )
+    def test_a_warning_tells_of_a_run_that_is_not_there(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        call: Callable[[], JobResult],
+        job: str,
+    ) -> None:
+        monkeypatch.setattr(api, job, lambda config, settings: self.result(is_lost=True))
+        result = call()
+        assert result.mlflow is None
+        assert result.places == "Report: runs/1/report.html"
+        (warning,) = [each for each in caplog.records if each.levelname == "WARNING"]
+        assert "complete in runs/1, but not in MLflow. MLflow is gone" in warning.getMessage()
+        with pytest.raises(TrackingError, match="MLflow is gone"):
+            result.raise_tracking_error()
+
+    def test_a_run_that_is_there_stays(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(api, "run_audit", lambda *_: self.result(is_lost=False))
+        assert cldmray.audit().mlflow == ("http://mlflow", "run")
+        assert not caplog.records
 
 
 class TestFaces:
