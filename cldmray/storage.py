@@ -240,6 +240,17 @@ def delete(uri: str) -> None:
         filesystem.delete_file(path)
 
 
+def move(uri: str, target: str) -> None:
+    """Give a file another name, in one step on a local disk; what was there is replaced.
+
+    Raises:
+        StorageError: the file is absent, or the storage fails.
+    """
+    filesystem, path = resolve(uri)
+    with _writing(target):
+        filesystem.move(path, resolve(target)[1])
+
+
 def write_table(uri: str, table: pa.Table) -> None:
     """Write one Parquet file atomically.
 

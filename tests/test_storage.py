@@ -57,6 +57,16 @@ class TestFiles:
         assert storage.read_bytes(uri) == b"two"
         assert [path.name for path in Path(uri).parent.iterdir()] == ["file"]
 
+    def test_a_file_is_moved_over_another(self, tmp_path: Path) -> None:
+        uri, target = str(tmp_path / "a"), str(tmp_path / "b")
+        storage.write_bytes(uri, b"one")
+        storage.write_bytes(target, b"two")
+        storage.move(uri, target)
+        assert [path.name for path in tmp_path.iterdir()] == ["b"]
+        assert storage.read_bytes(target) == b"one"
+        with pytest.raises(StorageError, match="No such file"):
+            storage.move(uri, target)
+
     def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

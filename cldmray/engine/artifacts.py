@@ -7,17 +7,19 @@ else, so a task that was retried or killed leaves no row twice and none half-wri
 Blocks are cut where the stage before cut its own, and files are named after their content, so that
 a table is the same, byte by byte, however many actors wrote it, in whatever order, and whoever was
 killed. Before the commit, small files are gathered into files of about ``FILE_BYTES``, in which
-each block stays a row group. Ray reads slices of these, so that small tables keep many workers
+each block stays a row group. Of two runs that write the same stage at once, the first that commits
+is read by both. Ray reads slices of these, so that small tables keep many workers
 busy.
 """
 
-import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,16 +34,15 @@ from cldmray import storage
 from cldmray.arrays import Images
 from cldmray.engine import cluster
 from cldmray.engine.cluster import TASK_CPUS
+from cldmray.engine.content_hash import content_hash
 from cldmray.engine.tasks import map_in_tasks
-from cldmray.errors import BadInputError
+from cldmray.errors import BadInputError, CldmrayError
 from cldmray.faces.records import REJECTED, decode_images
 
 MANIFEST = "manifest.json"
 REJECTED_FILE = "rejected.parquet"
 WEIGHTS = "weights.safetensors"
 """File of what an attacker has learnt, in the folder of its artifact."""
-MISSING = b"\xff" * 8
-"""What is hashed of a null, in place of the length of a value."""
 SORTED_BY = ("sample_id", "sample", "view")
 FILE_BYTES = 128 * 2**20
 """Size of a file, unless a single block is larger or the table smaller."""
@@ -383,12 +384,17 @@ class RecordsSink(Datasink[list[Part]]):
 
     Attributes:
         parts: what was written, once the stream has ended.
+        token: part of the names of files until they are committed, so that two runs of a stage
+            write none of the same name.
+        started_ns: when the run began.
     """
 
     def __init__(self, folder: str, schema: pa.Schema) -> None:
         self.folder = folder
         self.schema = schema
         self.parts: list[Part] = []
+        self.token = uuid.uuid4().hex
+        self.started_ns = time.time_ns()
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> list[Part]:
         """Write the blocks of one task; called by Ray in a worker."""
@@ -403,8 +409,8 @@ class RecordsSink(Datasink[list[Part]]):
                 rejected = table.filter(pc.invert(good)).select(REJECTED.names).to_pylist()
                 table = table.filter(good)
             table = _in_order(table.select(self.schema.names).cast(self.schema)).combine_chunks()
-            content = _content_hash(table)
-            name = f"part-{content:032x}.parquet"
+            content = content_hash(table)
+            name = f"part-{content:032x}_{self.token}.parquet"
             if table.num_rows:
                 storage.write_table(storage.join(self.folder, name), table)
             splits: dict[str, int] = {}
@@ -427,7 +433,7 @@ def write_records(stream: Dataset, folder: str, schema: pa.Schema) -> None:
     """
     sink = RecordsSink(folder, schema)
     stream.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
-    commit_parts(folder, sink.parts, map_in_tasks)
+    commit_parts(sink, map_in_tasks)
 
 
 Gather = Callable[[Sequence[Part]], tuple[str, list[int]]]
@@ -435,24 +441,33 @@ Gather = Callable[[Sequence[Part]], tuple[str, list[int]]]
 
 
 def commit_parts(
-    folder: str,
-    parts: Sequence[Part],
+    sink: RecordsSink,
     run: Callable[[Gather, list[list[Part]]], Iterable[tuple[str, list[int]]]] = map,
 ) -> None:
     """Gather the files of all tasks into files of about ``FILE_BYTES``, and commit the table.
 
+    Where another run has committed the stage meanwhile, its table stays and this one is dropped.
+
     Args:
-        folder: of the stage.
-        parts: what the tasks have written, in any order.
+        sink: what the tasks have written, in any order.
         run: calls a function for each of many values, as ``map`` does.
     """
-    rejected = [row for part in parts for row in part.rejected]
-    if rejected:
-        table = pa.Table.from_pylist(rejected, REJECTED).sort_by("sample_id")
-        storage.write_table(storage.join(folder, REJECTED_FILE), table)
+    folder, groups = sink.folder, _groups(sink.parts)
+    try:
+        if read_manifest(folder) is None:
+            row_groups = dict(run(partial(_gathered, folder), groups))
+            if read_manifest(folder) is None:
+                _commit_files(folder, sink.parts, row_groups)
+    except CldmrayError:  # the run that has committed may have swept what was to be gathered
+        if read_manifest(folder) is None:
+            raise
+    _sweep(sink, {_file_of(group) for group in groups})
+
+
+def _groups(parts: Iterable[Part]) -> list[list[Part]]:
+    """The parts of each file."""
     together: list[list[Part]] = []
     room = 0
-    splits: dict[str, int] = {}
     for part in sorted((part for part in parts if part.rows), key=lambda part: part.file):
         is_again = bool(together) and together[-1][-1].file == part.file
         if part.size > room and not is_again:
@@ -460,22 +475,31 @@ def commit_parts(
             room = FILE_BYTES
         together[-1].append(part)
         room -= part.size
-        for split, rows in part.splits.items():
-            splits[split] = splits.get(split, 0) + rows
-    files, row_groups = {}, {}
-    several = [group for group in together if len(group) > 1]
-    for name, row_counts in run(partial(_gathered, folder), several):
-        files[name], row_groups[name] = sum(row_counts), row_counts
-    files |= {group[0].file: group[0].rows for group in together if len(group) == 1}
+    return together
+
+
+def _commit_files(folder: str, parts: Sequence[Part], row_groups: dict[str, list[int]]) -> None:
+    """Commit files by the rows of their row groups, and list the rejected rows of all parts."""
+    rejected = [row for part in parts for row in part.rejected]
+    if rejected:
+        table = pa.Table.from_pylist(rejected, REJECTED).sort_by("sample_id")
+        storage.write_table(storage.join(folder, REJECTED_FILE), table)
+    splits: Counter[str] = Counter()
+    for part in parts:
+        splits.update(part.splits)
     manifest = Manifest(
-        files=files,
+        files={name: sum(counts) for name, counts in row_groups.items()},
         content=f"{sum(part.content for part in parts) % 2**128:032x}",
         rejected=len(rejected),
-        splits=splits,
-        row_groups=row_groups,
+        splits=dict(splits),
+        row_groups={name: counts for name, counts in row_groups.items() if len(counts) > 1},
     )
     commit(folder, manifest)
-    _sweep(folder, files)
+
+
+def _file_of(parts: Sequence[Part]) -> str:
+    """Name of the file that parts become, by their content."""
+    return f"part-{sum(part.content for part in parts) % 2**128:032x}.parquet"
 
 
 def _gathered(folder: str, parts: Sequence[Part]) -> tuple[str, list[int]]:
@@ -483,23 +507,36 @@ def _gathered(folder: str, parts: Sequence[Part]) -> tuple[str, list[int]]:
 
     A task that is repeated, because its result was lost, finds the file and not all of the parts.
     """
-    name = f"part-{sum(part.content for part in parts) % 2**128:032x}.parquet"
+    name = _file_of(parts)
     target = storage.join(folder, name)
     files = [storage.join(folder, part.file) for part in parts]
     if all(map(storage.exists, files)) or not storage.exists(target):
-        storage.write_blocks(target, (storage.read_table(file) for file in files))
+        if len(files) == 1:
+            storage.move(files[0], target)
+        else:
+            storage.write_blocks(target, (storage.read_table(file) for file in files))
     for file in files:
         storage.delete(file)
     return name, [part.rows for part in parts]
 
 
-def _sweep(folder: str, files: Iterable[str]) -> None:
-    """Delete what drivers and tasks that were killed have left beside the table's files."""
-    for info in storage.list_files(folder, recursive=False):
+def _sweep(sink: RecordsSink, own: Container[str]) -> None:
+    """Delete what this run, and what was killed before it began, left beside the table's files.
+
+    Younger files of others are left alone: another run may be writing the same stage.
+
+    Args:
+        own: names of the files that this run has gathered.
+    """
+    manifest = read_manifest(sink.folder)
+    named = manifest.files if manifest else {}
+    for info in storage.list_files(sink.folder, recursive=False):
         name = info.base_name
-        left = name.startswith("part-") and name not in files
-        if left or name.endswith(storage.PARTIAL):
-            storage.delete(storage.join(folder, name))
+        if name in named or not (name.startswith("part-") or name.endswith(storage.PARTIAL)):
+            continue
+        is_older = info.mtime_ns is not None and info.mtime_ns < sink.started_ns
+        if is_older or sink.token in name or name in own:
+            storage.delete(storage.join(sink.folder, name))
 
 
 def commit(folder: str, manifest: Manifest) -> None:
@@ -531,42 +568,3 @@ def _order(table: pa.Table) -> pa.Array:
     """Rows of a table, sorted by those of :data:`SORTED_BY` that it has."""
     keys = [(name, "ascending") for name in SORTED_BY if name in table.column_names]
     return pc.sort_indices(table, keys) if keys else pa.array(range(table.num_rows))
-
-
-def _content_hash(table: pa.Table) -> int:
-    """Sum of the rows' hashes, so that the order and the division into files do not count."""
-    total = 0
-    for row in zip(*(_values(table[name]) for name in sorted(table.column_names)), strict=True):
-        digest = hashlib.sha256()
-        for value in row:
-            digest.update(MISSING if value is None else len(value).to_bytes(8, "little"))
-            digest.update(value or b"")
-        total += int.from_bytes(digest.digest()[:16], "big")
-    return total % 2**128
-
-
-def _values(column: pa.ChunkedArray) -> Iterator[bytes | memoryview | None]:
-    """Bytes of each value of a column, None where it is null; texts and images are not copied."""
-    kind = column.type
-    is_text = pa.types.is_binary(kind) or pa.types.is_string(kind)
-    is_vector = pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
-    for chunk in column.chunks:
-        if not (is_text or is_vector):
-            yield from (repr(value).encode() for value in chunk.to_pylist())
-            continue
-        values: Iterator[bytes | memoryview] = _texts(chunk) if is_text else _vectors(chunk)
-        there = chunk.is_valid().to_pylist()
-        yield from (value if kept else None for value, kept in zip(values, there, strict=True))
-
-
-def _texts(chunk: pa.Array) -> Iterator[memoryview]:
-    _, offsets, content = chunk.buffers()
-    places = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-    view = memoryview(content) if content is not None else memoryview(b"")
-    return (view[start:end] for start, end in pairwise(places.tolist()))
-
-
-def _vectors(chunk: pa.Array) -> Iterator[bytes]:
-    size = chunk.type.list_size
-    rows = chunk.values.slice(chunk.offset * size, len(chunk) * size)
-    return (row.tobytes() for row in rows.to_numpy(zero_copy_only=False).reshape(-1, size))

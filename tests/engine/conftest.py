@@ -19,7 +19,7 @@ def commit_tasks(folder: str, schema: pa.Schema, tasks: Iterable[list[pa.Table]]
     """Write the blocks of each task as Ray's workers would, and commit them."""
     sink = RecordsSink(folder, schema)
     sink.on_write_complete(WriteResult(0, 0, [sink.write(blocks, None) for blocks in tasks]))
-    commit_parts(folder, sink.parts)
+    commit_parts(sink)
     manifest = read_manifest(folder)
     assert manifest is not None
     return Artifact(folder, manifest, key=Path(folder).name)

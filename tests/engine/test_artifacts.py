@@ -74,7 +74,7 @@ class TestSink:
         sink.write([rows(1, 2), rows(3)], None)
         again = sink.write([rows(1, 2), rows(3)], None)
         sink.on_write_complete(WriteResult(3, 0, [again]))
-        commit_parts(folder, sink.parts)
+        commit_parts(sink)
         manifest = read_manifest(folder)
         assert manifest is not None
         assert manifest.rows == 3
@@ -122,14 +122,15 @@ class TestSink:
         assert len(storage.list_files(folder)) == 3 + len([MANIFEST])
 
     def test_a_gathering_that_is_repeated_finds_what_it_wrote(self, folder: str) -> None:
-        parts = RecordsSink(folder, FACES).write([rows(1, 2), rows(3)], None)
+        sink = RecordsSink(folder, FACES)
+        parts = sink.write([rows(1, 2), rows(3)], None)
         first = artifacts._gathered(folder, parts)
         files = [info.path for info in storage.list_files(folder)]
         content = [Path(file).read_bytes() for file in files]
         assert len(files) == 1
         assert artifacts._gathered(folder, parts) == first
         assert [Path(file).read_bytes() for file in files] == content
-        RecordsSink(folder, FACES).write([rows(1, 2), rows(3)], None)
+        sink.write([rows(1, 2), rows(3)], None)
         assert artifacts._gathered(folder, parts) == first
         assert [info.path for info in storage.list_files(folder)] == files
 
@@ -175,6 +176,124 @@ class TestSink:
         block = rows(1).set_column(3, "image", pa.array([None], pa.binary()))
         with pytest.raises(ValueError, match="image"):
             write_table(folder, FACES, [[block]])
+        assert read_manifest(folder) is None
+
+
+class TestTwoRuns:
+    """Two runs of one stage, interleaved by hand; ``first`` commits before ``second``."""
+
+    @staticmethod
+    def begun(folder: str) -> RecordsSink:
+        """A run that began a second ago: the clock of files may lag behind by milliseconds."""
+        sink = RecordsSink(folder, FACES)
+        sink.started_ns -= 10**9
+        return sink
+
+    @pytest.fixture
+    def first(self, folder: str) -> RecordsSink:
+        return self.begun(folder)
+
+    @pytest.fixture
+    def second(self, folder: str) -> RecordsSink:
+        return self.begun(folder)
+
+    @staticmethod
+    def write(sink: RecordsSink, *blocks: pa.Table) -> None:
+        sink.parts += sink.write(blocks, None)
+
+    @staticmethod
+    def check(folder: str, *numbers: int) -> None:
+        """The table has those rows, and nothing lies beside its files."""
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        assert Artifact(folder, manifest, "").read().equals(rows(*numbers).cast(FACES))
+        names = {Path(info.path).name for info in storage.list_files(folder)}
+        assert names == {MANIFEST, *manifest.files}
+
+    @pytest.mark.parametrize("last", [3, 4])
+    @pytest.mark.parametrize("file_bytes", [1, artifacts.FILE_BYTES])
+    def test_the_second_takes_the_table_of_the_first(
+        self,
+        folder: str,
+        first: RecordsSink,
+        second: RecordsSink,
+        monkeypatch: pytest.MonkeyPatch,
+        last: int,
+        file_bytes: int,
+    ) -> None:
+        monkeypatch.setattr(artifacts, "FILE_BYTES", file_bytes)
+        self.write(second, rows(1), rows(2))
+        self.write(first, rows(1), rows(2), rows(3))
+        commit_parts(first)
+        left = [name for name in map(str, Path(folder).iterdir()) if second.token in name]
+        assert len(left) == 2
+        self.write(second, rows(last))
+        commit_parts(second)
+        self.check(folder, 1, 2, 3)
+
+    @pytest.mark.parametrize("last", [3, 4])
+    @pytest.mark.parametrize("file_bytes", [1, artifacts.FILE_BYTES])
+    @pytest.mark.parametrize("is_before", [True, False])
+    def test_a_commit_while_the_other_gathers(
+        self,
+        folder: str,
+        first: RecordsSink,
+        second: RecordsSink,
+        monkeypatch: pytest.MonkeyPatch,
+        last: int,
+        file_bytes: int,
+        is_before: bool,
+    ) -> None:
+        monkeypatch.setattr(artifacts, "FILE_BYTES", file_bytes)
+        self.write(first, rows(1), rows(2), rows(3))
+        self.write(second, rows(1), rows(2), rows(last))
+
+        def run(gather: Any, groups: Any) -> Any:
+            if is_before:
+                commit_parts(first)
+            gathered = list(map(gather, groups))
+            if not is_before:
+                commit_parts(first)
+            return gathered
+
+        commit_parts(second, run)
+        self.check(folder, 1, 2, 3)
+
+    def test_a_commit_while_the_other_writes_a_file(
+        self, folder: str, first: RecordsSink, second: RecordsSink
+    ) -> None:
+        self.write(first, rows(1))
+
+        def blocks() -> Any:
+            yield rows(2)
+            commit_parts(first)
+            yield rows(3)
+
+        storage.write_blocks(f"{folder}/part-0_{second.token}.parquet", blocks())
+        commit_parts(second)
+        self.check(folder, 1)
+
+    def test_a_run_that_began_before_the_other_and_is_overtaken(self, folder: str) -> None:
+        slow = RecordsSink(folder, FACES)
+        self.write(slow, rows(1), rows(2), rows(5, reason=["empty"], location=["a"]))
+
+        def run(gather: Any, groups: Any) -> Any:
+            fast = RecordsSink(folder, FACES)
+            self.write(fast, rows(1), rows(2))
+            commit_parts(fast)
+            return map(gather, groups)
+
+        commit_parts(slow, run)
+        self.check(folder, 1, 2)
+
+    def test_an_error_stays_one_where_nobody_has_committed(
+        self, folder: str, first: RecordsSink
+    ) -> None:
+        self.write(first, rows(1), rows(2))
+        for info in storage.list_files(folder):
+            storage.delete(info.path)
+        with pytest.raises(BadInputError, match="part-"):
+            commit_parts(first)
         assert read_manifest(folder) is None
 
 
