@@ -87,7 +87,7 @@ def audit(
     0.83
     """
     settings = _settings("audit", faces, anonymizers, attackers, preset, overrides)
-    return _told(run_audit(build_audit(settings), settings_of(settings)))
+    return _with_warning(run_audit(build_audit(settings), settings_of(settings)))
 
 
 def attribute(
@@ -107,7 +107,7 @@ def attribute(
         CldmrayError: the study cannot run; the message names the key, file or package.
     """
     settings = _settings("attribute", faces, anonymizers, attackers, preset, overrides)
-    return _told(run_attribution(build_attribution(settings), settings_of(settings)))
+    return _with_warning(run_attribution(build_attribution(settings), settings_of(settings)))
 
 
 def invert(
@@ -126,10 +126,10 @@ def invert(
         CldmrayError: the study cannot run; the message names the key, file or package.
     """
     settings = _settings("invert", faces, anonymizers, None, preset, overrides)
-    return _told(run_reconstruction(build_reconstruction(settings), settings_of(settings)))
+    return _with_warning(run_reconstruction(build_reconstruction(settings), settings_of(settings)))
 
 
-def _told(result: Result) -> Result:
+def _with_warning(result: Result) -> Result:
     """The result; without its run, and with a warning, where MLflow failed after it was written."""
     try:
         result.raise_tracking_error()
