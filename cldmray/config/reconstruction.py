@@ -16,7 +16,7 @@ from cldmray.config.audit import AuditConfig, refuse_audit_only
 from cldmray.config.instantiate import build, settings_of, to_container
 from cldmray.engine.tuning import BUDGET, SearchConfig, TrialSpec, check_tune
 from cldmray.errors import CldmrayError, ConfigError
-from cldmray.recognizers.base import Recognizer
+from cldmray.recognizers.base import Recognizer, Square, with_face_crop
 from cldmray.recognizers.dlib import DlibResNet
 from cldmray.recognizers.sface import SFace
 from cldmray.results.reconstruction import SHUFFLED
@@ -230,6 +230,12 @@ def check_space(settings: ReconstructionSettings) -> None:
                 raise ConfigError(f"reconstruction.search.space.{key}: {error}") from error
 
 
+def _with_face_crop(settings: ReconstructionSettings, crop: Square) -> ReconstructionSettings:
+    """Settings whose recognizers look where an audit's attackers do, also in a search's trials."""
+    models = {key: with_face_crop(model, crop) for key, model in settings.models.items()}
+    return replace(with_face_crop(settings, crop), models=models)
+
+
 def build_reconstruction(composed: DictConfig | Mapping[str, Any]) -> ReconstructionConfig:
     """Check and build a whole study of inversion attacks.
 
@@ -249,6 +255,8 @@ def build_reconstruction(composed: DictConfig | Mapping[str, Any]) -> Reconstruc
             "audit.n_training_seeds: must be 1 here; give reconstruction.models another one with "
             f"another training.seed and label instead, got {audit.audit.n_training_seeds}"
         )
+    if audit.faces.face_crop is not None:
+        settings = _with_face_crop(settings, audit.faces.face_crop)
     config = ReconstructionConfig(audit, settings)
     if settings.search.trials:
         check_space(settings)

@@ -119,8 +119,14 @@ def best_candidate(config: ReconstructionConfig, trial: Trial) -> TrialSpec:
 
 
 def as_attacker(config: ReconstructionConfig, candidate: TrialSpec, key: str) -> str:
-    """A candidate as a file of the Hydra group ``attackers``."""
+    """A candidate as a file of the Hydra group ``attackers``.
+
+    Crops that the source has given are left out: another audit's source gives its own.
+    """
+    crop = config.audit.faces.face_crop
     attacker: dict[str, Any] = settings_of(config.attacker(*candidate))
+    if crop is not None:
+        attacker = _without_crop(attacker, list(crop))
     attacker["label"] = key
     attacker["model"]["label"] = None
     text: str = yaml.safe_dump(attacker, sort_keys=False, allow_unicode=True)
@@ -128,3 +134,12 @@ def as_attacker(config: ReconstructionConfig, candidate: TrialSpec, key: str) ->
         f"# @package attackers.{key}\n# The best reconstruction model of a search. With the "
         f"folder above this one's folder as --config-dir:\n#   attackers=[pretrained,{key}]\n{text}"
     )
+
+
+def _without_crop(settings: Any, crop: list[float]) -> Any:
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        key: None if key == "crop" and value == crop else _without_crop(value, crop)
+        for key, value in settings.items()
+    }

@@ -110,6 +110,23 @@ class TestAttackers:
             label="unet",
         )
 
+    def test_all_look_at_the_same_square_of_the_face_also_in_the_trials(self) -> None:
+        configured = config("faces=folder", "faces.root=faces")
+        crop = configured.audit.faces.face_crop
+        assert crop == pytest.approx((0.083, 0.083, 0.917, 0.917), abs=1e-3)
+        attacker = configured.with_attackers(None).attackers["unet"]
+        trial = configured.make({"blocks": "2"}).reconstruction
+        assert isinstance(attacker, ReconstructionAttacker)
+        assert isinstance(attacker.model, UNetReconstruction)
+        assert isinstance(trial, UNetReconstruction)
+        assert trial.guide == attacker.model.guide and trial.guide.crop == crop
+        settings = configured.reconstruction
+        assert settings.validation_recognizer == attacker.validation_recognizer
+        assert settings.validation_recognizer.crop == crop
+        own = config("faces=folder", "faces.root=x", "reconstruction.models.unet.guide.crop=[0,0,1,1]")
+        guided = own.reconstruction.models["unet"]
+        assert isinstance(guided, UNetReconstruction) and guided.guide.crop == (0, 0, 1, 1)
+
     @pytest.mark.parametrize(
         ("overrides", "message"),
         [

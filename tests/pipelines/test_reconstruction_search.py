@@ -73,3 +73,15 @@ def test_the_best_becomes_an_attacker(tmp_path: Path) -> None:
     assert attacker == ReconstructionAttacker(
         UNetReconstruction(blocks=2), budget=5, label="reconstruction_best"
     )
+
+
+def test_the_attacker_of_a_search_looks_where_the_next_source_has_its_faces() -> None:
+    overrides = ["reconstruction.search.trials=2", "faces=folder", "faces.root=faces"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = build_reconstruction(compose("invert", overrides))
+    best = best_candidate(config, trials_of(TABLE, SPACE)[0])
+    assert isinstance(best.reconstruction, UNetReconstruction)
+    assert best.reconstruction.guide.crop == config.audit.faces.face_crop is not None
+    written = yaml.safe_load(as_attacker(config, best, "reconstruction_best"))
+    assert written["model"]["guide"]["crop"] is None
+    assert written["validation_recognizer"]["crop"] is None
