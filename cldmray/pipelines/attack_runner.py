@@ -58,7 +58,7 @@ class AttackResults:
         weights: of each attacker in a combination, ``<protocol>/<gallery>/<attacker>``.
         queries: anonymized images that one training has learnt from, of attackers with a budget.
         probes: table with the embeddings of the anonymized images, by the last training.
-        embeddings: of evaluated identities, by the last training.
+        embeddings: of evaluated identities, by the first training, as ``fitted``.
         inference: attributes that are read from anonymized images, by attackers that depend on no
             anonymizer or learn from its images.
         notes: caveats for the report.
@@ -411,7 +411,7 @@ class AttackRunner:
             pair = self.config.anonymizers[key].name, attacker.name
             results.fitted[pair], results.curves[pair] = attempt.fitted[0], curves
             results.probes[pair] = attempt.probes
-            results.embeddings[pair] = attempt.embeddings[-1]
+            results.embeddings[pair] = attempt.embeddings[0]
             if curves and "queries" in curves[0][-1]:
                 results.queries[pair] = int(curves[0][-1]["queries"])
         if attempt.learnt is not None:

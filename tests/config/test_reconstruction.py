@@ -123,7 +123,9 @@ class TestAttackers:
         settings = configured.reconstruction
         assert settings.validation_recognizer == attacker.validation_recognizer
         assert settings.validation_recognizer.crop == crop
-        own = config("faces=folder", "faces.root=x", "reconstruction.models.unet.guide.crop=[0,0,1,1]")
+        own = config(
+            "faces=folder", "faces.root=x", "reconstruction.models.unet.guide.crop=[0,0,1,1]"
+        )
         guided = own.reconstruction.models["unet"]
         assert isinstance(guided, UNetReconstruction) and guided.guide.crop == (0, 0, 1, 1)
 
