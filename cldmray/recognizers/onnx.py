@@ -2,7 +2,9 @@
 
 import functools
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +15,7 @@ from pydantic import Field
 from cldmray.arrays import Images
 from cldmray.detection.model_files import file_version, load_module
 from cldmray.errors import BadInputError, ConfigError
+from cldmray.hashing import digest
 from cldmray.recognizers.base import Recognizer
 from cldmray.results.names import Label, as_label
 from cldmray.settings import NonEmpty, checked_dataclass
@@ -60,7 +63,13 @@ class OnnxRecognizer(Recognizer):
         return _dimension(replace(self, device="cpu"))
 
     def version(self) -> str:
-        return file_version(_onnx_file(self.path))
+        file = _onnx_file(self.path)
+        own = file_version(file)
+        weights = _weight_files(file, own)
+        for path in weights:
+            if not path.is_file():
+                raise BadInputError(f"path: {file} has weights in {path.name}, which is not there")
+        return digest(own, *map(file_version, weights))[:16] if weights else own
 
     def embed_aligned(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
         session = _session(_onnx_file(self.path), self.device)
@@ -95,6 +104,38 @@ class OnnxRecognizer(Recognizer):
 def _dimension(recognizer: OnnxRecognizer) -> int:
     black = np.zeros((1, recognizer.side, recognizer.side, 3), np.uint8)
     return int(recognizer.embed_aligned(black).shape[-1])
+
+
+@functools.lru_cache(maxsize=256)
+def _weight_files(path: Path, version: str) -> list[Path]:
+    """The files beside the model's own that hold weights.
+
+    Args:
+        version: of the model's own file; another one may name others.
+    """
+    onnx = load_module("onnx")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise BadInputError(f"{path} is no ONNX file: {error}") from error
+    nodes = chain(model.graph.node, *(function.node for function in model.functions))
+    locations = {
+        entry.value
+        for tensor in chain(model.graph.initializer, _constants(nodes))
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [path.parent / location for location in sorted(locations)]
+
+
+def _constants(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Tensors in the attributes of nodes, and in the graphs there."""
+    for attribute in chain.from_iterable(node.attribute for node in nodes):
+        yield from (attribute.t, *attribute.tensors)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from graph.initializer
+            yield from _constants(graph.node)
 
 
 def _onnx_file(path: str) -> Path:

@@ -10,7 +10,7 @@ import torch
 from cldmray.attackers.distilled import AdaptiveDistilled
 from cldmray.attackers.nn.encoder import SmallEncoder
 from cldmray.attackers.pretrained import Pretrained
-from cldmray.detection.model_files import SFACE, model_file
+from cldmray.detection.model_files import SFACE, file_version, model_file
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.recognizers.onnx import OnnxRecognizer
 from cldmray.recognizers.sface import SFace
@@ -108,6 +108,46 @@ def test_it_is_an_attacker_and_a_teacher(tmp_path, align):
     missing = Pretrained(replace(recognizer, path=str(tmp_path / "no.onnx")))
     with pytest.raises(BadInputError, match="^path: no ONNX file .*no.onnx"):
         missing.check()
+
+
+def scaled_means(folder: Path, scale: float, *, external: bool) -> str:
+    """File of a network that averages each channel and multiplies the means."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["face"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["means"]),
+            helper.make_node("Mul", ["means", "scale"], ["out"]),
+        ],
+        "scaled",
+        [helper.make_tensor_value_info("face", TensorProto.FLOAT, ["N", 3, 16, 16])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(np.array([1, scale, 1], np.float32), "scale")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = folder / "scaled.onnx"
+    onnx.save(model, path, save_as_external_data=external, location="scaled.data", size_threshold=0)
+    return str(path)
+
+
+def test_weights_in_another_file_are_part_of_the_version(tmp_path):
+    recognizer = OnnxRecognizer(scaled_means(tmp_path, 2, external=True), 16, crop=WHOLE)
+    weights, model = tmp_path / "scaled.data", tmp_path / "scaled.onnx"
+    before, graph = recognizer.version(), model.read_bytes()
+    assert recognizer.version() == before and len(before) == 16
+    weights.unlink()
+    scaled_means(tmp_path, 3, external=True)
+    assert model.read_bytes() == graph
+    assert recognizer.version() != before
+    weights.unlink()
+    with pytest.raises(BadInputError, match="^path: .* has weights in scaled.data, .* not there"):
+        recognizer.version()
+    scaled_means(tmp_path, 3, external=False)
+    assert recognizer.version() == file_version(model)
+    model.write_text("no network")
+    with pytest.raises(BadInputError, match="scaled.onnx is no ONNX file"):
+        recognizer.version()
 
 
 def test_it_reads_sface_as_torch_does():
