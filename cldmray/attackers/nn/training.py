@@ -9,6 +9,7 @@ Encoders, reconstruction models, the CLDM and the depth network are all trained 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
@@ -229,7 +230,7 @@ class Trainable(ABC):
         """What a point of the learning curve tells beside ``step`` and ``loss``.
 
         All workers are asked at the same time; those of rank 0 are kept. The network is in
-        evaluation mode meanwhile.
+        evaluation mode meanwhile, with the averaged weights where the schedule wants them.
         """
         return {}
 
@@ -269,6 +270,7 @@ class TrainingLoop:
         self.worker = worker or Worker()
         self.curve: Curve = []
         self.step = 0
+        self._average: Any = None
         self.network = _built_by_all(trainable, self.worker)
         if self.network is None:
             return
@@ -284,7 +286,6 @@ class TrainingLoop:
         self._scaler = torch.amp.GradScaler(
             torch.device(self.worker.device).type, enabled=schedule.precision == "fp16"
         )
-        self._average: Any = None
         if schedule.ema:
             from diffusers.training_utils import EMAModel
 
@@ -348,7 +349,8 @@ class TrainingLoop:
         if not has_diverged([point]):
             if self.network is not None:
                 self.network.eval()
-            point |= self.trainable.validate()
+            with self._kept_weights():
+                point |= self.trainable.validate()
             if self.network is not None:
                 self.network.train()
         self.curve.append(point)
@@ -360,15 +362,26 @@ class TrainingLoop:
             torch.distributed.all_reduce(mean)
         return float(mean) / self.worker.workers
 
-    def state(self) -> dict[str, Tensor]:
-        """All that was learnt, on the CPU; with averaged weights where the schedule wants them."""
-        if self.network is None or self._average is None:
-            return on_cpu(self.trainable.state())
+    @contextmanager
+    def _kept_weights(self) -> Iterator[None]:
+        """Within, the network has the weights that are kept: the average, where there is one."""
+        if self._average is None:
+            yield
+            return
         self._average.store(self._parameters)
         self._average.copy_to(self._parameters)
-        state = {name: value.clone() for name, value in on_cpu(self.trainable.state()).items()}
-        self._average.restore(self._parameters)
-        return state
+        try:
+            yield
+        finally:
+            self._average.restore(self._parameters)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that was learnt, on the CPU; with averaged weights where the schedule wants them."""
+        with self._kept_weights():
+            state = on_cpu(self.trainable.state())
+            if self._average is None:
+                return state
+            return {name: value.clone() for name, value in state.items()}
 
     def save(self, folder: str | Path) -> None:
         """Write the result so far and all that going on needs into a local folder.
@@ -397,6 +410,7 @@ class TrainingLoop:
             self._scaler.load_state_dict(state["scaler"])
             if self._average is not None:
                 self._average.load_state_dict(state["average"])
+                self._average.to(self.worker.device)
         self.curve = list(state["curve"])
         self.step = int(self.curve[-1]["step"])
 

@@ -16,6 +16,7 @@ from cldmray.attackers.nn.training import (
     Call,
     TrainingConfig,
     TrainingLoop,
+    Worker,
     autocast,
     emulates_bf16,
     has_diverged,
@@ -148,6 +149,25 @@ class TestAverage:
             assert torch.equal(again.state()[name], weights)
             assert torch.equal(again.trainable.state()[name], last[name])
         assert any(not torch.equal(weights, last[name]) for name, weights in whole.state().items())
+
+    def test_the_learning_curve_is_that_of_the_weights_that_are_kept(self) -> None:
+        class Watched(EncoderTrainable):
+            def validate(self) -> dict[str, float]:
+                return {"head": float(self.state()["head.weight"].double().abs().sum())}
+
+        trained = TrainingLoop(Watched("mine", TINY, self.TRAINING, pairs()))
+        for point in trained.points():
+            kept, last = trained.state(), trained.trainable.state()
+            assert point["head"] == float(kept["head.weight"].double().abs().sum())
+            assert not torch.equal(kept["head.weight"], last["head.weight"])
+
+    def test_a_saved_average_goes_to_the_device_of_the_training(self, tmp_path: Path) -> None:
+        saved, again = loop(self.TRAINING), loop(self.TRAINING)
+        next(saved.points())
+        saved.save(tmp_path)
+        again.worker = Worker(device="meta")
+        again.restore(tmp_path)
+        assert {weights.device.type for weights in again._average.shadow_params} == {"meta"}
 
 
 class TestDivergence:
