@@ -59,6 +59,7 @@ class ReconstructionBatch(NamedTuple):
         originals: in -1..1, shape (n, 3, h, w).
         rows: of the originals in :attr:`ReconstructionPairs.originals`, shape (n,).
         seeds: of whatever else is random about each pair, shape (n,).
+        identities: code of each original's identity, shape (n,); one may come several times.
     """
 
     anonymized: Tensor
@@ -66,6 +67,7 @@ class ReconstructionBatch(NamedTuple):
     originals: Tensor
     rows: Index
     seeds: Seeds
+    identities: Index
 
 
 class Reconstructor(ABC):

@@ -104,8 +104,11 @@ class NearestNeighborReconstructor(Reconstructor):
         self.vectors = self.config.teacher.embed(pairs.originals)
 
     def loss(self, network: Call, batch: ReconstructionBatch) -> Tensor:
-        targets = torch.from_numpy(self.vectors[batch.rows]).to(batch.anonymized.device)
-        return distributed_guided(network(batch.anonymized), targets, self.config.temperature)
+        device = batch.anonymized.device
+        targets = torch.from_numpy(self.vectors[batch.rows]).to(device)
+        identities = torch.from_numpy(batch.identities).to(device)
+        students = network(batch.anonymized)
+        return distributed_guided(students, targets, self.config.temperature, identities)
 
     def _reconstruct(self, images: Images, seeds: Seeds) -> Images:
         if not len(self.originals):

@@ -91,6 +91,7 @@ class ReconstructionObjective:
             augment(to_unit_range(self.pairs.originals[source]), views).clamp(-1, 1).to(device),
             source,
             seeds,
+            self.pairs.original_identities[source],
         )
 
     def loss(self, step: int, part: slice, call: Call, device: torch.device) -> Tensor:

@@ -55,6 +55,25 @@ class TestNtXent:
         )
         assert nt_xent(queries, keys, TEMPERATURE).item() == pytest.approx(alone.item() / 2)
 
+    @pytest.mark.parametrize("first", [0, 3])
+    def test_keys_of_the_same_identity_are_no_negatives(self, first: int) -> None:
+        queries, keys = unit(4, 0), unit(7, 1)
+        identities = torch.tensor([5, 2, 5, 2, 5, 9, 9])
+        losses = []
+        for i in range(4):
+            own = first + i
+            others = [j for j in range(7) if j == own or identities[j] != identities[own]]
+            row = queries[i] @ keys[others].T / TEMPERATURE
+            losses.append(float(row.logsumexp(0) - queries[i] @ keys[own] / TEMPERATURE))
+        result = nt_xent(queries, keys, TEMPERATURE, first, identities)
+        assert result.item() == pytest.approx(sum(losses) / 4, rel=1e-5)
+        assert result < nt_xent(queries, keys, TEMPERATURE, first)
+
+    def test_where_identities_differ_nothing_changes(self) -> None:
+        queries, keys = unit(4, 0), unit(7, 1)
+        codes = torch.arange(7)
+        assert torch.equal(nt_xent(queries, keys, 0.1, 2, codes), nt_xent(queries, keys, 0.1, 2))
+
     def test_a_collapsed_encoder_guesses(self) -> None:
         same = unit(1, 0).repeat(8, 1)
         assert nt_xent(same, same, TEMPERATURE).item() == pytest.approx(math.log(8), rel=1e-5)
@@ -101,15 +120,20 @@ def loss_of(encoder: nn.Module, inputs: Tensor) -> Tensor:
     return distributed_nt_xent(embeddings[:count], embeddings[count:], TEMPERATURE)
 
 
-def guided_loss_of(encoder: nn.Module, inputs: Tensor) -> Tensor:
+def guided_loss_of(encoder: nn.Module, inputs: Tensor, identities: Tensor | None = None) -> Tensor:
     """The second half of the inputs stands for what a teacher says; it has no gradient."""
     count = len(inputs) // 2
     students = nn.functional.normalize(encoder(inputs[:count]), dim=-1)
     targets = nn.functional.normalize(inputs[count:] @ torch.ones(4, 5).double().tril(), dim=-1)
-    return distributed_guided(students, targets, TEMPERATURE)
+    return distributed_guided(students, targets, TEMPERATURE, identities)
 
 
-LOSSES = {"contrast": loss_of, "guided": guided_loss_of}
+def masked_loss_of(encoder: nn.Module, inputs: Tensor) -> Tensor:
+    """The guided loss of rows that are of two identities only, by a sign."""
+    return guided_loss_of(encoder, inputs, (inputs[len(inputs) // 2 :, 0] > 0).long())
+
+
+LOSSES = {"contrast": loss_of, "guided": guided_loss_of, "masked": masked_loss_of}
 
 
 CUTS = (BATCH // 2, 2, 5)

@@ -2,11 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
 from cldmray.attackers.nn.encoder import SFaceEncoder, SmallEncoder
+from cldmray.attackers.nn.training import Worker
 from cldmray.attackers.reconstruction.base import ReconstructionTraining
 from cldmray.attackers.reconstruction.nearest_neighbor import NearestNeighbor
-from cldmray.attackers.reconstruction.training import fit, load_reconstructor, save_reconstructor
+from cldmray.attackers.reconstruction.training import (
+    ReconstructionTrainable,
+    fit,
+    load_reconstructor,
+    save_reconstructor,
+)
 from cldmray.detection import model_files
 from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
 from cldmray.recognizers.sface import SFace
@@ -17,7 +24,7 @@ SEEDS = np.arange(12)
 
 def teacher_embeddings(quadrants, **settings) -> NearestNeighbor:
     training = ReconstructionTraining(
-        batch_size=6, warmup_steps=2, precision="fp32", **{"max_steps": 25} | settings
+        warmup_steps=2, precision="fp32", **{"batch_size": 6, "max_steps": 25} | settings
     )
     return NearestNeighbor(STUDENT, quadrants, training=training)
 
@@ -70,6 +77,25 @@ class TestStudent:
         displayed = reconstructor.reconstruct(pairs.anonymized, SEEDS)[:, 0]
         rows = [int((pairs.originals == item).all((1, 2, 3)).argmax()) for item in displayed]
         assert (pairs.identities[rows] == pairs.identities).mean() >= 0.6
+
+    def test_images_of_the_same_identity_are_no_negatives(self, pairs, quadrants):
+        trainable = ReconstructionTrainable(teacher_embeddings(quadrants, batch_size=12), pairs)
+        network = trainable.build(Worker())
+        batch = trainable.objective.batch(0, slice(0, 12), torch.device("cpu"))
+        np.testing.assert_array_equal(batch.identities, pairs.original_identities[batch.rows])
+        assert len(set(batch.identities.tolist())) == 6
+        students = network.eval()(batch.anonymized).detach()
+        targets = torch.from_numpy(trainable.reconstructor.vectors[batch.rows])
+        losses = []
+        for row in range(12):
+            others = [
+                j for j in range(12) if j == row or batch.identities[j] != batch.identities[row]
+            ]
+            cosines = students[row] @ targets[others].T
+            own = students[row] @ targets[row]
+            losses.append(float((cosines / 0.07).logsumexp(0) - own / 0.07 + 1 - own))
+        loss = trainable.reconstructor.loss(lambda images: students, batch)
+        assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
 
     def test_what_it_has_learnt_survives_in_a_file(self, pairs, others, quadrants, tmp_path):
         settings = teacher_embeddings(quadrants, max_steps=2)
