@@ -22,7 +22,7 @@ from cldmray.results.audit import Ability, AttackerDiagnostics
 from cldmray.results.audit import LearningCurve as TrainingCurve
 
 LearningCurve = Sequence[Mapping[str, float]]
-"""Points in order of ``step``, each with ``validation_rank_1``."""
+"""Points in order of ``step``, each with ``validation_rank_1``; NaN where it is not measured."""
 AttackKey = tuple[str, str]
 """Names of an anonymizer and of an attacker."""
 
@@ -77,7 +77,7 @@ def attacker_diagnostics(
 
 def _mean(points: Sequence[Mapping[str, float]], key: str) -> float | None:
     """Mean over trainings of what their last points tell; None where they do not."""
-    values = [point[key] for point in points if key in point]
+    values = [point[key] for point in points if math.isfinite(point.get(key, math.nan))]
     return sum(values) / len(values) if values else None
 
 
@@ -89,7 +89,7 @@ def has_learnt(row: AttackerDiagnostics) -> bool:
     (True, False)
     """
     rate, n = row.validation_rank_1, row.n_validation_identities
-    if rate is None or n < 2 or math.isnan(rate):
+    if rate is None or n < 2:
         return False
     chance = 1 / n
     start = max(chance, row.untrained_rank_1 or 0.0)
@@ -163,7 +163,7 @@ def learning_curves(
             attacker,
             training,
             [int(point["step"]) for point in points],
-            [point["validation_rank_1"] for point in points],
+            [_mean([point], "validation_rank_1") for point in points],
         )
         for (anonymizer, attacker), trainings in curves.items()
         for training, points in enumerate(trainings)
@@ -174,7 +174,7 @@ def final_gain(trainings: Sequence[LearningCurve]) -> float | None:
     """What the last quarter of the training added to the validation rate, averaged, 0..1.
 
     The first point is the last one at or before three quarters of the steps. None where a curve
-    has no such point, as for attackers that learn nothing.
+    has no such point, as for attackers that learn nothing, or where no rate was measured.
 
     >>> curve = [{"step": 75, "validation_rank_1": 0.5}, {"step": 100, "validation_rank_1": 0.75}]
     >>> final_gain([curve])
@@ -186,7 +186,10 @@ def final_gain(trainings: Sequence[LearningCurve]) -> float | None:
         before = [point for point in curve if point["step"] <= (1 - LAST_PART) * n_steps]
         if not before:
             return None
-        gains.append(curve[-1]["validation_rank_1"] - before[-1]["validation_rank_1"])
+        gain = curve[-1]["validation_rank_1"] - before[-1]["validation_rank_1"]
+        if not math.isfinite(gain):
+            return None
+        gains.append(gain)
     return sum(gains) / len(gains) if gains else None
 
 

@@ -208,7 +208,7 @@ class DataPreparation:
         for note in notes:
             logger.info(note)
         self._audited(kept)
-        self._check_training(identities)
+        self._check_training(kept, identities)
         notes += self._missing_notes(kept)
         notes += self._refuse_trained({i for i, split in splits.items() if split == EVALUATION})
         if self._auxiliary:
@@ -216,28 +216,34 @@ class DataPreparation:
             notes += self._auxiliary_notes(auxiliary)
         return Listing(kept, notes)
 
-    def _check_training(self, identities: Mapping[str, int]) -> None:
+    def _check_training(self, listing: pa.Table, identities: Mapping[str, int]) -> None:
         """Find out before any work whether attackers have people to learn from and to validate on.
 
         Those who learn from anonymized images are left out by the runner, with a note.
 
+        A rate on validation people is measured on those with a second image.
+
         Args:
+            listing: samples of the people who are used, with their splits.
             identities: number of people of each split.
 
         Raises:
             BadInputError: one has too few; the message begins with the attacker's key.
         """
+        validating = listing.filter(pc.equal(listing["split"], ATTACKER_VALIDATION))
+        images = Counter(validating["identity"].to_pylist())
+        validated, repeated = len(images), sum(count > 1 for count in images.values())
         for key, attacker in self.config.attackers.items():
             if attacker.max_steps is None or attacker.learns_from_anonymized:
                 continue
             learnt = sum(identities.get(split, 0) for split in attacker.training_splits)
-            validated = identities.get(ATTACKER_VALIDATION, 0)
-            if learnt < 2 or not validated:
+            if learnt < 2 or validated < 2 or not repeated:
                 raise BadInputError(
                     f"attackers.{key}: {attacker.name} learns from at least 2 people who are not "
-                    f"evaluated and validates on at least 1, but there are {learnt} and "
-                    f"{validated}: lower splits.n_evaluation_identities, raise "
-                    "splits.validation_fraction, or leave the attacker out"
+                    "evaluated and validates on at least 2, one of them with 2 images, but there "
+                    f"are {learnt} and {validated}, {repeated} of them with 2 images: lower "
+                    "splits.n_evaluation_identities, raise splits.validation_fraction, or leave "
+                    "the attacker out"
                 )
 
     def groups(self, listing: pa.Table) -> tuple[pa.Table | None, list[str]]:

@@ -202,8 +202,8 @@ class AttackerDiagnostics(NamedTuple):
             says nothing.
         n_trainings: how often it was trained, each time with another seed; 0: it learns nothing.
         n_steps: of one training.
-        validation_rank_1: rate on validation identities at the end, in [0, 1].
-        final_gain: what the last quarter of the steps added to it.
+        validation_rank_1: rate on validation identities at the end, in [0, 1]; None: not measured.
+        final_gain: what the last quarter of the steps added to it; None: not measured.
         untrained_rank_1: ``validation_rank_1`` before the first step; None: not measured.
         n_validation_identities: behind both; 0: not known.
         learns_from_anonymized: whether it can query the anonymizer.
@@ -293,14 +293,15 @@ class LearningCurve(NamedTuple):
         anonymizer, attacker: as in :mod:`cldmray.results.schema`.
         training: 0, 1, ...: which one of several.
         steps: at which it was validated, rising.
-        validation_rank_1: rank-1 rate on validation identities at these steps, in [0, 1].
+        validation_rank_1: rank-1 rate on validation identities at these steps, in [0, 1]; None
+            where no validation identity has a second image.
     """
 
     anonymizer: str
     attacker: str
     training: int
     steps: list[int]
-    validation_rank_1: list[float]
+    validation_rank_1: list[float | None]
 
 
 class DataSummary(NamedTuple):

@@ -1,3 +1,5 @@
+import json
+import math
 from typing import Any
 
 import pytest
@@ -5,9 +7,12 @@ import pytest
 from cldmray.evaluation.diagnostics import (
     attacker_diagnostics,
     final_gain,
+    has_learnt,
+    learning_curves,
     not_converged,
     weaknesses,
 )
+from cldmray.report.statements import convergence_note
 from cldmray.results.audit import AttackerDiagnostics
 
 
@@ -64,6 +69,20 @@ def test_a_gain_of_less_than_a_percent_may_be_chance() -> None:
     (row,) = attacker_diagnostics({("a", "b"): [curve((50, 0.001), (100, 0.009))]}, {})
     assert row.final_gain == pytest.approx(0.008)
     assert not not_converged(row)
+
+
+def test_a_rate_that_nobody_measured_is_none() -> None:
+    points = curve((50, math.nan), (75, math.nan), (100, math.nan))
+    points = [{**point, "untrained_rank_1": math.nan} for point in points]
+    curves = {("blur", "clean_trained"): [points, points]}
+    (weak,) = attacker_diagnostics(curves, {})
+    assert (weak.validation_rank_1, weak.untrained_rank_1, weak.final_gain) == (None,) * 3
+    assert not has_learnt(weak) and not not_converged(weak) and weak.ability == "not_shown"
+    assert convergence_note([weak]) == ""
+    records = learning_curves(curves)
+    assert [record.validation_rank_1 for record in records] == [[None] * 3] * 2
+    assert records[0].steps == [50, 75, 100]
+    json.dumps([weak, records], allow_nan=False)
 
 
 def row(

@@ -318,6 +318,29 @@ def test_attackers_without_people_to_learn_from_are_refused(
         preparation.listing()
 
 
+@pytest.mark.parametrize("images_of_others", [1, 2])
+def test_attackers_validate_on_somebody_with_two_images(
+    tmp_path: Path, images_of_others: int
+) -> None:
+    for number in range(60):
+        folder = tmp_path / "faces" / f"p{number:02d}"
+        folder.mkdir(parents=True)
+        for image in range(5 if number < 20 else images_of_others):
+            (folder / f"{image}.jpg").touch()
+    config = configured(
+        "faces=folder", f"faces.root={tmp_path}/faces", "anonymizers=[blur]",
+        "attackers=[clean_trained]", "splits.n_evaluation_identities=20",
+    )  # fmt: skip
+    preparation = started(config, tmp_path / "cache")
+    if images_of_others == 2:
+        assert len(preparation.listing().samples)
+        return
+    with pytest.raises(
+        BadInputError, match=r"^attackers\.clean_trained: .* and 3, 0 of them with 2 images: lower"
+    ):
+        preparation.listing()
+
+
 def test_originals_are_those_of_all_galleries() -> None:
     own, strangers, references = (cast(Artifact, SimpleNamespace(key=key)) for key in "abc")
     images = PreparedImages(

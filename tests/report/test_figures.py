@@ -68,6 +68,10 @@ def test_learning_figure():
     )
     lone = [replace_points(LEARNING[0])]
     assert learning_figure(lone) is None and learning_figure([]) is None
+    steps = LEARNING[0].steps
+    unmeasured = LEARNING[0]._replace(anonymizer="swap", validation_rank_1=[None] * len(steps))
+    assert learning_figure([unmeasured]) is None
+    assert learning_figure([*LEARNING, unmeasured]) == learning_figure(LEARNING)
 
 
 def replace_points(curve):

@@ -58,7 +58,10 @@ def whole(report: AuditReport) -> AuditReport:
             UtilityRow("blur", "frechet_pretrained", 3.0, 2.0, 4.0, 9, False),
         ],
         data=DataSummary("lfw", False, 100, 900, 2400, 0),
-        learning=[LearningCurve("blur", "adaptive_contrastive", 0, [50, 100], [0.1, 0.5])],
+        learning=[
+            LearningCurve("blur", "adaptive_contrastive", 0, [50, 100], [0.1, 0.5]),
+            LearningCurve("blur", "clean_trained", 0, [50, 100], [None, None]),
+        ],
         command="cldmray audit",
         mlflow="http://host, run 3f2a",
         diagnostics=[AttackerDiagnostics("blur", "pretrained", 0.97, 0, 0, None, None)],

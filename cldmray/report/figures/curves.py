@@ -1,5 +1,6 @@
 """Curves over ranks, thresholds, training steps and the size of the gallery."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -158,11 +159,11 @@ def learning_figure(curves: Sequence[LearningCurve]) -> bytes | None:
         curves: in the order of the panels.
 
     Returns:
-        SVG, taller with every row of panels; None where no curve has two points.
+        SVG, taller with every row of panels; None where no curve has two rates.
     """
     panels: dict[str, list[LearningCurve]] = {}
     for curve in curves:
-        if len(curve.steps) > 1:
+        if sum(rate is not None for rate in curve.validation_rank_1) > 1:
             panels.setdefault(curve.anonymizer, []).append(curve)
     if not panels:
         return None
@@ -176,9 +177,8 @@ def learning_figure(curves: Sequence[LearningCurve]) -> bytes | None:
         style(axes)
         for curve in drawn:
             colour, dashes = line_style(attackers.index(curve.attacker))
-            (line,) = axes.plot(
-                curve.steps, curve.validation_rank_1, color=colour, ls=dashes, lw=1.8
-            )
+            rates = [math.nan if rate is None else rate for rate in curve.validation_rank_1]
+            (line,) = axes.plot(curve.steps, rates, color=colour, ls=dashes, lw=1.8)
             handles.setdefault(attacker_name(curve.attacker), line)
         axes.set_title(short(anonymizer), fontsize=10, color=INK, parse_math=False)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
