@@ -3,9 +3,9 @@
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -75,7 +75,8 @@ class Precomputed(Anonymizer):
 
     A file belongs to the original of the same folder and stem, with any extension or two, with one
     of the endings that tools add (``_anonymized``, ``-blurred``, ``_anon`` ...), or with a number
-    behind that where an image has several samples. Folders around all files may differ, and the
+    behind that where an image has several samples; where names leave that open, as do originals
+    ``a.png`` and ``a_1.png`` with several samples each, the folder is refused. Folders around all files may differ, and the
     folder may be the person's. Other names need a table. The folder is listed once for each
     object, which carries its list to the workers when it was already asked what it holds.
 
@@ -137,7 +138,8 @@ class Precomputed(Anonymizer):
         """Which samples have an image in the folder.
 
         Raises:
-            BadInputError: the folder is missing, empty or laid out in another way.
+            BadInputError: the folder is missing, empty or laid out in another way, or two of its
+                files may be the same image.
         """
         return np.array([sample_id in self._matches for sample_id in sample_ids], bool)
 
@@ -233,25 +235,64 @@ class Precomputed(Anonymizer):
         return dict(zip(*columns, strict=True))
 
     @cached_property
+    def _places(self) -> dict[str, str]:
+        return samples_by_path(self._originals)
+
+    @cached_property
     def _matches(self) -> dict[str, list[Match]]:
         """The files of each sample that has any."""
-        pairs = self._by_name() if self.table is None else self._by_table(self.table)
-        matches: dict[str, list[Match]] = defaultdict(list)
-        for sample_id, match in pairs:
-            matches[sample_id].append(match)
-        return {sample_id: sorted(own) for sample_id, own in sorted(matches.items())}
+        if self.table is not None:
+            return _sorted_matches(self._by_table(self.table))
+        files = self._files
+        inner = below_common_folder([file.label for file in files])
+        labels = {
+            file.location: (file.label, short) for file, short in zip(files, inner, strict=True)
+        }
+        likeliest = ((place, next(self._fitting(*both), None)) for place, both in labels.items())
+        matches = _sorted_matches(
+            (fit[0], Match(fit[1], place)) for place, fit in likeliest if fit is not None
+        )
+        for own in matches.values():
+            doubtful = {
+                match.location
+                for match in own
+                if len(own) > 1
+                and len({sample for sample, _ in self._fitting(*labels[match.location])}) > 1
+            }
+            self._check_distinct(own, doubtful)
+        return matches
 
-    def _by_name(self) -> Iterator[tuple[str, Match]]:
-        """Samples and files whose names agree: the sample's own name, or the original's path."""
-        places = samples_by_path(self._originals)
-        inner = below_common_folder([file.label for file in self._files])
-        for file, label in zip(self._files, inner, strict=True):
-            for number, name in chain(possible_names(file.label), possible_names(label)):
-                own = hashing.sample_id(self.faces.name, name)
-                sample_id = own if own in self._originals else places.get(name)
-                if sample_id is not None:
-                    yield sample_id, Match(number, file.location)
-                    break
+    def _fitting(self, *labels: str) -> Iterator[tuple[str, int]]:
+        """Samples whose own name, or original's path, a file's name agrees with, likeliest first.
+
+        Returns:
+            Each sample with the number that the file's name gives it.
+        """
+        for number, name in chain.from_iterable(possible_names(label) for label in labels):
+            own = hashing.sample_id(self.faces.name, name)
+            sample_id = own if own in self._originals else self._places.get(name)
+            if sample_id is not None:
+                yield sample_id, number
+
+    def _check_distinct(self, matches: Sequence[Match], doubtful: Set[str]) -> None:
+        """Refuse files of a sample of which one may be the original or another image's.
+
+        Args:
+            matches: of one sample, sorted.
+            doubtful: locations of files whose names fit several samples.
+
+        Raises:
+            BadInputError: two files have one number, or one of several files is doubtful.
+        """
+        for first, second in pairwise(matches):
+            if first.number == second.number or {first.location, second.location} & doubtful:
+                both = [safe_location(match.location) for match in (first, second)]
+                raise BadInputError(
+                    f"{self.name}: {both[0]} and {both[1]} in {self.root} may both be the same "
+                    "anonymized image of one original (names of people are hashed): remove the "
+                    "originals from the folder if they lie in it, or give a table with the columns "
+                    "original and anonymized (table)"
+                )
 
     def _by_table(self, table: str) -> Iterator[tuple[str, Match]]:
         samples = {normalize_name(place): sample for sample, place in self._originals.items()}
@@ -264,6 +305,14 @@ class Precomputed(Anonymizer):
             original, anonymized = (table_path(row[column] or "") for column in TABLE)
             if original in samples and anonymized in there:
                 yield samples[original], Match(number, there[anonymized])
+
+
+def _sorted_matches(pairs: Iterable[tuple[str, Match]]) -> dict[str, list[Match]]:
+    """Files by sample, both sorted."""
+    matches: dict[str, list[Match]] = defaultdict(list)
+    for sample_id, match in pairs:
+        matches[sample_id].append(match)
+    return {sample_id: sorted(own) for sample_id, own in sorted(matches.items())}
 
 
 def samples_by_path(originals: Mapping[str, str]) -> dict[str, str]:

@@ -127,6 +127,37 @@ def test_several_samples_of_an_image(originals: FolderFaces, tmp_path: Path) -> 
     assert anonymized[:, 8, 8, 0].tolist() == [50, 60, 70, 50]
 
 
+@pytest.mark.parametrize(
+    ("photographed", "published"),
+    [
+        (["A/a", "A/a_1"], ["A/a_0", "A/a_1", "A/a_1_0", "A/a_1_1"]),
+        (["A/a", "A/a_1"], ["A/a_1", "A/a_2", "A/a_1_1", "A/a_1_2"]),
+        (["A/a"], ["A/a", "A/a_anonymized"]),
+        (["A/a"], ["A/a-1", "A/a_sample1"]),
+    ],
+)
+def test_files_that_may_belong_to_another_original_are_refused(
+    tmp_path: Path, photographed: list[str], published: list[str]
+) -> None:
+    for root, stems in (("originals", photographed), ("published", published)):
+        for stem in stems:
+            save(tmp_path / root / f"{stem}.png", 0)
+    source = FolderFaces(str(tmp_path / "originals"), size=16, align="none")
+    with pytest.raises(BadInputError, match=r"^precomputed: \w+/\w+\.png and ") as error:
+        Precomputed(str(tmp_path / "published"), source).check()
+    assert "table" in str(error.value) and "A/" not in str(error.value)
+
+
+def test_originals_with_numbers_have_a_file_each(tmp_path: Path) -> None:
+    for level, stem in enumerate(("A/a", "A/a_1", "A/a_2")):
+        save(tmp_path / "originals" / f"{stem}.png", 0)
+        save(tmp_path / "published" / f"{stem}.png", level)
+    source = FolderFaces(str(tmp_path / "originals"), name="mine", size=16, align="none")
+    ids = [sample_id("mine", stem) for stem in ("A/a", "A/a_1", "A/a_2")]
+    anonymize = Precomputed(str(tmp_path / "published"), source).open()
+    assert anonymize(batch(ids))[:, 8, 8, 0].tolist() == [0, 1, 2]
+
+
 def test_a_table_says_what_names_do_not(originals: FolderFaces, tmp_path: Path) -> None:
     save(tmp_path / "published" / "flat-7.png", 80)
     (tmp_path / "table.csv").write_text("original,anonymized\nbob/1.bmp,flat-7.png\nx,y\n")
