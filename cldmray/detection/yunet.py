@@ -17,6 +17,9 @@ Floats = npt.NDArray[np.float32]
 SMALLEST_SIDE = 256
 """Pixels; smaller images are enlarged, since YuNet finds faces from about 10 pixels on but
 places their landmarks well only in larger ones."""
+LARGEST_SIDE = 2560
+"""Pixels that enlarging does not go beyond, whatever the shape: it would fill the memory with an
+image one pixel wide."""
 OVERLAP = 0.3
 """Intersection over union above which two boxes are one face, as in OpenCV's zoo."""
 CANDIDATES = 5000
@@ -78,7 +81,7 @@ class YuNet(FaceDetector):
 
         Args:
             images: RGB, uint8, shape (N, h, w, 3), of any size; images whose shorter side is
-                below 256 pixels are enlarged to it.
+                below 256 pixels are enlarged to it, but to no more than 2560 of the longer one.
 
         Returns:
             N detections.
@@ -100,7 +103,8 @@ class YuNet(FaceDetector):
 
         def find(image: Images) -> list[Detection]:
             height, width = image.shape[:2]
-            scale = max(1.0, SMALLEST_SIDE / min(height, width))
+            enough = min(SMALLEST_SIDE / min(height, width), LARGEST_SIDE / max(height, width))
+            scale = max(1.0, enough)
             size = (round(width * scale), round(height * scale))
             seen = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             if scale > 1:

@@ -1,10 +1,11 @@
 """YuNet: nothing where nothing is, and coordinates in the given image's pixels."""
 
+import cv2
 import numpy as np
 import pytest
 
 from cldmray.detection import model_files
-from cldmray.detection.yunet import Detection, YuNet, _detection
+from cldmray.detection.yunet import LARGEST_SIDE, Detection, YuNet, _detection
 from cldmray.errors import MissingDependencyError
 from cldmray.faces.decode import decode
 from cldmray.faces.sources.lfw import LfwFaces
@@ -30,6 +31,18 @@ def test_nothing_is_found_in_noise_and_flat_images(extra):
     flat = np.stack([np.full((64, 64, 3), grey, np.uint8) for grey in (0, 128, 255)])
     assert YuNet().detect(np.concatenate([noise, flat])) == [None] * 6
     assert YuNet().detect(noise[:0]) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 2600), (2600, 1), (1, 1), (3, 700)])
+def test_nothing_is_found_in_a_thin_image_which_stays_small(extra, monkeypatch, shape):
+    sizes = []
+    resize = cv2.resize
+    monkeypatch.setattr(
+        cv2, "resize", lambda image, size, **how: sizes.append(size) or resize(image, size, **how)
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (1, *shape, 3), dtype=np.uint8)
+    assert YuNet().detect(noise) == [None]
+    assert max((side for size in sizes for side in size), default=0) <= LARGEST_SIDE
 
 
 def test_a_threshold_of_zero_lets_anything_pass(extra):
