@@ -1,15 +1,18 @@
 """Images that somebody anonymized elsewhere, with any tool."""
 
+import os
 import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain, pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pyarrow import fs
 
 from cldmray import hashing
 from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
@@ -31,6 +34,7 @@ from cldmray.faces.sources.companions import without_companions
 from cldmray.faces.sources.files import (
     ListedFile,
     list_folder,
+    local_path,
     normalize_name,
     open_root,
     read_files,
@@ -76,9 +80,10 @@ class Precomputed(Anonymizer):
     A file belongs to the original of the same folder and stem, with any extension or two, with one
     of the endings that tools add (``_anonymized``, ``-blurred``, ``_anon`` ...), or with a number
     behind that where an image has several samples; where names leave that open, as do originals
-    ``a.png`` and ``a_1.png`` with several samples each, the folder is refused. Folders around all files may differ, and the
-    folder may be the person's. Other names need a table. The folder is listed once for each
-    object, which carries its list to the workers when it was already asked what it holds.
+    ``a.png`` and ``a_1.png`` with several samples each, the folder is refused. Folders around all
+    files may differ, and the folder may be the person's. Other names need a table. The folder is
+    listed once for each object, which carries its list to the workers when it was already asked
+    what it holds.
 
     Attributes:
         root: local path, ``s3://`` or ``gs://`` URI.
@@ -114,15 +119,10 @@ class Precomputed(Anonymizer):
         """See :meth:`Anonymizer.check`.
 
         Raises:
-            BadInputError: the folder is the originals' own, or no file belongs to an original; the
-                message shows one of either.
+            BadInputError: the folder is the originals' own or holds some of them, or no file
+                belongs to an original; the message shows one of either.
         """
-        originals = getattr(self.faces, "root", None)
-        if originals and open_root(originals) == open_root(self.root):
-            raise BadInputError(
-                f"{self.name}: {self.root} is the folder of the originals (faces.root), which "
-                "would be audited as they are; move the anonymized images to a folder of their own"
-            )
+        self._check_folder()
         if self._matches:
             return
         listed = list(self._originals.values())
@@ -133,6 +133,30 @@ class Precomputed(Anonymizer):
             f"original is {example} (names of people are hashed). Name them like the originals, or "
             "give a table with the columns original and anonymized (table)"
         )
+
+    def _check_folder(self) -> None:
+        """Refuse the folder of the originals, and any that holds one of them.
+
+        Raises:
+            BadInputError: it is such a folder.
+        """
+        root = self.faces.folder
+        if root is None:
+            return
+        originals, own = open_root(root), open_root(self.root)
+        if originals[0] != own[0]:
+            return
+        if _real_path(*originals) == _real_path(*own):
+            raise BadInputError(
+                f"{self.name}: {self.root} is the folder of the originals ({root}), which "
+                "would be audited as they are; move the anonymized images to a folder of their own"
+            )
+        listed = _real_files(*originals, self._originals.values())
+        if not listed.isdisjoint(_real_files(*own, (file.location for file in self._files))):
+            raise BadInputError(
+                f"{self.name}: {self.root} holds images that are listed as originals ({root}); "
+                "move the anonymized images to a folder outside of that of the originals"
+            )
 
     def select(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which samples have an image in the folder.
@@ -178,14 +202,13 @@ class Precomputed(Anonymizer):
             originals = self.faces.read([self._originals[key] for key in batch.sample_ids])
             contents = read_files(self.root, locations)
             for position, (original, content) in enumerate(zip(originals, contents, strict=True)):
-                try:
-                    images[position] = self._face(original, content, find)
-                except InvalidImageError as error:
-                    raise BadInputError(
-                        f"{self.name}: {self.root.rstrip('/')}/"
-                        f"{safe_location(locations[position])}, the image of sample "
-                        f"{batch.sample_ids[position]} (names of people are hashed): {error.reason}"
-                    ) from error
+                sample_id = batch.sample_ids[position]
+                with self._blamed(f"the original {safe_location(self._originals[sample_id])}"):
+                    scene = decode_whole(original, self.faces.max_pixels)
+                file = f"{self.root.rstrip('/')}/{safe_location(locations[position])}"
+                with self._blamed(f"{file}, the image of sample {sample_id}"):
+                    image = decode_whole(content, self.faces.max_pixels)
+                    images[position] = self._face(scene, image, original, content, find)
             return images
 
         return read
@@ -197,12 +220,30 @@ class Precomputed(Anonymizer):
             raise BadInputError(f"{self.name}: no image of sample {sample_id} in {self.root}")
         return own[number % len(own)].location
 
+    @contextmanager
+    def _blamed(self, file: str) -> Iterator[None]:
+        """Name a file, as the message shall, in the error of one that is no usable image."""
+        try:
+            yield
+        except InvalidImageError as error:
+            raise BadInputError(
+                f"{self.name}: {file} (names of people are hashed): {error.reason}"
+            ) from error
+
     def _face(
-        self, original: bytes | None, content: bytes | None, find: FindFaces | None
+        self,
+        scene: Images,
+        image: Images,
+        original: bytes | None,
+        content: bytes | None,
+        find: FindFaces | None,
     ) -> Images:
-        """The face in an anonymized file, where it is in the original."""
+        """The face in an anonymized image, where it is in the original's scene.
+
+        Args:
+            original, content: of the files of either, which tell their orientations.
+        """
         faces = self.faces
-        scene, image = (decode_whole(each, faces.max_pixels) for each in (original, content))
         height, width = scene.shape[:2]
         is_face = image.shape[:2] == (faces.size, faces.size) != (height, width)
         if self.shows == "face" or (self.shows == "auto" and is_face):
@@ -313,6 +354,27 @@ def _sorted_matches(pairs: Iterable[tuple[str, Match]]) -> dict[str, list[Match]
     for sample_id, match in pairs:
         matches[sample_id].append(match)
     return {sample_id: sorted(own) for sample_id, own in sorted(matches.items())}
+
+
+def _real_path(filesystem: fs.FileSystem, path: str) -> str:
+    """A folder's path without links and dots, so that one folder has one path."""
+    is_local = isinstance(filesystem, fs.LocalFileSystem)
+    return os.path.realpath(path) if is_local else path.rstrip("/")
+
+
+def _real_files(filesystem: fs.FileSystem, base: str, locations: Iterable[str]) -> set[str]:
+    """Paths of files below a root; those of one folder are looked up once."""
+    folders: dict[str, str] = {}
+    files = set()
+    for location in locations:
+        path = f"{base}/{location}"
+        if isinstance(filesystem, fs.LocalFileSystem):
+            path = os.fsdecode(local_path(base, location))
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = _real_path(filesystem, folder)
+        files.add(f"{folders[folder]}/{name}")
+    return files
 
 
 def samples_by_path(originals: Mapping[str, str]) -> dict[str, str]:

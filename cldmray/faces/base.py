@@ -124,6 +124,12 @@ class FaceSource(ABC):
         return [listing.slice(start, rows).combine_chunks() for start in starts]
 
     @property
+    def folder(self) -> str | None:
+        """Where its locations begin: a local path or URI; None: nowhere that can be compared."""
+        root: str | None = getattr(self, "root", None)
+        return root
+
+    @property
     def finds_faces(self) -> bool:
         """Whether faces are searched for and brought into place; else images are cropped."""
         return False

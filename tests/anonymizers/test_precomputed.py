@@ -14,6 +14,7 @@ from cldmray.errors import BadInputError
 from cldmray.faces.decode import turned_by
 from cldmray.faces.sources.celeba import CelebaFaces
 from cldmray.faces.sources.folder import FolderFaces
+from cldmray.faces.sources.table import TableFaces
 from cldmray.faces.synthetic.scene import render_image
 from cldmray.hashing import safe_location, sample_id
 
@@ -112,6 +113,44 @@ def test_sidecars_are_no_images(originals: FolderFaces, published: Path) -> None
 def test_the_originals_own_folder_is_refused(originals: FolderFaces) -> None:
     with pytest.raises(BadInputError, match=r"^precomputed: .* is the folder of the originals"):
         Precomputed(f"{originals.root}/", originals).check()
+
+
+@pytest.mark.parametrize("way", ["link", "link/../originals", "originals/../originals"])
+def test_the_originals_own_folder_is_refused_however_it_is_reached(
+    originals: FolderFaces, tmp_path: Path, way: str
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "originals")
+    with pytest.raises(BadInputError, match=r"^precomputed: .* is the folder of the originals"):
+        Precomputed(f"{tmp_path}/{way}", originals).check()
+
+
+def test_the_folder_of_a_table_of_originals_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "originals" / "1.png", 0)
+    table = tmp_path / "originals" / "faces.csv"
+    table.write_text("path,identity\n1.png,Ann\n")
+    source = TableFaces(str(table), align="none")
+    with pytest.raises(BadInputError, match=r"^precomputed: .* is the folder of the originals"):
+        Precomputed(str(tmp_path / "originals"), source).check()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_folder_whose_images_are_listed_as_originals_is_refused(
+    originals: FolderFaces, tmp_path: Path, linked: bool
+) -> None:
+    folder = tmp_path / "originals" / "blurred"
+    if linked:
+        (tmp_path / "elsewhere").mkdir()
+        folder.symlink_to(tmp_path / "elsewhere")
+    save(folder / "ann" / "1.png", 0)
+    with pytest.raises(BadInputError, match=r"^precomputed: .* listed as originals"):
+        Precomputed(str(folder.resolve()), originals).check()
+
+
+def test_a_folder_below_the_originals_that_holds_none_is_fine(tmp_path: Path) -> None:
+    save(tmp_path / "1.png", 0)
+    save(tmp_path / "blurred" / "1.png", 0)
+    (tmp_path / "faces.csv").write_text("path,identity\n1.png,Ann\n")
+    Precomputed(str(tmp_path / "blurred"), TableFaces(str(tmp_path / "faces.csv"))).check()
 
 
 def test_a_name_that_fits_as_it_is_goes_before_its_endings() -> None:
@@ -301,6 +340,14 @@ def test_a_bad_file_is_named(
     anonymize = Precomputed(str(published), originals).open()
     hashed = safe_location("ann/2.png")
     with pytest.raises(BadInputError, match=rf"^precomputed: .*published/{hashed}, .*: {reason}"):
+        anonymize(batch(IDS[1:2]))
+
+
+def test_a_bad_original_is_named(originals: FolderFaces, published: Path) -> None:
+    (Path(originals.root) / "ann" / "2.bmp").write_bytes(b"")
+    anonymize = Precomputed(str(published), originals).open()
+    hashed = safe_location("ann/2.bmp")
+    with pytest.raises(BadInputError, match=rf"^precomputed: the original {hashed} .*: empty file"):
         anonymize(batch(IDS[1:2]))
 
 

@@ -68,12 +68,12 @@ class TableFaces(ImageFileSource):
             BadInputError: the table or a column is missing, or no row names a file that is there.
         """
         rows, path_key, identity_key = self._rows()
-        files = {file.label: file for file in list_folder(self._root, "the table's images")}
+        files = {file.label: file for file in list_folder(self.folder, "the table's images")}
         images: list[Sample] = []
         for path, identity in zip(
             rows[path_key].to_pylist(), rows[identity_key].to_pylist(), strict=True
         ):
-            file = _file_of(path or "", files, self._root)
+            file = _file_of(path or "", files, self.folder)
             if file is not None and identity:
                 owner = normalize_name(identity)
                 image = file.label.removeprefix(f"{owner}/")
@@ -81,14 +81,14 @@ class TableFaces(ImageFileSource):
         if not images:
             raise BadInputError(
                 f"faces.table: none of the {len(rows)} rows of {self.table} has a person and a "
-                f"path of a file below {self._root}; set faces.root or faces.path_column"
+                f"path of a file below {self.folder}; set faces.root or faces.path_column"
             )
         absent = len(rows) - len(images)
         note = f"{absent} of {len(rows)} rows of the table name no person or no file that is there."
         return listing_table(self.name, named_samples(images), [note] if absent else [])
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
-        return read_files(self._root, locations)
+        return read_files(self.folder, locations)
 
     def groups(self) -> pa.Table | None:
         """See :meth:`FaceSource.groups`."""
@@ -116,7 +116,8 @@ class TableFaces(ImageFileSource):
         )
 
     @property
-    def _root(self) -> str:
+    def folder(self) -> str:
+        """See :meth:`FaceSource.folder`."""
         return (dirname(self.table) or ".") if self.root is None else self.root
 
     def _rows(self) -> tuple[pa.Table, str, str]:
