@@ -348,6 +348,15 @@ class TestTable:
             {"identity": "Bob", "sex": "m"},
         ]
 
+    def test_lines_of_json_may_have_fields_of_their_own(self, tmp_path: Path) -> None:
+        put(tmp_path, ["1.png", "2.png"])
+        lines = ('{"path": "1.png"}', '{"path": "2.png", "identity": "Ann", "sex": "f"}')
+        (tmp_path / "faces.jsonl").write_text("\n".join(lines))
+        assert identities_of(TableFaces(str(tmp_path / "faces.jsonl"))) == {"Ann": 1}
+        (tmp_path / "faces.jsonl").write_text('["1.png", "Ann"]')
+        with pytest.raises(BadInputError, match="a line is no JSON object"):
+            TableFaces(str(tmp_path / "faces.jsonl")).listing()
+
     def test_paths_as_tables_hold_them(self, tmp_path: Path) -> None:
         paths = (".\\in\\1.png", f"{tmp_path}/in/2.png", "%33.png")
         assert shades(self.table(tmp_path, "csv", paths)) == {0, 1, 2}

@@ -233,8 +233,7 @@ def read_text_table(uri: str, key: str, expected: str) -> pa.Table:
         if uri.endswith(".parquet"):
             table = storage.read_table(uri)
         elif uri.endswith((".jsonl", ".ndjson")):
-            lines = storage.read_bytes(uri).decode("utf-8-sig").splitlines()
-            table = pa.Table.from_pylist([json.loads(line) for line in lines if line.strip()])
+            table = _read_jsonl(storage.read_bytes(uri).decode("utf-8-sig"))
         else:
             table = _read_csv(storage.read_bytes(uri), "\t" if uri.endswith(".tsv") else ",")
         columns = {
@@ -256,6 +255,15 @@ def is_binary(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
     )
+
+
+def _read_jsonl(text: str) -> pa.Table:
+    """A table with the fields of any line; null where a line lacks one."""
+    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is no JSON object")
+    fields = dict.fromkeys(name for row in rows for name in row)
+    return pa.Table.from_pylist([{name: row.get(name) for name in fields} for row in rows])
 
 
 def _read_csv(content: bytes, delimiter: str) -> pa.Table:
