@@ -20,6 +20,11 @@ SEPARATOR = b"\x1f"
 IMAGE_SALT = "picture"
 """Part of every image's seed. Another word would change all anonymized images."""
 
+IMAGES = "jpg jpeg jpe jfif png webp ppm pgm pbm bmp gif tif tiff heic heif avif jp2 img image"
+ARCHIVES = "parquet tar zip gz tgz 7z rar"
+EXTENSIONS = frozenset(f"{IMAGES} {ARCHIVES}".split())
+"""Of files, in lower case, that messages may show."""
+
 EXCLUDED_FROM_KEY = {"hashed": False}
 """Metadata of a dataclass field that changes no image, so that :func:`describe` skips it."""
 
@@ -53,7 +58,8 @@ def safe_location(location: str) -> str:
     """A file's path below a root without names of people, for logs, messages and MLflow.
 
     The first part is the identity's :func:`identity_hash`; the others are hashed as well, because
-    data sets repeat the name in the file's. The extension stays. A row of a Parquet file or a
+    data sets repeat the name in the file's. An extension of images or archives stays; another may
+    be part of a name, as in ``A.Lovelace``. A row of a Parquet file or a
     place in a tar file, which hold many people, is returned as it is.
 
     >>> safe_location("Ada/Ada_0001.jpg")
@@ -63,9 +69,9 @@ def safe_location(location: str) -> str:
         return location
     *folders, name = location.split("/")
     stem, dot, extension = name.rpartition(".")
-    parts = [*folders, stem if dot else name]
-    hashed = [identity_hash(part) for part in parts]
-    return "/".join(hashed) + (f".{extension}" if dot and extension.isalnum() else "")
+    is_plain = bool(dot) and extension.lower() in EXTENSIONS
+    hashed = [identity_hash(part) for part in (*folders, stem if is_plain else name)]
+    return "/".join(hashed) + (f".{extension}" if is_plain else "")
 
 
 def image_seed(sample_id: str, sample: int, audit_seed: int) -> int:

@@ -28,6 +28,23 @@ class Settings:
     inner: Blur = field(default_factory=Blur)
 
 
+@pytest.mark.parametrize(
+    ("location", "ending"),
+    [
+        ("Ann/1.JPG", ".JPG"),
+        ("Ann/1.Lee.webp", ".webp"),
+        ("Ann/A.Lee", ""),
+        ("Ann/1", ""),
+        ("Ann/.png", ".png"),
+        ("png", ""),
+    ],
+)
+def test_locations_name_nobody(location: str, ending: str) -> None:
+    folders, _, name = location.rpartition("/")
+    parts = [*filter(None, [folders]), name.removesuffix(ending)]
+    assert hashing.safe_location(location) == "/".join(map(hashing.identity_hash, parts)) + ending
+
+
 class TestIds:
     def test_are_these_ones_for_ever(self) -> None:
         assert hashing.digest("a", "b") == (

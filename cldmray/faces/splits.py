@@ -11,7 +11,7 @@ from pydantic import Field
 from cldmray.errors import BadInputError
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, AUXILIARY, EVALUATION, SPLITS
 from cldmray.faces.sources.files import read_lines, read_pairs
-from cldmray.hashing import identity_hash, unit_hash
+from cldmray.hashing import identity_hash, safe_location, unit_hash
 from cldmray.settings import checked_dataclass
 
 LISTED = (AUXILIARY, ATTACKER, EVALUATION)
@@ -146,7 +146,10 @@ def celeba_partition(
         image = basename(location)
         split = CELEBA_SPLITS.get(partition.get(splitext(image)[0], ""))
         if split is None:
-            raise BadInputError(f"celeba_partition: {uri} gives {image} none of 0, 1, 2")
+            raise BadInputError(
+                f"celeba_partition: {uri} gives {safe_location(image)} none of 0, 1, 2 (names are "
+                "hashed, see cldmray.hashing.safe_location)"
+            )
         if splits.setdefault(identity, split) != split:
             raise BadInputError(
                 f"celeba_partition: {uri} puts images of identity {_hashed(identity)} into "

@@ -1,7 +1,9 @@
 """What people really have: litter beside images, odd names, layouts of downloads, formats."""
 
+import errno
 import io
 import json
+import os
 import sys
 import unicodedata
 from pathlib import Path
@@ -79,6 +81,23 @@ def test_companions_are_skipped_and_counted_in_one_line(tmp_path: Path) -> None:
         "Files beside the images, skipped: 15 (3 in folders of storage devices, 2 .json, 2 .txt, "
         "2 icon, 2 thumbs.db, 2 .mov, 2 desktop.ini)."
     ]
+
+
+def test_a_folder_that_cannot_be_listed_names_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, ["Ann Lee/1.png"])
+    scan = os.scandir
+
+    def refusing(folder: str) -> Any:
+        if folder.rstrip("/").endswith("Ann Lee"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(BadInputError, match=r"cannot list .*: Permission denied$") as error:
+        FolderFaces(str(tmp_path)).listing()
+    assert "Ann" not in str(error.value)
 
 
 def test_without_companions_there_is_no_note(tmp_path: Path) -> None:
@@ -356,6 +375,23 @@ class TestTable:
         (tmp_path / "faces.jsonl").write_text('["1.png", "Ann"]')
         with pytest.raises(BadInputError, match="a line is no JSON object"):
             TableFaces(str(tmp_path / "faces.jsonl")).listing()
+
+    @pytest.mark.parametrize(
+        ("name", "text", "reason"),
+        [
+            (
+                "faces.csv",
+                "path,identity\n1.png,Ann Lee,f\n",
+                "Expected 2 columns, got 3; expected",
+            ),
+            ("faces.jsonl", '{"identity": 1}\n{"identity": "Ann Lee"}', "is of another kind"),
+        ],
+    )
+    def test_errors_quote_no_row(self, tmp_path: Path, name: str, text: str, reason: str) -> None:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(BadInputError, match=reason) as error:
+            TableFaces(str(tmp_path / name)).listing()
+        assert "Ann" not in str(error.value)
 
     def test_paths_as_tables_hold_them(self, tmp_path: Path) -> None:
         paths = (".\\in\\1.png", f"{tmp_path}/in/2.png", "%33.png")

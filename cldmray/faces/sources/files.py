@@ -5,6 +5,7 @@ Also reads small text files that list identities or images, one a line.
 
 import json
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,10 @@ from cldmray.faces.decode import MAX_FILE_BYTES
 
 ESCAPE = "bytes:"
 REMOTE_READERS = 16
+QUOTED = re.compile(r"'.*'", re.DOTALL)
+"""What a storage quotes in an error: paths, in which names of people stand."""
+ROW = re.compile(r"(CSV parse error: .*?\bgot \d+):.*", re.DOTALL)
+"""Arrow's error on a row of a CSV, which it quotes."""
 IDENTITY_NAMES = ("identity", "label", "person", "subject")
 """Columns of tables and fields of JSON that name the person, the first that is there."""
 
@@ -108,7 +113,8 @@ def list_folder(root: str, expected: str) -> list[ListedFile]:
                 if not any(part.startswith(".") for part in info.path[start:].split("/"))
             ]
     except OSError as error:
-        raise BadInputError(f"faces.root: cannot list {root}: {error}") from error
+        reason = error.strerror or QUOTED.sub("'...'", str(error))
+        raise BadInputError(f"faces.root: cannot list {root}: {reason}") from error
     return sorted(files)
 
 
@@ -241,13 +247,25 @@ def read_text_table(uri: str, key: str, expected: str) -> pa.Table:
             for name, column in zip(table.column_names, table.columns, strict=True)
             if not (pa.types.is_nested(column.type) or is_binary(column.type))
         }
-    except (OSError, ValueError, AttributeError, pa.ArrowException, BadInputError) as error:
-        raise BadInputError(f"{key}: cannot read {uri}: {error}; expected {expected}") from error
+    except (OSError, ValueError, OverflowError, pa.ArrowException, BadInputError) as error:
+        reason = _without_values(str(error))
+        raise BadInputError(f"{key}: cannot read {uri}: {reason}; expected {expected}") from error
     if len(set(table.column_names)) < len(table.column_names):
         raise BadInputError(
             f"{key}: {uri} has the columns {table.column_names}; expected {expected}"
         )
     return pa.table(columns)
+
+
+def _without_values(reason: str) -> str:
+    """An error of Arrow without what it quotes of the table, which may name people.
+
+    >>> _without_values("CSV parse error: Expected 2 columns, got 3: 1.png,Ann Lee,f")
+    'CSV parse error: Expected 2 columns, got 3'
+    """
+    if reason.startswith("Could not convert"):
+        return "a value is of another kind than those before it in its column"
+    return ROW.sub(r"\1", reason)
 
 
 def is_binary(kind: pa.DataType) -> bool:
