@@ -253,18 +253,14 @@ def listing_table(source: str, samples: Iterable[Sample], notes: Sequence[str] =
         notes: on what was found and left out, for :func:`cldmray.faces.records.listing_notes`.
 
     Raises:
-        BadInputError: two samples share one name; the message gives both locations, hashed.
+        BadInputError: two samples share one name, or one is there twice; the message gives the
+            locations, hashed.
     """
     by_id: dict[str, Sample] = {}
     for sample in samples:
         key = hashing.sample_id(source, sample.name)
         if key in by_id:
-            both = [hashing.safe_location(other.location) for other in (by_id[key], sample)]
-            raise BadInputError(
-                f"source {source!r}: {both[0]} and {both[1]} have the same sample name, "
-                f"of identity {hashing.identity_hash(sample.identity)} (names of people are "
-                "hashed, see cldmray.hashing.safe_location): rename one of the files"
-            )
+            raise BadInputError(f"source {source!r}: {_clash(by_id[key], sample)}")
         by_id[key] = sample
     ids = sorted(by_id)
     rows = [by_id[key] for key in ids]
@@ -277,6 +273,18 @@ def listing_table(source: str, samples: Iterable[Sample], notes: Sequence[str] =
     schema = LISTING.with_metadata({NOTES: json.dumps(list(notes))}) if notes else LISTING
     return pa.Table.from_arrays(
         [pa.array(column, pa.string()) for column in columns], schema=schema
+    )
+
+
+def _clash(first: Sample, second: Sample) -> str:
+    """What is wrong with two samples of one name, and the cure."""
+    both = [hashing.safe_location(sample.location) for sample in (first, second)]
+    fault, cure = f"{both[0]} and {both[1]} have the same sample name,", "rename one of the files"
+    if first.location == second.location:
+        fault, cure = f"{both[0]} is listed twice as an image", "remove one of the rows"
+    return (
+        f"{fault} of identity {hashing.identity_hash(second.identity)} (names of people are "
+        f"hashed, see cldmray.hashing.safe_location): {cure}"
     )
 
 

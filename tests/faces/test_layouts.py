@@ -406,6 +406,13 @@ class TestTable:
         with pytest.raises(BadInputError, match="^faces.table: none of the 3 rows"):
             self.table(tmp_path, "csv", ("x", "y", "z")).listing()
 
+    def test_a_row_that_stands_twice_is_named(self, tmp_path: Path) -> None:
+        put(tmp_path, ["1.png"])
+        (tmp_path / "faces.csv").write_text("path,identity\n1.png,Ann\n1.png,Ann\n")
+        place = hashing.safe_location("1.png")
+        with pytest.raises(BadInputError, match=f"'table': {place} is listed twice .*remove one"):
+            TableFaces(str(tmp_path / "faces.csv")).listing()
+
     def test_columns_of_image_folders_and_by_name(self, tmp_path: Path) -> None:
         put(tmp_path, ["1.png"])
         (tmp_path / "metadata.csv").write_text("file_name,who\n1.png,Ann\n")
@@ -439,6 +446,31 @@ class TestWebDataset:
         (location,) = WebDatasetFaces(str(tmp_path / "faces-001.tar")).listing()["location"]
         assert location.as_py().startswith("faces-001.tar#")
         assert source.read(["gone.tar#0,5", "faces-001.tar#0,99999999"]) == [None, None]
+
+    def test_names_with_dots(self, tmp_path: Path) -> None:
+        self.write(
+            tmp_path / "a.tar",
+            [
+                {"__key__": "Ann Lee/img", "1.png": image(1), "2.PNG": image(2)},
+                {"__key__": "b", "1.png": image(3), "2.png": image(4), "json": {"label": "Bob"}},
+                {"__key__": "c", "1.png": image(5), "1.json": {"label": "Cy"}, "cls": 7},
+                {"__key__": "d", "png": image(6), "mask.png": image(7), "cls": 8},
+            ],
+        )
+        source = WebDatasetFaces(str(tmp_path))
+        assert identities_of(source) == {"Ann Lee": 2, "Bob": 2, "Cy": 1, "8": 1}
+        assert shades(source) == {1, 2, 3, 4, 5, 6}
+        assert listing_notes(source.listing()) == [
+            "Further images of samples, such as masks, left out: 1."
+        ]
+        ids = source.listing()["sample_id"].to_pylist()
+        assert hashing.sample_id("webdataset", "Ann Lee/img.1") in ids
+
+    def test_the_sample_that_names_nobody_is_counted(self, tmp_path: Path) -> None:
+        samples = [{"__key__": f"Ann/{number}", "png": image(number)} for number in range(3)]
+        self.write(tmp_path / "a.tar", [*samples, {"__key__": "3", "png": image(3)}])
+        with pytest.raises(BadInputError, match="sample 3 names nobody"):
+            WebDatasetFaces(str(tmp_path)).listing()
 
     def test_what_is_wrong_is_named(self, tmp_path: Path) -> None:
         self.write(tmp_path / "a.tar", [{"__key__": "0", "png": image(0), "json": {"who": "Ann"}}])

@@ -3,9 +3,9 @@
 import json
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import field
-from posixpath import dirname
+from posixpath import basename, dirname
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -31,8 +31,17 @@ IMAGES = {"jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "heic", "av
 """Extensions of the member that holds a sample's image."""
 TEXTS = ("cls", "identity")
 """Extensions of members whose whole text is the identity; a ``.txt`` is a caption."""
+READ = {"json", *TEXTS, *IMAGES}
+"""Extensions of members that are read."""
 LONGEST_TEXT = 1 << 16
 """Bytes of a member of text, at most."""
+
+
+class _Key(NamedTuple):
+    """A member's name without its extension, and up to its first dot, which tells the sample."""
+
+    whole: str
+    sample: str
 
 
 class _Member(NamedTuple):
@@ -49,8 +58,10 @@ class WebDatasetFaces(ImageFileSource):
     """One tar file, or all ``*.tar`` files below a folder, as ``webdataset`` writes them.
 
     The person is named by a sample's ``.json`` (its field ``identity``, ``label`` or the like), by
-    its ``.cls``, or else by the folder in its key. Tar files are not unpacked: a location is a
-    place in one, so that they may lie at ``s3://``.
+    its ``.cls``, or else by the folder in its key. ``a.1.jpg`` is an image of its own, of the
+    person that ``a.json`` names, unless there is ``a.jpg``: then it is a further one of that
+    sample, such as a mask, and left out. Tar files are not unpacked: a location is a place in one,
+    so that they may lie at ``s3://``.
 
     Attributes:
         root: local path or URI of the file or folder.
@@ -75,19 +86,24 @@ class WebDatasetFaces(ImageFileSource):
         """
         filesystem, folder, _ = root_info(self.root)
         files = list_archives(self.root, ".tar", LAYOUT)
-        images = [
-            Sample(
-                member.identity,
-                f"{member.key.removeprefix(f'{member.identity}/')}.",
-                f"{file.location}#{member.offset},{member.size}",
-                file.version,
-            )
-            for file in files
-            for member in _members(filesystem, folder, file, self.identity_field)
-        ]
+        images: list[Sample] = []
+        n_further = 0
+        for file in files:
+            members, further = _members(filesystem, folder, file, self.identity_field)
+            n_further += further
+            images += [
+                Sample(
+                    member.identity,
+                    f"{member.key.removeprefix(f'{member.identity}/')}.",
+                    f"{file.location}#{member.offset},{member.size}",
+                    file.version,
+                )
+                for member in members
+            ]
         if not images:
             raise BadInputError(f"faces.root: {self.root} holds no image; expected {LAYOUT}")
-        return listing_table(self.name, named_samples(images))
+        note = f"Further images of samples, such as masks, left out: {n_further}."
+        return listing_table(self.name, named_samples(images), [note] if n_further else [])
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         """See :meth:`FaceSource.read`; each tar file is opened once."""
@@ -115,9 +131,9 @@ class WebDatasetFaces(ImageFileSource):
 
 def _members(
     filesystem: fs.FileSystem, folder: str, file: ListedFile, identity_field: str | None
-) -> Iterator[_Member]:
-    """The samples of one tar file, in its order."""
-    images: dict[str, tuple[int, int]] = {}
+) -> tuple[list[_Member], int]:
+    """The samples of one tar file, in its order, and the number of further images of them."""
+    images: dict[_Key, tuple[int, int]] = {}
     identities: dict[str, str] = {}
     path = f"{folder}/{file.label}"
     # A local file is sought through; a remote one is read once, since each seek is a request.
@@ -128,28 +144,50 @@ def _members(
             tarfile.open(fileobj=stream, mode=mode) as tar,  # type: ignore[call-overload]
         ):
             for item in tar:
-                place, _, kind = item.name.removeprefix("./").rpartition("/")[2].partition(".")
-                above = dirname(item.name.removeprefix("./"))
-                key = normalize_name(f"{above}/{place}" if above else place)
-                if not item.isfile() or not place:
+                key, kind = _key(item.name)
+                if not item.isfile() or not kind:
                     continue
-                if kind.lower() in IMAGES:
+                if kind in IMAGES:
                     images.setdefault(key, (item.offset_data, item.size))
-                elif item.size <= LONGEST_TEXT and kind.lower() in ("json", *TEXTS):
+                elif item.size <= LONGEST_TEXT:
                     content = tar.extractfile(item).read()
-                    identity = _identity(kind.lower(), content, identity_field)
-                    if identity and (kind.lower() == "json" or key not in identities):
-                        identities[key] = normalize_name(identity)
+                    identity = _identity(kind, content, identity_field)
+                    if identity and (kind == "json" or key.whole not in identities):
+                        identities[key.whole] = normalize_name(identity)
     except (OSError, tarfile.TarError, pa.ArrowException) as error:
         raise BadInputError(f"faces.root: cannot read {path}: {error}") from error
-    for key, (offset, size) in images.items():
-        identity = identities.get(key) or key.rpartition("/")[0].rpartition("/")[2]
+    samples = {key.whole for key in images if key.whole == key.sample}
+    own = {
+        key: place
+        for key, place in images.items()
+        if key.whole == key.sample or key.sample not in samples
+    }
+    members = []
+    for number, (key, (offset, size)) in enumerate(own.items()):
+        named = identities.get(key.whole) or identities.get(key.sample)
+        identity = named or basename(dirname(key.whole))
         if not identity:
             raise BadInputError(
-                f"faces.root: {path}: sample {len(identities)} names nobody; expected {LAYOUT}, or "
+                f"faces.root: {path}: sample {number} names nobody; expected {LAYOUT}, or "
                 "set faces.identity_field"
             )
-        yield _Member(key, identity, offset, size)
+        members.append(_Member(key.whole, identity, offset, size))
+    return members, len(images) - len(own)
+
+
+def _key(name: str) -> tuple[_Key, str]:
+    """Key and extension, in lower case, of a member; without extension one that is not read.
+
+    >>> _key("./Ann/1.png")[0].whole, _key("Ann/1.2.PNG"), _key("Ann/1.npy")[1]
+    ('Ann/1', (_Key(whole='Ann/1.2', sample='Ann/1'), 'png'), '')
+    """
+    above, slash, file = normalize_name(name.removeprefix("./")).rpartition("/")
+    sample, _, first = file.partition(".")
+    whole, _, last = file.rpartition(".")
+    if first.lower() in READ:
+        whole, last = sample, first
+    kind = last.lower() if sample and last.lower() in READ else ""
+    return _Key(f"{above}{slash}{whole}", f"{above}{slash}{sample}"), kind
 
 
 def _identity(kind: str, content: bytes, identity_field: str | None) -> str:
