@@ -5,6 +5,7 @@ stores (an object appears whole or not at all).
 """
 
 import errno
+import functools
 import json
 import os
 import re
@@ -32,6 +33,8 @@ RETRY_SECONDS = 60
 """How long a storage at ``gs://`` is asked again; Google's own 15 minutes pass without a word where
 there are no credentials."""
 
+HUB_TIMEOUT = 10.0
+"""Seconds that the hub has to answer before only its local cache is asked."""
 PARTIAL = ".partial"
 """Ending of a local file that is being written, or was when its writer was killed."""
 ROOT_VARIABLE = "CLDMRAY_STORAGE"
@@ -97,6 +100,23 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
         filesystem, path = fs.FileSystem.from_uri(address)
         return filesystem, path
     return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+
+
+@functools.lru_cache(maxsize=64)
+def hub_commit(model: str, revision: str | None) -> str:
+    """Commit that a revision of a hub model stands for, so that a branch that moves is noticed.
+
+    Returns:
+        What the hub says; offline, what its local cache holds; else ``revision`` or ``""``.
+    """
+    from huggingface_hub import constants, model_info
+
+    try:
+        return model_info(model, revision=revision, timeout=HUB_TIMEOUT).sha or ""
+    except Exception:
+        folder = f"models--{model.replace('/', '--')}"
+        reference = Path(constants.HF_HUB_CACHE, folder, "refs", revision or "main")
+        return reference.read_text().strip() if reference.is_file() else revision or ""
 
 
 def escaped(uri: str) -> str:

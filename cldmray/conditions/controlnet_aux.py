@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import cv2
@@ -25,11 +26,15 @@ from pydantic import AfterValidator, Field
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.errors import ConfigError, MissingDependencyError
+from cldmray.hashing import file_hash, fingerprint_rows
 from cldmray.results.names import Label
 from cldmray.settings import checked_dataclass
+from cldmray.storage import hub_commit
 
 PACKAGE = "controlnet_aux"
 ANNOTATORS = "lllyasviel/Annotators"
+WEIGHTS = {".pth", ".pt", ".onnx", ".safetensors", ".task"}
+"""Endings of files of weights."""
 PAIR = (
     "the installed torchvision was built for another torch; install the pair that belongs "
     "together: pip install 'torch===2.13.0' torchvision==0.28.0"
@@ -110,6 +115,25 @@ class ControlNetAux(Condition):
     @property
     def name(self) -> str:
         return self.label or self.detector
+
+    def version(self) -> str:
+        """Fingerprint of the weights in a local folder, else the commit that the hub is at.
+
+        Where no file is named it is that of all weights in the folder. Detectors without weights
+        have ``""``.
+        """
+        entry = DETECTORS[self.detector]
+        source = self.repo or entry.repo
+        if source is None:
+            return ""
+        folder = Path(source)
+        if not folder.is_dir():
+            return hub_commit(source, None)
+        name = self.weights or entry.weights
+        files = [folder / name] if name else [p for p in folder.iterdir() if p.suffix in WEIGHTS]
+        return fingerprint_rows(
+            f"{path.name} {file_hash(path)}" for path in files if path.is_file()
+        )
 
     def check(self) -> None:
         """Find out whether the detector can be imported; its weights are not looked for.

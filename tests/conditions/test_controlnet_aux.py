@@ -248,3 +248,20 @@ class TestWithTheRealPackage:
         maps = condition(images)
         assert maps.shape == images.shape
         np.testing.assert_array_equal(maps[:1], condition(images[:1]))
+
+
+@pytest.mark.parametrize("weights", ["hed.pth", None])
+def test_the_version_follows_the_weights(tmp_path: Path, weights: str | None) -> None:
+    (tmp_path / "hed.pth").write_bytes(b"first")
+    condition = ControlNetAux("hed", repo=str(tmp_path), weights=weights)
+    before = condition.version()
+    (tmp_path / "notes.txt").write_bytes(b"any")
+    assert condition.version() == before != ""
+    (tmp_path / "hed.pth").write_bytes(b"other")
+    assert condition.version() != before
+
+
+def test_the_version_of_weights_on_the_hub_is_their_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controlnet_aux, "hub_commit", lambda name, revision: f"{name} {revision}")
+    assert ControlNetAux("hed", repo="owner/annotators").version() == "owner/annotators None"
+    assert ControlNetAux("canny").version() == ""

@@ -12,6 +12,7 @@ from cldmray.conditions.base import Condition
 from cldmray.conditions.coarse import Coarse
 from cldmray.conditions.controlnet_aux import check_torchvision
 from cldmray.settings import checked_dataclass
+from cldmray.storage import hub_commit
 
 
 @checked_dataclass
@@ -60,14 +61,12 @@ class Diffusion(DiffusionSettings, Anonymizer):
         adapter = [] if self.lora is None else [self.lora.find()]
         autoencoder = [] if self.vae is None else [model_folder.find(self.vae)]
         parts = [*controls, *adapter, *autoencoder]
-        names = [control.model for control in self.controls.values()]
-        names += [] if self.lora is None else [self.lora.model]
-        names += [] if self.vae is None else [self.vae]
-        commits = [] if folder else [model_folder.hub_commit(self.model, self.revision)]
+        names = [(control.model, control.revision) for control in self.controls.values()]
+        names += [] if self.lora is None else [(self.lora.model, self.lora.revision)]
+        names += [] if self.vae is None else [(self.vae, None)]
+        commits = [] if folder else [hub_commit(self.model, self.revision)]
         commits += [
-            model_folder.hub_commit(name, None)
-            for name, part in zip(names, parts, strict=True)
-            if part is None
+            hub_commit(*name) for name, part in zip(names, parts, strict=True) if part is None
         ]
         return model_folder.version(folder, parts, " ".join(filter(None, commits)))
 

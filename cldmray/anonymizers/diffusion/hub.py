@@ -14,8 +14,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from cldmray.anonymizers.diffusion.model_folder import HUB_TIMEOUT
 from cldmray.errors import BadInputError
+from cldmray.storage import HUB_TIMEOUT
 
 
 def options(model: str, revision: str | None) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Folders in diffusers' layout: where a model is, whether it is whole, which content it has."""
 
-import functools
 import json
 import re
 from collections.abc import Sequence
@@ -10,8 +9,6 @@ from typing import Any
 from cldmray.errors import BadInputError
 from cldmray.hashing import digest, file_hash
 
-HUB_TIMEOUT = 10.0
-"""Seconds that the hub has to answer before only its local cache is asked."""
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parents[2] / "weights" / "cldm128"
 INDEX = "model_index.json"
@@ -120,23 +117,6 @@ def version(folder: Path | None, parts: Sequence[Path | None], commits: str) -> 
             if file.suffix in {".json", ".txt", ".safetensors", ".model"}:
                 content += [part.name, file.name, file_hash(file)]
     return digest(*content)[:16]
-
-
-@functools.lru_cache(maxsize=64)
-def hub_commit(model: str, revision: str | None) -> str:
-    """Commit that a revision of a hub model stands for, so that a branch that moves is noticed.
-
-    Returns:
-        What the hub says; offline, what its local cache holds; else ``revision`` or ``""``.
-    """
-    from huggingface_hub import constants, model_info
-
-    try:
-        return model_info(model, revision=revision, timeout=HUB_TIMEOUT).sha or ""
-    except Exception:
-        folder = f"models--{model.replace('/', '--')}"
-        reference = Path(constants.HF_HUB_CACHE, folder, "refs", revision or "main")
-        return reference.read_text().strip() if reference.is_file() else revision or ""
 
 
 def trained_on(folder: Path) -> frozenset[str]:

@@ -12,9 +12,11 @@ import pytest
 from cldmray import hashing
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import Control, Diffusion, hub, model_folder
+from cldmray.anonymizers.diffusion.lora import Lora
 from cldmray.conditions import Canny
 from cldmray.errors import BadInputError
 from cldmray.models import cldm
+from cldmray.storage import hub_commit
 
 CANNY = Control(Canny(), "controlnet-canny")
 
@@ -67,9 +69,14 @@ class TestVersion:
         versions = []
         for commit in ("first", "second"):
             reference.write_text(commit)
-            model_folder.hub_commit.cache_clear()
+            hub_commit.cache_clear()
             versions.append(Diffusion("owner/moving").version())
         assert versions == ["first", "second"]
+
+    def test_parts_of_the_hub_count_by_their_own_revision(self) -> None:
+        control = Control(Canny(), "owner/control", revision="v2")
+        lora = Lora("owner/lora", revision="v3")
+        assert Diffusion("owner/name", {"a": control}, lora=lora).version() == "v2 v3"
 
 
 class TestTrainedOn:
