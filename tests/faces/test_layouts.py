@@ -250,6 +250,30 @@ class TestHuggingFace:
         contents = source.read([f"f.parquet#{row}" for row in range(3)])
         assert contents == [image(0), image(1), None]
 
+    def test_the_version_of_an_image_is_that_of_the_file_it_lies_in(self, tmp_path: Path) -> None:
+        put(tmp_path, ["a.png", "b.png"])
+        kind = pa.struct([("path", pa.string()), ("bytes", pa.binary())])
+        images: list[Any] = [
+            {"bytes": image(5), "path": "a.png"},
+            {"bytes": None, "path": "a.png"},
+            {"bytes": None, "path": str(tmp_path / "b.png")},
+            {"bytes": None, "path": "gone.png"},
+            None,
+        ]
+        columns = {"bytes": [1] * 5, "image": pa.array(images, kind), "identity": list("ABCDE")}
+        pq.write_table(pa.table(columns), tmp_path / "f.parquet", row_group_size=2)
+        source = ParquetFaces(str(tmp_path / "f.parquet"))
+
+        def versions() -> dict[str, str]:
+            rows = source.listing().to_pylist()
+            return {row["identity"]: row["version"] for row in rows}
+
+        before = versions()
+        put(tmp_path, ["a.png"], b"other bytes")
+        assert {name for name, old in before.items() if versions()[name] != old} == {"B"}
+        put(tmp_path, ["b.png", "gone.png"], b"other bytes")
+        assert {name for name, old in before.items() if versions()[name] != old} == set("BCD")
+
 
 def test_parquet_views_and_names_of_windows(tmp_path: Path) -> None:
     table = pa.table(

@@ -4,6 +4,7 @@ import json
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field
 from itertools import accumulate, groupby
 from posixpath import splitext
@@ -19,6 +20,7 @@ from cldmray.faces.base import Crop, ImageFileSource, Sample, Side, listing_tabl
 from cldmray.faces.decode import MAX_FILE_BYTES
 from cldmray.faces.sources.files import (
     ESCAPE,
+    REMOTE_READERS,
     ListedFile,
     is_binary,
     list_archives,
@@ -26,6 +28,7 @@ from cldmray.faces.sources.files import (
     normalize_name,
     root_info,
     table_path,
+    version,
 )
 from cldmray.faces.sources.groups import read_groups
 from cldmray.hashing import EXCLUDED_FROM_KEY
@@ -66,16 +69,21 @@ class ParquetFaces(ImageFileSource):
     def listing(self) -> pa.Table:
         """See :meth:`FaceSource.listing`; a location is ``file#row``, a version the file's.
 
+        That of an image which the file only names counts as well.
+
         Raises:
             BadInputError: no Parquet file, a missing column or an empty identity.
         """
         filesystem, folder, _ = root_info(self.root)
         files = list_archives(self.root, ".parquet", LAYOUT)
-        images = [
-            Sample(identity, image, f"{file.location}#{row}", file.version)
-            for file in files
-            for row, (identity, image) in enumerate(_rows_of(filesystem, folder, file))
-        ]
+        images = []
+        for file in files:
+            rows = _rows_of(filesystem, folder, file)
+            apart = _versions_apart(filesystem, folder, file)
+            images += [
+                Sample(identity, image, f"{file.location}#{row}", file.version + apart.get(row, ""))
+                for row, (identity, image) in enumerate(rows)
+            ]
         if not images:
             raise BadInputError(f"faces.root: {self.root} has no rows; expected {LAYOUT}")
         return listing_table(self.name, named_samples(images))
@@ -155,6 +163,53 @@ def _rows_of(filesystem: fs.FileSystem, folder: str, file: ListedFile) -> list[t
         (identity, name.removeprefix(f"{identity}/"))
         for identity, name in zip(identities, names, strict=True)
     ]
+
+
+def _versions_apart(filesystem: fs.FileSystem, folder: str, file: ListedFile) -> dict[int, str]:
+    """Versions of the images that a Parquet file only names, by their rows.
+
+    The bytes of other images are not read where the file counts its nulls.
+    """
+    paths: dict[int, str] = {}
+    try:
+        with _opened(filesystem, folder, file.location) as table:
+            kind = table.schema_arrow.field(IMAGE).type
+            if not pa.types.is_struct(kind) or PATH not in kind.names:
+                return {}
+            places = [table.schema.column(number).path for number in range(len(table.schema))]
+            column = places.index(f"{IMAGE}.{BYTES}")
+            for group, first in enumerate(_starts(table)[:-1]):
+                counts = table.metadata.row_group(group).column(column).statistics
+                if counts is not None and counts.has_null_count and not counts.null_count:
+                    continue
+                for batch in table.iter_batches(BATCH, row_groups=[group], columns=[IMAGE]):
+                    images = batch.column(0)
+                    named = zip(images.field(PATH), images.field(BYTES).is_valid(), strict=True)
+                    for row, (path, is_here) in enumerate(named, first):
+                        if path.as_py() and not is_here.as_py():
+                            paths[row] = path.as_py()
+                    first += len(batch)
+    except (OSError, pa.ArrowException) as error:
+        path = f"{folder}/{file.label}"
+        raise BadInputError(f"faces.root: cannot read {path}: {error}") from error
+    with ThreadPoolExecutor(REMOTE_READERS) as pool:
+        versions = pool.map(lambda path: _version_at(path, filesystem, folder), paths.values())
+        return {row: f" {text}" for row, text in zip(paths, versions, strict=True)}
+
+
+def _version_at(path: str, filesystem: fs.FileSystem, folder: str) -> str:
+    try:
+        filesystem, path = _place(path, filesystem, folder)
+        return version(filesystem.get_file_info(path))
+    except (OSError, ValueError, pa.ArrowException):
+        return "cannot be opened"
+
+
+def _place(path: str, filesystem: fs.FileSystem, folder: str) -> tuple[fs.FileSystem, str]:
+    """Where the file of a path lies; those that are neither absolute nor URIs begin at a folder."""
+    if path.startswith("/") or "://" in path:
+        return storage.resolve(path)
+    return filesystem, f"{folder}/{path}"
 
 
 def _opened(filesystem: fs.FileSystem, folder: str, location: str) -> pq.ParquetFile:
@@ -247,10 +302,7 @@ def _content(image: Any, filesystem: fs.FileSystem, folder: str) -> bytes | None
     if content is not None or not path:
         return content
     try:
-        if path.startswith("/") or "://" in path:
-            filesystem, path = storage.resolve(path)
-        else:
-            path = f"{folder}/{path}"
+        filesystem, path = _place(path, filesystem, folder)
         with filesystem.open_input_stream(path) as stream:
             return bytes(stream.read(MAX_FILE_BYTES + 1))
     except (OSError, ValueError, pa.ArrowException):
