@@ -142,6 +142,25 @@ def test_folders_around_people_are_looked_through(
     assert same == (not parted)  # an id tells train/Ann/1.jpg from test/Ann/1.jpg
 
 
+@pytest.mark.parametrize(
+    "stray", [["data/cover.jpg"], ["data/train/README"], ["data/cover.jpg", "data/test/README"]]
+)
+def test_stray_files_make_no_person_of_a_folder_around_people(
+    tmp_path: Path, stray: list[str]
+) -> None:
+    images = [f"data/{part}/{name}/1.jpg" for part in ("train", "test") for name in ("Ann", "Bob")]
+    source = FolderFaces(str(put(tmp_path, [*images, *stray, "top.jpg"])))
+    assert identities_of(source) == {"Ann": 2, "Bob": 2}
+    assert listing_notes(source.listing())[1:] == [
+        f"Files outside of the people's folders, left out: {len(stray) + 1}."
+    ]
+
+
+def test_images_of_a_person_are_no_strays(tmp_path: Path) -> None:
+    put(tmp_path, ["Ann/1.jpg", "Ann/2.jpg", "Ann/a/3.jpg", "Ann/b/4.jpg"])
+    assert identities_of(FolderFaces(str(tmp_path))) == {"Ann": 4}
+
+
 def test_sub_folders_of_people_are_no_people(tmp_path: Path) -> None:
     put(tmp_path, ["Ann/holiday/1.jpg", "Ann/office/1.jpg", "Bob/1.jpg"])
     assert identities_of(FolderFaces(str(tmp_path))) == {"Ann": 2, "Bob": 1}

@@ -41,8 +41,9 @@ class FolderFaces(ImageFileSource):
 
     Every file that is not hidden and no known companion of images is listed, whatever its
     extension (:mod:`cldmray.faces.sources.companions`). Images in deeper folders belong to the
-    first one; files directly in the root are left out. A folder around all people, and folders
-    ``train``, ``test`` and the like, are looked through: then the folders in them are the people.
+    first one. A folder around all people, and folders ``train``, ``test`` and the like, are looked
+    through: then the folders in them are the people. Files directly in those and in the root are
+    left out and counted in a note.
 
     Attributes:
         root: local path, ``s3://`` or ``gs://`` URI.
@@ -108,7 +109,7 @@ def folder_samples(root: str, pattern: str | None = None) -> tuple[list[Sample],
 
 
 def _by_folder(files: list[ListedFile]) -> tuple[list[Sample], list[str]]:
-    """Files in sub-folders, named within them, and which folders were looked through."""
+    """Files in sub-folders, named within them, and notes on folders around them and other files."""
     deep = [file for file in files if "/" in file.label]
     depth, parted = wrappers([file.label for file in deep])
     images = []
@@ -118,19 +119,26 @@ def _by_folder(files: list[ListedFile]) -> tuple[list[Sample], list[str]]:
             part = parts[depth - 1 : depth] if parted else []
             image = "/".join([*part, *parts[depth + 1 :]])
             images.append(Sample(parts[depth], image, file.location, file.version))
-    if not depth:
-        return images, []
-    return images, [
-        f"The people are the folders at depth {depth + 1} below the root: those above are "
-        f"{'parts of a data set (train, test)' if parted else 'around all people'}."
-    ]
+    notes = []
+    if depth:
+        above = "parts of a data set (train, test)" if parted else "around all people"
+        notes.append(
+            f"The people are the folders at depth {depth + 1} below the root: those above are "
+            f"{above}."
+        )
+    if len(images) < len(files):
+        notes.append(
+            f"Files outside of the people's folders, left out: {len(files) - len(images)}."
+        )
+    return images, notes
 
 
 def wrappers(paths: Sequence[str]) -> tuple[int, bool]:
     """How many levels of folders stand above those that name people.
 
-    A level is such a one if it is one folder that holds only folders, or if all its folders are
-    called ``train``, ``test`` or the like. The folders below must be several.
+    A level is such a one if it is one folder that holds folders, or if all its folders are called
+    ``train``, ``test`` or the like. The folders below must be several. Files directly in the level
+    are strays, such as a cover, if they are fewer than all folders with files below it.
 
     Args:
         paths: of the files in sub-folders, from the root on.
@@ -142,14 +150,19 @@ def wrappers(paths: Sequence[str]) -> tuple[int, bool]:
     ((1, False), (0, False))
     >>> wrappers(["VGG/train/n1/1.jpg", "VGG/test/n2/1.jpg"])
     (2, True)
+    >>> wrappers(["lfw/cover.jpg", "lfw/Ann/1.jpg", "lfw/Bob/1.jpg"])
+    (1, False)
     """
     folders = [path.split("/")[:-1] for path in paths]
     depth, parted = 0, False
-    while folders and all(len(parts) > depth + 1 for parts in folders):
+    while True:
+        deeper = [parts for parts in folders if len(parts) > depth + 1]
+        if len(folders) - len(deeper) >= len({"/".join(parts) for parts in deeper}):
+            break
         here = {parts[depth].lower() for parts in folders}
         if len(here) > 1 and (parted or not here <= PARTS):
             return depth, parted
-        depth, parted = depth + 1, parted or len(here) > 1
+        depth, parted, folders = depth + 1, parted or len(here) > 1, deeper
     several = len({parts[depth] for parts in folders}) > 1
     return (depth, parted) if several or parted else (0, False)
 
