@@ -1,7 +1,9 @@
 """The test of a k-anonymity claim by a re-identification attack (docs/measures.md).
 
-"k-anonymous" means that nobody is identified with probability above 1/k. The claim is rejected when
-the lower confidence bound of the strongest attack's rank-1 identification rate exceeds 1/k.
+The claim is that an image drawn at random is identified with a probability of at most 1/k. It is
+rejected when the lower confidence bound of the strongest attack's rank-1 identification rate
+exceeds 1/k, and with it Sweeney's, which says the same of each person. What supports the average
+does not support that.
 
 Source of the notion: L. Sweeney, "k-anonymity: a model for protecting privacy", IJUFKS 10, 2002.
 """

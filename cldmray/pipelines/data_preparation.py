@@ -232,18 +232,17 @@ class DataPreparation:
         """
         validating = listing.filter(pc.equal(listing["split"], ATTACKER_VALIDATION))
         images = Counter(validating["identity"].to_pylist())
-        validated, repeated = len(images), sum(count > 1 for count in images.values())
+        repeated = sum(count > 1 for count in images.values())
         for key, attacker in self.config.attackers.items():
             if attacker.max_steps is None or attacker.learns_from_anonymized:
                 continue
             learnt = sum(identities.get(split, 0) for split in attacker.training_splits)
-            if learnt < 2 or validated < 2 or not repeated:
+            if learnt < 2 or not repeated:
                 raise BadInputError(
                     f"attackers.{key}: {attacker.name} learns from at least 2 people who are not "
-                    "evaluated and validates on at least 2, one of them with 2 images, but there "
-                    f"are {learnt} and {validated}, {repeated} of them with 2 images: lower "
-                    "splits.n_evaluation_identities, raise splits.validation_fraction, or leave "
-                    "the attacker out"
+                    "evaluated and validates on at least 1 with 2 images, but there are "
+                    f"{learnt} and {repeated}: lower splits.n_evaluation_identities, raise "
+                    "splits.validation_fraction, or leave the attacker out"
                 )
 
     def groups(self, listing: pa.Table) -> tuple[pa.Table | None, list[str]]:

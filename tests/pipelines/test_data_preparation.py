@@ -336,7 +336,7 @@ def test_attackers_validate_on_somebody_with_two_images(
         assert len(preparation.listing().samples)
         return
     with pytest.raises(
-        BadInputError, match=r"^attackers\.clean_trained: .* and 3, 0 of them with 2 images: lower"
+        BadInputError, match=r"^attackers\.clean_trained: .* there are 12 and 0: lower"
     ):
         preparation.listing()
 

@@ -217,16 +217,6 @@ class TestFrechet:
         assert list(frechet_rows("one", "r", table, SETTINGS)) == []
 
 
-class Embeddings:
-    """Stands for the embeddings table of an attacker."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
-
-    def read(self) -> pa.Table:
-        return self.table
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_every_measure_of_every_anonymizer(tmp_path: Path) -> None:
@@ -257,7 +247,7 @@ def test_every_measure_of_every_anonymizer(tmp_path: Path) -> None:
         for view, vectors in views.items()
         for image, v in zip(images, vectors, strict=True)
     ]
-    embedded: Any = {"clean_trained": Embeddings(pa.Table.from_pylist(rows, embeddings_schema(2)))}
+    embedded = {"clean_trained": pa.Table.from_pylist(rows, embeddings_schema(2))}
     result = single.utility.run(faces, anonymized, embedded)
     outcome = result.rows
     by_key = {(row.anonymizer, row.measure): row for row in outcome}
