@@ -102,8 +102,8 @@ def print_report(report: AuditReport, file: TextIO | None = None) -> None:
     for risk in decision_order(report):
         if risk.release_reason:
             console.print(_text(f"{risk.anonymizer}: {risk.release_reason}"))
-        if risk.note and risk.note not in risk.release_reason:
-            console.print(_text(f"Note on {risk.anonymizer}: {risk.note}"))
+        if risk.unstated_note:
+            console.print(_text(f"Note on {risk.anonymizer}: {risk.unstated_note}"))
     if report.attribution is not None:
         console.print(_text(f"Why: {report.attribution.headline}"))
     for note in report.notes:

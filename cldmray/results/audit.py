@@ -171,6 +171,11 @@ class AnonymizerRisk:
         return self.highest_lower_bound or self.strongest_attack
 
     @property
+    def unstated_note(self) -> str:
+        """``note``, unless ``release_reason`` says the same, where it begins with a capital."""
+        return "" if self.note.lower() in self.release_reason.lower() else self.note
+
+    @property
     def linking_attacks(self) -> tuple[AttackRate, AttackRate] | None:
         """The best linkage, and the one with the highest lower bound; None: not measured.
 

@@ -123,6 +123,13 @@ def test_where_nothing_but_linkage_was_measured_it_is_the_risk() -> None:
     assert evaluate_gate(parse_rules("linkage>0.06"), ["blur"], {"blur": risk}) == []
 
 
+def test_a_reason_is_not_said_twice() -> None:
+    weak = replace(RISK, note="attacker too weak to conclude: try again")
+    assert weak.unstated_note == weak.note
+    stated = replace(weak, release_reason="Attacker too weak to conclude: try again.")
+    assert stated.unstated_note == replace(stated, note="").unstated_note == ""
+
+
 def test_without_rules_nothing_is_asked() -> None:
     assert evaluate_gate((), ["blur", "x"], {"blur": RISK}) == []
 
