@@ -35,7 +35,6 @@ from gallery import BLOCK, REFERENCES, Data, mixture
 
 PROTOCOLS = ("full_ref", "few_ref", "single_ref")
 GALLERIES = ("source_excluded", "source_included")
-SAME_SCORE = 1e-6
 
 
 def subjects(identities: int, references: int, probes: int) -> Data:
@@ -78,6 +77,8 @@ def read(scores: list[Any]) -> None:
 def bare(data: Data) -> npt.NDArray[np.int64]:
     """Higher scores of each probe among all references than of the first of its person, (P,)."""
     import torch
+
+    from cldmray.gallery.scores import SAME_SCORE
 
     vectors = torch.from_numpy(data.gallery)
     own = torch.from_numpy(np.searchsorted(data.identities, data.probe_identities))

@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 
 from cldmray.config.attribution import AttributionConfig, AttributionSettings, build_attribution
 from cldmray.errors import ConfigError
+from tests.config.only_audit import ONLY_AUDIT
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OVERRIDES = ["anonymizers=[cldm_none,cldm_canny]", "attribution.swap.anonymizers=[cldm_canny]"]
@@ -101,16 +102,7 @@ def test_scale_0_makes_the_control_where_it_is_not_named() -> None:
             ["audit.galleries=[source_included]"],
             "attribution.operating_point.gallery: source_excluded is",
         ),
-        (["gallery.distractors=attacker"], "gallery.distractors: only cldmray audit takes it"),
-        (
-            ["+faces@gallery.faces=synthetic", "gallery.faces.name=others"],
-            "gallery.faces: only cldmray audit takes it",
-        ),
-        (
-            ["+faces@gallery.references=synthetic", "gallery.references.name=others"],
-            "gallery.references: only cldmray audit takes it",
-        ),
-        (["audit.fail_on=leak"], "audit.fail_on: only cldmray audit takes it"),
+        *ONLY_AUDIT,
         (["audit.regions=[face,face]"], "audit.regions: name none twice"),
         (["audit.regions=[nose]"], "audit.regions.*nose"),
         (["+attribution.scale=1"], "attribution.scale: AttributionSettings has no such setting"),

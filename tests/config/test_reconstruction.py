@@ -25,6 +25,7 @@ from cldmray.engine import tuning
 from cldmray.engine.tuning import TrialSpec
 from cldmray.errors import ConfigError, MissingDependencyError
 from cldmray.recognizers.sface import SFace
+from tests.config.only_audit import ONLY_AUDIT
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RECONSTRUCTORS = sorted((CONF / "reconstruction_model").glob("*.yaml"))
@@ -140,16 +141,7 @@ class TestAttackers:
                 ["recognizer@reconstruction.held_out_recognizer=sface"],
                 "reconstruction.held_out_recognizer: sface has a part",
             ),
-            (["gallery.distractors=attacker"], "gallery.distractors: only cldmray audit takes it"),
-            (
-                ["+faces@gallery.faces=synthetic", "gallery.faces.name=others"],
-                "gallery.faces: only cldmray audit takes it",
-            ),
-            (
-                ["+faces@gallery.references=synthetic", "gallery.references.name=others"],
-                "gallery.references: only cldmray audit takes it",
-            ),
-            (["audit.fail_on=leak"], "audit.fail_on: only cldmray audit takes it"),
+            *ONLY_AUDIT,
             (["audit.n_training_seeds=2"], "audit.n_training_seeds: must be 1 here"),
             (["reconstruction.budget=0"], "reconstruction.budget: must be at least 1, got 0"),
             (["~reconstruction.models.unet"], "reconstruction.models: choose at least one"),
