@@ -137,36 +137,59 @@ def deface(program: str, source: FaceSource, places: Sequence[str], folder: Path
         shutil.rmtree(copies)
 
 
-def exported(manifest: Path, source: FaceSource) -> tuple[Images, Images, np.ndarray]:
-    """Originals and anonymized images of evaluated people, and whose they are."""
+def exported(manifest: Path, source: FaceSource) -> tuple[list[str], Images]:
+    """Where the originals of evaluated people are, and their anonymized images."""
     with manifest.open(encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["split"] == EVALUATION]
-    listing = source.listing()
-    identities = dict(
-        zip(listing["location"].to_pylist(), listing["identity"].to_pylist(), strict=True)
-    )
-    places = [row["original"] for row in rows]
-    originals = [decode(content, source.crop, source.size) for content in source.read(places)]
     files = [(manifest.parent / row["anonymized"]).read_bytes() for row in rows]
     anonymized = [decode(content, None, source.size) for content in files]
-    return (
-        np.stack(originals),
-        np.stack(anonymized),
-        np.array([identities[place] for place in places]),
-    )
+    return [row["original"] for row in rows], np.stack(anonymized)
 
 
-def looks(folder: Path, source: FaceSource, recognizers: Sequence[Recognizer]) -> dict[str, Any]:
+class Originals:
+    """Originals as recognizers see them, each embedded once for all anonymizers.
+
+    Args:
+        source: of the originals.
+        recognizers: of which the first tells faces apart.
+    """
+
+    def __init__(self, source: FaceSource, recognizers: Sequence[Recognizer]) -> None:
+        self.source, self.recognizers = source, recognizers
+        listing = source.listing()
+        self.identities = dict(
+            zip(listing["location"].to_pylist(), listing["identity"].to_pylist(), strict=True)
+        )
+        self._embedded: dict[str, dict[str, np.ndarray]] = {}
+
+    def embeddings(self, places: Sequence[str]) -> dict[str, np.ndarray]:
+        """(image, dimension) of each recognizer."""
+        new = [place for place in places if place not in self._embedded]
+        if new:
+            read = self.source.read(new)
+            images = np.stack([decode(each, self.source.crop, self.source.size) for each in read])
+            rows = {each.name: each.embed(images) for each in self.recognizers}
+            for index, place in enumerate(new):
+                self._embedded[place] = {name: own[index] for name, own in rows.items()}
+        return {
+            each.name: np.stack([self._embedded[place][each.name] for place in places])
+            for each in self.recognizers
+        }
+
+
+def looks(folder: Path, originals: Originals) -> dict[str, Any]:
     """What measures say that compare an image with its own original."""
     import hifd
 
-    originals, anonymized, identities = exported(folder / "manifest.csv", source)
+    places, anonymized = exported(folder / "manifest.csv", originals.source)
+    identities = np.array([originals.identities[place] for place in places])
+    own = originals.embeddings(places)
     scores, cosines = {}, {}
-    for recognizer in recognizers:
-        pair = recognizer.embed(originals), recognizer.embed(anonymized)
+    for recognizer in originals.recognizers:
+        pair = own[recognizer.name], recognizer.embed(anonymized)
         scores[recognizer.name] = hifd.batch_privacy_score(*pair)
         cosines[recognizer.name] = (pair[0] * pair[1]).sum(1)
-    told_apart = cosines[recognizers[0].name] < SAME_IDENTITY
+    told_apart = cosines[originals.recognizers[0].name] < SAME_IDENTITY
     return {
         "images": len(identities),
         "hifd_privacy": list(bootstrap_mean(hifd.privacy_ensemble(scores), identities)),
@@ -300,10 +323,10 @@ def main() -> None:
     config = build_audit(settings)
     audited = risks(run_audit(config, settings_of(settings)).table)
     folders = run_anonymization(replace(config, output=str(options.work / "images")))
-    recognizers = [SFace(), DlibResNet()]
+    originals = Originals(source, [SFace(), DlibResNet()])
     rows = [
         {"anonymizer": Path(folder).name}
-        | looks(Path(folder), source, recognizers)
+        | looks(Path(folder), originals)
         | audited[Path(folder).name]
         for folder in folders
     ]

@@ -1,6 +1,6 @@
 """Memory and time of an audit's stages at several numbers of images.
 
-    python benchmarks/scale.py [--quick] [--anonymizers copy cldm] [--images 2000 20000]
+    python benchmarks/scale.py [--quick] [--anonymizers no_op cldm] [--images 2000 20000]
 
 Synthetic people are drawn, anonymized, embedded and ranked, at every size in processes of their
 own, on Ray's default settings for a laptop. Every second the memory of these processes is
@@ -13,6 +13,7 @@ added up: *RSS* counts shared pages once for each process, *PSS* once in all.
 - *--distinct 10*: drawing people takes more time than handling them. So few leave the stage of the
   images without its costs, and all others as they are.
 - *--steps 1*: of the CLDM, saves time and leaves the memory as it is.
+- *resume*: list the images, split and hash them, and read the tables that are there (goal: 30 s).
 - *an image costs*: what the further images of the largest size took, per image; starting
   processes and loading models is not in it.
 """
@@ -99,6 +100,7 @@ def main() -> None:
     parser.add_argument("--anonymizers", nargs="+", default=["no_op", "cldm"])
     parser.add_argument("--images", nargs="+", type=int, default=[2000, 20000])
     parser.add_argument("--attacker", default="pretrained")
+    parser.add_argument("--size", type=int, default=64, help="side of the images, pixels")
     parser.add_argument("--distinct", type=int, help="people who are drawn; others repeat them")
     parser.add_argument("--steps", type=int, default=8, help="in which the CLDM anonymizes")
     parser.add_argument("--actors", type=int, default=2)
@@ -111,6 +113,7 @@ def main() -> None:
         settings = {
             "anonymizer": name,
             "attacker": arguments.attacker,
+            "size": arguments.size,
             "distinct": arguments.distinct,
             "steps": arguments.steps,
             "engine": {"actors": arguments.actors},

@@ -1,6 +1,6 @@
 """The stages of an audit on synthetic people, in a process of its own: ``stages.py SETTINGS``.
 
-``SETTINGS`` is JSON: ``anonymizer``, ``steps``, ``attacker``, ``images``, ``distinct``,
+``SETTINGS`` is JSON: ``anonymizer``, ``steps``, ``attacker``, ``images``, ``size``, ``distinct``,
 ``folder``, and ``engine``, which are settings of :class:`cldmray.engine.cluster.EngineConfig`.
 Every line of the output is JSON too: ``begin`` names a stage that starts; the last line tells what
 was found.
@@ -47,7 +47,7 @@ class Store:
 
 
 def build_anonymizer(name: str, steps: int) -> Any:
-    """The setting of a name: ``copy``, or ``cldm``, the shipped model on Canny edges."""
+    """The setting of a name: ``no_op``, or ``cldm``, the shipped model on Canny edges."""
     from cldmray.anonymizers.baselines import NoOp
     from cldmray.anonymizers.diffusion import Control, Diffusion
     from cldmray.conditions import Canny
@@ -90,6 +90,8 @@ def main(settings: dict[str, Any]) -> None:
     from cldmray.evaluation.identification import attacks
     from cldmray.faces import SyntheticFaces
     from cldmray.faces.records import EVALUATION, ORIGINAL
+    from cldmray.faces.splits import SplitConfig, split_listing
+    from cldmray.hashing import fingerprint_rows
 
     engine = EngineConfig(address="local", progress=False, **settings["engine"])
     cache_dir = Path(settings["folder"])
@@ -116,11 +118,13 @@ def main(settings: dict[str, Any]) -> None:
         return Artifact(folder, manifest, name)
 
     count = settings["images"]
+    source = SyntheticFaces(
+        n_identities=-(-count // IMAGES), images_per_identity=IMAGES, size=settings["size"]
+    )
     timed("start", lambda: connect(engine))
     store = Store()
 
     def load(folder: str) -> None:
-        source = SyntheticFaces(n_identities=-(-count // IMAGES), images_per_identity=IMAGES)
         listing = source.listing().slice(0, count)
         places = [
             repeated(location, settings["distinct"]) for location in listing["location"].to_pylist()
@@ -148,6 +152,17 @@ def main(settings: dict[str, Any]) -> None:
             apply=map_in_tasks,
         ),
     )
+
+    def find_again() -> None:
+        """What an audit does that finds its stages: list, split, hash, read what is ranked."""
+        listing = source.listing().slice(0, count)
+        split_listing(listing, SplitConfig(n_evaluation_identities=count // IMAGES))
+        fingerprint_rows(map(repr, zip(*(column.to_pylist() for column in listing), strict=True)))
+        for artifact in (faces, anonymized, embedded):
+            assert read_manifest(artifact.folder) is not None
+        embedded.read()
+
+    timed("resume", find_again)
     store.look()
     record = {
         "stages": stages,

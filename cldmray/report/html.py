@@ -9,7 +9,6 @@ Whatever a template writes is masked by :func:`cldmray.errors.redact_text` and e
 
 import base64
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
@@ -17,11 +16,11 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from PIL import Image
 
 from cldmray import storage
 from cldmray.arrays import Images
 from cldmray.errors import redact, redact_text
+from cldmray.faces.records import encode_image
 from cldmray.hashing import identity_hash
 from cldmray.report import formatting
 from cldmray.report.figures.attribution import scale_figure
@@ -279,9 +278,7 @@ def _embedded(file: str, content: bytes) -> Markup:
 
 def _image(image: Images, description: str) -> Markup:
     """An image of shape (H, W, 3) as part of the page."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
+    data = base64.b64encode(encode_image(image)).decode()
     return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(description, data)
 
 

@@ -322,7 +322,7 @@ def _exposed_identities(folder_uri: str) -> list[ExposedIdentity]:
 
 def _png(image: Images) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
 
 

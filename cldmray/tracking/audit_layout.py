@@ -144,10 +144,13 @@ def record_audit(
         description=describe_audit(report, data.name),
     )
     run.log_dataset(data.name, data.fingerprint, data.source, _counts(report.results))
-    run.log_table("tables/anonymizers.json", _risk_table(report.risks))
-    run.log_table("tables/attacks.json", pa.Table.from_pylist(children))
+    tables = {
+        "tables/anonymizers.json": _risk_table(report.risks),
+        "tables/attacks.json": pa.Table.from_pylist(children),
+    }
     if report.utility:
-        run.log_table("tables/utility.json", utility_table(report.utility))
+        tables["tables/utility.json"] = utility_table(report.utility)
+    run.log_tables(tables)
     kept = {name: content for name, content in files.items() if name in PUBLIC_FILES}
     run.log_files(kept | {"report.html": page.encode()})
 
@@ -195,11 +198,12 @@ def _record_attack(
             description=describe_attack(*key, rates, risk),
         )
         child.log_dataset(data.name, data.fingerprint, data.source, _counts(report.results))
-        child.log_table("tables/results.json", pa.Table.from_pylist(list(rows)))
+        tables = {"tables/results.json": pa.Table.from_pylist(list(rows))}
         if attack.curves:
-            child.log_table("tables/learning_curves.json", _curve_table(attack.curves))
+            tables["tables/learning_curves.json"] = _curve_table(attack.curves)
         if attack.weights:
-            child.log_table("tables/weights.json", _weight_table(attack.weights))
+            tables["tables/weights.json"] = _weight_table(attack.weights)
+        child.log_tables(tables)
     return {"anonymizer": attack.anonymizer, "attacker": attack.attacker, "run": child.run_id} | {
         name: metrics.get(name) for name in (*_endings(RATES), *SCORES, *CLAIMS, "clean_rank_1")
     }

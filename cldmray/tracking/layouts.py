@@ -63,7 +63,7 @@ def record_attribution(
     }
     metrics = few_metrics(largest)
     run.log(tags={**tags, **where}, metrics=metrics, description=f"**{tags['headline']}**")
-    run.log_table("tables/attribution.json", rows)
+    run.log_tables({"tables/attribution.json": rows})
     run.log_files(files)
 
 
@@ -96,7 +96,7 @@ def record_reconstruction(
         metrics=most_identified(rows),
         description=f"**{tags['headline']}**",
     )
-    run.log_table("tables/reconstruction.json", rows)
+    run.log_tables({"tables/reconstruction.json": rows})
     run.log_files(files)
     points = {(c["anonymizer"], c["reconstructor"]): c["points"] for c in learning}
     for key, own in _by_model(rows).items():

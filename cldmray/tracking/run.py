@@ -124,18 +124,30 @@ class Run:
         with explained(self._uri):
             self._client.log_inputs(self.run_id, [DatasetInput(data, [context])])
 
-    def log_table(self, name: str, table: pa.Table) -> None:
-        """Record a table that MLflow's page shows, and lays beside those of other runs.
+    def log_tables(self, tables: Mapping[str, pa.Table]) -> None:
+        """Record tables that MLflow's page shows, and lays beside those of other runs.
+
+        All tables of a run are recorded by one call: ``MlflowClient.log_table`` takes ten commits
+        for each.
 
         Args:
-            name: of the artifact, ending with ``.json``.
-            table: of numbers and texts; secrets must not be in it.
+            tables: of numbers and texts, by the name of their artifact, which ends with ``.json``;
+                secrets must not be in them.
 
         Raises:
             TrackingError: MLflow failed.
         """
+        from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+
+        self.log_files(
+            {
+                name: table.to_pandas().to_json(orient="split", index=False).encode()
+                for name, table in tables.items()
+            }
+        )
+        shown = json.dumps([{"path": name, "type": "table"} for name in tables])
         with explained(self._uri):
-            self._client.log_table(self.run_id, table.to_pandas(), name)
+            self._client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, shown)
 
     def log_folder(self, folder: str, to: str | None = None) -> None:
         """Upload the files of a local folder as they are: whoever wrote them kept secrets out.

@@ -117,7 +117,7 @@ def test_scale(tmp_path: Path) -> None:
         assert run_record["rows"] == {"faces": count, "anonymize": count, "embed": 2 * count}
         assert (run_record["attacks"], run_record["probes"]) == (9, count)
         stages = run_record["stages"]
-        assert list(stages) == ["start", "faces", "anonymize", "embed", "rank"]
+        assert list(stages) == ["start", "faces", "anonymize", "embed", "rank", "resume"]
         assert all(stages[name]["cpu"] > 0 for name in ("faces", "anonymize", "embed"))
         assert stages["anonymize"]["bytes"] > 1000 * count
         memory = run_record["memory"]

@@ -222,6 +222,23 @@ def test_the_parent_tells_the_whole(tracker: Tracker, runs: Any) -> None:
     assert attacks[0]["rank_1_same_image"] == pytest.approx(0.16)
 
 
+def test_mlflow_knows_the_tables(
+    tracker: Tracker, runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)  # load_table asks the current server
+    parent, children = runs
+    named = json.loads(parent.data.tags["mlflow.loggedArtifacts"])
+    assert [entry["path"] for entry in named] == [
+        "tables/anonymizers.json", "tables/attacks.json", "tables/utility.json"
+    ]  # fmt: skip
+    ids = [child.info.run_id for child in children.values()]
+    experiment = parent.info.experiment_id
+    beside = tracker.client.load_table(experiment, "tables/results.json", ids, ["run_id"])
+    assert set(beside["run_id"]) == set(ids)
+    own = [len(table(tracker, run_id, "results")) for run_id in ids]
+    assert len(beside) == sum(own) > 0
+
+
 def test_no_face_and_no_name_is_uploaded(tracker: Tracker, runs: Any) -> None:
     parent, _ = runs
     run_id = parent.info.run_id
