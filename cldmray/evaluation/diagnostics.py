@@ -16,7 +16,7 @@ has shown its ability.
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from cldmray.results.audit import Ability, AttackerDiagnostics
 from cldmray.results.audit import LearningCurve as TrainingCurve
@@ -95,7 +95,7 @@ def has_learnt(row: AttackerDiagnostics) -> bool:
     start = max(chance, row.untrained_rank_1 or 0.0)
     # Clopper and Pearson's lower bound, one trial an identity.
     hits = rate * n
-    significant = hits > 0 and float(beta.ppf(0.025, hits, n - hits + 1)) > chance
+    significant = hits > 0 and float(betaincinv(hits, n - hits + 1, 0.025)) > chance
     return significant and rate > start and rate - start >= LEARNT * (1 - start)
 
 

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm as normal
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtrit
 
 from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
@@ -112,8 +111,7 @@ def simultaneous_excess(
     tail = (1 - confidence_level) / 2
     upper, lower = np.quantile(highest, 1 - tail), np.quantile(lowest, tail)
     above, below = (
-        student.ppf(normal.cdf(deviation), np.maximum(n - 1, 1)) * errors
-        for deviation in (upper, lower)
+        stdtrit(np.maximum(n - 1, 1), ndtr(deviation)) * errors for deviation in (upper, lower)
     )
     chance = np.asarray(chances, np.float64)
     rates = means + chance

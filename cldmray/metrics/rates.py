@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from cldmray.arrays import Interval
 from cldmray.errors import BadInputError
@@ -166,8 +166,8 @@ def clopper_pearson(hits: Floats, trials: Floats, confidence_level: float = 0.95
     tail = (1 - confidence_level) / 2
     missed = trials - hits
     # A beta distribution needs positive parameters; without a hit or a miss the bound is 0 or 1.
-    low = stats.beta.ppf(tail, np.where(hits > 0, hits, 1), missed + 1)
-    high = stats.beta.ppf(1 - tail, hits + 1, np.where(missed > 0, missed, 1))
+    low = special.betaincinv(np.where(hits > 0, hits, 1), missed + 1, tail)
+    high = special.betaincinv(hits + 1, np.where(missed > 0, missed, 1), 1 - tail)
     return Bounds(np.where(hits > 0, low, 0.0), np.where(missed > 0, high, 1.0))
 
 
@@ -234,5 +234,5 @@ def _fewer_degrees_of_freedom(probes: float, n_identities: int, confidence_level
     if n_identities < 2:
         return 0.0
     quantile = (1 + confidence_level) / 2
-    of_probes, of_identities = stats.t.ppf(quantile, [probes - 1, n_identities - 1])
+    of_probes, of_identities = special.stdtrit([probes - 1, n_identities - 1], quantile)
     return float((of_probes / of_identities) ** 2)
