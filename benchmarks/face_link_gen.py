@@ -29,7 +29,7 @@ from attacking.laboratory import Laboratory
 from peers import deface, defaced_file
 
 from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
-from cldmray.anonymizers.baselines import NoOp
+from cldmray.anonymizers.baselines import Blur, NoOp
 from cldmray.anonymizers.k_same import KSame
 from cldmray.arrays import Images
 from cldmray.faces.base import FaceSource
@@ -238,7 +238,8 @@ def markdown(report: dict[str, Any]) -> str:
             f"{report['gallery_identities']:,} people, without the queries' sources; rank-1 in % "
             "and its 95 % interval, by the pairs that the attacker's student learnt from (ours at "
             f"most {report['learnt']:,}, one image a person); chance "
-            f"{100 * report['chance']:.2f} %; images of {report['size']} pixels.",
+            f"{100 * report['chance']:.2f} %; images of {report['size']} pixels; "
+            f"`blur` is Gaussian, of sigma {Blur().sigma:g} pixels.",
             "",
             f"| anonymizer | {' | '.join(f'{pairs} pairs' for pairs in budgets)} |",
             "|---|" + "---|" * len(budgets),
