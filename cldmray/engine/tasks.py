@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -22,9 +23,10 @@ SHARED_BYTES = 2**16
 def map_in_tasks(function: Callable[[Value], Result], values: Iterable[Value]) -> Iterator[Result]:
     """Results of a function for each value, in the order of the values; a task computes each.
 
-    All tasks are submitted before the first result is given. Arrays of ``SHARED_BYTES`` and more
-    that the values have in common, such as the embeddings of an attacker's attacks, are put into
-    Ray's object store once; the tasks of a machine read them there, and may not write to them.
+    All tasks are submitted before the first result is given, and a result that was given is let go.
+    Arrays of ``SHARED_BYTES`` and more that the values have in common, such as the embeddings of an
+    attacker's attacks, are put into Ray's object store once; the tasks of a machine read them
+    there, and may not write to them.
 
     Raises:
         CldmrayError: the one that the function raised.
@@ -34,9 +36,9 @@ def map_in_tasks(function: Callable[[Value], Result], values: Iterable[Value]) -
     shared = ray.put(function)
     arrays = SharedArrays(ray.put)
     with reraise_worker_errors():
-        references = [task.remote(shared, *arrays.dump(value)) for value in values]
-        for reference in references:
-            result: Result = ray.get(reference)
+        references = deque(task.remote(shared, *arrays.dump(value)) for value in values)
+        while references:
+            result: Result = ray.get(references.popleft())
             yield result
 
 

@@ -175,8 +175,12 @@ def measured_chance(trainings: Sequence[Scores]) -> MeasuredChance:
     Args:
         trainings: scores of each training of an attacker, at least one.
     """
-    parts = [_merged(scores, [_of_shard(scores, probe_shares(scores))]) for scores in trainings]
-    return pool_chance(parts)
+    measured = []
+    for scores in trainings:
+        sums = _ChanceSums(scores)
+        sums.add(_of_shard(scores, probe_shares(scores)))
+        measured.append(sums.measured())
+    return pool_chance(measured)
 
 
 def pool_chance(parts: Sequence[MeasuredChance]) -> MeasuredChance:
@@ -209,10 +213,14 @@ def ranks_and_chance(
     outcomes = iter(apply(_shard_outcomes, calls))
     results: dict[int, tuple[Ranks, MeasuredChance]] = {}
     for places, (n_blocks, _) in zip(together.values(), shards, strict=True):
-        by_attack = zip(*islice(outcomes, n_blocks), strict=True)
-        for place, parts in zip(places, by_attack, strict=True):
-            ranks, chances = zip(*parts, strict=True)
-            results[place] = pool_ranks(ranks), _merged(attacks[place], chances)
+        ranks: list[list[Ranks]] = [[] for _ in places]
+        sums = [_ChanceSums(attacks[place]) for place in places]
+        for block in islice(outcomes, n_blocks):
+            for number, (of_block, chance) in enumerate(block):
+                ranks[number].append(of_block)
+                sums[number].add(chance)
+        for place, of_blocks, total in zip(places, ranks, sums, strict=True):
+            results[place] = pool_ranks(of_blocks), total.measured()
     return [results[place] for place in range(len(attacks))]
 
 
@@ -242,15 +250,32 @@ def _shard_outcomes(
     return outcomes
 
 
-def _merged(scores: Scores, parts: Sequence[_ShardChance]) -> MeasuredChance:
-    success = np.concatenate([part.success for part in parts])
-    permuted = np.concatenate([part.permuted for part in parts])
-    # (N,): number of probes whose best candidate is each.
-    by_candidate = np.zeros(len(scores.gallery_identities))
-    for part in parts:
-        by_candidate[part.columns] += part.attracted
-    attraction = by_candidate[scores.mated_columns] / len(success)
-    return MeasuredChance(permuted, permutation_excess(success, permuted, attraction), attraction)
+class _ChanceSums:
+    """Chance of all probes from that of their shards, each of which is let go once it is added.
+
+    A shard names every candidate that some probe ranks first: where an encoder tells nobody apart,
+    these are all.
+    """
+
+    def __init__(self, scores: Scores) -> None:
+        self._own = scores.mated_columns
+        # (N,): number of probes whose best candidate is each.
+        self._by_candidate = np.zeros(len(scores.gallery_identities))
+        self._success: list[Floats] = []
+        self._permuted: list[Floats] = []
+
+    def add(self, part: _ShardChance) -> None:
+        """Take the next shard, in the order of the probes."""
+        self._by_candidate[part.columns] += part.attracted
+        self._success.append(part.success)
+        self._permuted.append(part.permuted)
+
+    def measured(self) -> MeasuredChance:
+        """Of all probes, once all shards are added."""
+        success, permuted = np.concatenate(self._success), np.concatenate(self._permuted)
+        attraction = self._by_candidate[self._own] / len(success)
+        excess = permutation_excess(success, permuted, attraction)
+        return MeasuredChance(permuted, excess, attraction)
 
 
 def _small_blocks(scores: Scores) -> Iterator[ScoreBlock]:
