@@ -10,8 +10,9 @@ added up: *RSS* counts shared pages once for each process, *PSS* once in all.
   stay flat (goal: at most 1.2).
 - *time*: the same ratio of the times, divided by that of the images (goal: at most 1.05). Where
   other work shares the machine, processor seconds tell more than those of the clock.
-- *--distinct 10*: drawing people takes more time than handling them. So few leave the stage of the
-  images without its costs, and all others as they are.
+- *--distinct 10*: drawing people takes more time than handling them. All others look like one of so
+  few, but for noise, which leaves the stage of the images without its costs and the others as they
+  are.
 - *--steps 1*: of the CLDM, saves time and leaves the memory as it is.
 - *resume*: list the images, split and hash them, and read the tables that are there (goal: 30 s).
 - *an image costs*: what the further images of the largest size took, per image; starting
@@ -101,7 +102,7 @@ def main() -> None:
     parser.add_argument("--images", nargs="+", type=int, default=[2000, 20000])
     parser.add_argument("--attacker", default="pretrained")
     parser.add_argument("--size", type=int, default=64, help="side of the images, pixels")
-    parser.add_argument("--distinct", type=int, help="people who are drawn; others repeat them")
+    parser.add_argument("--distinct", type=int, help="people drawn; the others look like them")
     parser.add_argument("--steps", type=int, default=8, help="in which the CLDM anonymizes")
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} images")

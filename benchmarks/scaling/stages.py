@@ -10,12 +10,14 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 IMAGES = 5
 """Of each person."""
+NOISE = 24
+"""Grey levels that are added or taken at most, where few people are drawn."""
 
 
 class Store:
@@ -70,10 +72,31 @@ def build_attacker(name: str) -> Any:
     return Pretrained() if name == "pretrained" else ConditionMatch(side=11)
 
 
-def repeated(location: str, distinct: int | None) -> str:
-    """Where an image is taken from: of only so many people, whom all others look like."""
-    identity, _, image = location.partition("/")
-    return location if distinct is None else f"{int(identity) % distinct}/{image}"
+def build_source(count: int, size: int, distinct: int | None) -> Any:
+    """Synthetic people; of only so many drawn ones, whom all others look like but for noise.
+
+    Without the noise, images of one drawn person would tie, and the ranking would take as long as
+    that of an encoder that tells nobody apart.
+    """
+    import numpy as np
+
+    from cldmray.faces import SyntheticFaces
+    from cldmray.faces.records import decode_image, encode_image
+
+    class NoisyFaces(SyntheticFaces):
+        def read(self, locations: Sequence[str]) -> list[bytes | None]:
+            if distinct is None:
+                return super().read(locations)
+            places = [tuple(map(int, location.split("/"))) for location in locations]
+            drawn = super().read([f"{identity % distinct}/{image}" for identity, image in places])
+            return [noisy(*each) for each in zip(places, drawn, strict=True)]
+
+    def noisy(place: tuple[int, ...], image: bytes | None) -> bytes:
+        levels = decode_image(image or b"")
+        noise = np.random.default_rng(place).integers(-NOISE, NOISE + 1, levels.shape)
+        return encode_image(np.clip(levels + noise, 0, 255).astype(np.uint8))
+
+    return NoisyFaces(n_identities=-(-count // IMAGES), images_per_identity=IMAGES, size=size)
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -88,7 +111,6 @@ def main(settings: dict[str, Any]) -> None:
     from cldmray.engine.map_stages.faces import load_faces
     from cldmray.engine.tasks import map_in_tasks
     from cldmray.evaluation.identification import attacks
-    from cldmray.faces import SyntheticFaces
     from cldmray.faces.records import EVALUATION, ORIGINAL
     from cldmray.faces.splits import SplitConfig, split_listing
     from cldmray.hashing import fingerprint_rows
@@ -118,18 +140,12 @@ def main(settings: dict[str, Any]) -> None:
         return Artifact(folder, manifest, name)
 
     count = settings["images"]
-    source = SyntheticFaces(
-        n_identities=-(-count // IMAGES), images_per_identity=IMAGES, size=settings["size"]
-    )
+    source = build_source(count, settings["size"], settings["distinct"])
     timed("start", lambda: connect(engine))
     store = Store()
 
     def load(folder: str) -> None:
         listing = source.listing().slice(0, count)
-        places = [
-            repeated(location, settings["distinct"]) for location in listing["location"].to_pylist()
-        ]
-        listing = listing.set_column(2, "location", pa.array(places))
         splits = pa.array([EVALUATION] * listing.num_rows, pa.string())
         load_faces(source, listing.append_column("split", splits), engine, folder)
 
