@@ -145,9 +145,9 @@ class Run:
                 for name, table in tables.items()
             }
         )
-        shown = json.dumps([{"path": name, "type": "table"} for name in tables])
+        listed = json.dumps([{"path": name, "type": "table"} for name in tables])
         with explained(self._uri):
-            self._client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, shown)
+            self._client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, listed)
 
     def log_folder(self, folder: str, to: str | None = None) -> None:
         """Upload the files of a local folder as they are: whoever wrote them kept secrets out.
