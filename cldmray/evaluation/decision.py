@@ -223,7 +223,8 @@ class Decision:
             follows from it: ``k_supported``, ``is_control``, ``release``, ``utility_kept`` and
             ``keeps_nothing``.
         candidates: those of them that are candidates for release.
-        leaks: candidates that leak identity, the highest lower bound first.
+        leaks: candidates that leak identity, the highest lower bound first; those that leak by all
+            images of a person only come last.
         unattacked: names of candidates on which no attack could be run.
         breaches: of the gate's rules.
         choice: what may be released.
@@ -271,8 +272,8 @@ def decide(
     candidates = tuple(by_name[name] for name in names if name in by_name)
     unattacked = tuple(name for name in names if name not in by_name)
     leaks = sorted(
-        (risk for risk in candidates if risk.finding == "leak"),
-        key=lambda risk: -risk.tested_attack.low,
+        (risk for risk in candidates if risk.leaks),
+        key=lambda risk: (risk.finding != "leak", -risk.tested_attack.low),
     )
     severity: Severity = "leak_within_target" if leaks else "no_leak_found"
     if any(risk.release == "no" for risk in candidates) or any(

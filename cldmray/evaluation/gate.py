@@ -129,7 +129,10 @@ class RateAbove(Rule):
 
 @dataclass(frozen=True)
 class FindingRule(Rule):
-    """``leak``: an attack beats chance. ``inconclusive``: that, or the attackers are too weak."""
+    """``leak``: an attack beats chance, on single images or on all images of a person.
+
+    ``inconclusive``: that, or the attackers are too weak.
+    """
 
     finding: Literal["leak", "inconclusive"]
 
@@ -137,7 +140,7 @@ class FindingRule(Rule):
         return self.finding
 
     def broken_by(self, risk: AnonymizerRisk) -> BreachKind | None:
-        if risk.finding == "leak":
+        if risk.leaks:
             return "leak"
         return "inconclusive" if self.finding == risk.finding == "inconclusive" else None
 

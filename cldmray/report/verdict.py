@@ -24,10 +24,16 @@ from cldmray.results.schema import SCHEMA_VERSION
 def state_verdict(decision: Decision) -> Verdict:
     """A decision as one sentence that a privacy officer can act on, and as data for programs."""
     sentences = []
-    if decision.leaks:
-        sentences.append(_leak_sentence(decision.leaks, len(decision.candidates)))
-    elif decision.candidates:
-        sentences.append(_no_leak_sentence(decision.candidates))
+    leaks = decision.leaks
+    if leaks:
+        sentences.append(_leaking(leaks, len(decision.candidates)))
+    by_images = bool(leaks) and leaks[0].finding == "leak"
+    if by_images:
+        sentences.append(_image_sentence(leaks[0]))
+    if pooled := _person_sentence(leaks, decision.policy.target_k):
+        sentences.append(pooled)
+    if decision.candidates and not by_images:
+        sentences.append(_no_leak_sentence(decision.candidates, by_people=bool(leaks)))
     if decision.unattacked:
         sentences.append(
             f"No attack could be run on {' and '.join(decision.unattacked)}, "
@@ -123,11 +129,20 @@ def _answer_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
 def _unsettled(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
     """What a yes leaves open: people by all of their images, who are fewer than images."""
     pooled = risk.person_level
-    if pooled is None or pooled.high <= 1 / policy.target_k:
+    if pooled is None:
+        return ""
+    settled = pooled.high <= 1 / policy.target_k
+    more = "" if settled else ": more people must be audited to say less"
+    if pooled.above_chance:
+        return (
+            f" By all images of a person together {percent(pooled.value)} of the people are "
+            f"identified, at most {percent(pooled.high)}, which is above chance{more}."
+        )
+    if settled:
         return ""
     return (
         f" By all images of a person together up to {percent(pooled.high)} of the people may be "
-        "identified: more people must be audited to say less."
+        f"identified{more}."
     )
 
 
@@ -154,25 +169,56 @@ def verdict_tags(verdict: Verdict) -> dict[str, str]:
     return tags
 
 
-def _leak_sentence(leaks: Sequence[AnonymizerRisk], n_candidates: int) -> str:
-    worst = leaks[0]
-    attack = worst.tested_attack
+def _leaking(leaks: Sequence[AnonymizerRisk], n_candidates: int) -> str:
+    """Which candidates leak."""
+    if n_candidates == 1:
+        return f"{leaks[0].anonymizer} leaks identity."
     verb = "leaks" if len(leaks) == 1 else "leak"
     names = ", ".join(risk.anonymizer for risk in leaks)
-    subject = f"{len(leaks)} of {n_candidates} settings {verb} identity ({names})."
-    if n_candidates == 1:
-        subject = f"{worst.anonymizer} leaks identity."
-    k = worst.k_not_rejected
+    return f"{len(leaks)} of {n_candidates} settings {verb} identity ({names})."
+
+
+def _image_sentence(worst: AnonymizerRisk) -> str:
+    """What the attack on single images identifies, and what that rejects."""
+    attack, k = worst.tested_attack, worst.k_not_rejected
     identifies = sentence_case(
         f"{attacker_subject(attack.attacker)} identifies {percent(attack.value)} of the images of "
-        f"{worst.anonymizer} ({100 * worst.confidence_level:g} % CI {percent(attack.low)} to "
-        f"{percent(attack.high)}; chance {percent(worst.chance)}; "
-        f"{protocol_name(attack.protocol)}, attacker has {held_name(attack.gallery)})."
+        f"{worst.anonymizer} ({_numbers(attack, worst.confidence_level)})."
     )
     return (
-        f"{subject} {identifies} "
+        f"{identifies} "
         f"This rejects every claim of k-anonymity {f'above k = {k}' if k > 1 else 'from k = 2 on'}."
         f"{_cross_image_sentence(worst)}"
+    )
+
+
+def _person_sentence(leaks: Sequence[AnonymizerRisk], target_k: int) -> str:
+    """What attacks on all images of a person tell that those on single images do not.
+
+    They count where single images do not leak, or not enough to forbid a release.
+    """
+    decisive = [
+        (pooled, risk)
+        for risk in leaks
+        if (pooled := risk.person_level) is not None
+        and (risk.finding != "leak" or rejecting_attack(risk, target_k) == pooled)
+    ]
+    if not decisive:
+        return ""
+    attack, worst = max(decisive, key=lambda pair: pair[0].low)
+    return (
+        f"By all anonymized images of a person together, {attacker_subject(attack.attacker)} "
+        f"identifies {percent(attack.value)} of the people of {worst.anonymizer} "
+        f"({_numbers(attack, worst.confidence_level)})."
+    )
+
+
+def _numbers(attack: AttackRate, confidence_level: float) -> str:
+    """Bounds, chance and circumstances of one attack."""
+    return (
+        f"{100 * confidence_level:g} % CI {percent(attack.low)} to {percent(attack.high)}; "
+        f"chance {percent(attack.chance)}; {protocol_name(attack.protocol)}, attacker has "
+        f"{held_name(attack.gallery)}"
     )
 
 
@@ -218,12 +264,18 @@ def _linkage_sentence(candidates: Sequence[AnonymizerRisk]) -> str:
     )
 
 
-def _no_leak_sentence(candidates: Sequence[AnonymizerRisk]) -> str:
+def _no_leak_sentence(candidates: Sequence[AnonymizerRisk], by_people: bool) -> str:
+    """What attacks on single images leave possible.
+
+    Args:
+        by_people: whether attacks on all images of a person are above chance.
+    """
     worst = max(candidates, key=lambda risk: risk.simultaneous_upper_bound)
     note = next((risk.note for risk in (worst, *candidates) if risk.note), "")
     subject = worst.anonymizer if len(candidates) == 1 else f"any of {len(candidates)} settings"
+    images = "single images of " if by_people else ""
     text = (
-        f"No attack on {subject} is significantly above chance. At most "
+        f"No attack on {images}{subject} is significantly above chance. At most "
         f"{percent(worst.simultaneous_upper_bound)} of the images are identified "
         f"(simultaneous upper bound, {worst.anonymizer}; chance {percent(worst.chance)})"
     )
@@ -307,7 +359,7 @@ REASONS: Mapping[BreachKind, Callable[[AnonymizerRisk, Rule | None], str]] = {
     "rate_exceeded": lambda risk, _: (
         f"the lower bound is {percent(risk.tested_attack.low)} ({_attack(risk)})"
     ),
-    "leak": lambda risk, _: f"identities are recognised above chance ({_attack(risk)})",
+    "leak": lambda risk, _: _recognised(risk),
     "inconclusive": lambda risk, _: risk.note,
     "gallery_too_small": lambda risk, rule: (
         f"with {risk.gallery_size} people in the gallery {rule} cannot be tested"
@@ -331,9 +383,22 @@ def _reason(kind: BreachKind, risk: AnonymizerRisk, rule: Rule | None) -> str:
     return REASONS[kind](risk, rule)
 
 
+def _recognised(risk: AnonymizerRisk) -> str:
+    """Which attack is above chance."""
+    if risk.finding != "leak" and risk.person_level is not None:
+        return (
+            "people are recognised above chance by all of their images "
+            f"({_with_interval(risk.person_level)})"
+        )
+    return f"identities are recognised above chance ({_attack(risk)})"
+
+
 def _attack(risk: AnonymizerRisk) -> str:
     """The attack against which claims are tested, with its interval."""
-    attack = risk.tested_attack
+    return _with_interval(risk.tested_attack)
+
+
+def _with_interval(attack: AttackRate) -> str:
     return (
         f"{attack.attacker}, {protocol_name(attack.protocol)}: {percent(attack.value)}, "
         f"{percent(attack.low)} to {percent(attack.high)}"
@@ -352,8 +417,9 @@ def state_recommendation(choice: ReleaseChoice) -> Recommendation:
     ]
     for risk in choice.candidates:
         if risk not in choice.supporting and k_by_bound(risk) >= choice.target_k:
-            sentences.append(f"By numbers that of {risk.anonymizer} does too, but {risk.note}.")
-    if recommended.finding == "leak":
+            obstacle = _obstacle(risk, choice)
+            sentences.append(f"By numbers that of {risk.anonymizer} does too, but {obstacle}.")
+    if recommended.leaks:
         sentences.append("People are still identified more often than by chance.")
     if recommended.keeps_nothing:
         sentences.append("But it keeps no more of the original than a random face.")
@@ -383,6 +449,22 @@ def _among(choice: ReleaseChoice) -> str:
     return f"; of {n_supporting} candidates that do so it has the lowest, and utility does not tell"
 
 
+def _obstacle(risk: AnonymizerRisk, choice: ReleaseChoice) -> str:
+    """Why a candidate whose upper bound supports the target is not to be relied on, as a clause.
+
+    An attack comes first: it is a reason, however weak the other attackers are. A rule of the gate
+    is what remains.
+    """
+    attack = rejecting_attack(risk, choice.target_k)
+    if attack is not None:
+        return (
+            f"by all images of a person together {attacker_subject(attack.attacker)} identifies "
+            f"{percent(attack.value)} of the people, at least {percent(attack.low)}"
+        )
+    weakness = risk.note or choice.weakness.get(risk.anonymizer, "")
+    return "it breaks audit.fail_on" if risk.release == "no" or not weakness else weakness
+
+
 def _why_none(choice: ReleaseChoice) -> str:
     k = choice.target_k
     if not choice.candidates:
@@ -394,13 +476,13 @@ def _why_none(choice: ReleaseChoice) -> str:
             f"not {k}."
         )
     closest = choice.candidates[0]
+    name = closest.anonymizer
     bound = f"upper bound {percent(closest.simultaneous_upper_bound)}"
     limit = closest.note or choice.weakness.get(closest.anonymizer, "")
-    if k_by_bound(closest) >= k and not limit:
-        return f"{closest.anonymizer} stays under {_target(k)} ({bound}), but breaks audit.fail_on."
     if k_by_bound(closest) >= k:
-        return f"{closest.anonymizer} stays under {_target(k)} by numbers ({bound}), but {limit}."
+        obstacle = _obstacle(closest, choice)
+        return f"{name} stays under {_target(k)} by numbers ({bound}), but {obstacle}."
     return (
-        f"No audited setting stays under {_target(k)}; the closest is {closest.anonymizer} "
+        f"No audited setting stays under {_target(k)}; the closest is {name} "
         f"({bound}){f', and {limit}' if limit else ''}."
     )

@@ -192,10 +192,17 @@ class AnonymizerRisk:
 
     @property
     def finding(self) -> Finding:
-        """``leak`` where an attack is significantly above chance; a note withholds the others."""
+        """``leak`` where an attack on single images is significantly above chance; a note
+        withholds the others."""
         if self.strongest_attack.above_chance:
             return "leak"
         return "inconclusive" if self.note else "no_leak_found"
+
+    @property
+    def leaks(self) -> bool:
+        """Whether an attack, on single images or on all of a person, is above chance."""
+        pooled = self.person_level
+        return self.finding == "leak" or (pooled is not None and pooled.above_chance)
 
 
 class AttackerDiagnostics(NamedTuple):

@@ -26,6 +26,7 @@ RISK = risk("blur", high=0.11, value=0.08, low=0.06, k_not_rejected=16)
 LINKED = AttackRate("pretrained", "full_ref", "anonymized_only", 0.1, 0.06, 0.2, 0.01)
 CALM = replace(RISK, risk=0.01, low=0.005, high=0.02, k_not_rejected=100)
 WEAK = replace(CALM, note="attacker too weak")
+POOLED = replace(CALM, person_level=LINKED._replace(gallery="source_excluded"))
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,9 @@ def test_anything_else_is_refused(given: str | list[str]) -> None:
         ("leak", RISK, "leak"),
         ("leak", CALM, None),
         ("leak", WEAK, None),
+        ("leak", POOLED, "leak"),
+        ("inconclusive", POOLED, "leak"),
+        ("leak", replace(CALM, person_level=LINKED._replace(low=0.01)), None),
         ("inconclusive", RISK, "leak"),
         ("inconclusive", CALM, None),
         ("inconclusive", WEAK, "inconclusive"),

@@ -36,6 +36,7 @@ class TestRelease:
             (replace(CALM, linkage=LINKED), "linkage", "no"),
             (replace(CALM, person_level=LINKED), None, "no"),
             (replace(CALM, person_level=LINKED._replace(low=0.04)), None, "yes"),
+            (replace(CALM, person_level=LINKED._replace(low=0.04)), "leak", "no"),
             # Eight people: chance itself exceeds 1/20, which is no success of an attack.
             (replace(CALM, risk=0.1, low=0.06, high=0.2, chance=1 / 8, gallery_size=8), None,
              "inconclusive"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from cldmray.evaluation.decision import recommend
 from cldmray.report.verdict import state_recommendation
-from cldmray.results.audit import AnonymizerRisk, UtilityRow
+from cldmray.results.audit import AnonymizerRisk, AttackRate, UtilityRow
 from cldmray.results.decision import Recommendation
 from tests.given_risks import WEAK, risk, rows
 
@@ -86,8 +86,30 @@ class TestRecommended:
         recommendation = recommended([broken])
         assert recommendation.name is None
         assert recommendation.reason == (
-            "a stays under 1/20 (5.0 %) (upper bound 2.0 %), but breaks audit.fail_on."
+            "a stays under 1/20 (5.0 %) by numbers (upper bound 2.0 %), but it breaks "
+            "audit.fail_on."
         )
+
+    def test_an_attack_on_all_images_of_a_person_is_the_reason_without_any_rule(self) -> None:
+        pooled = AttackRate("album", "full_ref", "source_excluded", 0.3, 0.2, 0.42, 0.01)
+        exposed = replace(risk("a", 0.02), release="no", person_level=pooled)
+        reason = (
+            "but by all images of a person together an attacker who pools a person's images "
+            "(album) identifies 30.0 % of the people, at least 20.0 %."
+        )
+        alone = recommended([exposed]).reason
+        assert alone == f"a stays under 1/20 (5.0 %) by numbers (upper bound 2.0 %), {reason}"
+        weak = replace(exposed, note=WEAK)
+        assert recommended([weak]).reason == alone
+        beside = recommended([exposed, risk("b", 0.04)])
+        assert beside.name == "b"
+        assert beside.reason.endswith(f"By numbers that of a does too, {reason}")
+
+    def test_a_candidate_beside_it_that_breaks_the_gate_has_a_reason(self) -> None:
+        broken = replace(risk("a", 0.02), release="inconclusive")
+        beside = recommended([broken, risk("b", 0.04)])
+        assert beside.name == "b"
+        assert beside.reason.endswith("By numbers that of a does too, but it breaks audit.fail_on.")
 
     def test_a_leak_below_the_target_says_so(self) -> None:
         recommendation = recommended([risk("a", 0.04, 0.03, 0.02)])

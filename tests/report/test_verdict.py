@@ -234,6 +234,45 @@ def test_tags() -> None:
     assert "gate_reasons" not in calm
 
 
+class TestPersonLevel:
+    """What single images do not tell: people are identified by all of their images together."""
+
+    EXPOSED = replace(
+        CALM, person_level=AttackRate("album", "full_ref", "source_excluded", 0.3, 0.2, 0.42, 0.02)
+    )
+    ATTACK = (
+        "By all anonymized images of a person together, an attacker who pools a person's images "
+        "(album) identifies 30.0 % of the people of cldm-none (95 % CI 20.0 % to 42.0 %; chance "
+        "2.0 %; Full-Ref, attacker has another image of the person)."
+    )
+
+    def test_it_is_a_leak_though_single_images_are_none(self) -> None:
+        outcome = verdict([self.EXPOSED], set(), DecisionPolicy(rules=parse_rules("leak")))
+        assert outcome.sentence == (
+            f"cldm-none leaks identity. {self.ATTACK} No attack on single images of cldm-none is "
+            "significantly above chance. At most 3.1 % of the images are identified (simultaneous "
+            "upper bound, cldm-none; chance 1.0 %)."
+        )
+        assert (outcome.severity, outcome.gate.outcome) == ("leak", "failed")
+        assert outcome.gate.reasons == (
+            "cldm-none: leak: people are recognised above chance by all of their images (album, "
+            "Full-Ref: 30.0 %, 20.0 % to 42.0 %)",
+        )
+
+    def test_single_images_come_first(self) -> None:
+        sentence = verdict([self.EXPOSED, LEAK], set()).sentence
+        assert sentence.startswith(
+            "2 of 2 settings leak identity (cldm-canny-1.0, cldm-none). An adaptive attacker "
+        )
+        assert sentence.endswith(self.ATTACK)
+
+    def test_it_is_told_of_a_leak_where_it_forbids_the_release(self) -> None:
+        within = replace(self.EXPOSED, risk=0.03, low=0.02, high=0.045)
+        assert verdict([within], set()).sentence.endswith(self.ATTACK)
+        both = replace(LEAK, person_level=self.EXPOSED.person_level)
+        assert "By all anonymized images" not in verdict([both], set()).sentence
+
+
 ATTACK = "(adaptive_contrastive, Full-Ref: 62.0 %, 50.0 % to 71.0 %)"
 
 
@@ -293,6 +332,7 @@ class TestSeverityAndRelease:
 
     BELOW = replace(CALM, risk=0.03, low=0.02, high=0.045)
     UNDECIDED = replace(CALM, anonymizer="blur", high=0.2)
+    POOLED = replace(CALM, person_level=LINKED._replace(low=0.04))
 
     @pytest.mark.parametrize(
         ("risks", "severity"),
@@ -302,6 +342,9 @@ class TestSeverityAndRelease:
             ([CALM, UNDECIDED], "inconclusive"),
             ([BELOW, UNDECIDED], "inconclusive"),
             ([replace(BELOW, high=0.2)], "leak"),
+            ([POOLED], "leak_within_target"),
+            ([replace(POOLED, high=0.2)], "leak"),
+            ([replace(CALM, person_level=LINKED)], "leak"),
             ([CALM, LEAK], "leak"),
         ],
     )
@@ -328,6 +371,16 @@ class TestSeverityAndRelease:
              "At most 3.1 % of the images are identified, not more than 1/20 (5.0 %). By all "
              "images of a person together up to 13.5 % of the people may be identified: more "
              "people must be audited to say less."),
+            (replace(CALM, person_level=LINKED._replace(value=0.04, low=0.02, high=0.135)), None,
+             "At most 3.1 % of the images are identified, not more than 1/20 (5.0 %). By all "
+             "images of a person together 4.0 % of the people are identified, at most 13.5 %, "
+             "which is above chance: more people must be audited to say less."),
+            (replace(CALM, person_level=LINKED), "leak",
+             "A public face recognizer (pretrained), "
+             "holding other anonymized images only, identifies 30.0 % of the people by all of "
+             "their images, at least 20.0 %, more than 1/20 (5.0 %)."),
+            (POOLED, "leak", "leak: people are recognised above chance by all of their images "
+             "(pretrained, Full-Ref: 30.0 %, 4.0 % to 40.0 %)."),
             (replace(CALM, person_level=LINKED._replace(value=0.02, low=0.0, high=0.05)), None,
              "At most 3.1 % of the images are identified, not more than 1/20 (5.0 %)."),
         ],
