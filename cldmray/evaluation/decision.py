@@ -14,17 +14,14 @@ from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.results.audit import AnonymizerRisk, Severity, UtilityRow
 
 
-def supported_k(risk: AnonymizerRisk, weakness: str = "") -> int:
+def supported_k(risk: AnonymizerRisk) -> int:
     """The largest k that an audit positively supports for a setting.
 
     That is the largest k whose 1/k is not below the simultaneous upper bound of all attacks, from 1
     to the gallery's identities; 1, which says nothing, where the attackers are too weak to
     conclude.
-
-    Args:
-        weakness: why the attackers may be too weak to conclude; empty if they are not.
     """
-    return 1 if weakness or risk.note else k_by_bound(risk)
+    return 1 if risk.weakness else k_by_bound(risk)
 
 
 def k_by_bound(risk: AnonymizerRisk) -> int:
@@ -79,7 +76,6 @@ class ReleaseChoice:
         target_k: k that a setting must support.
         candidates: risks of all candidates, the lowest simultaneous upper bound first.
         supporting: those of them that support ``target_k``.
-        weakness: why the attackers are too weak to conclude, by anonymizer.
         by_utility: whether utility decided, not the lowest bound.
         most_useful: the most useful candidate, whatever its risk; None: unknown.
         control: the control that utility is compared with; None: there is none.
@@ -92,7 +88,6 @@ class ReleaseChoice:
     target_k: int
     candidates: tuple[AnonymizerRisk, ...]
     supporting: tuple[AnonymizerRisk, ...] = ()
-    weakness: Mapping[str, str] = field(default_factory=dict)
     by_utility: bool = False
     most_useful: str | None = None
     control: str | None = None
@@ -106,7 +101,6 @@ def recommend(
     rows: Sequence[UtilityRow],
     target_k: int,
     *,
-    weakness: Mapping[str, str],
     missed: Mapping[str, Sequence[str]],
 ) -> ReleaseChoice:
     """The most useful candidate whose simultaneous upper bound stays at or under 1/target_k.
@@ -120,7 +114,6 @@ def recommend(
         controls: names of the settings that are controls; utility is compared with the first.
         rows: utility of all settings; may be empty.
         target_k: k that a setting must support, at least 2.
-        weakness: see :func:`supported_k`, by anonymizer.
         missed: attackers that could not be run, by setting.
     """
     safest = tuple(
@@ -131,13 +124,10 @@ def recommend(
     useful = by_usefulness([risk.anonymizer for risk in safest], rows)
     most_useful = useful[0] if useful else None
     supporting = tuple(
-        risk
-        for risk in safest
-        if supported_k(risk, weakness.get(risk.anonymizer, "")) >= target_k
-        and risk.release in (None, "yes")
+        risk for risk in safest if supported_k(risk) >= target_k and risk.release in (None, "yes")
     )
     if not supporting:
-        return ReleaseChoice(None, target_k, safest, weakness=weakness, most_useful=most_useful)
+        return ReleaseChoice(None, target_k, safest, most_useful=most_useful)
     place = {name: rank for rank, name in enumerate(useful)}
     recommended = min(
         supporting,
@@ -163,7 +153,6 @@ def recommend(
         target_k=target_k,
         candidates=safest,
         supporting=supporting,
-        weakness=weakness,
         by_utility=name in place,
         most_useful=most_useful,
         control=control,
@@ -220,8 +209,8 @@ class Decision:
             ``no_leak_found``.
         policy: what was asked.
         risks: the strongest attack on each setting that was attacked, in the order given, with what
-            follows from it: ``k_supported``, ``is_control``, ``release``, ``utility_kept`` and
-            ``keeps_nothing``.
+            follows from it: ``weakness``, ``k_supported``, ``is_control``, ``release``,
+            ``utility_kept`` and ``keeps_nothing``.
         candidates: those of them that are candidates for release.
         leaks: candidates that leak identity, the highest lower bound first; those that leak by all
             images of a person only come last.
@@ -290,9 +279,7 @@ def decide(
         leaks=tuple(leaks),
         unattacked=unattacked,
         breaches=tuple(evaluate_gate(policy.rules, names, by_name)),
-        choice=recommend(
-            candidates, controls, utility, policy.target_k, weakness=weakness, missed=missed
-        ),
+        choice=recommend(candidates, controls, utility, policy.target_k, missed=missed),
     )
 
 
@@ -307,9 +294,15 @@ def _decided(
     """A risk with what follows from it; controls have a release only where they are candidates."""
     name = risk.anonymizer
     kept = utility_kept(name, utility)
+    weakness = weakness or risk.note
     risk = replace(
         risk,
-        k_supported=supported_k(risk, weakness),
+        weakness=weakness,
+        note="" if risk.finding == "leak" else weakness,
+    )
+    risk = replace(
+        risk,
+        k_supported=supported_k(risk),
         is_control=name in controls,
         utility_kept=kept and kept.kept,
         keeps_nothing=kept is not None and kept.keeps_nothing,

@@ -306,8 +306,6 @@ def strongest(
     attack, rate = worst.attack, worst.rate
     firm = max(leaking or measured, key=lambda row: (row.rate.low, row is worst))
     size = attack.ranks.gallery_size
-    highest_upper = max(row.rate.high for row in measured)
-    supported = k_anonymity(Interval(rate.value, rate.low, highest_upper), size).k_supported
     return AnonymizerRisk(
         anonymizer=attack.anonymizer,
         risk=rate.value,
@@ -321,10 +319,9 @@ def strongest(
         confidence_level=settings.confidence_level,
         gallery_size=size,
         n_probes=len(np.unique(attack.ranks.sample_ids)),
-        k_supported=1 if note and not leaking else supported,
         note="" if leaking else note,
         highest_lower_bound=firm.summary,
-        highest_upper_bound=highest_upper,
+        highest_upper_bound=max(row.rate.high for row in measured),
         excess=worst.excess,
         cross_image=_strongest_of(measured, "source_excluded"),
         same_image=_strongest_of(measured, "source_included"),

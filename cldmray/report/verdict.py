@@ -112,8 +112,8 @@ def _answer_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
             f"{kept if risk.keeps_nothing else ''}.{_unsettled(risk, policy)}"
         )
     if risk.release == "inconclusive":
-        if risk.note:
-            return f"{sentence_case(risk.note)}."
+        if risk.weakness:
+            return f"{sentence_case(risk.weakness)}."
         if risk.gallery_size < policy.target_k:
             return (
                 f"{risk.gallery_size} people in the gallery can show no more than "
@@ -237,12 +237,17 @@ def state_rule(decision: Decision) -> str:
     """The rule of a release and the level of its bounds, in one line."""
     levels = sorted({risk.confidence_level for risk in decision.risks})
     level = " / ".join(f"{100 * level:g} %" for level in levels)
-    gate = " and no rule of audit.fail_on is broken" if decision.policy.rules else ""
+    conditions = [
+        "every attack on single images identifies at most "
+        f"{_target(decision.policy.target_k)} of them",
+        "the attackers have shown their ability",
+    ]
+    if decision.policy.rules:
+        conditions.append("no rule of audit.fail_on is broken")
     return (
-        "Release: yes where every attack on single images identifies at most "
-        f"{_target(decision.policy.target_k)} of them{gate}; no where one, on single images or on "
-        "all images of a person, identifies significantly more. Bounds hold for all attacks of one "
-        f"kind on an anonymizer at once ({level})."
+        f"Release: yes where {', '.join(conditions[:-1])} and {conditions[-1]}; no where one, on "
+        "single images or on all images of a person, identifies significantly more. Bounds hold "
+        f"for all attacks of one kind on an anonymizer at once ({level})."
     )
 
 
@@ -352,7 +357,7 @@ REASONS: Mapping[BreachKind, Callable[[AnonymizerRisk, Rule | None], str]] = {
     ),
     "claim_not_supported": lambda risk, _: (
         f"the largest k that the data support is {risk.k_supported} "
-        f"(upper bound {percent(risk.simultaneous_upper_bound)}{_and(risk.note)})"
+        f"(upper bound {percent(risk.simultaneous_upper_bound)}{_and(risk.weakness)})"
     ),
     "linked": _linked,
     "not_measured": _linked,
@@ -461,8 +466,7 @@ def _obstacle(risk: AnonymizerRisk, choice: ReleaseChoice) -> str:
             f"by all images of a person together {attacker_subject(attack.attacker)} identifies "
             f"{percent(attack.value)} of the people, at least {percent(attack.low)}"
         )
-    weakness = risk.note or choice.weakness.get(risk.anonymizer, "")
-    return "it breaks audit.fail_on" if risk.release == "no" or not weakness else weakness
+    return risk.weakness if risk.weakness and risk.release != "no" else "it breaks audit.fail_on"
 
 
 def _why_none(choice: ReleaseChoice) -> str:
@@ -478,11 +482,10 @@ def _why_none(choice: ReleaseChoice) -> str:
     closest = choice.candidates[0]
     name = closest.anonymizer
     bound = f"upper bound {percent(closest.simultaneous_upper_bound)}"
-    limit = closest.note or choice.weakness.get(closest.anonymizer, "")
     if k_by_bound(closest) >= k:
         obstacle = _obstacle(closest, choice)
         return f"{name} stays under {_target(k)} by numbers ({bound}), but {obstacle}."
     return (
         f"No audited setting stays under {_target(k)}; the closest is {name} "
-        f"({bound}){f', and {limit}' if limit else ''}."
+        f"({bound}){_and(closest.weakness)}."
     )

@@ -95,7 +95,9 @@ class AnonymizerRisk:
         n_probes: images that the strongest attack was tried on; 0: not known.
         k_supported: largest k that the data support, >= 1: 1 / ``simultaneous_upper_bound``, and 1,
             which says nothing, where the attackers are too weak to conclude.
-        note: what limits the conclusion, such as "attacker too weak to conclude"; may be empty.
+        note: what limits the conclusion that nothing leaks, such as "attacker too weak to
+            conclude"; empty where an attack leaks.
+        weakness: the same, also where an attack leaks: why the data support no k.
         highest_lower_bound: the attack with the highest lower bound, against which claims are
             tested; None: this one.
         highest_upper_bound: highest upper bound of all attacks on it, in [``high``, 1];
@@ -140,6 +142,7 @@ class AnonymizerRisk:
     n_probes: int = 0
     k_supported: int = 1
     note: str = ""
+    weakness: str = ""
     highest_lower_bound: AttackRate | None = None
     highest_upper_bound: float | None = None
     excess: Interval | None = None

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from cldmray.evaluation.decision import by_usefulness, recommend, supported_k
+from cldmray.evaluation.decision import by_usefulness, decide, recommend, supported_k
+from cldmray.results.audit import AnonymizerRisk
 from tests.given_risks import WEAK, risk, rows
 
 
@@ -50,15 +51,31 @@ class TestSupport:
         assert supported_k(replace(risk("blur", 0.04), highest_upper_bound=0.1)) == 10
 
     def test_weak_attackers_support_nothing(self) -> None:
-        assert supported_k(replace(risk("blur", 0.04), note=WEAK)) == 1
-        assert supported_k(risk("blur", 0.04), WEAK) == 1
+        assert supported_k(replace(risk("blur", 0.04), weakness=WEAK)) == 1
+
+    @pytest.mark.parametrize(
+        ("given", "weakness", "note"),
+        [
+            (risk("blur", 0.04), WEAK, WEAK),
+            (replace(risk("blur", 0.04), note=WEAK), "", WEAK),
+            (risk("blur", 0.04, value=0.03, low=0.02), WEAK, ""),
+            (risk("blur", 0.04), "", ""),
+        ],
+    )
+    def test_a_leak_keeps_the_weakness_and_has_no_note(
+        self, given: AnonymizerRisk, weakness: str, note: str
+    ) -> None:
+        (decided,) = decide([given], [], weakness={"blur": weakness}).risks
+        assert decided.note == note
+        assert decided.weakness == (weakness or given.note)
+        assert decided.k_supported == (1 if decided.weakness else 25)
 
 
 class TestChoice:
     def test_the_most_useful_that_supports_the_target(self) -> None:
         utility = rows("ssim", no_op=1.0, blur=0.83, k_same=0.5, none=0.2)
         candidates = [risk("blur", 0.3, 0.2), risk("none", 0.02), risk("k_same", 0.05)]
-        choice = recommend(candidates, ["no_op"], utility, 20, weakness={}, missed={})
+        choice = recommend(candidates, ["no_op"], utility, 20, missed={})
         assert choice.recommended == candidates[2] and choice.by_utility
         assert choice.supporting == (candidates[1], candidates[2])
         assert choice.candidates == (candidates[1], candidates[2], candidates[0])
@@ -66,5 +83,5 @@ class TestChoice:
         assert choice.utility == {"ssim": {"value": 0.5, "most_useful": 0.83, "control": 1.0}}
 
     def test_weak_attackers_recommend_nothing(self) -> None:
-        choice = recommend([risk("a", 0.01)], [], [], 20, weakness={"a": WEAK}, missed={})
+        choice = recommend([replace(risk("a", 0.01), weakness=WEAK)], [], [], 20, missed={})
         assert choice.recommended is None and choice.supporting == ()

@@ -17,14 +17,9 @@ def recommended(
     weakness: str = "",
     missed: dict[str, list[str]] | None = None,
 ) -> Recommendation:
-    choice = recommend(
-        candidates,
-        ["no_op"],
-        utility,
-        target_k,
-        weakness=dict.fromkeys((risk.anonymizer for risk in candidates), weakness),
-        missed=missed or {},
-    )
+    if weakness:
+        candidates = [replace(risk, weakness=weakness) for risk in candidates]
+    choice = recommend(candidates, ["no_op"], utility, target_k, missed=missed or {})
     return state_recommendation(choice)
 
 
@@ -99,7 +94,7 @@ class TestRecommended:
         )
         alone = recommended([exposed]).reason
         assert alone == f"a stays under 1/20 (5.0 %) by numbers (upper bound 2.0 %), {reason}"
-        weak = replace(exposed, note=WEAK)
+        weak = replace(exposed, weakness=WEAK)
         assert recommended([weak]).reason == alone
         beside = recommended([exposed, risk("b", 0.04)])
         assert beside.name == "b"
@@ -142,7 +137,7 @@ class TestNoneQualifies:
         assert recommended([risk("a", 0.0201)], target_k=50).name is None
 
     def test_an_inconclusive_setting_never_qualifies(self) -> None:
-        weak = replace(risk("a", 0.02), note=WEAK)
+        weak = replace(risk("a", 0.02), weakness=WEAK)
         recommendation = recommended([weak, risk("b", 0.2)])
         assert recommendation.name is None
         assert recommendation.reason == (

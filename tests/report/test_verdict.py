@@ -49,9 +49,9 @@ def test_a_single_leaking_setting() -> None:
         "gate": {"outcome": "none", "reasons": []},
         "target_k": 20,
         "rule": "Release: yes where every attack on single images identifies at most 1/20 (5.0 %) "
-        "of them; no where one, on single images or on all images of a person, identifies "
-        "significantly more. Bounds hold for all attacks of one kind on an anonymizer at once "
-        "(95 %).",
+        "of them and the attackers have shown their ability; no where one, on single images or on "
+        "all images of a person, identifies significantly more. Bounds hold for all attacks of one "
+        "kind on an anonymizer at once (95 %).",
         "recommended": {
             "name": None,
             "reason": "No audited setting stays under 1/20 (5.0 %); the closest is "
@@ -221,6 +221,27 @@ def test_weak_attackers_support_no_k() -> None:
     outcome = verdict([LEAK, CALM], set(), weakness=WEAK)
     assert [entry["k_supported"] for entry in outcome.machine["settings"]] == [1, 1]
     assert outcome.machine["recommended"]["name"] is None
+
+
+def test_weak_attackers_are_the_reason_where_a_leak_stays_under_the_target() -> None:
+    within = replace(CALM, risk=0.025, low=0.015, high=0.04)
+    policy = DecisionPolicy(rules=parse_rules("k_supported<20"))
+    outcome = verdict([within], set(), policy, weakness=WEAK)
+    (entry,) = outcome.machine["settings"]
+    assert (entry["finding"], entry["release"], entry["note"]) == ("leak", "inconclusive", "")
+    assert entry["release_reason"] == f"A{WEAK[1:]}."
+    assert outcome.gate.reasons == (
+        "cldm-none: k_supported<20: the largest k that the data support is 1 (upper bound 4.0 %, "
+        f"and {WEAK})",
+    )
+
+
+def test_the_rule_names_all_conditions() -> None:
+    rule = verdict([CALM], set(), DecisionPolicy(rules=parse_rules("leak"))).machine["rule"]
+    assert rule.startswith(
+        "Release: yes where every attack on single images identifies at most 1/20 (5.0 %) of them, "
+        "the attackers have shown their ability and no rule of audit.fail_on is broken; no where "
+    )
 
 
 def test_tags() -> None:
