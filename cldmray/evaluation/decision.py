@@ -13,6 +13,9 @@ from cldmray.evaluation.release import release, utility_kept
 from cldmray.metrics.k_anonymity import k_anonymity
 from cldmray.results.audit import AnonymizerRisk, Severity, UtilityRow
 
+NO_ORIGINAL = "no attacker held an original; add source_excluded to audit.galleries"
+"""Why nothing follows from linkage alone: whoever holds no original can identify nobody."""
+
 
 def supported_k(risk: AnonymizerRisk) -> int:
     """The largest k that an audit positively supports for a setting.
@@ -294,12 +297,8 @@ def _decided(
     """A risk with what follows from it; controls have a release only where they are candidates."""
     name = risk.anonymizer
     kept = utility_kept(name, utility)
-    weakness = weakness or risk.note
-    risk = replace(
-        risk,
-        weakness=weakness,
-        note="" if risk.finding == "leak" else weakness,
-    )
+    weakness = NO_ORIGINAL if risk.only_linked else weakness or risk.note
+    risk = replace(risk, weakness=weakness, note="" if risk.finding == "leak" else weakness)
     risk = replace(
         risk,
         k_supported=supported_k(risk),

@@ -5,7 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from cldmray.arrays import Interval
-from cldmray.evaluation.decision import Decision, DecisionPolicy, ReleaseChoice, k_by_bound
+from cldmray.evaluation.decision import (
+    NO_ORIGINAL,
+    Decision,
+    DecisionPolicy,
+    ReleaseChoice,
+    k_by_bound,
+)
 from cldmray.evaluation.gate import Breach, BreachKind, Linked, Rule, evaluate_gate
 from cldmray.evaluation.release import rejecting_attack
 from cldmray.metrics.k_anonymity import k_anonymity
@@ -93,14 +99,15 @@ def _sharper_test(attack: AttackRate) -> str:
 def _answer_reason(risk: AnonymizerRisk, policy: DecisionPolicy) -> str:
     """One plain sentence; empty for a control."""
     target = _target(policy.target_k)
-    at_most = f"at most {percent(risk.simultaneous_upper_bound)} of the images are identified"
+    done = "linked" if risk.only_linked else "identified"
+    at_most = f"at most {percent(risk.simultaneous_upper_bound)} of the images are {done}"
     if risk.release == "no":
         attack = rejecting_attack(risk, policy.target_k)
         whom = "people by all of their images" if attack == risk.person_level else "images"
         if attack is not None:
             return sentence_case(
                 f"{attacker_subject(attack.attacker)}, holding {held_name(attack.gallery)}, "
-                f"identifies {percent(attack.value)} of the {whom}, at least "
+                f"{_verb(risk)} {percent(attack.value)} of the {whom}, at least "
                 f"{percent(attack.low)}, more than {target}."
             )
         return f"{_broken(risk, policy)}."
@@ -169,12 +176,19 @@ def verdict_tags(verdict: Verdict) -> dict[str, str]:
     return tags
 
 
+def _verb(risk: AnonymizerRisk) -> str:
+    """What an attack does with images: whoever holds no original identifies nobody."""
+    return "links" if risk.only_linked else "identifies"
+
+
 def _leaking(leaks: Sequence[AnonymizerRisk], n_candidates: int) -> str:
     """Which candidates leak."""
-    if n_candidates == 1:
-        return f"{leaks[0].anonymizer} leaks identity."
-    verb = "leaks" if len(leaks) == 1 else "leak"
     names = ", ".join(risk.anonymizer for risk in leaks)
+    if all(risk.only_linked for risk in leaks):
+        return f"Anonymized images of one person are linked with each other ({names})."
+    if n_candidates == 1:
+        return f"{names} leaks identity."
+    verb = "leaks" if len(leaks) == 1 else "leak"
     return f"{len(leaks)} of {n_candidates} settings {verb} identity ({names})."
 
 
@@ -182,9 +196,11 @@ def _image_sentence(worst: AnonymizerRisk) -> str:
     """What the attack on single images identifies, and what that rejects."""
     attack, k = worst.tested_attack, worst.k_not_rejected
     identifies = sentence_case(
-        f"{attacker_subject(attack.attacker)} identifies {percent(attack.value)} of the images of "
-        f"{worst.anonymizer} ({_numbers(attack, worst.confidence_level)})."
+        f"{attacker_subject(attack.attacker)} {_verb(worst)} {percent(attack.value)} of the images "
+        f"of {worst.anonymizer} ({_numbers(attack, worst.confidence_level)})."
     )
+    if worst.only_linked:
+        return f"{identifies} Nobody is identified by that: {NO_ORIGINAL}."
     return (
         f"{identifies} "
         f"This rejects every claim of k-anonymity {f'above k = {k}' if k > 1 else 'from k = 2 on'}."
@@ -279,9 +295,10 @@ def _no_leak_sentence(candidates: Sequence[AnonymizerRisk], by_people: bool) -> 
     note = next((risk.note for risk in (worst, *candidates) if risk.note), "")
     subject = worst.anonymizer if len(candidates) == 1 else f"any of {len(candidates)} settings"
     images = "single images of " if by_people else ""
+    done = "linked" if worst.only_linked else "identified"
     text = (
         f"No attack on {images}{subject} is significantly above chance. At most "
-        f"{percent(worst.simultaneous_upper_bound)} of the images are identified "
+        f"{percent(worst.simultaneous_upper_bound)} of the images are {done} "
         f"(simultaneous upper bound, {worst.anonymizer}; chance {percent(worst.chance)})"
     )
     return f"{text}, but nothing can be concluded from that: {note}." if note else f"{text}."
@@ -390,6 +407,8 @@ def _reason(kind: BreachKind, risk: AnonymizerRisk, rule: Rule | None) -> str:
 
 def _recognised(risk: AnonymizerRisk) -> str:
     """Which attack is above chance."""
+    if risk.only_linked:
+        return f"images of one person are linked above chance ({_attack(risk)})"
     if risk.finding != "leak" and risk.person_level is not None:
         return (
             "people are recognised above chance by all of their images "

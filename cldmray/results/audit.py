@@ -179,12 +179,17 @@ class AnonymizerRisk:
         return "" if self.note.lower() in self.release_reason.lower() else self.note
 
     @property
+    def only_linked(self) -> bool:
+        """Whether no attacker held an original: the risk is that of linkage."""
+        return self.gallery == "anonymized_only"
+
+    @property
     def linking_attacks(self) -> tuple[AttackRate, AttackRate] | None:
         """The best linkage, and the one with the highest lower bound; None: not measured.
 
         Where nothing but linkage was measured, they are those of the risk.
         """
-        if self.gallery == "anonymized_only":
+        if self.only_linked:
             return self.strongest_attack, self.tested_attack
         return None if self.linkage is None else (self.linkage, self.tested_linkage or self.linkage)
 

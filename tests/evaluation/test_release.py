@@ -37,6 +37,8 @@ class TestRelease:
             (replace(CALM, person_level=LINKED), None, "no"),
             (replace(CALM, person_level=LINKED._replace(low=0.04)), None, "yes"),
             (replace(CALM, person_level=LINKED._replace(low=0.04)), "leak", "no"),
+            (replace(CALM, gallery="anonymized_only"), None, "inconclusive"),
+            (replace(LEAK, gallery="anonymized_only"), None, "no"),
             # Eight people: chance itself exceeds 1/20, which is no success of an attack.
             (replace(CALM, risk=0.1, low=0.06, high=0.2, chance=1 / 8, gallery_size=8), None,
              "inconclusive"),

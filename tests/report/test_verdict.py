@@ -294,6 +294,42 @@ class TestPersonLevel:
         assert "By all anonymized images" not in verdict([both], set()).sentence
 
 
+class TestLinkageAlone:
+    """Whoever holds no original can identify nobody, so that nothing follows for a release."""
+
+    CALM = replace(CALM, gallery="anonymized_only")
+    REASON = "no attacker held an original; add source_excluded to audit.galleries"
+
+    def test_it_allows_no_release(self) -> None:
+        policy = DecisionPolicy(rules=parse_rules("k_supported<20"))
+        outcome = verdict([self.CALM], set(), policy, weakness=WEAK)
+        assert outcome.severity == "inconclusive"
+        assert outcome.sentence == (
+            "No attack on cldm-none is significantly above chance. At most 3.1 % of the images are "
+            "linked (simultaneous upper bound, cldm-none; chance 1.0 %), but nothing can be "
+            f"concluded from that: {self.REASON}."
+        )
+        (entry,) = outcome.machine["settings"]
+        assert (entry["release"], entry["k_supported"]) == ("inconclusive", 1)
+        assert entry["release_reason"] == f"N{self.REASON[1:]}."
+        assert outcome.machine["recommended"]["name"] is None
+        assert outcome.gate.reasons[0].endswith(f"(upper bound 3.1 %, and {self.REASON})")
+
+    def test_images_are_linked_and_not_identified(self) -> None:
+        leak = replace(LEAK, gallery="anonymized_only")
+        outcome = verdict([leak], set(), DecisionPolicy(rules=parse_rules("leak")))
+        assert outcome.sentence == (
+            "Anonymized images of one person are linked with each other (cldm-canny-1.0). An "
+            "adaptive attacker (adaptive_contrastive) links 62.0 % of the images of cldm-canny-1.0 "
+            "(95 % CI 50.0 % to 71.0 %; chance 1.0 %; Full-Ref, attacker has other anonymized "
+            f"images only). Nobody is identified by that: {self.REASON}."
+        )
+        (entry,) = outcome.machine["settings"]
+        assert entry["release"] == "no"
+        assert "links 62.0 % of the images, at least 50.0 %" in entry["release_reason"]
+        assert "images of one person are linked above chance" in outcome.gate.reasons[0]
+
+
 ATTACK = "(adaptive_contrastive, Full-Ref: 62.0 %, 50.0 % to 71.0 %)"
 
 
