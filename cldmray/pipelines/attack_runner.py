@@ -19,6 +19,7 @@ from cldmray.engine.map_stages.embed import region_view
 from cldmray.engine.stages import Stages
 from cldmray.engine.tasks import map_in_tasks
 from cldmray.errors import BadInputError, CldmrayError
+from cldmray.evaluation.diagnostics import attacker_diagnostics
 from cldmray.evaluation.identification import (
     AttackResult,
     ProbesAndReferences,
@@ -37,6 +38,7 @@ from cldmray.gallery.scores import kept_if_small
 from cldmray.hashing import unit_hash
 from cldmray.pipelines.utility import features_attacker
 from cldmray.report.formatting import gallery_name, protocol_name
+from cldmray.results.audit import AttackerDiagnostics
 from cldmray.results.content import InferenceRow
 
 Pair = tuple[str, str]
@@ -154,6 +156,16 @@ class AttackRunner:
         self._reads_attributes = False
         self._distractors: list[tuple[AttackContext, tuple[str, ...]]] = []
         self._references: AttackContext | None = None
+
+    def diagnostics(self, results: AttackResults) -> list[AttackerDiagnostics]:
+        """How every attacker did where it should be good."""
+        attackers = self.config.attackers.values()
+        return attacker_diagnostics(
+            results.curves,
+            results.clean,
+            {attacker.name for attacker in attackers if attacker.learns_from_anonymized},
+            self.config.audit.min_clean_rank_1,
+        )
 
     def check(self) -> None:
         """Find out before any work starts whether every attacker has what it needs.

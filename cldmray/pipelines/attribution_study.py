@@ -26,6 +26,7 @@ from cldmray.evaluation.attribution import (
     region_rows,
     swap_rows,
 )
+from cldmray.evaluation.diagnostics import weaknesses
 from cldmray.evaluation.identification import AttackResult, view_of
 from cldmray.evaluation.operating_points import (
     OperatingPoint,
@@ -38,11 +39,12 @@ from cldmray.metrics.identification import chance, success_at_rank
 from cldmray.pipelines.attack_runner import AttackResults, AttackRunner
 from cldmray.pipelines.data_preparation import DataPreparation
 from cldmray.pipelines.utility import Utility
-from cldmray.report.formatting import percent
 from cldmray.report.statements import (
     attribution_headline,
     operating_point_sentence,
     scale_statements,
+    teacher_note,
+    weakness_notes,
 )
 from cldmray.results.attribution import Attribution, AttributionRow
 from cldmray.results.audit import UtilityRow
@@ -292,6 +294,8 @@ class AttributionStudy:
         results = self.runner.run(faces, anonymized, images.content_ids)
         rows = self._swap_rows(faces, results)
         statements = []
+        diagnostics = self.runner.diagnostics(results)
+        weakness = weaknesses(diagnostics, audit.audit.min_clean_rank_1)
         if self.config.searched:
             points, operating_points = self._search(faces, anonymized, results)
             rows += operating_points
@@ -301,23 +305,23 @@ class AttributionStudy:
                     self.config.operating_point.target_k,
                     self.config.operating_point.utility,
                     audit.audit.confidence_level,
+                    weakness,
                 )
             ]
         attribution = self.analysis.attribution(results, rows, statements)
-        notes = [*images.notes, *results.notes, *self._weakness(results)]
-        return StudyResult(attribution, notes, faces.manifest.content[:16])
-
-    def _weakness(self, results: AttackResults) -> list[str]:
-        """A note where no attacker recognizes clean faces well enough."""
-        best = max(results.clean.values(), default=0.0)
-        required = self.config.audit.audit.min_clean_rank_1
-        if best >= required:
-            return []
-        return [
-            "Attackers too weak to conclude that an anonymizer protects: on clean images the best "
-            f"identifies {percent(best)}, less than the {percent(required)} of "
-            "audit.min_clean_rank_1. Shares are of the leak that these attackers show."
+        notes = [
+            *images.notes,
+            *results.notes,
+            teacher_note(
+                audit.faces.synthetic,
+                any(attacker.has_teacher for attacker in audit.attackers.values()),
+            ),
+            *weakness_notes(diagnostics, weakness),
+            "Shares are of the leak that these attackers show." if any(weakness.values()) else "",
         ]
+        return StudyResult(
+            attribution, [note for note in notes if note], faces.manifest.content[:16]
+        )
 
     def _swap_rows(self, faces: Artifact, results: AttackResults) -> list[AttributionRow]:
         """Swaps against all attackers; their rates without swaps are the control."""

@@ -18,7 +18,7 @@ from cldmray.engine.stages import Stages
 from cldmray.engine.tasks import map_in_tasks
 from cldmray.evaluation.by_identity.exposed import exposed
 from cldmray.evaluation.decision import decide
-from cldmray.evaluation.diagnostics import attacker_diagnostics, learning_curves, weaknesses
+from cldmray.evaluation.diagnostics import learning_curves, weaknesses
 from cldmray.evaluation.gate import check_identities
 from cldmray.evaluation.identification import (
     AttackResult,
@@ -53,7 +53,6 @@ from cldmray.report.verdict import state_risks, state_verdict
 from cldmray.results.attribution import Attribution
 from cldmray.results.audit import (
     AnonymizerRisk,
-    AttackerDiagnostics,
     AuditReport,
     DataSummary,
     Evidence,
@@ -253,7 +252,7 @@ class Audit:
         groups, group_notes = self.preparation.groups(listing.samples)
         names = [anonymizer.name for anonymizer in config.anonymizers.values()]
         by_name = {name: [a for a in results.attacks if a.anonymizer == name] for name in names}
-        diagnostics = self._diagnostics(results)
+        diagnostics = self.runner.diagnostics(results)
         weakness = weaknesses(diagnostics, config.audit.min_clean_rank_1)
         attacks = [attack for name in names for attack in by_name[name]]
         risks = anonymizer_risks(attacks, config.audit, weakness)
@@ -375,16 +374,6 @@ class Audit:
             for key, table in anonymized.items()
         }
         return example_grid(faces.read_samples(columns, examples), rows)
-
-    def _diagnostics(self, results: AttackResults) -> list[AttackerDiagnostics]:
-        """How every attacker did where it should be good."""
-        attackers = self.config.attackers.values()
-        return attacker_diagnostics(
-            results.curves,
-            results.clean,
-            {attacker.name for attacker in attackers if attacker.learns_from_anonymized},
-            self.config.audit.min_clean_rank_1,
-        )
 
     def _nominal_k_notes(self, by_name: dict[str, list[AttackResult]]) -> list[str]:
         """A test of each method's own k where its promise speaks: with everybody's images known.

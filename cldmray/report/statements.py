@@ -124,13 +124,18 @@ def _share_text(row: AttributionRow) -> str:
 
 
 def operating_point_sentence(
-    searched: Sequence[OperatingPoint], k: int, measure: str, confidence_level: float
+    searched: Sequence[OperatingPoint],
+    k: int,
+    measure: str,
+    confidence_level: float,
+    weakness: Mapping[str, str],
 ) -> str:
     """The loosest setting under 1/k, or how close the search came.
 
     Args:
         searched: all settings that were searched, at least one.
         measure: of utility.
+        weakness: see :func:`cldmray.evaluation.diagnostics.weaknesses`.
     """
     best = operating_point(searched, 1 / k)
     count = f"Of {len(searched)} settings searched"
@@ -141,11 +146,13 @@ def operating_point_sentence(
             f"{count}, none stays significantly under {target}: the lowest upper bound is "
             f"{percent(closest.high)}, of {closest.anonymizer} ({closest.attacker})."
         )
+    weak = weakness.get(best.anonymizer, "")
+    caveat = f". But nothing can be concluded from that: {weak}" if weak else ""
     return (
         f"{count}, the loosest that stays significantly under {target} is {best.anonymizer}: its "
         f"strongest attack, {best.attacker}, identifies {percent(best.value)}, at most "
         f"{percent(best.high)} ({percent(confidence_level)} confidence for all settings at once), "
-        f"and its {measure} is {best.utility:.3f}."
+        f"and its {measure} is {best.utility:.3f}{caveat}."
     )
 
 

@@ -1,5 +1,6 @@
 """Whose conditions are swapped in an audit, and how the images of two people are ranked."""
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cldmray.attackers.base import Attacker
+from cldmray.config.attribution import build_attribution
 from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.engine.map_stages.swap import SWAPPED
 from cldmray.errors import BadInputError
@@ -19,7 +21,7 @@ from cldmray.evaluation.identification import AttackResult
 from cldmray.faces.records import CONTENT_ID, ORIGINAL, embeddings_schema
 from cldmray.gallery.ranking import Ranks
 from cldmray.pipelines.attack_runner import AttackResults
-from cldmray.pipelines.attribution_study import AttributionAnalysis, swap_outcomes
+from cldmray.pipelines.attribution_study import AttributionAnalysis, AttributionStudy, swap_outcomes
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 IDENTITIES = {"ann": 0, "bob": 90, "cat": 180, "dan": 270}
@@ -215,3 +217,45 @@ class TestExplain:
         assert (row.anonymizer, row.subset, row.value) == ("cldm-canny-1.0", "region=face", 0.25)
         assert whole.statements[-1] == "So it is."
         assert whole.confidence_level == config.audit.confidence_level
+
+
+def test_a_study_says_how_good_its_attackers_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A public recognizer alone is silent, which is no reason for an operating point."""
+    overrides = [
+        "faces=lfw",
+        f"faces.root={tmp_path}",
+        "attackers=[pretrained]",
+        "audit.n_bootstrap=100",
+        "attribution.swap.anonymizers=[]",
+        "attribution.operating_point.target_k=2",
+        f"cache_dir={tmp_path}",
+        f"output={tmp_path}",
+    ]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = build_attribution(compose("attribute", overrides))
+    study = AttributionStudy(config)
+    attacks = [attack(name, "pretrained", 0.05) for name in config.searched]
+    pairs = [(each.anonymizer, each.attacker) for each in attacks]
+    results = AttackResults(
+        attacks, curves={pair: [] for pair in pairs}, clean=dict.fromkeys(pairs, 0.99)
+    )
+    faces = SimpleNamespace(manifest=SimpleNamespace(content="0" * 64))
+    images = SimpleNamespace(faces=faces, anonymized=defaultdict(str), content_ids={}, notes=[])
+    monkeypatch.setattr(study.preparation, "listing", lambda: None)
+    monkeypatch.setattr(study.preparation, "run", lambda listing: images)
+    monkeypatch.setattr(study.runner, "run", lambda *of: results)
+    monkeypatch.setattr(study.utility, "run", lambda *of: SimpleNamespace(rows=[]))
+
+    outcome = study._study()
+
+    weakness = "no attacker that learns from anonymized images was there"
+    (statement,) = outcome.attribution.statements
+    assert "the loosest that stays significantly under 1/2" in statement
+    assert f"But nothing can be concluded from that: attacker too weak to conclude: {weakness}" in (
+        statement
+    )
+    assert any(note.startswith("No attacker here learnt from a public") for note in outcome.notes)
+    assert any(weakness in note for note in outcome.notes)
+    assert outcome.notes[-1] == "Shares are of the leak that these attackers show."

@@ -20,14 +20,22 @@ GRID = [point("tight", 0.01, 0.2), point("loose", 0.05, 0.6), point("leaky", 0.2
 
 class TestOperatingPoint:
     def test_found(self) -> None:
-        text = operating_point_sentence(GRID, 20, "ssim", 0.95)
+        text = operating_point_sentence(GRID, 20, "ssim", 0.95, {})
         assert text.startswith(
             "Of 3 settings searched, the loosest that stays significantly under 1/20"
         )
         assert "is loose:" in text and "at most 5.0 %" in text and "ssim is 0.600" in text
 
+    def test_weak_attackers_vouch_for_no_point(self) -> None:
+        weakness = {"loose": "attacker too weak to conclude: so it is", "tight": "another"}
+        text = operating_point_sentence(GRID, 20, "ssim", 0.95, weakness)
+        assert text.endswith(
+            "ssim is 0.600. But nothing can be concluded from that: attacker too weak to conclude: "
+            "so it is."
+        )
+
     def test_not_found(self) -> None:
-        text = operating_point_sentence(GRID, 200, "ssim", 0.95)
+        text = operating_point_sentence(GRID, 200, "ssim", 0.95, {})
         assert "none stays significantly under 1/200 = 0.50 %" in text
         assert "lowest upper bound is 1.0 %, of tight (adaptive_contrastive)" in text
 
