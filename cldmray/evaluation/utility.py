@@ -187,7 +187,7 @@ def frechet_rows(
 ) -> Iterator[UtilityRow]:
     """Fréchet distance of the features of an anonymizer's images and of their originals.
 
-    ``clear`` is the distance of one half of the originals to the other half: with half as many
+    ``clean`` is the distance of one half of the originals to the other half: with half as many
     images in each set, it is more than what the number of images alone may cause.
 
     Args:

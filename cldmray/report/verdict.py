@@ -36,10 +36,10 @@ def state_verdict(decision: Decision) -> Verdict:
     by_images = bool(leaks) and leaks[0].finding == "leak"
     if by_images:
         sentences.append(_image_sentence(leaks[0]))
-    if pooled := _person_sentence(leaks, decision.policy.target_k):
+    if pooled := _pooled_sentence(leaks, decision.policy.target_k):
         sentences.append(pooled)
     if decision.candidates and not by_images:
-        sentences.append(_no_leak_sentence(decision.candidates, by_people=bool(leaks)))
+        sentences.append(_no_leak_sentence(decision.candidates, by_pooled=bool(leaks)))
     if decision.unattacked:
         sentences.append(
             f"No attack could be run on {' and '.join(decision.unattacked)}, "
@@ -208,7 +208,7 @@ def _image_sentence(worst: AnonymizerRisk) -> str:
     )
 
 
-def _person_sentence(leaks: Sequence[AnonymizerRisk], target_k: int) -> str:
+def _pooled_sentence(leaks: Sequence[AnonymizerRisk], target_k: int) -> str:
     """What attacks on all images of a person tell that those on single images do not.
 
     They count where single images do not leak, or not enough to forbid a release.
@@ -285,16 +285,16 @@ def _linkage_sentence(candidates: Sequence[AnonymizerRisk]) -> str:
     )
 
 
-def _no_leak_sentence(candidates: Sequence[AnonymizerRisk], by_people: bool) -> str:
+def _no_leak_sentence(candidates: Sequence[AnonymizerRisk], by_pooled: bool) -> str:
     """What attacks on single images leave possible.
 
     Args:
-        by_people: whether attacks on all images of a person are above chance.
+        by_pooled: whether attacks on all images of a person are above chance.
     """
     worst = max(candidates, key=lambda risk: risk.simultaneous_upper_bound)
     note = next((risk.note for risk in (worst, *candidates) if risk.note), "")
     subject = worst.anonymizer if len(candidates) == 1 else f"any of {len(candidates)} settings"
-    images = "single images of " if by_people else ""
+    images = "single images of " if by_pooled else ""
     done = "linked" if worst.only_linked else "identified"
     text = (
         f"No attack on {images}{subject} is significantly above chance. At most "

@@ -52,7 +52,8 @@ class ExposedIdentity:
         n_images: anonymized images of the identity.
         n_identified: those that it identifies; ties and several trainings make fractions.
         share: ``n_identified / n_images``, in [0, 1].
-        ci_low, ci_high: its bounds, which hold for all identities of the audit at once.
+        ci_low, ci_high: its bounds, which hold for all identities of this anonymizer and gallery
+            at once.
         chance: share of all images, whomever they show, that the attack takes for this identity.
         n_attackers: attackers that identify at least one image, in any protocol.
         n_identified_by_any: images that at least one attacker identifies, in any protocol.

@@ -160,12 +160,12 @@ def test_a_control_alone_is_a_candidate() -> None:
 
 
 def test_the_sentence_names_the_attack_that_rejects_the_claim() -> None:
-    firm = AttackRate("condition_only", "few_ref", "source_included", 0.6, 0.55, 0.65, 0.01)
+    firm = AttackRate("condition_only", "few_ref", "source_included", 0.6, 0.55, 0.65, 0.03)
     risk = replace(LEAK, low=0.4, highest_lower_bound=firm, k_not_rejected=1)
     sentence = verdict([risk], set()).sentence
     assert "kind of condition (condition_only) identifies 60.0 % of the images" in sentence
     assert sentence.endswith("This rejects every claim of k-anonymity from k = 2 on.")
-    assert "55.0 % to 65.0 %; chance 1.0 %; Few-Ref, attacker has the very image" in sentence
+    assert "55.0 % to 65.0 %; chance 3.0 %; Few-Ref, attacker has the very image" in sentence
     usual = AttackRate("pretrained", "full_ref", "source_excluded", 0.1, 0.05, 0.2, 0.01)
     assert verdict([replace(risk, cross_image=usual)], set()).sentence.endswith(
         "With another image of the person only, 10.0 % are identified (5.0 % to 20.0 %)."
