@@ -249,9 +249,18 @@ def markdown(report: Mapping[str, Any]) -> str:
             f"{percent(row['told_from_original'])} | {percent(row['pretrained'])} | "
             f"{percent(row['strongest'])} | `{row['attacker']}` |"
         )
+    worst = max(report["rows"][1:], key=lambda row: row["strongest"][0])
     return "\n".join(
         [
             "# How private it looks, and how private it is",
+            "",
+            "Measures that compare an image with its own original do not tell how well an attacker "
+            "does who learns from such images of other people. "
+            f"`{worst['anonymizer']}` has "
+            f"{100 * worst['hifd_privacy'][0] / others['hifd_privacy'][0]:.0f} % of the privacy "
+            "score that originals of other people have, and a recognizer tells "
+            f"{100 * worst['told_from_original'][0]:.0f} % of its images from their originals. The "
+            f"strongest attack identifies {percent(worst['strongest'])} % of them.",
             "",
             f"{report['images']} images of {report['identities']} people of `{report['source']}`, "
             f"through every anonymizer; {report['attackers']} others train the attackers. "
@@ -268,7 +277,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             "",
             "![Two measures that compare an image with its own original, and the audit](peers.svg)",
             "",
-            f"```\n{report['command']}\n```",
+            f"```sh\n# needs: LFW\n{report['command']}\n```",
             "",
         ]
     )
