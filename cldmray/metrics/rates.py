@@ -56,6 +56,7 @@ def rate_interval(
     identities: Labels,
     *,
     samples: Labels | None = None,
+    weight: float = 1.0,
     confidence_level: float = 0.95,
 ) -> Interval:
     """Rate of success over probes with its interval over identities.
@@ -67,6 +68,8 @@ def rate_interval(
         samples: label of the image behind each probe, shape (P,); None: each has its own. Several
             probes of one image, as of several trainings of an attacker, count as their mean, since
             they make neither images nor people more numerous.
+        weight: trials that each probe counts for, in (0, 1]: 1 / T where each of T trainings has
+            probes of its own, such as its most confident claims.
         confidence_level: two-sided, in (0, 1); any other level costs nothing.
 
     Returns:
@@ -84,7 +87,11 @@ def rate_interval(
     if values.ndim != 1:
         raise BadInputError(f"success must have shape (P,), not {values.shape}")
     return rate_intervals(
-        values[:, None], identities, samples=samples, confidence_level=confidence_level
+        values[:, None],
+        identities,
+        samples=samples,
+        weight=weight,
+        confidence_level=confidence_level,
     )[0]
 
 
@@ -93,13 +100,14 @@ def rate_intervals(
     identities: Labels,
     *,
     samples: Labels | None = None,
+    weight: float = 1.0,
     confidence_level: float = 0.95,
 ) -> list[Interval]:
     """:func:`rate_interval` of several measures of the same probes at once.
 
     Args:
         success: per probe and measure in [0, 1], shape (P, M).
-        identities, samples, confidence_level: see :func:`rate_interval`.
+        identities, samples, weight, confidence_level: see :func:`rate_interval`.
 
     Returns:
         One interval per column, length M; each equals the one that the column has alone.
@@ -112,7 +120,9 @@ def rate_intervals(
     check_unit(values)
     if samples is not None:
         values, identities = means_by_sample(values, identities, samples)
-    sums, sizes = sums_by_identity(values, identities)
+    if not 0 < weight <= 1:
+        raise BadInputError(f"weight must lie in (0, 1], not {weight}")
+    sums, sizes = (weight * part for part in sums_by_identity(values, identities))
     rates = np.minimum(1.0, sums.sum(1) / sizes.sum())
     # Trials that the probes are worth: (M,) with these successes, and with none at all.
     trials = effective_trials(rates, design_effects(sums, sizes), sizes, confidence_level)
@@ -176,7 +186,7 @@ def design_effects(sums: Floats, sizes: Floats) -> Floats:
 
     Args:
         sums: successes of each identity, shape (M, I).
-        sizes: probes of each identity, >= 1, shape (I,).
+        sizes: trials of each identity, > 0, shape (I,).
 
     Returns:
         Shape (M,), >= 0; 1 with one probe, failed or successful, of each identity, and where it is
@@ -202,7 +212,7 @@ def effective_trials(
     Args:
         rates: in [0, 1], shape (M,).
         effects: see :func:`design_effects`, shape (M,).
-        sizes: probes of each identity, >= 1, shape (I,).
+        sizes: trials of each identity, > 0, shape (I,).
         confidence_level: in (0, 1).
 
     Returns:
@@ -233,6 +243,8 @@ def _fewer_degrees_of_freedom(probes: float, n_identities: int, confidence_level
     """Korn and Graubard's factor: squared ratio of t quantiles of probes and of identities."""
     if n_identities < 2:
         return 0.0
+    if probes <= n_identities:
+        return 1.0
     quantile = (1 + confidence_level) / 2
     of_probes, of_identities = special.stdtrit([probes - 1, n_identities - 1], quantile)
     return float((of_probes / of_identities) ** 2)

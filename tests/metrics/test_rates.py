@@ -125,6 +125,14 @@ def test_trainings_make_images_no_more_numerous(trainings):
     assert repeated == pytest.approx(rate_interval(success, identities))
 
 
+def test_probes_may_weigh_less_than_a_trial():
+    success, identities = hits_of(70)
+    thrice = rate_interval(np.tile(success, 3), np.tile(identities, 3), weight=1 / 3)
+    assert thrice == pytest.approx(rate_interval(success, identities))
+    with pytest.raises(BadInputError, match="weight must lie"):
+        rate_interval(success, identities, weight=0.0)
+
+
 def test_a_collapsed_encoder_and_a_single_person_have_width():
     identities = np.repeat(np.arange(20), np.arange(1, 21))
     interval = rate_interval(np.full(210, 1 / 3), identities)

@@ -85,7 +85,8 @@ def most_confident(confidence: Floats, share: float) -> npt.NDArray[np.bool_]:
 def precision_measures(trainings: Sequence[Claims], settings: EvaluationSettings) -> list[Measured]:
     """``precision_top_1pct``, ``_5pct``, ``_10pct``: how many of the most confident claims hold.
 
-    Each training has its own most confident claims; those of one image count as their mean.
+    Each training has its own most confident claims. All claims weigh alike, 1 / T with T trainings,
+    so that an image which all of them name weighs more than one that a single training names.
     There is no value where the share is less than one claim.
     """
     measured = []
@@ -98,7 +99,10 @@ def precision_measures(trainings: Sequence[Claims], settings: EvaluationSettings
         parts = [claims.take(most_confident(claims.confidence, share)) for claims in trainings]
         correct, permuted, _, identities, samples = map(np.concatenate, zip(*parts, strict=True))
         rate = rate_interval(
-            correct, identities, samples=samples, confidence_level=settings.confidence_level
+            correct,
+            identities,
+            weight=1 / len(trainings),
+            confidence_level=settings.confidence_level,
         )
         counts = probe_counts(samples, identities)
         measured.append(Measured(name, rate, float(permuted.mean()), n_claims=counts))

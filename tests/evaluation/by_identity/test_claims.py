@@ -73,6 +73,36 @@ def test_trainings_have_their_own_most_confident_claims() -> None:
     assert measured["precision_top_1pct"].interval.value == 0.5
 
 
+def test_an_image_that_all_trainings_name_weighs_more_than_one_that_a_single_training_names() -> (
+    None
+):
+    """Each of three trainings is right once in three claims, of the same image."""
+    trainings = []
+    for training in range(3):
+        confidence = np.zeros(30)
+        confidence[[0, 2 * training + 1, 2 * training + 2]] = 1
+        trainings.append(claims([1.0] + [0.0] * 29, confidence))
+    precisions = [by_name(precision_measures([each], SETTINGS)) for each in trainings]
+    together = by_name(precision_measures(trainings, SETTINGS))["precision_top_10pct"]
+    assert together.interval == pytest.approx(precisions[0]["precision_top_10pct"].interval)
+    assert together.interval.value == pytest.approx(1 / 3)
+    assert together.n_claims == (7, 7)
+
+
+def test_trainings_with_the_same_claims_say_no_more_than_one() -> None:
+    repeated = claims([1.0, 0.0, 1.0, 0.0] * 25, np.arange(100))
+    alone, together = (precision_measures([repeated] * times, SETTINGS) for times in (1, 3))
+    for single, pooled in zip(alone, together, strict=True):
+        assert pooled.interval == pytest.approx(single.interval)
+        assert pooled.n_claims == single.n_claims
+
+
+def test_one_claim_of_each_training_has_bounds() -> None:
+    trainings = [claims([1.0] * 100, np.eye(100)[place]) for place in range(3)]
+    measured = by_name(precision_measures(trainings, SETTINGS))["precision_top_1pct"]
+    assert measured.interval == pytest.approx((1.0, 0.025, 1.0))
+
+
 def test_less_than_one_claim_has_no_precision() -> None:
     measured = by_name(precision_measures([claims([1.0] * 60, range(60))], SETTINGS))
     assert measured["precision_top_1pct"].interval is None
