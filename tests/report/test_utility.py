@@ -199,6 +199,26 @@ class TestFrontier:
         rows = [row(risks[0].anonymizer, value=0.0)]
         assert frontier_figure(risks, rows).startswith(b"<?xml")
 
+    @pytest.mark.parametrize(
+        ("chances", "floor"), [((0.0, 0.03), 0.01), ((0.0, 0.0), 1 / 300), ((0.06, 0.03), 0.01)]
+    )
+    def test_a_chance_of_0_leaves_a_logarithmic_axis(self, report, monkeypatch, chances, floor):
+        drawn, lines = [], []
+
+        def spy(axes, points, lowest):
+            draw(axes, points, lowest)
+            drawn.append(axes.get_ylim()[0])
+            lines.extend(line.get_ydata()[0] for line in axes.lines)
+
+        draw = frontier._draw
+        monkeypatch.setattr(frontier, "_draw", spy)
+        risks = [
+            replace(report.risks[0], anonymizer=name, risk=0.2, chance=chance, gallery_size=100)
+            for name, chance in zip("ab", chances, strict=True)
+        ]
+        frontier_figure(risks, [row("a"), row("b", value=0.7)])
+        assert drawn == pytest.approx([0.85 * floor]) and min(lines) >= floor
+
     def test_twelve_names_do_not_overlap(self, report, monkeypatch):
         frames = []
 

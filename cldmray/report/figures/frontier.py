@@ -76,8 +76,9 @@ def optimal(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
 def frontier_figure(risks: Sequence[AnonymizerRisk], utility: Sequence[UtilityRow]) -> bytes | None:
     """Risk over usefulness, a dot for each anonymizer, the optimal ones filled and joined.
 
-    Bars are confidence intervals; the dashed line is chance, the dotted one what no look at the
-    original reaches. Risks below a third of chance are drawn there: the axis is logarithmic.
+    Bars are confidence intervals; the dashed line is chance, unless that is 0, the dotted one what
+    no look at the original reaches. The axis is logarithmic: risks below :func:`_floor` are drawn
+    there.
 
     Args:
         risks: the strongest attack on each anonymizer.
@@ -90,7 +91,7 @@ def frontier_figure(risks: Sequence[AnonymizerRisk], utility: Sequence[UtilityRo
     if not drawn:
         return None
     figure = canvas(HEIGHT)
-    floor = min(risk.chance for risk in risks) / 3
+    floor = _floor(risks)
     all_axes: list[Any] = list(figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0])
     for axes, points in zip(all_axes, drawn, strict=True):
         _draw(axes, points, floor)
@@ -102,6 +103,12 @@ def frontier_figure(risks: Sequence[AnonymizerRisk], utility: Sequence[UtilityRo
     return svg(figure)
 
 
+def _floor(risks: Sequence[AnonymizerRisk]) -> float:
+    """A third of the lowest chance; of 1/N where every measured chance is 0."""
+    chances = [risk.chance for risk in risks if risk.chance > 0]
+    return min(chances or [1 / max(risk.gallery_size for risk in risks)]) / 3
+
+
 def _draw(axes: Axes, points: list[FrontierPoint], floor: float) -> None:
     style(axes)
     best = optimal(points)
@@ -111,7 +118,7 @@ def _draw(axes: Axes, points: list[FrontierPoint], floor: float) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g} %"))
     axes.grid(color=RULE)
-    for chance in {point.risk.chance for point in points}:
+    for chance in {point.risk.chance for point in points if point.risk.chance > 0}:
         axes.axhline(chance, color=INK, ls=DASHED, lw=1.0)
     for reference in {point.utility.chance for point in points if point.utility.chance is not None}:
         axes.axvline(reference, color=MUTED, ls=(0, (1, 2)), lw=1.0)
@@ -165,7 +172,7 @@ def _name(axes: Axes, points: list[FrontierPoint], floor: float) -> None:
     best = optimal(points)
     corners = [place(point.utility.value, point.risk.risk) for point in best]
     lines = list(itertools.pairwise(corners))
-    for height in {place(0.0, point.risk.chance)[1] for point in points}:
+    for height in {place(0.0, c)[1] for point in points if (c := point.risk.chance) > 0}:
         lines.append(((frame.left, height), (frame.right, height)))
     for across in {place(c, 1.0)[0] for p in points if (c := p.utility.chance) is not None}:
         lines.append(((across, frame.bottom), (across, frame.top)))
