@@ -257,7 +257,7 @@ def gallery_growth(report: AuditReport) -> dict[str, list[GrowthPoint]]:
     """The risk over the gallery's size, by anonymizer; rows without bounds are extrapolated."""
     return {
         name: sorted(
-            GrowthPoint(row["gallery_size"], row["value"], row["ci_low"] is None)
+            GrowthPoint(row["gallery_size"], row["value"], row["ci_low"] is None, row["chance"])
             for measure, row in rows.items()
             if measure.startswith(AT_GALLERY)
         )

@@ -52,13 +52,15 @@ def test_det_figure():
 
 def test_growth_figure():
     points = [
-        GrowthPoint(2, 0.9, False),
-        GrowthPoint(100, 0.5, False),
-        GrowthPoint(1000, 0.2, True),
+        GrowthPoint(2, 0.9, False, 0.5),
+        GrowthPoint(100, 0.5, False, 0.04),
+        GrowthPoint(1000, 0.2, True, 0.004),
     ]
     listed = texts(growth_figure({"blur": points, "k_same": points[:2], "none": []}))
     assert {"blur", "k_same", "chance", "people in the gallery"} <= set(listed)
     assert "none" not in listed
+    uniform = [point._replace(chance=1 / point.gallery_size) for point in points]
+    assert growth_figure({"blur": points}) != growth_figure({"blur": uniform})
     assert growth_figure({"blur": points[:1]}) is None and growth_figure({}) is None
 
 

@@ -160,13 +160,17 @@ def test_the_risk_over_the_gallery(report):
     grown = with_rows(
         report,
         {"measure": "rank_1_at_gallery_1000", "value": 0.2, "gallery_size": 1000, **none},
-        {"measure": "rank_1_at_gallery_10", "value": 0.8, "gallery_size": 10},
+        {"measure": "rank_1_at_gallery_10", "value": 0.8, "gallery_size": 10, "chance": 0.2},
         {"measure": "rank_1_at_gallery_2", "value": 0.9, "gallery_size": 2},
         {"measure": "rank_1_at_gallery_2", "value": 0.1, "level": "person"},
         {"measure": "rank_1", "value": 0.5},
     )
     assert gallery_growth(grown) == {
-        report.risks[0].anonymizer: [(2, 0.9, False), (10, 0.8, False), (1000, 0.2, True)]
+        report.risks[0].anonymizer: [
+            (2, 0.9, False, 0.01),
+            (10, 0.8, False, 0.2),
+            (1000, 0.2, True, 0.01),
+        ]
     }
 
 

@@ -8,6 +8,10 @@ likelihood. The model gives the *ratio* of the rates at a larger size and at N, 
 measured rate at N is multiplied. It assumes that further people are like those of the gallery, and
 that scores have no heavier tails. An extrapolated row has no bounds.
 
+Chance is measured at every size: the places of permuted identities are treated like ranks. In a
+gallery t times as large as the audit's it is a t-th of that in the audit's, since further people
+attract as many matches as these.
+
 In simulations the rate among 1,000 people, extrapolated from 100, was within 10 % of its value:
 ``tests/evaluation/by_identity/test_gallery_curve.py``.
 
@@ -27,6 +31,7 @@ from scipy import optimize, special
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.measures import Measured
 from cldmray.evaluation.settings import EvaluationSettings
+from cldmray.gallery.chance import measured_places
 from cldmray.metrics.identification import chance, success_in_smaller_gallery
 from cldmray.metrics.rates import rate_intervals
 
@@ -83,7 +88,8 @@ def gallery_sizes(largest: int) -> list[int]:
 def gallery_curve(attack: AttackResult, settings: EvaluationSettings) -> list[SizedMeasure]:
     """``rank_1_at_gallery_2``, ``_5``, ... up to the gallery's size, and extrapolated beyond.
 
-    The intervals are over identities, as if the same probes met random galleries of that size.
+    Chance is 1/N of N candidates where only the ranks are known. The intervals are over identities,
+    as if the same probes met random galleries of that size.
     """
     ranks, largest = attack.ranks, attack.ranks.gallery_size
     sizes = gallery_sizes(largest)
@@ -96,20 +102,34 @@ def gallery_curve(attack: AttackResult, settings: EvaluationSettings) -> list[Si
         samples=ranks.sample_ids,
         confidence_level=settings.confidence_level,
     )
+    chances = _chance_at_sizes(attack, sizes)
     curve = [
-        SizedMeasure(Measured(_name(size), rate, chance(1, size)), size)
-        for size, rate in zip(sizes, rates, strict=True)
+        SizedMeasure(Measured(_name(size), rate, by_chance), size)
+        for size, rate, by_chance in zip(sizes, rates, chances, strict=True)
     ]
     shares = rate_ratios(
         ranks.n_higher + ranks.n_tied / 2, largest, [largest * times for times in EXTRAPOLATED]
     )
     for times, share in zip(EXTRAPOLATED, shares.tolist(), strict=True):
         size = largest * times
-        value = max(chance(1, size), rates[-1].value * share)
+        by_chance = chances[-1] / times
+        value = max(by_chance, rates[-1].value * share)
         reason = f"extrapolated from {largest} candidates, so there are no bounds"
-        measured = Measured(_name(size), None, chance(1, size), reason=reason, estimate=value)
+        measured = Measured(_name(size), None, by_chance, reason=reason, estimate=value)
         curve.append(SizedMeasure(measured, size))
     return curve
+
+
+def _chance_at_sizes(attack: AttackResult, sizes: Sequence[int]) -> list[float]:
+    """Rank-1 rate with permuted identities in random galleries, up to the attack's own one."""
+    if not attack.scores:
+        return [chance(1, size) for size in sizes]
+    places, largest = measured_places(attack.scores), attack.ranks.gallery_size
+    higher, tied = np.arange(largest), np.zeros(largest, np.int64)
+    return [
+        min(1.0, float(places @ success_in_smaller_gallery(higher, tied, largest, size)))
+        for size in sizes
+    ]
 
 
 def _name(size: int) -> str:

@@ -21,11 +21,13 @@ from cldmray.arrays import Interval
 from cldmray.evaluation.identification import AttackResult
 from cldmray.evaluation.measures import Measured, rank_1_by_subset
 from cldmray.evaluation.settings import EvaluationSettings
+from cldmray.gallery.chance import FirstPlaces, probe_shares
 from cldmray.gallery.protocols import Strings
-from cldmray.gallery.scores import SAME_SCORE, Scores
-from cldmray.metrics.identification import chance, success_at_rank
+from cldmray.gallery.scores import SAME_SCORE, Scores, tie_resolved_blocks
+from cldmray.metrics.identification import success_at_rank
 from cldmray.metrics.rates import rate_interval
 
+Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 SMALLEST_GROUP = 5
 """Evaluated identities that a group needs to have rows of its own."""
@@ -93,8 +95,9 @@ def within_rates(
 ) -> list[GroupMeasure]:
     """``rank_1`` of each group in a gallery of the same group: impostors share the attribute.
 
-    An attacker who knows the sex of a person need not look at others. Attacks of which only the
-    ranks are known have no such rates.
+    An attacker who knows the sex of a person need not look at others. Chance is measured likewise:
+    the identities of the group's probes are permuted. Attacks of which only the ranks are known
+    have no such rates.
 
     Args:
         groups: evaluated identities of each group. Other candidates belong to no group.
@@ -102,7 +105,8 @@ def within_rates(
     if not attack.scores or not groups:
         return []
     identities = attack.ranks.identities
-    success = np.concatenate([_success_within(scores, groups) for scores in attack.scores])
+    trainings = [_success_within(scores, groups) for scores in attack.scores]
+    success, permuted = map(np.concatenate, zip(*trainings, strict=True))
     rates = []
     for place, (name, members) in enumerate(groups.items()):
         own = np.isin(identities, members)
@@ -114,28 +118,48 @@ def within_rates(
             samples=attack.ranks.sample_ids[own],
             confidence_level=settings.confidence_level,
         )
-        measured = Measured("rank_1", rate, chance(1, len(members)))
+        measured = Measured("rank_1", rate, float(permuted[own, place].mean()))
         rates.append(GroupMeasure(name + WITHIN, measured, own, len(members)))
     return rates
 
 
-def _success_within(scores: Scores, groups: Mapping[str, Strings]) -> npt.NDArray[np.float64]:
-    """Rank-1 success of every probe among the candidates of each of G groups, shape (P, G)."""
+class _WithinGroups(NamedTuple):
+    """Rank-1 success of P probes among the candidates of each of G groups.
+
+    Attributes:
+        success: shape (P, G).
+        permuted: with the identity of another probe of the group, shape (P, G); 0 for probes of
+            others.
+    """
+
+    success: Floats
+    permuted: Floats
+
+
+def _success_within(scores: Scores, groups: Mapping[str, Strings]) -> _WithinGroups:
     members = np.stack([np.isin(scores.gallery_identities, names) for names in groups.values()], 1)
-    success = np.empty((len(scores.mated_columns), len(groups)))
-    for rows, block in scores.blocks():
+    # (N, G): of all probes of a group, the share that belong to each candidate.
+    shares = probe_shares(scores)[:, None] * members
+    shares /= np.maximum(shares.sum(0), np.finfo(np.float64).tiny)
+    success, permuted = np.zeros((2, len(scores.mated_columns), len(groups)))
+    for rows, block in tie_resolved_blocks(scores):
+        columns = scores.mated_columns[rows]
         # (b, N) differences to the mated score, counted over the (N, G) members of each group.
-        gap = block - block[np.arange(len(rows)), scores.mated_columns[rows], None]
+        gap = block - block[np.arange(len(rows)), columns, None]
         n_higher = (gap > SAME_SCORE).astype(np.float64) @ members
         n_tied = (np.abs(gap) <= SAME_SCORE).astype(np.float64) @ members
-        n_tied -= members[scores.mated_columns[rows]]
-        for column in range(len(groups)):
-            success[rows, column] = success_at_rank(
-                n_higher[:, column].astype(np.int64),
-                np.maximum(n_tied[:, column], 0).astype(np.int64),
+        n_tied -= members[columns]
+        for group in range(len(groups)):
+            success[rows, group] = success_at_rank(
+                n_higher[:, group].astype(np.int64),
+                np.maximum(n_tied[:, group], 0).astype(np.int64),
                 1,
             )
-    return success
+            own, candidates = members[columns, group], members[:, group]
+            if own.any():
+                first = FirstPlaces.of(block[np.ix_(own, candidates)])
+                permuted[rows[own], group] = first.permuted(shares[candidates, group])
+    return _WithinGroups(success, permuted)
 
 
 def rate_differences(rates: list[GroupMeasure]) -> Iterator[GroupMeasure]:

@@ -108,11 +108,16 @@ def det_figure(curves: Sequence[DetCurve]) -> bytes | None:
 
 
 class GrowthPoint(NamedTuple):
-    """The rank-1 rate among ``gallery_size`` people; extrapolated beyond those of the audit."""
+    """The rank-1 rate among ``gallery_size`` people; extrapolated beyond those of the audit.
+
+    Attributes:
+        chance: what the same attack reaches with permuted identities.
+    """
 
     gallery_size: int
     rate: float
     is_extrapolated: bool
+    chance: float
 
 
 def growth_figure(curves: Mapping[str, Sequence[GrowthPoint]]) -> bytes | None:
@@ -131,18 +136,22 @@ def growth_figure(curves: Mapping[str, Sequence[GrowthPoint]]) -> bytes | None:
     handles: dict[str, Line2D] = {}
     for place, (name, points) in enumerate(drawn.items()):
         colour, dashes = line_style(place)
-        measured = [(size, rate) for size, rate, is_extrapolated in points if not is_extrapolated]
-        beyond = [(size, rate) for size, rate, is_extrapolated in points if is_extrapolated]
+        measured = [(each.gallery_size, each.rate) for each in points if not each.is_extrapolated]
+        beyond = [(each.gallery_size, each.rate) for each in points if each.is_extrapolated]
         (line,) = axes.plot(
             *zip(*measured, strict=True), color=colour, ls=dashes, lw=1.8, marker="o", ms=3.5
         )
         if beyond:
             axes.plot(*zip(measured[-1], *beyond, strict=True), color=colour, ls=DOTTED, lw=1.4)
         handles[name] = line
-    sizes = sorted({point.gallery_size for points in drawn.values() for point in points})
-    (line,) = axes.plot(sizes, [1 / size for size in sizes], color=INK, ls=DASHED, lw=1.2)
-    handles["chance"] = line
-    _count_axis(axes, sizes[-1], (1,) if sizes[-1] > MANY else (1, 2, 5))
+    for by_chance in dict.fromkeys(
+        tuple((each.gallery_size, each.chance) for each in points) for points in drawn.values()
+    ):
+        (handles["chance"],) = axes.plot(
+            *zip(*by_chance, strict=True), color=INK, ls=DASHED, lw=1.2
+        )
+    largest = max(point.gallery_size for points in drawn.values() for point in points)
+    _count_axis(axes, largest, (1,) if largest > MANY else (1, 2, 5))
     axes.set_xlabel("people in the gallery")
     axes.set_ylim(-0.01, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -172,7 +172,8 @@ def _name(axes: Axes, points: list[FrontierPoint], floor: float) -> None:
     best = optimal(points)
     corners = [place(point.utility.value, point.risk.risk) for point in best]
     lines = list(itertools.pairwise(corners))
-    for height in {place(0.0, c)[1] for point in points if (c := point.risk.chance) > 0}:
+    chances = {point.risk.chance for point in points if point.risk.chance > 0}
+    for height in {place(0.0, chance)[1] for chance in chances}:
         lines.append(((frame.left, height), (frame.right, height)))
     for across in {place(c, 1.0)[0] for p in points if (c := p.utility.chance) is not None}:
         lines.append(((across, frame.bottom), (across, frame.top)))

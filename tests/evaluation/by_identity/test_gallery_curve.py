@@ -19,6 +19,7 @@ from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.gallery.ranking import Ranks, rank_probes
 from cldmray.metrics.identification import success_at_rank, success_in_smaller_gallery
+from tests.gallery.given_scores import Given
 
 
 def over_all_subsets(n_higher: int, n_tied: int, gallery_size: int, size: int) -> float:
@@ -110,3 +111,19 @@ def test_the_curve_of_an_attack() -> None:
         assert each.measured.interval is None
         assert each.measured.reason == "extrapolated from 100 candidates, so there are no bounds"
         assert 1 / each.gallery_size <= each.measured.estimate < values[-1]
+
+
+def test_chance_is_measured_at_every_size() -> None:
+    """Of five people the first scores highest, whoever is probed, and has half of the probes."""
+    own = [0, 0, 0, 0, 1, 2, 3, 4]
+    scores = Given(own, [[5, 4, 3, 2, 1]] * 8)
+    attack = AttackResult.of("blur", "blind", "full_ref", "source_excluded", scores)
+    curve = gallery_curve(attack, EvaluationSettings(n_bootstrap=100))
+    shares = np.bincount(own) / 8
+    for each in curve[:2]:
+        expected = [over_all_subsets(place, 0, 5, each.gallery_size) for place in range(5)]
+        assert each.measured.chance == pytest.approx(shares @ expected)
+        assert each.measured.interval.value == pytest.approx(each.measured.chance)
+    assert [each.gallery_size for each in curve] == [2, 5, 50, 500]
+    assert curve[1].measured.chance == attack.chance == 0.5
+    assert [each.measured.chance for each in curve[2:]] == pytest.approx([0.05, 0.005])

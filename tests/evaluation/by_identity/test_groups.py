@@ -39,6 +39,17 @@ def test_only_candidates_of_the_group_are_impostors() -> None:
     assert within["sex=m|within"].in_subset.tolist() == [False, False, True, True]
 
 
+def test_chance_within_a_group_is_measured() -> None:
+    """Whoever is probed, p0 scores highest of all, and p3 is before p2; p0 and p3 have more."""
+    own = [0, 0, 0, 1, 2, 3, 3, 3, 3]
+    blind = attack(Given(own, [[9, 1, 2, 3]] * 9))
+    within = {each.subset: each.measured for each in within_rates(blind, GROUPS, SETTINGS)}
+    assert [each.chance for each in within.values()] == pytest.approx([0.75, 0.8])
+    assert [each.interval.value for each in within.values()] == pytest.approx([0.75, 0.8])
+    twice = AttackResult.of("blur", "blind", "full_ref", "source_excluded", *blind.scores * 2)
+    assert within_rates(twice, GROUPS, SETTINGS)[1].measured.chance == pytest.approx(0.8)
+
+
 def test_ranks_alone_have_no_rate_within_a_group() -> None:
     ranks = attack(SCORES).ranks
     bare = AttackResult("blur", "pretrained", "full_ref", "source_excluded", ranks)
