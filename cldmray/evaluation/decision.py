@@ -303,6 +303,7 @@ def _decided(
         risk,
         k_supported=supported_k(risk),
         is_control=name in controls,
+        candidate=name in names,
         utility_kept=kept and kept.kept,
         keeps_nothing=kept is not None and kept.keeps_nothing,
     )

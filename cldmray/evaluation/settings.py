@@ -44,7 +44,7 @@ class EvaluationSettings:
         protocols: how many references each identity has: ``full_ref``, ``few_ref``, ``single_ref``.
         galleries: whether the source image is enrolled, or anonymized images alone are.
         confidence_level: of the intervals in tables, in (0, 1). The verdict's intervals are
-            widened so that all attacks on one anonymizer hold at this level together.
+            widened so that all attacks of one kind on one anonymizer hold at this level together.
         n_bootstrap: resamples of the identities, >= 100.
         utility: how the usefulness of images is measured, see :mod:`cldmray.pipelines.utility`;
             may be empty. ``face_detection_rate`` and ``pose_consistency`` need the extra

@@ -272,7 +272,9 @@ class Audit:
         )
         notes = [
             *memorization_notes(config, memorized),
-            *untouched_notes(utility.untouched, controls),
+            *untouched_notes(
+                utility.untouched, controls - {risk.anonymizer for risk in decision.candidates}
+            ),
             *images.notes,
             *group_notes,
             *results.notes,

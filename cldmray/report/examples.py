@@ -103,7 +103,7 @@ def leak_evidence(
 
     The attack is the strongest one whose attacker has embeddings and holds other images of the
     person; where none does, the strongest of all with embeddings. Of each anonymizer that leaks and
-    is no control, ``HITS`` identified images and ``MISSES`` others are taken, each of another
+    has an answer, ``HITS`` identified images and ``MISSES`` others are taken, each of another
     person: the first by their ids, which are hashes, so that neither the clearest nor the closest
     are picked.
 
@@ -114,7 +114,7 @@ def leak_evidence(
         anonymized: reads the images of an anonymizer, by its name.
     """
     leaking = sorted(
-        (risk for risk in risks if risk.finding == "leak" and not risk.is_control),
+        (risk for risk in risks if risk.finding == "leak" and not risk.is_mere_control),
         key=lambda risk: -risk.risk,
     )
     evidence = []

@@ -78,12 +78,12 @@ class MostExposed(NamedTuple):
 
 
 def decision_order(report: AuditReport) -> list[AnonymizerRisk]:
-    """The rows of the first table: candidates, highest risk first, then controls."""
-    return sorted(report.ranked_risks, key=lambda risk: risk.is_control)
+    """The rows of the first table: those with an answer, highest risk first, then controls."""
+    return sorted(report.ranked_risks, key=lambda risk: risk.is_mere_control)
 
 
 def simultaneous_rates(risks: Iterable[AnonymizerRisk]) -> dict[RateKey, AttackRate]:
-    """The rates whose bounds hold for all attacks at once, so that each has one interval only."""
+    """The rates with bounds for all attacks of a kind at once: each has one interval only."""
     rates: dict[RateKey, AttackRate] = {}
     for risk in risks:
         attacks = {
@@ -92,6 +92,7 @@ def simultaneous_rates(risks: Iterable[AnonymizerRisk]) -> dict[RateKey, AttackR
                 risk.cross_image,
                 risk.same_image,
                 risk.linkage,
+                risk.tested_linkage,
                 risk.highest_lower_bound,
             ),
             PERSON_LEVEL: (risk.person_level,),
@@ -109,7 +110,7 @@ def with_one_interval(
 ) -> list[dict[str, Any]]:
     """The rows, rank-1 rates of the first table with the bounds that they have there.
 
-    Each row gets the key ``simultaneous``: whether its bounds hold for all attacks at once.
+    Each row gets the key ``simultaneous``: whether its bounds hold for all attacks of a kind.
     """
     result = []
     for row in rows:
@@ -223,7 +224,7 @@ def strongest_values(report: AuditReport) -> dict[str, dict[str, Row]]:
 
 
 def most_exposed(report: AuditReport) -> list[MostExposed]:
-    """The most exposed people of each candidate for release, to an attacker with another image."""
+    """The most exposed people of each anonymizer with an answer; the attacker has another image."""
     gallery = "source_excluded"
     exposures = []
     for risk in decision_order(report):
@@ -232,7 +233,7 @@ def most_exposed(report: AuditReport) -> list[MostExposed]:
             for each in report.exposed_identities
             if (each.anonymizer, each.gallery) == (risk.anonymizer, gallery)
         ]
-        if identities and not risk.is_control:
+        if identities and not risk.is_mere_control:
             identities.sort(key=lambda each: (-each.share, -each.ci_low, each.identity))
             n_significant = sum(each.is_significant for each in identities)
             exposures.append(
@@ -244,8 +245,8 @@ def most_exposed(report: AuditReport) -> list[MostExposed]:
 
 
 def untouched_faces(report: AuditReport) -> list[UntouchedFaces]:
-    """Anonymizers, controls left out, that have left a face as it was."""
-    controls = {risk.anonymizer for risk in report.risks if risk.is_control}
+    """Anonymizers that have left a face as it was; controls without an answer are left out."""
+    controls = {risk.anonymizer for risk in report.risks if risk.is_mere_control}
     return [
         faces
         for faces in report.untouched

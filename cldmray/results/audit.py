@@ -56,7 +56,7 @@ class AttackRate(NamedTuple):
     Attributes:
         attacker, protocol, gallery: which attack, as in docs/results_files.md.
         value: the rate.
-        low, high: confidence bounds that hold for all attacks on the anonymizer at once.
+        low, high: confidence bounds that hold for all attacks of one kind on the anonymizer at once.
         chance: its rate with the identities of the probes permuted.
         excess: the difference of the two, with simultaneous bounds; None: not measured.
     """
@@ -80,7 +80,9 @@ class AttackRate(NamedTuple):
 class AnonymizerRisk:
     """The strongest attack on one anonymizer, and what follows from all attacks on it.
 
-    All bounds hold for all attacks on the anonymizer at once: one rate has one interval.
+    All bounds hold for all attacks of one kind on the anonymizer at once: those that identify
+    images, those that link them, those that identify people by all of their images. One rate has
+    one interval.
 
     Attributes:
         anonymizer, attacker, protocol, gallery: which attack, as in
@@ -100,7 +102,7 @@ class AnonymizerRisk:
         weakness: the same, also where an attack leaks: why the data support no k.
         highest_lower_bound: the attack with the highest lower bound, against which claims are
             tested; None: this one.
-        highest_upper_bound: highest upper bound of all attacks on it, in [``high``, 1];
+        highest_upper_bound: highest upper bound of all attacks of its kind, in [``high``, 1];
             None: ``high``.
         excess: ``risk`` less ``chance``, with bounds that hold for all attacks of the audit at
             once; None: not measured, ``low`` is compared with ``chance`` then.
@@ -113,8 +115,9 @@ class AnonymizerRisk:
         same_image: the strongest that holds the very image (``source_included``); None likewise.
         person_level: the strongest on pooled images of each identity, source excluded; None
             likewise.
-        is_control: whether it shows what the attackers can do, and is no candidate for release.
-        release: whether it may be released; None: it is a control.
+        is_control: whether it is there to show what the attackers can do.
+        candidate: whether the verdict counts it among those that are meant to be released.
+        release: whether it may be released; None: it is a control and no candidate.
         release_reason: why, in one plain sentence; empty where ``release`` is None.
         utility_kept: what is kept of the original, as the mean over the measures of utility of
             (value - chance) / (clean - chance): 0 is the image of a random other person, 1 the
@@ -152,6 +155,7 @@ class AnonymizerRisk:
     same_image: AttackRate | None = None
     person_level: AttackRate | None = None
     is_control: bool = False
+    candidate: bool = True
     release: Release | None = None
     release_reason: str = ""
     utility_kept: Interval | None = None
@@ -162,6 +166,11 @@ class AnonymizerRisk:
         """The attack whose rate is the risk."""
         where = self.attacker, self.protocol, self.gallery
         return AttackRate(*where, self.risk, self.low, self.high, self.chance, self.excess)
+
+    @property
+    def is_mere_control(self) -> bool:
+        """Whether it is a control of which no answer is given: ``audit.release`` omits it."""
+        return self.is_control and self.release is None
 
     @property
     def shown_attack(self) -> AttackRate:

@@ -273,7 +273,7 @@ def audit_metrics(risks: Sequence[AnonymizerRisk]) -> dict[str, float]:
         the names of ``RATES`` and as ``k_supported`` those of the worst candidate; and the same of
         each anonymizer with its name behind them, with ``utility_kept``.
     """
-    candidates = [risk for risk in risks if not risk.is_control] or list(risks)
+    candidates = [risk for risk in risks if risk.candidate]
     metrics: dict[str, float] = {
         "n_anonymizers": len(candidates),
         "n_leaking": sum(risk.finding == "leak" for risk in candidates),
@@ -341,7 +341,7 @@ def _risk_table(risks: Sequence[AnonymizerRisk]) -> pa.Table:
     for risk in risks:
         row: dict[str, Any] = {
             "anonymizer": risk.anonymizer,
-            "release": "control" if risk.is_control else risk.release,
+            "release": "control" if risk.is_mere_control else risk.release,
             "reason": risk.release_reason,
             "k_supported": risk.k_supported,
             "k_not_rejected": risk.k_not_rejected,

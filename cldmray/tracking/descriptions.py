@@ -47,8 +47,8 @@ def describe_audit(report: AuditReport, data: str) -> str:
     lines += [
         "",
         f"Data: {data}. Rates: rank-1 identification by the strongest attack; in brackets bounds "
-        f"that hold at {level} for all attacks on an anonymizer at once. Utility kept: 0 is the "
-        "image of a random other person, 1 the original.",
+        f"that hold at {level} for all attacks of one kind on an anonymizer at once. Utility kept: "
+        "0 is the image of a random other person, 1 the original.",
     ]
     return "\n".join(lines)
 
@@ -80,7 +80,7 @@ def _risk_row(risk: AnonymizerRisk) -> list[str]:
     rates = (risk.cross_image, risk.same_image, risk.person_level, risk.linkage)
     return [
         risk.anonymizer,
-        "(control)" if risk.is_control else risk.release or "",
+        "(control)" if risk.is_mere_control else risk.release or "",
         *("" if rate is None else _rate(rate) for rate in rates),
         str(risk.k_supported),
         "" if risk.utility_kept is None else f"{risk.utility_kept.value:.2f}",

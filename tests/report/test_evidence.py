@@ -100,7 +100,9 @@ def test_what_does_not_leak_or_has_no_embeddings_is_left_out(report, attack):
     calm = replace(report.ranked_risks[0], low=0.0)
     assert collect(report, attack, [calm]) == []
     control = replace(report.ranked_risks[0], is_control=True)
-    assert collect(report, attack, [control]) == []
+    assert collect(report, attack, [replace(control, release=None)]) == []
+    named = collect(report, attack, [replace(control, release="no")])
+    assert len(named) == len(collect(report, attack)) > 0
     assert collect(report, replace(attack, scores=())) == []
 
 

@@ -47,6 +47,24 @@ def test_controls_stand_last(report):
     )
 
 
+def test_a_control_with_an_answer_stands_among_the_candidates(report):
+    risks = [replace(report.ranked_risks[0], is_control=True, release="no"), *report.risks]
+    names = [risk.anonymizer for risk in decision_order(replace(report, risks=risks))]
+    assert names[0] == risks[0].anonymizer
+
+
+def test_the_linkage_that_is_tested_has_simultaneous_bounds(report):
+    best, tested = (
+        AttackRate(attacker, "full_ref", "anonymized_only", 0.4, low, 0.6, 0.01)
+        for attacker, low in (("a", 0.2), ("b", 0.25))
+    )
+    risk = replace(report.risks[0], linkage=best, tested_linkage=tested)
+    rates = simultaneous_rates([risk])
+    for attack in (best, tested):
+        where = attack.attacker, attack.protocol, attack.gallery
+        assert rates[risk.anonymizer, *where, "image"] == attack
+
+
 def test_a_rate_has_the_bounds_of_the_first_table(report):
     risk = replace(
         report.risks[0], anonymizer="blur", cross_image=RATE, person_level=RATE._replace(low=0.1)
@@ -214,6 +232,9 @@ def test_the_most_exposed_people(report):
     section = page[page.index('<section id="exposed">') :].split("</section>")[0]
     assert identity_hash("ann") in section and "3 of 6" in section and "zoe" not in section
     assert "2 of 3 people" in section
+    named = [replace(risk, release="no") if risk.is_control else risk for risk in exposed.risks]
+    exposures = most_exposed(replace(exposed, risks=named))
+    assert {exposure.anonymizer for exposure in exposures} == {"blur", "no_op"}
 
 
 def test_untouched_faces_are_told_first(report):
@@ -224,6 +245,8 @@ def test_untouched_faces_are_told_first(report):
     risks = [replace(risk, is_control=risk.anonymizer == "no_op") for risk in report.risks]
     whole = replace(report, risks=risks, untouched=[control, left, touched])
     assert untouched_faces(whole) == [left]
+    named = [replace(risk, release="no") if risk.is_control else risk for risk in risks]
+    assert untouched_faces(replace(whole, risks=named)) == [control, left]
     first = render_html(whole, {}).split("<nav")[0]
     assert "<bdi>blur</bdi>: 12 of 600 images" in first and "600 of 600" not in first
     assert "left as they were" not in render_html(report, {})

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from cldmray.arrays import Interval
+from cldmray.evaluation.decision import DecisionPolicy, decide
 from cldmray.results.audit import (
     AnonymizerRisk,
     AttackerDiagnostics,
@@ -26,10 +27,12 @@ from cldmray.tracking.audit_layout import (
     MOST_METRICS,
     AttackLog,
     AuditedData,
+    _risk_table,
     attack_metrics,
     audit_metrics,
     record_audit,
 )
+from cldmray.tracking.descriptions import describe_audit
 
 ATTACKS = [("blur", "adaptive_contrastive"), ("blur", "clean_trained"), ("no_op", "clean_trained")]
 MEASURES = ("rank_1", "rank_5", "eer", "d_sys", "k_not_rejected")
@@ -109,7 +112,7 @@ def report(risks: Sequence[AnonymizerRisk] | None = None, **values: Any) -> Audi
         "verdict": Verdict("blur leaks identity.", {"severity": "leak"}),
         "risks": list(risks or [
             risk("blur", 0.3, release="no", release_reason="It leaks."),
-            risk("no_op", 0.6, is_control=True, k_supported=1),
+            risk("no_op", 0.6, is_control=True, candidate=False, k_supported=1),
         ]),
         "results": pa.Table.from_pylist(rows(), RESULTS),
         "curves": [],
@@ -256,6 +259,7 @@ def test_the_description_is_the_verdict(runs: Any) -> None:
     assert text.startswith("**blur leaks identity.**\n")
     assert "| blur | no | 30.0 % [20.0, 40.0] | 50.0 % [40.0, 60.0] |  |  | 2 | 0.50 |" in text
     assert "| no_op | (control) |" in text
+    assert "bounds that hold at 95 % for all attacks of one kind on an anonymizer at once" in text
     text = children["blur", "clean_trained"].data.tags["mlflow.note.content"]
     assert text.startswith("**clean_trained** attacks **blur**.")
     assert "| attacker holds the very image | 26.0 % [21.0, 31.0] | 10.0 % | single_ref |" in text
@@ -366,6 +370,29 @@ def test_what_was_not_measured_is_no_metric() -> None:
         "rank_1_cross_image_high": 0.6,
         "rank_1_cross_image_chance": 0.1,
     }
+
+
+def test_those_are_counted_that_the_verdict_counts() -> None:
+    risks = [
+        risk("a", 0.12, release="yes", excess=Interval(0.02, -0.1, 0.1), k_supported=5),
+        risk("pix", 0.8, release="no", k_supported=1),
+        risk("no_op", 0.9, is_control=True, k_supported=1),
+    ]
+    decided = decide(risks, ["no_op"], DecisionPolicy(target_k=2, release=("a",)))
+    metrics = audit_metrics(decided.risks)
+    assert (metrics["n_anonymizers"], metrics["n_leaking"], metrics["n_releasable"]) == (1, 0, 1)
+    assert metrics["rank_1_cross_image"] == 0.12
+    assert metrics["k_supported"] == decided.candidates[0].k_supported > 1
+    assert metrics["rank_1_cross_image/pix"] == 0.8
+
+
+def test_a_control_that_is_meant_to_be_released_has_its_answer() -> None:
+    risks = [risk("a", 0.12), risk("no_op", 0.9, is_control=True)]
+    named = decide(risks, ["no_op"], DecisionPolicy(release=("no_op",))).risks
+    assert audit_metrics(named)["n_leaking"] == 1
+    assert _risk_table(named)["release"].to_pylist() == [named[0].release, "no"]
+    text = describe_audit(report(named), "people")
+    assert "| no_op | no |" in text and "(control)" not in text
 
 
 def test_controls_alone_are_summed_up_as_they_are() -> None:
