@@ -22,6 +22,7 @@ from cldmray.evaluation.measures import Measured, ProbeCounts, measure, probe_co
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.chance import Apply
 from cldmray.gallery.protocols import Strings
+from cldmray.results.audit import AnonymizerRisk
 from cldmray.results.table import ALL, IDENTITY_LEVEL, IMAGE_LEVEL, RESULTS, Level
 
 
@@ -57,7 +58,7 @@ def result_rows(
 def detail_rows(
     attack: AttackResult, settings: EvaluationSettings, groups: Mapping[str, Strings] | None = None
 ) -> list[dict[str, Any]]:
-    """Further rows of an attack that is the strongest of its anonymizer and gallery.
+    """Further rows of an attack that is shown, or is the strongest of its anonymizer and gallery.
 
     Returns:
         Rates over the size of the gallery; rates of each group among candidates of the same group;
@@ -115,6 +116,7 @@ def measured_row(
 
 def results_table(
     attacks: Sequence[AttackResult],
+    risks: Sequence[AnonymizerRisk],
     settings: EvaluationSettings,
     groups: pa.Table | None = None,
     apply: Apply = map,
@@ -122,17 +124,15 @@ def results_table(
     """All rows of all attacks, schema :data:`cldmray.results.table.RESULTS`.
 
     Args:
+        risks: of the anonymizers; the attacks that they name have :func:`detail_rows`.
         groups: of the audited people, see :meth:`cldmray.faces.base.FaceSource.groups`.
         apply: calls a function for each of many values, here or in other processes.
     """
-    strongest: dict[tuple[str, str], AttackResult] = {}
-    for attack in attacks:
-        place = attack.anonymizer, attack.gallery
-        if place not in strongest or attack.rank_1.mean() > strongest[place].rank_1.mean():
-            strongest[place] = attack
+    named = {(risk.anonymizer, *rate[:3]) for risk in risks for rate in risk.attacks_by_gallery}
+    detailed = [a for a in attacks if (a.anonymizer, a.attacker, a.protocol, a.gallery) in named]
     members: dict[bytes, dict[str, Strings]] = {}
     calls: list[Callable[[], list[dict[str, Any]]]] = []
-    for rows_of, ranked in ((result_rows, attacks), (detail_rows, list(strongest.values()))):
+    for rows_of, ranked in ((result_rows, attacks), (detail_rows, detailed)):
         for attack in ranked:
             identities = np.unique(attack.ranks.identities)
             key = identities.tobytes()

@@ -295,7 +295,7 @@ class Audit:
             created="",
             verdict=state_verdict(decision),
             risks=state_risks(decision),
-            results=results_table(results.attacks, config.audit, groups, map_in_tasks),
+            results=results_table(results.attacks, risks, config.audit, groups, map_in_tasks),
             curves=[curve(attack) for attack in drawn],
             det=[each for attack in drawn for each in det(attack)],
             grid=self._grid(faces, images.anonymized),

@@ -56,7 +56,8 @@ class AttackRate(NamedTuple):
     Attributes:
         attacker, protocol, gallery: which attack, as in docs/results_files.md.
         value: the rate.
-        low, high: confidence bounds that hold for all attacks of one kind on the anonymizer at once.
+        low, high: confidence bounds that hold for all attacks of one kind on the anonymizer at
+            once.
         chance: its rate with the identities of the probes permuted.
         excess: the difference of the two, with simultaneous bounds; None: not measured.
     """
@@ -176,6 +177,12 @@ class AnonymizerRisk:
     def shown_attack(self) -> AttackRate:
         """The strongest attack that has another image of the person; else the strongest of all."""
         return self.cross_image or self.strongest_attack
+
+    @property
+    def attacks_by_gallery(self) -> list[AttackRate]:
+        """The shown attack, and the strongest of each further gallery."""
+        attacks = (self.shown_attack, self.same_image, self.linkage)
+        return [attack for attack in attacks if attack is not None]
 
     @property
     def tested_attack(self) -> AttackRate:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from cldmray.evaluation.by_identity.groups import SMALLEST_GROUP, group_members
-from cldmray.evaluation.identification import AttackResult
+from cldmray.evaluation.identification import AttackResult, anonymizer_risks
 from cldmray.evaluation.rows import result_rows, results_table
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.ranking import Ranks
@@ -94,12 +94,39 @@ class TestGroups:
 
 def test_results_table() -> None:
     both = [attack(), attack("condition_only")]
-    outcome = results_table(both, SETTINGS, groups())
+    risks = anonymizer_risks(both, SETTINGS, {})
+    outcome = results_table(both, risks, SETTINGS, groups())
     assert outcome.schema == RESULTS
     # The strongest attack, here the first of two alike, has seven sizes of galleries and a
     # difference between groups besides.
     names = ["adaptive_contrastive"] * 15 + ["condition_only"] * 15 + ["adaptive_contrastive"] * 8
     assert outcome["attacker"].to_pylist() == names
-    assert outcome == results_table(both, SETTINGS, groups())
-    assert results_table(both, SETTINGS).num_rows == 24 + 7
-    assert results_table([], SETTINGS).schema == RESULTS
+    assert outcome == results_table(both, risks, SETTINGS, groups())
+    assert results_table(both, risks, SETTINGS).num_rows == 24 + 7
+    assert results_table([], [], SETTINGS).schema == RESULTS
+
+
+def test_the_attack_that_is_shown_has_the_rows_of_galleries() -> None:
+    """Two attacks of one rate: that whose hits are of two people is less sure, and comes first."""
+    identities = np.repeat([f"p{number}" for number in range(10)], 4)
+    samples = np.array([f"{place:02d}" for place in range(40)])
+
+    def hitting(attacker: str, gallery: str, hits: list[int]) -> AttackResult:
+        n_higher = np.where(np.isin(np.arange(40), hits), 0, 3)
+        ranks = Ranks(n_higher, np.zeros(40, np.int64), identities, samples, 10)
+        return AttackResult("blur", attacker, "full_ref", gallery, ranks)
+
+    tied = {"first": list(range(8)), "second": list(range(0, 32, 4))}
+    attacks = [
+        hitting(attacker, gallery, hits)
+        for gallery in ("source_excluded", "source_included")
+        for attacker, hits in tied.items()
+    ]
+    risks = anonymizer_risks(attacks, SETTINGS, {})
+    assert risks[0].shown_attack.attacker == "second"
+    rows = results_table(attacks, risks, SETTINGS).to_pylist()
+    detailed = [row for row in rows if row["measure"] == "rank_1_at_gallery_5"]
+    assert [(row["attacker"], row["gallery"]) for row in detailed] == [
+        ("second", "source_excluded"),
+        ("second", "source_included"),
+    ]
