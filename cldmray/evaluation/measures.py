@@ -159,6 +159,7 @@ def _permuted_columns(own: IntArray, n_identities: int, least: int) -> IntArray:
 RANKS = (1, 5, 10, 50)
 FMRS = {"1e-2": 1e-2, "1e-3": 1e-3}
 FPIRS = {"1e-1": 1e-1, "1e-2": 1e-2, "3e-3": 3e-3}
+D_SYS = "d_sys"
 QUANTILES = {"median": 0.5, "p10": 0.1}
 SCORE_N_BOOTSTRAP = 500
 """Bootstrap resamples, up to a confidence level of 95 %, of the measures that need a threshold or a
@@ -415,7 +416,7 @@ def _verification(comparisons: ComparisonScores, settings: EvaluationSettings) -
     return [
         Measured("eer", eer, 0.5, count),
         *matches,
-        Measured("d_sys", linked.interval, linked.chance, count),
+        Measured(D_SYS, linked.interval, linked.chance, count),
     ]
 
 
@@ -456,9 +457,15 @@ def _score_options(settings: EvaluationSettings) -> BootstrapOptions:
 
 
 def _averaged(trainings: Sequence[Measured]) -> Measured:
-    """One measure of every training, averaged; none where a training cannot support it."""
+    """One measure of every training, averaged; none where a training cannot support it.
+
+    ``d_sys`` is above 0 by its lower bound only where every training links significantly.
+    """
     intervals = [training.interval for training in trainings if training.interval is not None]
     if len(intervals) < len(trainings):
         return next(training for training in trainings if training.interval is None)
     mean = Interval(*(float(np.mean(part)) for part in zip(*intervals, strict=True)))
-    return trainings[0]._replace(interval=mean)
+    if trainings[0].name == D_SYS and min(interval.low for interval in intervals) <= 0:
+        mean = mean._replace(low=0.0)
+    chances = [training.chance for training in trainings if training.chance is not None]
+    return trainings[0]._replace(interval=mean, chance=float(np.mean(chances)) if chances else None)

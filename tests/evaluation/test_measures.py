@@ -259,6 +259,17 @@ def test_trainings_are_averaged() -> None:
     assert both["eer"].interval.low == pytest.approx(lows / 2)
 
 
+def test_one_linking_training_of_two_links_not_significantly() -> None:
+    linking, blind = crowd(0.5), crowd(50.0, seed=1)
+    alone, other = measured_of(linking)["d_sys"], measured_of(blind)["d_sys"]
+    assert alone.interval.low > 0 == other.interval.low and alone.chance != other.chance
+    both, twice = measured_of(linking, blind)["d_sys"], measured_of(linking, linking)["d_sys"]
+    assert both.interval.low == 0
+    assert both.interval.value == pytest.approx((alone.interval.value + other.interval.value) / 2)
+    assert both.chance == pytest.approx((alone.chance + other.chance) / 2)
+    assert twice.interval == pytest.approx(alone.interval)
+
+
 def test_images_of_one_person_alone() -> None:
     names = np.array(["ann", "ann", "bob", "cat"])
     vectors = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
