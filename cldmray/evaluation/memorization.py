@@ -1,13 +1,12 @@
 """Whether an anonymizer gives back images that it was trained on."""
 
-import math
-
 import numpy as np
 
 from cldmray.evaluation.settings import EvaluationSettings
 from cldmray.gallery.index import GalleryIndex
 from cldmray.gallery.protocols import EmbeddingSet
 from cldmray.metrics.rates import rate_interval
+from cldmray.metrics.verification import threshold_at
 from cldmray.results.content import Memorization, NearestTrainingImage
 
 EXPECTED = 0.01
@@ -49,11 +48,10 @@ def memorization(
     >>> record.value, record.nearest[0].training_sample
     (0.5, 't0')
     """
-    allowed = math.floor(EXPECTED * len(originals) * (1 + 1e-12))
-    if not len(anonymized) or not allowed or not len(training):
+    if not len(anonymized) or len(originals) < 1 / EXPECTED or not len(training):
         return None
     null = training.search(originals.vectors, 1).scores[:, 0]
-    threshold = float(np.partition(null, -allowed - 1)[-allowed - 1])
+    threshold = threshold_at(np.sort(null), EXPECTED)
     matches = training.search(anonymized.vectors, 1)
     scores = matches.scores[:, 0]
     near = scores > threshold

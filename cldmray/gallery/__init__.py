@@ -7,5 +7,5 @@
 - :mod:`~cldmray.gallery.index`: a gallery that is kept: build, save, open, search, shard. It rests
   on :mod:`~cldmray.gallery.vector_index`, the only module that imports FAISS.
 - :mod:`~cldmray.gallery.near_duplicates`: which images are the same one again.
-- :mod:`~cldmray.gallery.matches`: best matches of probes and near-duplicates between two sets.
+- :mod:`~cldmray.gallery.matches`: best matches of probes, and search by image.
 """

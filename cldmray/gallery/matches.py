@@ -1,6 +1,6 @@
-"""Best matches of probes, near-duplicates between two sets, and search by image, with FAISS."""
+"""Best matches of probes, and search by image, with FAISS."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -9,7 +9,6 @@ from cldmray.errors import BadInputError
 from cldmray.gallery.index import GalleryIndex, Matches, ShardedGallery, reordered
 from cldmray.gallery.protocols import EmbeddingSet, Vectors
 from cldmray.gallery.scores import EmbeddingScores
-from cldmray.gallery.vector_index import VectorIndex
 
 
 class ImageEncoder(Protocol):
@@ -21,16 +20,6 @@ class ImageEncoder(Protocol):
 
     def embed(self, images: Images) -> Vectors:
         """Unit vectors of images of shape (N, h, w, 3) and uint8, shape (N, d)."""
-
-
-class NearPair(NamedTuple):
-    """Two samples that are nearly the same, one of each set."""
-
-    sample_id: str
-    other_sample_id: str
-    identity: str
-    other_identity: str
-    score: float
 
 
 def best_matches(
@@ -88,35 +77,6 @@ def best_identities(scores: EmbeddingScores, sample_id: str, k: int) -> Matches 
     matches = best_matches(probe, references, len(references), exclude_source=False)
     _, first = np.unique(matches.identities[0], return_index=True)
     return reordered(matches, np.sort(first)[None, :k])
-
-
-def nearest_pairs(left: EmbeddingSet, right: EmbeddingSet, threshold: float) -> list[NearPair]:
-    """Pairs of samples of two sets whose embeddings score above a threshold, the nearest first.
-
-    A sample is no pair with itself; where both sets are the same one, each pair is there once.
-
-    >>> vectors = np.array([[1, 0], [0.8, 0.6]], np.float32)
-    >>> train = EmbeddingSet(np.array(["t1"]), np.array(["ann"]), vectors[:1])
-    >>> test = EmbeddingSet(np.array(["e1"]), np.array(["bob"]), vectors[1:])
-    >>> [(pair.sample_id, pair.other_sample_id) for pair in nearest_pairs(train, test, 0.7)]
-    [('t1', 'e1')]
-
-    Args:
-        left, right: samples of the same encoder, such as those of two splits.
-        threshold: inner product of unit vectors, in [-1, 1).
-
-    Raises:
-        BadInputError: the two have different dimensions.
-    """
-    rows, columns, scores = VectorIndex(right.vectors, gpus=0).search_range(left.vectors, threshold)
-    pairs = []
-    for row, column, score in zip(rows.tolist(), columns.tolist(), scores.tolist(), strict=True):
-        sample, other = str(left.sample_ids[row]), str(right.sample_ids[column])
-        if sample == other or (left is right and row > column):
-            continue
-        names = str(left.identities[row]), str(right.identities[column])
-        pairs.append(NearPair(sample, other, *names, score))
-    return sorted(pairs, key=lambda pair: (-pair.score, pair.sample_id, pair.other_sample_id))
 
 
 def search_images(

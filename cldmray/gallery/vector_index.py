@@ -150,22 +150,6 @@ class VectorIndex:
         scores, rows = self._index.search(probes, k)
         return np.where(rows < 0, -np.inf, scores).astype(np.float32), rows
 
-    def search_range(self, probes: Vectors, threshold: float) -> tuple[IntArray, IntArray, Vectors]:
-        """All pairs of a probe and a vector with a score above a threshold, on the CPU.
-
-        Returns:
-            Row of the probe, row of the vector and score of each pair, shape (M,), by probe.
-
-        Raises:
-            BadInputError: the probes have another number of dimensions.
-        """
-        probes = self._checked(probes)
-        if not len(self) or not len(probes):
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
-        limits, scores, rows = self._index.range_search(probes, threshold)
-        probe_rows = np.repeat(np.arange(len(probes)), np.diff(limits.astype(np.int64)))
-        return probe_rows, rows, scores
-
     def to_bytes(self) -> bytes:
         """The index in FAISS's own file format."""
         content: bytes = load_faiss().serialize_index(self._index).tobytes()

@@ -166,12 +166,15 @@ def points(gain: Interval) -> str:
 def number(value: float | None) -> str:
     """A measure with four significant digits; what lies behind the sixth decimal is rounding.
 
-    >>> number(0.20963), number(2.22e-16), number(None)
-    ('0.2096', '0', '-')
+    Values of 10,000 and above are whole numbers.
+
+    >>> number(0.20963), number(2.22e-16), number(None), number(123456.4)
+    ('0.2096', '0', '-', '123456')
     """
     if value is None:
         return "-"
-    return f"{round(value, 6):.4g}"
+    text = f"{round(value, 6):.4g}"
+    return f"{value:.0f}" if "e+" in text else text
 
 
 def levels(risks: Sequence[AnonymizerRisk]) -> str:

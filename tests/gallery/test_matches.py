@@ -1,4 +1,4 @@
-"""Best matches, near-duplicates and search by image, against brute force."""
+"""Best matches and search by image, against brute force."""
 
 from typing import get_args
 
@@ -8,7 +8,7 @@ import pytest
 from cldmray.arrays import Images
 from cldmray.errors import BadInputError
 from cldmray.gallery.index import GalleryIndex
-from cldmray.gallery.matches import best_identities, best_matches, nearest_pairs, search_images
+from cldmray.gallery.matches import best_identities, best_matches, search_images
 from cldmray.gallery.protocols import EmbeddingSet, Gallery, Protocol, Vectors
 from cldmray.gallery.scores import EmbeddingScores
 
@@ -31,28 +31,6 @@ def test_best_matches_leave_the_source_out() -> None:
     everything = best_matches(probes, probes, 1, exclude_source=False)
     np.testing.assert_array_equal(everything.sample_ids[:, 0], probes.sample_ids)
     assert best_matches(probes, references, 100).sample_ids.shape == (20, 19)
-
-
-def test_pairs_of_two_sets() -> None:
-    left, right = embedded(20, 0), embedded(15, 1, "t")
-    products = left.vectors @ right.vectors.T
-    expected = {
-        (f"s{row}", f"t{column}") for row, column in zip(*np.nonzero(products > 0.6), strict=True)
-    }
-    pairs = nearest_pairs(left, right, 0.6)
-    assert {(pair.sample_id, pair.other_sample_id) for pair in pairs} == expected and expected
-    scores = [pair.score for pair in pairs]
-    assert scores == sorted(scores, reverse=True)
-    first = pairs[0]
-    assert first.identity == f"p{int(first.sample_id[1:]) // 2}"
-
-
-def test_pairs_within_one_set_are_there_once() -> None:
-    views = embedded(20, 0)
-    views.vectors[3] = views.vectors[11]
-    pairs = nearest_pairs(views, views, 0.999)
-    assert [(pair.sample_id, pair.other_sample_id) for pair in pairs] == [("s3", "s11")]
-    assert nearest_pairs(views, embedded(0, 0), 0.5) == []
 
 
 class Encoder:

@@ -51,16 +51,6 @@ class TestFlat:
         scores, rows = index.search(unit(3, 1), 5)
         assert len(index) == 0 and index.vectors.shape == (0, 8)
         assert scores.shape == rows.shape == (3, 0)
-        assert index.search_range(unit(3, 1), 0.0)[0].shape == (0,)
-
-    def test_a_range_holds_all_pairs_above_the_threshold(self) -> None:
-        probes, vectors = unit(9, 1), unit(50, 0)
-        rows, columns, scores = VectorIndex(vectors).search_range(probes, 0.5)
-        products = probes @ vectors.T
-        assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == set(
-            zip(*(part.tolist() for part in np.nonzero(products > 0.5)), strict=True)
-        )
-        np.testing.assert_allclose(scores, products[rows, columns], atol=1e-6)
 
 
 class TestApproximate:

@@ -30,7 +30,14 @@ def test_duration(seconds, expected):
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(0.20963, "0.2096"), (1.0, "1"), (2.22e-16, "0"), (12345.6, "1.235e+04")],
+    [
+        (0.20963, "0.2096"),
+        (1.0, "1"),
+        (2.22e-16, "0"),
+        (9999.96, "10000"),
+        (12345.6, "12346"),
+        (-3e5, "-300000"),
+    ],
 )
 def test_number(value, expected):
     assert formatting.number(value) == expected

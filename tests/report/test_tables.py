@@ -233,8 +233,8 @@ def test_the_most_exposed_people(report):
     assert identity_hash("ann") in section and "3 of 6" in section and "zoe" not in section
     assert "2 of 3 people" in section
     named = [replace(risk, release="no") if risk.is_control else risk for risk in exposed.risks]
-    exposures = most_exposed(replace(exposed, risks=named))
-    assert {exposure.anonymizer for exposure in exposures} == {"blur", "no_op"}
+    listed = most_exposed(replace(exposed, risks=named))
+    assert {each.anonymizer for each in listed} == {"blur", "no_op"}
 
 
 def test_untouched_faces_are_told_first(report):

@@ -130,7 +130,7 @@ def test_nothing_secret_reaches_mlflow(tracker: Tracker, monkeypatch: pytest.Mon
     }
     tags = {"password": SECRET, "command": f"job --api-key {SECRET}", f"t {SECRET}": SECRET}
     with tracker.job_run("audit", f"run {SECRET}", settings, tags=tags) as run:
-        run.set_tags({"later": f"http://{SECRET}@host"})
+        run.log(tags={"later": f"http://{SECRET}@host"})
         with tracker.child_run(run, "no_op", "score_fusion"):
             pass
     with pytest.raises(ValueError), tracker.job_run("audit", "bad", {}):
