@@ -98,10 +98,6 @@ class Run:
         """Record numbers; see :meth:`log`."""
         self.log(metrics=metrics)
 
-    def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Record texts about the run; see :meth:`log`."""
-        self.log(tags=tags)
-
     def log_dataset(
         self, name: str, digest: str, source: str, profile: Mapping[str, object]
     ) -> None:
