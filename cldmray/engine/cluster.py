@@ -300,8 +300,24 @@ def connect(config: EngineConfig) -> dict[str, Any]:
             "machine offers none to Ray; set it to 0 to run on the CPU"
         )
     if address == LOCAL:
+        _check_training_gpus(config, resources.get("GPU", 0.0))
         _check_room(config, resources.get("CPU", 0.0))
     return resources
+
+
+def _check_training_gpus(config: EngineConfig, gpus: float) -> None:
+    """Refuse trainings that would wait for ever for GPUs that a local cluster does not have.
+
+    Raises:
+        ConfigError: the message says how many there are.
+    """
+    workers, share = config.train_workers, config.gpus_per_train_worker
+    if workers * share > gpus + 1e-9:
+        raise ConfigError(
+            f"engine.gpus_per_train_worker: {workers} workers of {share:g} GPUs need "
+            f"{workers * share:g} GPUs, but Ray has {gpus:g} here; lower it or "
+            "engine.train_workers, or set it to 0 to train on the CPU"
+        )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import signal
 import socket
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from cldmray.config.instantiate import build
 from cldmray.engine import cluster
 from cldmray.engine.artifacts import Manifest, commit
 from cldmray.engine.cluster import EngineConfig, connect
+from cldmray.engine.map_stages.faces import load_images, map_rows
 from cldmray.engine.stages import Stages
 from cldmray.engine.training import torch_trainer, worker_range
 from cldmray.errors import ConfigError
+from cldmray.faces.synthetic import SyntheticFaces
 
 ELASTIC = EngineConfig(
     cpus_per_actor=0.5, actors=2, max_actors=6, train_workers=1, max_train_workers=4
@@ -126,6 +129,22 @@ class TestPostponing:
         cluster.start()
         assert joined == []
 
+    def test_reading_images_needs_it(
+        self, joined: list[EngineConfig], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = SyntheticFaces(n_identities=1, images_per_identity=1, size=32)
+
+        def from_arrow(blocks: Any) -> Any:
+            assert joined == [EngineConfig(cpus=2)]
+            raise InterruptedError
+
+        monkeypatch.setattr("ray.data.from_arrow", from_arrow)
+        for read in (load_images, partial(map_rows, load=dict, block_rows=1)):
+            cluster.prepare(EngineConfig(cpus=2))
+            with pytest.raises(InterruptedError):
+                read(source, source.listing())
+            joined.clear()
+
     def test_another_cluster_is_joined_at_once(
         self, joined: list[EngineConfig], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -225,6 +244,11 @@ class TestWhatCannotBeJoinedOrStarted:
                 "lower engine.cpus_per_actor",
             ),
             (EngineConfig(train_workers=3), 1, "engine.train_workers: 3 workers"),
+            (
+                EngineConfig(train_workers=3, gpus_per_train_worker=0.5),
+                2,
+                "^engine.gpus_per_train_worker: 3 workers .* need 1.5 GPUs, but Ray has 1 here",
+            ),
         ],
     )
     def test_pools_and_trainings_that_would_wait_for_ever(
@@ -234,6 +258,17 @@ class TestWhatCannotBeJoinedOrStarted:
         monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": float(cpus), "GPU": 1.0})
         with pytest.raises(ConfigError, match=message):
             connect(engine)
+
+    def test_trainings_that_a_machine_has_gpus_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ray.init", lambda **options: None)
+        there = {"CPU": 2.0, "GPU": 1.0}
+        monkeypatch.setattr("ray.cluster_resources", lambda: there)
+        engine = EngineConfig(train_workers=2, gpus_per_train_worker=0.5)
+        assert connect(engine) == there
+        there.pop("GPU")
+        with pytest.raises(ConfigError, match=r"^engine\.gpus_per_train_worker: .*has 0 here"):
+            connect(engine)
+        assert connect(replace(engine, address="auto")) == there
 
     def test_tasks_fit_on_one_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("ray.init", lambda **options: None)

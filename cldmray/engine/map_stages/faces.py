@@ -11,6 +11,7 @@ import ray
 from ray.data import Dataset
 
 from cldmray.arrays import Images
+from cldmray.engine import cluster
 from cldmray.engine.artifacts import write_records
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
 from cldmray.errors import BadInputError
@@ -68,6 +69,7 @@ def read_faces(source: FaceSource, listing: pa.Table, block_rows: int) -> Datase
             table = table.append_column(column.name, values)
         return table
 
+    cluster.start()
     stream = ray.data.from_arrow(source.reading_blocks(listing, block_rows))
     return stream.map_batches(load, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS)
 
@@ -85,6 +87,7 @@ def map_rows(
         listing: schema ``records.LISTING``.
         load: columns of a block of about ``block_rows`` rows, ``sample_id`` among them.
     """
+    cluster.start()
     stream = ray.data.from_arrow(source.reading_blocks(listing, block_rows)).map_batches(
         load, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
