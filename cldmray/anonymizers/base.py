@@ -184,8 +184,8 @@ class Anonymizer(ABC):
     def usable(self, sample_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which of the selected samples it can make images of; all of them unless overridden.
 
-        It is asked where the images are made. Those left out are counted, and stop an audit where
-        they are too many, as files of originals do.
+        It is asked where the images are made. Those left out are counted, and noted in the report;
+        too many of evaluated people stop an audit, as files of originals do.
         """
         return np.ones(len(sample_ids), bool)
 

@@ -1,12 +1,14 @@
 """What a report says of the images of an audit: how faces were found, and which are copies."""
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray import hashing
+from cldmray.anonymizers.base import Anonymizer
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.map_stages.faces import SEARCH_COLUMNS
 from cldmray.faces.base import FaceSource
@@ -95,6 +97,67 @@ def duplicate_notes(pairs: pa.Table) -> list[str]:
             "an attack that finds such an image counts as wrong."
         )
     return notes
+
+
+class LostImages(NamedTuple):
+    """Images of one split's people that cannot be used.
+
+    Attributes:
+        anonymizer: name of the one that they are of.
+        split: of the people.
+        count: of these images.
+        total: images that the anonymizer was asked for.
+        reasons: why they cannot be used.
+    """
+
+    anonymizer: str
+    split: str
+    count: int
+    total: int
+    reasons: str
+
+    @property
+    def subject(self) -> str:
+        """How many there are, as the first half of a sentence."""
+        whose = "" if self.split == EVALUATION else f" of {self.split} people"
+        return f"{self.count} of {self.total} images of {self.anonymizer}{whose} cannot be used"
+
+    @property
+    def note(self) -> str:
+        """What the report says of them."""
+        if self.split == EVALUATION:
+            return f"{self.subject}, because {self.reasons}."
+        return (
+            f"{self.subject}, because {self.reasons}: attackers had the others alone to learn from "
+            "and to validate on, so that the risk may be understated."
+        )
+
+
+def lost_images(
+    table: Artifact,
+    anonymizer: Anonymizer,
+    listed: Mapping[str, pa.ChunkedArray],
+    samples: Mapping[str, int],
+) -> list[LostImages]:
+    """Which splits lack images of an anonymizer that it was asked for.
+
+    Args:
+        table: its images.
+        listed: sample ids of the originals of each split.
+        samples: how often the images of each split are anonymized.
+    """
+    rejected, lost = table.rejected(), []
+    for split, ids in listed.items():
+        # A group has one surrogate, however often it is asked for.
+        each = samples[split] if anonymizer.grouping is None else 1
+        total = each * int(anonymizer.select(ids.to_pylist()).sum())
+        count = total - table.count(split)
+        if count:
+            those = rejected.filter(pc.is_in(rejected["sample_id"], ids.combine_chunks()))
+            reasons = "; ".join(sorted(set(those["reason"].to_pylist())))
+            reasons = reasons or "they are no images, or end early"
+            lost.append(LostImages(anonymizer.name, split, count, total, reasons))
+    return lost
 
 
 def _pairs(count: int) -> str:

@@ -33,6 +33,7 @@ from cldmray.pipelines.data_notes import (
     duplicate_notes,
     duplicates_of_evaluated,
     hidden,
+    lost_images,
 )
 
 logger = logging.getLogger(__name__)
@@ -125,9 +126,9 @@ class DataPreparation:
             for key in self.config.anonymizers
         }
         anonymized = {key: self.stages.result(stage) for key, stage in stages.items()}
-        distractors, more = self._distractors(faces)
-        notes = [*listing.notes, *notes, *self._unusable_notes(faces, anonymized), *more]
         references, reference_notes = self._references(listing.samples)
+        distractors, more = self._distractors(faces, references)
+        notes = [*listing.notes, *notes, *self._unusable_notes(faces, anonymized), *more]
         if references is not None:
             contents = _contents(self._near_duplicates(faces, references))
         notes += reference_notes
@@ -143,9 +144,12 @@ class DataPreparation:
         return table, [reference_note(table.read(["identity"]), listing)]
 
     def _distractors(
-        self, faces: Artifact
+        self, faces: Artifact, references: Artifact | None
     ) -> tuple[list[tuple[Artifact, tuple[str, ...]]], list[str]]:
-        """Originals that stand in the galleries beside those of evaluated people, and notes."""
+        """Originals that stand in the galleries beside those of evaluated people, and notes.
+
+        Copies of evaluated images and of references are left out of ``gallery.faces``.
+        """
         tables: list[tuple[Artifact, tuple[str, ...]]] = []
         if splits := self.config.gallery.distractor_splits:
             tables.append((faces, splits))
@@ -154,15 +158,17 @@ class DataPreparation:
         if source is None or listing is None:
             return tables, []
         strangers = self.stages.result(self.stages.submit(self._read_stage(source, listing)))
-        copies = duplicates_of_evaluated(self._near_duplicates(faces, strangers))
+        own = (faces,) if references is None else (faces, references)
+        copies = duplicates_of_evaluated(self._near_duplicates(*own, strangers))
         twice = pc.is_in(listing["sample_id"], pa.array(copies, pa.string()))
         if not pc.any(twice).as_py():
             return [*tables, (strangers, (ATTACKER,))], []
         kept = self._read_stage(source, listing.filter(pc.invert(twice)))
         strangers = self.stages.result(self.stages.submit(kept))
+        originals = "evaluated images" if references is None else "evaluated images or references"
         note = (
-            f"{pc.sum(twice).as_py()} images of gallery.faces are near-duplicates of evaluated "
-            "images; they were left out, since an attack that finds one would count as wrong."
+            f"{pc.sum(twice).as_py()} images of gallery.faces are near-duplicates of {originals}; "
+            "they were left out, since an attack that finds one would count as wrong."
         )
         return [*tables, (strangers, (ATTACKER,))], [note]
 
@@ -302,29 +308,24 @@ class DataPreparation:
                 )
 
     def _unusable_notes(self, faces: Artifact, anonymized: Mapping[str, Artifact]) -> list[str]:
-        """A note on every anonymizer some of whose images of evaluated people cannot be used.
+        """A note on every anonymizer some of whose images cannot be used, for each split of people.
 
         Raises:
-            BadInputError: they are more than ``audit.max_invalid_fraction`` allows.
+            BadInputError: of evaluated people they are more than ``audit.max_invalid_fraction``
+                allows.
         """
-        samples = faces.read(["sample_id"], EVALUATION)["sample_id"].to_pylist()
         allowed, notes = self.config.audit.max_invalid_fraction, []
+        asked = {split: count for split, count in self.samples.items() if count}
+        listed = {split: faces.read(["sample_id"], split)["sample_id"] for split in asked}
         for key, table in anonymized.items():
-            anonymizer = self.config.anonymizers[key]
-            selected = int(anonymizer.select(samples).sum())
-            lost = selected - table.count(EVALUATION)
-            if not lost:
-                continue
-            note = f"{lost} of {selected} images of {anonymizer.name} cannot be used"
-            by_the_stage = sorted(set(table.rejected()["reason"].to_pylist()))
-            reasons = "; ".join(by_the_stage) or "they are no images, or end early"
-            if lost > allowed * selected:
-                raise BadInputError(
-                    f"anonymizers.{key}: {note}, more than audit.max_invalid_fraction={allowed:g} "
-                    f"allows: {reasons}"
-                )
-            logger.warning(note)
-            notes.append(f"{note}, because {reasons}.")
+            for lost in lost_images(table, self.config.anonymizers[key], listed, asked):
+                if lost.split == EVALUATION and lost.count > allowed * lost.total:
+                    raise BadInputError(
+                        f"anonymizers.{key}: {lost.subject}, more than "
+                        f"audit.max_invalid_fraction={allowed:g} allows: {lost.reasons}"
+                    )
+                logger.warning(lost.subject)
+                notes.append(lost.note)
         return notes
 
     def _missing_notes(self, listing: pa.Table) -> list[str]:
@@ -496,10 +497,6 @@ class DataPreparation:
             "near-duplicates", {}, [*faces], produce, "find near-duplicates", engine.task_stage
         )
         return pairs_of(self.stages.result(self.stages.submit(stage)))
-
-    def anonymize(self, key: str, faces: Artifact) -> Artifact:
-        """The anonymized images of one anonymizer."""
-        return self.stages.result(self.stages.submit(self.anonymize_stage(key, faces)))
 
     @property
     def samples(self) -> dict[str, int]:

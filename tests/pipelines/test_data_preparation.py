@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,14 +16,16 @@ from PIL import Image
 from cldmray import storage
 from cldmray.conditions import ControlNetAux
 from cldmray.config.audit import AuditConfig, build_audit
-from cldmray.engine.artifacts import Artifact, Manifest
+from cldmray.engine.artifacts import REJECTED_FILE, Artifact, Manifest
 from cldmray.engine.map_stages.near_duplicates import NEAR_DUPLICATES
 from cldmray.engine.stages import Stages
 from cldmray.errors import BadInputError, MissingDependencyError
-from cldmray.faces.records import ATTACKER, EVALUATION
+from cldmray.faces.base import FaceSource
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION, REJECTED
 from cldmray.faces.synthetic import SyntheticFaces
+from cldmray.gallery.identities import distractor_listing
 from cldmray.pipelines.data_notes import duplicate_notes, duplicates_of_evaluated
-from cldmray.pipelines.data_preparation import DataPreparation, PreparedImages
+from cldmray.pipelines.data_preparation import DataPreparation, Listing, PreparedImages
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 LISTING = pa.table({"identity": ["ann", "bob"], "split": ["evaluation", "attacker"]})
@@ -199,6 +201,37 @@ class TestImagesAnonymizedElsewhere:
         with pytest.raises(BadInputError, match=r"2 of 6 .* audit\.max_invalid_fraction=0\.2"):
             patient._unusable_notes(faces, {"precomputed": artifacts["worse"]})
 
+    def test_lost_images_that_attackers_learn_from_are_noted(self, tmp_path: Path) -> None:
+        config = configured(
+            "anonymizers=[blur]",
+            "attackers=[condition_match,adaptive_contrastive]",
+            "audit.samples_per_image=2",
+        )
+        splits = [EVALUATION] * 2 + [ATTACKER] * 10 + [ATTACKER_VALIDATION] * 4
+        samples = [f"s{number:02d}" for number in range(len(splits))]
+        listed = pa.table({"sample_id": samples, "split": splits})
+        storage.write_table(f"{tmp_path}/faces/part.parquet", listed)
+        counts = {EVALUATION: 2, ATTACKER: 10, ATTACKER_VALIDATION: 4}
+        manifest = Manifest({"part.parquet": len(listed)}, splits=counts)
+        faces = Artifact(f"{tmp_path}/faces", manifest, "0" * 16)
+        lost = [
+            {"sample_id": sample, "identity": "x", "location": "sample 0", "reason": reason}
+            for sample, reason in (("s02", "it overflows"), ("s15", "it is grey"))
+        ]
+        storage.write_table(
+            f"{tmp_path}/blur/{REJECTED_FILE}", pa.Table.from_pylist(lost, REJECTED)
+        )
+        left = {EVALUATION: 2, ATTACKER: 19, ATTACKER_VALIDATION: 3}
+        blur = Artifact(f"{tmp_path}/blur", Manifest({}, splits=left, rejected=2), "1" * 16)
+        single = started(config, tmp_path / "cache")
+        attacker, validation = single._unusable_notes(faces, {"blur": blur})
+        name = config.anonymizers["blur"].name
+        assert attacker.startswith(
+            f"1 of 20 images of {name} of attacker people cannot be used, because it overflows: "
+        )
+        assert validation.startswith(f"1 of 4 images of {name} of attacker_validation people")
+        assert "because it is grey: " in validation
+
     def test_nothing_fits(self, tmp_path: Path) -> None:
         single = self.preparation(tmp_path, "cat/1.png")
         with pytest.raises(
@@ -339,6 +372,61 @@ def test_attackers_validate_on_somebody_with_two_images(
         BadInputError, match=r"^attackers\.clean_trained: .* there are 12 and 0: lower"
     ):
         preparation.listing()
+
+
+def test_strangers_are_compared_with_the_references_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(
+        "anonymizers=[blur]",
+        "+faces@gallery.faces=synthetic",
+        "gallery.faces.name=strangers",
+        "gallery.faces.seed=1",
+        "gallery.faces.n_identities=2",
+        "+faces@gallery.references=synthetic",
+        "gallery.references.name=references",
+    )
+    single = started(config, tmp_path)
+    samples = single.listing().samples
+    strangers = distractor_listing(config.gallery, config.faces)
+    assert strangers is not None
+    copied = strangers["sample_id"][0].as_py()
+    tables: dict[str, pa.Table] = {"own": samples}
+    compared: list[tuple[str, ...]] = []
+
+    def read_stage(source: FaceSource, listing: pa.Table) -> Any:
+        key = f"{source.name}-{len(listing)}"
+        tables[key] = listing
+        return SimpleNamespace(key=key, read=listing.select)
+
+    def near_duplicates(*artifacts: Any) -> pa.Table:
+        compared.append(tuple(artifact.key for artifact in artifacts))
+        own, *references, last = compared[-1]
+        if not (references and last.startswith("strangers")):
+            return NEAR_DUPLICATES.empty_table()
+        reference = tables[references[0]].slice(0, 1).to_pylist()[0]
+        row = {key: reference[key] for key in ("sample_id", "identity", "split")}
+        other = {"other_sample_id": copied, "other_identity": "x", "other_split": ATTACKER}
+        return pa.Table.from_pylist(
+            [{**row, **other, "likeness": 0.95, "is_mirrored": False}], NEAR_DUPLICATES
+        )
+
+    own = SimpleNamespace(key="own", read=samples.select)
+    blurred = SimpleNamespace(key="blurred")
+    monkeypatch.setattr(single, "distinct_faces", lambda listing: (own, {}, []))
+    monkeypatch.setattr(single, "anonymize_stage", lambda key, faces: blurred)
+    monkeypatch.setattr(single, "_unusable_notes", lambda faces, anonymized: [])
+    monkeypatch.setattr(single, "_read_stage", read_stage)
+    monkeypatch.setattr(single, "_near_duplicates", near_duplicates)
+    monkeypatch.setattr(single.stages, "submit", lambda stage: stage)
+    monkeypatch.setattr(single.stages, "result", lambda stage: stage)
+    images = single.run(Listing(samples))
+    assert images.references is not None
+    assert compared[0] == ("own", images.references.key, f"strangers-{len(strangers)}")
+    ((kept, _),) = images.distractors
+    assert kept.key == f"strangers-{len(strangers) - 1}"
+    assert copied not in tables[kept.key]["sample_id"].to_pylist()
+    assert images.notes[0].startswith("1 images of gallery.faces are near-duplicates of evaluated ")
 
 
 def test_originals_are_those_of_all_galleries() -> None:
