@@ -182,7 +182,7 @@ class TrainedAutoencoder(NamedTuple):
         network: in evaluation mode.
         latents: of the training images, shape (N, channels, h, w).
         curve: learning curve.
-        key: hash of the weights and of the images.
+        key: hash of the weights, of the images and of the precision that all is computed with.
     """
 
     network: AutoencoderKL
@@ -199,6 +199,7 @@ def fit_autoencoder(
         "images": content,
         "architecture": hashing.canonicalize(architecture),
         "phase": training.autoencoder.lasting,
+        "precision": training.precision,
         "seed": training.seed,
     }
     name = f"autoencoder-{hashing.fingerprint(decisive)}"
@@ -206,7 +207,8 @@ def fit_autoencoder(
     reconstruction = cldm_networks.SampledAutoencoder(cldm.build_autoencoder(architecture))
     reconstruction.load_state_dict(result.state)
     autoencoder = channels_last(reconstruction.autoencoder).eval()
-    key = hashing.fingerprint([hashlib.sha256(result.weights).hexdigest(), content])
+    weights = hashlib.sha256(result.weights).hexdigest()
+    key = hashing.fingerprint([weights, content, training.precision])
     latents = packed(
         Path(training.arrays, f"latents-{key}.npy"),
         (len(images), *architecture.latent_shape),

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from cldmray.anonymizers.base import Batch
 from cldmray.anonymizers.diffusion import Control, Diffusion
 from cldmray.arrays import Images, to_unit_range
+from cldmray.attackers.nn.training import Worker
 from cldmray.conditions import Canny, SoftEdge
 from cldmray.engine.training import CHECKPOINT_FILE, TrainingResult
 from cldmray.errors import BadInputError
@@ -54,6 +56,35 @@ def test_unit_range() -> None:
     assert tensor.shape == (1, 3, 2, 3)
     assert tensor[0, :, 1, 2].tolist() == pytest.approx([1, -1, -0.6])
     assert to_unit_range(image[:, :, ::-1]).shape == (1, 3, 2, 3)
+
+
+def test_another_precision_is_another_training(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untrained(trainable: PhaseTrainable, training: CldmTraining) -> TrainingResult:
+        names.append(trainable.name)
+        trainable.build(Worker())
+        state = {name: value.contiguous() for name, value in trainable.state().items()}
+        return TrainingResult(save(state), [])
+
+    monkeypatch.setattr(cldm_training, "fit", untrained)
+    phase = PhaseConfig(max_steps=1, batch_size=8, learning_rate=1e-3)
+    training = CldmTraining(
+        autoencoder=phase,
+        diffusion=phase,
+        sharpening=phase,
+        storage="nowhere",
+        arrays=str(tmp_path),
+    )
+    phases: dict[str, set[str]] = {"autoencoder": set(), "diffusion": set(), "sharpening": set()}
+    precisions: tuple[Literal["bf16", "fp32"], ...] = ("bf16", "fp32", "bf16")
+    for precision in precisions:
+        names: list[str] = []
+        train_cldm(images[:8], {"canny": Canny()}, replace(training, precision=precision), TINY)
+        for name in names:
+            phases[name.partition("-")[0]].add(name)
+    assert [len(names) for names in phases.values()] == [2, 2, 2]
+    assert len(list(tmp_path.glob("latents-*.npy"))) == 2
 
 
 @pytest.mark.slow
