@@ -215,6 +215,16 @@ class Attacker(ABC):
         """The attacker without labels, which decide no training."""
         return replace(self, label=None)
 
+    def check_validation(self, identities: Sequence[str]) -> None:  # noqa: B027
+        """Find out before any work whether it can be validated on the validation identities.
+
+        Args:
+            identities: one an image, at least one.
+
+        Raises:
+            BadInputError: it cannot.
+        """
+
     def fit(self, data: AttackData, context: Context) -> Table | None:
         """Learn; None where there is nothing to learn."""
         return None

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cldmray import hashing
+from cldmray.attackers.base import Attacker
 from cldmray.config.audit import AuditConfig
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.map_stages.anonymize import anonymize, anonymize_groups, samples_per_split
@@ -225,7 +226,8 @@ class DataPreparation:
     def _check_training(self, listing: pa.Table, identities: Mapping[str, int]) -> None:
         """Find out before any work whether attackers have people to learn from and to validate on.
 
-        Those who learn from anonymized images are left out by the runner, with a note.
+        Those who learn from anonymized images are left out by the runner, with a note, where there
+        are none; on whom they can be validated they say themselves.
 
         A rate on validation people is measured on those with a second image.
 
@@ -240,7 +242,14 @@ class DataPreparation:
         images = Counter(validating["identity"].to_pylist())
         repeated = sum(count > 1 for count in images.values())
         for key, attacker in self.config.attackers.items():
-            if attacker.max_steps is None or attacker.learns_from_anonymized:
+            if attacker.max_steps is None:
+                continue
+            if attacker.learns_from_anonymized:
+                if self._learns(attacker, listing):
+                    try:
+                        attacker.check_validation(validating["identity"].to_pylist())
+                    except BadInputError as error:
+                        raise BadInputError(f"attackers.{key}: {error}") from error
                 continue
             learnt = sum(identities.get(split, 0) for split in attacker.training_splits)
             if learnt < 2 or not repeated:
@@ -250,6 +259,18 @@ class DataPreparation:
                     f"{learnt} and {repeated}: lower splits.n_evaluation_identities, raise "
                     "splits.validation_fraction, or leave the attacker out"
                 )
+
+    def _learns(self, attacker: Attacker, listing: pa.Table) -> bool:
+        """Whether an anonymizer has images for an attacker to learn from and to validate on."""
+        needed = [
+            listing.filter(pc.equal(listing["split"], split))["sample_id"].to_pylist()
+            for split in (ATTACKER, ATTACKER_VALIDATION)
+        ]
+        return all(needed) and any(
+            attacker.can_attack(anonymizer)
+            and all(anonymizer.select(samples).any() for samples in needed)
+            for anonymizer in self.config.anonymizers.values()
+        )
 
     def groups(self, listing: pa.Table) -> tuple[pa.Table | None, list[str]]:
         """The groups that the source knows, see :meth:`FaceSource.groups`, and notes on them.

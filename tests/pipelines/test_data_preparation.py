@@ -352,8 +352,15 @@ def test_attackers_without_people_to_learn_from_are_refused(
 
 
 @pytest.mark.parametrize("images_of_others", [1, 2])
+@pytest.mark.parametrize(
+    ("attacker", "message"),
+    [
+        ("clean_trained", r"^attackers\.clean_trained: .* there are 12 and 0: lower"),
+        ("reconstruction", r"^attackers\.reconstruction: .*no validation person has two images"),
+    ],
+)
 def test_attackers_validate_on_somebody_with_two_images(
-    tmp_path: Path, images_of_others: int
+    tmp_path: Path, images_of_others: int, attacker: str, message: str
 ) -> None:
     for number in range(60):
         folder = tmp_path / "faces" / f"p{number:02d}"
@@ -362,16 +369,27 @@ def test_attackers_validate_on_somebody_with_two_images(
             (folder / f"{image}.jpg").touch()
     config = configured(
         "faces=folder", f"faces.root={tmp_path}/faces", "anonymizers=[blur]",
-        "attackers=[clean_trained]", "splits.n_evaluation_identities=20",
+        f"attackers=[{attacker}]", "splits.n_evaluation_identities=20",
     )  # fmt: skip
     preparation = started(config, tmp_path / "cache")
     if images_of_others == 2:
         assert len(preparation.listing().samples)
         return
-    with pytest.raises(
-        BadInputError, match=r"^attackers\.clean_trained: .* there are 12 and 0: lower"
-    ):
+    with pytest.raises(BadInputError, match=message):
         preparation.listing()
+
+
+def test_an_attacker_that_cannot_learn_need_not_be_validated(tmp_path: Path) -> None:
+    for number in range(60):
+        folder = tmp_path / "faces" / f"p{number:02d}"
+        folder.mkdir(parents=True)
+        for image in range(5 if number < 20 else 1):
+            (folder / f"{image}.jpg").touch()
+    config = configured(
+        "faces=folder", f"faces.root={tmp_path}/faces", "anonymizers=[no_op]",
+        "attackers=[reconstruction]", "splits.n_evaluation_identities=20",
+    )  # fmt: skip
+    assert len(started(config, tmp_path / "cache").listing().samples)
 
 
 def test_strangers_are_compared_with_the_references_as_well(
@@ -401,7 +419,7 @@ def test_strangers_are_compared_with_the_references_as_well(
 
     def near_duplicates(*artifacts: Any) -> pa.Table:
         compared.append(tuple(artifact.key for artifact in artifacts))
-        own, *references, last = compared[-1]
+        _, *references, last = compared[-1]
         if not (references and last.startswith("strangers")):
             return NEAR_DUPLICATES.empty_table()
         reference = tables[references[0]].slice(0, 1).to_pylist()[0]

@@ -13,6 +13,7 @@ from cldmray.attackers.reconstruction.base import ReconstructionModel, Reconstru
 from cldmray.attackers.reconstruction.pairs import (
     ReconstructionPairs,
     check_validation,
+    check_validation_identities,
     queried,
 )
 from cldmray.attackers.reconstruction.training import ReconstructionTrainable
@@ -95,6 +96,9 @@ class ReconstructionAttacker(Attacker):
         self.validation_recognizer.check()
         self.held_out_recognizer.check()
         self.model.check_held_out_recognizer(self.held_out_recognizer)
+
+    def check_validation(self, identities: Sequence[str]) -> None:
+        check_validation_identities(identities)
 
     def fit(self, data: AttackData, context: Context) -> Table:
         return context.train(self, data, lambda: self.trainable(data))

@@ -153,14 +153,25 @@ def queried(data: AttackData, split: str) -> Queried:
 
 
 def check_validation(pairs: ReconstructionPairs) -> None:
+    """Refuse pairs of validation identities of which none can be identified.
+
+    Raises:
+        BadInputError: see :func:`check_validation_identities`.
+    """
+    check_validation_identities(pairs.original_identities.tolist())
+
+
+def check_validation_identities(identities: Sequence[object]) -> None:
     """Refuse validation identities of which none can be identified.
+
+    Args:
+        identities: one an original.
 
     Raises:
         BadInputError: there are fewer than two, so that nobody can be confused and
             ``validation_margin`` has no other identity to compare with; or none has a second image,
             so that ``validation_rank_1`` says nothing.
     """
-    identities = pairs.original_identities.tolist()
     if len(set(identities)) < 2:
         raise BadInputError(
             f"reconstruction: {len(set(identities))} validation person, but a model is rated by "
