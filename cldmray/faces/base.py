@@ -208,7 +208,7 @@ class ImageFileSource(FaceSource):
             self.detector.version()
         except CldmrayError as error:
             raise type(error)(
-                f"faces.align: faces cannot be searched for: {error}; or set faces.align=none for "
+                f"faces cannot be searched for: {error}; or set align=none of this source, for "
                 "images that are aligned already"
             ) from error
 

@@ -98,13 +98,25 @@ class DataPreparation:
         )
 
     def check(self) -> None:
-        """Find out before any work starts whether source and anonymizers have what they need.
+        """Find out before any work starts whether sources and anonymizers have what they need.
 
         Raises:
             CldmrayError: a package or file is absent, or a file is incomplete or of a refused kind;
                 the message begins with the key.
         """
-        self.config.faces.check()
+        config = self.config
+        sources = {
+            "faces": config.faces,
+            "gallery.faces": config.gallery.faces,
+            "gallery.references": config.gallery.references,
+            "audit.training_faces": config.audit.training_faces,
+        }
+        for key, source in sources.items():
+            try:
+                if source is not None:
+                    source.check()
+            except CldmrayError as error:
+                raise type(error)(f"{key}: {error}") from error
         for key, anonymizer in self.config.anonymizers.items():
             try:
                 anonymizer.check()

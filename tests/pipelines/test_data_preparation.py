@@ -16,6 +16,7 @@ from PIL import Image
 from cldmray import storage
 from cldmray.conditions import ControlNetAux
 from cldmray.config.audit import AuditConfig, build_audit
+from cldmray.detection.yunet import YuNet
 from cldmray.engine.artifacts import REJECTED_FILE, Artifact, Manifest
 from cldmray.engine.map_stages.near_duplicates import NEAR_DUPLICATES
 from cldmray.engine.stages import Stages
@@ -262,6 +263,28 @@ def test_what_an_anonymizer_lacks_is_found_before_any_work(
         single.check()
     monkeypatch.setattr(ControlNetAux, "check", lambda condition: None)
     single.check()
+
+
+@pytest.mark.parametrize(
+    "key", ["faces", "gallery.faces", "gallery.references", "audit.training_faces"]
+)
+def test_what_a_source_lacks_is_found_under_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    def absent(detector: YuNet) -> str:
+        raise MissingDependencyError("pip install it")
+
+    folder = [f"{key}.root={tmp_path}"]
+    folder.append(f"{key}.name=unaligned")
+    added = "" if key == "faces" else "+"
+    group = "faces" if key == "faces" else f"faces@{key}"
+    single = started(
+        configured("anonymizers=[blur]", f"{added}{group}=folder", *folder), tmp_path / "cache"
+    )
+    single.check()
+    monkeypatch.setattr(YuNet, "version", absent)
+    with pytest.raises(MissingDependencyError, match=f"^{key}: faces cannot be .*pip install it"):
+        single.check()
 
 
 class TestNearDuplicates:
