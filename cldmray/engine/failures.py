@@ -36,6 +36,8 @@ FINAL = (
     ValueError,
 )
 """What settings, data and code raise, and would raise again."""
+PASSING = ("can't start new thread", "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
+"""What bare RuntimeErrors say that the state of the machine has caused."""
 ATTEMPTS = 5
 RAY_DATA_NOTE = "\nFailed to apply UDF transform"
 """Where the note begins that Ray Data adds to the message of a task's error."""
@@ -111,8 +113,24 @@ def is_final(error: BaseException) -> bool:
     return isinstance(error, FINAL) or is_out_of_memory(error)
 
 
+def is_final_alone(error: BaseException) -> bool:
+    """:func:`is_final` of work of a process that waits for no other one.
+
+    A bare RuntimeError is torch's there, on shapes or weights that do not fit. Elsewhere it may
+    come from a collective whose other side is gone.
+
+    >>> is_final_alone(RuntimeError("mat1 and mat2 shapes cannot be multiplied (1x3 and 4x5)"))
+    True
+    >>> is_final_alone(RuntimeError("CUDA error: unspecified launch failure"))
+    False
+    """
+    if is_final(error):
+        return True
+    return type(error) is RuntimeError and not any(text in str(error) for text in PASSING)
+
+
 def final_error(error: Exception, name: str) -> Exception:
-    """A training's :func:`is_final` error as the driver raises it; it can be pickled.
+    """A training's final error, see :func:`is_final`, as the driver raises it; it can be pickled.
 
     Args:
         error: that a worker has caught.

@@ -37,7 +37,7 @@ from cldmray.attackers.nn.training import (
 from cldmray.engine import cluster
 from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import TASK_CPUS, EngineConfig
-from cldmray.engine.failures import final_error, is_final
+from cldmray.engine.failures import final_error, is_final, is_final_alone
 from cldmray.errors import CldmrayError
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def training_task(
     try:
         return train_in_process(trainable, threads, checkpoints)
     except Exception as error:
-        if not is_final(error):
+        if not is_final_alone(error):
             raise
         return final_error(error, trainable.name)
 

@@ -8,6 +8,7 @@ successive halving (Li et al. 2020) stops those that fall behind.
 
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import field
@@ -34,9 +35,12 @@ from cldmray.attackers.reconstruction.pairs import Queried, ReconstructionPairs
 from cldmray.attackers.reconstruction.training import ReconstructionTrainable
 from cldmray.engine.artifacts import Artifact, Manifest, commit
 from cldmray.engine.cluster import EngineConfig
+from cldmray.engine.failures import final_error, is_final_alone
 from cldmray.errors import CldmrayError, MissingDependencyError
 from cldmray.recognizers.base import Recognizer
 from cldmray.settings import Count, checked_dataclass
+
+logger = logging.getLogger(__name__)
 
 Objective = Literal["rank_1", "cosine", "margin"]
 BUDGET = "budget"
@@ -160,6 +164,8 @@ INSTALL = "pip install 'cldmray[tune]'"
 EXPERIMENT = "tune"
 TABLE = "trials.parquet"
 OBJECTIVE = "objective"
+REASON = "reason"
+"""Key of what ended a trial for good, in what it reports to Ray Tune."""
 DIVERGED = -2.0
 """Objective of a training that has diverged: below any rate, cosine and margin."""
 ENVIRONMENT = {
@@ -183,12 +189,13 @@ TRIALS = pa.schema(
         pa.field("validation_cosine", pa.float64()),
         pa.field("seconds", pa.float64()),
         pa.field("curve", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
     ]
 )
 """One row a trial, the best first. ``status`` is ``finished``, ``stopped`` (fell behind) or
 ``failed``; ``settings`` holds what was varied and ``curve`` the points, as JSON; ``steps``,
 ``objective`` and rates are those of the last point; ``queries`` were learnt from; ``seconds`` are
-those of the trial's training and validation."""
+those of the trial's training and validation; ``reason`` says why a trial failed."""
 
 
 class TrialSpec(NamedTuple):
@@ -234,27 +241,41 @@ def train_trial(
     threads: int,
     gpu: bool,
 ) -> None:
-    """One trial, in a process of its own; killed, it goes on from its last point."""
+    """One trial, in a process of its own; killed, it goes on from its last point.
+
+    An error that would come again ends it with the reason, since Ray Tune would try it once more.
+    """
     from ray import tune
 
     torch.set_num_threads(threads)
     spec = make(config)
-    trainable = ReconstructionTrainable(
-        spec.reconstruction,
-        data.training.within(spec.budget),
-        validation=data.validation,
-        validation_recognizer=data.validation_recognizer,
-    )
-    loop = TrainingLoop(trainable, Worker(device="cuda" if gpu else "cpu"))
-    checkpoint = tune.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            loop.restore(folder)
-    for point in loop.points():
-        with TemporaryDirectory() as folder:
-            loop.save(folder)
-            saved = tune.Checkpoint.from_directory(folder)
-            tune.report({**point, OBJECTIVE: objective_at(point, objective)}, checkpoint=saved)
+    try:
+        trainable = ReconstructionTrainable(
+            spec.reconstruction,
+            data.training.within(spec.budget),
+            validation=data.validation,
+            validation_recognizer=data.validation_recognizer,
+        )
+        loop = TrainingLoop(trainable, Worker(device="cuda" if gpu else "cpu"))
+        checkpoint = tune.get_checkpoint()
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                loop.restore(folder)
+        for point in loop.points():
+            with TemporaryDirectory() as folder:
+                loop.save(folder)
+                saved = tune.Checkpoint.from_directory(folder)
+                tune.report({**point, OBJECTIVE: objective_at(point, objective)}, checkpoint=saved)
+    except Exception as error:
+        if not is_final_alone(error):
+            raise
+        reason = _last_line(final_error(error, spec.reconstruction.name))
+        tune.report({OBJECTIVE: DIVERGED, REASON: reason})
+
+
+def _last_line(error: Exception) -> str:
+    """What an error says, without the traceback of a worker that may stand before it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def objective_at(point: Point, objective: str) -> float:
@@ -315,8 +336,12 @@ def search(
         tuner = _new_tuner(trainable, max_steps, settings, engine, path, filesystem)
     results = tuner.fit()
     trials = [_row(results[place], make, settings.objective) for place in range(len(results))]
-    if all(row["status"] == "failed" for row in trials):
-        raise CldmrayError(f"every trial of the search failed; see {experiment}")
+    failed = [row for row in trials if row["status"] == "failed"]
+    for row in failed:
+        logger.warning("trial %s of the search failed: %s", row["trial"], row["reason"])
+    if len(failed) == len(trials):
+        reasons = "; ".join(sorted({row["reason"] for row in failed}))
+        raise CldmrayError(f"every trial of the search failed ({reasons}); see {experiment}")
     trials.sort(key=lambda row: (row["status"] == "failed", -row["objective"], row["trial"]))
     table = pa.Table.from_pylist(trials, TRIALS)
     storage.write_table(storage.join(folder, TABLE), table)
@@ -380,11 +405,13 @@ def _row(result: Any, make: MakeTrial, objective: str) -> dict[str, Any]:
             curve = saved_curve(folder)
     last = curve[-1] if curve else {}
     steps = int(last.get("step", 0))
-    failed = result.error is not None or not curve
+    reason = metrics.get(REASON) or ""
+    if not reason and (result.error is not None or not curve):
+        reason = _last_line(result.error) if result.error is not None else "it ended early"
     complete = steps >= spec.reconstruction.max_steps
     return {
         "trial": str(metrics.get("trial_id") or Path(result.path).name),
-        "status": "failed" if failed else "finished" if complete else "stopped",
+        "status": "failed" if reason else "finished" if complete else "stopped",
         "settings": json.dumps(dict(result.config), sort_keys=True),
         "queries": int(last.get("queries", 0)),
         "steps": steps,
@@ -393,6 +420,7 @@ def _row(result: Any, make: MakeTrial, objective: str) -> dict[str, Any]:
         "validation_cosine": last.get("validation_cosine"),
         "seconds": metrics.get("time_total_s"),
         "curve": json.dumps(curve),
+        "reason": reason,
     }
 
 

@@ -8,11 +8,34 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from cldmray.engine.tuning import DIVERGED, SearchConfig, SearchDimension, objective_at
+from cldmray.attackers.nn.training import Worker
+from cldmray.attackers.reconstruction.controls import MeanFace
+from cldmray.attackers.reconstruction.pairs import Queried, ReconstructionPairs
+from cldmray.attackers.reconstruction.training import ReconstructionTrainable
+from cldmray.engine.tuning import (
+    DIVERGED,
+    OBJECTIVE,
+    REASON,
+    SearchConfig,
+    SearchData,
+    SearchDimension,
+    TrialSpec,
+    _row,
+    objective_at,
+    train_trial,
+)
+from cldmray.engine.tuning import (
+    TRIALS as COLUMNS,
+)
+from cldmray.errors import ConfigError
+from cldmray.recognizers.sface import SFace
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS, STEPS = 3, 3
@@ -79,6 +102,55 @@ def test_trials_fill_the_cluster_unless_said_otherwise(
 
 def test_the_average_face_is_no_objective() -> None:
     assert SearchConfig().objective == "margin"
+
+
+class TestTrialsThatFail:
+    """One that would fail again ends with the reason; all others are Ray Tune's to repeat."""
+
+    def reported(self, monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[dict[str, Any]]:
+        def broken(self: ReconstructionTrainable, worker: Worker) -> None:
+            raise error
+
+        reports: list[dict[str, Any]] = []
+        monkeypatch.setattr(ReconstructionTrainable, "build", broken)
+        monkeypatch.setattr("ray.tune.report", lambda metrics, **more: reports.append(metrics))
+        monkeypatch.setattr("ray.tune.get_checkpoint", lambda: None)
+        images = np.zeros((2, 8, 8, 3), np.uint8)
+        codes = np.arange(2)
+        pairs = ReconstructionPairs(images, codes, codes, images, codes)
+        data = SearchData(Queried(pairs, ["a", "b"]), pairs, SFace())
+        train_trial({}, data, lambda config: TrialSpec(MeanFace(), None), "margin", 1, gpu=False)
+        return reports
+
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (ConfigError("model.widths: too few"), "model.widths: too few"),
+            (RuntimeError("shapes cannot be multiplied"), "RuntimeError: shapes cannot be"),
+        ],
+    )
+    def test_for_good(self, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str) -> None:
+        (metrics,) = self.reported(monkeypatch, error)
+        assert metrics[OBJECTIVE] == DIVERGED
+        assert metrics[REASON].startswith(reason)
+        result = SimpleNamespace(
+            metrics={**metrics, "trial_id": "t1"}, config={}, checkpoint=None, error=None
+        )
+        row = _row(result, lambda config: TrialSpec(MeanFace(), None), "margin")
+        assert row["status"] == "failed" and row["reason"] == metrics[REASON]
+        assert pa.Table.from_pylist([row], COLUMNS).num_rows == 1
+
+    def test_for_now(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(ConnectionError):
+            self.reported(monkeypatch, ConnectionError("reset by peer"))
+
+    def test_what_ray_tune_has_given_up(self) -> None:
+        error = RuntimeError("Traceback ...\nConnectionError: reset by peer")
+        result = SimpleNamespace(
+            metrics={"trial_id": "t1"}, config={}, checkpoint=None, error=error
+        )
+        row = _row(result, lambda config: TrialSpec(MeanFace(), None), "margin")
+        assert row["status"] == "failed" and row["reason"] == "ConnectionError: reset by peer"
 
 
 def test_a_diverged_training_is_the_worst() -> None:

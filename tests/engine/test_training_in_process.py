@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cldmray.attackers.nn.training import Call, Trainable, TrainingSchedule, Worker
 from cldmray.engine import training
-from cldmray.engine.training import CHECKPOINT_FILE, train_in_process
+from cldmray.engine.training import CHECKPOINT_FILE, train_in_process, training_task
 from cldmray.errors import CldmrayError
 
 
@@ -79,6 +79,31 @@ def test_a_finished_training_takes_no_step_and_a_longer_one_goes_on(tmp_path: Pa
     longer = train_in_process(line, checkpoints=folder)
     assert line.steps == [4, 5, 6]
     assert [point["step"] for point in longer.curve] == [2, 4, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_returned"),
+    [
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x1 and 2x2)"), True),
+        (RuntimeError("Error(s) in loading state_dict for Linear"), True),
+        (RuntimeError("CUDA error: unspecified launch failure"), False),
+        (RuntimeError("can't start new thread"), False),
+        (ConnectionError("reset by peer"), False),
+    ],
+)
+def test_a_task_returns_what_would_fail_again(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, is_returned: bool
+) -> None:
+    def broken(self: Line, step: int, call: Call) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(Line, "loss", broken)
+    if not is_returned:
+        with pytest.raises(type(error), match=str(error)):
+            training_task(Line(2), 1, None)
+        return
+    outcome = training_task(Line(2), 1, None)
+    assert isinstance(outcome, RuntimeError) and str(outcome).endswith(str(error))
 
 
 def test_a_diverged_training_is_refused(tmp_path: Path) -> None:
