@@ -75,16 +75,15 @@ class AttackContext:
         settings: dict[str, Any] = {"recognizer": recognizer}
         if splits != SPLITS:
             settings["splits"] = splits
-        produce = partial(
-            embed_views, Pretrained(recognizer), None, self.faces, [], self.engine, splits=splits
-        )
+        attacker = Pretrained(recognizer)
+        produce = partial(embed_views, attacker, None, self.faces, [], self.engine, splits=splits)
         return self._artifact(
             f"originals-{recognizer.name}",
             settings,
             [self.faces],
             produce,
             title=f"embed originals by {recognizer.name}",
-            resources=self.engine.pool_stage(),
+            resources=self.engine.pool_stage(attacker.gpus_per_actor(self.engine.gpus_per_actor)),
         )
 
     def identities_of(self, splits: tuple[str, ...]) -> pa.ChunkedArray:

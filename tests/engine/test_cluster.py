@@ -2,6 +2,7 @@
 
 import signal
 import socket
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +16,17 @@ from cldmray.attackers.condition_match import ConditionMatch
 from cldmray.attackers.contrastive import CleanTrained
 from cldmray.config.instantiate import build
 from cldmray.engine import cluster
-from cldmray.engine.artifacts import Manifest, commit
+from cldmray.engine.artifacts import Artifact, Manifest, commit
+from cldmray.engine.attack_context import AttackContext
 from cldmray.engine.cluster import EngineConfig, connect
 from cldmray.engine.map_stages.faces import load_images, map_rows
 from cldmray.engine.stages import Stages
 from cldmray.engine.training import torch_trainer, worker_range
 from cldmray.errors import ConfigError
 from cldmray.faces.synthetic import SyntheticFaces
+from cldmray.recognizers.base import Recognizer
+from cldmray.recognizers.dlib import DlibResNet
+from cldmray.recognizers.sface import SFace
 
 ELASTIC = EngineConfig(
     cpus_per_actor=0.5, actors=2, max_actors=6, train_workers=1, max_train_workers=4
@@ -104,6 +109,20 @@ class TestGpus:
 
     def test_encoders_ask_for_one(self) -> None:
         assert CleanTrained().gpus_per_actor(1.0) == 1
+
+    @pytest.mark.parametrize(("recognizer", "gpus"), [(DlibResNet(), 0.0), (SFace(), 2.0)])
+    def test_originals_are_embedded_where_their_recognizer_runs(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recognizer: Recognizer, gpus: float
+    ) -> None:
+        engine = EngineConfig(gpus_per_actor=1.0)
+        faces = Artifact(str(tmp_path), Manifest({}), "0" * 16)
+        context = AttackContext(Stages(str(tmp_path)), engine, faces)
+        asked: list[Mapping[str, float]] = []
+        monkeypatch.setattr(
+            context, "_artifact", lambda *_, resources, **__: asked.append(resources)
+        )
+        context.recognize(recognizer)
+        assert [resources["GPU"] for resources in asked] == [gpus]
 
 
 class TestPostponing:
