@@ -121,14 +121,9 @@ class ReconstructionConfig:
                 attackers[shuffled.name] = self.attacker(shuffled, budget)
         return replace(self.audit, attackers=attackers)
 
-    def candidate(self, drawn: Mapping[str, Any]) -> TrialSpec:
-        """What a trial tries; see :func:`make_candidate`."""
-        settings = self.reconstruction
-        return make_candidate(settings.searched, settings.budget, settings.search, drawn)
-
     @property
     def make(self) -> Any:
-        """:meth:`candidate`, for workers."""
+        """What a trial tries, for workers; see :func:`make_candidate`."""
         settings = self.reconstruction
         return partial(make_candidate, settings.searched, settings.budget, settings.search)
 

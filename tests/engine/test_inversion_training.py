@@ -19,7 +19,7 @@ from cldmray.attackers.reconstruction.pairs import (
     queried,
     within_budget,
 )
-from cldmray.attackers.reconstruction.training import ReconstructionTrainable, fit
+from cldmray.attackers.reconstruction.training import ReconstructionTrainable
 from cldmray.attackers.reconstruction.unet import UNetReconstruction
 from cldmray.engine.artifacts import Artifact
 from cldmray.engine.cluster import EngineConfig
@@ -35,6 +35,7 @@ from cldmray.faces.records import (
     encode_images,
 )
 from cldmray.recognizers.base import Recognizer
+from tests.attackers.reconstruction.fitting import fit
 from tests.engine import inversion_stubs
 from tests.engine.training_helpers import fit_reconstructor, fitted_reconstructor
 

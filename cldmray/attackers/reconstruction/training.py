@@ -1,4 +1,4 @@
-"""What the training of a reconstruction model minimises, and its files.
+"""What the training of a reconstruction model minimises, and how it is read from a file.
 
 The loop itself is :class:`cldmray.attackers.nn.training.TrainingLoop`.
 """
@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from cldmray import storage
 from cldmray.arrays import to_unit_range
 from cldmray.attackers.nn.augment import augment, augmentation
 from cldmray.attackers.nn.pairs import Index
-from cldmray.attackers.nn.training import Call, Trainable, TrainingLoop, Worker, loaded
+from cldmray.attackers.nn.training import Call, Trainable, Worker, loaded
 from cldmray.attackers.reconstruction.base import (
     ReconstructionBatch,
     ReconstructionModel,
@@ -182,37 +182,6 @@ class ReconstructionTrainable(Trainable):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.reconstructor.load_state(state)
-
-
-def fit(
-    reconstruction: ReconstructionModel,
-    pairs: ReconstructionPairs,
-    device: str = "cpu",
-    watch: Callable[[int, float, Reconstructor], None] | None = None,
-) -> Reconstructor:
-    """A reconstruction model that has learnt from the pairs, in this process.
-
-    Args:
-        reconstruction: its settings; where it is the control, it shuffles the pairs itself.
-        pairs: of attacker identities.
-        device: of torch.
-        watch: called after each step with the steps done, the loss and the reconstructor.
-
-    Raises:
-        CldmrayError: something is missing, or the pairs do not fit.
-    """
-    trainable = ReconstructionTrainable(reconstruction, pairs)
-    loop = TrainingLoop(trainable, Worker(device=device))
-    if loop.network is not None:
-        for loss in loop.steps():
-            if watch is not None:
-                watch(loop.step, loss, trainable.reconstructor)
-    return trainable.reconstructor
-
-
-def save_reconstructor(reconstructor: Reconstructor, uri: str) -> None:
-    """Write all that a reconstruction model has learnt as safetensors, atomically."""
-    storage.write_bytes(uri, save(reconstructor.state()))
 
 
 def load_reconstructor(

@@ -9,8 +9,9 @@ from cldmray.attackers.reconstruction.controls import (
     nearest_rows,
 )
 from cldmray.attackers.reconstruction.pairs import ReconstructionPairs
-from cldmray.attackers.reconstruction.training import fit, load_reconstructor, save_reconstructor
+from cldmray.attackers.reconstruction.training import load_reconstructor
 from cldmray.errors import BadInputError
+from tests.attackers.reconstruction.fitting import fit, save_reconstructor
 
 SEEDS = np.arange(12)
 

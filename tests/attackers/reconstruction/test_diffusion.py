@@ -13,14 +13,10 @@ from cldmray.attackers.reconstruction.diffusion import (
     DiffusionReconstructor,
     widened,
 )
-from cldmray.attackers.reconstruction.training import (
-    ReconstructionObjective,
-    fit,
-    load_reconstructor,
-    save_reconstructor,
-)
+from cldmray.attackers.reconstruction.training import ReconstructionObjective, load_reconstructor
 from cldmray.conditions.canny import Canny
 from cldmray.errors import BadInputError
+from tests.attackers.reconstruction.fitting import fit, save_reconstructor
 
 TRAINING = ReconstructionTraining(
     max_steps=12,

@@ -8,15 +8,11 @@ from cldmray.attackers.nn.encoder import SFaceEncoder, SmallEncoder
 from cldmray.attackers.nn.training import Worker
 from cldmray.attackers.reconstruction.base import ReconstructionTraining
 from cldmray.attackers.reconstruction.nearest_neighbor import NearestNeighbor
-from cldmray.attackers.reconstruction.training import (
-    ReconstructionTrainable,
-    fit,
-    load_reconstructor,
-    save_reconstructor,
-)
+from cldmray.attackers.reconstruction.training import ReconstructionTrainable, load_reconstructor
 from cldmray.detection import model_files
 from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
 from cldmray.recognizers.sface import SFace
+from tests.attackers.reconstruction.fitting import fit, save_reconstructor
 
 STUDENT = SmallEncoder(width=8, blocks=(1, 1, 1, 1), dimensions=12, pool=2)
 SEEDS = np.arange(12)

@@ -12,11 +12,11 @@ from cldmray.attackers.reconstruction.controls import MeanFace
 from cldmray.attackers.reconstruction.training import (
     ReconstructionObjective,
     ReconstructionTrainable,
-    fit,
 )
 from cldmray.attackers.reconstruction.unet import UNetReconstruction, UNetReconstructor
 from cldmray.conditions.canny import Canny
 from cldmray.errors import BadInputError
+from tests.attackers.reconstruction.fitting import fit
 
 CPU = torch.device("cpu")
 TRAINING = ReconstructionTraining(

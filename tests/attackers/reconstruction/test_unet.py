@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from cldmray.attackers.reconstruction.base import ReconstructionTraining
-from cldmray.attackers.reconstruction.training import fit, load_reconstructor, save_reconstructor
+from cldmray.attackers.reconstruction.training import load_reconstructor
 from cldmray.attackers.reconstruction.unet import FaceUNet, UNetReconstruction
 from cldmray.conditions.canny import Canny
 from cldmray.detection import model_files
 from cldmray.errors import BadInputError, ConfigError, MissingDependencyError
 from cldmray.recognizers.sface import SFace
+from tests.attackers.reconstruction.fitting import fit, save_reconstructor
 
 PIXELS_ALONE = {"identity": 0.0, "perceptual": 0.0}
 SHORT = ReconstructionTraining(

@@ -40,7 +40,7 @@ def attacker() -> ReconstructionAttacker:
 
 @pytest.fixture
 def fitted(attacker: ReconstructionAttacker, tmp_path: Path) -> Artifact:
-    from cldmray.attackers.reconstruction.training import save_reconstructor
+    from tests.attackers.reconstruction.fitting import save_reconstructor
 
     folder = tmp_path / "fitted"
     folder.mkdir()
