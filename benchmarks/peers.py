@@ -293,7 +293,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
     rows, of_strangers = report["rows"], report["strangers"]["hifd_privacy"][0]
     bars = {
-        "HiFD's privacy score, of a stranger's": [
+        "HiFD's privacy score, % of a stranger's": [
             100 * row["hifd_privacy"][0] / of_strangers for row in rows
         ],
         "told from the original by SFace": [100 * row["told_from_original"][0] for row in rows],
@@ -309,8 +309,8 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
             axes.text(value + 1, place + 0.25 * number, f"{value:.0f}", va="center", fontsize=7)
     axes.set_yticks(places + 0.25, [row["anonymizer"] for row in rows])
     axes.invert_yaxis()
-    axes.set_xlim(0, 112)
-    axes.set_xlabel("% private")
+    axes.set_xlim(0, 120)
+    axes.set_xlabel("%; more looks, or is, more private")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=3, frameon=False, fontsize=8)
     figure.tight_layout()
