@@ -105,14 +105,14 @@ class LostImages(NamedTuple):
     Attributes:
         anonymizer: name of the one that they are of.
         split: of the people.
-        count: of these images.
+        number: of these images.
         total: images that the anonymizer was asked for.
         reasons: why they cannot be used.
     """
 
     anonymizer: str
     split: str
-    count: int
+    number: int
     total: int
     reasons: str
 
@@ -120,7 +120,7 @@ class LostImages(NamedTuple):
     def subject(self) -> str:
         """How many there are, as the first half of a sentence."""
         whose = "" if self.split == EVALUATION else f" of {self.split} people"
-        return f"{self.count} of {self.total} images of {self.anonymizer}{whose} cannot be used"
+        return f"{self.number} of {self.total} images of {self.anonymizer}{whose} cannot be used"
 
     @property
     def note(self) -> str:

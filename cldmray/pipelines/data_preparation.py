@@ -352,7 +352,7 @@ class DataPreparation:
         listed = {split: faces.read(["sample_id"], split)["sample_id"] for split in asked}
         for key, table in anonymized.items():
             for lost in lost_images(table, self.config.anonymizers[key], listed, asked):
-                if lost.split == EVALUATION and lost.count > allowed * lost.total:
+                if lost.split == EVALUATION and lost.number > allowed * lost.total:
                     raise BadInputError(
                         f"anonymizers.{key}: {lost.subject}, more than "
                         f"audit.max_invalid_fraction={allowed:g} allows: {lost.reasons}"
