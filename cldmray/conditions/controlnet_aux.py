@@ -150,7 +150,9 @@ class ControlNetAux(Condition):
             MissingDependencyError: controlnet-aux or something it needs is absent or broken.
             ConfigError: the weights cannot be had.
         """
-        detect = _load(self.detector, self.repo, self.weights, self.device)
+        is_local = self.repo is not None and Path(self.repo).is_dir()
+        version = self.version() if is_local else ""
+        detect = _load(self.detector, self.repo, self.weights, version, self.device)
         arguments = {"detect_resolution": self.resolution, "output_type": "np", **self.options}
         if "image_resolution" in inspect.signature(type(detect).__call__).parameters:
             arguments.setdefault("image_resolution", self.resolution)
@@ -210,7 +212,8 @@ def _numpy_random_from(image: Images) -> Iterator[None]:
 
 
 @functools.cache
-def _load(detector: str, repo: str | None, weights: str | None, device: str) -> Any:
+def _load(detector: str, repo: str | None, weights: str | None, version: str, device: str) -> Any:
+    """A detector, loaded once a process for each version of the weights in a local folder."""
     entry = DETECTORS[detector]
     cls = getattr(_module(entry.module, detector), entry.cls)
     with _weights_only():

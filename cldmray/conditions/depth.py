@@ -1,7 +1,6 @@
 """Depth maps of faces, estimated from one image by a small shipped network."""
 
 import functools
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 from cldmray.arrays import Images
 from cldmray.conditions.base import Condition
 from cldmray.errors import BadInputError
+from cldmray.hashing import digest, file_hash
 from cldmray.settings import checked_dataclass
 
 if TYPE_CHECKING:
@@ -53,10 +53,7 @@ class Depth(Condition):
         Raises:
             BadInputError: the folder has none.
         """
-        total = hashlib.sha256()
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            total.update(_content(self.folder / name))
-        return total.hexdigest()[:16]
+        return _version(self.folder)
 
     def __call__(self, images: Images) -> Images:
         """See :meth:`Condition.__call__`.
@@ -86,13 +83,24 @@ class Depth(Condition):
         return maps
 
 
-@functools.lru_cache(maxsize=2)
 def load_depth(folder: Path) -> tuple["DepthNetwork", int]:
-    """The network of a folder, loaded once a process, and the size at which it looks.
+    """The network of a folder, loaded once for its content, and the size at which it looks.
 
     Raises:
         BadInputError: a file is missing or does not fit; the message names it.
     """
+    return _loaded(folder, _version(folder))
+
+
+def _version(folder: Path) -> str:
+    try:
+        return digest(*(file_hash(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)))[:16]
+    except OSError as error:
+        raise _unreadable(Path(error.filename), error) from error
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(folder: Path, version: str) -> tuple["DepthNetwork", int]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -116,4 +124,8 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BadInputError(f"depth network: {path} cannot be read: {error.strerror}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> BadInputError:
+    return BadInputError(f"depth network: {path} cannot be read: {error.strerror}")

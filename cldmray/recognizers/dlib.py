@@ -73,7 +73,7 @@ class DlibResNet(Recognizer):
         return file_version(_weights())
 
     def embed_aligned(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
-        network = _network(_weights())
+        network = _network(_weights(), self.version())
         return np.array(network.compute_face_descriptor(list(faces)), np.float64)
 
 
@@ -82,7 +82,8 @@ def _weights() -> Path:
 
 
 @functools.cache
-def _network(path: Path) -> Any:
+def _network(path: Path, version: str) -> Any:
+    """The network in a file, loaded once a process for each version of the file."""
     dlib = load_module("dlib", INSTALL)
     try:
         return dlib.face_recognition_model_v1(str(path))

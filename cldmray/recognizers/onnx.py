@@ -60,7 +60,7 @@ class OnnxRecognizer(Recognizer):
 
     @property
     def dimension(self) -> int:
-        return _dimension(replace(self, device="cpu"))
+        return _dimension(replace(self, device="cpu"), self.version())
 
     def version(self) -> str:
         file = _onnx_file(self.path)
@@ -72,7 +72,7 @@ class OnnxRecognizer(Recognizer):
         return digest(own, *map(file_version, weights))[:16] if weights else own
 
     def embed_aligned(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
-        session = _session(_onnx_file(self.path), self.device)
+        session = _session(_onnx_file(self.path), self.version(), self.device)
         entry = session.get_inputs()[0]
         shape = list(entry.shape)
         wanted = [3, self.side, self.side] if self.layout == "nchw" else [self.side, self.side, 3]
@@ -101,7 +101,8 @@ class OnnxRecognizer(Recognizer):
 
 
 @functools.cache
-def _dimension(recognizer: OnnxRecognizer) -> int:
+def _dimension(recognizer: OnnxRecognizer, version: str) -> int:
+    """Numbers in an embedding; other weights, of which the version tells, may give more."""
     black = np.zeros((1, recognizer.side, recognizer.side, 3), np.uint8)
     return int(recognizer.embed_aligned(black).shape[-1])
 
@@ -146,7 +147,8 @@ def _onnx_file(path: str) -> Path:
 
 
 @functools.cache
-def _session(path: Path, device: str) -> Any:
+def _session(path: Path, version: str, device: str) -> Any:
+    """The network in a file, loaded once a process for each version of the file."""
     runtime = load_module("onnxruntime")
     cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
     if device == "cuda" and not cuda:

@@ -45,7 +45,7 @@ class SFace(Recognizer):
         Raises:
             ConfigError, MissingDependencyError: as :meth:`embed` says.
         """
-        return _sface(model_file(SFACE), self.device)
+        return _sface(model_file(SFACE), self.version(), self.device)
 
     def embed_aligned(self, faces: Images) -> npt.NDArray[np.floating[Any]]:
         import torch
@@ -59,7 +59,8 @@ class SFace(Recognizer):
 
 
 @functools.cache
-def _sface(path: Path, device: str) -> Any:
+def _sface(path: Path, version: str, device: str) -> Any:
+    """The network in a file, loaded once a process for each version of the file."""
     import torch
 
     from cldmray.recognizers.sface_network import load_sface

@@ -125,6 +125,14 @@ class TestWithAFakePackage:
         ]
         assert len(pickle.dumps(condition)) < 1000
 
+    def test_replaced_weights_of_a_folder_load_again(self, images: Images, tmp_path: Path) -> None:
+        repo = tmp_path / "weights"
+        repo.mkdir()
+        for content in (b"first", b"first", b"other"):
+            (repo / "ControlNetHED.pth").write_bytes(content)
+            ControlNetAux("hed", repo=str(repo))(images)
+        assert len(sys.modules["controlnet_aux.hed"].LOADED) == 2
+
     def test_maps_come_back_in_the_size_of_the_images(self) -> None:
         images = np.zeros((2, 50, 70, 3), np.uint8)
         assert ControlNetAux("hed", resolution=64)(images).shape == images.shape

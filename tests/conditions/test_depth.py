@@ -93,6 +93,16 @@ class TestCondition:
         assert Depth(str(folder)).version() == Depth(str(folder)).version()
         assert Depth(str(folder)).version() != Depth(str(actual)).version()
 
+    def test_replaced_weights_are_loaded_in_the_same_process(
+        self, tmp_path: Path, noise: np.ndarray
+    ) -> None:
+        maps = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            save_depth(tmp_path / "model", DepthNetwork(TINY), TINY, SETTINGS)
+            maps.append(Depth(str(tmp_path / "model"))(noise))
+        assert (maps[0] != maps[1]).any()
+
     def test_the_card_tells_the_settings_but_no_path(self, folder: Path) -> None:
         text = (folder / "README.md").read_text()
         assert "# tiny" in text and "identities: 3" in text

