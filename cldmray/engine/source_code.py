@@ -6,14 +6,18 @@ The rule. The hash covers the modules of
 - the functions and classes that the stage's ``produce`` names,
 
 and the modules that these import, again and again, from cldmray or from the package that they are
-in themselves. Other packages do not count, nor do cldmray's pipelines, whose order of things
-decides no artifact. Of a module its statements count: comments, docstrings and layout may change.
+in themselves. This holds for installed plugins, too, whose classes derive from cldmray's. Of the
+other installed classes and functions in the settings (torch's, diffusers') the files count that
+define them and their base classes, and the version of their package for what these import. Other
+packages do not count, nor do cldmray's pipelines, whose order of things decides no artifact. Of a
+module its statements count: comments, docstrings and layout may change.
 What was typed into a notebook, or stands in ``__main__``, counts by its own source.
 """
 
 import ast
 import functools
 import hashlib
+import importlib.metadata
 import inspect
 import sys
 import threading
@@ -28,6 +32,8 @@ from cldmray import hashing
 OWN = __name__.partition(".")[0]
 NOT_FOLLOWED = (OWN, f"{OWN}.pipelines", f"{OWN}.config", f"{OWN}.cli")
 """Modules and packages that put things together and compute nothing themselves."""
+INSTALLED = {"site-packages", "dist-packages"}
+"""Folders of installed packages."""
 
 
 def code_fingerprint(settings: Any, produce: Callable[..., Any] | None = None) -> str:
@@ -48,8 +54,15 @@ def code_fingerprint(settings: Any, produce: Callable[..., Any] | None = None) -
     if produce is not None:
         roots |= set(_named(produce))
     loose = sorted(_own_source(root) for root in roots if not _module_file(root.__module__))
-    names = {root.__module__ for root in roots if _module_file(root.__module__)}
-    return hashing.fingerprint([loose, {name: module_hash(name) for name in _closure(names)}])
+    own = {root.__module__ for root in roots if not _of_library(root)}
+    followed = {name: module_hash(name) for name in _closure(own)}
+    files = {root.__module__: _module_file(root.__module__) for root in roots}
+    libraries = {
+        name: [hashing.file_hash(file), _package_version(name.partition(".")[0])]
+        for name, file in files.items()
+        if file and name not in own
+    }
+    return hashing.fingerprint([loose, followed, libraries])
 
 
 @functools.cache
@@ -72,7 +85,7 @@ def module_hash(name: str) -> str:
 def _definitions(value: Any) -> Iterator[Any]:
     """The classes and functions in a stage's settings."""
     if isinstance(value, type):
-        yield from (base for base in value.__mro__ if _counts(base))
+        yield from (base for base in value.__mro__ if not _skipped(base.__module__))
     elif isinstance(value, functools.partial):
         yield from _definitions([value.func, value.args, value.keywords])
     elif isinstance(value, types.FunctionType):
@@ -124,10 +137,29 @@ def _content(cell: types.CellType) -> Any:
 def _counts(definition: Any) -> bool:
     """Whether a class or function is somebody's own, or cldmray's, and computes something."""
     module = getattr(definition, "__module__", None) or ""
-    if _skipped(module):
-        return False
+    return not (_skipped(module) or _installed(module))
+
+
+def _of_library(definition: Any) -> bool:
+    """Whether it is installed and, as far as it tells, was not written for cldmray."""
+    bases = getattr(definition, "__mro__", ())
+    return _installed(definition.__module__) and not any(_own(base.__module__) for base in bases)
+
+
+def _installed(module: str) -> bool:
+    """Whether a module is one of an installed package other than cldmray."""
     file = _module_file(module)
-    return module == "__main__" or file is None or "site-packages" not in file.parts or _own(module)
+    return file is not None and not INSTALLED.isdisjoint(file.parts) and not _own(module)
+
+
+@functools.cache
+def _package_version(top: str) -> str:
+    """Versions of what installed a top package; searching for them takes long."""
+    try:
+        return importlib.metadata.version(top)
+    except importlib.metadata.PackageNotFoundError:
+        names = importlib.metadata.packages_distributions().get(top, [])
+        return " ".join(sorted({f"{name} {importlib.metadata.version(name)}" for name in names}))
 
 
 def _own(module: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from cldmray.anonymizers.baselines import Blur, NoOp
 from cldmray.conditions.canny import Canny
@@ -38,12 +39,14 @@ class Paint(Anonymizer):
 COLOURS = "def colour():\n    return 3\n"
 
 
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+@pytest.fixture(params=["lib", "site-packages"])
+def package(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., str]]:
     """Writes the package ``outside`` and gives its anonymizer's fingerprint."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    folder = tmp_path / "outside"
-    folder.mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path / request.param))
+    folder = tmp_path / request.param / "outside"
+    folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("")
 
     def write(paint: str = ANONYMIZER, colours: str = COLOURS, **others: str) -> str:
@@ -75,6 +78,54 @@ class TestPackage:
         )
         assert edited != ANONYMIZER
         assert package() == package(edited)
+
+
+class TestLibraries:
+    @pytest.fixture
+    def library(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Callable[..., ModuleType]]:
+        """Writes the installed package ``outside``, which has nothing to do with cldmray."""
+        folder = tmp_path / "site-packages" / "outside"
+        described = folder.with_name("outside-1.dist-info")
+        described.mkdir(parents=True)
+        folder.mkdir()
+        monkeypatch.syspath_prepend(str(folder.parent))
+
+        def write(size: int = 1, version: int = 1) -> ModuleType:
+            source_code._package_version.cache_clear()
+            (described / "METADATA").write_text(f"Name: outside\nVersion: {version}\n")
+            text = f"import outside.much\n\ndef by():\n    return {size}\n\nclass Filter: ...\n"
+            (folder / "__init__.py").write_text(text)
+            (folder / "much.py").write_text("")
+            importlib.invalidate_caches()
+            return importlib.import_module("outside")
+
+        yield write
+        source_code._package_version.cache_clear()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "outside"]:
+            del sys.modules[name]
+
+    @pytest.mark.parametrize("name", ["Filter", "by"])
+    def test_their_file_and_their_version_count(
+        self, library: Callable[..., ModuleType], name: str
+    ) -> None:
+        fingerprints = [
+            code_fingerprint({"part": getattr(library(*change), name)})
+            for change in ((), (), (10,), (1, 2))
+        ]
+        assert fingerprints[0] == fingerprints[1]
+        assert len(set(fingerprints)) == 3
+
+    @pytest.mark.parametrize("part", [torch.nn.Linear(1, 1), torch.nn.functional.relu])
+    def test_what_they_import_is_not_read(
+        self, part: object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unread(file: Path) -> None:
+            raise AssertionError(f"{file} was read")
+
+        monkeypatch.setattr(source_code, "_parsed", unread)
+        assert code_fingerprint({"part": part}) != code_fingerprint({})
 
 
 class TestCldmray:
