@@ -25,6 +25,9 @@ ARCHIVES = "parquet tar zip gz tgz 7z rar"
 EXTENSIONS = frozenset(f"{IMAGES} {ARCHIVES}".split())
 """Of files, in lower case, that messages may show."""
 
+INSTALLED = frozenset({"site-packages", "dist-packages"})
+"""Folders of installed packages."""
+
 EXCLUDED_FROM_KEY = {"hashed": False}
 """Metadata of a dataclass field that changes no image, so that :func:`describe` skips it."""
 

@@ -1,19 +1,15 @@
 """A plain function as an anonymizer, for notebooks and the Python API."""
 
-import functools
-import inspect
-import marshal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import field
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
-from typing import Any
 
 import numpy as np
 
 from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch, Seeds
+from cldmray.anonymizers.carried import Content
 from cldmray.arrays import Images
-from cldmray.errors import BadInputError
-from cldmray.hashing import EXCLUDED_FROM_KEY, array_content, digest
+from cldmray.errors import BadInputError, ConfigError
+from cldmray.hashing import EXCLUDED_FROM_KEY, digest
 from cldmray.results.names import Label, check_label
 from cldmray.settings import checked_dataclass
 
@@ -28,7 +24,9 @@ class FunctionAnonymizer(Anonymizer):
     Ray sends the function to the workers, so that a notebook's functions and lambdas work, too.
     A result is kept until the function's source, or a value that it carries, changes: defaults,
     enclosed values, the arguments of a ``functools.partial``, the attributes of an object. What it
-    reads from modules or files does not count.
+    reads from modules or files does not count. A value that cannot be pickled, such as OpenCV's
+    ``CLAHE``, counts by its class and attributes only; let the function carry
+    the numbers that it is made of, too.
 
     Attributes:
         function: gets RGB images, uint8, shape (N, height, width, 3), and seeds, int64, shape
@@ -60,8 +58,18 @@ class FunctionAnonymizer(Anonymizer):
         return str(self.label)
 
     def version(self) -> str:
-        """Hash of the function's source and of the values that it carries."""
-        return digest(*_parts(self.function))[:16]
+        """Hash of the function's source and of the values that it carries.
+
+        Raises:
+            ConfigError: they are nested too deeply.
+        """
+        try:
+            return digest(Content().of(self.function))[:16]
+        except RecursionError as error:
+            raise ConfigError(
+                f"{self.name}: the values that the function carries are nested too deeply to tell "
+                "whether they have changed: write an Anonymizer with a version() instead"
+            ) from error
 
     def open(self) -> AnonymizeFunction:
         return self._anonymize
@@ -79,55 +87,3 @@ class FunctionAnonymizer(Anonymizer):
                 f"{batch.images.shape}, not {anonymized.dtype} {anonymized.shape}"
             )
         return anonymized
-
-
-def _parts(value: object, inside: tuple[int, ...] = ()) -> list[object]:
-    """What a function, or a value that it carries, depends on, as far as it tells by itself.
-
-    Args:
-        inside: ids of the values that lead to this one; one that holds itself ends there.
-    """
-    if id(value) in inside:
-        return ["itself"]
-
-    def all_of(kind: str, *values: object) -> list[object]:
-        held = (*inside, id(value))
-        parts = [part for each in values for part in ("(", *_parts(each, held), ")")]
-        return [kind, *parts]
-
-    if isinstance(value, functools.partial):
-        return all_of("partial", value.func, value.args, value.keywords)
-    if isinstance(value, MethodType):
-        return all_of("method", value.__func__, value.__self__)
-    if isinstance(value, FunctionType):
-        carried = value.__defaults__, value.__kwdefaults__, _enclosed(value)
-        return all_of("function", _source(value), *carried)
-    if isinstance(value, (type, ModuleType, BuiltinFunctionType)):
-        return [f"{getattr(value, '__module__', '')}.{value.__name__}", _source(value)]
-    array = array_content(value)
-    if array is not None:
-        return [*array.values()]
-    if isinstance(value, Mapping):
-        return all_of("mapping", *(each for item in value.items() for each in item))
-    if isinstance(value, (list, tuple)):
-        return all_of(type(value).__name__, *value)
-    if isinstance(value, (set, frozenset)):
-        return ["set", *sorted(digest(*_parts(item, inside)) for item in value)]
-    if hasattr(value, "__dict__"):
-        return all_of("object", type(value), vars(value))
-    return [type(value).__qualname__, repr(value)]
-
-
-def _enclosed(function: FunctionType) -> list[object]:
-    """The values of outer functions that it uses; a cell may still be empty."""
-    cells = function.__closure__ or ()
-    return [cell.cell_contents for cell in cells if cell != CellType()]
-
-
-def _source(value: Any) -> object:
-    """Source of a function or class; its code where there is no file, else its name."""
-    try:
-        return inspect.getsource(value)
-    except (OSError, TypeError):
-        code = getattr(value, "__code__", None)
-        return getattr(value, "__qualname__", "") if code is None else marshal.dumps(code)

@@ -32,8 +32,6 @@ from cldmray import hashing
 OWN = __name__.partition(".")[0]
 NOT_FOLLOWED = (OWN, f"{OWN}.pipelines", f"{OWN}.config", f"{OWN}.cli")
 """Modules and packages that put things together and compute nothing themselves."""
-INSTALLED = {"site-packages", "dist-packages"}
-"""Folders of installed packages."""
 
 
 def code_fingerprint(settings: Any, produce: Callable[..., Any] | None = None) -> str:
@@ -90,6 +88,7 @@ def _definitions(value: Any) -> Iterator[Any]:
         yield from _definitions([value.func, value.args, value.keywords])
     elif isinstance(value, types.FunctionType):
         yield value
+        yield from _definitions(getattr(value, "__wrapped__", ()))
     elif isinstance(value, types.MethodType):
         yield from _definitions([value.__func__, value.__self__])
     elif isinstance(value, Mapping):
@@ -149,7 +148,7 @@ def _of_library(definition: Any) -> bool:
 def _installed(module: str) -> bool:
     """Whether a module is one of an installed package other than cldmray."""
     file = _module_file(module)
-    return file is not None and not INSTALLED.isdisjoint(file.parts) and not _own(module)
+    return file is not None and not hashing.INSTALLED.isdisjoint(file.parts) and not _own(module)
 
 
 @functools.cache
@@ -277,7 +276,7 @@ def _imports(tree: ast.AST) -> Iterator[Import]:
 def _own_source(definition: Any) -> str:
     """Source of a class or function outside of files; its bytecode where there is none."""
     try:
-        return inspect.getsource(definition)
+        return inspect.getsource(getattr(definition, "__code__", definition))
     except (OSError, TypeError):
         pass
     if isinstance(definition, types.FunctionType):

@@ -181,3 +181,22 @@ def test_the_source_of_a_script_counts(tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     assert fingerprint("1") != fingerprint("2")
+
+
+def test_a_decorator_of_a_script_counts_beside_what_it_wraps(tmp_path: Path) -> None:
+    def fingerprint(decorator: str, wrapped: str) -> str:
+        script = tmp_path / "script.py"
+        script.write_text(
+            "import functools\n"
+            "from cldmray.engine.source_code import code_fingerprint\n"
+            "def changed(function):\n"
+            "    @functools.wraps(function)\n"
+            f"    def run(images):\n        return function(images) // {decorator}\n"
+            "    return run\n"
+            f"@changed\ndef mine(images):\n    return images + {wrapped}\n"
+            "print(code_fingerprint(mine))\n"
+        )
+        command = [sys.executable, str(script)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert len({fingerprint(*numbers) for numbers in ("11", "21", "12")}) == 3
