@@ -103,7 +103,8 @@ def version(folder: Path | None, parts: Sequence[Path | None], commits: str) -> 
     """
     used: list[Path] = []
     if folder is not None:
-        used += [folder / component for component in _components(check_pipeline(folder))]
+        components = _components(check_pipeline(folder))
+        used += [folder / INDEX, *(folder / component for component in components)]
     for part in parts:
         if part is not None:
             if not part.is_file():

@@ -56,6 +56,14 @@ class TestVersion:
         weights.write_bytes(content)
         assert anonymizer.version() != before
 
+    def test_the_index_counts_which_names_the_classes(self, broken: Path) -> None:
+        anonymizer = settings(broken, {})
+        before = anonymizer.version()
+        index = json.loads((broken / "model_index.json").read_text())
+        index["scheduler"][1] = "EulerAncestralDiscreteScheduler"
+        (broken / "model_index.json").write_text(json.dumps(index))
+        assert anonymizer.version() != before
+
     def test_on_the_hub_the_revision_stands(self) -> None:
         assert Diffusion("owner/name").version() == ""
         assert Diffusion("owner/name", {"a": CANNY}, revision="v1").version() == "v1"
