@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -91,8 +90,9 @@ class PipelineRunner:
 
         def finish() -> Images:
             anonymized, unusable = pixels().numpy(), ~finite().numpy()
-            if unusable.any():
-                anonymized, unusable = self._rescued(batch, anonymized, unusable)
+            for row in np.flatnonzero(unusable).tolist():
+                # One by one: float32 needs more memory than the batch was measured for.
+                anonymized[row], unusable[row] = self._rescued(batch.take([row]), anonymized[row])
             if self.settings.mode == "inpaint":
                 mask = ellipse(height, width, self.settings.mask)
                 anonymized = np.where(mask[..., None], anonymized, batch.images)
@@ -126,22 +126,18 @@ class PipelineRunner:
         }
 
     @torch.inference_mode()
-    def _rescued(
-        self, batch: Batch, anonymized: Images, unusable: npt.NDArray[np.bool_]
-    ) -> tuple[Images, npt.NDArray[np.bool_]]:
-        """The images, and which are still unusable, after an autoencoder in float32 decoded them.
+    def _rescued(self, single: Batch, anonymized: Images) -> tuple[Images, bool]:
+        """An image, and whether it is still unusable, after an autoencoder in float32 decoded it.
 
         In half precision the autoencoder overflows first. Networks that wait in main memory are
         placed by hooks, which this would disturb.
         """
         vae, offload = self.pipe.vae, self.settings.offload
         if vae.dtype == torch.float32 or offload != "none":
-            return anonymized, unusable
-        rows = np.flatnonzero(unusable)
-        again = self._inputs(batch.take(rows.tolist()))
-        latents = self.pipe(**again, output_type="latent").images.float()
+            return anonymized, True
+        latents = self.pipe(**self._inputs(single), output_type="latent").images.float()
         if self.family.packing > 1:
-            height, width = batch.images.shape[1:3]
+            height, width = single.images.shape[1:3]
             latents = self.pipe._unpack_latents(latents, height, width, self.pipe.vae_scale_factor)
         usual = vae.dtype
         try:
@@ -151,9 +147,7 @@ class PipelineRunner:
         finally:
             vae.to(usual)
         finite, pixels = _on_host((decoded / 2 + 0.5).clamp(0, 1))
-        images, still = anonymized.copy(), np.zeros_like(unusable)
-        images[rows], still[rows] = pixels().numpy(), ~finite().numpy()
-        return images, still
+        return pixels().numpy()[0], not finite().item()
 
     def _control_inputs(self, batch: Batch) -> dict[str, Any]:
         controls = self.settings.controls
