@@ -35,7 +35,7 @@ SHARED = ("prepared", "process_pair")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever starts Ray is slow; what shares a fixture or a file stays in one of the processes.
 
-    The groups are those of ``pytest -n 2 --dist loadgroup``. The largest one comes first.
+    The groups are those of ``pytest --dist loadgroup``. The largest one comes first.
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())

@@ -78,7 +78,8 @@ class AttributionSettings:
     Attributes:
         scales: factors on the control scales of every setting with a condition, >= 0; at 0 it has
             none.
-        swap, operating_point: see their classes.
+        swap: whose conditions are swapped.
+        operating_point: the grid that is searched.
     """
 
     scales: list[NonNegativeFloat] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])

@@ -40,7 +40,8 @@ class EvaluationSettings:
     """How scores become rates, intervals and a decision.
 
     Attributes:
-        seed: of the bootstrap, >= 0.
+        seed: of all that is random in an audit, the anonymized images and the bootstrap, >= 0;
+            another seed makes new images.
         protocols: how many references each identity has: ``full_ref``, ``few_ref``, ``single_ref``.
         galleries: whether the source image is enrolled, or anonymized images alone are.
         confidence_level: of the intervals in tables, in (0, 1). The verdict's intervals are
