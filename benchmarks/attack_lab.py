@@ -148,7 +148,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def page(rows: list[dict[str, Any]]) -> str:
-    """The rows as a page; of rows of one command the last counts."""
+    """The rows as a page, the latest setting first; of rows of one command the last counts."""
     last = {row["command"]: row for row in rows}
     text = [
         "# Laboratory of attackers",
@@ -162,7 +162,7 @@ def page(rows: list[dict[str, Any]]) -> str:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in last.values():
         groups.setdefault(tuple(row[key] for key in SETTING), []).append(row)
-    for group in groups.values():
+    for group in reversed(groups.values()):
         first = group[0]
         text += [
             "",
