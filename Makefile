@@ -29,10 +29,10 @@ setup: $(STAMP) ## install into .venv what everything else needs
 audit: $(STAMP) ## the full audit, small: synthetic people, the shipped CLDM, a local Ray
 	$(BIN)/python jobs/full_audit.py $(ARGS)
 
-# Groups are those of tests/conftest.py: what shares a fixture or a file runs in one process. Three
-# local Rays stand beside each other in the second line, each with two logical CPUs: they wait much.
+# Groups are those of tests/conftest.py: what shares a fixture or a file runs in one process. Two local
+# Rays stand beside each other in the second line, each with two logical CPUs.
 test: lint test-fast ## style, types and tests: what takes seconds on all cores, then what starts Ray
-	$(BIN)/pytest -n 3 $(GROUPED) -m 'slow and not nightly' $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 $(GROUPED) -m 'slow and not nightly' $(PYTEST_ARGS)
 
 test-fast: $(STAMP) ## the tests that take seconds
 	$(BIN)/pytest -n auto $(GROUPED) -m 'not slow' $(PYTEST_ARGS)

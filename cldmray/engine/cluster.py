@@ -23,6 +23,10 @@ from cldmray.errors import ConfigError
 from cldmray.settings import checked_dataclass, environment
 
 LOCAL = "local"
+LOCAL_STARTS = 4
+"""Times that a Ray of one's own is started where it is too slow, as on a busy machine."""
+TOO_SLOW = "timed out during startup"
+"""Part of Ray's error in that case, which has no class of its own."""
 STDERR = 2
 TASK_CPUS = 1.0
 """Logical CPUs of a task that computes, in one thread; as many run at once as there are cores."""
@@ -285,7 +289,7 @@ def connect(config: EngineConfig) -> dict[str, Any]:
         _check_address(address, key)
         quiet, started = _without_log_level_line(), _start_errors(address, key)
         with quiet, started, environment(variables), _handler_of_sigterm_kept():
-            ray.init(address=address, logging_level=logging.ERROR, **options)
+            _init(address, options)
     context = DataContext.get_current()
     context.enable_progress_bars = config.progress
     context.print_on_execution_start = False
@@ -303,6 +307,23 @@ def connect(config: EngineConfig) -> dict[str, Any]:
         _check_training_gpus(config, resources.get("GPU", 0.0))
         _check_room(config, resources.get("CPU", 0.0))
     return resources
+
+
+def _init(address: str, options: dict[str, Any]) -> None:
+    """``ray.init``, again where a local Ray was too slow: it gives its processes 30 seconds.
+
+    Raises:
+        RuntimeError: it was too slow every time.
+    """
+    for _ in range(LOCAL_STARTS):
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, **options)
+            return
+        except Exception as error:
+            if TOO_SLOW not in str(error):
+                raise
+            ray.shutdown()
+    raise RuntimeError(f"it did not answer {LOCAL_STARTS} times, for half a minute each")
 
 
 def _check_training_gpus(config: EngineConfig, gpus: float) -> None:
@@ -365,11 +386,11 @@ def _start_errors(address: str, key: str) -> Iterator[None]:
             raise ConfigError(
                 f"{key}: cannot join the cluster {address}: {reason}; {cure}"
             ) from error
-        cure = (
-            "set RAY_TMPDIR to a folder with a shorter path, such as /tmp"
-            if "AF_UNIX" in reason
-            else "see that HOME and RAY_TMPDIR are folders that can be written"
-        )
+        cure = "see that HOME and RAY_TMPDIR are folders that can be written"
+        if "AF_UNIX" in reason:
+            cure = "set RAY_TMPDIR to a folder with a shorter path, such as /tmp"
+        if "half a minute" in reason:
+            cure = "try again when the machine has less to do"
         raise ConfigError(
             f"engine.address: Ray cannot be started here: {reason}; {cure}"
         ) from error

@@ -205,6 +205,29 @@ def test_rays_handler_of_sigterm_does_not_stay(monkeypatch: pytest.MonkeyPatch) 
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize("slow", [1, 3, 4])
+def test_a_ray_that_starts_too_slowly_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, slow: int
+) -> None:
+    starts: list[str] = []
+
+    def init(address: str, **options: Any) -> None:
+        starts.append(address)
+        if len(starts) <= slow:
+            raise Exception("The current node timed out during startup. This could happen ...")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    if slow < 4:
+        connect(EngineConfig(address="local"))
+        assert starts == ["local"] * (slow + 1)
+        return
+    with pytest.raises(ConfigError, match="not answer 4 times.*; try again when the machine has"):
+        connect(EngineConfig(address="local"))
+
+
 class TestWhatCannotBeJoinedOrStarted:
     """Each is one line with the cure, before Ray is asked."""
 
