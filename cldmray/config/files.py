@@ -47,8 +47,12 @@ def conf_folder() -> Path:
 
 
 def shipped(group: str, name: str) -> bool:
-    """Whether an option of a group is a file of the shipped configuration."""
-    return (conf_folder() / group / f"{name}.yaml").is_file()
+    """Whether an option of a group is a file of the shipped configuration.
+
+    >>> shipped("faces", "lfw"), shipped("faces", "./lfw")
+    (True, False)
+    """
+    return "/" not in name and (conf_folder() / group / f"{name}.yaml").is_file()
 
 
 def plugins(group: str) -> dict[str, EntryPoint]:

@@ -135,6 +135,19 @@ def test_options_are_no_places() -> None:
     assert with_recognized_faces(["faces=lfw", "-m"]) == ["faces=lfw", "-m"]
 
 
+@pytest.mark.parametrize("name", ["lfw", "folder", "synthetic"])
+def test_a_folder_may_be_called_as_an_option(
+    tmp_path: Path, subjects: Subjects, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    place = by_identity(tmp_path / name, subjects)
+    Path(f"{place}.yaml").write_text("a: 1")
+    monkeypatch.chdir(tmp_path)
+    for argument in (place, f"./{name}"):
+        (option, root, *_) = with_recognized_faces([f"faces={argument}"])
+        assert (option, root) == ("faces=folder", f"faces.root={argument}")
+    assert place_of_faces([f"faces={name}"]) is None
+
+
 def test_other_sources_of_faces_are_recognised(tmp_path: Path, subjects: Subjects) -> None:
     place = by_identity(tmp_path / "others", subjects)
     arguments = [f"gallery.faces={place}", f"audit.training_faces={place}"]
