@@ -57,8 +57,10 @@ def test_layouts(tmp_path: Path, subjects: Subjects, layout: str) -> None:
     lines = describe(layout_of_place, result)
     assert f"with {IMAGES if option != 'ffhq' else 1} image" in lines[1]
     assert not any("Zoë" in line or "Person" in line for line in lines[:-1])
-    assert ("+faces@gallery.faces=ffhq" in lines[-1]) == (option == "ffhq")
-    settings = compose("audit", quoted(shlex.split(lines[-1].removeprefix("use"))))
+    use = lines[-1].removeprefix("use").replace("YOUR_FACES", "synthetic")
+    assert ("faces=synthetic" in use) == (option == "ffhq")
+    assert any("Nobody here can be audited" in line for line in lines) == (option == "ffhq")
+    settings = compose("audit", quoted(with_recognized_faces(shlex.split(use))))
     faces: Any = settings["gallery"]["faces"] if option == "ffhq" else settings["faces"]
     assert place in (faces["root"] or faces["table"])
     assert compose("audit", quoted(with_recognized_faces([f"faces={place}"])))["faces"]
@@ -133,6 +135,22 @@ def test_options_are_no_places() -> None:
     assert place_of_faces(["faces=lfw", "faces.root=a/b", "output=x/y"]) is None
     assert place_of_faces(["faces='a b/c'"]) == "a b/c"
     assert with_recognized_faces(["faces=lfw", "-m"]) == ["faces=lfw", "-m"]
+
+
+def test_few_people_with_two_images_are_distractors(tmp_path: Path, subjects: Subjects) -> None:
+    place = by_identity(tmp_path, subjects[:1])
+    lines = describe(recognize(place), survey(recognize(place).source))
+    assert lines[-2].startswith("note     Nobody here can be audited: it takes two people")
+    assert lines[-1] == f"use      faces=YOUR_FACES gallery.faces={place}"
+
+
+def test_celeba_without_identities_is_no_folder_of_one_person(
+    tmp_path: Path, subjects: Subjects
+) -> None:
+    place = celeba_kaggle(tmp_path, subjects)
+    (tmp_path / "identity_CelebA.txt").unlink()
+    with pytest.raises(BadInputError, match="no identity_CelebA.txt in .*Google Drive"):
+        recognize(place)
 
 
 @pytest.mark.parametrize("name", ["lfw", "folder", "synthetic"])

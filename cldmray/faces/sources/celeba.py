@@ -1,5 +1,6 @@
 """CelebA, aligned and cropped (Liu, Luo, Wang, Tang, 2015)."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from posixpath import splitext
@@ -20,6 +21,8 @@ IMAGES = "img_align_celeba"
 IDENTITIES = "identity_CelebA.txt"
 LAYOUT = f"CelebA's folder {IMAGES} and file {IDENTITIES}"
 
+NUMBERED = re.compile(rf"(?:^|/){IMAGES}(?:_png)?/\d+[.]\w+$")
+"""Paths of CelebA's images, of which none names a person."""
 ROOTS = ("", "celeba/", "CelebA/")
 """Where the data set may lie below the root: torchvision and Google Drive make a folder of it."""
 IMAGE_FOLDERS = (
@@ -129,6 +132,21 @@ def is_celeba(root: str) -> bool:
     """Whether a folder holds CelebA's identities and images, wherever a copy has them."""
     source = CelebaFaces(root)
     return None not in (source._find(IDENTITY_FILES), source._find(IMAGE_FOLDERS))
+
+
+def refuse_unnamed(root: str, images: Sequence[str]) -> None:
+    """Refuse a copy of CelebA without the file of identities: its images name nobody.
+
+    Args:
+        root: folder of the copy.
+        images: paths below it.
+
+    Raises:
+        BadInputError: it is such a copy.
+    """
+    source = CelebaFaces(root)
+    if any(map(NUMBERED.search, images)) and source._find(IMAGE_FOLDERS):
+        source._identities()
 
 
 def _number(image: str) -> str:

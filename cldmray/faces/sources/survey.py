@@ -22,7 +22,7 @@ from cldmray.errors import BadInputError, MissingDependencyError
 from cldmray.faces.base import FaceSource, ImageFileSource
 from cldmray.faces.decode import InvalidImageError, decode_whole
 from cldmray.faces.records import listing_notes
-from cldmray.faces.sources.celeba import CelebaFaces, is_celeba
+from cldmray.faces.sources.celeba import CelebaFaces, is_celeba, refuse_unnamed
 from cldmray.faces.sources.companions import without_companions
 from cldmray.faces.sources.files import IDENTITY_NAMES, list_folder, read_text_table, root_info
 from cldmray.faces.sources.folder import FolderFaces
@@ -108,7 +108,8 @@ def recognize(place: str) -> Layout:
         place: local path or URI.
 
     Raises:
-        BadInputError: nothing is there, or no layout fits; the message says what was found.
+        BadInputError: nothing is there, no layout fits, or CelebA lacks its identities; the message
+            says what was found.
     """
     _, _, info = root_info(place)
     if info.type == fs.FileType.NotFound:
@@ -137,6 +138,7 @@ def recognize(place: str) -> Layout:
             return _archive("parquet", place, _count(endings[".parquet"], "Parquet file"))
         layout = ", ".join(f"{n} {end or 'without ending'}" for end, n in endings.most_common(3))
         raise BadInputError(f"faces: no images below {place}; found {layout or 'nothing'}")
+    refuse_unnamed(place, labels)
     return _folder(place, labels)
 
 
@@ -295,7 +297,7 @@ def describe(layout: Layout, result: Survey) -> list[str]:
     lines += [f"bad      {n} of {result.n_sampled}: {why}" for why, n in result.unreadable.items()]
     strangers = f", {result.n_strangers} of them under another person" if result.n_strangers else ""
     lines.append(f"equal    {result.n_equal} images are copies of another one{strangers}")
-    lines += [f"note     {note}" for note in result.notes]
+    lines += [f"note     {note}" for note in [*result.notes, *_reservations(result)]]
     return [*lines, f"use      {shlex.join(_use(layout, result))}"]
 
 
@@ -310,12 +312,22 @@ def _crop(source: FaceSource) -> str:
     return f"{source.crop or 'the largest central square'}: these images are aligned already"
 
 
+def _reservations(result: Survey) -> list[str]:
+    """Why these people cannot be audited, or not alone."""
+    several = result.n_identities_with(2)
+    if several > 1:
+        return []
+    reason = "Nobody here can be audited: a person needs two images."
+    if several:
+        reason = "Nobody here can be audited: it takes two people with two images each."
+    return [f"{reason} They can be distractors of another audit."]
+
+
 def _use(layout: Layout, result: Survey) -> list[str]:
     """Overrides of an audit of this source, or of one that takes it for distractors."""
     if result.n_identities_with(2) < 2:
-        _, *settings = layout.overrides
-        others = [setting.replace("faces.", "gallery.faces.", 1) for setting in settings]
-        return [f"+faces@gallery.faces={layout.option}", *others]
+        place = layout.settings.get("root") or layout.settings["table"]
+        return ["faces=YOUR_FACES", f"gallery.faces={place}"]
     overrides = layout.overrides
     fewest = 5 if result.n_identities_with(5) >= ENOUGH_IDENTITIES else 2
     if fewest == 2:
