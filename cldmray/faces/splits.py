@@ -238,8 +238,10 @@ def _too_few(identities: Mapping[str, int], eligible: int, config: SplitConfig) 
             "needs; is each folder a person? (cldmray plan faces=DIR tells)"
         )
     cures = [f"{several} people have at least 2: lower splits.min_images"] * (several > eligible)
-    if eligible > 1:
-        cures.insert(0, f"set splits.n_evaluation_identities={eligible} or less")
+    if eligible > 2:
+        most = eligible * 2 // 3
+        cure = f"set splits.n_evaluation_identities={most} or less (attackers need the others)"
+        cures.insert(0, cure)
     return f"{message}; {', or '.join(cures)}, or add images"
 
 

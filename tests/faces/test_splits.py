@@ -58,7 +58,7 @@ def test_a_new_person_moves_nobody_between_background_and_attacker(images):
 
 
 def test_too_few_people():
-    cure = r"set splits\.n_evaluation_identities=100 or less"
+    cure = r"set splits\.n_evaluation_identities=66 or less \(attackers need the others\)"
     with pytest.raises(BadInputError, match=f"^100 people .* 101 are .* {cure}"):
         assign(IDENTITIES, SplitConfig(n_evaluation_identities=101))
 
@@ -184,9 +184,10 @@ def test_bad_settings_name_the_field(settings, key):
     ("images", "cure"),
     [
         (
-            {"a": 6, "b": 6, "c": 2},
-            "splits.n_evaluation_identities=2 or less, or 3 people have",
+            {"a": 6, "b": 6, "c": 6, "d": 2},
+            r"splits.n_evaluation_identities=2 or less \(.*\), or 4 people have",
         ),
+        ({"a": 6, "b": 6, "c": 2}, "; 3 people have at least 2: lower splits.min_images, or add"),
         ({"a": 2, "b": 2}, "; 2 people have at least 2: lower splits.min_images, or add images"),
         ({"a": 1, "b": 1}, "of 2 people 0 have a second image.*cldmray plan faces=DIR"),
         ({"train": 50}, "is each folder a person"),

@@ -2,20 +2,33 @@
 
 import io
 import shlex
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
-from benchmarks.layouts import LAYOUTS, Subjects, by_identity, celeba_kaggle, subjects_of
+from benchmarks.layouts import (
+    LAYOUTS,
+    Subject,
+    Subjects,
+    by_identity,
+    celeba_kaggle,
+    subjects_of,
+)
 from cldmray.cli.overrides import place_of_faces, quoted, with_recognized_faces
 from cldmray.config.compose import compose
+from cldmray.config.instantiate import build
 from cldmray.errors import BadInputError
 from cldmray.faces.decode import InvalidImageError
-from cldmray.faces.sources.survey import describe, recognize, survey
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION
+from cldmray.faces.sources.folder import FolderFaces
+from cldmray.faces.sources.survey import Layout, Survey, describe, recognize, survey
+from cldmray.faces.splits import SplitConfig, assign
 from cldmray.faces.synthetic import SyntheticFaces
 from cldmray.gallery.index import GalleryIndex
 
@@ -138,10 +151,34 @@ def test_options_are_no_places() -> None:
 
 
 def test_few_people_with_two_images_are_distractors(tmp_path: Path, subjects: Subjects) -> None:
-    place = by_identity(tmp_path, subjects[:1])
+    place = by_identity(tmp_path, [subjects[0], Subject("", subjects[1].images[:1])])
     lines = describe(recognize(place), survey(recognize(place).source))
     assert lines[-2].startswith("note     Nobody here can be audited: it takes two people")
     assert lines[-1] == f"use      faces=YOUR_FACES gallery.faces={place}"
+
+
+@pytest.mark.parametrize("n_identities", [7, 8, 12, 20, 30, 60, 149, 150, 400])
+@pytest.mark.parametrize("n_images", [2, 6])
+def test_the_proposed_split_leaves_enough_to_attackers(n_identities: int, n_images: int) -> None:
+    for name in ("a", "b", "c"):
+        images = Counter({f"{name}{i}": n_images for i in range(n_identities)})
+        result = Survey(images, [], 0, Counter(), [], None, 0, 0)
+        lines = describe(Layout("folder", {"root": "x/y"}, "", FolderFaces("x/y")), result)
+        assert not any("too few" in line for line in lines)
+        use = shlex.split(lines[-1].removeprefix("use"))
+        settings: Any = OmegaConf.to_container(OmegaConf.from_dotlist(use))
+        config = build(settings.get("splits", {}), SplitConfig, "splits")
+        splits = Counter(assign(images, config).values())
+        assert splits[EVALUATION] >= 2
+        assert splits[ATTACKER] >= 2 and splits[ATTACKER_VALIDATION] >= 2
+        assert splits[EVALUATION] >= min(100, n_identities // 4)
+
+
+def test_too_few_people_for_attackers_that_learn() -> None:
+    result = Survey(Counter(a=2, b=2, c=2), [], 0, Counter(), [], None, 0, 0)
+    lines = describe(Layout("folder", {"root": "x/y"}, "", FolderFaces("x/y")), result)
+    assert "too few for attackers that learn" in lines[-2]
+    assert lines[-1].endswith("splits.min_images=2 splits.n_evaluation_identities=2")
 
 
 def test_celeba_without_identities_is_no_folder_of_one_person(

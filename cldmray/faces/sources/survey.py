@@ -6,7 +6,7 @@
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from posixpath import splitext
 from statistics import median
@@ -21,7 +21,7 @@ from cldmray.detection.yunet import FindFaces
 from cldmray.errors import BadInputError, MissingDependencyError
 from cldmray.faces.base import FaceSource, ImageFileSource
 from cldmray.faces.decode import InvalidImageError, decode_whole
-from cldmray.faces.records import listing_notes
+from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, listing_notes
 from cldmray.faces.sources.celeba import CelebaFaces, is_celeba, refuse_unnamed
 from cldmray.faces.sources.companions import without_companions
 from cldmray.faces.sources.files import IDENTITY_NAMES, list_folder, read_text_table, root_info
@@ -30,6 +30,7 @@ from cldmray.faces.sources.lfw import LfwFaces
 from cldmray.faces.sources.parquet import ParquetFaces
 from cldmray.faces.sources.table import EXPECTED, PATHS, TableFaces
 from cldmray.faces.sources.webdataset import WebDatasetFaces
+from cldmray.faces.splits import SplitConfig, assign
 
 SAMPLE = 64
 """Images that are decoded and searched for faces."""
@@ -42,6 +43,9 @@ EACH_FILE = r"(?:.*/)?([^/]+)[.]"
 """Every file is a person of its own."""
 ENOUGH_IDENTITIES = 20
 """From so many people with five images on, those with fewer are not proposed to be evaluated."""
+
+VALIDATION_FRACTIONS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+"""Tried one after the other until enough people validate an attacker."""
 
 
 @dataclass(frozen=True)
@@ -313,10 +317,15 @@ def _crop(source: FaceSource) -> str:
 
 
 def _reservations(result: Survey) -> list[str]:
-    """Why these people cannot be audited, or not alone."""
+    """Why these people cannot be audited, or not by every attacker."""
     several = result.n_identities_with(2)
     if several > 1:
-        return []
+        if _division(result.images, _fewest(result)):
+            return []
+        return [
+            "These people are too few for attackers that learn: two are evaluated, two learnt "
+            "from, and two validate. Add people."
+        ]
     reason = "Nobody here can be audited: a person needs two images."
     if several:
         reason = "Nobody here can be audited: it takes two people with two images each."
@@ -329,9 +338,48 @@ def _use(layout: Layout, result: Survey) -> list[str]:
         place = layout.settings.get("root") or layout.settings["table"]
         return ["faces=YOUR_FACES", f"gallery.faces={place}"]
     overrides = layout.overrides
-    fewest = 5 if result.n_identities_with(5) >= ENOUGH_IDENTITIES else 2
+    fewest = _fewest(result)
     if fewest == 2:
         overrides.append("splits.min_images=2")
-    if (identities := result.n_identities_with(fewest)) < 150:
-        overrides.append(f"splits.n_evaluation_identities={max(2, identities * 2 // 3)}")
+    usual = SplitConfig()
+    config = _division(result.images, fewest) or SplitConfig(
+        min_images=fewest, n_evaluation_identities=2
+    )
+    for key in ("n_evaluation_identities", "validation_fraction"):
+        if (value := getattr(config, key)) != getattr(usual, key):
+            overrides.append(f"splits.{key}={value}")
     return overrides
+
+
+def _fewest(result: Survey) -> int:
+    """Images that a person needs to be evaluated."""
+    return 5 if result.n_identities_with(5) >= ENOUGH_IDENTITIES else 2
+
+
+def _division(images: Mapping[str, int], fewest: int) -> SplitConfig | None:
+    """The split that evaluates most people, at most two thirds, and leaves enough to attackers.
+
+    These learn from two people and validate on two others, one of whom has two images.
+
+    Args:
+        images: of each person.
+        fewest: images that a person needs to be evaluated.
+
+    Returns:
+        None: there are too few people.
+    """
+    eligible = sum(count >= fewest for count in images.values())
+    most = min(SplitConfig.n_evaluation_identities, eligible * 2 // 3)
+    for n_evaluated in range(most, 1, -1):
+        for fraction in VALIDATION_FRACTIONS:
+            config = SplitConfig(
+                min_images=fewest,
+                n_evaluation_identities=n_evaluated,
+                validation_fraction=fraction,
+            )
+            splits = assign(images, config)
+            learners = sum(split == ATTACKER for split in splits.values())
+            validating = [images[who] for who in splits if splits[who] == ATTACKER_VALIDATION]
+            if min(learners, len(validating)) >= 2 and max(validating) >= 2:
+                return config
+    return None
