@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from cldmray import hashing
+from cldmray.config.compose import compose
 from cldmray.detection.yunet import YuNet
 from cldmray.errors import BadInputError
 from cldmray.faces import (
@@ -29,6 +30,7 @@ from cldmray.faces import (
 from cldmray.faces.base import Align, FaceSource
 from cldmray.faces.decode import MAX_PIXELS, NO_HEIF, InvalidImageError, decode
 from cldmray.faces.records import listing_notes
+from cldmray.faces.sources.survey import EACH_FILE, recognize
 from cldmray.storage import resolve
 
 
@@ -185,8 +187,16 @@ def test_identities_by_a_pattern_of_paths(tmp_path: Path) -> None:
 def test_ffhq_has_one_image_a_person(tmp_path: Path) -> None:
     put(tmp_path, ["images1024x1024/00000/00000.png", "images1024x1024/01000/01234.png"])
     put(tmp_path, ["LICENSE.txt", "ffhq-dataset-v2.json"], b"{}")
-    source = FolderFaces(str(tmp_path), identity_pattern=r"(?:.*/)?([^/]+)[.]")
-    assert identities_of(source) == {"00000": 1, "01234": 1}
+    source = recognize(str(tmp_path)).source
+    assert len(source.listing()) == 2 and set(identities_of(source).values()) == {1}
+
+
+def test_files_of_one_name_in_two_folders_are_two_people(tmp_path: Path) -> None:
+    put(tmp_path, ["Ann/1.jpg", "Bob/1.jpg", "2.jpg"])
+    settings = compose("audit", ["faces=ffhq", f"faces.root={tmp_path}"])["faces"]
+    for pattern in (settings["identity_pattern"], EACH_FILE):
+        source = FolderFaces(str(tmp_path), identity_pattern=pattern)
+        assert identities_of(source) == {"Ann/1": 1, "Bob/1": 1, "2": 1}
 
 
 CELEBA = ["000001", "000002", "000003"]
@@ -403,7 +413,9 @@ class TestTable:
     def test_formats(self, tmp_path: Path, ending: str) -> None:
         source = self.table(tmp_path, ending)
         assert identities_of(source) == {"Ann": 2, "Bob": 1} and shades(source) == {0, 1, 2}
-        assert listing_notes(source.listing()) == []
+        assert listing_notes(source.listing()) == [
+            "1 image below the root stands in no row of the table; it was left out."
+        ]
         groups = source.groups()
         assert groups is not None and groups.to_pylist() == [
             {"identity": "Ann", "sex": None},
@@ -440,11 +452,30 @@ class TestTable:
         paths = (".\\in\\1.png", f"{tmp_path}/in/2.png", "%33.png")
         assert shades(self.table(tmp_path, "csv", paths)) == {0, 1, 2}
 
+    def test_absolute_paths_below_a_relative_root(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        paths = (f"{tmp_path}/in/1.png", "./in/2.png", f"{tmp_path}/3.png")
+        self.table(tmp_path, "csv", paths)
+        monkeypatch.chdir(tmp_path)
+        for table, root in (("faces.csv", None), ("./faces.csv", None), ("faces.csv", ".")):
+            assert shades(TableFaces(table, root=root)) == {0, 1, 2}
+
+    def test_of_several_tables_one_is_named(self, tmp_path: Path) -> None:
+        self.table(tmp_path, "csv")
+        assert recognize(str(tmp_path)).settings == {"table": str(tmp_path / "faces.csv")}
+        (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
+        assert recognize(str(tmp_path)).option == "table"
+        self.table(tmp_path, "tsv")
+        with pytest.raises(BadInputError, match=r"2 tables .* name one: faces=.*/faces\.csv"):
+            recognize(str(tmp_path))
+
     def test_rows_without_a_file_are_counted(self, tmp_path: Path) -> None:
         source = self.table(tmp_path, "csv", ("in/1.png", "gone.png", "3.png"))
         assert identities_of(source) == {"Ann": 1, "Bob": 1}
         assert listing_notes(source.listing()) == [
-            "1 of 3 rows of the table name no person or no file that is there."
+            "1 of 3 rows of the table name no person or no file that is there.",
+            "2 images below the root stand in no row of the table; they were left out.",
         ]
         with pytest.raises(BadInputError, match="^faces.table: none of the 3 rows"):
             self.table(tmp_path, "csv", ("x", "y", "z")).listing()

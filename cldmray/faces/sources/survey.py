@@ -39,7 +39,7 @@ MOST_COMPARED = 4_000
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 NUMBERED = r"(.+?)[_-]\d+[.]"
 """Names such as ``Ann_0001.jpg``, whose first part is the person."""
-EACH_FILE = r"(?:.*/)?([^/]+)[.]"
+EACH_FILE = "(.*)[.]"
 """Every file is a person of its own."""
 ENOUGH_IDENTITIES = 20
 """From so many people with five images on, those with fewer are not proposed to be evaluated."""
@@ -112,8 +112,8 @@ def recognize(place: str) -> Layout:
         place: local path or URI.
 
     Raises:
-        BadInputError: nothing is there, no layout fits, or CelebA lacks its identities; the message
-            says what was found.
+        BadInputError: nothing is there, no layout or more than one table fits, or CelebA lacks its
+            identities; the message says what was found.
     """
     _, _, info = root_info(place)
     if info.type == fs.FileType.NotFound:
@@ -130,9 +130,20 @@ def recognize(place: str) -> Layout:
         )
     images = without_companions(listed)[0]
     labels = [file.label for file in images]
-    for table in (file.label for file in listed if "/" not in file.label):
-        if table.endswith((*TABLES, ".parquet")) and _is_table(storage.join(place, table)):
-            return _file(storage.join(place, table))
+    tables = [
+        table
+        for file in listed
+        if "/" not in file.label
+        and file.label.endswith((*TABLES, ".parquet"))
+        and _is_table(table := storage.join(place, file.label))
+    ]
+    if len(tables) > 1:
+        raise BadInputError(
+            f"faces: {place} holds {len(tables)} tables of images and people; name one: "
+            f"faces={tables[0]}"
+        )
+    if tables:
+        return _file(tables[0])
     if not images:
         endings = Counter(splitext(file.label)[1] for file in listed)
         if endings[".tar"]:

@@ -1,5 +1,6 @@
 """Folder of images with a table that says whom each shows."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from posixpath import dirname
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from cldmray.errors import BadInputError
 from cldmray.faces.base import Crop, ImageFileSource, Sample, Side, listing_table, named_samples
+from cldmray.faces.sources.companions import without_companions
 from cldmray.faces.sources.files import (
     IDENTITY_NAMES,
     ListedFile,
@@ -69,11 +71,14 @@ class TableFaces(ImageFileSource):
         """
         rows, path_key, identity_key = self._rows()
         files = {file.label: file for file in list_folder(self.folder, "the table's images")}
+        prefixes = _prefixes(self.folder)
         images: list[Sample] = []
+        listed: set[str] = set()
         for path, identity in zip(
             rows[path_key].to_pylist(), rows[identity_key].to_pylist(), strict=True
         ):
-            file = _file_of(path or "", files, self.folder)
+            file = _file_of(path or "", files, prefixes)
+            listed.update([] if file is None else [file.label])
             if file is not None and identity:
                 owner = normalize_name(identity)
                 image = file.label.removeprefix(f"{owner}/")
@@ -83,9 +88,16 @@ class TableFaces(ImageFileSource):
                 f"faces.table: none of the {len(rows)} rows of {self.table} has a person and a "
                 f"path of a file below {self.folder}; set faces.root or faces.path_column"
             )
-        absent = len(rows) - len(images)
-        note = f"{absent} of {len(rows)} rows of the table name no person or no file that is there."
-        return listing_table(self.name, named_samples(images), [note] if absent else [])
+        notes = []
+        if absent := len(rows) - len(images):
+            notes.append(
+                f"{absent} of {len(rows)} rows of the table name no person or no file that is there."
+            )
+        if others := len({file.label for file in without_companions(files.values())[0]} - listed):
+            verb = "image below the root stands" if others == 1 else "images below the root stand"
+            left = "it was" if others == 1 else "they were"
+            notes.append(f"{others} {verb} in no row of the table; {left} left out.")
+        return listing_table(self.name, named_samples(images), notes)
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         return read_files(self.folder, locations)
@@ -139,10 +151,18 @@ class TableFaces(ImageFileSource):
         return rows, listed[0], listed[1]
 
 
-def _file_of(path: str, files: Mapping[str, ListedFile], root: str) -> ListedFile | None:
+def _prefixes(root: str) -> list[str]:
+    """What a path in a table may begin with where it is not given from the root on."""
+    roots = [root] if "://" in root else [root, os.path.abspath(os.path.expanduser(root))]
+    return [table_path(f"{each.rstrip('/')}/") for each in roots]
+
+
+def _file_of(
+    path: str, files: Mapping[str, ListedFile], prefixes: Sequence[str]
+) -> ListedFile | None:
     """The file that a table's path means: as it is, below the root, or percent-encoded."""
     name = table_path(path)
-    for candidate in (name, name.removeprefix(f"{root.rstrip('/')}/"), unquote(name)):
+    for candidate in (name, *map(name.removeprefix, prefixes), unquote(name)):
         if candidate in files:
             return files[candidate]
     return None
