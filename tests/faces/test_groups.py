@@ -43,9 +43,9 @@ def test_a_parquet_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("name,sex\na,f\n", "columns .*'name'"),
-        ("identity\na\n", "columns"),
-        ("identity,sex,sex\na,f,f\n", "columns"),
+        ("name,sex\na,f\n", "has 2 columns, none called identity; its first line must name"),
+        ("identity\na\n", "has 1 column, none beside it"),
+        ("identity,sex,sex\na,f,f\n", "has 3 columns, two of one name"),
         ("identity,sex\na,f\na,f\n", f"{identity_hash('a')} 2 times"),
         ("identity,sex\n,f\n", "empty identity"),
         ("identity,sex\na,f\nb\n", "cannot read"),

@@ -431,6 +431,19 @@ class TestTable:
         with pytest.raises(BadInputError, match="a line is no JSON object"):
             TableFaces(str(tmp_path / "faces.jsonl")).listing()
 
+    def test_lines_of_json_end_with_the_line_alone(self, tmp_path: Path) -> None:
+        put(tmp_path, ["1.png", "2.png"])
+        rows = [{"path": f"{n}.png", "identity": "Ann\u2028Lee", "note": "a\x85b"} for n in (1, 2)]
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        (tmp_path / "faces.jsonl").write_text("\r\n".join([*lines, ""]), "utf-8")
+        assert identities_of(TableFaces(str(tmp_path / "faces.jsonl"))) == {"Ann\u2028Lee": 2}
+
+    def test_numbers_and_texts_of_json_name_the_same(self, tmp_path: Path) -> None:
+        put(tmp_path, ["1.png", "2.png", "3.png"])
+        rows = [{"path": f"{n}.png", "identity": name} for n, name in enumerate((7, "7", 7.0), 1)]
+        (tmp_path / "faces.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        assert identities_of(TableFaces(str(tmp_path / "faces.jsonl"))) == {"7": 3}
+
     @pytest.mark.parametrize(
         ("name", "text", "reason"),
         [
@@ -439,7 +452,19 @@ class TestTable:
                 "path,identity\n1.png,Ann Lee,f\n",
                 "Expected 2 columns, got 3; expected",
             ),
-            ("faces.jsonl", '{"identity": 1}\n{"identity": "Ann Lee"}', "is of another kind"),
+            ("faces.jsonl", '{"identity": [1]}\n{"identity": "Ann Lee"}', "is of another kind"),
+            ("faces.jsonl", '{"identity": "Ann Lee"}\n{"identity": [1]}', "is of another kind"),
+            (
+                "faces.jsonl",
+                '{"Ann Lee": 1, "b": 2}',
+                "has 2 columns, none called path or .*image;",
+            ),
+            (
+                "faces.csv",
+                "Ann_Lee/1.jpg,Ann Lee\nAnn_Lee/2.jpg,Ann Lee\n",
+                "has 2 columns, none called path or .*; its first line must name the columns",
+            ),
+            ("faces.csv", "Ann,Ann\nAnn,Ann\n", "has 2 columns, two of one name"),
         ],
     )
     def test_errors_quote_no_row(self, tmp_path: Path, name: str, text: str, reason: str) -> None:
@@ -491,7 +516,7 @@ class TestTable:
         put(tmp_path, ["1.png"])
         (tmp_path / "metadata.csv").write_text("file_name,who\n1.png,Ann\n")
         table = str(tmp_path / "metadata.csv")
-        with pytest.raises(BadInputError, match="^faces.identity_column: .*file_name, who"):
+        with pytest.raises(BadInputError, match="^faces.identity_column: .*has 2 columns, none"):
             TableFaces(table).listing()
         assert identities_of(TableFaces(table, identity_column="who")) == {"Ann": 1}
 

@@ -31,6 +31,8 @@ ROW = re.compile(r"(CSV parse error: .*?\bgot \d+):.*", re.DOTALL)
 IDENTITY_NAMES = ("identity", "label", "person", "subject")
 """Columns of tables and fields of JSON that name the person, the first that is there."""
 
+JSON_LINES = (".jsonl", ".ndjson")
+
 
 class ListedFile(NamedTuple):
     """A file under a root.
@@ -238,7 +240,7 @@ def read_text_table(uri: str, key: str, expected: str) -> pa.Table:
     try:
         if uri.endswith(".parquet"):
             table = storage.read_table(uri)
-        elif uri.endswith((".jsonl", ".ndjson")):
+        elif uri.endswith(JSON_LINES):
             table = _read_jsonl(storage.read_bytes(uri).decode("utf-8-sig"))
         else:
             table = _read_csv(storage.read_bytes(uri), "\t" if uri.endswith(".tsv") else ",")
@@ -251,10 +253,25 @@ def read_text_table(uri: str, key: str, expected: str) -> pa.Table:
         reason = _without_values(str(error))
         raise BadInputError(f"{key}: cannot read {uri}: {reason}; expected {expected}") from error
     if len(set(table.column_names)) < len(table.column_names):
-        raise BadInputError(
-            f"{key}: {uri} has the columns {table.column_names}; expected {expected}"
-        )
+        raise columns_error(uri, key, table, "two of one name", expected)
     return pa.table(columns)
+
+
+def columns_error(uri: str, key: str, table: pa.Table, fault: str, expected: str) -> BadInputError:
+    """The error on a table's columns; it quotes no name, since a first line may be a row.
+
+    Args:
+        uri: of the table.
+        key: configuration key that gave it.
+        table: what was read.
+        fault: what is wrong, after "it has 2 columns, ".
+        expected: what the file should hold.
+    """
+    count = len(table.column_names)
+    columns = "1 column" if count == 1 else f"{count} columns"
+    has_names = uri.endswith((".parquet", *JSON_LINES))
+    cure = "" if has_names else "its first line must name the columns; "
+    return BadInputError(f"{key}: {uri} has {columns}, {fault}; {cure}expected {expected}")
 
 
 def _without_values(reason: str) -> str:
@@ -263,7 +280,7 @@ def _without_values(reason: str) -> str:
     >>> _without_values("CSV parse error: Expected 2 columns, got 3: 1.png,Ann Lee,f")
     'CSV parse error: Expected 2 columns, got 3'
     """
-    if reason.startswith("Could not convert"):
+    if reason.startswith(("Could not convert", "Expected bytes", "cannot mix")):
         return "a value is of another kind than those before it in its column"
     return ROW.sub(r"\1", reason)
 
@@ -276,12 +293,23 @@ def is_binary(kind: pa.DataType) -> bool:
 
 
 def _read_jsonl(text: str) -> pa.Table:
-    """A table with the fields of any line; null where a line lacks one."""
-    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    """A table with the fields of any line as text; null where a line lacks one."""
+    rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is no JSON object")
     fields = dict.fromkeys(name for row in rows for name in row)
-    return pa.Table.from_pylist([{name: row.get(name) for name in fields} for row in rows])
+    return pa.Table.from_pylist([{name: _text(row.get(name)) for name in fields} for row in rows])
+
+
+def _text(value: object) -> object:
+    """A number or truth value of JSON as the text that Arrow makes of it; else the value.
+
+    >>> _text(7), _text(7.0), _text(True), _text("7"), _text([7])
+    ('7', '7', 'true', '7', [7])
+    """
+    if isinstance(value, int | float):
+        return pa.scalar(value).cast(pa.string()).as_py()
+    return value
 
 
 def _read_csv(content: bytes, delimiter: str) -> pa.Table:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from cldmray.errors import BadInputError
-from cldmray.faces.sources.files import normalize_name, read_text_table
+from cldmray.faces.sources.files import columns_error, normalize_name, read_text_table
 from cldmray.hashing import identity_hash
 
 IDENTITY = "identity"
@@ -33,7 +33,8 @@ def read_groups(uri: str | None) -> pa.Table | None:
     table = read_text_table(uri, KEY, EXPECTED)
     names = table.column_names
     if IDENTITY not in names or len(names) < 2:
-        raise BadInputError(f"{KEY}: {uri} has the columns {names}; expected {EXPECTED}")
+        fault = "none beside it" if IDENTITY in names else f"none called {IDENTITY}"
+        raise columns_error(uri, KEY, table, fault, EXPECTED)
     identities = [normalize_name(name or "") for name in table[IDENTITY].to_pylist()]
     table = table.set_column(names.index(IDENTITY), IDENTITY, pa.array(identities, pa.string()))
     counts = Counter(table[IDENTITY].to_pylist())

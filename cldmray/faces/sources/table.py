@@ -14,6 +14,7 @@ from cldmray.faces.sources.companions import without_companions
 from cldmray.faces.sources.files import (
     IDENTITY_NAMES,
     ListedFile,
+    columns_error,
     list_folder,
     normalize_name,
     read_files,
@@ -90,9 +91,8 @@ class TableFaces(ImageFileSource):
             )
         notes = []
         if absent := len(rows) - len(images):
-            notes.append(
-                f"{absent} of {len(rows)} rows of the table name no person or no file that is there."
-            )
+            reason = "name no person or no file that is there"
+            notes.append(f"{absent} of {len(rows)} rows of the table {reason}.")
         if others := len({file.label for file in without_companions(files.values())[0]} - listed):
             verb = "image below the root stands" if others == 1 else "images below the root stand"
             left = "it was" if others == 1 else "they were"
@@ -143,10 +143,8 @@ class TableFaces(ImageFileSource):
             wanted = usual if given is None else (given,)
             column = next((name for name in wanted if name in rows.column_names), None)
             if column is None:
-                raise BadInputError(
-                    f"faces.{key}: {self.table} has the columns {', '.join(rows.column_names)}, "
-                    f"and none called {' or '.join(wanted)}; expected {EXPECTED}"
-                )
+                fault = f"none called {' or '.join(wanted)}"
+                raise columns_error(self.table, f"faces.{key}", rows, fault, EXPECTED)
             listed.append(column)
         return rows, listed[0], listed[1]
 
