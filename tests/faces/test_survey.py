@@ -3,6 +3,7 @@
 import io
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from cldmray.config.instantiate import build
 from cldmray.errors import BadInputError
 from cldmray.faces.decode import InvalidImageError
 from cldmray.faces.records import ATTACKER, ATTACKER_VALIDATION, EVALUATION
+from cldmray.faces.sources import survey as survey_module
 from cldmray.faces.sources.folder import FolderFaces
 from cldmray.faces.sources.survey import Layout, Survey, describe, recognize, survey
 from cldmray.faces.splits import SplitConfig, assign
@@ -93,6 +95,32 @@ def test_copies_strangers_and_files_that_are_no_images(tmp_path: Path, subjects:
     assert "bad      1 of 15: not an image" in text
     assert "equal    2 images are copies of another one, 1 of them under another person" in text
     assert "Files beside the images, skipped: 1 (1 thumbs.db)" in text
+
+
+def test_few_files_are_held_at_once(
+    tmp_path: Path, subjects: Subjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = subjects[0].images[0]
+    for number in range(survey_module.SAMPLE * 2 + 1):
+        (tmp_path / str(number % 2)).mkdir(exist_ok=True)
+        (tmp_path / str(number % 2) / f"{number}.jpg").write_bytes(content)
+    counts: list[int] = []
+    read = FolderFaces.read
+
+    def counted(source: FolderFaces, locations: Sequence[str]) -> list[bytes | None]:
+        counts.append(len(locations))
+        return read(source, locations)
+
+    monkeypatch.setattr(FolderFaces, "read", counted)
+    monkeypatch.setattr(survey_module, "_detector", lambda source: None)
+    layout = recognize(str(tmp_path))
+    result = survey(layout.source)
+    assert max(counts) <= survey_module.SAMPLE and result.n_equal == survey_module.SAMPLE * 2
+    assert not any("compared" in line for line in describe(layout, result))
+    monkeypatch.setattr(survey_module, "MOST_COMPARED", 100)
+    result = survey(layout.source)
+    assert result.n_equal == 99
+    assert any("another person, of the first 100 comp" in line for line in describe(layout, result))
 
 
 def test_what_becomes_of_the_images_is_said(tmp_path: Path, subjects: Subjects) -> None:

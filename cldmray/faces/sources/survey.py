@@ -33,7 +33,7 @@ from cldmray.faces.sources.webdataset import WebDatasetFaces
 from cldmray.faces.splits import SplitConfig, assign
 
 SAMPLE = 64
-"""Images that are decoded and searched for faces."""
+"""Images that are decoded and searched for faces, and files that are held at once."""
 MOST_COMPARED = 4_000
 """Files that are read to find equal ones; only files of one size can be equal."""
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -89,6 +89,7 @@ class Survey:
             installed.
         n_equal: images that are byte-equal to another one, of which one is not counted.
         n_strangers: of these, those that are under another person.
+        compared_all: whether all files of equal size were compared, not just the first of them.
     """
 
     images: Counter[str]
@@ -99,6 +100,7 @@ class Survey:
     n_faces: int | None
     n_equal: int
     n_strangers: int
+    compared_all: bool = True
 
     def n_identities_with(self, n_images: int) -> int:
         """People with at least so many images."""
@@ -237,7 +239,8 @@ def survey(source: ImageFileSource) -> Survey:
             continue
         sizes.append((scene.shape[1], scene.shape[0]))
         n_faces += find is not None and find_face(scene, find) is not None
-    n_equal, n_strangers = _equal(source, listing)
+    candidates = _of_equal_size(listing)
+    n_equal, n_strangers = _equal(source, candidates.slice(0, MOST_COMPARED))
     return Survey(
         images=Counter(listing["identity"].to_pylist()),
         notes=listing_notes(listing),
@@ -247,6 +250,7 @@ def survey(source: ImageFileSource) -> Survey:
         n_faces=None if find is None else n_faces,
         n_equal=n_equal,
         n_strangers=n_strangers,
+        compared_all=candidates.num_rows <= MOST_COMPARED,
     )
 
 
@@ -259,21 +263,31 @@ def _detector(source: ImageFileSource) -> FindFaces | None:
     return source.detector.open()
 
 
-def _equal(source: FaceSource, listing: pa.Table) -> tuple[int, int]:
+def _of_equal_size(listing: pa.Table) -> pa.Table:
+    """Rows of the images that can be byte-equal to another one."""
+    by_version: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in listing.to_pylist():
+        by_version[row["version"].partition("-")[0]].append(row)  # the size, where it is a file's
+    rows = [row for rows in by_version.values() if len(rows) > 1 for row in rows]
+    return pa.Table.from_pylist(rows, schema=listing.schema)
+
+
+def _equal(source: FaceSource, candidates: pa.Table) -> tuple[int, int]:
     """Images that are byte-equal to another one, and those of them under another person.
 
     One image of each group of equal ones is not counted. The person of a group is the one under
     whom most of it stands.
+
+    Args:
+        source: reads the images, a block at a time.
+        candidates: rows of its listing.
     """
-    by_version: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in listing.to_pylist():
-        by_version[row["version"].partition("-")[0]].append(row)  # the size, where it is a file's
-    candidates = [row for rows in by_version.values() if len(rows) > 1 for row in rows]
-    candidates = candidates[:MOST_COMPARED]
     images_of: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    contents = source.read([row["location"] for row in candidates])
-    for row, content in zip(candidates, contents, strict=True):
-        images_of[hashing.digest(content)].add((row["identity"], row["sample_id"]))
+    for block in source.reading_blocks(candidates, SAMPLE):
+        contents = source.read(block["location"].to_pylist())
+        for row, content in zip(block.to_pylist(), contents, strict=True):
+            if content is not None:
+                images_of[hashing.digest(content)].add((row["identity"], row["sample_id"]))
     equal = strangers = 0
     for images in images_of.values():
         (_, most), *_ = Counter(identity for identity, _ in images).most_common(1)
@@ -311,7 +325,8 @@ def describe(layout: Layout, result: Survey) -> list[str]:
     lines.append(f"crop     {_crop(layout.source)}")
     lines += [f"bad      {n} of {result.n_sampled}: {why}" for why, n in result.unreadable.items()]
     strangers = f", {result.n_strangers} of them under another person" if result.n_strangers else ""
-    lines.append(f"equal    {result.n_equal} images are copies of another one{strangers}")
+    cut = "" if result.compared_all else f", of the first {MOST_COMPARED:,} compared"
+    lines.append(f"equal    {result.n_equal} images are copies of another one{strangers}{cut}")
     lines += [f"note     {note}" for note in [*result.notes, *_reservations(result)]]
     return [*lines, f"use      {shlex.join(_use(layout, result))}"]
 
