@@ -405,7 +405,11 @@ def _division(images: Mapping[str, int], fewest: int) -> SplitConfig | None:
             )
             splits = assign(images, config)
             learners = sum(split == ATTACKER for split in splits.values())
-            validating = [images[who] for who in splits if splits[who] == ATTACKER_VALIDATION]
+            validating = [
+                images[identity]
+                for identity, split in splits.items()
+                if split == ATTACKER_VALIDATION
+            ]
             if min(learners, len(validating)) >= 2 and max(validating) >= 2:
                 return config
     return None
