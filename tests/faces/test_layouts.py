@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+import tarfile
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -579,3 +580,54 @@ class TestWebDataset:
         (tmp_path / "b.tar").write_bytes(b"no tar")
         with pytest.raises(BadInputError, match=r"cannot read .*b\.tar"):
             WebDatasetFaces(str(tmp_path), identity_field="who").listing()
+
+    def pack(self, path: Path, members: list[tuple[str, bytes]]) -> None:
+        with tarfile.open(path, "w") as tar:
+            for name, content in members:
+                item = tarfile.TarInfo(name)
+                item.size = len(content)
+                tar.addfile(item, io.BytesIO(content))
+
+    @pytest.mark.parametrize("repeated", ["0.png", "0.json"])
+    def test_two_members_of_one_key(self, tmp_path: Path, repeated: str) -> None:
+        ann, bob = (json.dumps({"identity": name}).encode() for name in ("Ann", "Bob"))
+        again = image(2) if repeated == "0.png" else bob
+        self.pack(tmp_path / "a.tar", [("0.png", image(1)), ("0.json", ann), (repeated, again)])
+        with pytest.raises(BadInputError, match="two members of one key"):
+            WebDatasetFaces(str(tmp_path)).listing()
+
+    def test_a_clash_names_nobody(self, tmp_path: Path) -> None:
+        self.pack(tmp_path / "a.tar", [("Ann/Ann_1.png", image(1)), ("./Ann/Ann_1.png", image(2))])
+        with pytest.raises(BadInputError) as caught:
+            WebDatasetFaces(str(tmp_path)).listing()
+        assert "Ann" not in str(caught.value)
+        assert hashing.safe_location("Ann/Ann_1.png") in str(caught.value)
+
+    def test_a_second_image_of_a_key_is_counted(self, tmp_path: Path) -> None:
+        self.pack(tmp_path / "a.tar", [("Ann/1.png", image(1)), ("Ann/1.gif", image(2))])
+        listing = WebDatasetFaces(str(tmp_path)).listing()
+        assert listing.num_rows == 1
+        assert listing_notes(listing) == ["Further images of samples, such as masks, left out: 1."]
+
+    def test_all_formats_are_read(self, tmp_path: Path) -> None:
+        kinds = {"gif": "GIF", "jp2": "JPEG2000", "jpe": "JPEG", "pgm": "PPM", "TIF": "TIFF"}
+        members = [
+            (f"Ann/{number}.{ending}", image(8 * number, kind=kind))
+            for number, (ending, kind) in enumerate(kinds.items())
+        ]
+        self.pack(tmp_path / "a.tar", members)
+        source = WebDatasetFaces(str(tmp_path))
+        assert shades(source) == {0, 8, 16, 24, 32}
+        assert listing_notes(source.listing()) == []
+
+    def test_members_that_are_not_read_are_counted(self, tmp_path: Path) -> None:
+        unread = ["Ann/2", "Ann/3.raw", "Ann/4.xyz"]
+        ignored = ["Ann/1.txt", "Ann/1.npy", "Ann/._1.png", ".DS_Store"]
+        members = [(name, b"x") for name in (*unread, *ignored)]
+        self.pack(tmp_path / "a.tar", [("Ann/1.png", image(1)), *members])
+        assert listing_notes(WebDatasetFaces(str(tmp_path)).listing()) == [
+            "Members without the ending of an image or a text, left out: 3."
+        ]
+        self.pack(tmp_path / "a.tar", members)
+        with pytest.raises(BadInputError, match="no image .*left out: 3"):
+            WebDatasetFaces(str(tmp_path)).listing()

@@ -14,6 +14,7 @@ from pyarrow import fs
 from cldmray.errors import BadInputError
 from cldmray.faces.base import Crop, ImageFileSource, Sample, Side, listing_table, named_samples
 from cldmray.faces.decode import MAX_FILE_BYTES
+from cldmray.faces.sources.companions import is_companion
 from cldmray.faces.sources.files import (
     IDENTITY_NAMES,
     ListedFile,
@@ -23,11 +24,28 @@ from cldmray.faces.sources.files import (
     root_info,
 )
 from cldmray.faces.sources.groups import read_groups
-from cldmray.hashing import EXCLUDED_FROM_KEY
+from cldmray.hashing import EXCLUDED_FROM_KEY, safe_location
 from cldmray.settings import NonEmpty, checked_dataclass
 
 LAYOUT = "tar files of images with their identity (.json or .cls, or a folder a person)"
-IMAGES = {"jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "heic", "avif", "img", "image"}
+IMAGES = {
+    *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff", "heic"),
+    *(
+        "heif",
+        "avif",
+        "ppm",
+        "pgm",
+        "pbm",
+        "pnm",
+        "jp2",
+        "j2k",
+        "j2c",
+        "jpx",
+        "jpf",
+        "img",
+        "image",
+    ),
+}
 """Extensions of the member that holds a sample's image."""
 TEXTS = ("cls", "identity")
 """Extensions of members whose whole text is the identity; a ``.txt`` is a caption."""
@@ -51,6 +69,20 @@ class _Member(NamedTuple):
     identity: str
     offset: int
     size: int
+
+
+class _Contents(NamedTuple):
+    """The samples of a tar file, in its order, and how many members are left out.
+
+    Attributes:
+        members: one a sample.
+        n_further: further images of samples.
+        n_unread: of no kind that is read or that is known to be no image.
+    """
+
+    members: list[_Member]
+    n_further: int
+    n_unread: int
 
 
 @checked_dataclass
@@ -82,15 +114,17 @@ class WebDatasetFaces(ImageFileSource):
         """See :meth:`FaceSource.listing`; a location is ``file#offset,size``.
 
         Raises:
-            BadInputError: no tar file, one that is damaged, or a sample without an identity.
+            BadInputError: no tar file, one that is damaged or holds two members of one name, or a
+                sample without an identity.
         """
         filesystem, folder, _ = root_info(self.root)
         files = list_archives(self.root, ".tar", LAYOUT)
         images: list[Sample] = []
-        n_further = 0
+        n_further = n_unread = 0
         for file in files:
-            members, further = _members(filesystem, folder, file, self.identity_field)
-            n_further += further
+            contents = _contents(filesystem, folder, file, self.identity_field)
+            n_further += contents.n_further
+            n_unread += contents.n_unread
             images += [
                 Sample(
                     member.identity,
@@ -98,12 +132,17 @@ class WebDatasetFaces(ImageFileSource):
                     f"{file.location}#{member.offset},{member.size}",
                     file.version,
                 )
-                for member in members
+                for member in contents.members
             ]
+        unread = f"Members without the ending of an image or a text, left out: {n_unread}."
         if not images:
-            raise BadInputError(f"faces.root: {self.root} holds no image; expected {LAYOUT}")
-        note = f"Further images of samples, such as masks, left out: {n_further}."
-        return listing_table(self.name, named_samples(images), [note] if n_further else [])
+            reason = f" ({unread[:-1]})" if n_unread else ""
+            raise BadInputError(
+                f"faces.root: {self.root} holds no image{reason}; expected {LAYOUT}"
+            )
+        further = f"Further images of samples, such as masks, left out: {n_further}."
+        notes = [note for note, n in ((further, n_further), (unread, n_unread)) if n]
+        return listing_table(self.name, named_samples(images), notes)
 
     def read(self, locations: Sequence[str]) -> list[bytes | None]:
         """See :meth:`FaceSource.read`; each tar file is opened once."""
@@ -129,11 +168,17 @@ class WebDatasetFaces(ImageFileSource):
         return read_groups(self.groups_file)
 
 
-def _members(
+def _contents(
     filesystem: fs.FileSystem, folder: str, file: ListedFile, identity_field: str | None
-) -> tuple[list[_Member], int]:
-    """The samples of one tar file, in its order, and the number of further images of them."""
+) -> _Contents:
+    """What one tar file holds.
+
+    Raises:
+        BadInputError: it is damaged or holds two members of one name, or a sample has no identity.
+    """
     images: dict[_Key, tuple[int, int]] = {}
+    names: set[str] = set()
+    n_images = n_unread = 0
     identities: dict[str, str] = {}
     path = f"{folder}/{file.label}"
     # A local file is sought through; a remote one is read once, since each seek is a request.
@@ -144,10 +189,22 @@ def _members(
             tarfile.open(fileobj=stream, mode=mode) as tar,  # type: ignore[call-overload]
         ):
             for item in tar:
-                key, kind = _key(item.name)
-                if not item.isfile() or not kind:
+                name = normalize_name(item.name.removeprefix("./"))
+                key, kind = _key(name)
+                if not item.isfile():
                     continue
+                if not kind:
+                    n_unread += not _is_ignored(name)
+                    continue
+                if name in names:
+                    raise BadInputError(
+                        f"faces.root: {path}: two members of one key: {safe_location(name)} (names "
+                        "of people are hashed, see cldmray.hashing.safe_location) is there twice, "
+                        "so that nobody can tell whose image is whose: give each sample a key"
+                    )
+                names.add(name)
                 if kind in IMAGES:
+                    n_images += 1
                     images.setdefault(key, (item.offset_data, item.size))
                 elif item.size <= LONGEST_TEXT:
                     content = tar.extractfile(item).read()
@@ -172,16 +229,21 @@ def _members(
                 "set faces.identity_field"
             )
         members.append(_Member(key.whole, identity, offset, size))
-    return members, len(images) - len(own)
+    return _Contents(members, n_images - len(own), n_unread)
+
+
+def _is_ignored(name: str) -> bool:
+    """Whether a member that is not read is a hidden file, or known to be no image."""
+    return is_companion(name) or any(part.startswith(".") for part in name.split("/"))
 
 
 def _key(name: str) -> tuple[_Key, str]:
     """Key and extension, in lower case, of a member; without extension one that is not read.
 
-    >>> _key("./Ann/1.png")[0].whole, _key("Ann/1.2.PNG"), _key("Ann/1.npy")[1]
+    >>> _key("Ann/1.png")[0].whole, _key("Ann/1.2.PNG"), _key("Ann/1.npy")[1]
     ('Ann/1', (_Key(whole='Ann/1.2', sample='Ann/1'), 'png'), '')
     """
-    above, slash, file = normalize_name(name.removeprefix("./")).rpartition("/")
+    above, slash, file = name.rpartition("/")
     sample, _, first = file.partition(".")
     whole, _, last = file.rpartition(".")
     if first.lower() in READ:
