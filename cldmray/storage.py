@@ -133,6 +133,26 @@ def join(root: str, *parts: str) -> str:
     return "/".join([root.rstrip("/"), *parts])
 
 
+def real_path(filesystem: fs.FileSystem, path: str) -> str:
+    """A folder's path without links and dots, so that one folder has one path."""
+    is_local = isinstance(filesystem, fs.LocalFileSystem)
+    return os.path.realpath(path) if is_local else path.rstrip("/")
+
+
+def is_within(place: str, folder: str) -> bool:
+    """Whether a place is a folder or lies below it; False where one cannot be opened.
+
+    >>> is_within("data/../faces/out", "faces/"), is_within("faces-out", "faces")
+    (True, False)
+    """
+    try:
+        (own, path), (other, above) = resolve(place), resolve(folder)
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    inner, outer = (real.rstrip("/") for real in (real_path(own, path), real_path(other, above)))
+    return own == other and f"{inner}/".startswith(f"{outer}/")
+
+
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     filesystem, path = resolve(uri)

@@ -177,3 +177,17 @@ class TestTables:
         storage.write_table(uri, TABLE)
         with pytest.raises(BadInputError, match="weight"):
             storage.read_table(uri, ["weight"])
+
+
+@pytest.mark.parametrize(
+    ("place", "folder", "expected"),
+    [
+        ("s3://bucket/faces/out?region=eu-1", "s3://bucket/faces?region=eu-1", True),
+        ("s3://bucket/faces-out?region=eu-1", "s3://bucket/faces?region=eu-1", False),
+        ("/bucket/faces", "s3://bucket/faces?region=eu-1", False),
+        ("nosuch://faces/out", "faces", False),
+        ("/tmp", "/", True),
+    ],
+)
+def test_what_lies_within_a_folder(place: str, folder: str, expected: bool) -> None:
+    assert storage.is_within(place, folder) == expected

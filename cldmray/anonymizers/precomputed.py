@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pyarrow import fs
 
-from cldmray import hashing
+from cldmray import hashing, storage
 from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer, Batch
 from cldmray.arrays import Images
 from cldmray.detection.alignment import fitted
@@ -146,7 +146,7 @@ class Precomputed(Anonymizer):
         originals, own = open_root(root), open_root(self.root)
         if originals[0] != own[0]:
             return
-        if _real_path(*originals) == _real_path(*own):
+        if storage.real_path(*originals) == storage.real_path(*own):
             raise BadInputError(
                 f"{self.name}: {self.root} is the folder of the originals ({root}), which "
                 "would be audited as they are; move the anonymized images to a folder of their own"
@@ -356,12 +356,6 @@ def _sorted_matches(pairs: Iterable[tuple[str, Match]]) -> dict[str, list[Match]
     return {sample_id: sorted(own) for sample_id, own in sorted(matches.items())}
 
 
-def _real_path(filesystem: fs.FileSystem, path: str) -> str:
-    """A folder's path without links and dots, so that one folder has one path."""
-    is_local = isinstance(filesystem, fs.LocalFileSystem)
-    return os.path.realpath(path) if is_local else path.rstrip("/")
-
-
 def _real_files(filesystem: fs.FileSystem, base: str, locations: Iterable[str]) -> set[str]:
     """Paths of files below a root; those of one folder are looked up once."""
     folders: dict[str, str] = {}
@@ -372,7 +366,7 @@ def _real_files(filesystem: fs.FileSystem, base: str, locations: Iterable[str]) 
             path = os.fsdecode(local_path(base, location))
         folder, name = os.path.split(path)
         if folder not in folders:
-            folders[folder] = _real_path(filesystem, folder)
+            folders[folder] = storage.real_path(filesystem, folder)
         files.add(f"{folders[folder]}/{name}")
     return files
 

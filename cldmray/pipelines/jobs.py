@@ -204,8 +204,30 @@ def _joined(audit: AuditConfig, **folders: str) -> Tracker | None:
     """The tracker of an audit or a study, once everything that it needs is found to be there."""
     from cldmray.gallery.vector_index import load_faiss
 
+    _refuse_output_among_faces(audit)
     load_faiss()
     return connected(audit.tracking, audit.engine, cache_dir=audit.cache_dir, **folders)
+
+
+def _refuse_output_among_faces(audit: AuditConfig) -> None:
+    """Refuse to write images where a source would list them as images of a new person.
+
+    Raises:
+        ConfigError: the output lies in the folder of a source.
+    """
+    sources = {
+        "faces": audit.faces,
+        "gallery.faces": audit.gallery.faces,
+        "gallery.references": audit.gallery.references,
+        "audit.training_faces": audit.audit.training_faces,
+    }
+    for key, source in sources.items():
+        root = getattr(source, "root", None)
+        if root and storage.is_within(audit.output, root):
+            raise ConfigError(
+                f"output: {audit.output} lies in the folder of {key} ({root}), which would list "
+                "what is written there as images of people; choose a folder outside of it"
+            )
 
 
 def plan_audit(config: AuditConfig, settings: Settings) -> None:
@@ -239,6 +261,7 @@ def run_anonymization(config: AuditConfig) -> list[str]:
     from cldmray.pipelines.data_preparation import DataPreparation
 
     refuse_dry_run(config)
+    _refuse_output_among_faces(config)
     connected(None, config.engine, cache_dir=config.cache_dir, output=config.output)
     stages = Stages(config.cache_dir)
     preparation = DataPreparation(config, stages)

@@ -1,5 +1,7 @@
 """Images written by ``cldmray anonymize`` are those that an audit attacks, and are found again."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from cldmray.config.audit import AuditConfig, build_audit
 from cldmray.errors import ConfigError
 from cldmray.faces.decode import decode_whole
 from cldmray.faces.synthetic import SyntheticFaces
-from cldmray.pipelines.jobs import run_anonymization
+from cldmray.pipelines.jobs import run_anonymization, run_audit
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -43,6 +45,24 @@ def test_a_plan_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^audit.dry_run: .*cldmray plan"):
         run_anonymization(configured(tmp_path, "audit.dry_run=true"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("output", ["faces", "faces/new/out", "out/../faces/out", "link/out"])
+@pytest.mark.parametrize("key", ["faces", "gallery.faces"])
+@pytest.mark.parametrize("run", [run_anonymization, lambda config: run_audit(config, {})])
+def test_no_image_is_written_among_the_originals(
+    tmp_path: Path, output: str, key: str, run: Callable[[AuditConfig], object]
+) -> None:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "faces")
+    config = configured(tmp_path, f"output={tmp_path}/{output}")
+    if key != "faces":
+        own = SyntheticFaces(n_identities=4, images_per_identity=2, size=64)
+        gallery = replace(config.gallery, faces=config.faces)
+        config = replace(config, faces=own, gallery=gallery)
+    with pytest.raises(ConfigError, match=rf"^output: .* the folder of {key} \("):
+        run(config)
+    assert not list((tmp_path / "faces").iterdir())
 
 
 @pytest.mark.slow
