@@ -143,7 +143,7 @@ def orientation(content: bytes | None) -> int:
     if not content:
         return UPRIGHT
     try:
-        value = _open(content).getexif().get(ORIENTATION, UPRIGHT)
+        value = _open(content, MOST_PIXELS).getexif().get(ORIENTATION, UPRIGHT)
     except Exception:
         return UPRIGHT
     return int(value) if value in TRANSPOSES else UPRIGHT
@@ -172,10 +172,7 @@ def _upright_image(content: bytes | None, max_pixels: int, draft: int | None) ->
         raise InvalidImageError(EMPTY)
     if len(content) > MAX_FILE_BYTES:
         raise InvalidImageError(TOO_LARGE)
-    image = _open(content)
-    width, height = image.size
-    if width * height > max_pixels:
-        raise InvalidImageError(TOO_MANY_PIXELS)
+    image = _open(content, max_pixels)
     if draft is not None:
         image.draft(None, (draft, draft))
     try:
@@ -188,30 +185,42 @@ def _upright_image(content: bytes | None, max_pixels: int, draft: int | None) ->
     return upright
 
 
-def _open(content: bytes) -> Image.Image:
+def _open(content: bytes, max_pixels: int) -> Image.Image:
+    """An image with at most so many pixels, which are decoded later; those of a HEIC, at once."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
-            return Image.open(io.BytesIO(content), formats=FORMATS)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise InvalidImageError(TOO_MANY_PIXELS) from error
     except UnidentifiedImageError as error:
         if content[4:8] == b"ftyp" and content[8:12] in HEIF_BRANDS:
-            return _open_heif(content)
+            return _open_heif(content, max_pixels)
         is_image = content.startswith(MAGIC)
         raise InvalidImageError(UNREADABLE if is_image else NOT_AN_IMAGE) from error
     except Exception as error:
         raise InvalidImageError(_load_reason(error)) from error
+    _check_pixels(image.size, max_pixels)
+    return image
 
 
-def _open_heif(content: bytes) -> Image.Image:
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise InvalidImageError(TOO_MANY_PIXELS)
+
+
+def _open_heif(content: bytes, max_pixels: int) -> Image.Image:
     """The main image of a HEIC file, which is upright: its decoder turns it."""
     try:
         from pillow_heif import open_heif
     except ImportError as error:
         raise InvalidImageError(NO_HEIF) from error
     try:
-        image: Image.Image = open_heif(content, convert_hdr_to_8bit=True).to_pillow()
+        file = open_heif(content, convert_hdr_to_8bit=True)
+        _check_pixels(file.size, max_pixels)
+        image: Image.Image = file.to_pillow()
+    except InvalidImageError:
+        raise
     except Exception as error:
         raise InvalidImageError(_load_reason(error)) from error
     return image

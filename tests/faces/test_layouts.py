@@ -29,7 +29,7 @@ from cldmray.faces import (
     split_listing,
 )
 from cldmray.faces.base import Align, FaceSource
-from cldmray.faces.decode import MAX_PIXELS, NO_HEIF, InvalidImageError, decode
+from cldmray.faces.decode import MAX_PIXELS, NO_HEIF, TOO_MANY_PIXELS, InvalidImageError, decode
 from cldmray.faces.records import listing_notes
 from cldmray.faces.sources.survey import EACH_FILE, recognize
 from cldmray.storage import resolve
@@ -344,6 +344,24 @@ class TestFormats:
         assert abs(pixel.astype(int) - [200, 40, 40]).max() <= 8
         with pytest.raises(InvalidImageError):
             decode(content[: len(content) // 2], None, 16)
+
+    def test_a_heic_with_too_many_pixels_is_not_decoded(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import pillow_heif
+
+        buffer = io.BytesIO()
+        pillow_heif.from_pillow(Image.new("RGB", (64, 96))).save(buffer)
+        decoded: list[object] = []
+        original = pillow_heif.HeifFile.to_pillow
+        monkeypatch.setattr(
+            pillow_heif.HeifFile, "to_pillow", lambda file: decoded.append(file) or original(file)
+        )
+        assert decode(buffer.getvalue(), None, 16, 64 * 96).shape == (16, 16, 3)
+        assert len(decoded) == 1
+        with pytest.raises(InvalidImageError) as caught:
+            decode(buffer.getvalue(), None, 16, 64 * 96 - 1)
+        assert caught.value.reason == TOO_MANY_PIXELS and len(decoded) == 1
 
     def test_heic_without_its_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pillow_heif", None)
