@@ -150,7 +150,8 @@ def demo(overrides: Overrides = None) -> None:
     epilog=_examples(
         "cldmray attribute",
         "cldmray attribute faces=lfw faces.root=DIR",
-        "cldmray attribute anonymizers=[cldm_canny] attribution.scales=[0.5,1]",
+        "cldmray attribute anonymizers=[cldm_canny] attribution.scales=[0.5,1] "
+        "attribution.swap.anonymizers=[cldm_canny]",
     ),
 )
 def attribute(

@@ -1,8 +1,11 @@
 """The command ``cldmray``: its verbs, their help and what they hand to Hydra."""
 
+import shlex
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cldmray.cli import commands, jobs, saved
-from cldmray.config.files import LISTED_GROUPS
+from cldmray.cli.overrides import quoted
+from cldmray.config.attribution import build_attribution
+from cldmray.config.audit import build_audit
+from cldmray.config.compose import compose
+from cldmray.config.files import LISTED_GROUPS, conf_folder
+from cldmray.config.reconstruction import build_reconstruction
 from cldmray.errors import BadInputError, ConfigError
 from cldmray.gallery.index import Matches
 from cldmray.recognizers.base import Recognizer
@@ -33,6 +41,15 @@ class Thumbnails(Recognizer):
         return faces.reshape(len(faces), -1) - 127.5
 
 
+BUILDS: dict[str, Callable[[Mapping[str, Any]], object]] = {
+    "audit": build_audit,
+    "plan": build_audit,
+    "anonymize": build_audit,
+    "demo": build_audit,
+    "attribute": build_attribution,
+    "invert": build_reconstruction,
+}
+"""What checks the settings of a verb."""
 VERBS = ("audit", "plan", "anonymize", "demo", "attribute", "invert", "report", "list", "search")
 runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
 
@@ -50,6 +67,19 @@ def test_help_shows_three_commands_that_can_be_pasted(verb: str) -> None:
     lines = [line.strip() for line in examples.splitlines() if line.strip()]
     assert len(lines) == 3
     assert all(line.startswith(f"cldmray {verb}") for line in lines)
+    for line in lines:
+        _, _, *arguments = shlex.split(line)
+        if verb in BUILDS and "faces=DIR" not in arguments:
+            base = "audit" if verb in ("plan", "anonymize") else verb
+            if "--config-name" in arguments:
+                _, base = arguments.pop(0), arguments.pop(0)
+            BUILDS[verb](compose(base, quoted(arguments)))
+
+
+def test_the_example_of_the_attribution_file_can_be_built() -> None:
+    text = (conf_folder() / "attribute.yaml").read_text()
+    example = text.partition("With fewer:\n")[2].partition("# Real faces")[0]
+    build_attribution(compose("attribute", shlex.split(example.replace("#", ""))))
 
 
 @pytest.mark.parametrize(
