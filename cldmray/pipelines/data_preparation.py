@@ -117,6 +117,8 @@ class DataPreparation:
                     source.check()
             except CldmrayError as error:
                 raise type(error)(f"{key}: {error}") from error
+        if getattr(config.faces, "groups_file", None) is not None:
+            config.faces.groups()
         for key, anonymizer in self.config.anonymizers.items():
             try:
                 anonymizer.check()

@@ -70,6 +70,12 @@ def test_a_bad_file_is_named(tmp_path: Path) -> None:
         preparation(tmp_path, "who,sex\nann,f\n").groups(LISTING)
 
 
+def test_a_bad_file_of_groups_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="^faces.groups_file: .*groups.csv"):
+        preparation(tmp_path, "who,sex\nann,f\n").check()
+    preparation(tmp_path, "identity,sex\nann,f\n").check()
+
+
 class TestModels:
     """Folders that cannot be used are found before any work starts, under the setting's key."""
 
