@@ -255,7 +255,7 @@ def _search(
 
     if build is not None:
         encoder = recognizer_called(recognizer or SFACE)
-        build_gallery(gallery, build, encoder, size, align=align)
+        print(build_gallery(gallery, build, encoder, size, align=align))
     opened = open_gallery(gallery)
     encoder = recognizer_called(recognizer or opened.recognizer or SFACE)
     queries = query_images(paths, size, align)

@@ -1,7 +1,8 @@
 """Commands on what lies in storage: a finished audit is shown again, a gallery is searched."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,30 @@ def recognizer_called(name: str) -> Recognizer:
     return recognizer
 
 
-def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int, *, align: Align) -> int:
+@dataclass(frozen=True)
+class Built:
+    """What a gallery was built from.
+
+    Attributes:
+        n_images: that are in it.
+        left_out: images that are not, counted by the reason.
+    """
+
+    n_images: int
+    left_out: Counter[str]
+
+    def __str__(self) -> str:
+        """A line for the user.
+
+        >>> str(Built(2, Counter({"empty file": 1})))
+        'Gallery: 2 of 3 images; 1 empty file'
+        """
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common())
+        total = self.n_images + self.left_out.total()
+        return f"Gallery: {self.n_images} of {total} images{reasons and f'; {reasons}'}"
+
+
+def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int, *, align: Align) -> Built:
     """Embed the faces of a folder and save them as a gallery.
 
     Args:
@@ -65,10 +89,10 @@ def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int, *, ali
         align: how faces are found, as of :class:`~cldmray.faces.base.ImageFileSource`.
 
     Returns:
-        Images in the gallery; those that cannot be read are left out.
+        How many images are in it; those that cannot be read, or show no face, are left out.
 
     Raises:
-        BadInputError: there is no image that can be read.
+        BadInputError: there is no image that can be read; the message says why.
     """
     from cldmray.faces.decode import InvalidImageError
     from cldmray.gallery.index import GalleryIndex
@@ -77,19 +101,22 @@ def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int, *, ali
     read_face = source.open()
     listing = source.listing()
     embeddings, rows = [], []
+    left_out: Counter[str] = Counter()
     for start in range(0, listing.num_rows, BLOCK):
         images = []
         block = listing.slice(start, BLOCK)["location"].to_pylist()
         for row, content in enumerate(source.read(block), start):
             try:
                 images.append(read_face(content).image)
-            except InvalidImageError:
+            except InvalidImageError as error:
+                left_out[error.reason] += 1
                 continue
             rows.append(row)
         if images:
             embeddings.append(recognizer.embed(np.stack(images)))
+    built = Built(len(rows), left_out)
     if not rows:
-        raise BadInputError(f"no image in {root} can be read")
+        raise BadInputError(f"no image in {root} can be read. {built}")
     kept = listing.take(rows)
     GalleryIndex.build(
         np.concatenate(embeddings),
@@ -97,7 +124,7 @@ def build_gallery(uri: str, root: str, recognizer: Recognizer, size: int, *, ali
         kept["sample_id"].to_pylist(),
         recognizer=recognizer.name,
     ).save(uri)
-    return len(rows)
+    return built
 
 
 def query_images(paths: Sequence[str], size: int, align: Align) -> Images:

@@ -99,6 +99,6 @@ def search_images(
     if built_with and built_with != recognizer.name:
         raise BadInputError(
             f"the gallery was built with the recognizer {built_with}, not with {recognizer.name}; "
-            f"search it with recognizer={built_with}"
+            f"search it with --recognizer {built_with}"
         )
     return gallery.search(recognizer.embed(images), k)

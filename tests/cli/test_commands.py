@@ -141,11 +141,14 @@ def test_a_gallery_is_built_and_searched(tmp_path: Path, monkeypatch: pytest.Mon
     for name, image in zip("abc", images, strict=True):
         (tmp_path / "faces" / name).mkdir(parents=True)
         Image.fromarray(image).save(tmp_path / "faces" / name / "1.png")
-    (tmp_path / "faces" / "c" / "broken.png").write_bytes(b"x")
+    for broken in ("broken.png", "torn.png"):
+        (tmp_path / "faces" / "c" / broken).write_bytes(b"x")
+    (tmp_path / "faces" / "c" / "empty.png").touch()
     line = ["search", str(tmp_path / "gallery"), str(tmp_path / "faces/b/1.png"), "--size", "16"]
     line += ["--align", "none"]
     first = runner.invoke(commands.app, [*line, "--build", str(tmp_path / "faces")])
     assert first.exit_code == 0, first.output
+    assert "Gallery: 3 of 6 images; 2 not an image, 1 empty file\n" in first.output
     again = runner.invoke(commands.app, [*line, "--top", "2"])
     rows = [row.split()[-4:] for row in again.output.splitlines()[1:]]
     assert [row[0] for row in rows] == ["1", "2"]

@@ -53,7 +53,7 @@ def test_images_are_searched_with_the_gallery_s_own_encoder() -> None:
     assert search_images(gallery, images, encoder, 1).sample_ids.ravel().tolist() == list("123456")
     other = GalleryIndex.build(encoder.embed(images), list("aabbcc"), list("123456"))
     other.recognizer = "sface"
-    with pytest.raises(BadInputError, match="recognizer=sface"):
+    with pytest.raises(BadInputError, match="--recognizer sface"):
         search_images(other, images, encoder, 1)
 
 
