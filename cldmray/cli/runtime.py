@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from cldmray import storage
 from cldmray.cli.logging import setup_logging
 from cldmray.cli.overrides import SWEEP, quoted, with_recognized_faces
+from cldmray.config.choices import refuse_wrong_options
 from cldmray.config.files import conf_folder, register_plugins
 from cldmray.config.retired import refuse_retired_overrides
 from cldmray.errors import CldmrayError
@@ -118,6 +119,7 @@ def run_job(task: Task, config_name: str) -> None:
         refuse_retired_overrides(sys.argv[1:])
         with setup_logging():
             sys.argv[1:] = quoted(with_recognized_faces(sys.argv[1:]))
+        refuse_wrong_options(sys.argv[1:])
     except CldmrayError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     register_plugins()

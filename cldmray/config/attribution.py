@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from pydantic import Field, NonNegativeFloat
 
 from cldmray.anonymizers.base import Anonymizer
-from cldmray.config.audit import AuditConfig, refuse_audit_only
+from cldmray.config.audit import AuditConfig, build_audit, refuse_audit_only
 from cldmray.config.instantiate import build, to_container
 from cldmray.errors import ConfigError
 from cldmray.evaluation.attribution import conditioned
@@ -178,6 +178,6 @@ def build_attribution(composed: DictConfig | Mapping[str, Any]) -> AttributionCo
     settings: AttributionSettings = build(
         data.pop("attribution", {}), AttributionSettings, "attribution"
     )
-    audit: AuditConfig = build(data, AuditConfig, "")
+    audit = build_audit(data)
     refuse_audit_only(audit)
     return expand(audit, settings)

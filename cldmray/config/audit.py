@@ -125,7 +125,9 @@ class AuditConfig:
 def _check_names(kind: str, names: Mapping[str, str]) -> None:
     """Every member needs a name of its own: tables, stages and runs are told apart by it."""
     if not names:
-        raise ValueError(f"{kind}: choose at least one, for example {kind}=[...]")
+        raise ValueError(
+            f"{kind}: choose at least one, for example {kind}=[...]; see cldmray list {kind}"
+        )
     owners: dict[str, str] = {}
     for key, name in names.items():
         try:
@@ -163,7 +165,8 @@ def build_audit(config: DictConfig | Mapping[str, Any]) -> AuditConfig:
         ConfigError: a key is unknown, missing or has a wrong value; the message names it.
     """
     data: dict[str, Any] = to_container(config)
-    audit: AuditConfig = build(data, AuditConfig, "")
+    nobody: dict[str, Any] = {"anonymizers": {}, "attackers": {}}  # as Hydra leaves out []
+    audit: AuditConfig = build(nobody | data, AuditConfig, "")
     return audit
 
 

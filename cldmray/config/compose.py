@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cldmray import storage
+from cldmray.config.choices import refuse_wrong_options
 from cldmray.config.files import conf_folder, register_plugins
 from cldmray.config.instantiate import to_container
 from cldmray.config.retired import refuse_retired_keys, refuse_retired_overrides
@@ -28,6 +29,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     from hydra.errors import HydraException
 
     refuse_retired_overrides(overrides)
+    refuse_wrong_options(overrides)
     register_plugins()
     storage.use_job_root()
     try:

@@ -12,7 +12,7 @@ from cldmray.attackers.pretrained import Pretrained
 from cldmray.attackers.reconstruction.attacker import ReconstructionAttacker
 from cldmray.attackers.reconstruction.base import ReconstructionModel
 from cldmray.attackers.reconstruction.controls import MeanFace, NearestTrainingFace
-from cldmray.config.audit import AuditConfig, refuse_audit_only
+from cldmray.config.audit import AuditConfig, build_audit, refuse_audit_only
 from cldmray.config.instantiate import build, settings_of, to_container
 from cldmray.engine.tuning import BUDGET, SearchConfig, TrialSpec, check_tune
 from cldmray.errors import CldmrayError, ConfigError
@@ -242,8 +242,13 @@ def build_reconstruction(composed: DictConfig | Mapping[str, Any]) -> Reconstruc
     settings: ReconstructionSettings = build(
         data.pop("reconstruction", {}), ReconstructionSettings, "reconstruction"
     )
+    if data.get("attackers"):
+        raise ConfigError(
+            "attackers: the reconstruction models are the attackers of this study; leave it out, "
+            "and name them by reconstruction.models"
+        )
     data["attackers"] = {RAW: settings_of(Pretrained(settings.held_out_recognizer, label=RAW))}
-    audit: AuditConfig = build(data, AuditConfig, "")
+    audit = build_audit(data)
     refuse_audit_only(audit)
     if audit.audit.n_training_seeds > 1:
         raise ConfigError(

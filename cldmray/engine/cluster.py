@@ -92,16 +92,16 @@ class EngineConfig:
     """
 
     address: str | None = None
-    cpus: int | None = None
+    cpus: Annotated[int, Field(ge=1)] | None = None
     actors: Annotated[int, Field(ge=1)] = 2
-    max_actors: int | None = None
+    max_actors: Annotated[int, Field(ge=1)] | None = None
     cpus_per_actor: Annotated[float, Field(ge=0)] = 0.25
     gpus_per_actor: Annotated[float, Field(ge=0)] = 0.0
     threads: Annotated[int, Field(ge=1)] = 1
     batch_size: Annotated[int, Field(ge=1)] | None = 64
     block_rows: Annotated[int, Field(ge=1)] = 256
     train_workers: Annotated[int, Field(ge=1)] = 1
-    max_train_workers: int | None = None
+    max_train_workers: Annotated[int, Field(ge=1)] | None = None
     train_failures: Annotated[int, Field(ge=0)] = 3
     cpus_per_train_worker: Annotated[float, Field(ge=0)] = 0.5
     gpus_per_train_worker: Annotated[float, Field(ge=0)] = 0.0

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from cldmray.anonymizers.base import AnonymizeFunction, Anonymizer
 from cldmray.config.audit import build_audit
+from cldmray.config.choices import refuse_wrong_options
 from cldmray.config.compose import compose as compose_settings
 from cldmray.config.compose import updated
 from cldmray.errors import ConfigError
@@ -52,6 +53,15 @@ def refused(override: str) -> str:
         pytest.param(
             "anonymizers.blur.sigma=-1", "anonymizers.blur.sigma: must be above 0", id="range-3"
         ),
+        pytest.param("engine.cpus=0", "engine.cpus: must be at least 1, got 0", id="range-cpus"),
+        pytest.param("engine.max_actors=0", "engine.max_actors: must be", id="range-actors"),
+        pytest.param("engine.max_train_workers=0", "engine.max_train_workers: ", id="range-train"),
+        pytest.param(
+            "anonymizers=[]",
+            "anonymizers: choose at least one, .* see cldmray list anonymizers",
+            id="no-anonymizer",
+        ),
+        pytest.param("attackers=[]", "attackers: choose at least one", id="no-attacker"),
         pytest.param("engine.actors=0", "engine.actors: must be", id="range-engine"),
         pytest.param(
             "tracking.timeout=0", "tracking.timeout: must be above 0", id="range-tracking"
@@ -238,3 +248,31 @@ def test_no_name_of_a_class_from_outside_leaves_the_cache() -> None:
 
     with pytest.raises(ConfigError, match=r"^anonymizers.own.label: may hold letters.*'../../x'"):
         build_audit(updated(compose_settings("audit"), {"anonymizers": {"own": Outside()}}))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tracking=null", "tracking: to record nothing write ~tracking"),
+        ("faces=null", "faces: must be named, for example faces=celeba; see cldmray list faces"),
+        ("+faces@gallery.faces=null", "faces@gallery.faces: must be named, for example "),
+        ("engine=null", "engine: must be named, for example engine="),
+        ("anonymizers=null", "anonymizers: choose at least one, .*; see cldmray list anonymizers"),
+        ("anonymizers=[blur,blurr]", "anonymizers: there is no blurr; see cldmray list anonym"),
+        ("faces=foldr", "faces: there is no foldr; see cldmray list faces"),
+        (
+            "recognizer@attackers.pretrained.recognizer=x",
+            "recognizer@attackers.pretrained.recognizer: there is no x; see .* list recognizers",
+        ),
+    ],
+)
+def test_a_wrong_option_is_named_with_where_to_look(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        compose_settings("audit", [override])
+
+
+def test_options_of_own_files_are_left_to_hydra() -> None:
+    refuse_wrong_options(["--config-dir", "conf", "anonymizers=[mine]"])
+    refuse_wrong_options(["--config-name", "faces=x", "attackers=${x}", "~tracking"])
+    with pytest.raises(ConfigError, match="^faces: must be named"):
+        refuse_wrong_options(["--config-dir", "conf", "faces=null"])

@@ -142,6 +142,7 @@ class TestAttackers:
                 "reconstruction.held_out_recognizer: sface has a part",
             ),
             *ONLY_AUDIT,
+            (["attackers=[pretrained]"], "attackers: the reconstruction models are the attackers"),
             (["audit.n_training_seeds=2"], "audit.n_training_seeds: must be 1 here"),
             (["reconstruction.budget=0"], "reconstruction.budget: must be at least 1, got 0"),
             (["~reconstruction.models.unet"], "reconstruction.models: choose at least one"),
