@@ -130,7 +130,7 @@ def page(report: dict[str, Any]) -> str:
             f"{report['split']} people; rank-1 in % and its 95 % interval over people, Full-Ref, "
             "source image excluded.",
             "",
-            "![Rank-1 against pairs](attacker_budget.svg)",
+            "![Rank-1 rate over the pairs that an attacker learnt from](attacker_budget.svg)",
             "",
             "| recipe | pairs | rank-1 | albums | chance | CPU s |",
             "|---|---|---|---|---|---|",
