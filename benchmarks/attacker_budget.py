@@ -115,7 +115,10 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
         axes.fill_between(pairs, *bounds, color=colour, alpha=0.15, lw=0)
     axes.axhline(100 * rows[0]["chance"], color=INK, ls="--", lw=1, label="chance")
     axes.set_xscale("symlog", linthresh=50)
-    axes.set(ylim=(0, None), xlabel="pairs that the attacker learnt from", ylabel="rank-1, %")
+    pairs = sorted({row["n_pairs"] for row in rows})
+    axes.set_xticks(pairs, [f"{number:,}" for number in pairs])
+    axes.set(xlim=(0, 1.2 * pairs[-1]), ylim=(0, None), ylabel="rank-1, %")
+    axes.set_xlabel("pairs that the attacker learnt from")
     axes.legend(frameon=False)
     sheet.savefig(path)
 
