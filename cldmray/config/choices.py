@@ -38,9 +38,9 @@ def refuse_wrong_options(overrides: Sequence[str]) -> None:
     cldmray.errors.ConfigError: tracking: to record nothing write ~tracking
     """
     has_own = any(override.startswith(OWN_FILES) for override in overrides)
-    words = {group: word for word, group in LISTED_GROUPS.items()}
+    nouns = {group: noun for noun, group in LISTED_GROUPS.items()}
     for key, group, value in _choices(overrides):
-        see = f"; see cldmray list {words[group]}" if group in words else ""
+        see = f"; see cldmray list {nouns[group]}" if group in nouns else ""
         if value == "null":
             cure = NULL.get(group, f"must be named, for example {key}={options(group)[0].name}")
             raise ConfigError(f"{key}: {cure}{see}")

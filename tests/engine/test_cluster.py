@@ -80,7 +80,7 @@ class TestTraining:
     ("key", "value", "least"),
     [
         ("max_actors", 1, "least actors"),
-        ("max_train_workers", 0, "least train_workers"),
+        ("max_train_workers", 0, "at least 1"),
         ("train_failures", -1, "negative"),
     ],
 )

@@ -22,7 +22,11 @@ def run(job: str, folder: Path, *overrides: str) -> subprocess.CompletedProcess[
     ("job", "override", "formatting"),
     [
         ("full_audit.py", "faces.rot=x", "Could not override 'faces.rot'"),
-        ("full_audit.py", "anonymizers=nosuch", "Could not find 'anonymizers/nosuch'"),
+        (
+            "full_audit.py",
+            "anonymizers=nosuch",
+            "ConfigError: anonymizers: there is no nosuch; see cldmray list anonymizers",
+        ),
         (
             "full_audit.py",
             "anonymizers.blur.sigma=-1",

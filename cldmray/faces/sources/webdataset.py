@@ -29,23 +29,9 @@ from cldmray.settings import NonEmpty, checked_dataclass
 
 LAYOUT = "tar files of images with their identity (.json or .cls, or a folder a person)"
 IMAGES = {
-    *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff", "heic"),
-    *(
-        "heif",
-        "avif",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pnm",
-        "jp2",
-        "j2k",
-        "j2c",
-        "jpx",
-        "jpf",
-        "img",
-        "image",
-    ),
-}
+    "jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff", "heic",
+    "heif", "avif", "ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "j2c", "jpx", "jpf", "img", "image",
+}  # fmt: skip
 """Extensions of the member that holds a sample's image."""
 TEXTS = ("cls", "identity")
 """Extensions of members whose whole text is the identity; a ``.txt`` is a caption."""
