@@ -2,10 +2,8 @@
 
 import errno
 import io
-import json
 import os
 import sys
-import tarfile
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cldmray import hashing
 from cldmray.config.compose import compose
 from cldmray.detection.yunet import YuNet
 from cldmray.errors import BadInputError
@@ -24,44 +21,14 @@ from cldmray.faces import (
     FolderFaces,
     ParquetFaces,
     SplitConfig,
-    TableFaces,
-    WebDatasetFaces,
     split_listing,
 )
-from cldmray.faces.base import Align, FaceSource
+from cldmray.faces.base import Align
 from cldmray.faces.decode import MAX_PIXELS, NO_HEIF, TOO_MANY_PIXELS, InvalidImageError, decode
 from cldmray.faces.records import listing_notes
 from cldmray.faces.sources.survey import EACH_FILE, recognize
 from cldmray.storage import resolve
-
-
-def image(shade: int = 100, size: tuple[int, int] = (20, 20), kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (shade, shade, shade)).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def put(root: Path, names: list[str], content: bytes | None = None) -> Path:
-    for number, name in enumerate(names):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image(number) if content is None else content)
-    return root
-
-
-def identities_of(source: FaceSource) -> dict[str, int]:
-    """Images of each identity."""
-    counts: dict[str, int] = {}
-    for identity in source.listing()["identity"].to_pylist():
-        counts[identity] = counts.get(identity, 0) + 1
-    return counts
-
-
-def shades(source: FaceSource) -> set[int]:
-    """Grey level of each image that a source gives, read and decoded."""
-    contents = source.read(source.listing()["location"].to_pylist())
-    return {int(decode(content, None, 8)[0, 0, 0]) for content in contents}
-
+from tests.faces.image_files import identities_of, image, put, shades
 
 LITTER = [
     "Thumbs.db",
@@ -405,247 +372,3 @@ def test_uris_as_people_write_them(tmp_path: Path) -> None:
 def test_data_sets_of_the_hub_are_read_by_its_file_system() -> None:
     filesystem, path = resolve("hf://datasets/someone/faces/data")
     assert filesystem.type_name == "py::fsspec+hf" and path == "datasets/someone/faces/data"
-
-
-class TestTable:
-    ROWS = (("in/1.png", "Ann", "f"), ("in/2.png", "Ann", "m"), ("3.png", "Bob", "m"))
-
-    def table(self, root: Path, ending: str, paths: tuple[str, ...] = ()) -> TableFaces:
-        put(root, ["in/1.png", "in/2.png", "3.png", "4.png"])
-        places = paths or tuple(path for path, _, _ in self.ROWS)
-        rows = [
-            {"path": path, "identity": identity, "sex": sex}
-            for path, (_, identity, sex) in zip(places, self.ROWS, strict=True)
-        ]
-        target = root / f"faces.{ending}"
-        if ending == "parquet":
-            pq.write_table(pa.Table.from_pylist(rows), target)
-        elif ending == "jsonl":
-            target.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-        else:
-            comma = "\t" if ending == "tsv" else ","
-            lines = [comma.join(row.values()) for row in rows]
-            target.write_text("\n".join([comma.join(rows[0]), *lines]) + "\n")
-        return TableFaces(str(target))
-
-    @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
-    def test_formats(self, tmp_path: Path, ending: str) -> None:
-        source = self.table(tmp_path, ending)
-        assert identities_of(source) == {"Ann": 2, "Bob": 1} and shades(source) == {0, 1, 2}
-        assert listing_notes(source.listing()) == [
-            "1 image below the root stands in no row of the table; it was left out."
-        ]
-        groups = source.groups()
-        assert groups is not None and groups.to_pylist() == [
-            {"identity": "Ann", "sex": None},
-            {"identity": "Bob", "sex": "m"},
-        ]
-
-    def test_lines_of_json_may_have_fields_of_their_own(self, tmp_path: Path) -> None:
-        put(tmp_path, ["1.png", "2.png"])
-        lines = ('{"path": "1.png"}', '{"path": "2.png", "identity": "Ann", "sex": "f"}')
-        (tmp_path / "faces.jsonl").write_text("\n".join(lines))
-        assert identities_of(TableFaces(str(tmp_path / "faces.jsonl"))) == {"Ann": 1}
-        (tmp_path / "faces.jsonl").write_text('["1.png", "Ann"]')
-        with pytest.raises(BadInputError, match="a line is no JSON object"):
-            TableFaces(str(tmp_path / "faces.jsonl")).listing()
-
-    def test_lines_of_json_end_with_the_line_alone(self, tmp_path: Path) -> None:
-        put(tmp_path, ["1.png", "2.png"])
-        rows = [{"path": f"{n}.png", "identity": "Ann\u2028Lee", "note": "a\x85b"} for n in (1, 2)]
-        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-        (tmp_path / "faces.jsonl").write_text("\r\n".join([*lines, ""]), "utf-8")
-        assert identities_of(TableFaces(str(tmp_path / "faces.jsonl"))) == {"Ann\u2028Lee": 2}
-
-    def test_numbers_and_texts_of_json_name_the_same(self, tmp_path: Path) -> None:
-        put(tmp_path, ["1.png", "2.png", "3.png"])
-        rows = [{"path": f"{n}.png", "identity": name} for n, name in enumerate((7, "7", 7.0), 1)]
-        (tmp_path / "faces.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        assert identities_of(TableFaces(str(tmp_path / "faces.jsonl"))) == {"7": 3}
-
-    @pytest.mark.parametrize(
-        ("name", "text", "reason"),
-        [
-            (
-                "faces.csv",
-                "path,identity\n1.png,Ann Lee,f\n",
-                "Expected 2 columns, got 3; expected",
-            ),
-            ("faces.jsonl", '{"identity": [1]}\n{"identity": "Ann Lee"}', "is of another kind"),
-            ("faces.jsonl", '{"identity": "Ann Lee"}\n{"identity": [1]}', "is of another kind"),
-            (
-                "faces.jsonl",
-                '{"Ann Lee": 1, "b": 2}',
-                "has 2 columns, none called path or .*image;",
-            ),
-            (
-                "faces.csv",
-                "Ann_Lee/1.jpg,Ann Lee\nAnn_Lee/2.jpg,Ann Lee\n",
-                "has 2 columns, none called path or .*; its first line must name the columns",
-            ),
-            ("faces.csv", "Ann,Ann\nAnn,Ann\n", "has 2 columns, two of one name"),
-        ],
-    )
-    def test_errors_quote_no_row(self, tmp_path: Path, name: str, text: str, reason: str) -> None:
-        (tmp_path / name).write_text(text)
-        with pytest.raises(BadInputError, match=reason) as error:
-            TableFaces(str(tmp_path / name)).listing()
-        assert "Ann" not in str(error.value)
-
-    def test_paths_as_tables_hold_them(self, tmp_path: Path) -> None:
-        paths = (".\\in\\1.png", f"{tmp_path}/in/2.png", "%33.png")
-        assert shades(self.table(tmp_path, "csv", paths)) == {0, 1, 2}
-
-    def test_absolute_paths_below_a_relative_root(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        paths = (f"{tmp_path}/in/1.png", "./in/2.png", f"{tmp_path}/3.png")
-        self.table(tmp_path, "csv", paths)
-        monkeypatch.chdir(tmp_path)
-        for table, root in (("faces.csv", None), ("./faces.csv", None), ("faces.csv", ".")):
-            assert shades(TableFaces(table, root=root)) == {0, 1, 2}
-
-    def test_of_several_tables_one_is_named(self, tmp_path: Path) -> None:
-        self.table(tmp_path, "csv")
-        assert recognize(str(tmp_path)).settings == {"table": str(tmp_path / "faces.csv")}
-        (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
-        assert recognize(str(tmp_path)).option == "table"
-        self.table(tmp_path, "tsv")
-        with pytest.raises(BadInputError, match=r"2 tables .* name one: faces=.*/faces\.csv"):
-            recognize(str(tmp_path))
-
-    def test_rows_without_a_file_are_counted(self, tmp_path: Path) -> None:
-        source = self.table(tmp_path, "csv", ("in/1.png", "gone.png", "3.png"))
-        assert identities_of(source) == {"Ann": 1, "Bob": 1}
-        assert listing_notes(source.listing()) == [
-            "1 of 3 rows of the table name no person or no file that is there.",
-            "2 images below the root stand in no row of the table; they were left out.",
-        ]
-        with pytest.raises(BadInputError, match="^faces.table: none of the 3 rows"):
-            self.table(tmp_path, "csv", ("x", "y", "z")).listing()
-
-    def test_a_row_that_stands_twice_is_named(self, tmp_path: Path) -> None:
-        put(tmp_path, ["1.png"])
-        (tmp_path / "faces.csv").write_text("path,identity\n1.png,Ann\n1.png,Ann\n")
-        place = hashing.safe_location("1.png")
-        with pytest.raises(BadInputError, match=f"'table': {place} is listed twice .*remove one"):
-            TableFaces(str(tmp_path / "faces.csv")).listing()
-
-    def test_columns_of_image_folders_and_by_name(self, tmp_path: Path) -> None:
-        put(tmp_path, ["1.png"])
-        (tmp_path / "metadata.csv").write_text("file_name,who\n1.png,Ann\n")
-        table = str(tmp_path / "metadata.csv")
-        with pytest.raises(BadInputError, match="^faces.identity_column: .*has 2 columns, none"):
-            TableFaces(table).listing()
-        assert identities_of(TableFaces(table, identity_column="who")) == {"Ann": 1}
-
-
-class TestWebDataset:
-    def write(self, path: Path, samples: list[dict[str, Any]]) -> None:
-        import webdataset
-
-        with webdataset.TarWriter(str(path)) as writer:
-            for sample in samples:
-                writer.write(sample)
-
-    def test_identities_of_samples(self, tmp_path: Path) -> None:
-        first = [
-            {"__key__": "0", "png": image(0), "json": {"identity": "Ann"}, "txt": "a face"},
-            {"__key__": "1", "jpg": image(1, kind="JPEG"), "json": {"label": 7}},
-            {"__key__": "Bob/2", "png": image(2), "txt": "a caption"},
-        ]
-        self.write(tmp_path / "faces-000.tar", first)
-        self.write(tmp_path / "faces-001.tar", [{"__key__": "3", "png": image(3), "cls": 5}])
-        source = WebDatasetFaces(str(tmp_path))
-        assert identities_of(source) == {"Ann": 1, "7": 1, "Bob": 1, "5": 1}
-        assert shades(source) == {0, 1, 2, 3}
-        rows = {row["identity"]: row["sample_id"] for row in source.listing().to_pylist()}
-        assert rows["Bob"] == hashing.sample_id("webdataset", "Bob/2")
-        (location,) = WebDatasetFaces(str(tmp_path / "faces-001.tar")).listing()["location"]
-        assert location.as_py().startswith("faces-001.tar#")
-        assert source.read(["gone.tar#0,5", "faces-001.tar#0,99999999"]) == [None, None]
-
-    def test_names_with_dots(self, tmp_path: Path) -> None:
-        self.write(
-            tmp_path / "a.tar",
-            [
-                {"__key__": "Ann Lee/img", "1.png": image(1), "2.PNG": image(2)},
-                {"__key__": "b", "1.png": image(3), "2.png": image(4), "json": {"label": "Bob"}},
-                {"__key__": "c", "1.png": image(5), "1.json": {"label": "Cy"}, "cls": 7},
-                {"__key__": "d", "png": image(6), "mask.png": image(7), "cls": 8},
-            ],
-        )
-        source = WebDatasetFaces(str(tmp_path))
-        assert identities_of(source) == {"Ann Lee": 2, "Bob": 2, "Cy": 1, "8": 1}
-        assert shades(source) == {1, 2, 3, 4, 5, 6}
-        assert listing_notes(source.listing()) == [
-            "Further images of samples, such as masks, left out: 1."
-        ]
-        ids = source.listing()["sample_id"].to_pylist()
-        assert hashing.sample_id("webdataset", "Ann Lee/img.1") in ids
-
-    def test_the_sample_that_names_nobody_is_counted(self, tmp_path: Path) -> None:
-        samples = [{"__key__": f"Ann/{number}", "png": image(number)} for number in range(3)]
-        self.write(tmp_path / "a.tar", [*samples, {"__key__": "3", "png": image(3)}])
-        with pytest.raises(BadInputError, match="sample 3 names nobody"):
-            WebDatasetFaces(str(tmp_path)).listing()
-
-    def test_what_is_wrong_is_named(self, tmp_path: Path) -> None:
-        self.write(tmp_path / "a.tar", [{"__key__": "0", "png": image(0), "json": {"who": "Ann"}}])
-        with pytest.raises(BadInputError, match="identity_field"):
-            WebDatasetFaces(str(tmp_path)).listing()
-        assert identities_of(WebDatasetFaces(str(tmp_path), identity_field="who")) == {"Ann": 1}
-        (tmp_path / "b.tar").write_bytes(b"no tar")
-        with pytest.raises(BadInputError, match=r"cannot read .*b\.tar"):
-            WebDatasetFaces(str(tmp_path), identity_field="who").listing()
-
-    def pack(self, path: Path, members: list[tuple[str, bytes]]) -> None:
-        with tarfile.open(path, "w") as tar:
-            for name, content in members:
-                item = tarfile.TarInfo(name)
-                item.size = len(content)
-                tar.addfile(item, io.BytesIO(content))
-
-    @pytest.mark.parametrize("repeated", ["0.png", "0.json"])
-    def test_two_members_of_one_key(self, tmp_path: Path, repeated: str) -> None:
-        ann, bob = (json.dumps({"identity": name}).encode() for name in ("Ann", "Bob"))
-        again = image(2) if repeated == "0.png" else bob
-        self.pack(tmp_path / "a.tar", [("0.png", image(1)), ("0.json", ann), (repeated, again)])
-        with pytest.raises(BadInputError, match="two members of one key"):
-            WebDatasetFaces(str(tmp_path)).listing()
-
-    def test_a_clash_names_nobody(self, tmp_path: Path) -> None:
-        self.pack(tmp_path / "a.tar", [("Ann/Ann_1.png", image(1)), ("./Ann/Ann_1.png", image(2))])
-        with pytest.raises(BadInputError) as caught:
-            WebDatasetFaces(str(tmp_path)).listing()
-        assert "Ann" not in str(caught.value)
-        assert hashing.safe_location("Ann/Ann_1.png") in str(caught.value)
-
-    def test_a_second_image_of_a_key_is_counted(self, tmp_path: Path) -> None:
-        self.pack(tmp_path / "a.tar", [("Ann/1.png", image(1)), ("Ann/1.gif", image(2))])
-        listing = WebDatasetFaces(str(tmp_path)).listing()
-        assert listing.num_rows == 1
-        assert listing_notes(listing) == ["Further images of samples, such as masks, left out: 1."]
-
-    def test_all_formats_are_read(self, tmp_path: Path) -> None:
-        kinds = {"gif": "GIF", "jp2": "JPEG2000", "jpe": "JPEG", "pgm": "PPM", "TIF": "TIFF"}
-        members = [
-            (f"Ann/{number}.{ending}", image(8 * number, kind=kind))
-            for number, (ending, kind) in enumerate(kinds.items())
-        ]
-        self.pack(tmp_path / "a.tar", members)
-        source = WebDatasetFaces(str(tmp_path))
-        assert shades(source) == {0, 8, 16, 24, 32}
-        assert listing_notes(source.listing()) == []
-
-    def test_members_that_are_not_read_are_counted(self, tmp_path: Path) -> None:
-        unread = ["Ann/2", "Ann/3.raw", "Ann/4.xyz"]
-        ignored = ["Ann/1.txt", "Ann/1.npy", "Ann/._1.png", ".DS_Store"]
-        members = [(name, b"x") for name in (*unread, *ignored)]
-        self.pack(tmp_path / "a.tar", [("Ann/1.png", image(1)), *members])
-        assert listing_notes(WebDatasetFaces(str(tmp_path)).listing()) == [
-            "Members without the ending of an image or a text, left out: 3."
-        ]
-        self.pack(tmp_path / "a.tar", members)
-        with pytest.raises(BadInputError, match="no image .*left out: 3"):
-            WebDatasetFaces(str(tmp_path)).listing()
