@@ -108,18 +108,23 @@ class AuditConfig:
         if crop is not None:
             attackers = {key: with_face_crop(item, crop) for key, item in self.attackers.items()}
             object.__setattr__(self, "attackers", attackers)
-        others = {
-            "gallery.faces": self.gallery.faces,
-            "gallery.references": self.gallery.references,
-            "audit.training_faces": self.audit.training_faces,
-        }
-        for key, other in others.items():
-            if other is not None and other.name == self.faces.name:
+        for key, other in self.further_sources.items():
+            if other.name == self.faces.name:
                 raise ValueError(
                     f"{key}.name: {other.name!r} is the name of the audited source; choose another "
                     "one"
                 )
         _check_release(self.audit.release, [item.name for item in self.anonymizers.values()])
+
+    @property
+    def further_sources(self) -> dict[str, FaceSource]:
+        """Sources that are given beside the audited one, by key."""
+        sources = {
+            "gallery.faces": self.gallery.faces,
+            "gallery.references": self.gallery.references,
+            "audit.training_faces": self.audit.training_faces,
+        }
+        return {key: source for key, source in sources.items() if source is not None}
 
 
 def _check_names(kind: str, names: Mapping[str, str]) -> None:

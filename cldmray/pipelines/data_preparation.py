@@ -105,16 +105,9 @@ class DataPreparation:
                 the message begins with the key.
         """
         config = self.config
-        sources = {
-            "faces": config.faces,
-            "gallery.faces": config.gallery.faces,
-            "gallery.references": config.gallery.references,
-            "audit.training_faces": config.audit.training_faces,
-        }
-        for key, source in sources.items():
+        for key, source in {"faces": config.faces, **config.further_sources}.items():
             try:
-                if source is not None:
-                    source.check()
+                source.check()
             except CldmrayError as error:
                 raise type(error)(f"{key}: {error}") from error
         if getattr(config.faces, "groups_file", None) is not None:

@@ -215,13 +215,7 @@ def _refuse_output_among_faces(audit: AuditConfig) -> None:
     Raises:
         ConfigError: the output lies in the folder of a source.
     """
-    sources = {
-        "faces": audit.faces,
-        "gallery.faces": audit.gallery.faces,
-        "gallery.references": audit.gallery.references,
-        "audit.training_faces": audit.audit.training_faces,
-    }
-    for key, source in sources.items():
+    for key, source in {"faces": audit.faces, **audit.further_sources}.items():
         root = getattr(source, "root", None)
         if root and storage.is_within(audit.output, root):
             raise ConfigError(

@@ -47,7 +47,7 @@ def run_search(
     def produce(folder: str) -> None:
         data = AttackData(faces, anonymized, name)
         validation = queried(data, ATTACKER_VALIDATION).pairs
-        check_validation(validation)
+        check_validation(validation.original_identities.tolist())
         material = SearchData(queried(data, ATTACKER), validation, settings.validation_recognizer)
         search(material, config.make, longest(config), search_settings, config.audit.engine, folder)
 

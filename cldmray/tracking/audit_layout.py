@@ -276,7 +276,7 @@ def audit_metrics(risks: Sequence[AnonymizerRisk]) -> dict[str, float]:
     candidates = [risk for risk in risks if risk.candidate]
     metrics: dict[str, float] = {
         "n_anonymizers": len(candidates),
-        "n_leaking": sum(risk.finding == "leak" for risk in candidates),
+        "n_leaking": sum(risk.leaks for risk in candidates),
         "n_releasable": sum(risk.release == "yes" for risk in candidates),
     }
     if candidates:

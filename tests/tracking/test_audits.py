@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +385,13 @@ def test_those_are_counted_that_the_verdict_counts() -> None:
     assert metrics["rank_1_cross_image"] == 0.12
     assert metrics["k_supported"] == decided.candidates[0].k_supported > 1
     assert metrics["rank_1_cross_image/pix"] == 0.8
+
+
+def test_who_leaks_by_all_images_of_a_person_alone_is_counted() -> None:
+    pooled = AttackRate("pretrained", "full_ref", "source_excluded", 0.4, 0.3, 0.5, 0.1)
+    calm = risk("a", 0.12, excess=Interval(0.02, -0.1, 0.1))
+    assert audit_metrics([calm])["n_leaking"] == 0
+    assert audit_metrics([replace(calm, person_level=pooled)])["n_leaking"] == 1
 
 
 def test_a_control_that_is_meant_to_be_released_has_its_answer() -> None:

@@ -13,7 +13,6 @@ from cldmray.attackers.reconstruction.base import ReconstructionModel, Reconstru
 from cldmray.attackers.reconstruction.pairs import (
     ReconstructionPairs,
     check_validation,
-    check_validation_identities,
     queried,
 )
 from cldmray.attackers.reconstruction.training import ReconstructionTrainable
@@ -98,7 +97,7 @@ class ReconstructionAttacker(Attacker):
         self.model.check_held_out_recognizer(self.held_out_recognizer)
 
     def check_validation(self, identities: Sequence[str]) -> None:
-        check_validation_identities(identities)
+        check_validation(identities)
 
     def fit(self, data: AttackData, context: Context) -> Table:
         return context.train(self, data, lambda: self.trainable(data))
@@ -146,5 +145,5 @@ class ReconstructionAttacker(Attacker):
 
 def _validation_pairs(data: AttackData) -> ReconstructionPairs:
     pairs = queried(data, ATTACKER_VALIDATION).pairs
-    check_validation(pairs)
+    check_validation(pairs.original_identities.tolist())
     return pairs

@@ -152,16 +152,7 @@ def queried(data: AttackData, split: str) -> Queried:
     return Queried(pairs, [images.sample_ids[row] for row in images.source])
 
 
-def check_validation(pairs: ReconstructionPairs) -> None:
-    """Refuse pairs of validation identities of which none can be identified.
-
-    Raises:
-        BadInputError: see :func:`check_validation_identities`.
-    """
-    check_validation_identities(pairs.original_identities.tolist())
-
-
-def check_validation_identities(identities: Sequence[object]) -> None:
+def check_validation(identities: Sequence[object]) -> None:
     """Refuse validation identities of which none can be identified.
 
     Args:
